@@ -1,0 +1,38 @@
+"""donod_fast: DON and NOD of every sample of an instruction-tuning corpus, at the price of one inference pass.
+
+The names below are imported when first used, so that ``import donod_fast`` loads neither
+transformers nor triton (nor torch).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from donod_fast.kernels import AdamW, DonNod, SGD, Sign, don_nod, topsis
+    from donod_fast.scorer import Scorer
+
+_HOMES = {
+    "don_nod": "donod_fast.kernels",
+    "DonNod": "donod_fast.kernels",
+    "AdamW": "donod_fast.kernels",
+    "SGD": "donod_fast.kernels",
+    "Sign": "donod_fast.kernels",
+    "topsis": "donod_fast.kernels",
+    "Scorer": "donod_fast.scorer",
+}
+
+__all__ = ["AdamW", "DonNod", "SGD", "Scorer", "Sign", "don_nod", "topsis", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'donod_fast' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,149 @@
+"""The plain types that flow between rooms: record → sample → tokens + mask.
+
+A corpus row starts as a :class:`Record` (reading), becomes a :data:`Sample` (formats) and then a
+:class:`TokenizedSample` (masking). Each step that cannot go on yields a :class:`Status` and a
+human-readable detail instead, so that every input row ends as exactly one row of scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+IGNORE_INDEX = -100
+"""The label of a position that is not scored (the PyTorch and Hugging Face convention)."""
+
+
+class Status(StrEnum):
+    """What became of an input row. ``SCORED`` is the only one with numbers in its score columns."""
+
+    SCORED = "scored"
+    NOT_PARSABLE = "not_parsable"  # broken JSON, not UTF-8, not an object, a CSV row of another width
+    UNKNOWN_FORMAT = "unknown_format"  # no known columns, or values of a wrong type in them
+    EMPTY_RESPONSE = "empty_response"  # the response is an empty (or all-white) string
+    TEMPLATE_FAILED = "template_failed"  # the chat template raised an error on this conversation
+    TOKENIZER_FAILED = "tokenizer_failed"  # the tokenizer raised an error on this text
+    INVALID_TOKENS = "invalid_tokens"  # pre-tokenised ids outside the vocabulary, lengths that differ
+    PROMPT_NOT_PREFIX = "prompt_not_prefix"  # the prompt's tokens are no prefix of the whole's
+    ALL_MASKED = "all_masked"  # no token is left to score
+    ALL_SCORED = "all_scored"  # there is a prompt, and yet the mask scores it
+    TOO_LONG = "too_long"  # nothing of the response is left within the length limit
+    NON_FINITE = "non_finite"  # the model or its scores gave NaN or infinity
+    OUT_OF_MEMORY = "out_of_memory"  # did not fit, even alone in its batch
+
+
+class SampleError(Exception):
+    """A row that cannot be scored. Internal: turned into a status, it never reaches the user."""
+
+    def __init__(self, status: Status, detail: str) -> None:
+        super().__init__(f"{status}: {detail}")
+        self.status = status
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One input row as a file holds it.
+
+    Attributes:
+        row: 0-based position in the whole input, over all files in order.
+        file: the file's name as the user gave it (``"-"`` for standard input).
+        place: where in the file, for messages: ``"line 17"`` or ``"record 16"``.
+        data: the parsed record, or None where it cannot be parsed.
+        raw: the original bytes of the record without its line end, where the file is JSON Lines
+            (so that a selection can write it back untouched); otherwise None.
+        problem: why ``data`` is None, else None.
+    """
+
+    row: int
+    file: str
+    place: str
+    data: Mapping[str, Any] | None
+    raw: bytes | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn. ``role`` is ``system``, ``user``, ``assistant`` or ``tool``.
+
+    ``tool_calls`` are in the OpenAI form ``{"type": "function", "function": {"name", "arguments"}}``
+    with ``arguments`` an object. ``scored`` is False for an assistant turn that the record itself
+    excludes (``weight: 0`` or ``loss_weight: 0``).
+    """
+
+    role: str
+    content: str
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    scored: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Turns to be rendered by a chat template. ``tools`` are JSON-schema function descriptions."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PromptCompletion:
+    """Plain text in two parts, no template: the completion (and an end token) is scored."""
+
+    prompt: str
+    completion: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlainText:
+    """Text that is scored whole (language-model style): every token that has a predecessor."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """A pre-tokenised row. ``labels`` is aligned with ``input_ids`` (not shifted), -100 unscored."""
+
+    input_ids: tuple[int, ...]
+    labels: tuple[int, ...]
+
+
+Sample = Conversation | PromptCompletion | PlainText | TokenRow
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedSample:
+    """Tokens and the mask of one row, or the status that says why there are none.
+
+    Attributes:
+        row: 0-based position in the input.
+        id: the record's own id, else a hash of its content.
+        status: ``SCORED`` where the row is ready to be scored, else why not.
+        detail: empty, or one line for the user (file, place, cause, remedy).
+        input_ids: token ids within the length limit (empty where status is not ``SCORED``).
+        scored: one flag a token: True where this token is a target. The first is always False,
+            since nothing predicts it.
+        tokens: number of tokens of the row before any truncation (0 where it was not tokenised).
+        truncated: True where the length limit cut tokens off.
+        format: the record format found (``"messages"``, ``"alpaca"``, …) or ``""``.
+        mask: how the mask was made: ``"generation"``, ``"prefix"``, ``"text"``, ``"labels"`` or ``""``.
+    """
+
+    row: int
+    id: str
+    status: Status
+    detail: str = ""
+    input_ids: tuple[int, ...] = ()
+    scored: tuple[bool, ...] = field(default=(), repr=False)
+    tokens: int = 0
+    truncated: bool = False
+    format: str = ""
+    mask: str = ""
+
+    @property
+    def scored_tokens(self) -> int:
+        """How many tokens of the row are targets."""
+        return sum(self.scored)

@@ -1,0 +1,25 @@
+"""Tensors in, tensors out: the mathematics of DON and NOD (installed as ``donod_fast.kernels``)."""
+
+from donod_fast.kernels.arguments import DEFAULT_WORKSPACE, IGNORE_INDEX
+from donod_fast.kernels.dispatch import don_nod
+from donod_fast.kernels.reference import reference_don_nod
+from donod_fast.kernels.scores import DonNod, don_and_nod
+from donod_fast.kernels.topsis import topsis
+from donod_fast.kernels.torch_backend import frobenius_norm
+from donod_fast.kernels.updates import SGD, AdamState, AdamW, Sign, Update
+
+__all__ = [
+    "DEFAULT_WORKSPACE",
+    "IGNORE_INDEX",
+    "SGD",
+    "AdamState",
+    "AdamW",
+    "DonNod",
+    "Sign",
+    "Update",
+    "don_and_nod",
+    "don_nod",
+    "frobenius_norm",
+    "reference_don_nod",
+    "topsis",
+]

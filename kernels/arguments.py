@@ -1,0 +1,177 @@
+"""What ``don_nod`` accepts: the checks at its door, and the checked arguments as one value."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from donod_fast.errors import InputError
+from donod_fast.kernels.head_map import HeadMap
+from donod_fast.kernels.updates import AdamW, Update, resolve_update
+
+IGNORE_INDEX = -100
+MIB = 1 << 20
+DEFAULT_WORKSPACE = 256 * MIB
+_FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeadBatch:
+    """The checked input of one call. Sample i owns scored rows ``bounds[i]`` to ``bounds[i + 1]``.
+
+    Attributes:
+        hidden: (rows, dim) as given.
+        weight: (vocab, dim) as given.
+        rows: (scored,) int64, which rows of ``hidden`` are scored, in order.
+        labels: (scored,) int64, their labels.
+        bounds: B + 1 host integers into the scored rows.
+        compute_dtype: float64 if any input is, else float32.
+    """
+
+    hidden: Tensor
+    weight: Tensor
+    rows: Tensor
+    labels: Tensor
+    bounds: list[int]
+    head: HeadMap
+    update: Update
+    lr: float
+    weight_decay: float
+    mean: bool
+    storage_dtype: torch.dtype | None
+    weight_norm: float | None
+    workspace_bytes: int
+    compute_dtype: torch.dtype
+
+    @property
+    def lengths(self) -> list[int]:
+        """Scored tokens of each sample."""
+        return [stop - start for start, stop in zip(self.bounds, self.bounds[1:], strict=False)]
+
+    def token_weight(self, length: int) -> float:
+        """w of the loss: 1/N for the mean, 1 for the sum."""
+        return 1.0 / length if self.mean else 1.0
+
+
+def check_arguments(
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    cu_seqlens: Tensor,
+    *,
+    lr: float,
+    update: str | Update,
+    weight_decay: float,
+    reduction: str,
+    bias: Tensor | None,
+    logit_scale: float,
+    softcap: float | None,
+    storage_dtype: torch.dtype | None,
+    weight_norm: float | None,
+    workspace_bytes: int,
+) -> HeadBatch:
+    """Check every argument of ``don_nod`` and gather them, or raise InputError naming the argument."""
+    if hidden.ndim != 2:
+        raise InputError(f"hidden must be (tokens, dim), got shape {tuple(hidden.shape)}")
+    if weight.ndim != 2 or weight.shape[1] != hidden.shape[1] or 0 in weight.shape:
+        raise InputError(
+            f"weight must be (vocab, {hidden.shape[1]}) with vocab > 0 to fit hidden, got {tuple(weight.shape)}"
+            + (": gather the sharded weight first" if weight.numel() == 0 else "")
+        )
+    for name, tensor in (("hidden", hidden), ("weight", weight)):
+        if tensor.dtype not in _FLOATS:
+            raise InputError(f"{name} must be float64, float32, bfloat16 or float16, got {tensor.dtype}")
+        if tensor.is_meta:
+            raise InputError(f"{name} is on the meta device and holds no values")
+    if weight.device != hidden.device:
+        raise InputError(f"weight is on {weight.device} but hidden is on {hidden.device}")
+    if labels.shape != hidden.shape[:1]:
+        raise InputError(f"labels must be ({hidden.shape[0]},) to fit hidden, got {tuple(labels.shape)}")
+    if labels.dtype not in (torch.int64, torch.int32):
+        raise InputError(f"labels must be int64 or int32, got {labels.dtype}")
+    if labels.device != hidden.device:
+        raise InputError(f"labels are on {labels.device} but hidden is on {hidden.device}")
+    vocab = weight.shape[0]
+    if bias is not None and (bias.shape != (vocab,) or bias.device != weight.device or not bias.is_floating_point()):
+        raise InputError(
+            f"bias must be a floating ({vocab},) tensor on {weight.device}, "
+            f"got {bias.dtype} {tuple(bias.shape)} on {bias.device}"
+        )
+    _check_numbers(lr, weight_decay, logit_scale, softcap)
+    if reduction not in ("mean", "sum"):
+        raise InputError(f"reduction must be 'mean' or 'sum', got {reduction!r}")
+    if storage_dtype is not None and storage_dtype not in _FLOATS:
+        raise InputError(f"storage_dtype must be a floating dtype or None, got {storage_dtype}")
+    if storage_dtype is not None and lr == 0.0:
+        raise InputError("storage_dtype asks for a rounded step, which needs lr > 0")
+    if workspace_bytes < MIB:
+        raise InputError(f"workspace_bytes must be at least {MIB} (1 MiB), got {workspace_bytes}")
+    resolved = _check_update(update, weight)
+
+    ends = _check_bounds(cu_seqlens, hidden.shape[0])
+    keep = labels != IGNORE_INDEX
+    # On an accelerator a look at label values would stall the stream: done there in debug mode only.
+    if labels.device.type == "cpu" or os.environ.get("DONOD_FAST_DEBUG"):
+        wrong = keep & ((labels < 0) | (labels >= vocab))
+        if bool(wrong.any()):
+            at = int(wrong.nonzero()[0])
+            raise InputError(f"labels[{at}] is {int(labels[at])}, outside the {vocab} rows of weight (and not −100)")
+    rows = keep.nonzero().squeeze(1)
+    cut = torch.searchsorted(rows, torch.tensor(ends, device=rows.device, dtype=rows.dtype))
+    return HeadBatch(
+        hidden=hidden.detach(),
+        weight=weight.detach(),
+        rows=rows,
+        labels=labels.long()[rows],
+        bounds=cut.tolist(),
+        head=HeadMap(None if bias is None else bias.detach(), float(logit_scale), softcap),
+        update=resolved,
+        lr=float(lr),
+        weight_decay=float(weight_decay),
+        mean=reduction == "mean",
+        storage_dtype=storage_dtype,
+        weight_norm=weight_norm,
+        workspace_bytes=int(workspace_bytes),
+        compute_dtype=torch.float64 if torch.float64 in (hidden.dtype, weight.dtype) else torch.float32,
+    )
+
+
+def _check_numbers(lr: float, weight_decay: float, logit_scale: float, softcap: float | None) -> None:
+    for name, value in (("lr", lr), ("weight_decay", weight_decay)):
+        if not (math.isfinite(value) and value >= 0.0):
+            raise InputError(f"{name} must be finite and ≥ 0, got {value}")
+    if not (math.isfinite(logit_scale) and logit_scale != 0.0):
+        raise InputError(f"logit_scale must be finite and not 0, got {logit_scale}")
+    if softcap is not None and not (math.isfinite(softcap) and softcap > 0.0):
+        raise InputError(f"softcap must be finite and > 0, or None, got {softcap}")
+
+
+def _check_update(update: str | Update, weight: Tensor) -> Update:
+    resolved = resolve_update(update)
+    if isinstance(resolved, AdamW) and resolved.state is not None:
+        for name in ("exp_avg", "exp_avg_sq"):
+            moment = getattr(resolved.state, name)
+            if moment.shape != weight.shape or moment.device != weight.device:
+                raise InputError(
+                    f"update: AdamW's state.{name} must be {tuple(weight.shape)} on {weight.device}, "
+                    f"got {tuple(moment.shape)} on {moment.device}"
+                )
+    return resolved
+
+
+def _check_bounds(cu_seqlens: Tensor, tokens: int) -> list[int]:
+    if cu_seqlens.ndim != 1 or cu_seqlens.numel() < 2 or cu_seqlens.dtype not in (torch.int32, torch.int64):
+        raise InputError(
+            f"cu_seqlens must be (samples + 1,) int32 with at least one sample, got {cu_seqlens.dtype} {tuple(cu_seqlens.shape)}"
+        )
+    ends: list[int] = cu_seqlens.tolist()
+    if ends[0] != 0 or ends[-1] != tokens:
+        raise InputError(f"cu_seqlens must run from 0 to {tokens} (the rows of hidden), got {ends[0]} to {ends[-1]}")
+    for index, (start, stop) in enumerate(zip(ends, ends[1:], strict=False)):
+        if stop < start:
+            raise InputError(f"cu_seqlens must not decrease, but falls from {start} to {stop} at {index + 1}")
+    return ends

@@ -1,0 +1,120 @@
+"""‖U‖² and ⟨W, U⟩ from gradient tiles: G is formed a few vocabulary rows at a time, used and dropped.
+
+Numbers are kept in range for tokens of any confidence: hidden states carry only the tokens' magnitudes
+relative to their sample's largest, s, and the update is evaluated for G = s · g.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from donod_fast.kernels.updates import SGD, AdamW, Sign, Update
+
+
+class TileSums:
+    """Adds up Σ u² and Σ W ∘ u of gradient tiles, for several samples side by side.
+
+    Args:
+        samples: how many samples.
+        tiles: how many tiles each will have.
+        step: turns a tile (g, W tile, row slice, s) into u in place of g or in the scratch.
+    """
+
+    def __init__(self, samples: int, tiles: int, like: Tensor, *, needs_weight: bool) -> None:
+        self._squares = like.new_zeros((samples, tiles))
+        self._dots = like.new_zeros((samples, tiles)) if needs_weight else None
+
+    def add(self, sample: int, tile: int, update: Tensor, weight: Tensor | None) -> None:
+        """Take in one update tile (rows, dim) and the same rows of W."""
+        flat = update.view(-1)
+        torch.dot(flat, flat, out=self._squares[sample, tile])
+        if self._dots is not None and weight is not None:
+            torch.dot(flat, weight.reshape(-1), out=self._dots[sample, tile])
+
+    def totals(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+        """(samples,) sums over tiles in ``dtype``."""
+        dots = None if self._dots is None else self._dots.sum(1, dtype=dtype)
+        return self._squares.sum(1, dtype=dtype), dots
+
+
+TileStep = Callable[[Tensor, Tensor | None, slice, float], Tensor]
+
+
+def tile_step(
+    update: Update,
+    *,
+    lr: float,
+    weight_decay: float,
+    storage_dtype: torch.dtype | None,
+    scratch: Tensor,  # (tile rows, dim) compute dtype
+) -> TileStep:
+    """Return the function that turns a gradient tile into an update tile.
+
+    It takes (g, weight tile or None, vocabulary rows, s) for a gradient s · g and returns u with
+    U = unit(s) · u, where ``unit_of`` gives unit(s); g may be overwritten. With a storage dtype u is
+    the effective update (W − W′)/lr of a W′ rounded to it, decay included, and unit is 1.
+    """
+    rule = _rule(update, scratch)
+    if storage_dtype is None:
+        return rule
+
+    def rounded(g: Tensor, weight: Tensor | None, rows: slice, s: float) -> Tensor:
+        assert weight is not None
+        u = rule(g, weight, rows, s).mul(unit_of(update, s))
+        new = (weight - lr * (u + weight_decay * weight)).to(storage_dtype).to(weight.dtype)
+        return (weight - new).div_(lr)
+
+    return rounded
+
+
+def unit_of(update: Update, s: float) -> float:
+    """The factor that ``tile_step`` leaves out of U for a gradient s · g, so that squares stay in range."""
+    if isinstance(update, SGD):
+        return s
+    if isinstance(update, AdamW) and update.state is None:
+        return min(1.0, s / update.eps)
+    return 1.0
+
+
+def _rule(update: Update, scratch: Tensor) -> TileStep:
+    if isinstance(update, SGD):
+        return lambda g, weight, rows, s: g
+    if isinstance(update, Sign):
+        return lambda g, weight, rows, s: g.sign_()
+    if update.state is None:
+        return _fresh_adamw(update.eps, scratch)
+    return _adamw(update)
+
+
+def _fresh_adamw(eps: float, scratch: Tensor) -> TileStep:
+    """U = G/(|G| + eps) with G = s g, over min(1, s/eps): g/(|g| + eps/s) or g/(|g| s/eps + 1)."""
+
+    def step(g: Tensor, weight: Tensor | None, rows: slice, s: float) -> Tensor:
+        denominator = torch.abs(g, out=scratch[: g.shape[0]])
+        if s >= eps:
+            denominator.add_(eps / s)
+        else:
+            denominator.mul_(s / eps).add_(1.0)
+        return g.div_(denominator)
+
+    return step
+
+
+def _adamw(update: AdamW) -> TileStep:
+    """U = m̂ / (√v̂ + eps) after one more step from the given state."""
+    state = update.state
+    assert state is not None
+    beta1, beta2 = update.betas
+    step_size = 1.0 / (1.0 - beta1 ** (state.step + 1))
+    root_scale = (1.0 - beta2 ** (state.step + 1)) ** -0.5
+
+    def step(g: Tensor, weight: Tensor | None, rows: slice, s: float) -> Tensor:
+        g.mul_(s)
+        first = state.exp_avg[rows].to(g.dtype) * beta1 + g * (1.0 - beta1)
+        second = state.exp_avg_sq[rows].to(g.dtype) * beta2 + g.square() * (1.0 - beta2)
+        return first.mul_(step_size).div_(second.sqrt_().mul_(root_scale).add_(update.eps))
+
+    return step

@@ -1,0 +1,90 @@
+"""``don_nod``: the one door of the head mathematics, and which backend stands behind it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from donod_fast.errors import BackendError, InputError
+from donod_fast.kernels import torch_backend
+from donod_fast.kernels.arguments import DEFAULT_WORKSPACE, check_arguments
+from donod_fast.kernels.scores import DonNod
+from donod_fast.kernels.updates import Update
+
+BACKENDS = ("auto", "torch", "triton")
+
+
+def don_nod(
+    hidden: Tensor,  # (tokens, dim) float64, float32, bfloat16 or float16
+    weight: Tensor,  # (vocab, dim)
+    labels: Tensor,  # (tokens,) int64 or int32, −100 is not scored
+    cu_seqlens: Tensor,  # (samples + 1,) int32
+    *,
+    lr: float = 2e-5,
+    update: str | Update = "adamw",
+    weight_decay: float = 0.0,
+    reduction: str = "mean",
+    bias: Tensor | None = None,  # (vocab,)
+    logit_scale: float = 1.0,
+    softcap: float | None = None,
+    backend: str = "auto",
+    storage_dtype: torch.dtype | None = None,
+    weight_norm: float | None = None,
+    workspace_bytes: int = DEFAULT_WORKSPACE,
+) -> DonNod:
+    """DON and NOD of each sample: what one training step on it alone does to the output layer W.
+
+    DONOD, arXiv 2504.14810, §3.2: DON = ‖W‖ − ‖W′‖ and NOD = ‖W − W′‖ (Frobenius) for the W′ after one
+    optimizer step. Neither the (vocab, dim) gradient nor a copy of W is formed. The logits are
+    softcap · tanh((logit_scale · (W h + bias)) / softcap). For tied embeddings W's use in the output
+    layer is what counts; the bias is no part of W.
+
+    Args:
+        hidden: the final-norm hidden states that predict ``labels`` (already shifted).
+        weight: the output layer W; tokens and vocabulary are streamed under ``workspace_bytes``.
+        labels: the token that each row of ``hidden`` should predict; −100 is not scored.
+        cu_seqlens: bounds of the samples in ``hidden``, from 0 to its number of rows, on any device.
+        lr: learning rate η of the step.
+        update: ``"adamw"`` (first step from fresh state), ``"sgd"``, ``"sign"``, or an update object
+            (``AdamW`` with other betas, eps or a given state).
+        weight_decay: λ of the step W′ = W − η(U + λW).
+        reduction: ``"mean"`` over a sample's scored tokens, or ``"sum"``.
+        bias: added to W h, or None.
+        logit_scale: multiplies W h + bias.
+        softcap: cap of the logits, or None.
+        backend: ``"torch"``, ``"triton"`` or ``"auto"``.
+        storage_dtype: round W′ to this dtype before the norms, as training with weights stored in it does.
+        weight_norm: ‖W‖_F where the caller knows it (``frobenius_norm``), else it is computed.
+        workspace_bytes: what the call may hold at once beside its arguments, at least 1 MiB.
+
+    Returns:
+        ``DonNod`` of (samples,) tensors on the device of ``hidden``. Arithmetic is float32 (float64 where
+        an input is) with float64 sums; the error of DON and NOD is at most 1e-5 · NOD for float32 inputs
+        and 1e-4 · NOD for bfloat16 inputs.
+
+    Raises:
+        InputError: names the argument with a wrong shape, dtype, device or value. Label values on an
+            accelerator are looked at only where the environment variable ``DONOD_FAST_DEBUG`` is set.
+        BackendError: the backend asked for by name cannot serve the input.
+    """
+    if backend not in BACKENDS:
+        raise InputError(f"backend must be one of {BACKENDS}, got {backend!r}")
+    batch = check_arguments(
+        hidden,
+        weight,
+        labels,
+        cu_seqlens,
+        lr=lr,
+        update=update,
+        weight_decay=weight_decay,
+        reduction=reduction,
+        bias=bias,
+        logit_scale=logit_scale,
+        softcap=softcap,
+        storage_dtype=storage_dtype,
+        weight_norm=weight_norm,
+        workspace_bytes=workspace_bytes,
+    )
+    if backend == "triton":
+        raise BackendError("backend 'triton' cannot serve this: this release has no Triton kernels; use 'torch' or 'auto'")
+    return torch_backend.torch_don_nod(batch)

@@ -1,0 +1,210 @@
+"""Token statistics and error signals of the softmax, exact at any confidence.
+
+For a token with label y let q be the softmax over all columns *but* y and u = 1 − p_y. Then
+
+    p − onehot(y) = u · (q − onehot(y)),          u = sigmoid(lse_{v≠y} z_v − z_y)
+    ε = w · u · D,                                D = (q − onehot(y)) ∘ f′(a)
+    loss = softplus(lse_{v≠y} z_v − z_y)
+    entropy = p_y · loss + u · (−log u + H(q))
+    ε · a = w · u · (Σ_{v≠y} q_v f′_v a_v − f′_y a_y)
+
+D is of order one whatever the confidence and u carries the magnitude, so nothing is rounded against 1:
+a token with p_y = 1 − 1e-17 keeps all its digits. (Subtracting 1 from a rounded p_y destroys them.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from donod_fast.kernels.head_map import HeadMap
+from donod_fast.kernels.scores import precise_dtype
+
+# Stands for −∞ in a column that is left out: exp gives 0, and 0 · z stays 0 where 0 · (−inf) is NaN.
+_LEFT_OUT = -1e30
+
+
+@dataclass(frozen=True, slots=True)
+class TokenStatistics:
+    """Per scored token, all (tokens,) in the precise dtype.
+
+    Attributes:
+        loss: −log p_y in nats.
+        entropy: entropy of p in nats.
+        log_miss: log u = log(1 − p_y).
+        dot: Σ_v ε_v a_v / (w u), the token's share of ⟨W, G⟩.
+        log_rest: lse_{v≠y} z_v, the normaliser of q.
+    """
+
+    loss: Tensor
+    entropy: Tensor
+    log_miss: Tensor
+    dot: Tensor
+    log_rest: Tensor
+
+    @staticmethod
+    def of(log_rest: Tensor, mean_rest: Tensor, label_logit: Tensor, dot: Tensor) -> TokenStatistics:
+        """Assemble from lse_{v≠y} z, Σ q z, z_y and the dot product above."""
+        margin = log_rest - label_logit
+        # The threshold keeps softplus exact in float64 (its default hands x back from 20 on).
+        loss = F.softplus(margin, threshold=60.0)
+        log_miss = -F.softplus(-margin, threshold=60.0)
+        entropy = torch.exp(-loss) * loss + torch.exp(log_miss) * (log_rest - mean_rest - log_miss)
+        return TokenStatistics(loss, entropy, log_miss, dot, log_rest)
+
+    @staticmethod
+    def cat(parts: list[TokenStatistics]) -> TokenStatistics:
+        """Join the statistics of consecutive token blocks."""
+        return TokenStatistics(
+            *(torch.cat([getattr(part, name) for part in parts]) for name in TokenStatistics.__slots__)
+        )
+
+
+def label_preactivations(
+    hidden: Tensor,  # (tokens, dim) compute dtype
+    weight: Tensor,  # (vocab, dim)
+    labels: Tensor,  # (tokens,)
+) -> Tensor:
+    """a_y = W_y · h of each token in the precise dtype, (tokens,): M · dim work, so it may cost more."""
+    precise = precise_dtype(hidden.device)
+    block = max(1, (1 << 18) // hidden.shape[1])
+    parts = [
+        torch.linalg.vecdot(hidden[i : i + block].to(precise), weight[labels[i : i + block]].to(precise))
+        for i in range(0, hidden.shape[0], block)
+    ]
+    return torch.cat(parts)
+
+
+def fill_preactivations(
+    hidden: Tensor,  # (tokens, dim) compute dtype
+    weight: Tensor,  # (vocab, dim) any floating dtype
+    out: Tensor,  # (tokens, vocab) compute dtype
+    block: int,
+) -> None:
+    """out = hidden · Wᵀ; a W of another dtype is cast ``block`` rows at a time."""
+    if weight.dtype == hidden.dtype:
+        torch.mm(hidden, weight.t(), out=out)
+        return
+    for v in range(0, weight.shape[0], block):
+        out[:, v : v + block] = hidden @ weight[v : v + block].to(hidden.dtype).t()
+
+
+def normalise_rows(
+    a: Tensor,  # (tokens, vocab) pre-activations; overwritten with D
+    labels: Tensor,  # (tokens,)
+    label_a: Tensor,  # (tokens,) precise: W_y · h
+    head: HeadMap,
+    scratch: Tensor,  # (≥ tokens, vocab) compute dtype
+) -> TokenStatistics:
+    """Turn whole rows of pre-activations into D in place and return the tokens' statistics.
+
+    D leaves out a factor ``logit_scale`` where f′ is constant; ``constant_slope`` gives it back.
+    """
+    precise = label_a.dtype
+    index = labels.unsqueeze(1)
+    slope_label: Tensor | float = head.derivative(label_a, labels)
+    label_logit = head.logits(label_a, labels)
+    z = a if head.plain else head.logits(a)
+    if head.bias is not None:
+        z.clamp_min_(_LEFT_OUT)  # vocabulary rows masked by a bias of −inf
+    z.scatter_(1, index, _LEFT_OUT)
+    top = z.amax(1, keepdim=True)
+    q = torch.sub(z, top, out=scratch[: a.shape[0]])
+    q.exp_()
+    rest = q.sum(1, keepdim=True)
+    mean_rest = torch.linalg.vecdot(q, z).to(precise) / rest.squeeze(1).to(precise)
+    log_rest = top.squeeze(1).to(precise) + rest.squeeze(1).to(precise).log()
+    if head.plain:
+        torch.div(q, rest, out=a).scatter_(1, index, -1.0)
+        dot = mean_rest - label_a
+    else:
+        slope = head.derivative(a) if head.softcap is not None else None
+        q.div_(rest)
+        if slope is not None:
+            q.mul_(slope)
+        dot = torch.linalg.vecdot(q, a).to(precise)
+        if slope is None:
+            dot, label_column = head.logit_scale * (dot - label_a), torch.full_like(rest, -1.0)
+        else:
+            assert isinstance(slope_label, Tensor)
+            dot, label_column = dot - slope_label * label_a, -slope_label.to(a.dtype).unsqueeze(1)
+        a.copy_(q).scatter_(1, index, label_column)
+    return TokenStatistics.of(log_rest, mean_rest, label_logit, dot)
+
+
+def constant_slope(head: HeadMap) -> float:
+    """The factor of D that ``normalise_rows`` and ``delta_columns`` leave to the caller."""
+    return 1.0 if head.softcap is not None else head.logit_scale
+
+
+class RunningRows:
+    """The statistics of ``normalise_rows`` when the vocabulary comes in chunks: one online pass."""
+
+    def __init__(self, labels: Tensor, label_a: Tensor, head: HeadMap, dtype: torch.dtype) -> None:
+        """Start for (tokens,) ``labels`` with ``label_a`` = W_y · h in the precise dtype."""
+        self._labels, self._label_a, self._head = labels, label_a, head
+        self._top = torch.full_like(label_a, -torch.inf, dtype=dtype)
+        self._rest = torch.zeros_like(label_a)
+        self._sum_z = torch.zeros_like(label_a)
+        self._sum_a = torch.zeros_like(label_a)
+
+    def add(self, a: Tensor, first: int) -> None:
+        """Take in the (tokens, n) pre-activations of vocabulary rows ``first`` … ``first + n``."""
+        head, columns = self._head, slice(first, first + a.shape[1])
+        precise = self._rest.dtype
+        z = head.logits(a, columns)
+        if head.bias is not None:
+            z.clamp_min_(_LEFT_OUT)
+        put_column(z, self._labels - first, _LEFT_OUT)
+        top = torch.maximum(self._top, z.amax(1))
+        shrink = torch.exp((self._top - top).to(precise))
+        q = torch.exp(z - top.unsqueeze(1))
+        self._rest = self._rest * shrink + q.sum(1).to(precise)
+        self._sum_z = self._sum_z * shrink + torch.linalg.vecdot(q, z).to(precise)
+        if not head.plain:
+            if head.softcap is not None:
+                q.mul_(head.derivative(a, columns))
+            self._sum_a = self._sum_a * shrink + torch.linalg.vecdot(q, a).to(precise)
+        self._top = top
+
+    def finish(self) -> TokenStatistics:
+        """The statistics, once every vocabulary row has been added."""
+        head, label_a = self._head, self._label_a
+        mean_rest = self._sum_z / self._rest
+        if head.plain:
+            dot = mean_rest - label_a
+        elif head.softcap is None:
+            dot = head.logit_scale * (self._sum_a / self._rest - label_a)
+        else:
+            dot = self._sum_a / self._rest - head.derivative(label_a, self._labels) * label_a
+        log_rest = self._top.to(mean_rest.dtype) + self._rest.log()
+        return TokenStatistics.of(log_rest, mean_rest, head.logits(label_a, self._labels), dot)
+
+
+def delta_columns(
+    a: Tensor,  # (tokens, n) pre-activations of vocabulary rows first … first + n; overwritten
+    labels: Tensor,  # (tokens,)
+    first: int,
+    log_rest: Tensor,  # (tokens,)
+    head: HeadMap,
+) -> Tensor:
+    """D for some columns of the vocabulary, when the normaliser is known: (tokens, n)."""
+    columns = slice(first, first + a.shape[1])
+    q = torch.exp(head.logits(a, columns) - log_rest.to(a.dtype).unsqueeze(1))
+    if head.softcap is None:
+        return put_column(q, labels - first, -1.0)
+    slope = head.derivative(a, columns)
+    assert isinstance(slope, Tensor)
+    q.mul_(slope)
+    return put_column(q, labels - first, -slope)
+
+
+def put_column(z: Tensor, index: Tensor, value: float | Tensor) -> Tensor:
+    """Write ``value`` at column ``index[t]`` of row t in place, for the rows whose index lies inside."""
+    inside = (index >= 0) & (index < z.shape[1])
+    column = index.clamp(0, z.shape[1] - 1).unsqueeze(1)
+    new = value.gather(1, column) if isinstance(value, Tensor) else torch.full_like(column, value, dtype=z.dtype)
+    return z.scatter_(1, column, torch.where(inside.unsqueeze(1), new, z.gather(1, column)))

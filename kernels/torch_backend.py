@@ -1,0 +1,270 @@
+"""The plain-PyTorch backend of ``don_nod``: any torch device, bounded workspace, no V × d gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from donod_fast.kernels.arguments import HeadBatch
+from donod_fast.kernels.direct import TileSums, tile_step, unit_of
+from donod_fast.kernels.gram import gram_norm_squared
+from donod_fast.kernels.scores import DonNod, don_and_nod, precise_dtype, with_weight_decay
+from donod_fast.kernels.softmax import (
+    RunningRows,
+    TokenStatistics,
+    constant_slope,
+    delta_columns,
+    fill_preactivations,
+    label_preactivations,
+    normalise_rows,
+)
+from donod_fast.kernels.workspace import Workspace, gram_is_cheaper, plan_workspace
+
+
+def supports(batch: HeadBatch) -> str | None:
+    """None where this backend can serve the input, else why not. It serves every input that passed."""
+    return None
+
+
+@torch.no_grad()
+def torch_don_nod(batch: HeadBatch) -> DonNod:
+    """DON, NOD and the statistics of every sample of a checked batch."""
+    with _full_precision(batch.hidden.device):
+        return _Run(batch).scores()
+
+
+def frobenius_norm(weight: Tensor) -> float:
+    """‖W‖_F in float64, a few rows at a time; ``weight`` is (vocab, dim), any floating dtype."""
+    precise = precise_dtype(weight.device)
+    rows = max(1, (1 << 22) // weight.shape[1])
+    total = weight.new_zeros((), dtype=precise)
+    for start in range(0, weight.shape[0], rows):
+        total += weight[start : start + rows].detach().to(precise).square_().sum()
+    return float(total.sqrt())
+
+
+@contextmanager
+def _full_precision(device: torch.device) -> Iterator[None]:
+    """Keep float32 products float32: a caller's TF32, bf16-on-CPU or autocast setting must not leak in."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device_type=device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+class _Run:
+    """One call: the sums of every sample, filled in group by group."""
+
+    def __init__(self, batch: HeadBatch) -> None:
+        self.batch = batch
+        self.plan: Workspace = plan_workspace(batch)
+        device = batch.hidden.device
+        self.precise = precise_dtype(device)
+        self.slope = constant_slope(batch.head)
+        samples = len(batch.lengths)
+        # Columns: loss, entropy, ⟨W,U⟩, ‖U‖² of the update without weight decay.
+        self.sums = torch.full((samples, 4), torch.nan, dtype=self.precise, device=device)
+        shape = (self.plan.tile_rows, batch.weight.shape[1])
+        self._tile = torch.empty(shape, dtype=batch.compute_dtype, device=device)
+        self._step = tile_step(
+            batch.update,
+            lr=batch.lr,
+            weight_decay=batch.weight_decay,
+            storage_dtype=batch.storage_dtype,
+            scratch=torch.empty_like(self._tile),
+        )
+        self._linear = batch.update.linear and batch.storage_dtype is None
+
+    def scores(self) -> DonNod:
+        batch, lengths = self.batch, self.batch.lengths
+        group: list[int] = []
+        tokens = 0
+        for sample, length in enumerate(lengths):
+            if length == 0:
+                continue
+            if length > self.plan.group_tokens:
+                self._streamed(sample)
+                continue
+            if tokens + length > self.plan.group_tokens:
+                self._stored(group)
+                group, tokens = [], 0
+            group.append(sample)
+            tokens += length
+        if group:
+            self._stored(group)
+        loss, entropy, dot, norm_sq = self.sums.unbind(1)
+        norm = batch.weight_norm if batch.weight_norm is not None else frobenius_norm(batch.weight)
+        if batch.storage_dtype is None:
+            dot, norm_sq = with_weight_decay(dot, norm_sq, norm, batch.weight_decay)
+        update_norm = norm_sq.sqrt()
+        don, nod = don_and_nod(dot, update_norm, norm, batch.lr)
+        counts = torch.tensor(lengths, dtype=torch.int32).to(loss.device)
+        return DonNod(don, nod, loss, entropy, dot, update_norm, counts)
+
+    # ---- stored signals: a group of samples at once ----------------------------------------------
+
+    def _stored(self, group: list[int]) -> None:
+        batch, plan = self.batch, self.plan
+        rows, labels = self._rows_of(group)
+        hidden = batch.hidden[rows].to(batch.compute_dtype)
+        vocab = batch.weight.shape[0]
+        signals = hidden.new_empty((len(labels), vocab))
+        fill_preactivations(hidden, batch.weight, signals, plan.cast_rows)
+        label_a = label_preactivations(hidden, batch.weight, labels)
+        block = plan.row_block
+        scratch = hidden.new_empty((min(block, len(labels)), vocab))
+        parts = [
+            normalise_rows(signals[i : i + block], labels[i : i + block], label_a[i : i + block], batch.head, scratch)
+            for i in range(0, len(labels), block)
+        ]
+        del scratch
+        spans = _spans([batch.lengths[sample] for sample in group])
+        magnitudes = self._reduce(group, spans, TokenStatistics.cat(parts), hidden)
+        by_tiles = list(range(len(group)))
+        if self._linear:
+            dim = batch.weight.shape[1]
+            by_tiles = [i for i in by_tiles if not gram_is_cheaper(batch.lengths[group[i]], vocab, dim)]
+            for i in set(range(len(group))) - set(by_tiles):
+                norm_sq = gram_norm_squared(signals[spans[i]], hidden[spans[i]])
+                self.sums[group[i], 3] = norm_sq * magnitudes[i] ** 2
+        if by_tiles:
+            self._tiles(
+                [group[i] for i in by_tiles],
+                [magnitudes[i] for i in by_tiles],
+                lambda i, v: torch.mm(signals[spans[by_tiles[i]], v].t(), hidden[spans[by_tiles[i]]], out=self._out(v)),
+            )
+
+    # ---- streamed signals: one long sample ---------------------------------------------------------
+
+    def _streamed(self, sample: int) -> None:
+        batch, plan = self.batch, self.plan
+        rows, labels = self._rows_of([sample])
+        vocab, dim = batch.weight.shape
+        blocks = [slice(i, i + plan.stream_tokens) for i in range(0, len(labels), plan.stream_tokens)]
+        label_parts, parts = [], []
+        for block in blocks:
+            hidden = batch.hidden[rows[block]].to(batch.compute_dtype)
+            label_a = label_preactivations(hidden, batch.weight, labels[block])
+            running = RunningRows(labels[block], label_a, batch.head, batch.compute_dtype)
+            for v in range(0, vocab, plan.stream_vocab):
+                running.add(hidden @ self._weight(slice(v, v + plan.stream_vocab)).t(), v)
+            parts.append(running.finish())
+            label_parts.append(label_a)
+        statistics = TokenStatistics.cat(parts)
+        scale, relative = self._magnitudes([sample], [slice(0, len(labels))], statistics)
+        self._write_token_sums([sample], [slice(0, len(labels))], statistics)
+
+        def signals(block: slice, v: slice) -> tuple[Tensor, Tensor]:
+            hidden = batch.hidden[rows[block]].to(batch.compute_dtype)
+            a = hidden @ self._weight(v).t()
+            d = delta_columns(a, labels[block], v.start, statistics.log_rest[block], batch.head)
+            return d, hidden.mul_(relative[block].unsqueeze(1))
+
+        length = len(labels)
+        if self._linear and length <= plan.gram_tokens and gram_is_cheaper(length, vocab, dim):
+            gram = label_parts[0].new_zeros((length, length), dtype=batch.compute_dtype)
+            width = max(1, plan.stream_vocab * plan.stream_tokens // max(length, plan.stream_tokens))
+            for v in range(0, vocab, width):
+                d = torch.cat([signals(block, slice(v, v + width))[0] for block in blocks])
+                gram.addmm_(d, d.t())
+            hidden = batch.hidden[rows].to(batch.compute_dtype).mul_(relative.unsqueeze(1))
+            self.sums[sample, 3] = gram_norm_squared(hidden, hidden, gram) * scale[0] ** 2
+            return
+
+        def gradient(_: int, v: slice) -> Tensor:
+            out = self._out(v).zero_()
+            for block in blocks:
+                d, hidden = signals(block, v)
+                out.addmm_(d.t(), hidden)
+            return out
+
+        self._tiles([sample], scale, gradient)
+
+    # ---- shared ------------------------------------------------------------------------------------
+
+    def _rows_of(self, group: list[int]) -> tuple[Tensor, Tensor]:
+        """Rows of hidden and labels of some samples (consecutive but for unscored or long ones)."""
+        bounds = self.batch.bounds
+        pieces = [slice(bounds[sample], bounds[sample + 1]) for sample in group]
+        if pieces[-1].stop - pieces[0].start == sum(piece.stop - piece.start for piece in pieces):
+            whole = slice(pieces[0].start, pieces[-1].stop)
+            return self.batch.rows[whole], self.batch.labels[whole]
+        return (
+            torch.cat([self.batch.rows[piece] for piece in pieces]),
+            torch.cat([self.batch.labels[piece] for piece in pieces]),
+        )
+
+    def _weight(self, rows: slice) -> Tensor:
+        return self.batch.weight[rows].to(self.batch.compute_dtype)
+
+    def _out(self, v: slice) -> Tensor:
+        return self._tile[: min(v.stop, self.batch.weight.shape[0]) - v.start]
+
+    def _magnitudes(
+        self, group: list[int], spans: list[slice], statistics: TokenStatistics
+    ) -> tuple[list[float], Tensor]:
+        """Each sample's largest token magnitude w u |f′| (host floats), every token's signed share of it."""
+        largest = torch.stack([statistics.log_miss[span].amax() for span in spans])
+        lengths = torch.tensor([span.stop - span.start for span in spans], device=largest.device)
+        relative = torch.exp(statistics.log_miss - largest.repeat_interleave(lengths))
+        if self.slope < 0.0:
+            relative = -relative
+        scale = [
+            value * self.batch.token_weight(self.batch.lengths[sample]) * abs(self.slope)
+            for sample, value in zip(group, largest.exp().tolist(), strict=True)
+        ]
+        return scale, relative.to(self.batch.compute_dtype)
+
+    def _reduce(
+        self, group: list[int], spans: list[slice], statistics: TokenStatistics, hidden: Tensor
+    ) -> list[float]:
+        """Write the sums that need tokens only, and scale hidden states in place. Returns s per sample."""
+        scale, relative = self._magnitudes(group, spans, statistics)
+        self._write_token_sums(group, spans, statistics)
+        hidden.mul_(relative.unsqueeze(1))
+        return scale
+
+    def _write_token_sums(self, group: list[int], spans: list[slice], statistics: TokenStatistics) -> None:
+        dots = statistics.log_miss.exp() * statistics.dot
+        per_token = torch.stack([statistics.loss, statistics.entropy, dots], 1)
+        for sample, span in zip(group, spans, strict=True):
+            weight = self.batch.token_weight(self.batch.lengths[sample])
+            self.sums[sample, :3] = per_token[span].sum(0) * weight
+
+    def _tiles(self, group: list[int], scale: list[float], gradient) -> None:  # type: ignore[no-untyped-def]
+        """Σ U² (and ⟨W, U⟩ where it is not known from the logits) of each sample, tile by tile.
+
+        The vocabulary runs in the outer loop, so that a tile of W is loaded (and cast) once a group.
+        """
+        batch, rows = self.batch, self.plan.tile_rows
+        vocab = batch.weight.shape[0]
+        tiles = range(0, vocab, rows)
+        sums = TileSums(len(group), len(tiles), self._tile, needs_weight=not self._linear)
+        for tile, start in enumerate(tiles):
+            v = slice(start, min(start + rows, vocab))
+            weight = None if self._linear else self._weight(v)
+            for i in range(len(group)):
+                sums.add(i, tile, self._step(gradient(i, v), weight, v, scale[i]), weight)
+        squares, dots = sums.totals(self.precise)
+        unit = torch.tensor(
+            [1.0 if batch.storage_dtype is not None else unit_of(batch.update, s) for s in scale],
+            dtype=self.precise,
+        ).to(squares.device)
+        index = torch.tensor(group, device=squares.device)
+        self.sums[index, 3] = squares * unit.square()
+        if dots is not None:
+            self.sums[index, 2] = dots * unit
+
+
+def _spans(lengths: list[int]) -> list[slice]:
+    spans, start = [], 0
+    for length in lengths:
+        spans.append(slice(start, start + length))
+        start += length
+    return spans

@@ -1,0 +1,89 @@
+"""The update rules that a sample is scored by: W′ = W − lr · (U(G) + weight_decay · W).
+
+U is the direction of one optimizer step on the sample's gradient G alone. Weight decay enters DON and
+NOD in closed form (see ``scores.py``), so no rule here knows of it: for AdamW it is the decoupled decay
+of ``torch.optim.AdamW``, for SGD the same formula equals ``torch.optim.SGD``'s coupled one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from donod_fast.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AdamState:
+    """AdamW's state before the step: first and second moments and the number of steps already taken.
+
+    Attributes:
+        exp_avg: (vocab, dim) first moment m, any floating dtype.
+        exp_avg_sq: (vocab, dim) second moment v ≥ 0, any floating dtype.
+        step: steps already taken, ≥ 0.
+    """
+
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
+    step: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AdamW:
+    """One AdamW step. From fresh state (``state=None``) it is U = G / (|G| + eps), whatever the betas.
+
+    Raises:
+        InputError: for betas outside [0, 1), eps ≤ 0, or a state with a negative step.
+    """
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    state: AdamState | None = None
+
+    name = "adamw"
+    linear = False
+
+    def __post_init__(self) -> None:
+        if not all(0.0 <= beta < 1.0 for beta in self.betas):
+            raise InputError(f"update: AdamW's betas must lie in [0, 1), got {self.betas}")
+        if not self.eps > 0.0:
+            raise InputError(f"update: AdamW's eps must be > 0, got {self.eps} (for eps → 0 use Sign)")
+        if self.state is not None and self.state.step < 0:
+            raise InputError(f"update: AdamW's state.step must be ≥ 0, got {self.state.step}")
+
+
+@dataclass(frozen=True, slots=True)
+class SGD:
+    """Plain gradient descent without momentum: U = G. Linear in G, so it needs no gradient tile."""
+
+    name = "sgd"
+    linear = True
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """Sign descent: U = sign(G), the limit of a fresh AdamW step for eps → 0."""
+
+    name = "sign"
+    linear = False
+
+
+Update = AdamW | SGD | Sign
+
+_BY_NAME = {"adamw": AdamW, "sgd": SGD, "sign": Sign}
+
+
+def resolve_update(update: str | Update) -> Update:
+    """Return the update object for a name (``"adamw"``, ``"sgd"``, ``"sign"``) or pass an object through.
+
+    Raises:
+        InputError: for another name or type.
+    """
+    if isinstance(update, (AdamW, SGD, Sign)):
+        return update
+    if isinstance(update, str) and update in _BY_NAME:
+        return _BY_NAME[update]()
+    raise InputError(f"update must be one of {sorted(_BY_NAME)} or an AdamW, SGD or Sign object, got {update!r}")

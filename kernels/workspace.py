@@ -1,0 +1,92 @@
+"""How the torch backend cuts its work so that what it holds at once stays within ``workspace_bytes``.
+
+Two ways to get at the error signals D of a sample (see ``softmax.py``):
+
+- *stored*: the pre-activations of a group of samples are formed in one product, normalised in place and
+  kept until the group is done. One logits product. Taken where tokens · vocab fits.
+- *streamed*: for one longer sample, vocabulary chunk by chunk, once for the normaliser and once more for
+  D. Two logits products, any length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from donod_fast.kernels.arguments import MIB, HeadBatch
+
+# Elements of a tile that go through elementwise arithmetic: on a CPU few enough to stay in a core's
+# second-level cache, on an accelerator enough to fill it.
+_CPU_TILE = 1 << 18
+_DEVICE_TILE = 1 << 24
+# More tokens than this in one product gain nothing and cost cache.
+_CPU_GROUP_TOKENS = 1024
+GRAM_BLOCK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Sizes, in elements of the compute dtype unless said otherwise.
+
+    Attributes:
+        group_tokens: scored tokens of a stored group at most.
+        row_block: token rows normalised together.
+        tile_rows: vocabulary rows of a gradient tile.
+        stream_tokens: tokens of a streamed block.
+        stream_vocab: vocabulary rows of a streamed chunk.
+        gram_tokens: longest sample whose streamed N × N Gram matrix is held.
+    """
+
+    group_tokens: int
+    row_block: int
+    tile_rows: int
+    stream_tokens: int
+    stream_vocab: int
+    gram_tokens: int
+
+    @property
+    def cast_rows(self) -> int:
+        """Vocabulary rows of W cast to the compute dtype at once."""
+        return self.stream_vocab
+
+
+def plan_workspace(batch: HeadBatch) -> Workspace:
+    """Divide the workspace: at most about a half for stored signals, the rest for tiles and casts."""
+    vocab, dim = batch.weight.shape
+    size = torch.finfo(batch.compute_dtype).bits // 8
+    total = batch.workspace_bytes // size
+    on_cpu = batch.hidden.device.type == "cpu"
+    tile = min(_CPU_TILE if on_cpu else _DEVICE_TILE, total // 16)
+    # Row blocks go through a scratch of their own size (and, with a soft-cap, up to three more of it).
+    row_block = max(1, min(tile, total // 16) // vocab)
+    fixed = 4 * tile + 5 * row_block * vocab
+    # A stored token holds its signals, its hidden state and the scaled copy of it.
+    group = max(0, (total * 7 // 8 - fixed) // (vocab + 3 * dim))
+    if on_cpu:
+        group = min(group, _CPU_GROUP_TOKENS)
+    # Streamed: a W chunk in the compute dtype, a hidden block, three arrays of tokens × chunk.
+    stream_vocab = max(1, min(total // 8 // dim, vocab, 4096 if on_cpu else 16384))
+    stream_tokens = max(1, min(total // 8 // max(dim, stream_vocab), 1024 if on_cpu else 8192))
+    return Workspace(
+        group_tokens=group,
+        row_block=row_block,
+        tile_rows=max(1, min(tile // dim, vocab)),
+        stream_tokens=stream_tokens,
+        stream_vocab=stream_vocab,
+        gram_tokens=int((total // 4) ** 0.5),
+    )
+
+
+def gram_is_cheaper(tokens: int, vocab: int, dim: int) -> bool:
+    """Whether a linear update's ‖G‖² of a sample costs less by Gram matrices than by gradient tiles.
+
+    Counted operations (a multiply-add is 2): Gram with symmetry N (N + block)(V + d), tiles 2 N V d for
+    the products and 2 V d to square and add.
+    """
+    gram = tokens * (tokens + GRAM_BLOCK) * (vocab + dim)
+    direct = 2 * (tokens + 1) * vocab * dim
+    return gram <= direct
+
+
+__all__ = ["GRAM_BLOCK", "MIB", "Workspace", "gram_is_cheaper", "plan_workspace"]

@@ -1,0 +1,61 @@
+"""Packaging. ``kernels/`` stands at the top level and is installed as ``donod_fast.kernels``."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+setup(
+    name="donod-fast",
+    version="0.1.0",
+    description="Fast, exact DON/NOD scoring of instruction-tuning data (DONOD, arXiv 2504.14810)",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    packages=[
+        "donod_fast",
+        *("donod_fast." + name for name in find_packages("donod_fast")),
+        "donod_fast.kernels",
+    ],
+    package_dir={"donod_fast": "donod_fast", "donod_fast.kernels": "kernels"},
+    package_data={"donod_fast": ["py.typed", "demo/data/*", "demo/data/model/*"]},
+    install_requires=[
+        "torch>=2.8",
+        "numpy>=1.26",
+        "transformers>=5.0",
+        "datasets>=3.0",
+        "pyarrow>=15",
+        "filelock>=3.12",
+        "triton>=3.4; platform_system == 'Linux'",
+        "typer>=0.12",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "plot": ["matplotlib>=3.8"],
+        "sentencepiece": ["sentencepiece>=0.2", "protobuf>=4"],
+        "bench": ["pytest-benchmark>=4", "matplotlib>=3.8"],
+        "dev": [
+            "pytest>=8",
+            "pytest-timeout>=2.3",
+            "pytest-benchmark>=4",
+            "hypothesis>=6.100",
+            "ruff>=0.6",
+            "mypy>=1.11",
+            "types-tqdm",
+            "matplotlib>=3.8",
+            "sentencepiece>=0.2",
+            "protobuf>=4",
+            "pymcdm>=1.2",
+            "scikit-criteria>=0.8",
+        ],
+    },
+    entry_points={"console_scripts": ["donod-fast=donod_fast.cli:main"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+    ],
+)
