@@ -1,0 +1,388 @@
+"""A model and its tokenizer, loaded or refused: nothing is guessed, replaced or newly initialised in silence.
+
+:func:`load_model` reads a local folder or a hub id, :func:`wrap_model` takes objects that are loaded already.
+Both give a :class:`LoadedModel`, which is all that the rooms downstream know of a model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from donod_fast.errors import InputError, ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_T = TypeVar("_T")
+_MIB = 1 << 20
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_UNSAFE_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf")
+_OTHER_HEADS = (
+    "SequenceClassification",
+    "TokenClassification",
+    "QuestionAnswering",
+    "MaskedLM",
+    "RewardModel",
+)
+_NO_LIMIT = 10**9  # tokenizers without a limit of their own say 1e30
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A causal language model in eval mode, with its tokenizer.
+
+    Attributes:
+        model: the model with its output layer (a transformers ``PreTrainedModel`` or a wrapper of one).
+        tokenizer: its tokenizer.
+        name: the folder or hub id as the user gave it, or the name that the object in memory bears.
+        revision: the commit hash on the hub, None where there is none.
+        fingerprint: tells one model from another: ``local:``, ``hub:`` or ``memory:`` and a SHA-256.
+            A local folder is hashed over its config and code, and every weight file's name, size, first and
+            last MiB; a model in memory over its config and a sample of every parameter. The tokenizer and
+            the dtype are no part of it.
+        dtype: the dtype of the weights (of the input embedding, where they differ).
+        device: where token ids have to be.
+        max_length: the longest sequence that model and tokenizer allow, None where neither says.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    revision: str | None
+    fingerprint: str
+    dtype: torch.dtype
+    device: torch.device
+    max_length: int | None
+
+
+def load_model(
+    name_or_path: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str | torch.device | None = None,
+    trust_remote_code: bool = False,
+) -> LoadedModel:
+    """Load a causal language model and its tokenizer from a local folder or the Hugging Face hub.
+
+    Only ``safetensors`` weights are read, every weight must be in the checkpoint, and the model's own Python
+    code runs only with ``trust_remote_code``. The model is in eval mode and its parameters need no gradient.
+
+    Args:
+        name_or_path: a folder with ``config.json``, or a hub id. A folder that exists goes first.
+        revision: branch, tag or commit on the hub. Config, tokenizer and weights come from the same commit.
+        dtype: ``"auto"`` is the checkpoint's own dtype on an accelerator, and float32 on the CPU, where half
+            precision is slow and makes a sample's numbers depend on its batch; or ``"float32"``,
+            ``"bfloat16"`` or ``"float16"``.
+        device: None is CUDA where there is one, else the CPU. Other devices have to be asked for.
+        trust_remote_code: run Python code that comes with the model.
+
+    Raises:
+        InputError: a dtype or device that does not exist (here).
+        ModelError: the model cannot be loaded, or is no causal language model; names the remedy.
+    """
+    place = _device(device)
+    wanted = _wanted_dtype(dtype, place)
+    name = str(name_or_path)
+    folder = _local_folder(name)
+    if folder is not None and revision is not None:
+        raise InputError(f"revision={revision!r} is for models of the hub; {name} is a local folder")
+    source = name if folder is None else str(folder)
+
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import is_accelerate_available
+
+    with quiet():
+        options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+        config = _attempt(name, "its config", lambda: AutoConfig.from_pretrained(source, **options))
+        _refuse_other_kinds(name, config)
+        commit = None if folder is not None else _hub_commit(name, revision, config)
+        options["revision"] = commit or revision
+        tokenizer = _attempt(name, "its tokenizer", lambda: AutoTokenizer.from_pretrained(source, **options))
+        if not len(tokenizer):
+            raise ModelError(
+                f"{name}: there are no tokenizer files beside the model; add tokenizer.json to it"
+            )
+        # With accelerate the weights go straight to the device; without it through the CPU's memory.
+        direct = place.type != "cpu" and is_accelerate_available()
+        model, report = _attempt(
+            name,
+            "its weights",
+            lambda: AutoModelForCausalLM.from_pretrained(
+                source,
+                config=config,
+                dtype=wanted,
+                use_safetensors=True,
+                output_loading_info=True,
+                **({"device_map": {"": place}} if direct else {}),
+                **options,
+            ),
+        )
+        _refuse_incomplete(name, report)
+        model = _attempt(name, f"it onto {place}", lambda: model.to(place))
+    model.requires_grad_(False)
+    if folder is not None:
+        fingerprint = "local:" + _folder_hash(folder)
+    else:
+        fingerprint = "hub:" + hashlib.sha256(f"{name}@{commit or revision}".encode()).hexdigest()
+    return _loaded(model, tokenizer, name, commit, fingerprint)
+
+
+def wrap_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> LoadedModel:
+    """Take a model and a tokenizer that are loaded already. The model is put into eval mode.
+
+    Nothing else about the model is changed: dtype, device and ``requires_grad`` stay the caller's.
+
+    Raises:
+        ModelError: the model is no causal language model of transformers' kind, or there is no tokenizer.
+    """
+    config = getattr(model, "config", None)
+    if config is None or not callable(getattr(model, "get_output_embeddings", None)):
+        raise ModelError(
+            f"a {type(model).__name__} has no config or no get_output_embeddings(); "
+            "pass a transformers causal language model, for example from AutoModelForCausalLM"
+        )
+    name = str(getattr(config, "_name_or_path", "") or type(model).__name__)
+    if tokenizer is None or not callable(tokenizer):
+        raise ModelError(f"{name}: a tokenizer is needed beside the model; got {type(tokenizer).__name__}")
+    _refuse_other_kinds(name, config)
+    revision = getattr(config, "_commit_hash", None)
+    return _loaded(model, tokenizer, name, revision, "memory:" + _memory_hash(model, config))
+
+
+def _loaded(model: Any, tokenizer: Any, name: str, revision: str | None, fingerprint: str) -> LoadedModel:
+    model.eval()
+    embedding = model.get_input_embeddings()
+    first = getattr(embedding, "weight", None)
+    if first is None:
+        first = next(iter(model.parameters()), None)
+    if first is None:
+        raise ModelError(f"{name}: the model has no parameters; load its weights first")
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        name=name,
+        revision=revision,
+        fingerprint=fingerprint,
+        dtype=first.dtype,
+        device=first.device,
+        max_length=_max_length(model.config, tokenizer),
+    )
+
+
+def text_config(config: Any) -> Any:
+    """The part of a model's config that describes its language model (the config itself, mostly)."""
+    getter = getattr(config, "get_text_config", None)
+    return getter() if callable(getter) else getattr(config, "text_config", config)
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"device={device!r} is no device; use 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device={device!r}: PyTorch sees {torch.cuda.device_count()} CUDA devices here")
+    if place.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError("device='mps': PyTorch sees no MPS device here; use device='cpu'")
+    if place.type == "meta":
+        raise InputError("device='meta' holds no weights; use 'cpu' or 'cuda'")
+    return place
+
+
+def _wanted_dtype(dtype: str, place: torch.device) -> str | torch.dtype:
+    if dtype == "auto":
+        return torch.float32 if place.type == "cpu" else "auto"
+    if dtype not in _DTYPES:
+        raise InputError(f"dtype={dtype!r} is not known; use 'auto', {', '.join(map(repr, _DTYPES))}")
+    return _DTYPES[dtype]
+
+
+def _local_folder(name: str) -> Path | None:
+    """The folder that the name stands for, or None for a hub id. Checks what a folder has to hold."""
+    folder = Path(name).expanduser()
+    if not name or folder.is_file():
+        raise ModelError(f"{name!r} is no model: give the folder that holds config.json, or a hub id")
+    if not folder.is_dir():
+        if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name) or name.startswith(".") or name.endswith("/"):
+            raise ModelError(
+                f"{name}: there is no such folder, and it is no hub id (those read 'owner/name')"
+            )
+        return None
+    files = sorted(file.name for file in folder.iterdir())
+    if "adapter_config.json" in files:
+        raise ModelError(
+            f"{name} holds an adapter (adapter_config.json), not a whole model; "
+            "merge it first (peft: model.merge_and_unload().save_pretrained(...))"
+        )
+    if "config.json" not in files:
+        raise ModelError(f"{name}: there is no config.json in this folder; is it the right one?")
+    if not any(file.endswith(".safetensors") for file in files):
+        unsafe = [file for file in files if file.endswith(_UNSAFE_WEIGHTS)]
+        if unsafe:
+            raise ModelError(
+                f"{name}: the weights are in {unsafe[0]}, and only safetensors are read (others can run "
+                "code when opened); if you trust it, load it with transformers and save_pretrained() it again"
+            )
+        raise ModelError(f"{name}: there are no *.safetensors weights in this folder; complete the download")
+    return folder.resolve()
+
+
+def _attempt(name: str, what: str, load: Callable[[], _T]) -> _T:
+    """Run a step of loading; whatever it raises becomes a ModelError that says what to do."""
+    try:
+        return load()
+    except Exception as error:  # transformers, the hub client and custom code raise nearly everything
+        raise ModelError(f"{name}: cannot load {what}: {_reason(name, error)}") from error
+
+
+def _reason(name: str, error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, torch.OutOfMemoryError):
+        return "the device's memory is too small; use a smaller dtype or another device"
+    if "safetensor" in type(error).__name__.lower():
+        return f"a safetensors file is damaged or cut short; download it again ({text[:200]})"
+    for hints, reason in _REASONS:
+        if any(hint in text.lower() for hint in hints):
+            return f"{reason} ({text[:250]})"
+    return f"{type(error).__name__}: {text[:400]}"
+
+
+_REASONS = (
+    (
+        ("trust_remote_code", "custom code"),
+        "it needs Python code of its own; read it, then set trust_remote_code=True",
+    ),
+    (
+        ("unrecognized configuration class",),
+        "transformers knows no causal language model (decoder-only) of this type",
+    ),
+    (
+        ("does not recognize this architecture", "unrecognized model"),
+        "this transformers release does not know its type; upgrade transformers",
+    ),
+    (
+        ("gated repo", "401 client error", "403 client error"),
+        "access is restricted; accept its terms on the hub and log in with 'hf auth login'",
+    ),
+    (
+        ("not a valid model identifier", "repository not found", "404 client"),
+        "there is no such folder, nor such a model on the hub (if it is private: 'hf auth login')",
+    ),
+    (("invalid revision", "not a valid git identifier"), "there is no such revision on the hub"),
+    (
+        ("couldn't connect", "offline", "cached files", "connection error"),
+        "the hub cannot be reached and it is not in the local cache; download it first or give a folder",
+    ),
+    (("deserializing header",), "a safetensors file is damaged or cut short; download it again"),
+    (
+        ("use_safetensors", "with `safetensors`"),
+        "only safetensors weights are read; convert it with save_pretrained()",
+    ),
+    (("mismatch",), "config.json does not describe these weights; take both from the same checkpoint"),
+    (
+        ("instantiate the backend tokenizer",),
+        "tokenizer files or a package (sentencepiece) are missing; add tokenizer.json",
+    ),
+)
+"""What transformers and the hub client say (in lower case), and what to tell the user."""
+
+
+def _refuse_other_kinds(name: str, config: Any) -> None:
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(f"{name} is an encoder-decoder model; DONOD scores decoder-only language models")
+    kinds = list(getattr(config, "architectures", None) or ())
+    if kinds and all(kind.endswith(_OTHER_HEADS) for kind in kinds):
+        raise ModelError(
+            f"{name} is a {kinds[0]}, not a causal language model; give the language model itself"
+        )
+
+
+def _refuse_incomplete(name: str, report: dict[str, Any]) -> None:
+    """Transformers initialises absent weights at random and goes on; scores from those mean nothing."""
+    missing = sorted(report.get("missing_keys") or ())
+    if missing:
+        more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
+        raise ModelError(
+            f"{name}: the checkpoint lacks {', '.join(missing[:4])}{more}, which would be random; "
+            "give a complete causal language model checkpoint"
+        )
+    wrong = [str(key) for key in (report.get("mismatched_keys") or ())] + list(report.get("error_msgs") or ())
+    if wrong:
+        raise ModelError(f"{name}: weights do not fit the config: {'; '.join(wrong[:3])}")
+
+
+def _hub_commit(name: str, revision: str | None, config: Any) -> str | None:
+    """The commit that a hub id was loaded from: recorded in the config, else in the cache's folder names."""
+    recorded = getattr(config, "_commit_hash", None)
+    if recorded:
+        return str(recorded)
+    from transformers.utils import cached_file
+
+    path = _attempt(name, "its config", lambda: cached_file(name, "config.json", revision=revision))
+    found = re.search(r"snapshots/([0-9a-f]{40})/", Path(str(path)).as_posix())
+    return found[1] if found else None
+
+
+def _folder_hash(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in [folder / "config.json", *sorted(folder.glob("*.py"))]:
+        digest.update(f"{file.name}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
+    for file in sorted(folder.glob("*.safetensors")):
+        size = file.stat().st_size
+        digest.update(f"{file.name}\0{size}\0".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(_MIB))
+            stream.seek(max(0, size - _MIB))
+            digest.update(stream.read(_MIB))
+    return digest.hexdigest()
+
+
+def _memory_hash(model: Any, config: Any) -> str:
+    settings = config.to_dict() if callable(getattr(config, "to_dict", None)) else vars(config)
+    settings = {key: value for key, value in settings.items() if key not in _VOLATILE}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for name, parameter in model.named_parameters():
+        digest.update(f"{name}\0{tuple(parameter.shape)}\0{parameter.dtype}\0".encode())
+        if parameter.numel() and parameter.device.type != "meta":
+            flat = parameter.detach().reshape(-1)
+            # 64 elements spread over the whole: a fine-tuned copy differs nearly everywhere.
+            digest.update(flat[:: max(1, flat.numel() // 64)].double().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+_VOLATILE = ("_name_or_path", "name_or_path", "transformers_version", "use_cache", "torch_dtype", "dtype")
+
+
+def _max_length(config: Any, tokenizer: Any) -> int | None:
+    inner = text_config(config)
+    limits = [getattr(inner, key, None) for key in ("max_position_embeddings", "n_positions", "max_seq_len")]
+    limits.append(getattr(tokenizer, "model_max_length", None))
+    return min((int(n) for n in limits if isinstance(n, int | float) and 0 < n < _NO_LIMIT), default=None)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' progress bars and warnings: what matters of them is raised as an error here."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

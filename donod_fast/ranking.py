@@ -1,0 +1,324 @@
+"""Columns of scores → ranking → rows to keep. All on the CPU in float64; every tie goes by row number.
+
+What each method prefers, and its figure of merit (``Ranking.value``, higher is better):
+
+- ``topsis``: closeness to (max DON, min NOD), in [0, 1]; the paper's method (A.5).
+- ``don``: high DON first; the value is DON.
+- ``nod``: low NOD first; the value is −NOD. The paper's §4.5 compares with selection by NOD alone in
+  words that can be read both ways; we take the direction in which TOPSIS uses NOD (low is good).
+- ``weighted``: w_d · (DON − min)/(max − min) + w_n · (1 − (NOD − min)/(max − min)), weights scaled to the
+  sum 1, extremes over the scored rows. A constant column gives 0 for every row.
+- ``pareto``: non-dominated sorting for (max DON, min NOD), fronts in order, within a front by closeness;
+  the value is −front, fronts counted from 1. Rows of equal DON and NOD share a front.
+- ``nodon``: the reverse selection, what DONOD would drop: the exact reverse of ``topsis``, worst first
+  (so ties by *descending* row number: keeping 70 % of it is what ``topsis`` at 30 % leaves out). The
+  value is 1 − closeness.
+- ``don-threshold``: as ``don``, but :func:`keep` cuts it by a value or a quantile of DON.
+- ``random``: a permutation drawn from a seed; the value is a uniform number in [0, 1).
+- ``loss``: low loss first; the value is −loss. GraNd, EL2N and their kin keep the *hard* samples; here the
+  baseline stands for "drop what the model finds least likely", the plainest detector of noise.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from donod_fast.errors import InputError
+from donod_fast.kernels.topsis import topsis
+
+_log = logging.getLogger(__name__)
+
+METHODS = ("topsis", "don", "nod", "weighted", "pareto", "nodon", "don-threshold", "random", "loss")
+
+
+@dataclass(frozen=True)
+class ScoreColumns:
+    """The columns of a table of scores that ranking needs: (n,) each, in any order of rows.
+
+    Attributes:
+        row: int64, 0-based position in the input.
+        don: float64, delta of norm in units of ‖W‖; NaN where the row was not scored.
+        nod: float64, norm of delta in units of ‖W‖; NaN where the row was not scored.
+        loss: float64, nats; NaN where the row was not scored.
+
+    Raises:
+        InputError: shapes or dtypes that differ from the above.
+    """
+
+    row: Tensor
+    don: Tensor
+    nod: Tensor
+    loss: Tensor
+
+    def __post_init__(self) -> None:
+        for name, dtype in (
+            ("row", torch.int64),
+            ("don", torch.float64),
+            ("nod", torch.float64),
+            ("loss", torch.float64),
+        ):
+            column: Tensor = getattr(self, name)
+            if column.dtype != dtype or column.shape != (self.row.numel(),):
+                raise InputError(
+                    f"column {name} must be {dtype} of shape ({self.row.numel()},), "
+                    f"got {column.dtype} of shape {tuple(column.shape)}"
+                )
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Scored rows, best first.
+
+    Attributes:
+        method: one of :data:`METHODS`.
+        order: (n_scored,) int64 row numbers, best first.
+        value: (n_scored,) float64 figure of merit aligned with ``order``, never increasing.
+        total: number of rows ranked or not (``total - len(order)`` were not scored).
+    """
+
+    method: str
+    order: Tensor
+    value: Tensor
+    total: int
+
+
+def rank(
+    columns: ScoreColumns,
+    method: str = "topsis",
+    *,
+    weights: tuple[float, float] = (0.5, 0.5),
+    seed: int = 0,
+) -> Ranking:
+    """Rank the scored rows (neither DON nor NOD NaN; for ``loss``, no NaN loss either).
+
+    Args:
+        columns: the table of scores.
+        method: one of :data:`METHODS`; the module's head says what each prefers.
+        weights: of DON and NOD, for ``topsis``, ``nodon``, ``weighted`` and ties of ``pareto``.
+        seed: for ``random``, 0 ≤ seed < 2**63; the draw does not depend on device or order of ``columns``.
+
+    Raises:
+        InputError: unknown method, bad weights or seed, an infinite score.
+    """
+    if method not in METHODS:
+        raise InputError(f"unknown method {method!r}; known are {', '.join(METHODS)}")
+    row, by_row = columns.row.cpu().sort(stable=True)
+    # + 0.0 turns −0.0 into 0.0, so that no sort can tell the two apart
+    don, nod, loss = (column.cpu()[by_row] + 0.0 for column in (columns.don, columns.nod, columns.loss))
+    scored = ~(don.isnan() | nod.isnan())
+    if method == "loss":
+        scored &= ~loss.isnan()
+    row, don, nod, loss = row[scored], don[scored], nod[scored], loss[scored]
+    for name, column in (("don", don), ("nod", nod), ("loss", loss)):
+        if column.isinf().any():
+            raise InputError(f"column {name} has an infinite score, at row {int(row[column.isinf()][0])}")
+
+    closeness = topsis(don, nod, weights=weights)  # also where it is not used: it checks the weights
+    match method:
+        case "topsis" | "nodon":
+            value = closeness
+        case "don" | "don-threshold":
+            value = don
+        case "nod":
+            value = -nod
+        case "weighted":
+            value = _weighted_sum(don, nod, weights)
+        case "pareto":
+            value = -pareto_fronts(don, nod).double()
+        case "random":
+            value = _uniform(len(row), seed)
+        case _:
+            value = -loss
+    best = _best_first(value)
+    if method == "pareto":
+        by_closeness = _best_first(closeness)
+        best = by_closeness[_best_first(value[by_closeness])]
+    if method == "nodon":
+        best, value = best.flip(0), 1 - value
+    return Ranking(method, order=row[best], value=value[best], total=len(columns.row))
+
+
+def keep(
+    ranking: Ranking,
+    *,
+    keep: float | int | None = None,
+    don_threshold: float | None = None,
+    don_quantile: float | None = None,
+) -> Tensor:
+    """The row numbers to keep, (k,) int64, best first.
+
+    Args:
+        ranking: of :func:`rank`.
+        keep: a fraction (float, 0 < keep ≤ 1) of the *scored* rows, rounded half up and at least one
+            (0.3 of 7,473 is 2,242), or a count (int ≥ 1); a count above the number of scored rows keeps
+            them all and logs a warning. For every method but ``don-threshold``.
+        don_threshold: keep the rows with DON ≥ this. For ``don-threshold`` only.
+        don_quantile: keep the rows with DON ≥ its q-quantile over the scored rows (linear between
+            order statistics, as numpy's default), 0 ≤ q ≤ 1. For ``don-threshold`` only.
+
+    Raises:
+        InputError: no scored row; not exactly one of the three, or one that the method does not take; a
+            value out of range.
+    """
+    scored = len(ranking.order)
+    if scored == 0:
+        raise InputError(f"nothing to select from: none of the {ranking.total} rows has scores")
+    if ranking.method != "don-threshold":
+        if keep is None or don_threshold is not None or don_quantile is not None:
+            raise InputError(
+                f"method {ranking.method} takes keep, and neither don_threshold nor don_quantile "
+                "(those are for don-threshold)"
+            )
+        return ranking.order[: _kept_count(keep, scored)]
+    if keep is not None or (don_threshold is None) == (don_quantile is None):
+        raise InputError(
+            "method don-threshold takes either don_threshold or don_quantile, and not keep (use don)"
+        )
+    if don_threshold is None:
+        don_threshold = _quantile_bound(ranking.value, cast(float, don_quantile))
+    elif not math.isfinite(don_threshold):
+        raise InputError(f"don_threshold must be a finite number, got {don_threshold}")
+    return ranking.order[ranking.value >= don_threshold]
+
+
+def parse_keep(text: str) -> float | int:
+    """Read how much to keep: ``"0.3"`` and ``"30%"`` are fractions, ``"300"`` is a count.
+
+    So ``"1"`` is one row and ``"1.0"`` (or ``"100%"``) is everything.
+
+    Raises:
+        InputError: not a number, zero or less, or a fraction above one.
+    """
+    stripped = text.strip()
+    forms = '"0.3" or "30%" for a fraction, "300" for a count'
+    if re.fullmatch(r"[0-9]+", stripped):
+        count = int(stripped) if len(stripped) <= 18 else 10**18
+        if count == 0:
+            raise InputError(f"keep {text!r} keeps nothing; write {forms}")
+        return count
+    if not re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*%?", stripped):
+        raise InputError(f"keep {text!r} is not a number above zero; write {forms}")
+    percent = stripped.endswith("%")
+    fraction = float(stripped.rstrip("% ")) / (100 if percent else 1)
+    if fraction == 0:
+        raise InputError(f"keep {text!r} keeps nothing; write {forms}")
+    if fraction > 1:
+        raise InputError(f"keep {text!r} is a fraction above one; write {forms}")
+    return fraction
+
+
+def rescale_to_lr(
+    weight_dot_update: Tensor,  # (n,) ⟨W,U⟩
+    update_norm: Tensor,  # (n,) ‖U‖
+    weight_norm: float,  # ‖W‖
+    lr: float,
+) -> tuple[Tensor, Tensor]:
+    """DON and NOD, (n,) float64 each, at another learning rate η, from the stored scalars alone.
+
+    NOD = η‖U‖ and DON = (2η⟨W,U⟩ − η²‖U‖²)/(‖W‖ + ‖W′‖), ‖W′‖² = ‖W‖² − 2η⟨W,U⟩ + η²‖U‖². Exact for
+    every update U that does not depend on η: SGD (with weight decay too), sign, AdamW from fresh state.
+    The quotient is ‖W‖ − ‖W′‖ without the cancellation. NaN stays NaN; where W and W′ are both zero,
+    DON is 0.
+
+    Raises:
+        InputError: lr or weight_norm negative or not finite, shapes that differ.
+    """
+    for name, number in (("lr", lr), ("weight_norm", weight_norm)):
+        if not (math.isfinite(number) and number >= 0):
+            raise InputError(f"{name} must be finite and not negative, got {number}")
+    if weight_dot_update.shape != update_norm.shape:
+        raise InputError(
+            f"weight_dot_update and update_norm must have one shape, "
+            f"got {tuple(weight_dot_update.shape)} and {tuple(update_norm.shape)}"
+        )
+    nod = lr * update_norm.double()
+    shrink = 2 * lr * weight_dot_update.double() - nod.square()  # ‖W‖² − ‖W′‖²
+    # Cauchy–Schwarz keeps ‖W′‖² ≥ 0, rounding may not
+    stepped_norm = (weight_norm**2 - shrink).clamp(min=0).sqrt()
+    norms = weight_norm + stepped_norm
+    return torch.where(norms == 0, 0.0, shrink / norms), nod
+
+
+def pareto_fronts(don: Tensor, nod: Tensor) -> Tensor:
+    """Front of each sample, (n,) int64 from 1, under non-dominated sorting for (max DON, min NOD).
+
+    A sample dominates another that it is no worse than in both and better than in one. Front 1 is not
+    dominated; front k is not dominated once the fronts before it are gone. A sweep in O(n log n): by
+    falling DON, then rising NOD, a sample's dominators come before it, and front k holds one exactly
+    where the least NOD seen in it is no larger. ``least`` is sorted, so the front is found by bisection.
+    """
+    by_nod = nod.argsort(stable=True)
+    sweep = by_nod[don[by_nod].argsort(descending=True, stable=True)]
+    least: list[float] = []
+    fronts: list[int] = []
+    previous: tuple[float, float] | None = None
+    for point in zip(don[sweep].tolist(), nod[sweep].tolist(), strict=True):
+        if point != previous:  # equal samples do not dominate each other
+            front = bisect_right(least, point[1])
+            if front == len(least):
+                least.append(point[1])
+            else:
+                least[front] = point[1]
+        fronts.append(front + 1)
+        previous = point
+    result = torch.empty(len(fronts), dtype=torch.int64)
+    result[sweep] = torch.tensor(fronts, dtype=torch.int64)
+    return result
+
+
+def _best_first(value: Tensor) -> Tensor:
+    """Positions by falling value; equal values keep their order."""
+    return value.argsort(descending=True, stable=True)
+
+
+def _weighted_sum(don: Tensor, nod: Tensor, weights: tuple[float, float]) -> Tensor:
+    total = max(weights)  # as in TOPSIS: no overflow, only the ratio counts
+    don_weight, nod_weight = (weight / total for weight in weights)
+    merit = don_weight * _unit_range(don) + nod_weight * _unit_range(-nod)
+    return merit / (don_weight + nod_weight)
+
+
+def _unit_range(column: Tensor) -> Tensor:
+    """Min–max normalised to [0, 1]; zeros for a constant column. 1 − u(NOD) is u(−NOD)."""
+    if column.numel() == 0:
+        return column
+    halved = column / 2  # a range beyond the largest number must not overflow
+    low, high = halved.aminmax()
+    return torch.zeros_like(column) if low == high else (halved - low) / (high - low)
+
+
+def _uniform(count: int, seed: int) -> Tensor:
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise InputError(f"seed must be an integer from 0 to 2**63 - 1, got {seed!r}")
+    return torch.rand(count, generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float64)
+
+
+def _kept_count(keep: float | int, scored: int) -> int:
+    if isinstance(keep, bool) or not isinstance(keep, (int, float)):
+        raise InputError(f"keep must be a fraction (float) or a count (int), got {keep!r}")
+    if isinstance(keep, int):
+        if keep < 1:
+            raise InputError(f"keep as a count must be at least 1, got {keep}")
+        if keep > scored:
+            _log.warning("asked to keep %d rows, but only %d are scored: keeping them all", keep, scored)
+        return min(keep, scored)
+    if not 0 < keep <= 1:
+        raise InputError(f"keep as a fraction must be in (0, 1], got {keep}; a count must be an integer")
+    # 1e-9: a product that is 14.5 in decimals must not fall to 14 by its binary rounding
+    return max(1, min(scored, math.floor(keep * scored + 0.5 + 1e-9)))
+
+
+def _quantile_bound(falling: Tensor, quantile: float) -> float:
+    """The order statistic at or above the q-quantile: ``≥`` it keeps what ``≥`` the quantile keeps."""
+    if not 0 <= quantile <= 1:
+        raise InputError(f"don_quantile must be in [0, 1], got {quantile}")
+    rising_position = math.ceil(quantile * (len(falling) - 1) - 1e-9)
+    return float(falling[len(falling) - 1 - rising_position])

@@ -1,0 +1,94 @@
+"""One row of scores: what a sample ends as, and the table of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+from donod_fast.samples import Status, TokenizedSample
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRow:
+    """A row of the scores table; numbers are NaN unless ``status`` is ``scored``.
+
+    Attributes:
+        row: 0-based position in the input.
+        id: the record's own id, else a hash of its content.
+        status: ``scored``, or why not (see ``Status``).
+        detail: why not, for a reader: file, place, cause.
+        tokens: tokens of the row before any truncation.
+        scored_tokens: tokens that the score is made of.
+        truncated: whether the length limit cut tokens off.
+        loss: cross entropy in nats per scored token (or summed, as the settings say).
+        entropy: of the predicted distributions in nats, reduced likewise.
+        weight_dot_update: ⟨W, U⟩ of the step W′ = W − lr U.
+        update_norm: ‖U‖_F.
+        don: ‖W‖_F − ‖W′‖_F, high is good.
+        nod: ‖W − W′‖_F, low is good.
+    """
+
+    row: int
+    id: str
+    status: str
+    detail: str = ""
+    tokens: int = 0
+    scored_tokens: int = 0
+    truncated: bool = False
+    loss: float = NAN
+    entropy: float = NAN
+    weight_dot_update: float = NAN
+    update_norm: float = NAN
+    don: float = NAN
+    nod: float = NAN
+
+    @staticmethod
+    def unscored(sample: TokenizedSample, status: Status | None = None, detail: str | None = None) -> ScoreRow:
+        """The row of a sample that has no score, by its own status or a later one."""
+        return ScoreRow(
+            sample.row,
+            sample.id,
+            str(status or sample.status),
+            sample.detail if detail is None else detail,
+            sample.tokens,
+            sample.scored_tokens,
+            sample.truncated,
+        )
+
+
+SCORE_COLUMNS = ("loss", "entropy", "weight_dot_update", "update_norm", "don", "nod")
+
+
+def schema() -> pa.Schema:
+    """The Arrow schema of a scores table."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field("row", pa.int64(), nullable=False),
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("status", pa.string(), nullable=False),
+            pa.field("detail", pa.string(), nullable=False),
+            pa.field("tokens", pa.int32(), nullable=False),
+            pa.field("scored_tokens", pa.int32(), nullable=False),
+            pa.field("truncated", pa.bool_(), nullable=False),
+            *(pa.field(name, pa.float64(), nullable=False) for name in SCORE_COLUMNS),
+        ]
+    )
+
+
+def to_table(rows: Sequence[ScoreRow]) -> pa.Table:
+    """The rows as an Arrow table, in the order given."""
+    import pyarrow as pa
+
+    columns = {field.name: [getattr(row, field.name) for row in rows] for field in fields(ScoreRow)}
+    return pa.table(columns, schema=schema())
+
+
+__all__ = ["SCORE_COLUMNS", "ScoreRow", "schema", "to_table"]

@@ -1,0 +1,139 @@
+"""Batches → rows of scores: trunk, head mathematics, and what becomes of a sample that fails there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from donod_fast.batching import Batch, collate, group_by_length
+from donod_fast.head import Head
+from donod_fast.kernels import don_nod
+from donod_fast.kernels.scores import precise_dtype
+from donod_fast.rows import SCORE_COLUMNS, ScoreRow
+from donod_fast.samples import Status, TokenizedSample
+from donod_fast.settings import UpdateSettings
+from donod_fast.trunk import Trunk
+
+Progress = Callable[[int, int], None]
+"""Called with (rows, tokens) as they are done."""
+
+
+class SampleScorer:
+    """Scores tokenised samples with one model. Holds no state of a run but the token budget.
+
+    Args:
+        trunk: the decoder without its head.
+        head: the proved output layer.
+        weight_norm: ‖W‖_F of it.
+        settings: the update.
+        token_budget: padded tokens of a batch; halved for good when memory runs out.
+        workspace_bytes: workspace of the head mathematics.
+    """
+
+    def __init__(
+        self,
+        trunk: Trunk,
+        head: Head,
+        weight_norm: float,
+        settings: UpdateSettings,
+        *,
+        token_budget: int,
+        workspace_bytes: int,
+        backend: str = "auto",
+    ) -> None:
+        self.trunk, self.head, self.weight_norm = trunk, head, weight_norm
+        self.settings = settings
+        self.token_budget = token_budget
+        self._arguments = {
+            **settings.kernel_arguments(),
+            "bias": head.bias,
+            "logit_scale": head.logit_scale,
+            "softcap": head.softcap,
+            "weight_norm": weight_norm,
+            "workspace_bytes": workspace_bytes,
+            "backend": backend,
+        }
+
+    def score(self, samples: Sequence[TokenizedSample], progress: Progress | None = None) -> list[ScoreRow]:
+        """One row per sample, in the order given. Samples that are not ready keep their status."""
+        rows: list[ScoreRow | None] = [None] * len(samples)
+        ready = []
+        for i, sample in enumerate(samples):
+            if sample.status is Status.SCORED:
+                ready.append(i)
+            else:
+                rows[i] = ScoreRow.unscored(sample)
+        if progress is not None:
+            progress(len(samples) - len(ready), 0)
+        waiting = [samples[i] for i in ready]
+        for group in group_by_length(waiting, self.token_budget):
+            for member, row in zip(group, self._score_group(waiting, group), strict=True):
+                rows[ready[member]] = row
+            if progress is not None:
+                progress(len(group), sum(len(waiting[i].input_ids) for i in group))
+        return [row for row in rows if row is not None]
+
+    def _score_group(self, samples: Sequence[TokenizedSample], group: tuple[int, ...]) -> list[ScoreRow]:
+        try:
+            columns = self.forward(collate(samples, group)).tolist()
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            columns = None
+        # Out of the except clause: the exception would keep the failed batch's tensors alive.
+        if columns is None:
+            return self._score_halves(samples, group)
+        return [_row(samples[i], values) for i, values in zip(group, columns, strict=True)]
+
+    def _score_halves(self, samples: Sequence[TokenizedSample], group: tuple[int, ...]) -> list[ScoreRow]:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if len(group) == 1:
+            sample = samples[group[0]]
+            detail = f"{len(sample.input_ids)} tokens do not fit in memory, even alone; lower --max-length"
+            return [ScoreRow.unscored(sample, Status.OUT_OF_MEMORY, detail)]
+        longest = max(len(samples[i].input_ids) for i in group)
+        self.token_budget = max(longest, min(self.token_budget, longest * len(group)) // 2)
+        middle = (len(group) + 1) // 2
+        return self._score_group(samples, group[:middle]) + self._score_group(samples, group[middle:])
+
+    @torch.inference_mode()
+    def forward(self, batch: Batch) -> Tensor:
+        """(samples, 6) scores of a batch on the host, in the order of ``SCORE_COLUMNS``."""
+        hidden = self.trunk(batch.input_ids)
+        flat = hidden.reshape(-1, hidden.shape[-1])[batch.predictors.to(hidden.device)]
+        flat = flat.to(self.head.weight.device)
+        del hidden
+        scores = don_nod(
+            flat, self.head.weight, batch.labels.to(flat.device), batch.cu_seqlens, **self._arguments
+        )
+        columns = [getattr(scores, name) for name in SCORE_COLUMNS]
+        return torch.stack([column.to(precise_dtype(column.device)) for column in columns], 1).cpu()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out, on the host or on a device."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+def _row(sample: TokenizedSample, values: list[float]) -> ScoreRow:
+    if not all(map(math.isfinite, values)):
+        detail = "the model gave NaN or infinity on this row; try --dtype float32"
+        return ScoreRow.unscored(sample, Status.NON_FINITE, detail)
+    scores = dict(zip(SCORE_COLUMNS, values, strict=True))
+    return ScoreRow(
+        sample.row,
+        sample.id,
+        str(Status.SCORED),
+        "",
+        sample.tokens,
+        sample.scored_tokens,
+        sample.truncated,
+        **scores,
+    )
