@@ -102,7 +102,9 @@ def _detected(columns: Columns) -> str:
         turns = as_list(columns.get(column))
         if turns is not None:
             first = turns[0] if turns else None
-            return "sharegpt" if isinstance(first, Mapping) and "role" not in first else "messages"
+            # The items tell, not the column: real files have either kind under either name.
+            is_sharegpt = isinstance(first, Mapping) and first.get("role") is None and "from" in first
+            return "sharegpt" if is_sharegpt else "messages"
     if "prompt" in columns and _first_of(columns, COMPLETIONS):
         return "prompt_completion"
     if "instruction" in columns and _first_of(columns, ALPACA_OUTPUTS):

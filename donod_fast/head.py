@@ -110,7 +110,10 @@ def read_head(model: Any) -> Head:
             on the meta device, quantised, or not a matrix.
     """
     name = type(model).__name__
-    layer = model.get_output_embeddings()
+    try:
+        layer = model.get_output_embeddings()
+    except (AttributeError, NotImplementedError):
+        layer = None
     weight = getattr(layer, "weight", None)
     if layer is None or not isinstance(weight, Tensor):
         raise ModelError(
@@ -203,8 +206,7 @@ def prove_head(loaded: LoadedModel, trunk: Trunk, head: Head) -> HeadProof:
 def _prove_layer(
     loaded: LoadedModel, head: Head, hidden: Tensor, own: Observed, limit: float
 ) -> tuple[float, float, float]:
-    """The layer's input and output. A constant on the input (MiniCPM) is one on the logits, and is
-    returned."""
+    """The layer's input and output. A constant factor on the input (MiniCPM's) is allowed and returned."""
     assert own.inputs is not None and own.outputs is not None
     if own.inputs.shape != hidden.shape:
         raise _mismatch(
@@ -261,7 +263,8 @@ def _prove_transform(
     after = head.logit_scale / input_scale  # what is left to do after the layer
     if seen:
         shape = (*hidden.shape[:2], head.weight.shape[0])
-        values = probe_preactivations(shape, 60.0 / abs(after)).to(head.weight.dtype)
+        span = min(60.0 / abs(after), torch.finfo(head.weight.dtype).max / 8)
+        values = probe_preactivations(shape, span).to(head.weight.dtype)
         own = observe(loaded, trunk.decoder, tokens, layer_output=values)
     else:
         # Factors from 1/16 to what lifts the largest value to 240 nats, one for each token.
@@ -308,8 +311,7 @@ def _tolerance(head: Head) -> float:
 
 
 def _mean_share(limit: float) -> float:
-    """How far a row's mean counts where errors are taken relative to its spread: rounding in half
-    precision."""
+    """How far a row's mean counts beside its spread in :func:`relative_rms`: half precision rounds it."""
     return 0.2 if limit > 1e-3 else 0.0
 
 

@@ -6,24 +6,22 @@ Both give a :class:`LoadedModel`, which is all that the rooms downstream know of
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from donod_fast.errors import InputError, ModelError
+from donod_fast.fingerprint import folder_fingerprint, hub_fingerprint, memory_fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _T = TypeVar("_T")
-_MIB = 1 << 20
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _UNSAFE_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf")
 _OTHER_HEADS = (
@@ -45,17 +43,14 @@ class LoadedModel:
         tokenizer: its tokenizer.
         name: the folder or hub id as the user gave it, or the name that the object in memory bears.
         revision: the commit hash on the hub, None where there is none.
-        fingerprint: tells one model from another: ``local:``, ``hub:`` or ``memory:`` and a SHA-256.
-            A local folder is hashed over its config and code, and every weight file's name, size, first and
-            last MiB; a model in memory over its config and a sample of every parameter. The tokenizer and
-            the dtype are no part of it.
+        fingerprint: tells one model from another; see :mod:`donod_fast.fingerprint`.
         dtype: the dtype of the weights (of the input embedding, where they differ).
         device: where token ids have to be.
         max_length: the longest sequence that model and tokenizer allow, None where neither says.
     """
 
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    model: PreTrainedModel = field(repr=False)
+    tokenizer: PreTrainedTokenizerBase = field(repr=False)
     name: str
     revision: str | None
     fingerprint: str
@@ -131,9 +126,9 @@ def load_model(
         model = _attempt(name, f"it onto {place}", lambda: model.to(place))
     model.requires_grad_(False)
     if folder is not None:
-        fingerprint = "local:" + _folder_hash(folder)
+        fingerprint = folder_fingerprint(folder)
     else:
-        fingerprint = "hub:" + hashlib.sha256(f"{name}@{commit or revision}".encode()).hexdigest()
+        fingerprint = hub_fingerprint(name, commit or revision or "main")
     return _loaded(model, tokenizer, name, commit, fingerprint)
 
 
@@ -156,7 +151,7 @@ def wrap_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Lo
         raise ModelError(f"{name}: a tokenizer is needed beside the model; got {type(tokenizer).__name__}")
     _refuse_other_kinds(name, config)
     revision = getattr(config, "_commit_hash", None)
-    return _loaded(model, tokenizer, name, revision, "memory:" + _memory_hash(model, config))
+    return _loaded(model, tokenizer, name, revision, memory_fingerprint(model))
 
 
 def _loaded(model: Any, tokenizer: Any, name: str, revision: str | None, fingerprint: str) -> LoadedModel:
@@ -333,36 +328,6 @@ def _hub_commit(name: str, revision: str | None, config: Any) -> str | None:
     path = _attempt(name, "its config", lambda: cached_file(name, "config.json", revision=revision))
     found = re.search(r"snapshots/([0-9a-f]{40})/", Path(str(path)).as_posix())
     return found[1] if found else None
-
-
-def _folder_hash(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for file in [folder / "config.json", *sorted(folder.glob("*.py"))]:
-        digest.update(f"{file.name}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
-    for file in sorted(folder.glob("*.safetensors")):
-        size = file.stat().st_size
-        digest.update(f"{file.name}\0{size}\0".encode())
-        with file.open("rb") as stream:
-            digest.update(stream.read(_MIB))
-            stream.seek(max(0, size - _MIB))
-            digest.update(stream.read(_MIB))
-    return digest.hexdigest()
-
-
-def _memory_hash(model: Any, config: Any) -> str:
-    settings = config.to_dict() if callable(getattr(config, "to_dict", None)) else vars(config)
-    settings = {key: value for key, value in settings.items() if key not in _VOLATILE}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    for name, parameter in model.named_parameters():
-        digest.update(f"{name}\0{tuple(parameter.shape)}\0{parameter.dtype}\0".encode())
-        if parameter.numel() and parameter.device.type != "meta":
-            flat = parameter.detach().reshape(-1)
-            # 64 elements spread over the whole: a fine-tuned copy differs nearly everywhere.
-            digest.update(flat[:: max(1, flat.numel() // 64)].double().cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
-_VOLATILE = ("_name_or_path", "name_or_path", "transformers_version", "use_cache", "torch_dtype", "dtype")
 
 
 def _max_length(config: Any, tokenizer: Any) -> int | None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from donod_fast.errors import InputError
-from donod_fast.selection import committed_file
+from donod_fast.files import atomic_writer
 
 # Okabe and Ito's palette: told apart with any colour vision, and dark against light in grey
 _KEPT, _DROPPED, _INK = "#0072B2", "#E69F00", "#222222"
@@ -70,7 +70,7 @@ def draw_plane(
         figure = Figure(figsize=(6.4, 5.4), layout="constrained")
         FigureCanvasAgg(figure)  # no window, whatever the user's backend is
         _draw(figure, don[scored], nod[scored], kept_mask.cpu()[scored], title, masks)
-        with committed_file(path, overwrite=True) as file:
+        with atomic_writer(path) as file:
             figure.savefig(file, format=_FORMATS[path.suffix.lower()], dpi=200)
 
 

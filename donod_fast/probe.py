@@ -1,5 +1,4 @@
-"""Instruments for :mod:`donod_fast.head`: look into a model's own forward, and name what it does to its
-logits."""
+"""Instruments for the head's proof: look into a model's own forward, name what it does to its logits."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from donod_fast.errors import ModelError
-from donod_fast.models import LoadedModel
+from donod_fast.models import LoadedModel, quiet
 
 _WIDE = 4.0
 """Probe values reach this many times the span that is asked for, so that a cap at twice the span still
@@ -83,7 +82,7 @@ def observe(
 
     hooks = [layer.register_forward_hook(at_layer), decoder.register_forward_hook(at_decoder)]
     try:
-        with torch.inference_mode():
+        with quiet(), torch.inference_mode():
             result = loaded.model(input_ids=tokens, use_cache=False)
     except Exception as error:  # the model's own code may raise anything
         raise ModelError(
@@ -108,8 +107,7 @@ def observe(
 
 
 def probe_preactivations(shape: tuple[int, ...], span: float) -> Tensor:
-    """Values of both signs, spread evenly over magnitudes from ``span / 6000`` to ``4 · span``, always the
-    same.
+    """The same values each time: both signs, all magnitudes from ``span / 6000`` to ``4 · span`` alike.
 
     Small ones show an added constant, large ones a cap, all of them a multiplier. Returns float32.
     """

@@ -280,8 +280,8 @@ def _best_first(value: Tensor) -> Tensor:
 
 
 def _weighted_sum(don: Tensor, nod: Tensor, weights: tuple[float, float]) -> Tensor:
-    total = max(weights)  # as in TOPSIS: no overflow, only the ratio counts
-    don_weight, nod_weight = (weight / total for weight in weights)
+    largest = max(map(float, weights))  # as in TOPSIS: no overflow, only the ratio counts
+    don_weight, nod_weight = (float(weight) / largest for weight in weights)
     merit = don_weight * _unit_range(don) + nod_weight * _unit_range(-nod)
     return merit / (don_weight + nod_weight)
 

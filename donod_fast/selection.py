@@ -7,13 +7,11 @@ written under another name beside the target, synced, then renamed.
 from __future__ import annotations
 
 import datetime
-import errno
 import gzip
 import json
 import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol, TypeVar
@@ -21,6 +19,7 @@ from typing import Any, BinaryIO, Literal, Protocol, TypeVar
 from torch import Tensor
 
 from donod_fast.errors import CorpusError, InputError, StoreError
+from donod_fast.files import atomic_writer, storage_error
 from donod_fast.samples import Record
 
 JSON_LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
@@ -85,7 +84,7 @@ def write_subset(
         if entry.get("path") is not None and Path(entry["path"]).resolve() == out.resolve():
             raise StoreError(f"{out} is one of the inputs of the corpus; write the subset elsewhere")
 
-    with committed_file(out, overwrite=overwrite) as file:
+    with _new_file(out, overwrite) as file:
         if name.endswith(PARQUET):
             held: list[Record] | None = None
             if order == "best":
@@ -102,65 +101,23 @@ def write_subset(
 
 
 @contextmanager
-def committed_file(out: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
-    """A binary file that becomes ``out`` if the block ends well, and leaves nothing behind if not.
-
-    Written beside the target under a name of its own, synced, renamed; then the folder is synced. A
-    link is followed: what it points at is replaced.
-
-    Raises:
-        StoreError: the target exists and is not to be overwritten, is no file, or cannot be written.
-    """
-    target = out.resolve() if out.is_symlink() else out
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+def _new_file(out: Path, overwrite: bool) -> Iterator[BinaryIO]:
+    """A file that becomes ``out`` only when whole. A link is followed: what it points at is replaced."""
     _refuse_existing(out, overwrite)
-    try:
-        try:
-            with temporary.open("xb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            _refuse_existing(out, overwrite)  # it may have appeared meanwhile
-            temporary.replace(target)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
-        _sync_folder(target.parent)
-    except OSError as error:
-        raise _write_error(out, error) from error
+    with atomic_writer(out.resolve() if out.is_symlink() else out) as file:
+        yield file
+        _refuse_existing(out, overwrite)  # it may have appeared meanwhile
 
 
 def _refuse_existing(out: Path, overwrite: bool) -> None:
     try:
-        if not out.exists():
-            return
-        if not out.is_file():
-            raise StoreError(f"{out} is not a regular file; give the name of a file")
+        there, regular = out.exists(), out.is_file()
     except OSError as error:
-        raise _write_error(out, error) from error
-    if not overwrite:
+        raise storage_error(out, error) from error
+    if there and not regular:
+        raise StoreError(f"{out} is not a regular file; give the name of a file")
+    if there and not overwrite:
         raise StoreError(f"{out} exists already; give another name, or ask to overwrite it")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename last through a power cut, where the system can open folders (Windows cannot)."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _write_error(out: Path, error: OSError) -> StoreError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StoreError(f"{out}: the disk is full; nothing was written under that name")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return StoreError(f"{out}: the folder {out.parent} cannot be written to ({error.strerror})")
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return StoreError(f"{out}: there is no folder {out.parent}; create it first")
-    return StoreError(f"{out}: cannot be written ({error.strerror or error})")
 
 
 def _checked_rows(rows: Sequence[int] | Tensor, available: int) -> list[int]:

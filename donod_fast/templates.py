@@ -66,7 +66,9 @@ _CHATML = (
 # A system text waits in ``box`` for the user turn whose brackets it shares; where an assistant turn
 # (or the end) comes first, it gets brackets of its own, so that it is never lost.
 _LLAMA2 = (
-    """\
+    "{% if not messages %}"
+    + _BOS
+    + """{% endif %}
 {% set box = namespace(system='') %}
 {% for m in messages %}
 {% if m['role'] == 'system' %}

@@ -17,9 +17,9 @@ from donod_fast.models import LoadedModel, quiet, text_config
 
 PADDING_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 """How far trailing tokens may move the hidden states of those before them: the median over tokens of the
-error relative to the token's norm. Other shapes take other kernels and round otherwise (in bfloat16 by 1–2
-% after many layers, and a token that a mixture of experts routes elsewhere by more: hence the median);
-attention that sees the padding moves every token."""
+error relative to the token's norm. Other shapes take other kernels and round otherwise (in bfloat16 by a
+hundredth after many layers, and a token that a mixture of experts routes elsewhere by more: hence the
+median); attention that sees the padding moves every token."""
 
 
 class Trunk:
@@ -101,7 +101,8 @@ class Trunk:
         if not error <= limit:
             raise ModelError(
                 f"{self._name}: tokens at the end change the hidden states of those before them "
-                f"(by {error:.1e}, limit {limit:.0e}); its attention is not causal, DONOD needs a decoder-only language model"
+                f"(by {error:.1e}, limit {limit:.0e}); its attention is not causal, "
+                "DONOD needs a decoder-only language model"
             )
         return error
 

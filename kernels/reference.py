@@ -73,11 +73,12 @@ def reference_don_nod(
             results.append(torch.full((6,), torch.nan, dtype=dtype, device=weight.device))
             continue
         states, targets = batch.hidden[batch.rows[start:stop]], batch.labels[start:stop]
+        fixed = states @ weight.t()
         sums = torch.zeros(3, dtype=dtype, device=weight.device)
         for rows in slices:
             leaf = weight[rows].clone().requires_grad_(True)
-            whole = torch.cat([weight[: rows.start], leaf, weight[rows.stop :]])
-            loss, entropy = _loss_and_entropy(states, whole, targets, batch)
+            a = torch.cat([fixed[:, : rows.start], states @ leaf.t(), fixed[:, rows.stop :]], 1)
+            loss, entropy = _loss_and_entropy(a, targets, batch)
             (gradient,) = torch.autograd.grad(loss, leaf)
             step, new = _step(weight[rows], gradient, rows, batch, literal=literal)
             sums += torch.stack([(weight[rows] * step).sum(), step.square().sum(), new.square().sum()])
@@ -91,12 +92,10 @@ def reference_don_nod(
     return DonNod(*torch.stack(results).unbind(1), counts)
 
 
-def _loss_and_entropy(
-    hidden: Tensor, weight: Tensor, labels: Tensor, batch: HeadBatch
-) -> tuple[Tensor, Tensor]:
+def _loss_and_entropy(a: Tensor, labels: Tensor, batch: HeadBatch) -> tuple[Tensor, Tensor]:
     head = batch.head
-    bias = None if head.bias is None else head.bias.to(weight.dtype)
-    z = HeadMap(bias, head.logit_scale, head.softcap).logits(hidden @ weight.t())
+    bias = None if head.bias is None else head.bias.to(a.dtype)
+    z = HeadMap(bias, head.logit_scale, head.softcap).logits(a)
     index = labels.unsqueeze(1)
     others = z.scatter(1, index, -torch.inf)
     margin = others.logsumexp(1) - z.gather(1, index).squeeze(1)

@@ -164,20 +164,22 @@ def _spooled(stdin: BinaryIO, spool_dir: Path | None) -> Path:
     if spool_dir is None:
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
     path = folder / SPOOL_NAME
+    partial = folder / f".{SPOOL_NAME}.{os.getpid()}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=SPOOL_NAME, delete=False) as partial:
-            try:
-                shutil.copyfileobj(stdin, partial, BUFFER_BYTES)
-                partial.flush()
-                os.fsync(partial.fileno())
-                _refuse_other_content(path, Path(partial.name))
-                Path(partial.name).replace(path)
-            except BaseException:
-                Path(partial.name).unlink(missing_ok=True)
-                raise
+        try:
+            with partial.open("wb") as file:
+                shutil.copyfileobj(stdin, file, BUFFER_BYTES)
+                file.flush()
+                os.fsync(file.fileno())
+            _refuse_other_content(path, partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as error:
-        raise CorpusError(f"standard input: cannot be kept in {path}: {error}; free space there") from error
+        raise CorpusError(
+            f"standard input: cannot be kept in {path}: {error.strerror}; make room or choose another folder"
+        ) from error
     return path
 
 

@@ -29,6 +29,9 @@ from donod_fast.samples import Record
 BATCH_ROWS = 256
 """Rows that are Python objects at one time."""
 
+PAGE_BY_PAGE: dict[str, Any] = {"buffer_size": BUFFER_BYTES, "pre_buffer": False}
+"""Without these pyarrow loads a whole row group, which may be the whole file (5 MB instead of 200)."""
+
 PYTHON_ROWS = "<rows>"
 """The file name in records of rows that were given from Python."""
 
@@ -68,13 +71,13 @@ class ParquetFile:
                     continue
                 with file_errors(f"{name}, record {begin} and after"):
                     for batch in file.iter_batches(batch_size=BATCH_ROWS, row_groups=[group]):
-                        low, high = max(start - begin, 0), min(stop - begin, batch.num_rows)
-                        for position, (data, problem) in enumerate(
-                            _rows(batch.slice(low, max(high - low, 0)))
-                        ):
-                            place = begin + low + position
+                        skipped, wanted = max(start - begin, 0), max(stop - begin, 0)
+                        rows = enumerate(_rows(batch.slice(skipped, wanted - skipped)), begin + skipped)
+                        for place, (data, problem) in rows:
                             yield Record(first_row + place, name, f"record {place}", data, None, problem)
                         begin += batch.num_rows
+                        if begin >= stop:
+                            return
 
 
 def open_parquet(name: str, path: Path, compression: str | None) -> ParquetFile:
@@ -97,13 +100,12 @@ def open_parquet(name: str, path: Path, compression: str | None) -> ParquetFile:
 def _open_parquet(stack: ExitStack, name: str, path: Path, compression: str | None) -> Any:
     with file_errors(name):
         if compression is None:
-            # With a buffer a column is read page by page: one row group may be the whole file.
-            return stack.enter_context(pq.ParquetFile(path, buffer_size=BUFFER_BYTES))
+            return stack.enter_context(pq.ParquetFile(path, **PAGE_BY_PAGE))
         # Parquet is read from its end, which a compressed stream does not allow.
         plain = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
         with peeking(name, path, compression) as stream:
             shutil.copyfileobj(stream, plain)
-        return stack.enter_context(pq.ParquetFile(plain, buffer_size=BUFFER_BYTES))
+        return stack.enter_context(pq.ParquetFile(plain, **PAGE_BY_PAGE))
 
 
 def _rows(batch: Any) -> Iterator[tuple[dict[str, Any] | None, str | None]]:

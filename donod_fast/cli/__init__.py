@@ -1,0 +1,5 @@
+"""The command line: ``donod-fast demo | score | select | rank | check``."""
+
+from donod_fast.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,62 @@
+"""The application and its edge: where errors become one line and an exit code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import typer
+
+from donod_fast.cli import check, demo, score, select
+from donod_fast.errors import DonodError
+
+app = typer.Typer(
+    name="donod-fast",
+    help="Score instruction-tuning data by what each sample does to a model's output layer (DON, NOD), "
+    "and select what to train on.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo")(demo.demo)
+app.command("score")(score.score)
+app.command("select")(select.select)
+app.command("rank")(select.rank_command)
+app.command("check")(check.check)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from donod_fast import __version__
+
+        typer.echo(f"donod-fast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; exit codes are those of ``donod_fast.errors``, 130 when interrupted."""
+    logging.basicConfig(level=logging.WARNING, format="donod-fast: %(message)s")
+    try:
+        app()
+    except DonodError as error:
+        print(f"donod-fast: error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except Exception as error:  # the last edge: a defect of ours must still end in one line
+        if os.environ.get("DONOD_FAST_TRACEBACK"):
+            raise
+        name = type(error).__name__
+        print(
+            f"donod-fast: internal error: {name}: {error}\nThis is a defect of donod-fast: please report it with "
+            "the output of the same command under DONOD_FAST_TRACEBACK=1.",
+            file=sys.stderr,
+        )
+        sys.exit(70)

@@ -1,0 +1,1 @@
+"""The embedded demonstration: a small trained model, a generated corpus with planted corruptions."""

@@ -1,0 +1,228 @@
+"""TOPSIS against the formula in numpy, pymcdm and scikit-criteria."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from donod_fast.kernels.topsis import ColumnConstants, column_constants, topsis, topsis_from_constants
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from donod_fast.errors import InputError
+
+
+def scores(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Signed DON and positive NOD of the magnitudes that real runs give."""
+    generator = torch.Generator().manual_seed(seed)
+    don = 1e-4 * torch.randn(count, generator=generator, dtype=torch.float64)
+    nod = 1e-2 * torch.rand(count, generator=generator, dtype=torch.float64)
+    return don, nod
+
+
+def literal(don: np.ndarray, nod: np.ndarray, weights: tuple[float, float] = (0.5, 0.5)) -> np.ndarray:
+    """Eq. 8 to 12 of the paper, line by line."""
+    x = weights[0] * don / np.sqrt(np.sum(don**2))
+    y = weights[1] * nod / np.sqrt(np.sum(nod**2))
+    to_ideal = np.sqrt((x - x.max()) ** 2 + (y - y.min()) ** 2)
+    to_worst = np.sqrt((x - x.min()) ** 2 + (y - y.max()) ** 2)
+    closeness: np.ndarray = to_worst / (to_ideal + to_worst)
+    return closeness
+
+
+def assert_equal(found: Tensor, expected: object, tolerance: float = 1e-12) -> None:
+    wanted = torch.as_tensor(expected, dtype=torch.float64)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=tolerance, equal_nan=True)
+
+
+@pytest.mark.parametrize("count", [2, 3, 10, 1000])
+@pytest.mark.parametrize("weights", [(0.5, 0.5), (0.9, 0.1), (1.0, 0.0), (0.0, 1.0)])
+def test_it_is_the_formula_of_the_paper(count: int, weights: tuple[float, float]) -> None:
+    don, nod = scores(count)
+    assert_equal(topsis(don, nod, weights=weights), literal(don.numpy(), nod.numpy(), weights))
+
+
+@pytest.mark.parametrize("weights", [(0.5, 0.5), (0.3, 0.7)])
+def test_it_agrees_with_pymcdm(weights: tuple[float, float]) -> None:
+    methods = pytest.importorskip("pymcdm.methods")
+    normalizations = pytest.importorskip("pymcdm.normalizations")
+    don, nod = scores(500)
+    peer = methods.TOPSIS(normalizations.vector_normalization)
+    expected = peer(np.stack([don.numpy(), nod.numpy()], axis=1), np.array(weights), np.array([1, -1]))
+    assert_equal(topsis(don, nod, weights=weights), expected)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("weights", [(0.5, 0.5), (0.3, 0.7)])
+def test_it_agrees_with_scikit_criteria(weights: tuple[float, float]) -> None:
+    skcriteria = pytest.importorskip("skcriteria")
+    topsis_module = pytest.importorskip("skcriteria.agg.topsis")
+    scalers = pytest.importorskip("skcriteria.preprocessing.scalers")
+    don, nod = scores(500)
+    matrix = np.stack([don.numpy(), nod.numpy()], axis=1)
+    decision = skcriteria.mkdm(matrix, [max, min], weights=list(weights))
+    result = topsis_module.TOPSIS().evaluate(scalers.VectorScaler(target="matrix").transform(decision))
+    assert_equal(topsis(don, nod, weights=weights), result.e_.similarity)
+
+
+# Quarters are exact, so that two values are equal or well apart and the literal formula loses nothing
+quarters = st.integers(-40, 40).map(lambda number: number / 4)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.tuples(quarters, quarters), min_size=2, max_size=30), st.floats(0.01, 0.99))
+def test_any_columns_follow_the_formula_and_stay_in_the_unit_interval(
+    pairs: list[tuple[float, float]], weight: float
+) -> None:
+    don, nod = np.array(pairs).T
+    closeness = topsis(torch.tensor(don), torch.tensor(nod), weights=(weight, 1 - weight))
+    assert ((closeness >= 0) & (closeness <= 1)).all()
+    if don.any() and nod.any() and len(set(pairs)) > 1:
+        assert_equal(closeness, literal(don, nod, (weight, 1 - weight)))
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.tuples(*[st.floats(allow_nan=False, allow_infinity=False)] * 2), min_size=1, max_size=20))
+def test_no_finite_input_gives_nan_or_leaves_the_unit_interval(pairs: list[tuple[float, float]]) -> None:
+    don, nod = torch.tensor(pairs, dtype=torch.float64).T
+    closeness = topsis(don, nod)
+    assert ((closeness >= 0) & (closeness <= 1)).all()
+
+
+def test_unscored_samples_are_nan_and_do_not_touch_the_others() -> None:
+    don, nod = scores(50)
+    with_gaps_don, with_gaps_nod = don.clone(), nod.clone()
+    with_gaps_don[[3, 10]] = math.nan
+    with_gaps_nod[[10, 20]] = math.nan
+    unscored = torch.zeros(50, dtype=torch.bool)
+    unscored[[3, 10, 20]] = True
+    closeness = topsis(with_gaps_don, with_gaps_nod)
+    assert closeness[unscored].isnan().all()
+    assert torch.equal(closeness[~unscored], topsis(don[~unscored], nod[~unscored]))
+
+
+def test_all_samples_unscored_gives_all_nan() -> None:
+    nothing = torch.full((3,), math.nan)
+    assert topsis(nothing, nothing).isnan().all()
+
+
+def test_equal_samples_are_all_one_half() -> None:
+    assert_equal(topsis(torch.full((4,), -2e-5), torch.full((4,), 3e-3)), [0.5] * 4, 0)
+
+
+def test_one_sample_is_one_half() -> None:
+    assert_equal(topsis(torch.tensor([1.0]), torch.tensor([2.0])), [0.5], 0)
+    assert_equal(topsis(torch.tensor([0.0]), torch.tensor([0.0])), [0.5], 0)
+    assert_equal(topsis(torch.tensor([1.0, math.nan]), torch.tensor([2.0, 1.0])), [0.5, math.nan], 0)
+
+
+def test_no_sample_gives_no_closeness() -> None:
+    closeness = topsis(torch.empty(0), torch.empty(0))
+    assert closeness.shape == (0,) and closeness.dtype == torch.float64
+
+
+@pytest.mark.parametrize("constant", [0.0, 7e-3, -1.0])
+def test_a_constant_column_has_no_say(constant: float) -> None:
+    other = torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64)
+    flat = torch.full((3,), constant, dtype=torch.float64)
+    assert_equal(topsis(other, flat), [0.0, 0.25, 1.0])
+    assert_equal(topsis(flat, other), [1.0, 0.75, 0.0])
+
+
+def test_the_ideal_sample_is_one_and_the_worst_is_zero() -> None:
+    assert_equal(topsis(torch.tensor([-1.0, 0.0, 2.0]), torch.tensor([9.0, 5.0, 1.0]))[[0, 2]], [0.0, 1.0], 0)
+
+
+def test_permuting_the_samples_permutes_the_closeness() -> None:
+    don, nod = scores(300)
+    order = torch.randperm(300, generator=torch.Generator().manual_seed(1))
+    assert_equal(topsis(don[order], nod[order]), topsis(don, nod)[order], 1e-15)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e-25, 3.0, 1e25, 1e160, 1e300])
+def test_the_scale_of_a_column_does_not_matter(scale: float) -> None:
+    don, nod = scores(300)
+    assert_equal(topsis(don * scale, nod), topsis(don, nod), 1e-14)
+    assert_equal(topsis(don, nod * scale), topsis(don, nod), 1e-14)
+
+
+def test_only_the_ratio_of_the_weights_counts() -> None:
+    don, nod = scores(50)
+    assert_equal(topsis(don, nod, weights=(3, 1)), topsis(don, nod, weights=(0.75, 0.25)), 0)
+    assert_equal(topsis(don, nod, weights=(1e308, 1e308)), topsis(don, nod), 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.int64])
+def test_every_real_dtype_is_computed_in_float64(dtype: torch.dtype) -> None:
+    don, nod = torch.tensor([1, -3, 2, 0]).to(dtype), torch.tensor([4, 1, 2, 2]).to(dtype)
+    assert_equal(topsis(don, nod), literal(don.double().numpy(), nod.double().numpy()))
+
+
+def test_float32_columns_of_tiny_values_do_not_vanish() -> None:
+    don, nod = (column.float() for column in scores(50))
+    expected = topsis(don * 1e-30, nod * 1e-30)
+    assert_equal(expected, literal((don * 1e-30).double().numpy(), (nod * 1e-30).double().numpy()))
+
+
+def test_constants_of_parts_combine_to_those_of_the_whole() -> None:
+    don, nod = scores(1000)
+    nod[5] = don[5] = math.nan
+
+    def combined(column: Tensor) -> ColumnConstants:
+        parts = [column_constants(part) for part in torch.split(column, 300)]
+        scale = torch.stack([part.scale for part in parts]).amax()
+        squares = sum((part.squares * (part.scale / scale) ** 2 for part in parts), start=torch.zeros(()))
+        low = torch.stack([part.low for part in parts]).amin()
+        return ColumnConstants(scale, squares, low, torch.stack([part.high for part in parts]).amax())
+
+    found = topsis_from_constants(don[300:600], nod[300:600], combined(don), combined(nod))
+    assert_equal(found, topsis(don, nod)[300:600], 1e-14)
+
+
+@pytest.mark.parametrize(
+    "weights", [(-0.1, 1.1), (0.0, 0.0), (math.nan, 1.0), (math.inf, 1.0), (1.0,), (1, 1, 1), ("a", 1), None]
+)
+def test_bad_weights_are_refused(weights: object) -> None:
+    with pytest.raises(InputError, match="weights"):
+        topsis(*scores(3), weights=weights)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bad", [math.inf, -math.inf])
+def test_infinite_entries_are_refused_by_name(bad: float) -> None:
+    don, nod = scores(4)
+    nod[2] = bad
+    with pytest.raises(InputError, match="nod has infinite"):
+        topsis(don, nod)
+    with pytest.raises(InputError, match="don has infinite"):
+        topsis(nod, don)
+
+
+def test_columns_that_do_not_fit_are_refused() -> None:
+    don, nod = scores(4)
+    with pytest.raises(InputError, match="one length"):
+        topsis(don, nod[:3])
+    with pytest.raises(InputError, match="shape"):
+        topsis(don[None], nod[None])
+    with pytest.raises(InputError, match="real"):
+        topsis(don.to(torch.complex128), nod)
+    with pytest.raises(InputError, match="Tensor"):
+        topsis([1.0], nod)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="one device"):
+        topsis(don, nod.to("meta"))
+
+
+def test_closeness_needs_no_gradient() -> None:
+    don, nod = scores(4)
+    assert not topsis(don.requires_grad_(), nod).requires_grad
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_closeness_stays_on_the_device_of_the_columns() -> None:
+    don, nod = scores(1000)
+    closeness = topsis(don.cuda(), nod.cuda())
+    assert closeness.is_cuda
+    assert_equal(closeness.cpu(), topsis(don, nod), 1e-14)
