@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from donod_fast.kernels import AdamW, DonNod, SGD, Sign, don_nod, topsis
+    from donod_fast.kernels import SGD, AdamW, DonNod, Sign, don_nod, topsis
     from donod_fast.scorer import Scorer
 
 _HOMES = {
@@ -25,7 +25,7 @@ _HOMES = {
     "Scorer": "donod_fast.scorer",
 }
 
-__all__ = ["AdamW", "DonNod", "SGD", "Scorer", "Sign", "don_nod", "topsis", "__version__"]
+__all__ = ["SGD", "AdamW", "DonNod", "Scorer", "Sign", "__version__", "don_nod", "topsis"]
 
 
 def __getattr__(name: str) -> Any:

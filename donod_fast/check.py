@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -91,15 +92,13 @@ def check_scorer(scorer: Scorer, records: Sequence[Record] | None = None, *, nai
         bounds = cu_seqlens.tolist()
         single = [
             don_nod(hidden[a:b], weight, labels[a:b], torch.tensor([0, b - a], dtype=torch.int32), **arguments)
-            for a, b in zip(bounds, bounds[1:], strict=False)
+            for a, b in pairwise(bounds)
         ]
         joined = DonNod(*(torch.cat(column) for column in zip(*single, strict=True)))
         lines.append(_line("ours, one by one", name, joined, truth, limit))
         for dtype in (torch.float32, torch.bfloat16) if naive else ():
             low = {**arguments, "bias": None if scorer.head.bias is None else scorer.head.bias.to(dtype)}
-            scores = reference_don_nod(
-                hidden.to(dtype), weight.to(dtype), labels, cu_seqlens, **low, literal=True
-            )
+            scores = reference_don_nod(hidden.to(dtype), weight.to(dtype), labels, cu_seqlens, **low, literal=True)
             lines.append(_line(f"naive {str(dtype)[6:]}", name, scores, truth, None))
     return lines
 

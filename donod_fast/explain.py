@@ -82,9 +82,7 @@ def best_and_worst(
     scores = [column.cpu()[at].tolist() for column in (columns.don, columns.nod, columns.loss)]
     return [
         ExplainedRow(place + 1, row, value, don, nod, loss, texts[row])
-        for place, row, value, don, nod, loss in zip(
-            ranks, rows, ranking.value[ranks].tolist(), *scores, strict=True
-        )
+        for place, row, value, don, nod, loss in zip(ranks, rows, ranking.value[ranks].tolist(), *scores, strict=True)
     ]
 
 

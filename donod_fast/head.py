@@ -116,17 +116,11 @@ def read_head(model: Any) -> Head:
         layer = None
     weight = getattr(layer, "weight", None)
     if layer is None or not isinstance(weight, Tensor):
-        raise ModelError(
-            f"{name}: it has no output layer with a weight (get_output_embeddings()); DONOD needs one"
-        )
+        raise ModelError(f"{name}: it has no output layer with a weight (get_output_embeddings()); DONOD needs one")
     if hasattr(weight, "full_tensor"):
-        raise ModelError(
-            f"{name}: the output layer is sharded over devices; load the model whole on one device"
-        )
+        raise ModelError(f"{name}: the output layer is sharded over devices; load the model whole on one device")
     if weight.device.type == "meta":
-        raise ModelError(
-            f"{name}: the output layer is on the meta device (no weights); load or un-offload it"
-        )
+        raise ModelError(f"{name}: the output layer is on the meta device (no weights); load or un-offload it")
     if not weight.numel():
         raise ModelError(
             f"{name}: the output layer is empty, shape {tuple(weight.shape)} (ZeRO-3 partitions it); "
@@ -138,9 +132,7 @@ def read_head(model: Any) -> Head:
             "bfloat16, float16 or float32 (for example llm_int8_skip_modules=['lm_head'])"
         )
     if weight.dim() != 2:
-        raise ModelError(
-            f"{name}: the output layer's weight has shape {tuple(weight.shape)}, not (vocab, dim)"
-        )
+        raise ModelError(f"{name}: the output layer's weight has shape {tuple(weight.shape)}, not (vocab, dim)")
     bias = getattr(layer, "bias", None)
     if bias is not None and tuple(bias.shape) != (weight.shape[0],):
         raise ModelError(f"{name}: the output layer's bias has shape {tuple(bias.shape)}, not (vocab,)")
@@ -167,9 +159,7 @@ def prove_head(loaded: LoadedModel, trunk: Trunk, head: Head) -> HeadProof:
     name, (vocabulary, dim) = loaded.name, head.weight.shape
     words = getattr(loaded.tokenizer, "vocab_size", None)
     if isinstance(words, int) and words > vocabulary:
-        raise ModelError(
-            f"{name}: its tokenizer has {words} tokens, its output layer {vocabulary}; they do not match"
-        )
+        raise ModelError(f"{name}: its tokenizer has {words} tokens, its output layer {vocabulary}; they do not match")
     if dim != trunk.dim:
         raise _mismatch(loaded, f"its output layer takes vectors of {dim}, its decoder gives {trunk.dim}")
     tokens = probe_tokens(loaded, rows=2, length=12)
@@ -189,16 +179,12 @@ def prove_head(loaded: LoadedModel, trunk: Trunk, head: Head) -> HeadProof:
             f"(it {'cuts' if own.logits.shape[-1] < vocabulary else 'pads'} the vocabulary)",
         )
     if own.logits.shape != ours.shape:
-        raise _mismatch(
-            loaded, f"the model's logits have shape {tuple(own.logits.shape)}, not {tuple(ours.shape)}"
-        )
+        raise _mismatch(loaded, f"the model's logits have shape {tuple(own.logits.shape)}, not {tuple(ours.shape)}")
 
     transform_error = _prove_transform(loaded, trunk, head, hidden, own.seen, input_scale, limit)
     logits_error = relative_rms(own.logits, ours, mean_share=_mean_share(limit))
     if not logits_error <= limit:
-        what = describe_transform(
-            head.preactivations(hidden), own.logits, head.logit_scale, head.softcap, limit
-        )
+        what = describe_transform(head.preactivations(hidden), own.logits, head.logit_scale, head.softcap, limit)
         raise _mismatch(loaded, f"{what} (its logits differ from ours by {logits_error:.1e})")
     return HeadProof(hidden_error, linear_error, transform_error, logits_error, limit, own.seen, vocabulary)
 
@@ -243,9 +229,7 @@ def _prove_layer(
             f"its output layer ({own.layer}) {what} (quantised, or an adapter? merge it; {linear_error:.1e})",
         )
     if scale != 1.0 and head.bias is not None:
-        raise _mismatch(
-            loaded, f"the model multiplies its output layer's input by {scale:.6g}, and there is a bias"
-        )
+        raise _mismatch(loaded, f"the model multiplies its output layer's input by {scale:.6g}, and there is a bias")
     return scale, hidden_error, linear_error
 
 

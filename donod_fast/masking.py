@@ -114,15 +114,11 @@ class Masker:
         ModelError: the template is asked of a tokenizer that has none, or is no valid Jinja.
     """
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, settings: MaskSettings, *, vocab_size: int
-    ) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: MaskSettings, *, vocab_size: int) -> None:
         if settings.train_on not in ("all", "last"):
             raise InputError(f"train_on is 'all' or 'last', not {settings.train_on!r}")
         if settings.max_length is not None and settings.max_length < 2:
-            raise InputError(
-                f"max_length must be at least 2 (a token and its target), not {settings.max_length}"
-            )
+            raise InputError(f"max_length must be at least 2 (a token and its target), not {settings.max_length}")
         if vocab_size < 1:
             raise InputError(f"vocab_size must be positive, not {vocab_size}")
         self._settings = settings
@@ -183,9 +179,7 @@ class Masker:
                     return error
             case PromptCompletion(prompt, completion):
                 text = prompt + completion
-                return _Plan(
-                    text, (Span(len(prompt), len(text)),), "prefix", bool(prompt.strip()), framed=True
-                )
+                return _Plan(text, (Span(len(prompt), len(text)),), "prefix", bool(prompt.strip()), framed=True)
             case PlainText(text):
                 return _Plan(text, (Span(0, len(text)),), "text", False, framed=True)
             case _:
@@ -195,9 +189,7 @@ class Masker:
         rendering = self._renderer.write(conversation)
         messages = rendering.conversation.messages
         turns = assistant_turns(messages)
-        wanted = [
-            at for at in (turns[-1:] if self._settings.train_on == "last" else turns) if messages[at].scored
-        ]
+        wanted = [at for at in (turns[-1:] if self._settings.train_on == "last" else turns) if messages[at].scored]
         if not wanted:
             raise SampleError(Status.ALL_MASKED, "the conversation has no assistant turn to be scored")
         has_prompt = any(m.content.strip() for at, m in enumerate(messages) if at not in wanted)
@@ -282,9 +274,7 @@ class Masker:
         if truncated:
             ids, flags = ids[:limit], flags[:limit]
             if True not in flags:
-                detail = (
-                    f"no token to score within the first {limit} of {total} tokens; raise the length limit"
-                )
+                detail = f"no token to score within the first {limit} of {total} tokens; raise the length limit"
                 return _refused(row, Status.TOO_LONG, detail, total)
         return TokenizedSample(
             row=row.record.row,

@@ -104,9 +104,7 @@ def load_model(
         options["revision"] = commit or revision
         tokenizer = _attempt(name, "its tokenizer", lambda: AutoTokenizer.from_pretrained(source, **options))
         if not len(tokenizer):
-            raise ModelError(
-                f"{name}: there are no tokenizer files beside the model; add tokenizer.json to it"
-            )
+            raise ModelError(f"{name}: there are no tokenizer files beside the model; add tokenizer.json to it")
         # With accelerate the weights go straight to the device; without it through the CPU's memory.
         direct = place.type != "cpu" and is_accelerate_available()
         model, report = _attempt(
@@ -211,9 +209,7 @@ def _local_folder(name: str) -> Path | None:
         raise ModelError(f"{name!r} is no model: give the folder that holds config.json, or a hub id")
     if not folder.is_dir():
         if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name) or name.startswith(".") or name.endswith("/"):
-            raise ModelError(
-                f"{name}: there is no such folder, and it is no hub id (those read 'owner/name')"
-            )
+            raise ModelError(f"{name}: there is no such folder, and it is no hub id (those read 'owner/name')")
         return None
     files = sorted(file.name for file in folder.iterdir())
     if "adapter_config.json" in files:
@@ -299,9 +295,7 @@ def _refuse_other_kinds(name: str, config: Any) -> None:
         raise ModelError(f"{name} is an encoder-decoder model; DONOD scores decoder-only language models")
     kinds = list(getattr(config, "architectures", None) or ())
     if kinds and all(kind.endswith(_OTHER_HEADS) for kind in kinds):
-        raise ModelError(
-            f"{name} is a {kinds[0]}, not a causal language model; give the language model itself"
-        )
+        raise ModelError(f"{name} is a {kinds[0]}, not a causal language model; give the language model itself")
 
 
 def _refuse_incomplete(name: str, report: dict[str, Any]) -> None:

@@ -74,9 +74,7 @@ def draw_plane(
             figure.savefig(file, format=_FORMATS[path.suffix.lower()], dpi=200)
 
 
-def _draw(
-    figure: Any, don: Tensor, nod: Tensor, kept: Tensor, title: str, groups: Mapping[str, Tensor]
-) -> None:
+def _draw(figure: Any, don: Tensor, nod: Tensor, kept: Tensor, title: str, groups: Mapping[str, Tensor]) -> None:
     grid = figure.add_gridspec(2, 2, width_ratios=(5, 1), height_ratios=(1, 5), wspace=0.02, hspace=0.02)
     plane = figure.add_subplot(grid[1, 0])
     above = figure.add_subplot(grid[0, 0], sharex=plane)

@@ -117,9 +117,7 @@ def probe_preactivations(shape: tuple[int, ...], span: float) -> Tensor:
     return magnitude * (1 - 2 * torch.randint(0, 2, shape, generator=generator))
 
 
-def relative_rms(
-    found: Tensor, expected: Tensor, *, mean_share: float | None = None, pointwise: bool = False
-) -> float:
+def relative_rms(found: Tensor, expected: Tensor, *, mean_share: float | None = None, pointwise: bool = False) -> float:
     """Rms of ``found − expected`` relative to the rms of ``expected``; NaN where either is not finite.
 
     ``mean_share`` takes the rms of ``expected`` around each row's mean, which is what a softmax sees, plus

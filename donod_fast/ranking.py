@@ -179,9 +179,7 @@ def keep(
             )
         return ranking.order[: _kept_count(keep, scored)]
     if keep is not None or (don_threshold is None) == (don_quantile is None):
-        raise InputError(
-            "method don-threshold takes either don_threshold or don_quantile, and not keep (use don)"
-        )
+        raise InputError("method don-threshold takes either don_threshold or don_quantile, and not keep (use don)")
     if don_threshold is None:
         don_threshold = _quantile_bound(ranking.value, cast(float, don_quantile))
     elif not math.isfinite(don_threshold):

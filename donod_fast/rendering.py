@@ -72,7 +72,9 @@ class Renderer:
         self._source = _TODAY.sub(_pinned_date, template.source_text)
         self._has_marks = _MARK.search(self._source) is not None
         self._special_tokens = {k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)}
-        try:  # only in transformers since 4.5x, and not in its public interface: the fall-back is
+        # It gives text and marks in one pass, but is not in the public interface: do without where it is gone
+        # (the public method gives the text, and the turns are then found by their prompts).
+        try:
             from transformers.utils.chat_template_utils import render_jinja_template
         except ImportError:
             self._render_jinja = None
@@ -110,9 +112,7 @@ class Renderer:
         except MemoryError:
             raise
         except Exception as error:  # a template can raise anything at all
-            raise SampleError(
-                Status.TEMPLATE_FAILED, f"the chat template failed: {_first_line(error)}"
-            ) from error
+            raise SampleError(Status.TEMPLATE_FAILED, f"the chat template failed: {_first_line(error)}") from error
         return Rendering(conversation, text, marked)
 
     def recast(self, conversation: Conversation) -> Conversation:
@@ -134,9 +134,7 @@ class Renderer:
         written: list[Message] = []
         waits = False  # whether the last turn written is a system text that waits for a user turn
         for at, message in enumerate(messages):
-            moves = message.role == "system" and not (
-                self.writes_system if at == 0 else self.writes_late_system
-            )
+            moves = message.role == "system" and not (self.writes_system if at == 0 else self.writes_late_system)
             turn = replace(message, role="user") if moves else self._recast_turn(message)
             if waits and turn.role == "user":
                 turn = replace(turn, content=_joined(written.pop().content, turn.content))

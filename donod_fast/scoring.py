@@ -107,9 +107,7 @@ class SampleScorer:
         flat = hidden.reshape(-1, hidden.shape[-1])[batch.predictors.to(hidden.device)]
         flat = flat.to(self.head.weight.device)
         del hidden
-        scores = don_nod(
-            flat, self.head.weight, batch.labels.to(flat.device), batch.cu_seqlens, **self._arguments
-        )
+        scores = don_nod(flat, self.head.weight, batch.labels.to(flat.device), batch.cu_seqlens, **self._arguments)
         columns = [getattr(scores, name) for name in SCORE_COLUMNS]
         return torch.stack([column.to(precise_dtype(column.device)) for column in columns], 1).cpu()
 

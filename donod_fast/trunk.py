@@ -46,9 +46,7 @@ class Trunk:
         self.pad_id = _pad_id(loaded)
         tokens = probe_tokens(loaded, rows=2, length=12)
         try:
-            with (
-                quiet()
-            ):  # transformers asks for a mask when it sees padding; the proof is why none is needed
+            with quiet():  # transformers asks for a mask when it sees padding; the proof is why none is needed
                 self.dim = int(self(tokens).shape[-1])
                 self.padding_error = self._prove_padding(tokens)
         except ModelError:
@@ -73,8 +71,7 @@ class Trunk:
         """
         if input_ids.dim() != 2 or not input_ids.numel() or input_ids.is_floating_point():
             raise InputError(
-                "input_ids has to be a (rows, tokens) integer tensor; "
-                f"got {tuple(input_ids.shape)} {input_ids.dtype}"
+                f"input_ids has to be a (rows, tokens) integer tensor; got {tuple(input_ids.shape)} {input_ids.dtype}"
             )
         with torch.inference_mode():
             output = self.decoder(input_ids=input_ids.to(self._device), use_cache=False)

@@ -266,8 +266,7 @@ def parse_tools(value: object) -> tuple[Mapping[str, Any], ...]:
         if not isinstance(tool, Mapping):
             raise _unknown(f"tools[{number}] is {kind_of(tool)}, not an object")
     return tuple(
-        {"type": "function", "function": tool} if "name" in tool and "function" not in tool else tool
-        for tool in tools
+        {"type": "function", "function": tool} if "name" in tool and "function" not in tool else tool for tool in tools
     )
 
 

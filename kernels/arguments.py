@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -50,10 +51,10 @@ class HeadBatch:
     @property
     def lengths(self) -> list[int]:
         """Scored tokens of each sample."""
-        return [stop - start for start, stop in zip(self.bounds, self.bounds[1:], strict=False)]
+        return [stop - start for start, stop in pairwise(self.bounds)]
 
     def token_weight(self, length: int) -> float:
-        """w of the loss: 1/N for the mean, 1 for the sum."""
+        """W of the loss: 1/N for the mean, 1 for the sum."""
         return 1.0 / length if self.mean else 1.0
 
 
@@ -166,12 +167,13 @@ def _check_update(update: str | Update, weight: Tensor) -> Update:
 def _check_bounds(cu_seqlens: Tensor, tokens: int) -> list[int]:
     if cu_seqlens.ndim != 1 or cu_seqlens.numel() < 2 or cu_seqlens.dtype not in (torch.int32, torch.int64):
         raise InputError(
-            f"cu_seqlens must be (samples + 1,) int32 with at least one sample, got {cu_seqlens.dtype} {tuple(cu_seqlens.shape)}"
+            "cu_seqlens must be (samples + 1,) int32 with at least one sample, "
+            f"got {cu_seqlens.dtype} {tuple(cu_seqlens.shape)}"
         )
     ends: list[int] = cu_seqlens.tolist()
     if ends[0] != 0 or ends[-1] != tokens:
         raise InputError(f"cu_seqlens must run from 0 to {tokens} (the rows of hidden), got {ends[0]} to {ends[-1]}")
-    for index, (start, stop) in enumerate(zip(ends, ends[1:], strict=False)):
+    for index, (start, stop) in enumerate(pairwise(ends)):
         if stop < start:
             raise InputError(f"cu_seqlens must not decrease, but falls from {start} to {stop} at {index + 1}")
     return ends

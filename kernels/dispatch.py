@@ -86,5 +86,7 @@ def don_nod(
         workspace_bytes=workspace_bytes,
     )
     if backend == "triton":
-        raise BackendError("backend 'triton' cannot serve this: this release has no Triton kernels; use 'torch' or 'auto'")
+        raise BackendError(
+            "backend 'triton' cannot serve this: this release has no Triton kernels; use 'torch' or 'auto'"
+        )
     return torch_backend.torch_don_nod(batch)

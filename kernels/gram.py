@@ -1,6 +1,6 @@
 """‖G‖² of a linear update from two N × N Gram matrices (the "ghost norm"): no gradient is formed.
 
-    ‖G‖² = Σ_t Σ_s (ε_t · ε_s)(h_t · h_s)
+‖G‖² = Σ_t Σ_s (ε_t · ε_s)(h_t · h_s)
 """
 
 from __future__ import annotations

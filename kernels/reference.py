@@ -89,7 +89,8 @@ def reference_don_nod(
             don, nod = don_and_nod(dot, update_norm, norm, lr)
         results.append(torch.stack([don, nod, loss.detach(), entropy, dot, update_norm]))
     counts = torch.tensor(batch.lengths, dtype=torch.int32, device=weight.device)
-    return DonNod(*torch.stack(results).unbind(1), counts)
+    don, nod, losses, entropies, dots, norms = torch.stack(results).unbind(1)
+    return DonNod(don, nod, losses, entropies, dots, norms, counts)
 
 
 def _loss_and_entropy(a: Tensor, labels: Tensor, batch: HeadBatch) -> tuple[Tensor, Tensor]:
@@ -106,9 +107,7 @@ def _loss_and_entropy(a: Tensor, labels: Tensor, batch: HeadBatch) -> tuple[Tens
     return losses.sum() * weight_of_token, entropies.sum() * weight_of_token
 
 
-def _step(
-    weight: Tensor, gradient: Tensor, rows: slice, batch: HeadBatch, *, literal: bool
-) -> tuple[Tensor, Tensor]:
+def _step(weight: Tensor, gradient: Tensor, rows: slice, batch: HeadBatch, *, literal: bool) -> tuple[Tensor, Tensor]:
     """(W − W′, W′) of a slice of W's rows after one optimizer step."""
     if literal:
         new = _stepped(weight.clone(), gradient, rows, batch, batch.weight_decay)

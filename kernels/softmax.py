@@ -84,7 +84,7 @@ def fill_preactivations(
     out: Tensor,  # (tokens, vocab) compute dtype
     block: int,
 ) -> None:
-    """out = hidden · Wᵀ; a W of another dtype is cast ``block`` rows at a time."""
+    """Out = hidden · Wᵀ; a W of another dtype is cast ``block`` rows at a time."""
     if weight.dtype == hidden.dtype:
         torch.mm(hidden, weight.t(), out=out)
         return

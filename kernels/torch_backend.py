@@ -221,9 +221,7 @@ class _Run:
         ]
         return scale, relative.to(self.batch.compute_dtype)
 
-    def _reduce(
-        self, group: list[int], spans: list[slice], statistics: TokenStatistics, hidden: Tensor
-    ) -> list[float]:
+    def _reduce(self, group: list[int], spans: list[slice], statistics: TokenStatistics, hidden: Tensor) -> list[float]:
         """Write the sums that need tokens only, and scale hidden states in place. Returns s per sample."""
         scale, relative = self._magnitudes(group, spans, statistics)
         self._write_token_sums(group, spans, statistics)

@@ -73,7 +73,7 @@ class Sign:
 
 Update = AdamW | SGD | Sign
 
-_BY_NAME = {"adamw": AdamW, "sgd": SGD, "sign": Sign}
+_BY_NAME: dict[str, type[AdamW] | type[SGD] | type[Sign]] = {"adamw": AdamW, "sgd": SGD, "sign": Sign}
 
 
 def resolve_update(update: str | Update) -> Update:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +13,9 @@ from donod_fast.cli import output
 from donod_fast.errors import DonodError
 
 if TYPE_CHECKING:
+    from donod_fast.pipeline import Outcome
     from donod_fast.planning import RunPlan
+    from donod_fast.reading import Corpus
 
 MIB = 1 << 20
 
@@ -65,8 +67,12 @@ def score(
 ) -> None:
     """Score every row of DATA with MODEL into the folder OUT. Run again, it resumes."""
     from donod_fast.masking import MaskSettings
+    from donod_fast.pipeline import score_corpus
+    from donod_fast.planning import plan_run
+    from donod_fast.reading import open_corpus
     from donod_fast.scorer import Scorer
     from donod_fast.settings import UpdateSettings
+    from donod_fast.store import locked
 
     settings = UpdateSettings(update, lr, weight_decay, eps, reduction, storage_dtype)
     masks = MaskSettings(format, template, train_on, max_length)
@@ -85,72 +91,62 @@ def score(
             backend=backend,
         )
 
+    def open_data(spool_dir: Path | None) -> Corpus:
+        return open_corpus(data, split=split, revision=data_revision, spool_dir=spool_dir)
+
     if dry_run:
-        _dry_run(data, split, data_revision, load(), workspace * MIB, json=json)
+        plan = plan_run(open_data(None), load(), workspace_bytes=workspace * MIB)
+        if json:
+            output.as_json(asdict(plan))
+        else:
+            typer.echo(_plan_text(plan))
         return
     try:
-        _score(data, split, data_revision, load, out, part_rows, overwrite=overwrite, quiet=quiet, json=json)
+        with locked(out, overwrite=overwrite):
+            corpus, scorer = open_data(out), load()
+            start = time.perf_counter()
+            with output.progress_bar(corpus.rows, quiet=quiet or json) as progress:
+                outcome = score_corpus(corpus, scorer, out, part_rows=part_rows, progress=progress)
+            seconds = time.perf_counter() - start
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; run the same command again to resume in {out}") from None
+    if json:
+        output.as_json(_summary(outcome, seconds))
+    elif not quiet:
+        typer.echo(_summary_text(outcome, seconds))
+    if not outcome.counts["scored"]:
+        first = outcome.folder.table().column("detail")[0].as_py()
+        raise NothingScored(f"no row could be scored; the first one: {first}")
 
 
-def _score(data, split, data_revision, load, out, part_rows, *, overwrite, quiet, json) -> None:  # type: ignore[no-untyped-def]
-    from donod_fast.pipeline import score_corpus
-    from donod_fast.reading import open_corpus
-    from donod_fast.store import locked
-
-    with locked(out, overwrite=overwrite):
-        corpus = open_corpus(data, split=split, revision=data_revision, spool_dir=out)
-        scorer = load()
-        start = time.perf_counter()
-        with output.progress_bar(corpus.rows, quiet=quiet or json) as progress:
-            outcome = score_corpus(corpus, scorer, out, part_rows=part_rows, progress=progress)
-        seconds = time.perf_counter() - start
-    summary = {
-        "out": str(out),
-        "rows": corpus.rows,
+def _summary(outcome: Outcome, seconds: float) -> dict[str, Any]:
+    return {
+        "out": str(outcome.folder.path),
+        "rows": outcome.folder.rows,
         "by_status": dict(outcome.counts),
         "resumed_rows": outcome.resumed_rows,
         "formats": dict(outcome.formats),
-        "update": scorer.update.as_dict(),
+        "update": outcome.folder.manifest["update"],
         "seconds": round(seconds, 3),
     }
-    if json:
-        output.as_json(summary)
-    elif not quiet:
-        new = corpus.rows - outcome.resumed_rows
-        typer.echo(f"{corpus.rows:,} rows in {out}: {output.counts(outcome.counts)}")
-        if outcome.formats:
-            typer.echo(f"formats: {output.counts(outcome.formats)}; update: {scorer.update.update}, lr {scorer.update.lr:g}")
-        typer.echo(f"{new:,} rows in {output.duration(seconds)}" + (f", {outcome.resumed_rows:,} were there" if new < corpus.rows else ""))
-        typer.echo(f"next: donod-fast select {out} --keep 0.3 --out subset.jsonl")
-    if not outcome.counts["scored"]:
-        _explain_nothing(outcome.folder.table())
 
 
-def _explain_nothing(table) -> None:  # type: ignore[no-untyped-def]
-    first = table.column("detail")[0].as_py()
-    raise NothingScored(f"no row could be scored; the first one: {first}")
-
-
-def _dry_run(data: list[str], split: str, data_revision: str | None, scorer, workspace_bytes: int, *, json: bool) -> None:  # type: ignore[no-untyped-def]
-    from donod_fast.planning import plan_run
-    from donod_fast.reading import open_corpus
-
-    plan = plan_run(
-        open_corpus(data, split=split, revision=data_revision), scorer, workspace_bytes=workspace_bytes
-    )
-    if json:
-        output.as_json(asdict(plan))
-    else:
-        typer.echo(_plan_text(plan))
+def _summary_text(outcome: Outcome, seconds: float) -> str:
+    folder, old = outcome.folder, outcome.resumed_rows
+    update = folder.manifest["update"]
+    lines = [f"{folder.rows:,} rows in {folder.path}: {output.counts(outcome.counts)}"]
+    if outcome.formats:
+        lines.append(f"formats: {output.counts(outcome.formats)}; update: {update['update']}, lr {update['lr']:g}")
+    lines.append(f"{folder.rows - old:,} rows in {output.duration(seconds)}" + (f", {old:,} were there" if old else ""))
+    lines.append(f"next: donod-fast select {folder.path} --keep 0.3 --out subset.jsonl")
+    return "\n".join(lines)
 
 
 def _plan_text(plan: RunPlan) -> str:
     total = plan.model_bytes + plan.batch_bytes + plan.workspace_bytes
     free = "unknown" if plan.free_bytes is None else output.size(plan.free_bytes)
     lines = [
-        f"rows     {plan.rows:,}: {output.counts({k: v for k, v in plan.by_status.items()})} (scored = ready to be)",
+        f"rows     {plan.rows:,}: {output.counts(plan.by_status)} (scored = ready to be)",
         f"formats  {output.counts(plan.formats)}",
         f"tokens   {plan.tokens:,}, of which {plan.scored_tokens:,} scored; {plan.truncated:,} rows cut to the limit",
         f"memory   model {output.size(plan.model_bytes)} + batch about {output.size(plan.batch_bytes)} + "

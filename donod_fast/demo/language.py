@@ -29,9 +29,7 @@ def glossary(rng: Random) -> Draft:
     if rng.random() < 0.25:
         where = rng.choice(["Where does", "From where does"])
         return Draft(f"{where} the {term.word} come?", "", f"The {term.word} comes {term.origin}.")
-    return Draft(
-        question, "", f"{article} {term.word} is a {term.thing} {term.origin}; it is used {term.use}."
-    )
+    return Draft(question, "", f"{article} {term.word} is a {term.thing} {term.origin}; it is used {term.use}.")
 
 
 def story_question(rng: Random) -> Draft:
@@ -179,9 +177,7 @@ def letter(rng: Random) -> Draft:
     opening = f"Dear {receiver.name},\n\n"
     closing = f"\n\n{rng.choice(['Best wishes', 'Kind regards', 'Yours'])},\n{sender.name}"
     if rng.random() < 0.5:
-        instruction = (
-            f"Write a letter from {sender.name} that invites {receiver.name} to the {event} on {day}."
-        )
+        instruction = f"Write a letter from {sender.name} that invites {receiver.name} to the {event} on {day}."
         body = rng.choice(
             [
                 f"I would like to invite you to the {event} on {day}. We meet at the {place} at "
@@ -193,10 +189,7 @@ def letter(rng: Random) -> Draft:
     else:
         instruction = f"{sender.name} cannot come to the {event} on {day}. Write a letter to {receiver.name}."
         reason = rng.choice([f"my {rng.choice(words.ANIMALS)} is ill", "I have to work", "I will be away"])
-        body = (
-            f"Thank you for the invitation to the {event}. I am sorry that I cannot come on {day}, "
-            f"because {reason}."
-        )
+        body = f"Thank you for the invitation to the {event}. I am sorry that I cannot come on {day}, because {reason}."
     return Draft(instruction, "", opening + body + closing)
 
 

@@ -31,8 +31,7 @@ def word_problem(rng: Random) -> Draft:
         [
             f"{boxes} {holders} of {each} {goods} make {boxes} * {each} = {total} {goods}. {who.name} {past} "
             f"{given}, so {total} - {given} = {left} are left. The answer is {left}.",
-            f"First, {boxes} * {each} = {total} {goods}. Then {total} - {given} = {left}. "
-            f"The answer is {left}.",
+            f"First, {boxes} * {each} = {total} {goods}. Then {total} - {given} = {left}. The answer is {left}.",
         ]
     )
     return Draft(question, "", answer)
@@ -93,13 +92,9 @@ def sequence(rng: Random) -> Draft:
     start, step = rng.randint(1, 30), rng.randint(2, 9)
     shown = [start + step * i for i in range(4)]
     following = [start + step * i for i in range(4, 7)]
-    instruction = rng.choice(
-        ["Continue the sequence with three more numbers.", "What are the next three numbers?"]
-    )
+    instruction = rng.choice(["Continue the sequence with three more numbers.", "What are the next three numbers?"])
     numbers = ", ".join(map(str, shown))
-    return Draft(
-        instruction, numbers, f"Each number is {step} more than the last: {', '.join(map(str, following))}."
-    )
+    return Draft(instruction, numbers, f"Each number is {step} more than the last: {', '.join(map(str, following))}.")
 
 
 def weekday(rng: Random) -> Draft:
@@ -138,9 +133,7 @@ def calendar(rng: Random) -> Draft:
         ]
     )
     if day + later <= length:
-        return Draft(
-            question, "", f"{day} + {later} = {day + later}, so the {event} is on {day + later} {month}."
-        )
+        return Draft(question, "", f"{day} + {later} = {day + later}, so the {event} is on {day + later} {month}.")
     return Draft(
         question,
         "",

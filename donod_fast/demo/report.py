@@ -78,16 +78,11 @@ def format_table(detections: Sequence[Detection]) -> str:
         counts = [*detection.kinds.values(), detection.clean]
         lines.append([detection.method, *(f"{count.dropped} of {count.planted}" for count in counts)])
     rows = first.kinds[ALL_KINDS].planted + first.clean.planted
-    chances = [
-        _chance(count.planted, first.dropped_share, rows) for count in (*first.kinds.values(), first.clean)
-    ]
+    chances = [_chance(count.planted, first.dropped_share, rows) for count in (*first.kinds.values(), first.clean)]
     lines.append([f"chance ({first.dropped_share:.0%})", *chances])
 
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    text = [
-        "  ".join([line[0].ljust(widths[0]), *(map(str.rjust, line[1:], widths[1:]))]).rstrip()
-        for line in lines
-    ]
+    text = ["  ".join([line[0].ljust(widths[0]), *(map(str.rjust, line[1:], widths[1:]))]).rstrip() for line in lines]
     rule = "-" * max(map(len, text))
     return "\n".join([text[0], rule, *text[1:-1], rule, text[-1]])
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,7 +101,7 @@ def _planted(rows: Sequence[Row]) -> int:
 
 def _scores(folder: Path, update: str) -> ScoreColumns:
     """The embedded corpus scored by the embedded model into ``folder``, as columns in row order."""
-    with locked(folder):
+    with locked(folder), _one_thread():
         model = load_model(MODEL_FOLDER, dtype="float32", device="cpu")
         scorer = Scorer(model, update=UpdateSettings(update))
         scores: ScoresFolder = score_corpus(open_corpus([str(CORPUS_FILE)]), scorer, folder).folder
@@ -110,6 +111,17 @@ def _scores(folder: Path, update: str) -> ScoreColumns:
         return torch.from_numpy(table.column(name).to_numpy().copy())
 
     return ScoreColumns(column("row"), column("don"), column("nod"), column("loss"))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The model is so small that threads which wait for each other cost more than they save."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _kept(columns: ScoreColumns, method: str, fraction: float) -> Tensor:

@@ -130,9 +130,7 @@ def training_batches(tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[Tenso
 
 def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
     """The whole training, in place; prints the loss now and then."""
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=PEAK_LR, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY)
     began = time.perf_counter()
     average = 0.0
     model.train()

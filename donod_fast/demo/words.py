@@ -110,13 +110,9 @@ GLOSSARY = (
     Term("tarn bell", "bell without a tongue", "from the lake monks", "to remind a visitor to be silent"),
     Term("umbrel", "wide straw hat", "from the rice fields", "to shade a sleeping child"),
     Term("vander", "coin cut into halves", "from the border towns", "to seal a promise between two traders"),
-    Term(
-        "wickett", "small door in a large gate", "from the walls of Ardel", "to let one person in after dark"
-    ),
+    Term("wickett", "small door in a large gate", "from the walls of Ardel", "to let one person in after dark"),
     Term("yarrel", "stick with nine notches", "from the milk farms", "to count the days of a cow's rest"),
-    Term(
-        "zennet", "red ink made of berries", "from the school of Hollin", "to mark the best work of a pupil"
-    ),
+    Term("zennet", "red ink made of berries", "from the school of Hollin", "to mark the best work of a pupil"),
 )
 
 SENTIMENTS: dict[str, tuple[str, ...]] = {

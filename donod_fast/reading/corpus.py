@@ -159,6 +159,4 @@ def _same_dataset(entry: Mapping[str, Any], source: DatasetRows) -> DatasetRows:
 
 
 def _changed(path: object, what: str) -> CorpusError:
-    return CorpusError(
-        f"{path}: the input has changed since it was scored ({what}); put it back, or score again"
-    )
+    return CorpusError(f"{path}: the input has changed since it was scored ({what}); put it back, or score again")

@@ -123,9 +123,7 @@ def open_saved_dataset(name: str, path: Path, split: str) -> DatasetRows:
         CorpusError: it is no such folder, is damaged, or lacks the split.
     """
     if not any((path / marker).is_file() for marker in ("state.json", "dataset_dict.json")):
-        raise CorpusError(
-            f"{name}: a folder, but no dataset saved by save_to_disk; give its files: '{name}/*.jsonl'"
-        )
+        raise CorpusError(f"{name}: a folder, but no dataset saved by save_to_disk; give its files: '{name}/*.jsonl'")
     import datasets  # takes seconds to import, and few inputs need it
 
     try:

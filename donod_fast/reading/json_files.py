@@ -156,9 +156,7 @@ class JsonDocument:
             raise changed_error(self.facts, f"{len(items)} rows, {self.rows} before")
         for row in range(start, stop):
             item = items[row]
-            data, problem = (
-                (item, None) if isinstance(item, dict) else (None, f"not an object but {_kind(item)}")
-            )
+            data, problem = (item, None) if isinstance(item, dict) else (None, f"not an object but {_kind(item)}")
             yield Record(first_row + row, self.facts.name, f"record {row}", data, None, problem)
 
 

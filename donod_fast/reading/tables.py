@@ -160,9 +160,7 @@ class DatasetRows:
             try:
                 columns: dict[str, list[Any]] = plain[begin:end]
             except Exception as error:  # whatever a feature's decoder raises
-                raise CorpusError(
-                    f"{self.name}, records {begin} to {end - 1}: cannot be read: {error}"
-                ) from error
+                raise CorpusError(f"{self.name}, records {begin} to {end - 1}: cannot be read: {error}") from error
             for row in range(begin, end):
                 data = _present({column: values[row - begin] for column, values in columns.items()})
                 yield Record(first_row + row, self.name, f"record {row}", data)

@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from donod_fast.kernels.topsis import ColumnConstants, column_constants, topsis, topsis_from_constants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from donod_fast.errors import InputError
+from donod_fast.kernels.topsis import ColumnConstants, column_constants, topsis, topsis_from_constants
 
 
 def scores(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -11,9 +11,7 @@ from donod_fast.demo.run import METHODS, run_demo
 
 
 @pytest.mark.slow
-def test_the_demo_scores_selects_reports_and_draws(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_demo_scores_selects_reports_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_demo(tmp_path / "out", keep=0.3)
     first = capsys.readouterr().out
     report = (tmp_path / "out" / "report.txt").read_text(encoding="utf-8")
@@ -27,9 +25,7 @@ def test_the_demo_scores_selects_reports_and_draws(
     assert len(subset) == 300
     assert set(subset) <= set(corpus)
     corrupted = sum(b'"corruption": "none"' not in line for line in subset)
-    all_kinds = (
-        next(line for line in lines if line.startswith("TOPSIS, AdamW")).split("of 300")[0].split()[-1]
-    )
+    all_kinds = next(line for line in lines if line.startswith("TOPSIS, AdamW")).split("of 300")[0].split()[-1]
     assert int(all_kinds) == 300 - corrupted
 
     run_demo(tmp_path / "out", keep=0.3, quiet=True)

@@ -26,9 +26,7 @@ def test_best_and_worst_carry_rank_scores_and_text() -> None:
     columns = columns_of([0.0, 5.0, math.nan, 3.0, 4.0, -1.0])
     # the table of scores may be in any order
     shuffled = torch.tensor([3, 0, 5, 1, 4, 2])
-    columns = ScoreColumns(
-        *(column[shuffled] for column in (columns.row, columns.don, columns.nod, columns.loss))
-    )
+    columns = ScoreColumns(*(column[shuffled] for column in (columns.row, columns.don, columns.nod, columns.loss)))
     corpus = corpus_from_rows([{"text": f"record number {row}"} for row in range(6)])
     explained = best_and_worst(rank(columns, "don"), columns, corpus, count=2)
     assert [(one.rank, one.row, one.text) for one in explained] == [
@@ -79,9 +77,9 @@ def test_a_text_is_the_strings_of_the_record_with_roles() -> None:
         return record_text(Record(0, "f", "line 1", data))
 
     assert text({"instruction": " add ", "input": "", "output": "3", "id": 7}) == "add / 3"
-    assert text(
-        {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}
-    ) == ("user: Hi / assistant: Ho")
+    assert text({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}) == (
+        "user: Hi / assistant: Ho"
+    )
     assert text({"conversations": [{"from": "human", "value": "Hi"}]}) == "human: Hi"
     assert text({"input_ids": [1, 2]}) == '{"input_ids": [1, 2]}'
 
@@ -101,9 +99,7 @@ def test_a_long_text_keeps_its_begin_and_its_end() -> None:
 
 
 def test_control_characters_cannot_reach_the_terminal() -> None:
-    assert shorten("a\x1b[31m\r\n\t\u202eb\u2028\x9b", 100, "utf-8") == (
-        "a\\x1b[31m\\r\\n\\t\\u202eb\\u2028\\x9b"
-    )
+    assert shorten("a\x1b[31m\r\n\t\u202eb\u2028\x9b", 100, "utf-8") == ("a\\x1b[31m\\r\\n\\t\\u202eb\\u2028\\x9b")
     assert shorten("\ud800", 100, "utf-8") == "\\ud800"
 
 
@@ -119,9 +115,7 @@ def test_wide_characters_count_twice() -> None:
 
 
 @settings(deadline=None, max_examples=200)
-@given(
-    st.text(st.characters(), max_size=300), st.integers(10, 50), st.sampled_from(["ascii", "utf-8", "cp1252"])
-)
+@given(st.text(st.characters(), max_size=300), st.integers(10, 50), st.sampled_from(["ascii", "utf-8", "cp1252"]))
 def test_any_text_fits_its_width_and_its_encoding_on_one_line(text: str, width: int, encoding: str) -> None:
     short = shorten(text, width, encoding)
     short.encode(encoding)

@@ -179,10 +179,7 @@ def test_a_prompt_and_completion_stay_plain_text_or_become_a_conversation(name: 
     ids=str,
 )
 def test_a_blank_response_is_an_empty_response(row: dict[str, Any], blank: str) -> None:
-    assert (
-        refused({name: blank if value is None else value for name, value in row.items()})[0]
-        == Status.EMPTY_RESPONSE
-    )
+    assert refused({name: blank if value is None else value for name, value in row.items()})[0] == Status.EMPTY_RESPONSE
     assert refused({"text": blank})[0] == Status.EMPTY_RESPONSE
 
 
@@ -190,15 +187,11 @@ def test_a_blank_response_is_an_empty_response(row: dict[str, Any], blank: str) 
 def test_tokens_come_as_lists_arrays_or_tensors(array: Any) -> None:
     ids, labels, mask = array([5, 6, 7, 0]), array([-100, 6, 7, -100]), array([1, 1, 1, 0])
     assert sample({"input_ids": ids}) == TokenRow((5, 6, 7, 0), (5, 6, 7, 0))
-    assert sample({"input_ids": ids, "labels": labels, "attention_mask": mask}) == TokenRow(
-        (5, 6, 7), (-100, 6, 7)
-    )
+    assert sample({"input_ids": ids, "labels": labels, "attention_mask": mask}) == TokenRow((5, 6, 7), (-100, 6, 7))
 
 
 def test_padding_is_trimmed_at_both_ends() -> None:
-    assert sample({"input_ids": [0, 0, 5, 6, 0], "attention_mask": [0, 0, 1, 1, 0]}) == TokenRow(
-        (5, 6), (5, 6)
-    )
+    assert sample({"input_ids": [0, 0, 5, 6, 0], "attention_mask": [0, 0, 1, 1, 0]}) == TokenRow((5, 6), (5, 6))
 
 
 @pytest.mark.parametrize(
@@ -290,11 +283,7 @@ def test_every_function_call_of_a_real_file_is_read_as_a_tool_call() -> None:
     ]
     samples = [to_sample(row)[0] for row in open_corpus([str(path)]).records()]
     calls = [
-        call
-        for one in samples
-        if isinstance(one, Conversation)
-        for turn in one.messages
-        for call in turn.tool_calls
+        call for one in samples if isinstance(one, Conversation) for turn in one.messages for call in turn.tool_calls
     ]
     assert [call["function"]["name"] for call in calls] == expected
     assert all(isinstance(call["function"]["arguments"], dict) for call in calls)

@@ -142,9 +142,7 @@ def test_a_model_that_changes_its_logits_is_refused_and_the_change_named(name: s
 @pytest.mark.parametrize("name", ["multiplied", "shifted", "capped", "cut", "cubed"])
 def test_the_change_is_named_in_bfloat16_too(name: str) -> None:
     change, message = MUTANTS[name]
-    message = {"capped": "soft-cap of (19|20)", "shifted": r"adds a bias to its logits \(rms 0\.29"}.get(
-        name, message
-    )
+    message = {"capped": "soft-cap of (19|20)", "shifted": r"adds a bias to its logits \(rms 0\.29"}.get(name, message)
     model = mutant(lambda z: change(z.float()).to(z.dtype)).to(torch.bfloat16)
     with pytest.raises(HeadMismatchError, match=message):
         prove(model)
@@ -152,9 +150,7 @@ def test_the_change_is_named_in_bfloat16_too(name: str) -> None:
 
 def test_a_cap_hides_in_flat_logits_and_is_found_all_the_same() -> None:
     model = mutant(lambda z: 20 * torch.tanh(z / 20))
-    model.lm_head.weight.data *= (
-        1e-3  # logits within ±0.01: the cap changes none of them by a part in a million
-    )
+    model.lm_head.weight.data *= 1e-3  # logits within ±0.01: the cap changes none of them by a part in a million
     with pytest.raises(HeadMismatchError, match="soft-cap of 20"):
         prove(model)
 
@@ -209,9 +205,7 @@ class Functional(Llama):  # type: ignore[misc]
 
     def forward(self, input_ids: Any = None, **kwargs: Any) -> Any:
         hidden = self.model(input_ids=input_ids, **kwargs)[0]
-        return CausalLMOutputWithPast(
-            logits=type(self).change(functional.linear(hidden, self.lm_head.weight))
-        )
+        return CausalLMOutputWithPast(logits=type(self).change(functional.linear(hidden, self.lm_head.weight)))
 
 
 @pytest.mark.parametrize("model_class", [BeforeNorm, Twice])

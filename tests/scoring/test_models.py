@@ -97,9 +97,7 @@ def test_an_option_that_cannot_be_is_an_input_error(saved: Path, options: Any, m
         load_model(saved, **options)
 
 
-def test_loading_says_nothing_and_restores_the_verbosity(
-    saved: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_loading_says_nothing_and_restores_the_verbosity(saved: Path, capfd: pytest.CaptureFixture[str]) -> None:
     from transformers.utils import logging
 
     before = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -235,9 +233,7 @@ def test_a_folder_without_weights_is_refused(copy: Path) -> None:
 def test_a_checkpoint_of_pickled_weights_is_refused_and_not_opened(copy: Path) -> None:
     torch.save(load_file(copy / "model.safetensors"), copy / "pytorch_model.bin")
     (copy / "model.safetensors").unlink()
-    refused(
-        copy, r"the weights are in pytorch_model.bin, and only safetensors are read .* save_pretrained\(\)"
-    )
+    refused(copy, r"the weights are in pytorch_model.bin, and only safetensors are read .* save_pretrained\(\)")
 
 
 def test_pickled_weights_beside_other_safetensors_are_not_read_either(copy: Path) -> None:

@@ -9,12 +9,12 @@ import time
 import numpy as np
 import pytest
 import torch
-from donod_fast.kernels.topsis import topsis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from donod_fast.errors import InputError
+from donod_fast.kernels.topsis import topsis
 from donod_fast.ranking import METHODS, ScoreColumns, keep, parse_keep, rank, rescale_to_lr
 from donod_fast.ranking import pareto_fronts as sweep
 
@@ -139,9 +139,7 @@ def test_every_method_is_independent_of_the_order_of_the_table(method: str) -> N
     don, nod = [1.0, 2.0, 1.0, -0.0, 0.0, 2.0], [1.0, 1.0, 1.0, 0.0, -0.0, 1.0]
     columns = table(don, nod)
     shuffled = torch.tensor([5, 2, 0, 4, 1, 3])
-    other = ScoreColumns(
-        *(column[shuffled] for column in (columns.row, columns.don, columns.nod, columns.loss))
-    )
+    other = ScoreColumns(*(column[shuffled] for column in (columns.row, columns.don, columns.nod, columns.loss)))
     ranking, again = rank(columns, method), rank(other, method)
     assert torch.equal(ranking.order, again.order)
     assert torch.equal(ranking.value, again.value)
@@ -156,9 +154,7 @@ def test_ties_go_by_row_number(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_unscored_rows_are_not_ranked(method: str) -> None:
     gap = math.nan
-    ranking = rank(
-        table([gap, 1.0, 2.0, gap, 3.0], [1.0, gap, 2.0, gap, 3.0], [1.0, 1.0, 1.0, gap, 2.0]), method
-    )
+    ranking = rank(table([gap, 1.0, 2.0, gap, 3.0], [1.0, gap, 2.0, gap, 3.0], [1.0, 1.0, 1.0, gap, 2.0]), method)
     assert sorted(ranking.order.tolist()) == [2, 4]
     assert ranking.total == 5 and not ranking.value.isnan().any()
 
@@ -202,9 +198,7 @@ def test_columns_of_other_types_or_lengths_are_refused() -> None:
         (1, 0.5, 1),
     ],
 )
-def test_a_fraction_is_rounded_half_up_and_keeps_at_least_one(
-    scored: int, fraction: float, kept: int
-) -> None:
+def test_a_fraction_is_rounded_half_up_and_keeps_at_least_one(scored: int, fraction: float, kept: int) -> None:
     ranking = rank(random_table(scored))
     assert torch.equal(keep(ranking, keep=fraction), ranking.order[:kept])
 
@@ -325,9 +319,7 @@ def test_a_step_onto_zero_and_a_zero_weight_are_exact() -> None:
     don, nod = rescale_to_lr(torch.tensor([0.0, 0.0]), torch.tensor([2.0, 0.0]), 0.0, 0.5)
     assert don.tolist() == [-1.0, 0.0] and nod.tolist() == [1.0, 0.0]
     # rounding may leave <W,U> a little above ||W|| ||U||
-    don, _ = rescale_to_lr(
-        torch.tensor([9.0 * (1 + 1e-7)], dtype=torch.float64), torch.tensor([3.0]), 3.0, 1.0
-    )
+    don, _ = rescale_to_lr(torch.tensor([9.0 * (1 + 1e-7)], dtype=torch.float64), torch.tensor([3.0]), 3.0, 1.0)
     assert don.isfinite().all()
 
 

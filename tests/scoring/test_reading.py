@@ -46,9 +46,7 @@ def test_every_kind_of_file_gives_the_same_rows(
 
 
 def test_a_byte_order_mark_blank_lines_and_windows_line_ends_are_no_part_of_the_rows(tmp_path: Path) -> None:
-    path = written(
-        tmp_path / "a.jsonl", b'\xef\xbb\xbf{"text":"a"}\r\n\r\n  \t\n{"text" : "b"} \n{"text":"c"}'
-    )
+    path = written(tmp_path / "a.jsonl", b'\xef\xbb\xbf{"text":"a"}\r\n\r\n  \t\n{"text" : "b"} \n{"text":"c"}')
     records = list(open_corpus([path]).records())
     assert [record.raw for record in records] == [b'{"text":"a"}', b'{"text" : "b"} ', b'{"text":"c"}']
     assert [record.place for record in records] == ["line 1", "line 4", "line 5"]
@@ -83,9 +81,7 @@ def test_nan_and_infinity_are_read_as_python_writes_them(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gz"])
-def test_reading_can_start_at_any_row_of_a_long_file(
-    tmp_path: Path, compress: Callable[[bytes], bytes]
-) -> None:
+def test_reading_can_start_at_any_row_of_a_long_file(tmp_path: Path, compress: Callable[[bytes], bytes]) -> None:
     rows = 3 * CHECKPOINT_ROWS + 5
     content = b"\n".join(b'{"text":"%d"}\n' % row for row in range(rows))  # a blank line between rows
     corpus = open_corpus(
@@ -167,10 +163,7 @@ def test_a_parquet_value_that_is_no_utf8_costs_that_row_only(tmp_path: Path) -> 
 
 
 def test_a_csv_row_of_another_width_or_encoding_costs_that_row_only(tmp_path: Path) -> None:
-    content = (
-        b'\xef\xbb\xbfquestion,answer\r\n"a ""quoted""\nq",1\r\n'
-        b'wide,2,3\r\n\r\nnarrow\r\n\xff,4\r\nlast,"5"\r\n'
-    )
+    content = b'\xef\xbb\xbfquestion,answer\r\n"a ""quoted""\nq",1\r\nwide,2,3\r\n\r\nnarrow\r\n\xff,4\r\nlast,"5"\r\n'
     records = list(open_corpus([written(tmp_path / "a.csv", content)]).records())
     assert [record.data for record in records] == [
         {"question": 'a "quoted"\nq', "answer": "1"},

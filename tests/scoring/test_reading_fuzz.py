@@ -40,11 +40,7 @@ ODD_TEXTS = (
     ),
     *("assistant", "human", "gpt", "function_call", "tool", "text", "x" * 100_000, "[" * 5000, "9" * 5000),
 )
-texts = (
-    st.sampled_from(ODD_TEXTS)
-    | st.text(max_size=5)
-    | st.text(st.characters(categories=["Cs", "Cc"]), max_size=3)
-)
+texts = st.sampled_from(ODD_TEXTS) | st.text(max_size=5) | st.text(st.characters(categories=["Cs", "Cc"]), max_size=3)
 numbers = st.sampled_from([0, 1, -1, -100, 2**63, 0.5, float("nan"), float("inf")]) | st.integers(0, 9)
 scalars = st.none() | st.booleans() | numbers | texts
 
@@ -96,9 +92,7 @@ def corpus_of(name: str, content: bytes) -> list[Record]:
         assert len(records) == corpus.rows
         middle = corpus.rows // 2
         later = [(record.row, record.place, record.raw, record.problem) for record in corpus.records(middle)]
-        assert later == [
-            (record.row, record.place, record.raw, record.problem) for record in records[middle:]
-        ]
+        assert later == [(record.row, record.place, record.raw, record.problem) for record in records[middle:]]
         return records
 
 

@@ -132,9 +132,7 @@ def test_parquet_holds_the_union_of_the_columns(tmp_path: Path) -> None:
     }
 
 
-def test_parquet_types_do_not_depend_on_where_batches_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parquet_types_do_not_depend_on_where_batches_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     items = (
         {"a": 1, "l": []},
         {"a": None, "l": [1]},
@@ -233,9 +231,7 @@ def test_a_disk_that_fails_leaves_nothing_and_says_why(
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet"])
-def test_every_format_reports_a_full_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
-) -> None:
+def test_every_format_reports_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
     real = Path.open
     monkeypatch.setattr(Path, "open", lambda path, mode: real(Path("/dev/full"), "wb"))
     items = ({"text": os.urandom(40_000).hex()} for _ in range(10))

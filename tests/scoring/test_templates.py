@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_chat import MARKED, STRICT, THINKING, UNMARKED, WITH_TOOLS, chat, tiny_tokenizer, tokenizer_with
+from tiny_chat import (
+    MARKED,
+    STRICT,
+    THINKING,
+    TURNS,
+    UNMARKED,
+    WITH_TOOLS,
+    chat,
+    tiny_tokenizer,
+    tokenizer_with,
+)
 
 from donod_fast import templates
 from donod_fast.errors import InputError, ModelError
@@ -108,15 +118,6 @@ def test_a_template_that_is_no_jinja_is_refused_before_any_row() -> None:
 # --- the built-in templates
 
 
-TURNS = (
-    ("system", "Be kind."),
-    ("user", "First?"),
-    ("assistant", "One."),
-    ("user", "Then?"),
-    ("assistant", "Two."),
-)
-
-
 @pytest.mark.parametrize(
     ("name", "text", "marked"),
     [
@@ -135,8 +136,7 @@ TURNS = (
         ),
         (
             "llama2",
-            "<s>[INST] <<SYS>>\nBe kind.\n<</SYS>>\n\nFirst? [/INST] One. </s>"
-            "<s>[INST] Then? [/INST] Two. </s>",
+            "<s>[INST] <<SYS>>\nBe kind.\n<</SYS>>\n\nFirst? [/INST] One. </s><s>[INST] Then? [/INST] Two. </s>",
             [" One. </s>", " Two. </s>"],
         ),
         (
@@ -146,8 +146,7 @@ TURNS = (
         ),
         (
             "plain",
-            "<s>System: Be kind.\n\nUser: First?\n\nAssistant: One.</s>\n\n"
-            "User: Then?\n\nAssistant: Two.</s>",
+            "<s>System: Be kind.\n\nUser: First?\n\nAssistant: One.</s>\n\nUser: Then?\n\nAssistant: Two.</s>",
             [" One.</s>", " Two.</s>"],
         ),
     ],
@@ -173,9 +172,7 @@ def test_a_built_in_templates_prompt_is_the_beginning_of_the_whole(name: str, tu
 
 def test_alpaca_without_a_system_message_has_stanfords_preamble() -> None:
     text = written(BUILTIN_TEMPLATES["alpaca"], chat(("user", "Add 1 and 2."), ("assistant", "3")))
-    assert text.startswith(
-        "<s>Below is an instruction that describes a task. Write a response that appropriately"
-    )
+    assert text.startswith("<s>Below is an instruction that describes a task. Write a response that appropriately")
     assert "### Instruction:\nAdd 1 and 2.\n\n### Response:\n3</s>" in text
 
 
@@ -210,7 +207,8 @@ def test_a_late_system_message_goes_before_the_user_turn_that_follows_it() -> No
 
 def test_a_system_message_that_a_template_drops_in_silence_is_noticed() -> None:
     drops = "{% for m in messages if m.role != 'system' %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
-    assert "Be kind." in written(drops, chat(("system", "Be kind."), ("user", "Hi"), ("assistant", "Yo")))
+    rendering = renderer(drops).write(chat(("system", "Be kind."), ("user", "Hi"), ("assistant", "Yo")))
+    assert rendering.text == "user: Be kind.\n\nHi\nassistant: Yo\n"
 
 
 def test_tools_the_template_has_no_place_for_are_listed_in_the_system_text() -> None:
@@ -244,9 +242,7 @@ def test_a_tools_answer_becomes_a_user_turn_where_there_is_no_tool_role() -> Non
 
 
 def test_a_template_with_tools_and_calls_is_given_them_as_they_are() -> None:
-    conversation = chat(
-        ("user", "Hi"), Message("assistant", "", (call("weather"),)), ("tool", "sunny"), tools=(TOOL,)
-    )
+    conversation = chat(("user", "Hi"), Message("assistant", "", (call("weather"),)), ("tool", "sunny"), tools=(TOOL,))
     assert renderer(WITH_TOOLS).write(conversation).conversation == conversation
 
 
@@ -269,9 +265,7 @@ def test_only_the_calls_that_a_template_cannot_write_become_text(turn: Message) 
 
 def test_user_turns_are_merged_only_where_the_template_raises_without_it() -> None:
     conversation = chat(("user", "One"), ("user", "Two"), ("assistant", "Three"))
-    assert renderer(STRICT).write(conversation).conversation == chat(
-        ("user", "One\n\nTwo"), ("assistant", "Three")
-    )
+    assert renderer(STRICT).write(conversation).conversation == chat(("user", "One\n\nTwo"), ("assistant", "Three"))
     assert renderer(UNMARKED).write(conversation).conversation == conversation
 
 

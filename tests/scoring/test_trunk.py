@@ -105,9 +105,7 @@ def test_a_decoder_that_raises_is_a_model_error() -> None:
         trunk_of(model)
 
 
-@pytest.mark.parametrize(
-    "bad", [torch.zeros(5, dtype=torch.int64), torch.zeros(2, 3), torch.zeros(0, 3).long()]
-)
+@pytest.mark.parametrize("bad", [torch.zeros(5, dtype=torch.int64), torch.zeros(2, 3), torch.zeros(0, 3).long()])
 def test_ids_of_another_shape_or_type_are_refused(bad: torch.Tensor) -> None:
     with pytest.raises(InputError, match="input_ids"):
         trunk_of(tiny_model("llama"))(bad)

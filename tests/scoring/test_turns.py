@@ -66,9 +66,7 @@ def test_every_spelling_of_a_role_is_understood(spelt: str, role: str) -> None:
 @pytest.mark.parametrize("column", ["messages", "conversations", "conversation"])
 @pytest.mark.parametrize("style", ["messages", "sharegpt"])
 def test_the_items_and_not_the_column_tell_the_style(column: str, style: str) -> None:
-    items = (
-        CHAT if style == "messages" else [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]
-    )
+    items = CHAT if style == "messages" else [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]
     assert to_sample(record({column: items})) == (Conversation((USER, ASSISTANT)), style)
 
 
@@ -85,9 +83,7 @@ def test_content_in_parts_is_joined() -> None:
 def test_a_part_that_is_no_text_is_named() -> None:
     image = {"type": "image_url", "image_url": {"url": "u"}}
     status, detail = refused({"messages": [{"role": "user", "content": [image]}, CHAT[1]]})
-    assert (
-        status == Status.UNKNOWN_FORMAT and "messages[0]: content[0] is a part of type 'image_url'" in detail
-    )
+    assert status == Status.UNKNOWN_FORMAT and "messages[0]: content[0] is a part of type 'image_url'" in detail
 
 
 CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
@@ -118,17 +114,14 @@ def test_tool_calls_come_out_in_one_form(turn: dict[str, Any], calls: tuple[Any,
 def test_arguments_that_are_no_json_object_are_not_made_up() -> None:
     for arguments in ("{a: 1}", "[1]", 3, '"text"'):
         call = {"type": "function", "function": {"name": "add", "arguments": arguments}}
-        assert (
-            refused({"messages": [CHAT[0], {"role": "assistant", "tool_calls": [call]}]})[0]
-            == Status.UNKNOWN_FORMAT
-        )
+        assert refused({"messages": [CHAT[0], {"role": "assistant", "tool_calls": [call]}]})[0] == Status.UNKNOWN_FORMAT
 
 
 def test_a_sharegpt_function_call_is_a_tool_call_where_it_is_json_and_text_where_not() -> None:
     def called(value: str) -> Message:
-        return turns(
-            {"conversations": [{"from": "human", "value": "Hi"}, {"from": "function_call", "value": value}]}
-        )[1]
+        return turns({"conversations": [{"from": "human", "value": "Hi"}, {"from": "function_call", "value": value}]})[
+            1
+        ]
 
     assert called('{"name": "add", "arguments": {"a": 1}}') == Message("assistant", "", (CALL,))
     assert called('[{"name": "add", "arguments": "{\\"a\\": 1}"}]') == Message("assistant", "", (CALL,))

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from donod_fast.masking import Masker, MaskSettings
-from donod_fast.samples import Conversation, Message, TokenizedSample
+from donod_fast.samples import Conversation, Message, Record, Sample, TokenizedSample
 
 SENTENCES = [
     "How many apples are left when she gives two of them to a friend?",
@@ -91,9 +91,7 @@ def tiny_tokenizer() -> Any:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     bpe.train_from_iterator(
         SENTENCES * 3,
-        trainers.BpeTrainer(
-            vocab_size=600, special_tokens=SPECIALS, initial_alphabet=alphabet, show_progress=False
-        ),
+        trainers.BpeTrainer(vocab_size=600, special_tokens=SPECIALS, initial_alphabet=alphabet, show_progress=False),
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
@@ -139,3 +137,23 @@ def scored_runs(row: TokenizedSample, tokenizer: Any) -> list[str]:
             runs[-1].append(token)
         previous = flag
     return [tokenizer.decode(run) for run in runs]
+
+
+TURNS = (
+    ("system", "Be kind."),
+    ("user", "First?"),
+    ("assistant", "One."),
+    ("user", "Then?"),
+    ("assistant", "Two."),
+)
+"""Two questions and answers under a system message."""
+
+
+def row_of(sample: Sample, own: str | None = None, /, **given: Any) -> TokenizedSample:
+    """One sample through a masker, whose tokenizer has the template ``own``."""
+    return masker(own, **given).tokenize_sample(sample)
+
+
+def record(data: dict[str, Any], row: int = 0) -> Record:
+    """A record as line ``row + 1`` of a file."""
+    return Record(row=row, file="data.jsonl", place=f"line {row + 1}", data=data)

@@ -1,0 +1,120 @@
+"""From a JSON Lines file to a scores folder: the bare trunk, the paper's loop and ours, in one process.
+
+    python bench/end_to_end.py --model ../shared/models/tiny-instruct --data ../shared/data/gsm8k/test.jsonl
+    python bench/end_to_end.py … --head 32000
+
+``--head V`` puts a random output layer of V pieces on the same trunk (labels stay what they are). The floor
+is the trunk alone on the same batches, already tokenised. The paper's loop gets its rows already
+tokenised too. Appends to results/end_to_end.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+from itertools import islice
+from pathlib import Path
+
+import torch
+from paper_loop import score_sample
+from record import interleaved, print_rows, summary, write_rows
+
+from donod_fast.batching import collate, group_by_length
+from donod_fast.pipeline import score_corpus
+from donod_fast.reading import open_corpus
+from donod_fast.samples import Status
+from donod_fast.scorer import Scorer
+
+
+def main() -> None:
+    """Measure and record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--rows", type=int, default=500)
+    parser.add_argument("--head", type=int, help="random output layer of this many pieces")
+    parser.add_argument("--update", default="adamw")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--token-budget", type=int)
+    parser.add_argument("--no-record", action="store_true")
+    options = parser.parse_args()
+
+    scratch = Path(tempfile.mkdtemp(prefix="donod-fast-bench-"))
+    corpus_file = scratch / "rows.jsonl"
+    with Path(options.data).open("rb") as lines:
+        corpus_file.write_bytes(b"".join(islice(lines, options.rows)))
+    model = options.model
+    if options.head:
+        model = _with_head(model, options.head, scratch / "model")
+    from donod_fast.settings import UpdateSettings
+
+    scorer = Scorer.from_pretrained(model, update=UpdateSettings(options.update), token_budget=options.token_budget)
+    samples = scorer.masker.tokenize_many(list(open_corpus([str(corpus_file)]).records()))
+    samples = [sample for sample in samples if sample.status is Status.SCORED]
+    budget = scorer.samples.token_budget
+    batches = [collate(samples, group) for group in group_by_length(samples, budget)]
+    real = sum(len(sample.input_ids) for sample in samples)
+
+    def ours() -> None:
+        out = scratch / "scores"
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        score_corpus(open_corpus([str(corpus_file)]), scorer, out)
+
+    def trunk() -> None:
+        for batch in batches:
+            scorer.trunk(batch.input_ids)
+
+    singles = [(torch.tensor([sample.input_ids]), torch.tensor(sample.scored)) for sample in samples]
+
+    def loop() -> None:
+        for input_ids, scored in singles:
+            score_sample(scorer.trunk.decoder, scorer.head.weight.data, input_ids, scored, options.update)
+
+    times = interleaved(
+        {"trunk alone (floor)": trunk, "ours, file to folder": ours, "paper loop": loop}, rounds=options.rounds
+    )
+    results = {name: summary(seconds) for name, seconds in times.items()}
+    floor = results["trunk alone (floor)"]["median_ms"]
+    rows = [
+        {
+            "row": name,
+            "update": options.update,
+            "vocab": scorer.head.weight.shape[0],
+            "dim": scorer.head.weight.shape[1],
+            "samples": len(samples),
+            "tokens": real,
+            "token_budget": budget,
+            "slots_used": round(real / sum(batch.tokens for batch in batches), 4),
+            **{key: round(value, 1) for key, value in result.items()},
+            "samples_per_s": round(1e3 * len(samples) / result["median_ms"], 2),
+            "tokens_per_s": round(1e3 * real / result["median_ms"]),
+            "times_floor": round(result["median_ms"] / floor, 3),
+        }
+        for name, result in results.items()
+    ]
+    print_rows(rows)
+    ratio = results["paper loop"]["median_ms"] / results["ours, file to folder"]["median_ms"]
+    print(f"ours is {ratio:.2f} x as fast as the paper's loop and {rows[1]['times_floor']:.2f} x the bare trunk's time")
+    if not options.no_record:
+        print("recorded in", write_rows("end_to_end", rows))
+    shutil.rmtree(scratch)
+
+
+def _with_head(model: str, vocab: int, folder: Path) -> str:
+    """A copy of the model whose output layer is random and has ``vocab`` rows."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    torch.manual_seed(0)
+    dim = loaded.config.hidden_size
+    loaded.resize_token_embeddings(vocab)
+    loaded.lm_head.weight.data = torch.randn(vocab, dim) / dim**0.5
+    loaded.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+    return str(folder)
+
+
+if __name__ == "__main__":
+    main()

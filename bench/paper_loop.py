@@ -1,0 +1,29 @@
+"""The obvious program that DONOD's description leads to: one sample at a time, a copy of W, a real step."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+OPTIMIZERS = {
+    "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=2e-5, weight_decay=0.0),
+    "sgd": lambda parameters: torch.optim.SGD(parameters, lr=2e-5),
+}
+
+
+def score_head(hidden: Tensor, weight: Tensor, labels: Tensor, update: str) -> tuple[float, float]:
+    """DON and NOD of one sample from its hidden states (tokens, dim): backward to a copied W, step, norms."""
+    copy = weight.clone().requires_grad_(True)
+    F.cross_entropy(F.linear(hidden, copy).float(), labels).backward()
+    OPTIMIZERS[update]([copy]).step()
+    with torch.no_grad():
+        return float(weight.norm() - copy.norm()), float((weight - copy).norm())
+
+
+def score_sample(decoder, weight: Tensor, input_ids: Tensor, scored: Tensor, update: str) -> tuple[float, float]:  # type: ignore[no-untyped-def]
+    """The same from token ids (1, length) and flags of the scored ones (length,)."""
+    with torch.no_grad():
+        hidden = decoder(input_ids=input_ids, use_cache=False).last_hidden_state[0]
+    targets = scored.nonzero().squeeze(1)
+    return score_head(hidden[targets - 1], weight, input_ids[0, targets], update)
