@@ -57,7 +57,8 @@ class CheckLine:
         """Whether the errors are within the limit; None where there is none."""
         if self.limit is None:
             return None
-        return max(self.don_error, self.nod_error, self.loss_error) <= self.limit
+        # Not by their maximum: Python's max() passes over a NaN.
+        return all(error <= self.limit for error in (self.don_error, self.nod_error, self.loss_error))
 
 
 def check_scorer(scorer: Scorer, records: Sequence[Record] | None = None, *, naive: bool = True) -> list[CheckLine]:

@@ -18,6 +18,7 @@ _REMEDIES = {
     errno.EACCES: "permission denied: name a folder that can be written",
     errno.EPERM: "permission denied: name a folder that can be written",
     errno.ENOENT: "its folder does not exist",
+    errno.EEXIST: "there is a file of that name, not a folder",
     errno.ENOTDIR: "a part of its path is a file, not a folder",
 }
 

@@ -42,19 +42,21 @@ def score_corpus(
     out: Path,
     *,
     part_rows: int = PART_ROWS,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Outcome:
     """Score a corpus into a folder that the caller holds (``store.locked``), or finish what is there.
 
     A part is the unit of work: its batches are formed from its rows alone, so that a run that was killed
-    and started again writes the same bits as one that was not.
+    and started again writes the same bits as one that was not. With ``overwrite`` nothing is resumed: the
+    scores in the folder are dropped, now that corpus and model are known to be there.
 
     Raises:
         SettingsMismatchError: the folder holds scores made with other settings.
         StoreError: it cannot be written; parts committed so far stay.
         CorpusError: the input cannot be read.
     """
-    folder = ScoresFolder.open_or_create(out, manifest_of(corpus, scorer, part_rows))
+    folder = ScoresFolder.open_or_create(out, manifest_of(corpus, scorer, part_rows), overwrite=overwrite)
     missing = folder.missing_parts()
     left = sum(stop - start for start, stop in map(folder.part_range, missing))
     if progress is not None and left < folder.rows:

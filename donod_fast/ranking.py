@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from donod_fast.errors import InputError
+from donod_fast.kernels.scores import don_and_nod
 from donod_fast.kernels.topsis import topsis
 
 _log = logging.getLogger(__name__)
@@ -237,12 +238,7 @@ def rescale_to_lr(
             f"weight_dot_update and update_norm must have one shape, "
             f"got {tuple(weight_dot_update.shape)} and {tuple(update_norm.shape)}"
         )
-    nod = lr * update_norm.double()
-    shrink = 2 * lr * weight_dot_update.double() - nod.square()  # ‖W‖² − ‖W′‖²
-    # Cauchy–Schwarz keeps ‖W′‖² ≥ 0, rounding may not
-    stepped_norm = (weight_norm**2 - shrink).clamp(min=0).sqrt()
-    norms = weight_norm + stepped_norm
-    return torch.where(norms == 0, 0.0, shrink / norms), nod
+    return don_and_nod(weight_dot_update.double(), update_norm.double(), weight_norm, lr)
 
 
 def pareto_fronts(don: Tensor, nod: Tensor) -> Tensor:

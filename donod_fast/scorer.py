@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from donod_fast.reading import Corpus
 
-CPU_TOKEN_BUDGET = 4096
+CPU_TOKEN_BUDGET = 2048
 DEVICE_TOKEN_BUDGET = 16384
 PART_ROWS = 1024
 
@@ -158,7 +160,7 @@ class Scorer:
                 "softcap": head.softcap,
             },
             "update": self.update.as_dict(),
-            "masks": self.masker.describe(),
+            "masks": {**self.masker.describe(), "tokenizer_sha256": _tokenizer_digest(loaded.tokenizer)},
         }
 
 
@@ -171,6 +173,15 @@ def as_corpus(dataset: Any) -> Corpus:
     if isinstance(dataset, (list, tuple)) and dataset and all(isinstance(item, (str, Path)) for item in dataset):
         return open_corpus([str(item) for item in dataset])
     return corpus_from_rows(dataset)
+
+
+def _tokenizer_digest(tokenizer: Any) -> str:
+    """Hash of what turns text into ids: no part of the model's fingerprint, and as decisive."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    state = sorted(tokenizer.get_vocab().items()) if backend is None else json.loads(backend.to_str())
+    if isinstance(state, dict):  # these two are settings of a call, and change with it
+        state = {key: value for key, value in state.items() if key not in ("truncation", "padding")}
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def _limited(masks: MaskSettings, model_length: int | None) -> MaskSettings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import torch
@@ -22,14 +23,14 @@ Progress = Callable[[int, int], None]
 
 
 class SampleScorer:
-    """Scores tokenised samples with one model. Holds no state of a run but the token budget.
+    """Scores tokenised samples with one model. Holds no state of a run.
 
     Args:
         trunk: the decoder without its head.
         head: the proved output layer.
         weight_norm: ‖W‖_F of it.
         settings: the update.
-        token_budget: padded tokens of a batch; halved for good when memory runs out.
+        token_budget: padded tokens of a batch.
         workspace_bytes: workspace of the head mathematics.
     """
 
@@ -58,7 +59,11 @@ class SampleScorer:
         }
 
     def score(self, samples: Sequence[TokenizedSample], progress: Progress | None = None) -> list[ScoreRow]:
-        """One row per sample, in the order given. Samples that are not ready keep their status."""
+        """One row per sample, in the order given. Samples that are not ready keep their status.
+
+        Where memory runs out, the rest is batched anew with half of what failed. The next call starts with
+        the full budget again: what a part's batches are must not depend on the parts before it.
+        """
         rows: list[ScoreRow | None] = [None] * len(samples)
         ready = []
         for i, sample in enumerate(samples):
@@ -69,36 +74,38 @@ class SampleScorer:
         if progress is not None:
             progress(len(samples) - len(ready), 0)
         waiting = [samples[i] for i in ready]
-        for group in group_by_length(waiting, self.token_budget):
-            for member, row in zip(group, self._score_group(waiting, group), strict=True):
+        groups = deque(group_by_length(waiting, self.token_budget))
+        while groups:
+            group = groups.popleft()
+            found = self._try_group(waiting, group)
+            if found is None:
+                left = [i for some in (group, *groups) for i in some]
+                smaller = group_by_length([waiting[i] for i in left], _padded_size(waiting, group) // 2)
+                groups = deque(tuple(left[i] for i in some) for some in smaller)
+                continue
+            for member, row in zip(group, found, strict=True):
                 rows[ready[member]] = row
             if progress is not None:
                 progress(len(group), sum(len(waiting[i].input_ids) for i in group))
         return [row for row in rows if row is not None]
 
-    def _score_group(self, samples: Sequence[TokenizedSample], group: tuple[int, ...]) -> list[ScoreRow]:
+    def _try_group(self, samples: Sequence[TokenizedSample], group: tuple[int, ...]) -> list[ScoreRow] | None:
+        """The rows of a group; None where it does not fit in memory but a smaller one may."""
         try:
             columns = self.forward(collate(samples, group)).tolist()
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            columns = None
+        else:
+            return [_row(samples[i], values) for i, values in zip(group, columns, strict=True)]
         # Out of the except clause: the exception would keep the failed batch's tensors alive.
-        if columns is None:
-            return self._score_halves(samples, group)
-        return [_row(samples[i], values) for i, values in zip(group, columns, strict=True)]
-
-    def _score_halves(self, samples: Sequence[TokenizedSample], group: tuple[int, ...]) -> list[ScoreRow]:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if len(group) == 1:
-            sample = samples[group[0]]
-            detail = f"{len(sample.input_ids)} tokens do not fit in memory, even alone; lower --max-length"
-            return [ScoreRow.unscored(sample, Status.OUT_OF_MEMORY, detail)]
-        longest = max(len(samples[i].input_ids) for i in group)
-        self.token_budget = max(longest, min(self.token_budget, longest * len(group)) // 2)
-        middle = (len(group) + 1) // 2
-        return self._score_group(samples, group[:middle]) + self._score_group(samples, group[middle:])
+        if len(group) > 1:
+            return None
+        sample = samples[group[0]]
+        detail = f"{len(sample.input_ids)} tokens do not fit in memory, even alone; lower --max-length"
+        return [ScoreRow.unscored(sample, Status.OUT_OF_MEMORY, detail)]
 
     @torch.inference_mode()
     def forward(self, batch: Batch) -> Tensor:
@@ -117,7 +124,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     text = str(error)
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    return isinstance(error, RuntimeError) and any(sign in text for sign in _OUT_OF_MEMORY)
+
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "_ALLOC_FAILED")
+"""What the allocators of PyTorch (CUDA, MPS, CPU on Linux and Windows) and CUDA's libraries say."""
+
+
+def _padded_size(samples: Sequence[TokenizedSample], group: tuple[int, ...]) -> int:
+    return len(group) * max(len(samples[i].input_ids) for i in group)
 
 
 def _row(sample: TokenizedSample, values: list[float]) -> ScoreRow:

@@ -19,25 +19,28 @@ class TileSums:
 
     Args:
         samples: how many samples.
-        tiles: how many tiles each will have.
-        step: turns a tile (g, W tile, row slice, s) into u in place of g or in the scratch.
+        needs_weight: whether Σ W ∘ u is wanted too.
     """
 
-    def __init__(self, samples: int, tiles: int, like: Tensor, *, needs_weight: bool) -> None:
-        self._squares = like.new_zeros((samples, tiles))
-        self._dots = like.new_zeros((samples, tiles)) if needs_weight else None
+    def __init__(self, samples: int, *, needs_weight: bool) -> None:
+        self._squares: list[list[Tensor]] = [[] for _ in range(samples)]
+        self._dots: list[list[Tensor]] | None = [[] for _ in range(samples)] if needs_weight else None
 
-    def add(self, sample: int, tile: int, update: Tensor, weight: Tensor | None) -> None:
+    def add(self, sample: int, update: Tensor, weight: Tensor | None) -> None:
         """Take in one update tile (rows, dim) and the same rows of W."""
         flat = update.view(-1)
-        torch.dot(flat, flat, out=self._squares[sample, tile])
+        self._squares[sample].append(torch.dot(flat, flat))
         if self._dots is not None and weight is not None:
-            torch.dot(flat, weight.reshape(-1), out=self._dots[sample, tile])
+            self._dots[sample].append(torch.dot(flat, weight.reshape(-1)))
 
     def totals(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
         """(samples,) sums over tiles in ``dtype``."""
-        dots = None if self._dots is None else self._dots.sum(1, dtype=dtype)
-        return self._squares.sum(1, dtype=dtype), dots
+        return _sum_tiles(self._squares, dtype), None if self._dots is None else _sum_tiles(self._dots, dtype)
+
+
+def _sum_tiles(parts: list[list[Tensor]], dtype: torch.dtype) -> Tensor:
+    flat = torch.stack([part for sample in parts for part in sample])
+    return flat.view(len(parts), -1).sum(1, dtype=dtype)
 
 
 TileStep = Callable[[Tensor, Tensor | None, slice, float], Tensor]

@@ -21,7 +21,7 @@ from donod_fast.kernels.softmax import (
     label_preactivations,
     normalise_rows,
 )
-from donod_fast.kernels.workspace import Workspace, gram_is_cheaper, plan_workspace
+from donod_fast.kernels.workspace import Workspace, gram_is_cheaper, plan_workspace, signal_buffer
 
 
 def supports(batch: HeadBatch) -> str | None:
@@ -114,7 +114,7 @@ class _Run:
         rows, labels = self._rows_of(group)
         hidden = batch.hidden[rows].to(batch.compute_dtype)
         vocab = batch.weight.shape[0]
-        signals = hidden.new_empty((len(labels), vocab))
+        signals = signal_buffer(len(labels), vocab, hidden)
         fill_preactivations(hidden, batch.weight, signals, plan.cast_rows)
         label_a = label_preactivations(hidden, batch.weight, labels)
         block = plan.row_block
@@ -242,13 +242,12 @@ class _Run:
         """
         batch, rows = self.batch, self.plan.tile_rows
         vocab = batch.weight.shape[0]
-        tiles = range(0, vocab, rows)
-        sums = TileSums(len(group), len(tiles), self._tile, needs_weight=not self._linear)
-        for tile, start in enumerate(tiles):
+        sums = TileSums(len(group), needs_weight=not self._linear)
+        for start in range(0, vocab, rows):
             v = slice(start, min(start + rows, vocab))
             weight = None if self._linear else self._weight(v)
             for i in range(len(group)):
-                sums.add(i, tile, self._step(gradient(i, v), weight, v, scale[i]), weight)
+                sums.add(i, self._step(gradient(i, v), weight, v, scale[i]), weight)
         squares, dots = sums.totals(self.precise)
         unit = torch.tensor(
             [1.0 if batch.storage_dtype is not None else unit_of(batch.update, s) for s in scale],

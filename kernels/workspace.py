@@ -10,6 +10,7 @@ Two ways to get at the error signals D of a sample (see ``softmax.py``):
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 import torch
@@ -20,9 +21,10 @@ from donod_fast.kernels.arguments import MIB, HeadBatch
 # second-level cache, on an accelerator enough to fill it.
 _CPU_TILE = 1 << 18
 _DEVICE_TILE = 1 << 24
-# More tokens than this in one product gain nothing and cost cache.
+# More tokens than this in one product gain nothing on a CPU and cost cache.
 _CPU_GROUP_TOKENS = 1024
-GRAM_BLOCK = 256
+# Rows of Gram matrices formed at once; small blocks use more of the symmetry.
+GRAM_BLOCK = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,30 @@ def plan_workspace(batch: HeadBatch) -> Workspace:
         stream_vocab=stream_vocab,
         gram_tokens=int((total // 4) ** 0.5),
     )
+
+
+class _Kept(threading.local):
+    buffer: torch.Tensor | None = None
+
+
+_kept = _Kept()
+
+
+def signal_buffer(tokens: int, vocab: int, like: torch.Tensor) -> torch.Tensor:
+    """An uninitialised (tokens, vocab) array for stored signals, of the dtype and device of ``like``.
+
+    On a CPU the memory is kept for the thread's next call (at most the workspace): an array of this size
+    would otherwise come as fresh zeroed pages each time, which costs as much as a tenth of the product that
+    fills it. Accelerators have allocators that keep memory themselves.
+    """
+    if like.device.type != "cpu":
+        return like.new_empty((tokens, vocab))
+    size = tokens * vocab * like.element_size()
+    if _kept.buffer is None or _kept.buffer.numel() < size:
+        _kept.buffer = None  # before the new one is made, so that the two are never held together
+        with torch.inference_mode(False):  # an inference tensor could not be written to outside that mode
+            _kept.buffer = torch.empty(size, dtype=torch.uint8)
+    return _kept.buffer[:size].view(like.dtype).view(tokens, vocab)
 
 
 def gram_is_cheaper(tokens: int, vocab: int, dim: int) -> bool:

@@ -57,7 +57,7 @@ def progress_bar(rows: int, *, quiet: bool) -> Iterator[Progress | None]:
         return
     from tqdm import tqdm
 
-    with tqdm(total=rows, unit="row", file=sys.stderr, dynamic_ncols=True, mininterval=0.5) as bar:
+    with tqdm(total=rows, unit="row", file=sys.stderr, dynamic_ncols=True, mininterval=0.5, delay=0.5) as bar:
         done = 0
 
         def advance(some_rows: int, tokens: int) -> None:

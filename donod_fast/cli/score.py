@@ -70,9 +70,10 @@ def score(
     from donod_fast.pipeline import score_corpus
     from donod_fast.planning import plan_run
     from donod_fast.reading import open_corpus
+    from donod_fast.reading.inputs import SPOOL_NAME, STDIN
     from donod_fast.scorer import Scorer
     from donod_fast.settings import UpdateSettings
-    from donod_fast.store import locked
+    from donod_fast.store import locked, remove
 
     settings = UpdateSettings(update, lr, weight_decay, eps, reduction, storage_dtype)
     masks = MaskSettings(format, template, train_on, max_length)
@@ -102,11 +103,15 @@ def score(
             typer.echo(_plan_text(plan))
         return
     try:
-        with locked(out, overwrite=overwrite):
+        with locked(out):
+            if overwrite and STDIN in data:
+                remove(out / SPOOL_NAME)
             corpus, scorer = open_data(out), load()
             start = time.perf_counter()
             with output.progress_bar(corpus.rows, quiet=quiet or json) as progress:
-                outcome = score_corpus(corpus, scorer, out, part_rows=part_rows, progress=progress)
+                outcome = score_corpus(
+                    corpus, scorer, out, part_rows=part_rows, overwrite=overwrite, progress=progress
+                )
             seconds = time.perf_counter() - start
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; run the same command again to resume in {out}") from None

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from donod_fast.kernels import don_nod
 from head_cases import BOUNDS, MIB, UPDATES, Case, assert_scores, every_update, make_bias, make_case, truth
 from torch import Tensor
+
+from donod_fast.kernels import don_nod
 
 FLOAT32 = BOUNDS[torch.float32]
 WORKSPACES = {"stored": 256 * MIB, "streamed": MIB}
@@ -27,7 +28,7 @@ def test_a_sample_of_equally_sure_tokens_keeps_its_bound(update: str, margin: fl
 
 
 @pytest.mark.parametrize("workspace", WORKSPACES)
-@pytest.mark.parametrize("margin", [150.0, 400.0])
+@pytest.mark.parametrize("margin", [250.0, 400.0])
 @pytest.mark.parametrize("update", ["adamw", "sgd"])
 def test_nor_is_anything_lost_far_below_the_smallest_float32(update: str, margin: float, workspace: str) -> None:
     case = make_case((1, 2, 150, 9), vocab=507, dim=123, margins=(margin,))
@@ -58,9 +59,7 @@ def test_loss_and_miss_probability_of_one_sure_token_by_hand() -> None:
 
 @pytest.mark.parametrize("workspace", WORKSPACES)
 @pytest.mark.parametrize("update", ["adamw", "sgd"])
-def test_one_unsure_token_among_sure_ones_does_not_hide_a_sure_sample_beside_it(
-    update: str, workspace: str
-) -> None:
+def test_one_unsure_token_among_sure_ones_does_not_hide_a_sure_sample_beside_it(update: str, workspace: str) -> None:
     sure = make_case((40,), vocab=507, dim=123, margins=(45.0,), unscored=0)
     unsure = make_case((3,), vocab=507, dim=123, unscored=0)
     case = Case(
@@ -70,7 +69,7 @@ def test_one_unsure_token_among_sure_ones_does_not_hide_a_sure_sample_beside_it(
         torch.tensor([0, 3, 43, 46], dtype=torch.int32),
     )
     expected = truth(case, update=update)
-    assert float(expected.nod[1]) < 1e-6 * float(expected.nod[0])
+    assert float(expected.nod[1]) < 1e-4 * float(expected.nod[0])
     assert_scores(don_nod(*case, update=update, workspace_bytes=WORKSPACES[workspace]), expected, FLOAT32)
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import pytest
 import torch
-from donod_fast.kernels import don_nod
 from head_cases import BOUNDS, MIB, UPDATES, assert_scores, every_update, make_bias, make_case, truth
 from torch import Tensor
+
+from donod_fast.kernels import don_nod
 
 FLOAT32 = BOUNDS[torch.float32]
 CONFIDENT = (0.0, 3.0, 9.0, 18.0, 40.0, 70.0)
@@ -117,7 +118,7 @@ def test_the_bias_is_added_once_whatever_the_dim(dim: int, workspace: str) -> No
     ends = case.cu_seqlens.tolist()
     # The loss in one line of torch, for independence.
     logits = case.hidden.double() @ case.weight.double().T + bias.double()
-    for i, (start, stop) in enumerate(zip(ends, ends[1:], strict=False)):
+    for i, (start, stop) in enumerate(pairwise(ends)):
         loss = torch.nn.functional.cross_entropy(logits[start:stop], case.labels[start:stop])
         torch.testing.assert_close(found.loss[i], loss, rtol=FLOAT32, atol=0.0)
 
