@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types check-tests bench clean
+.PHONY: demo test lint types check-tests bench gpu clean
 
 demo: $(VENV)/.demo
 	$(BIN)/donod-fast demo --out demo-out
@@ -28,6 +28,14 @@ bench: $(VENV)/.dev
 	cd bench && ../$(BIN)/python head.py
 	cd bench && ../$(BIN)/python end_to_end.py --model ../../shared/models/tiny-instruct --data ../../shared/data/gsm8k/test.jsonl
 	cd bench && ../$(BIN)/python end_to_end.py --model ../../shared/models/tiny-instruct --data ../../shared/data/gsm8k/test.jsonl --head 32000
+
+# With the machine's own python3, which is the one that has a CUDA build of torch.
+gpu:
+	PYTHONPATH=build/gpu $(PYTHON) -c "import torch; assert torch.cuda.is_available(), 'no CUDA device'"
+	rm -rf build/gpu && mkdir -p build/gpu && cp -r donod_fast build/gpu/ && cp -r kernels build/gpu/donod_fast/kernels
+	PYTHONPATH=build/gpu $(PYTHON) -m pytest -p no:cacheprovider --import-mode=importlib -m gpu tests || test $$? -eq 5
+	cd bench && PYTHONPATH=../build/gpu $(PYTHON) head.py --vocab 32000 --dim 4096 --dtype bfloat16 --samples 64
+	cd bench && PYTHONPATH=../build/gpu $(PYTHON) head.py --vocab 128256 --dim 4096 --dtype bfloat16 --samples 64
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
