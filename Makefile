@@ -31,11 +31,11 @@ bench: $(VENV)/.dev
 
 # With the machine's own python3, which is the one that has a CUDA build of torch.
 gpu:
-	PYTHONPATH=build/gpu $(PYTHON) -c "import torch; assert torch.cuda.is_available(), 'no CUDA device'"
+	$(PYTHON) -c "import torch; assert torch.cuda.is_available(), 'no CUDA device'"
 	rm -rf build/gpu && mkdir -p build/gpu && cp -r donod_fast build/gpu/ && cp -r kernels build/gpu/donod_fast/kernels
-	PYTHONPATH=build/gpu $(PYTHON) -m pytest -p no:cacheprovider --import-mode=importlib -m gpu tests || test $$? -eq 5
-	cd bench && PYTHONPATH=../build/gpu $(PYTHON) head.py --vocab 32000 --dim 4096 --dtype bfloat16 --samples 64
-	cd bench && PYTHONPATH=../build/gpu $(PYTHON) head.py --vocab 128256 --dim 4096 --dtype bfloat16 --samples 64
+	PYTHONPATH=build/gpu $(PYTHON) -P -m pytest -m gpu tests
+	cd bench && PYTHONPATH=../build/gpu $(PYTHON) head.py --vocab 32000 --dim 4096 --dtype bfloat16 --samples 64 --if-missing
+	cd bench && PYTHONPATH=../build/gpu $(PYTHON) head.py --vocab 128256 --dim 4096 --dtype bfloat16 --samples 64 --if-missing
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 from paper_loop import score_head
-from record import interleaved, print_rows, summary, write_rows
+from record import interleaved, is_recorded, print_rows, summary, write_rows
 
 from donod_fast.kernels import don_nod, frobenius_norm
 
@@ -30,7 +30,12 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--no-record", action="store_true")
+    parser.add_argument("--if-missing", action="store_true", help="only where no such row is recorded")
     options = parser.parse_args()
+    shape = {"vocab": options.vocab, "dim": options.dim, "samples": options.samples, "dtype": options.dtype}
+    if options.if_missing and is_recorded("head", **shape):
+        print("already recorded for this device:", shape)
+        return
 
     generator = np.random.default_rng(0)
     lengths = np.clip(generator.lognormal(4.6, 0.5, options.samples), 8, 1000).astype(int)

@@ -76,6 +76,16 @@ def write_rows(name: str, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
+def is_recorded(name: str, **values: Any) -> bool:
+    """Whether ``results/NAME.csv`` has a row with these values, measured on this device."""
+    path = RESULTS / f"{name}.csv"
+    if not path.exists():
+        return False
+    wanted = {"device": circumstances()["device"], **{key: str(value) for key, value in values.items()}}
+    with path.open(newline="") as file:
+        return any(all(row.get(key) == value for key, value in wanted.items()) for row in csv.DictReader(file))
+
+
 def print_rows(rows: list[dict[str, Any]]) -> None:
     """The rows as an aligned table."""
     cells = [list(rows[0]), *([_shown(value) for value in row.values()] for row in rows)]

@@ -26,7 +26,7 @@ import math
 import re
 from bisect import bisect_right
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -34,6 +34,9 @@ from torch import Tensor
 from donod_fast.errors import InputError
 from donod_fast.kernels.scores import don_and_nod
 from donod_fast.kernels.topsis import topsis
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _log = logging.getLogger(__name__)
 
@@ -72,6 +75,22 @@ class ScoreColumns:
                     f"column {name} must be {dtype} of shape ({self.row.numel()},), "
                     f"got {column.dtype} of shape {tuple(column.shape)}"
                 )
+
+    @staticmethod
+    def from_table(table: pa.Table, *, weight_norm: float | None = None, lr: float | None = None) -> ScoreColumns:
+        """The columns of a scores table; with ``lr`` (and ‖W‖) DON and NOD at that learning rate instead.
+
+        Raises:
+            InputError: see :func:`rescale_to_lr`.
+        """
+
+        def column(name: str) -> Tensor:
+            return torch.from_numpy(table.column(name).to_numpy().copy())
+
+        don, nod = column("don"), column("nod")
+        if lr is not None and weight_norm is not None:
+            don, nod = rescale_to_lr(column("weight_dot_update"), column("update_norm"), weight_norm, lr)
+        return ScoreColumns(column("row"), don, nod, column("loss"))
 
 
 @dataclass(frozen=True)

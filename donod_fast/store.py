@@ -29,6 +29,10 @@ VERSION = 1
 _DECISIVE = ("input.fingerprint", "input.rows", "part_rows", "model.fingerprint", "model.revision",
              "model.dtype", "model.weight_norm", "update", "masks", "head")  # fmt: skip
 
+# Entries that a reader relies on, with their types.
+_WANTED = (("version", int), ("input", dict), ("input.rows", int), ("part_rows", int), ("update", dict),
+           ("update.storage_dtype", (str, type(None))), ("model", dict), ("model.weight_norm", float))  # fmt: skip
+
 
 class ScoresFolder:
     """A scores folder that has a manifest.
@@ -55,8 +59,10 @@ class ScoresFolder:
             raise StoreError(f"{path} holds no {MANIFEST}: name a folder that `donod-fast score` wrote") from None
         except (OSError, ValueError) as error:
             raise StoreError(f"{file} cannot be read ({error}); score again with --overwrite") from error
-        if not isinstance(manifest, dict) or manifest.get("version") != VERSION:
-            raise StoreError(f"{file} is not of version {VERSION}: it was written by another release of donod-fast")
+        if not isinstance(manifest, dict) or not all(isinstance(_at(manifest, name), kind) for name, kind in _WANTED):
+            raise StoreError(f"{file} is damaged; score again with --overwrite")
+        if manifest["version"] != VERSION:
+            raise StoreError(f"{file} is not of version {VERSION}: another release of donod-fast wrote it")
         return ScoresFolder(path, manifest)
 
     @staticmethod
@@ -188,6 +194,7 @@ class ScoresFolder:
                 "run `donod-fast score` again to replace it"
             )
         return table
+
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:

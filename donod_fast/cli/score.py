@@ -109,9 +109,7 @@ def score(
             corpus, scorer = open_data(out), load()
             start = time.perf_counter()
             with output.progress_bar(corpus.rows, quiet=quiet or json) as progress:
-                outcome = score_corpus(
-                    corpus, scorer, out, part_rows=part_rows, overwrite=overwrite, progress=progress
-                )
+                outcome = score_corpus(corpus, scorer, out, part_rows=part_rows, overwrite=overwrite, progress=progress)
             seconds = time.perf_counter() - start
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; run the same command again to resume in {out}") from None

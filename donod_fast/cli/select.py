@@ -13,8 +13,6 @@ from donod_fast.cli import output
 from donod_fast.errors import InputError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from donod_fast.ranking import Ranking, ScoreColumns
     from donod_fast.reading import Corpus
     from donod_fast.store import ScoresFolder
@@ -108,25 +106,14 @@ def load_columns(folder: ScoresFolder, lr: float | None = None) -> ScoreColumns:
         InputError: another rate is asked of scores whose update is not the same at every rate.
         StoreError: the folder is unfinished or damaged.
     """
-    import torch
+    from donod_fast.ranking import ScoreColumns
 
-    from donod_fast.ranking import ScoreColumns, rescale_to_lr
-
-    table = folder.table()
-
-    def column(name: str) -> Tensor:
-        return torch.from_numpy(table.column(name).to_numpy().copy())
-
-    don, nod = column("don"), column("nod")
-    if lr is not None:
-        if folder.manifest["update"]["storage_dtype"] is not None:
-            raise InputError(
-                "--lr: these scores round the updated weights to a storage dtype, which is not the same at "
-                "every learning rate; score again with the rate you want"
-            )
-        norm = folder.manifest["model"]["weight_norm"]
-        don, nod = rescale_to_lr(column("weight_dot_update"), column("update_norm"), norm, lr)
-    return ScoreColumns(column("row"), don, nod, column("loss"))
+    if lr is not None and folder.manifest["update"]["storage_dtype"] is not None:
+        raise InputError(
+            "--lr: these scores round the updated weights to a storage dtype, which is not the same at "
+            "every learning rate; score again with the rate you want"
+        )
+    return ScoreColumns.from_table(folder.table(), weight_norm=folder.manifest["model"]["weight_norm"], lr=lr)
 
 
 def _ranked(

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from donod_fast.demo.corpus import CLEAN, CORPUS_FILE, MODEL_FOLDER, Row, read_corpus
 from donod_fast.demo.report import detect, format_table
@@ -23,9 +23,6 @@ from donod_fast.scorer import Scorer
 from donod_fast.selection import write_subset
 from donod_fast.settings import UpdateSettings
 from donod_fast.store import ScoresFolder, locked
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 UPDATES = ("adamw", "sgd")
 
@@ -105,12 +102,7 @@ def _scores(folder: Path, update: str) -> ScoreColumns:
         model = load_model(MODEL_FOLDER, dtype="float32", device="cpu")
         scorer = Scorer(model, update=UpdateSettings(update))
         scores: ScoresFolder = score_corpus(open_corpus([str(CORPUS_FILE)]), scorer, folder).folder
-        table = scores.table()
-
-    def column(name: str) -> Tensor:
-        return torch.from_numpy(table.column(name).to_numpy().copy())
-
-    return ScoreColumns(column("row"), column("don"), column("nod"), column("loss"))
+        return ScoreColumns.from_table(scores.table())
 
 
 @contextmanager

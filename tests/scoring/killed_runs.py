@@ -114,18 +114,17 @@ def _work_until(point: int, scorer: Scorer, data: Path, folder: Path, part_rows:
         if "w" not in mode:
             return file
         step()  # an empty file is there
-        write = file.write
-        return _HalfWriter(file, write, step)
+        return _HalfWriter(file, step)
 
     Path.open = watched_open  # type: ignore[method-assign]
     work(scorer, data, folder, part_rows)
 
 
 class _HalfWriter:
-    """A file whose every write is done by halves, with a step between them."""
+    """A file whose first write is done by halves, with a step between them."""
 
-    def __init__(self, file: Any, write: Any, step: Callable[[], None]) -> None:
-        self._file, self._write, self._step = file, write, step
+    def __init__(self, file: Any, step: Callable[[], None]) -> None:
+        self._file, self._step, self._first = file, step, True
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
@@ -138,10 +137,13 @@ class _HalfWriter:
 
     def write(self, data: Any) -> int:
         content = bytes(data)
-        self._write(content[: len(content) // 2])
-        self._file.flush()
-        self._step()
-        self._write(content[len(content) // 2 :])
+        half = len(content) // 2 if self._first else 0
+        self._file.write(content[:half])
+        if self._first:
+            self._file.flush()
+            self._step()
+        self._first = False
+        self._file.write(content[half:])
         return len(content)
 
 
