@@ -124,7 +124,7 @@ def test_sign_is_adamw_with_a_vanishing_eps() -> None:
     case = make_case((3, 20), vocab=131, dim=67, dtype=torch.float64)
     sign, adamw = don_nod(*case, update="sign"), don_nod(*case, update=AdamW(eps=1e-30))
     assert_scores(adamw, sign, 1e-9)
-    assert sign.update_norm.tolist() == pytest.approx([(131 * 67) ** 0.5] * 2, rel=1e-12)
+    assert sign.update_norm.tolist() == pytest.approx([(131 * 67) ** 0.5] * 2, rel=1e-12, abs=0.0)
 
 
 def test_a_large_eps_makes_adamw_a_scaled_sgd() -> None:
@@ -137,10 +137,10 @@ def test_a_large_eps_makes_adamw_a_scaled_sgd() -> None:
 def test_the_sum_over_one_token_is_its_mean_and_sgd_scales_with_the_count(update: str) -> None:
     case = make_case((1, 6), vocab=131, dim=67)
     mean, total = don_nod(*case, update=update), don_nod(*case, update=update, reduction="sum")
-    assert float(mean.nod[0]) == pytest.approx(float(total.nod[0]), rel=1e-12)
-    assert float(total.loss[1]) == pytest.approx(6 * float(mean.loss[1]), rel=1e-12)
+    assert float(mean.nod[0]) == pytest.approx(float(total.nod[0]), rel=1e-12, abs=0.0)
+    assert float(total.loss[1]) == pytest.approx(6 * float(mean.loss[1]), rel=1e-12, abs=0.0)
     if update == "sgd":
-        assert float(total.nod[1]) == pytest.approx(6 * float(mean.nod[1]), rel=1e-6)
+        assert float(total.nod[1]) == pytest.approx(6 * float(mean.nod[1]), rel=1e-6, abs=0.0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
@@ -150,9 +150,9 @@ def test_frobenius_norm_is_the_float64_norm_and_leaves_the_weight_alone(
 ) -> None:
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
     before = weight.clone()
-    assert frobenius_norm(weight) == pytest.approx(float(weight.double().norm()), rel=1e-12)
+    assert frobenius_norm(weight) == pytest.approx(float(weight.double().norm()), rel=1e-12, abs=0.0)
     assert torch.equal(weight, before)
-    assert frobenius_norm(weight.t()) == pytest.approx(frobenius_norm(weight), rel=1e-12)
+    assert frobenius_norm(weight.t()) == pytest.approx(frobenius_norm(weight), rel=1e-12, abs=0.0)
 
 
 @pytest.mark.parametrize("name", UPDATES)
@@ -174,8 +174,8 @@ def test_a_head_of_zeros_grows_by_the_whole_step() -> None:
 def test_don_and_nod_keep_digits_that_the_difference_of_norms_loses() -> None:
     dot, norm = torch.tensor([1e-6], dtype=torch.float64), torch.tensor([1e-5], dtype=torch.float64)
     don, nod = don_and_nod(dot, norm, 1e4, 1e-6)
-    assert float(don) == pytest.approx(1e-16, rel=1e-9)
-    assert float(nod) == pytest.approx(1e-11, rel=1e-12)
+    assert float(don) == pytest.approx(1e-16, rel=1e-9, abs=0.0)
+    assert float(nod) == pytest.approx(1e-11, rel=1e-12, abs=0.0)
 
 
 @pytest.mark.parametrize(
