@@ -102,15 +102,15 @@ def check_arguments(
             f"bias must be a floating ({vocab},) tensor on {weight.device}, "
             f"got {bias.dtype} {tuple(bias.shape)} on {bias.device}"
         )
-    _check_numbers(lr, weight_decay, logit_scale, softcap)
+    _check_numbers(lr, weight_decay, weight_norm, logit_scale, softcap)
     if reduction not in ("mean", "sum"):
         raise InputError(f"reduction must be 'mean' or 'sum', got {reduction!r}")
     if storage_dtype is not None and storage_dtype not in _FLOATS:
         raise InputError(f"storage_dtype must be a floating dtype or None, got {storage_dtype}")
     if storage_dtype is not None and lr == 0.0:
         raise InputError("storage_dtype asks for a rounded step, which needs lr > 0")
-    if workspace_bytes < MIB:
-        raise InputError(f"workspace_bytes must be at least {MIB} (1 MiB), got {workspace_bytes}")
+    if not (_is_finite(workspace_bytes) and workspace_bytes >= MIB):
+        raise InputError(f"workspace_bytes must be at least {MIB} (1 MiB), got {workspace_bytes!r}")
     resolved = _check_update(update, weight)
 
     ends = _check_bounds(cu_seqlens, hidden.shape[0])
@@ -141,14 +141,20 @@ def check_arguments(
     )
 
 
-def _check_numbers(lr: float, weight_decay: float, logit_scale: float, softcap: float | None) -> None:
-    for name, value in (("lr", lr), ("weight_decay", weight_decay)):
-        if not (math.isfinite(value) and value >= 0.0):
-            raise InputError(f"{name} must be finite and ≥ 0, got {value}")
-    if not (math.isfinite(logit_scale) and logit_scale != 0.0):
-        raise InputError(f"logit_scale must be finite and not 0, got {logit_scale}")
-    if softcap is not None and not (math.isfinite(softcap) and softcap > 0.0):
-        raise InputError(f"softcap must be finite and > 0, or None, got {softcap}")
+def _check_numbers(
+    lr: float, weight_decay: float, weight_norm: float | None, logit_scale: float, softcap: float | None
+) -> None:
+    for name, value in (("lr", lr), ("weight_decay", weight_decay), ("weight_norm", weight_norm)):
+        if value is not None and not (_is_finite(value) and value >= 0.0):
+            raise InputError(f"{name} must be a finite number ≥ 0, got {value!r}")
+    if not (_is_finite(logit_scale) and logit_scale != 0.0):
+        raise InputError(f"logit_scale must be a finite number and not 0, got {logit_scale!r}")
+    if softcap is not None and not (_is_finite(softcap) and softcap > 0.0):
+        raise InputError(f"softcap must be a finite number > 0, or None, got {softcap!r}")
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _check_update(update: str | Update, weight: Tensor) -> Update:
@@ -156,10 +162,10 @@ def _check_update(update: str | Update, weight: Tensor) -> Update:
     if isinstance(resolved, AdamW) and resolved.state is not None:
         for name in ("exp_avg", "exp_avg_sq"):
             moment = getattr(resolved.state, name)
-            if moment.shape != weight.shape or moment.device != weight.device:
+            if moment.shape != weight.shape or moment.device != weight.device or not moment.is_floating_point():
                 raise InputError(
-                    f"update: AdamW's state.{name} must be {tuple(weight.shape)} on {weight.device}, "
-                    f"got {tuple(moment.shape)} on {moment.device}"
+                    f"update: AdamW's state.{name} must be a floating {tuple(weight.shape)} tensor on {weight.device}, "
+                    f"got {moment.dtype} {tuple(moment.shape)} on {moment.device}"
                 )
     return resolved
 
@@ -170,6 +176,8 @@ def _check_bounds(cu_seqlens: Tensor, tokens: int) -> list[int]:
             "cu_seqlens must be (samples + 1,) int32 with at least one sample, "
             f"got {cu_seqlens.dtype} {tuple(cu_seqlens.shape)}"
         )
+    if cu_seqlens.is_meta:
+        raise InputError("cu_seqlens is on the meta device and holds no values")
     ends: list[int] = cu_seqlens.tolist()
     if ends[0] != 0 or ends[-1] != tokens:
         raise InputError(f"cu_seqlens must run from 0 to {tokens} (the rows of hidden), got {ends[0]} to {ends[-1]}")

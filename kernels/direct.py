@@ -86,7 +86,8 @@ def _rule(update: Update, scratch: Tensor) -> TileStep:
     if isinstance(update, SGD):
         return lambda g, weight, rows, s: g
     if isinstance(update, Sign):
-        return lambda g, weight, rows, s: g.sign_()
+        # Where every token's magnitude is 0, so is the gradient.
+        return lambda g, weight, rows, s: g.zero_() if s == 0.0 else g.sign_()
     if update.state is None:
         return _fresh_adamw(update.eps, scratch)
     return _adamw(update)

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from torch import Tensor
 
 from donod_fast.kernels.scores import precise_dtype
@@ -14,7 +16,6 @@ from donod_fast.kernels.workspace import GRAM_BLOCK
 def gram_norm_squared(
     signals: Tensor,  # (tokens, vocab) error signals D
     hidden: Tensor,  # (tokens, dim) hidden states times the tokens' magnitudes
-    signal_gram: Tensor | None = None,  # (tokens, tokens) D Dᵀ where it is known already
 ) -> Tensor:
     """Σ_ts (D_t · D_s)(h_t · h_s), a 0-dim tensor in the precise dtype.
 
@@ -24,11 +25,24 @@ def gram_norm_squared(
     total = hidden.new_zeros((), dtype=precise)
     for start in range(0, hidden.shape[0], GRAM_BLOCK):
         stop = min(start + GRAM_BLOCK, hidden.shape[0])
-        products = hidden[start:stop] @ hidden[:stop].t()
-        if signal_gram is None:
-            products.mul_(signals[start:stop] @ signals[:stop].t())
-        else:
-            products.mul_(signal_gram[start:stop, :stop])
+        products = (hidden[start:stop] @ hidden[:stop].t()).mul_(signals[start:stop] @ signals[:stop].t())
         whole = products.sum(dtype=precise)
         total += 2.0 * whole - products[:, start:].sum(dtype=precise) if start else whole
+    return total
+
+
+def weighted_gram_sum(
+    signal_gram: Tensor,  # (tokens, tokens) D Dᵀ
+    hidden: Callable[[slice], Tensor],  # token block → its hidden states times magnitudes
+    blocks: Sequence[slice],
+) -> Tensor:
+    """The same from a known D Dᵀ, with hidden states a block at a time."""
+    precise = precise_dtype(signal_gram.device)
+    total = signal_gram.new_zeros((), dtype=precise)
+    for i, rows in enumerate(blocks):
+        left = hidden(rows)
+        for j, columns in enumerate(blocks[: i + 1]):
+            right = left if i == j else hidden(columns)
+            part = (left @ right.t()).mul_(signal_gram[rows, columns]).sum(dtype=precise)
+            total += part if i == j else 2.0 * part
     return total

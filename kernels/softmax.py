@@ -52,7 +52,8 @@ class TokenStatistics:
         # The threshold keeps softplus exact in float64 (its default hands x back from 20 on).
         loss = F.softplus(margin, threshold=60.0)
         log_miss = -F.softplus(-margin, threshold=60.0)
-        entropy = torch.exp(-loss) * loss + torch.exp(log_miss) * (log_rest - mean_rest - log_miss)
+        label_share = torch.where(loss.isposinf(), 0.0, torch.exp(-loss) * loss)  # −p_y log p_y
+        entropy = label_share + torch.exp(log_miss) * (log_rest - mean_rest - log_miss)
         return TokenStatistics(loss, entropy, log_miss, dot, log_rest)
 
     @staticmethod

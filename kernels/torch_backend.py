@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from donod_fast.kernels.arguments import HeadBatch
 from donod_fast.kernels.direct import TileSums, tile_step, unit_of
-from donod_fast.kernels.gram import gram_norm_squared
+from donod_fast.kernels.gram import gram_norm_squared, weighted_gram_sum
 from donod_fast.kernels.scores import DonNod, don_and_nod, precise_dtype, with_weight_decay
 from donod_fast.kernels.softmax import (
     RunningRows,
@@ -36,26 +37,33 @@ def torch_don_nod(batch: HeadBatch) -> DonNod:
         return _Run(batch).scores()
 
 
-def frobenius_norm(weight: Tensor) -> float:
+def frobenius_norm(weight: Tensor, *, block_bytes: int = 1 << 25) -> float:
     """‖W‖_F in float64, a few rows at a time; ``weight`` is (vocab, dim), any floating dtype."""
     precise = precise_dtype(weight.device)
-    rows = max(1, (1 << 22) // weight.shape[1])
+    rows = max(1, block_bytes // (2 * precise.itemsize * weight.shape[1]))  # a cast and its squares
     total = weight.new_zeros((), dtype=precise)
     for start in range(0, weight.shape[0], rows):
-        total += weight[start : start + rows].detach().to(precise).square_().sum()
+        total += weight[start : start + rows].detach().to(precise).square().sum()
     return float(total.sqrt())
 
 
 @contextmanager
 def _full_precision(device: torch.device) -> Iterator[None]:
-    """Keep float32 products float32: a caller's TF32, bf16-on-CPU or autocast setting must not leak in."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.autocast(device_type=device.type, enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+    """Keep float32 products float32: a caller's TF32, bf16-on-CPU or autocast setting must not leak in.
+
+    The settings are those of the process: a thread that changes them during a call changes them for it too.
+    """
+    with torch.autocast(device_type=device.type, enabled=False), ExitStack() as settings:
+        backends: Any = torch.backends  # its stubs lack the newer switches
+        products = (backends.cuda.matmul, backends.mkldnn.matmul)
+        if all(hasattr(product, "fp32_precision") for product in products):
+            for product in products:
+                settings.callback(setattr, product, "fp32_precision", product.fp32_precision)
+                product.fp32_precision = "ieee"
+        else:  # torch before 2.9
+            settings.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+            torch.set_float32_matmul_precision("highest")
+        yield
 
 
 class _Run:
@@ -99,7 +107,9 @@ class _Run:
         if group:
             self._stored(group)
         loss, entropy, dot, norm_sq = self.sums.unbind(1)
-        norm = batch.weight_norm if batch.weight_norm is not None else frobenius_norm(batch.weight)
+        norm = batch.weight_norm
+        if norm is None:
+            norm = frobenius_norm(batch.weight, block_bytes=batch.workspace_bytes // 8)
         if batch.storage_dtype is None:
             dot, norm_sq = with_weight_decay(dot, norm_sq, norm, batch.weight_decay)
         update_norm = norm_sq.sqrt()
@@ -160,28 +170,27 @@ class _Run:
         scale, relative = self._magnitudes([sample], [slice(0, len(labels))], statistics)
         self._write_token_sums([sample], [slice(0, len(labels))], statistics)
 
-        def signals(block: slice, v: slice) -> tuple[Tensor, Tensor]:
-            hidden = batch.hidden[rows[block]].to(batch.compute_dtype)
-            a = hidden @ self._weight(v).t()
-            d = delta_columns(a, labels[block], v.start, statistics.log_rest[block], batch.head)
-            return d, hidden.mul_(relative[block].unsqueeze(1))
+        def signals(block: slice, v: slice) -> Tensor:
+            a = batch.hidden[rows[block]].to(batch.compute_dtype) @ self._weight(v).t()
+            return delta_columns(a, labels[block], v.start, statistics.log_rest[block], batch.head)
+
+        def scaled_hidden(block: slice) -> Tensor:
+            return batch.hidden[rows[block]].to(batch.compute_dtype) * relative[block].unsqueeze(1)
 
         length = len(labels)
         if self._linear and length <= plan.gram_tokens and gram_is_cheaper(length, vocab, dim):
             gram = label_parts[0].new_zeros((length, length), dtype=batch.compute_dtype)
             width = max(1, plan.stream_vocab * plan.stream_tokens // max(length, plan.stream_tokens))
             for v in range(0, vocab, width):
-                d = torch.cat([signals(block, slice(v, v + width))[0] for block in blocks])
+                d = torch.cat([signals(block, slice(v, v + width)) for block in blocks])
                 gram.addmm_(d, d.t())
-            hidden = batch.hidden[rows].to(batch.compute_dtype).mul_(relative.unsqueeze(1))
-            self.sums[sample, 3] = gram_norm_squared(hidden, hidden, gram) * scale[0] ** 2
+            self.sums[sample, 3] = weighted_gram_sum(gram, scaled_hidden, blocks) * scale[0] ** 2
             return
 
         def gradient(_: int, v: slice) -> Tensor:
             out = self._out(v).zero_()
             for block in blocks:
-                d, hidden = signals(block, v)
-                out.addmm_(d.t(), hidden)
+                out.addmm_(signals(block, v).t(), scaled_hidden(block))
             return out
 
         self._tiles([sample], scale, gradient)
@@ -249,8 +258,9 @@ class _Run:
             for i in range(len(group)):
                 sums.add(i, self._step(gradient(i, v), weight, v, scale[i]), weight)
         squares, dots = sums.totals(self.precise)
+        # A broken sample stays broken: sign(NaN) is 0, which would pass for a perfect score.
         unit = torch.tensor(
-            [1.0 if batch.storage_dtype is not None else unit_of(batch.update, s) for s in scale],
+            [s if s != s else 1.0 if batch.storage_dtype is not None else unit_of(batch.update, s) for s in scale],
             dtype=self.precise,
         ).to(squares.device)
         index = torch.tensor(group, device=squares.device)

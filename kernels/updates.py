@@ -47,10 +47,10 @@ class AdamW:
     linear = False
 
     def __post_init__(self) -> None:
-        if not all(0.0 <= beta < 1.0 for beta in self.betas):
-            raise InputError(f"update: AdamW's betas must lie in [0, 1), got {self.betas}")
-        if not self.eps > 0.0:
-            raise InputError(f"update: AdamW's eps must be > 0, got {self.eps} (for eps → 0 use Sign)")
+        if len(self.betas) != 2 or not all(0.0 <= beta < 1.0 for beta in self.betas):
+            raise InputError(f"update: AdamW's betas must be two numbers in [0, 1), got {self.betas}")
+        if not 0.0 < self.eps < float("inf"):
+            raise InputError(f"update: AdamW's eps must be finite and > 0, got {self.eps} (for eps → 0 use Sign)")
         if self.state is not None and self.state.step < 0:
             raise InputError(f"update: AdamW's state.step must be ≥ 0, got {self.state.step}")
 
