@@ -12,6 +12,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
+from donod_fast.errors import InputError
 from donod_fast.reading import Corpus
 from donod_fast.samples import TokenizedSample
 from donod_fast.scorer import PART_ROWS, Scorer
@@ -55,7 +56,10 @@ def score_corpus(
         SettingsMismatchError: the folder holds scores made with other settings.
         StoreError: it cannot be written; parts committed so far stay.
         CorpusError: the input cannot be read.
+        InputError: ``part_rows`` is less than one.
     """
+    if part_rows < 1:
+        raise InputError(f"part_rows must be at least 1, got {part_rows}")
     folder = ScoresFolder.open_or_create(out, manifest_of(corpus, scorer, part_rows), overwrite=overwrite)
     missing = folder.missing_parts()
     left = sum(stop - start for start, stop in map(folder.part_range, missing))

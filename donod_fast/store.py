@@ -69,8 +69,8 @@ class ScoresFolder:
     def open_or_create(path: Path, manifest: Mapping[str, Any], *, overwrite: bool = False) -> ScoresFolder:
         """Open the folder if it was made with the same settings, or start it with this manifest.
 
-        With ``overwrite`` the scores that it holds are dropped first. ``manifest`` holds ``input``, ``model``, ``update``, ``masks``, ``head``, ``part_rows`` and whatever
-        else is worth recording.
+        With ``overwrite`` the scores that it holds are dropped first. ``manifest`` holds ``input``, ``model``,
+        ``update``, ``masks``, ``head``, ``part_rows`` and whatever else is worth recording.
 
         Raises:
             SettingsMismatchError: the folder was made with other settings; names each difference.
@@ -81,8 +81,8 @@ class ScoresFolder:
         wanted = json.loads(json.dumps(manifest))
         if overwrite:
             # The manifest first: if we are killed here, what is left is no folder of scores.
-            for file in [path / MANIFEST, *path.glob("part-*.parquet")]:
-                remove(file)
+            for old in [path / MANIFEST, *path.glob("part-*.parquet")]:
+                remove(old)
         if (path / MANIFEST).exists():
             folder = ScoresFolder.open(path)
             differences = _differences(folder.manifest, wanted)
@@ -96,7 +96,7 @@ class ScoresFolder:
         if list(path.glob("part-*.parquet")):
             raise StoreError(f"{path} holds parts but no {MANIFEST}; use another folder, or --overwrite")
         with atomic_writer(path / MANIFEST) as file:
-            file.write(json.dumps(wanted, indent=2, ensure_ascii=False).encode())
+            file.write(json.dumps(wanted, indent=2).encode())
         return ScoresFolder(path, wanted)
 
     @property
@@ -182,8 +182,9 @@ class ScoresFolder:
             return None
         start, stop = self.part_range(part)
         try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                table = file.read()
+            # Opened here: Arrow takes no path that is not Unicode.
+            with path.open("rb") as file:
+                table = pq.ParquetFile(file, page_checksum_verification=True).read()
                 table.validate(full=True)
         except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -44,6 +45,8 @@ def _options(
 
 def main() -> None:
     """Run the command line; exit codes are those of ``donod_fast.errors``, 130 when interrupted."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal without →, a file name that is no Unicode
+        sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING, format="donod-fast: %(message)s")
     try:
         app()

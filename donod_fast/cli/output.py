@@ -46,7 +46,7 @@ def size(number: int) -> str:
 
 def as_json(value: Mapping[str, Any]) -> None:
     """Print a value as one JSON object on standard output."""
-    typer.echo(json.dumps(value, ensure_ascii=False, default=str))
+    typer.echo(json.dumps(value, default=str))
 
 
 @contextmanager

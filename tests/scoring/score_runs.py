@@ -16,12 +16,31 @@ from typing import Any
 from unittest import mock
 
 import pyarrow as pa
+import torch
+from torch import Tensor
 
 from donod_fast.cli import main
 from donod_fast.rows import SCORE_COLUMNS
+from donod_fast.samples import TokenizedSample
 from donod_fast.scorer import Scorer
 
-WORDS = "red green blue seven twelve house river count the of and is number which answer".split()
+WORDS = [
+    "red",
+    "green",
+    "blue",
+    "seven",
+    "twelve",
+    "house",
+    "river",
+    "count",
+    "the",
+    "of",
+    "and",
+    "is",
+    "number",
+    "which",
+    "answer",
+]
 COMMAND = [sys.executable, "-P", "-c", "from donod_fast.cli import main; main()"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
@@ -96,11 +115,12 @@ def command(*arguments: object, stdin: bytes | None = None, **environment: str) 
     return Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
-def invoke(*arguments: object) -> Finished:
+def invoke(*arguments: object, stdin: bytes = b"") -> Finished:
     """``donod-fast …`` in this process, by the same entry and with the same edge for errors."""
     out, err = io.StringIO(), io.StringIO()
     with (
         mock.patch.object(sys, "argv", ["donod-fast", *map(str, arguments)]),
+        mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin))),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
@@ -112,11 +132,21 @@ def invoke(*arguments: object) -> Finished:
     return Finished(code, out.getvalue(), err.getvalue())
 
 
+def own_states(scorer: Scorer, sample: TokenizedSample) -> tuple[Tensor, Tensor, Tensor]:
+    """(hidden, labels, cu_seqlens) of one sample by the model's own forward, with none of our batching."""
+    ids = torch.tensor([sample.input_ids])
+    with torch.no_grad():
+        hidden = scorer.loaded.model(ids, output_hidden_states=True, use_cache=False).hidden_states[-1][0]
+    targets = [place for place, scored in enumerate(sample.scored) if scored]
+    before = torch.tensor(targets) - 1
+    return hidden[before].double(), ids[0, targets], torch.tensor([0, len(targets)])
+
+
 def assert_one_line_error(done: Finished, code: int, *parts: str) -> None:
     """The command failed with this code, in plain words that hold ``parts``, and without a traceback."""
     assert done.code == code, done
     assert "Traceback" not in done.err and "internal error" not in done.err, done.err
-    (line,) = [line for line in done.err.splitlines() if line.startswith("donod-fast: error: ")]
+    assert sum(line.startswith("donod-fast: error: ") for line in done.err.splitlines()) == 1, done.err
     for part in parts:
         assert part in done.err, (part, done.err)
 

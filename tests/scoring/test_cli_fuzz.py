@@ -144,8 +144,8 @@ def test_huge_fields_cost_nobody_else_a_row(scorer: Scorer) -> None:
     content = [
         ordinary,
         huge({"question": "x" * LONG, "answer": "y"}),
-        huge({"question": "x", "answer": "y" * LONG}),
-        huge({"question": "x", "answer": "ü" * LONG, "id": "z" * LONG}),
+        huge({"question": "x", "answer": "y" * (LONG // 8)}),
+        huge({"question": "x", "answer": "ü" * (LONG // 8), "id": "z" * LONG}),
         huge({"messages": [{"role": "user", "content": "x"}] * 3000}),
         huge({"z" * LONG: 1}),
         huge({"question": "x", "answer": "y", "extra": ["z"] * LONG}),

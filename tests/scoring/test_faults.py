@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -471,7 +472,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
     found = scorer.score(ROWS, progress=lambda rows, tokens: seen.append((rows, tokens)))
     failed = [size for size in sizes if size > 300]
     assert failed[0] > 1200
-    assert all(after <= before / 2 for before, after in zip(sizes, sizes[1:], strict=False) if before > 300)
+    assert all(after <= before / 2 for before, after in pairwise(sizes) if before > 300)
     assert sizes[: len(failed)] == failed  # each size fails once, not each batch
     assert sum(rows for rows, _ in seen) == len(ROWS)
     assert found.column("status").to_pylist() == wanted.column("status").to_pylist()

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from score_runs import tiny_scorer
+from score_runs import own_states, tiny_scorer
 
-from donod_fast.batching import collate
 from donod_fast.kernels import reference_don_nod
 from donod_fast.reading import open_corpus
 from donod_fast.samples import Record, Status, TokenizedSample
@@ -58,11 +56,8 @@ def test_fifty_real_rows_are_within_bounds_of_float64_autograd_alone_and_in_batc
     scorer = tiny_scorer(MODEL, update=UpdateSettings(update))
     in_batches = scorer.samples.score(fifty)
     for sample, batched in zip(fifty, in_batches, strict=True):
-        batch = collate([sample], [0])
-        hidden = scorer.trunk(batch.input_ids)[0][batch.predictors].clone().double()
-        truth = reference_don_nod(
-            hidden, scorer.head.weight.double(), batch.labels, batch.cu_seqlens, lr=2e-5, update=update
-        )
+        hidden, labels, bounds = own_states(scorer, sample)
+        truth = reference_don_nod(hidden, scorer.head.weight.double(), labels, bounds, lr=2e-5, update=update)
         don, nod, loss = (float(column) for column in (truth.don, truth.nod, truth.loss))
         (alone,) = scorer.samples.score([sample])
         # The batch's own hidden states differ by float32's rounding, hence the same bounds for both
@@ -127,10 +122,10 @@ def test_a_real_file_gives_a_row_per_record_with_plausible_statuses(scorer: Scor
 
 
 def test_the_chat_files_whole_have_a_row_per_record(scorer: Scorer) -> None:
-    for path in sorted((DATA / "chat").glob("*demo*.json*")) + [DATA / "chat" / "dummy_conversation.json"]:
+    for path in [*sorted((DATA / "chat").glob("*demo*.json*")), DATA / "chat" / "dummy_conversation.json"]:
         corpus = open_corpus([str(path)])
         samples = scorer.masker.tokenize_many(list(corpus.records()))
         text = path.read_text(encoding="utf-8")
         wanted = len(text.splitlines()) if path.suffix == ".jsonl" else len(json.loads(text))
         assert len(samples) == corpus.rows == wanted
-        torch.testing.assert_close(len({sample.row for sample in samples}), wanted)
+        assert [sample.row for sample in samples] == list(range(wanted))

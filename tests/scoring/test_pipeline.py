@@ -1,0 +1,106 @@
+"""A corpus into a folder: parts that depend on nothing but their rows, and a resumed run that does what is left."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from score_runs import assert_same_bits, short_rows, write_lines
+from tiny_models import tiny_model, tiny_tokenizer
+
+from donod_fast.errors import InputError
+from donod_fast.pipeline import Outcome, score_corpus
+from donod_fast.reading import corpus_from_rows, open_corpus
+from donod_fast.scorer import Scorer
+from donod_fast.store import locked
+
+ROWS = short_rows(50, seed=9)
+
+
+@pytest.fixture(scope="module")
+def scorer() -> Scorer:
+    return Scorer(tiny_model("llama"), tiny_tokenizer())
+
+
+def run(scorer: Scorer, out: Path, part_rows: int = 8, **options: Any) -> Outcome:
+    with locked(out):
+        return score_corpus(corpus_from_rows(ROWS), scorer, out, part_rows=part_rows, **options)
+
+
+def test_a_folder_holds_what_scoring_in_memory_gives(scorer: Scorer, tmp_path: Path) -> None:
+    outcome = run(scorer, tmp_path / "whole", part_rows=len(ROWS))
+    wanted = scorer.score(ROWS)
+    assert_same_bits(outcome.folder.table(), wanted)
+    assert outcome.counts == Counter(wanted.column("status").to_pylist())
+    assert sum(outcome.formats.values()) == len(ROWS) and outcome.formats["question_answer"] > 40
+    assert outcome.resumed_rows == 0
+
+
+@pytest.mark.parametrize("lost", [[0], [6], [2, 3], [0, 2, 4, 6], list(range(7)), []])
+def test_a_resumed_run_does_what_is_left_and_gives_the_same_bits(
+    scorer: Scorer, tmp_path: Path, lost: list[int]
+) -> None:
+    folder = run(scorer, tmp_path / "out").folder
+    wanted = folder.table()
+    kept = {part: folder.part_path(part).stat().st_ino for part in range(7) if part not in lost}
+    for part in lost:
+        folder.part_path(part).unlink()
+    seen: list[tuple[int, int]] = []
+    outcome = run(scorer, tmp_path / "out", progress=lambda rows, tokens: seen.append((rows, tokens)))
+    assert_same_bits(outcome.folder.table(), wanted)
+    assert {part: folder.part_path(part).stat().st_ino for part in kept} == kept
+    left = sum(min(8, len(ROWS) - 8 * part) for part in lost)
+    assert outcome.resumed_rows == len(ROWS) - left
+    assert sum(outcome.formats.values()) == left
+    assert sum(rows for rows, _ in seen) == len(ROWS)
+
+
+def test_a_part_s_bits_do_not_depend_on_the_rows_of_other_parts(scorer: Scorer, tmp_path: Path) -> None:
+    table = run(scorer, tmp_path / "out").folder.table()
+    for part in range(7):
+        alone = scorer.score(ROWS[8 * part : 8 * part + 8])
+        columns = ["id", "status", "loss", "entropy", "weight_dot_update", "update_norm", "don", "nod"]
+        assert_same_bits(table.slice(8 * part, 8).select(columns), alone.select(columns))
+
+
+def test_files_of_several_kinds_are_one_corpus_across_parts(scorer: Scorer, tmp_path: Path) -> None:
+    first = write_lines(tmp_path / "a.jsonl", ROWS[:21])
+    second = write_lines(tmp_path / "b.ndjson", ROWS[21:])
+    with locked(tmp_path / "out"):
+        corpus = open_corpus([str(first), str(second)])
+        outcome = score_corpus(corpus, scorer, tmp_path / "out", part_rows=8)
+    wanted = run(scorer, tmp_path / "wanted").folder.table()
+    assert_same_bits(outcome.folder.table().drop_columns("detail"), wanted.drop_columns("detail"))
+
+
+def test_a_manifest_records_what_the_scores_were_made_of(scorer: Scorer, tmp_path: Path) -> None:
+    manifest = run(scorer, tmp_path / "out").folder.manifest
+    assert manifest["input"]["rows"] == len(ROWS)
+    assert {"donod_fast", "python", "torch", "transformers"} <= manifest["versions"].keys()
+    assert manifest["model"]["weight_norm"] == scorer.weight_norm
+    assert manifest["update"]["update"] == "adamw" and manifest["created"]
+
+
+def test_an_error_in_the_reading_thread_ends_the_run(
+    scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = scorer.masker.tokenize_many, iter(range(100))
+
+    def breaking(records: Any) -> Any:
+        if next(calls) == 3:
+            raise ZeroDivisionError("while reading ahead")
+        return real(records)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scorer.masker, "tokenize_many", breaking)
+        with pytest.raises(ZeroDivisionError):
+            run(scorer, tmp_path / "out")
+    assert len(list((tmp_path / "out").glob("part-*.parquet"))) == 3
+    assert_same_bits(run(scorer, tmp_path / "out").folder.table(), run(scorer, tmp_path / "w").folder.table())
+
+
+def test_parts_of_no_rows_are_refused(scorer: Scorer, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="part_rows"):
+        run(scorer, tmp_path / "out", part_rows=0)

@@ -1,0 +1,41 @@
+"""What ``--dry-run`` promises is what a run then does."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from score_runs import short_rows
+from tiny_models import tiny_model, tiny_tokenizer
+
+from donod_fast.planning import plan_run
+from donod_fast.reading import corpus_from_rows
+from donod_fast.scorer import Scorer
+
+
+def test_a_plan_counts_what_the_run_will_do() -> None:
+    scorer = Scorer(tiny_model("llama"), tiny_tokenizer())
+    rows = [*short_rows(150, seed=4), {"question": "x" * 90, "answer": "y" * 90}]
+    plan = plan_run(corpus_from_rows(rows), scorer, workspace_bytes=1 << 20)
+    table = scorer.score(rows).to_pylist()
+    assert plan.rows == len(rows)
+    assert plan.by_status == Counter(row["status"] for row in table)
+    assert plan.truncated == sum(row["truncated"] for row in table) == 1
+    scored = [row for row in table if row["status"] == "scored"]
+    assert plan.scored_tokens == sum(row["scored_tokens"] for row in scored)
+    assert plan.tokens == sum(min(row["tokens"], 128) for row in scored)
+    assert sum(plan.formats.values()) == len(rows)
+    assert 32 <= plan.sample_rows <= 64
+    assert plan.model_bytes >= 4 * scorer.loaded.model.num_parameters()
+    assert plan.seconds > 0 and plan.workspace_bytes == 1 << 20
+
+
+def test_a_corpus_without_a_row_to_score_takes_no_time() -> None:
+    scorer = Scorer(tiny_model("llama"), tiny_tokenizer())
+    plan = plan_run(corpus_from_rows([{"x": 1}] * 5), scorer, workspace_bytes=1 << 20)
+    assert (plan.by_status, plan.seconds, plan.sample_rows) == ({"unknown_format": 5}, 0.0, 0)
+
+
+def test_a_corpus_longer_than_a_chunk_is_counted_whole() -> None:
+    scorer = Scorer(tiny_model("llama"), tiny_tokenizer())
+    plan = plan_run(corpus_from_rows([{"x": 1}] * 2500), scorer, workspace_bytes=1 << 20)
+    assert plan.by_status == {"unknown_format": 2500}

@@ -1,0 +1,99 @@
+"""From samples to rows: order, progress, and the numbers of the kernels in their own columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from score_runs import own_states, short_rows
+from tiny_models import tiny_model, tiny_tokenizer
+
+from donod_fast.kernels import reference_don_nod
+from donod_fast.reading import corpus_from_rows
+from donod_fast.rows import SCORE_COLUMNS, schema, to_table
+from donod_fast.samples import Status, TokenizedSample
+from donod_fast.scorer import Scorer
+from donod_fast.scoring import is_out_of_memory
+from donod_fast.settings import UpdateSettings
+
+SETTINGS = [
+    UpdateSettings(),
+    UpdateSettings("sgd", lr=1e-3, weight_decay=0.1, reduction="sum"),
+    UpdateSettings("sign", lr=1e-4),
+    UpdateSettings("adamw", lr=1e-3, eps=1e-4, storage_dtype="bfloat16"),
+]
+
+
+def prepared(scorer: Scorer, count: int = 12) -> list[TokenizedSample]:
+    return scorer.masker.tokenize_many(list(corpus_from_rows(short_rows(count, seed=2)).records()))
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: f"{settings.update}-{settings.reduction}")
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "phi"])
+def test_every_column_is_the_truth_s(kind: str, settings: UpdateSettings) -> None:
+    # Gemma 2 caps its logits, Phi has a bias
+    scorer = Scorer(tiny_model(kind), tiny_tokenizer(), update=settings)
+    samples = [one for one in prepared(scorer) if one.status is Status.SCORED]
+    head = scorer.head
+    for sample, row in zip(samples, scorer.samples.score(samples), strict=True):
+        hidden, labels, bounds = own_states(scorer, sample)
+        truth = reference_don_nod(
+            hidden,
+            head.weight.double(),
+            labels,
+            bounds,
+            **settings.kernel_arguments(),
+            bias=None if head.bias is None else head.bias.double(),
+            logit_scale=head.logit_scale,
+            softcap=head.softcap,
+        )
+        scale = {"don": float(truth.nod), "nod": float(truth.nod)}
+        # Rounding W' to bfloat16 turns the last bits of a score into whole steps of W'
+        bound = 1e-5 if settings.storage_dtype is None else 2e-2
+        for name in ("don", "nod", "loss", "entropy", "update_norm"):
+            wanted = float(getattr(truth, name))
+            assert abs(getattr(row, name) - wanted) <= bound * scale.get(name, abs(wanted)), name
+
+
+def test_rows_keep_their_order_and_progress_counts_each_once() -> None:
+    scorer = Scorer(tiny_model("llama"), tiny_tokenizer(), token_budget=200)
+    samples = prepared(scorer, 30)
+    seen: list[tuple[int, int]] = []
+    rows = scorer.samples.score(samples, progress=lambda rows, tokens: seen.append((rows, tokens)))
+    assert [row.id for row in rows] == [sample.id for sample in samples]
+    assert sum(count for count, _ in seen) == len(samples)
+    assert sum(tokens for _, tokens in seen) == sum(len(sample.input_ids) for sample in samples)
+    assert scorer.samples.score([]) == []
+
+
+def test_a_table_has_the_columns_of_the_contract() -> None:
+    names = ["row", "id", "status", "detail", "tokens", "scored_tokens", "truncated", *SCORE_COLUMNS]
+    assert schema().names == names
+    kinds = {field.name: str(field.type) for field in schema()}
+    assert kinds["row"] == "int64" and kinds["tokens"] == kinds["scored_tokens"] == "int32"
+    assert all(kinds[name] == "double" for name in SCORE_COLUMNS)
+    assert to_table([]).num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory."), True),
+        (RuntimeError("MPS backend out of memory"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), True),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("CUDA error: device-side assert triggered"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_a_shortage_of_memory_is_told_from_other_errors(error: Any, expected: bool) -> None:
+    assert is_out_of_memory(error) is expected
+
+
+def test_a_real_refusal_of_the_cpu_s_allocator_is_a_shortage_of_memory() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
