@@ -54,18 +54,21 @@ def ended(worker: int) -> int:
 def kill_at_random(scorer: Scorer, data: Path, out: Path, part_rows: int, seed: int, patience: float) -> dict[str, Any]:
     """Start workers and kill each within ``patience`` seconds, at random, until one ends by itself."""
     draw = random.Random(seed)
-    kills, parts_seen = 0, []
+    seen = [0]
     while True:
         worker = forked(lambda: work(scorer, data, out, part_rows))
-        # More patient by and by, should the machine have become slower
-        time.sleep(draw.uniform(0.0, patience * (1 + kills // 40)))
+        time.sleep(draw.uniform(0.0, patience))
         os.kill(worker, signal.SIGKILL)
         code = ended(worker)
         if code != -signal.SIGKILL:
             assert code == FINISHED, code
-            return {"kills": kills, "parts_seen": parts_seen}
-        kills += 1
-        parts_seen.append(len(list(out.glob("part-*.parquet"))))
+            return {"kills": len(seen) - 1, "parts_seen": seen[1:]}
+        seen.append(len(list(out.glob("part-*.parquet"))))
+        # However fast the machine now is: an attempt commits a part or two, not many and not none
+        if seen[-1] > seen[-2] + 2:
+            patience /= 2
+        elif seen[-1] == seen[-5:][0]:
+            patience *= 1.2
 
 
 def kill_at_every_step(scorer: Scorer, data: Path, out: Path, part_rows: int) -> dict[str, Any]:
@@ -157,7 +160,7 @@ if __name__ == "__main__":
         began = time.perf_counter()
         assert ended(forked(lambda: work(scorer, data, out / "timed", part_rows))) == FINISHED
         parts = len(list((out / "timed").glob("part-*.parquet")))
-        patience = 3.0 * (time.perf_counter() - began) / parts
+        patience = 2.0 * (time.perf_counter() - began) / parts
         report = kill_at_random(scorer, data, out / "killed", part_rows, int(sys.argv[6]), patience)
     else:
         report = kill_at_every_step(scorer, data, out, part_rows)
