@@ -23,7 +23,7 @@ from record import interleaved, print_rows, summary, write_rows
 from donod_fast.batching import collate, group_by_length
 from donod_fast.pipeline import score_corpus
 from donod_fast.reading import open_corpus
-from donod_fast.samples import Status
+from donod_fast.samples import IGNORE_INDEX, Status
 from donod_fast.scorer import Scorer
 
 
@@ -66,11 +66,14 @@ def main() -> None:
         for batch in batches:
             scorer.trunk(batch.input_ids)
 
-    singles = [(torch.tensor([sample.input_ids]), torch.tensor(sample.scored)) for sample in samples]
+    singles = []
+    for sample in samples:
+        ids, scored = torch.tensor(sample.input_ids), torch.tensor(sample.scored)
+        singles.append((ids[None], ids.where(scored, IGNORE_INDEX)))
 
     def loop() -> None:
-        for input_ids, scored in singles:
-            score_sample(scorer.trunk.decoder, scorer.head.weight.data, input_ids, scored, options.update)
+        for input_ids, labels in singles:
+            score_sample(scorer.trunk.decoder, scorer.head.weight.data, input_ids, labels, options.update)
 
     times = interleaved(
         {"trunk alone (floor)": trunk, "ours, file to folder": ours, "paper loop": loop}, rounds=options.rounds

@@ -21,9 +21,11 @@ def score_head(hidden: Tensor, weight: Tensor, labels: Tensor, update: str) -> t
         return float(weight.norm() - copy.norm()), float((weight - copy).norm())
 
 
-def score_sample(decoder, weight: Tensor, input_ids: Tensor, scored: Tensor, update: str) -> tuple[float, float]:  # type: ignore[no-untyped-def]
-    """The same from token ids (1, length) and flags of the scored ones (length,)."""
+def score_sample(decoder, weight: Tensor, input_ids: Tensor, labels: Tensor, update: str) -> tuple[float, float]:  # type: ignore[no-untyped-def]
+    """The same from token ids (1, length) and labels (length,), −100 where not scored.
+
+    As a training step does it: logits for every token, the loss ignores those that are not scored.
+    """
     with torch.no_grad():
         hidden = decoder(input_ids=input_ids, use_cache=False).last_hidden_state[0]
-    targets = scored.nonzero().squeeze(1)
-    return score_head(hidden[targets - 1], weight, input_ids[0, targets], update)
+    return score_head(hidden[:-1], weight, labels[1:], update)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from donod_fast.reading import Corpus
 
-CPU_TOKEN_BUDGET = 2048
+CPU_TOKEN_BUDGET = 1024
 DEVICE_TOKEN_BUDGET = 16384
 PART_ROWS = 1024
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import closing
 
 import torch
 from torch import Tensor
@@ -12,11 +12,13 @@ from torch import Tensor
 from donod_fast.batching import Batch, collate, group_by_length
 from donod_fast.head import Head
 from donod_fast.kernels import don_nod
+from donod_fast.kernels.arguments import MIB
 from donod_fast.kernels.scores import precise_dtype
 from donod_fast.rows import SCORE_COLUMNS, ScoreRow
 from donod_fast.samples import Status, TokenizedSample
 from donod_fast.settings import UpdateSettings
 from donod_fast.trunk import Trunk
+from donod_fast.workers import in_order, worker_count
 
 Progress = Callable[[int, int], None]
 """Called with (rows, tokens) as they are done."""
@@ -48,13 +50,13 @@ class SampleScorer:
         self.trunk, self.head, self.weight_norm = trunk, head, weight_norm
         self.settings = settings
         self.token_budget = token_budget
+        self._workspace_bytes = workspace_bytes
         self._arguments = {
             **settings.kernel_arguments(),
             "bias": head.bias,
             "logit_scale": head.logit_scale,
             "softcap": head.softcap,
             "weight_norm": weight_norm,
-            "workspace_bytes": workspace_bytes,
             "backend": backend,
         }
 
@@ -74,25 +76,33 @@ class SampleScorer:
         if progress is not None:
             progress(len(samples) - len(ready), 0)
         waiting = [samples[i] for i in ready]
-        groups = deque(group_by_length(waiting, self.token_budget))
+        groups = group_by_length(waiting, self.token_budget)
+        workers = min(worker_count(self.head.weight.device), max(1, len(groups)))
         while groups:
-            group = groups.popleft()
-            found = self._try_group(waiting, group)
-            if found is None:
-                left = [i for some in (group, *groups) for i in some]
-                smaller = group_by_length([waiting[i] for i in left], _padded_size(waiting, group) // 2)
-                groups = deque(tuple(left[i] for i in some) for some in smaller)
-                continue
-            for member, row in zip(group, found, strict=True):
-                rows[ready[member]] = row
-            if progress is not None:
-                progress(len(group), sum(len(waiting[i].input_ids) for i in group))
+            done = 0
+            with closing(in_order(lambda group: self._try_group(waiting, group, workers), groups, workers)) as results:
+                for group, found in results:
+                    if found is None:
+                        break
+                    done += 1
+                    for member, row in zip(group, found, strict=True):
+                        rows[ready[member]] = row
+                    if progress is not None:
+                        progress(len(group), sum(len(waiting[i].input_ids) for i in group))
+            left = [i for group in groups[done:] for i in group]
+            if left:
+                smaller = group_by_length([waiting[i] for i in left], _padded_size(waiting, groups[done]) // 2)
+                groups = [tuple(left[i] for i in some) for some in smaller]
+            else:
+                groups = []
         return [row for row in rows if row is not None]
 
-    def _try_group(self, samples: Sequence[TokenizedSample], group: tuple[int, ...]) -> list[ScoreRow] | None:
+    def _try_group(
+        self, samples: Sequence[TokenizedSample], group: tuple[int, ...], workers: int
+    ) -> list[ScoreRow] | None:
         """The rows of a group; None where it does not fit in memory but a smaller one may."""
         try:
-            columns = self.forward(collate(samples, group)).tolist()
+            columns = self.forward(collate(samples, group), workers).tolist()
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -108,13 +118,23 @@ class SampleScorer:
         return [ScoreRow.unscored(sample, Status.OUT_OF_MEMORY, detail)]
 
     @torch.inference_mode()
-    def forward(self, batch: Batch) -> Tensor:
-        """(samples, 6) scores of a batch on the host, in the order of ``SCORE_COLUMNS``."""
+    def forward(self, batch: Batch, workers: int = 1) -> Tensor:
+        """(samples, 6) scores of a batch on the host, in the order of ``SCORE_COLUMNS``.
+
+        ``workers`` batches are under way at a time; each gets its share of the workspace.
+        """
         hidden = self.trunk(batch.input_ids)
         flat = hidden.reshape(-1, hidden.shape[-1])[batch.predictors.to(hidden.device)]
         flat = flat.to(self.head.weight.device)
         del hidden
-        scores = don_nod(flat, self.head.weight, batch.labels.to(flat.device), batch.cu_seqlens, **self._arguments)
+        scores = don_nod(
+            flat,
+            self.head.weight,
+            batch.labels.to(flat.device),
+            batch.cu_seqlens,
+            workspace_bytes=max(MIB, self._workspace_bytes // workers),
+            **self._arguments,
+        )
         columns = [getattr(scores, name) for name in SCORE_COLUMNS]
         return torch.stack([column.to(precise_dtype(column.device)) for column in columns], 1).cpu()
 

@@ -98,42 +98,57 @@ def normalise_rows(
     labels: Tensor,  # (tokens,)
     label_a: Tensor,  # (tokens,) precise: W_y · h
     head: HeadMap,
-    scratch: Tensor,  # (≥ tokens, vocab) compute dtype
+    row_block: int,
 ) -> TokenStatistics:
     """Turn whole rows of pre-activations into D in place and return the tokens' statistics.
 
-    D leaves out a factor ``logit_scale`` where f′ is constant; ``constant_slope`` gives it back.
+    ``row_block`` rows are worked on at a time, in few operations: they should fit into a cache with their
+    scratch. D leaves out a factor ``logit_scale`` where f′ is constant; ``constant_slope`` gives it back.
     """
     precise = label_a.dtype
     index = labels.unsqueeze(1)
-    slope_label: Tensor | float = head.derivative(label_a, labels)
-    label_logit = head.logits(label_a, labels)
-    z = a if head.plain else head.logits(a)
-    if head.bias is not None:
-        z.clamp_min_(_LEFT_OUT)  # vocabulary rows masked by a bias of −inf
-    z.scatter_(1, index, _LEFT_OUT)
-    top = z.amax(1, keepdim=True)
-    q = torch.sub(z, top, out=scratch[: a.shape[0]])
-    q.exp_()
-    rest = q.sum(1, keepdim=True)
-    mean_rest = torch.linalg.vecdot(q, z).to(precise) / rest.squeeze(1).to(precise)
-    log_rest = top.squeeze(1).to(precise) + rest.squeeze(1).to(precise).log()
     if head.plain:
-        torch.div(q, rest, out=a).scatter_(1, index, -1.0)
+        a.scatter_(1, index, _LEFT_OUT)
+    # Rows: max z, Σ e^(z − max), Σ e^(z − max) z, and Σ e^(z − max) f′ a where f′ a is not z.
+    sums = a.new_empty((4, len(labels), 1))
+    scratch = a.new_empty((min(row_block, len(labels)), a.shape[1]))
+    for start in range(0, len(labels), row_block):
+        rows = slice(start, start + row_block)
+        _normalise_block(a[rows], index[rows], head, scratch, sums[:, rows])
+    top, rest, sum_z, sum_a = sums.squeeze(2).to(precise)
+    mean_rest = sum_z / rest
+    slope = head.derivative(label_a, labels)
+    if head.plain:
         dot = mean_rest - label_a
+        label_column: Tensor | float = -1.0
+    elif isinstance(slope, Tensor):
+        dot = sum_a / rest - slope * label_a
+        label_column = -slope.to(a.dtype).unsqueeze(1)
     else:
-        slope = head.derivative(a) if head.softcap is not None else None
-        q.div_(rest)
-        if slope is not None:
-            q.mul_(slope)
-        dot = torch.linalg.vecdot(q, a).to(precise)
-        if slope is None:
-            dot, label_column = head.logit_scale * (dot - label_a), torch.full_like(rest, -1.0)
-        else:
-            assert isinstance(slope_label, Tensor)
-            dot, label_column = dot - slope_label * label_a, -slope_label.to(a.dtype).unsqueeze(1)
-        a.copy_(q).scatter_(1, index, label_column)
-    return TokenStatistics.of(log_rest, mean_rest, label_logit, dot)
+        dot = slope * (sum_a / rest - label_a)
+        label_column = -1.0
+    a.scatter_(1, index, label_column)
+    return TokenStatistics.of(top + rest.log(), mean_rest, head.logits(label_a, labels), dot)
+
+
+def _normalise_block(a: Tensor, index: Tensor, head: HeadMap, scratch: Tensor, sums: Tensor) -> None:
+    """Overwrite a block of pre-activations with q ∘ f′ (f′ only where it is not constant), fill in its sums."""
+    z = a
+    if not head.plain:
+        z = head.logits(a)
+        if head.bias is not None:
+            z.clamp_min_(_LEFT_OUT)  # vocabulary rows masked by a bias of −inf
+        z.scatter_(1, index, _LEFT_OUT)
+    top, rest, sum_z, sum_a = sums
+    torch.amax(z, 1, keepdim=True, out=top)
+    e = torch.sub(z, top, out=scratch[: len(a)]).exp_()
+    torch.sum(e, 1, keepdim=True, out=rest)
+    sum_z.copy_(torch.linalg.vecdot(e, z).unsqueeze(1))
+    if not head.plain:
+        if head.softcap is not None:
+            e.mul_(head.derivative(a))
+        sum_a.copy_(torch.linalg.vecdot(e, a).unsqueeze(1))
+    torch.mul(e, rest.reciprocal(), out=a)
 
 
 def constant_slope(head: HeadMap) -> float:

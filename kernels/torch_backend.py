@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from donod_fast.kernels.arguments import HeadBatch
 from donod_fast.kernels.direct import TileSums, tile_step, unit_of
 from donod_fast.kernels.gram import gram_norm_squared, weighted_gram_sum
+from donod_fast.kernels.precision import full_precision
 from donod_fast.kernels.scores import DonNod, don_and_nod, precise_dtype, with_weight_decay
 from donod_fast.kernels.softmax import (
     RunningRows,
@@ -33,7 +30,7 @@ def supports(batch: HeadBatch) -> str | None:
 @torch.no_grad()
 def torch_don_nod(batch: HeadBatch) -> DonNod:
     """DON, NOD and the statistics of every sample of a checked batch."""
-    with _full_precision(batch.hidden.device):
+    with full_precision(batch.hidden.device):
         return _Run(batch).scores()
 
 
@@ -45,25 +42,6 @@ def frobenius_norm(weight: Tensor, *, block_bytes: int = 1 << 25) -> float:
     for start in range(0, weight.shape[0], rows):
         total += weight[start : start + rows].detach().to(precise).square().sum()
     return float(total.sqrt())
-
-
-@contextmanager
-def _full_precision(device: torch.device) -> Iterator[None]:
-    """Keep float32 products float32: a caller's TF32, bf16-on-CPU or autocast setting must not leak in.
-
-    The settings are those of the process: a thread that changes them during a call changes them for it too.
-    """
-    with torch.autocast(device_type=device.type, enabled=False), ExitStack() as settings:
-        backends: Any = torch.backends  # its stubs lack the newer switches
-        products = (backends.cuda.matmul, backends.mkldnn.matmul)
-        if all(hasattr(product, "fp32_precision") for product in products):
-            for product in products:
-                settings.callback(setattr, product, "fp32_precision", product.fp32_precision)
-                product.fp32_precision = "ieee"
-        else:  # torch before 2.9
-            settings.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
-            torch.set_float32_matmul_precision("highest")
-        yield
 
 
 class _Run:
@@ -127,15 +105,9 @@ class _Run:
         signals = signal_buffer(len(labels), vocab, hidden)
         fill_preactivations(hidden, batch.weight, signals, plan.cast_rows)
         label_a = label_preactivations(hidden, batch.weight, labels)
-        block = plan.row_block
-        scratch = hidden.new_empty((min(block, len(labels)), vocab))
-        parts = [
-            normalise_rows(signals[i : i + block], labels[i : i + block], label_a[i : i + block], batch.head, scratch)
-            for i in range(0, len(labels), block)
-        ]
-        del scratch
+        statistics = normalise_rows(signals, labels, label_a, batch.head, plan.row_block)
         spans = _spans([batch.lengths[sample] for sample in group])
-        magnitudes = self._reduce(group, spans, TokenStatistics.cat(parts), hidden)
+        magnitudes = self._reduce(group, spans, statistics, hidden)
         by_tiles = list(range(len(group)))
         if self._linear:
             dim = batch.weight.shape[1]

@@ -1,0 +1,48 @@
+"""Keep float32 products float32, whatever the caller has set for its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+
+_lock = threading.Lock()
+_calls = 0
+_restore = ExitStack()
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """No TF32, no bfloat16 products on a CPU, no autocast inside the block; the settings come back after it.
+
+    The precision of products is a setting of the process: the first of several calls in different threads
+    changes it and the last one restores it. A thread that changes it meanwhile changes it for those calls.
+    """
+    global _calls
+    with _lock:
+        if _calls == 0:
+            _set_full()
+        _calls += 1
+    try:
+        with torch.autocast(device_type=device.type, enabled=False):
+            yield
+    finally:
+        with _lock:
+            _calls -= 1
+            if _calls == 0:
+                _restore.close()
+
+
+def _set_full() -> None:
+    backends: Any = torch.backends  # its stubs lack the newer switches
+    products = (backends.cuda.matmul, backends.mkldnn.matmul)
+    if all(hasattr(product, "fp32_precision") for product in products):
+        for product in products:
+            _restore.callback(setattr, product, "fp32_precision", product.fp32_precision)
+            product.fp32_precision = "ieee"
+    else:  # torch before 2.9
+        _restore.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+        torch.set_float32_matmul_precision("highest")
