@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from donod_fast.batching import Batch, collate, group_by_length
+from donod_fast.errors import InputError
 from donod_fast.head import Head
 from donod_fast.kernels import don_nod
 from donod_fast.kernels.arguments import MIB
@@ -50,6 +51,8 @@ class SampleScorer:
         self.trunk, self.head, self.weight_norm = trunk, head, weight_norm
         self.settings = settings
         self.token_budget = token_budget
+        if workspace_bytes < MIB:  # each worker gets at least this much of it
+            raise InputError(f"workspace must be at least 1 MiB ({MIB} bytes), got {workspace_bytes} bytes")
         self._workspace_bytes = workspace_bytes
         self._arguments = {
             **settings.kernel_arguments(),
