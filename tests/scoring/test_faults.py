@@ -51,7 +51,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def scorer(model: Path) -> Scorer:
-    return tiny_scorer(model)
+    """With all rows of a test in one batch."""
+    return tiny_scorer(model, token_budget=4096)
 
 
 @pytest.fixture
