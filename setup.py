@@ -22,9 +22,9 @@ setup(
     package_dir={"donod_fast": "donod_fast", "donod_fast.kernels": "kernels"},
     package_data={"donod_fast": ["py.typed", "demo/data/*", "demo/data/model/*"]},
     install_requires=[
-        "torch>=2.8",
+        "torch>=2.9",
         "numpy>=1.26",
-        "transformers>=5.0",
+        "transformers>=5.17",
         "datasets>=3.0",
         "pyarrow>=15",
         "filelock>=3.12",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -20,11 +22,6 @@ from donod_fast.kernels.softmax import (
     normalise_rows,
 )
 from donod_fast.kernels.workspace import Workspace, gram_is_cheaper, plan_workspace, signal_buffer
-
-
-def supports(batch: HeadBatch) -> str | None:
-    """None where this backend can serve the input, else why not. It serves every input that passed."""
-    return None
 
 
 @torch.no_grad()
@@ -216,7 +213,7 @@ class _Run:
             weight = self.batch.token_weight(self.batch.lengths[sample])
             self.sums[sample, :3] = per_token[span].sum(0) * weight
 
-    def _tiles(self, group: list[int], scale: list[float], gradient) -> None:  # type: ignore[no-untyped-def]
+    def _tiles(self, group: list[int], scale: list[float], gradient: Callable[[int, slice], Tensor]) -> None:
         """Σ U² (and ⟨W, U⟩ where it is not known from the logits) of each sample, tile by tile.
 
         The vocabulary runs in the outer loop, so that a tile of W is loaded (and cast) once a group.
