@@ -53,7 +53,6 @@ setup(
     },
     entry_points={"console_scripts": ["donod-fast=donod_fast.cli:main"]},
     classifiers=[
-        "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
