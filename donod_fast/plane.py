@@ -125,10 +125,10 @@ def _draw(figure: Any, don: Tensor, nod: Tensor, kept: Tensor, title: str, group
         axes.spines[["top", "right"]].set_visible(False)
     if title:
         figure.suptitle(title, fontsize=10, fontweight="bold")
-    _legend(figure, plane, bool(groups))
+    _legend(figure, plane)
 
 
-def _legend(figure: Any, plane: Any, grouped: bool) -> None:
+def _legend(figure: Any, plane: Any) -> None:
     handles, labels = plane.get_legend_handles_labels()
     handles[:2], labels[:2] = handles[1::-1], labels[1::-1]  # kept first, though it is drawn last
     legend = figure.legend(

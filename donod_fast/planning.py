@@ -12,6 +12,7 @@ import torch
 from donod_fast.reading import Corpus
 from donod_fast.samples import Status, TokenizedSample
 from donod_fast.scorer import PART_ROWS, Scorer
+from donod_fast.workers import worker_count
 
 # Rows that are scored for the estimate of time; their lengths are spread over the corpus's.
 _SAMPLE_ROWS = 64
@@ -29,7 +30,7 @@ class RunPlan:
         tokens: tokens of the ready rows within the length limit.
         scored_tokens: of those, how many are targets.
         model_bytes: parameters and buffers.
-        batch_bytes: estimate of the trunk's activations for the largest batch.
+        batch_bytes: estimate of the trunk's activations, for all batches that are under way at a time.
         workspace_bytes: bound on what the head mathematics holds.
         free_bytes: memory that is free on the device of the model now, or None if unknown.
         sample_rows: rows timed.
@@ -109,12 +110,13 @@ def _measure(scorer: Scorer, sample: list[TokenizedSample]) -> float:
 
 
 def _activation_bytes(scorer: Scorer) -> int:
-    """Hidden state, residual, attention projections and the wide layer of one decoder layer."""
+    """Hidden state, residual, attention projections and the wide layer, of every batch under way at a time."""
     config = getattr(scorer.loaded.model.config, "get_text_config", lambda: scorer.loaded.model.config)()
     dim = scorer.head.weight.shape[1]
     wide = getattr(config, "intermediate_size", None) or 4 * dim
     size = torch.finfo(scorer.loaded.dtype).bits // 8
-    return scorer.samples.token_budget * (6 * dim + 3 * int(wide)) * size
+    batches = worker_count(scorer.loaded.device)
+    return batches * scorer.samples.token_budget * (6 * dim + 3 * int(wide)) * size
 
 
 def _free_bytes(device: torch.device) -> int | None:

@@ -126,7 +126,7 @@ class _Run:
         rows, labels = self._rows_of([sample])
         vocab, dim = batch.weight.shape
         blocks = [slice(i, i + plan.stream_tokens) for i in range(0, len(labels), plan.stream_tokens)]
-        label_parts, parts = [], []
+        parts = []
         for block in blocks:
             hidden = batch.hidden[rows[block]].to(batch.compute_dtype)
             label_a = label_preactivations(hidden, batch.weight, labels[block])
@@ -134,7 +134,6 @@ class _Run:
             for v in range(0, vocab, plan.stream_vocab):
                 running.add(hidden @ self._weight(slice(v, v + plan.stream_vocab)).t(), v)
             parts.append(running.finish())
-            label_parts.append(label_a)
         statistics = TokenStatistics.cat(parts)
         scale, relative = self._magnitudes([sample], [slice(0, len(labels))], statistics)
         self._write_token_sums([sample], [slice(0, len(labels))], statistics)
@@ -148,7 +147,7 @@ class _Run:
 
         length = len(labels)
         if self._linear and length <= plan.gram_tokens and gram_is_cheaper(length, vocab, dim):
-            gram = label_parts[0].new_zeros((length, length), dtype=batch.compute_dtype)
+            gram = batch.hidden.new_zeros((length, length), dtype=batch.compute_dtype)
             width = max(1, plan.stream_vocab * plan.stream_tokens // max(length, plan.stream_tokens))
             for v in range(0, vocab, width):
                 d = torch.cat([signals(block, slice(v, v + width)) for block in blocks])

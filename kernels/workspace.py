@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-from donod_fast.kernels.arguments import MIB, HeadBatch
+from donod_fast.kernels.arguments import HeadBatch
 
 # Elements of a tile that go through elementwise arithmetic: on a CPU few enough to stay in a core's
 # second-level cache, on an accelerator enough to fill it.
@@ -54,7 +54,7 @@ class Workspace:
 
 
 def plan_workspace(batch: HeadBatch) -> Workspace:
-    """Divide the workspace: at most about a half for stored signals, the rest for tiles and casts."""
+    """Divide the workspace: tiles and row blocks first, then as many stored tokens as fit, an eighth left over."""
     vocab, dim = batch.weight.shape
     size = torch.finfo(batch.compute_dtype).bits // 8
     total = batch.workspace_bytes // size
@@ -113,6 +113,3 @@ def gram_is_cheaper(tokens: int, vocab: int, dim: int) -> bool:
     gram = tokens * (tokens + GRAM_BLOCK) * (vocab + dim)
     direct = 2 * (tokens + 1) * vocab * dim
     return gram <= direct
-
-
-__all__ = ["GRAM_BLOCK", "MIB", "Workspace", "gram_is_cheaper", "plan_workspace"]
