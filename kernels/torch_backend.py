@@ -55,12 +55,13 @@ class _Run:
         self.sums = torch.full((samples, 4), torch.nan, dtype=self.precise, device=device)
         shape = (self.plan.tile_rows, batch.weight.shape[1])
         self._tile = torch.empty(shape, dtype=batch.compute_dtype, device=device)
+        self._scratch = torch.empty_like(self._tile)
         self._step = tile_step(
             batch.update,
             lr=batch.lr,
             weight_decay=batch.weight_decay,
             storage_dtype=batch.storage_dtype,
-            scratch=torch.empty_like(self._tile),
+            scratch=self._scratch,
         )
         self._linear = batch.update.linear and batch.storage_dtype is None
 
@@ -219,7 +220,7 @@ class _Run:
         """
         batch, rows = self.batch, self.plan.tile_rows
         vocab = batch.weight.shape[0]
-        sums = TileSums(len(group), needs_weight=not self._linear)
+        sums = TileSums(len(group), needs_weight=not self._linear, scratch=self._scratch)
         for start in range(0, vocab, rows):
             v = slice(start, min(start + rows, vocab))
             weight = None if self._linear else self._weight(v)
