@@ -18,8 +18,9 @@ setup(
         "donod_fast",
         *("donod_fast." + name for name in find_packages("donod_fast")),
         "donod_fast.kernels",
+        "donod_fast.kernels.triton_backend",
     ],
-    package_dir={"donod_fast": "donod_fast", "donod_fast.kernels": "kernels"},
+    package_dir={"donod_fast": "donod_fast", "donod_fast.kernels": "kernels"},  # and what is below
     package_data={"donod_fast": ["py.typed", "demo/data/*", "demo/data/model/*"]},
     install_requires=[
         "torch>=2.9",

@@ -6,6 +6,7 @@ import math
 import os
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,32 @@ IGNORE_INDEX = -100
 MIB = 1 << 20
 DEFAULT_WORKSPACE = 256 * MIB
 _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeadArguments:
+    """What ``don_nod`` was called with, checked as far as shapes, dtypes, devices and host numbers go.
+
+    Attributes:
+        hidden: (rows, dim) as given.
+        weight: (vocab, dim) as given.
+        labels: (rows,) int64 or int32.
+        cu_seqlens: (samples + 1,) int32 or int64, on any device.
+        weight_norm: ‖W‖, or None where it is to be computed.
+    """
+
+    hidden: Tensor
+    weight: Tensor
+    labels: Tensor
+    cu_seqlens: Tensor
+    head: HeadMap
+    update: Update
+    lr: float
+    weight_decay: float
+    mean: bool
+    storage_dtype: torch.dtype | None
+    weight_norm: float | None
+    workspace_bytes: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +85,7 @@ class HeadBatch:
         return 1.0 / length if self.mean else 1.0
 
 
-def check_arguments(
+def check_call(
     hidden: Tensor,
     weight: Tensor,
     labels: Tensor,
@@ -74,8 +101,8 @@ def check_arguments(
     storage_dtype: torch.dtype | None,
     weight_norm: float | None,
     workspace_bytes: int,
-) -> HeadBatch:
-    """Check every argument of ``don_nod`` and gather them, or raise InputError naming the argument."""
+) -> HeadArguments:
+    """Check what can be checked without looking into a tensor, or raise InputError naming the argument."""
     if hidden.ndim != 2:
         raise InputError(f"hidden must be (tokens, dim), got shape {tuple(hidden.shape)}")
     if weight.ndim != 2 or weight.shape[1] != hidden.shape[1] or 0 in weight.shape:
@@ -113,22 +140,18 @@ def check_arguments(
         raise InputError(f"workspace_bytes must be at least {MIB} (1 MiB), got {workspace_bytes!r}")
     resolved = _check_update(update, weight)
 
-    ends = _check_bounds(cu_seqlens, hidden.shape[0])
-    keep = labels != IGNORE_INDEX
-    # On an accelerator a look at label values would stall the stream: done there in debug mode only.
-    if labels.device.type == "cpu" or os.environ.get("DONOD_FAST_DEBUG"):
-        wrong = keep & ((labels < 0) | (labels >= vocab))
-        if bool(wrong.any()):
-            at = int(wrong.nonzero()[0])
-            raise InputError(f"labels[{at}] is {int(labels[at])}, outside the {vocab} rows of weight (and not −100)")
-    rows = keep.nonzero().squeeze(1)
-    cut = torch.searchsorted(rows, torch.tensor(ends, device=rows.device, dtype=rows.dtype))
-    return HeadBatch(
+    if cu_seqlens.ndim != 1 or cu_seqlens.numel() < 2 or cu_seqlens.dtype not in (torch.int32, torch.int64):
+        raise InputError(
+            "cu_seqlens must be (samples + 1,) int32 with at least one sample, "
+            f"got {cu_seqlens.dtype} {tuple(cu_seqlens.shape)}"
+        )
+    if cu_seqlens.is_meta:
+        raise InputError("cu_seqlens is on the meta device and holds no values")
+    return HeadArguments(
         hidden=hidden.detach(),
         weight=weight.detach(),
-        rows=rows,
-        labels=labels.long()[rows],
-        bounds=cut.tolist(),
+        labels=labels,
+        cu_seqlens=cu_seqlens,
         head=HeadMap(None if bias is None else bias.detach(), float(logit_scale), softcap),
         update=resolved,
         lr=float(lr),
@@ -137,7 +160,49 @@ def check_arguments(
         storage_dtype=storage_dtype,
         weight_norm=weight_norm,
         workspace_bytes=int(workspace_bytes),
-        compute_dtype=torch.float64 if torch.float64 in (hidden.dtype, weight.dtype) else torch.float32,
+    )
+
+
+def check_labels(labels: Tensor, vocab: int) -> None:
+    """Raise InputError for a label outside the vocabulary.
+
+    On an accelerator a look at label values would stall the stream: done there in debug mode only.
+    """
+    if labels.device.type != "cpu" and not os.environ.get("DONOD_FAST_DEBUG"):
+        return
+    wrong = (labels != IGNORE_INDEX) & ((labels < 0) | (labels >= vocab))
+    if bool(wrong.any()):
+        at = int(wrong.nonzero()[0])
+        raise InputError(f"labels[{at}] is {int(labels[at])}, outside the {vocab} rows of weight (and not −100)")
+
+
+def check_arguments(hidden: Tensor, weight: Tensor, labels: Tensor, cu_seqlens: Tensor, **options: Any) -> HeadBatch:
+    """Check every argument of ``don_nod`` and gather them, or raise InputError naming the argument."""
+    return gather_batch(check_call(hidden, weight, labels, cu_seqlens, **options))
+
+
+def gather_batch(call: HeadArguments) -> HeadBatch:
+    """Look into the bounds and labels (waiting for the device that they are on), and gather what is scored."""
+    labels = call.labels
+    ends = check_bounds(call.cu_seqlens, call.hidden.shape[0])
+    check_labels(labels, call.weight.shape[0])
+    rows = (labels != IGNORE_INDEX).nonzero().squeeze(1)
+    cut = torch.searchsorted(rows, torch.tensor(ends, device=rows.device, dtype=rows.dtype))
+    return HeadBatch(
+        hidden=call.hidden,
+        weight=call.weight,
+        rows=rows,
+        labels=labels.long()[rows],
+        bounds=cut.tolist(),
+        head=call.head,
+        update=call.update,
+        lr=call.lr,
+        weight_decay=call.weight_decay,
+        mean=call.mean,
+        storage_dtype=call.storage_dtype,
+        weight_norm=call.weight_norm,
+        workspace_bytes=call.workspace_bytes,
+        compute_dtype=torch.float64 if torch.float64 in (call.hidden.dtype, call.weight.dtype) else torch.float32,
     )
 
 
@@ -170,14 +235,8 @@ def _check_update(update: str | Update, weight: Tensor) -> Update:
     return resolved
 
 
-def _check_bounds(cu_seqlens: Tensor, tokens: int) -> list[int]:
-    if cu_seqlens.ndim != 1 or cu_seqlens.numel() < 2 or cu_seqlens.dtype not in (torch.int32, torch.int64):
-        raise InputError(
-            "cu_seqlens must be (samples + 1,) int32 with at least one sample, "
-            f"got {cu_seqlens.dtype} {tuple(cu_seqlens.shape)}"
-        )
-    if cu_seqlens.is_meta:
-        raise InputError("cu_seqlens is on the meta device and holds no values")
+def check_bounds(cu_seqlens: Tensor, tokens: int) -> list[int]:
+    """The bounds as host integers, or InputError where they do not run from 0 to ``tokens`` without decreasing."""
     ends: list[int] = cu_seqlens.tolist()
     if ends[0] != 0 or ends[-1] != tokens:
         raise InputError(f"cu_seqlens must run from 0 to {tokens} (the rows of hidden), got {ends[0]} to {ends[-1]}")

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from donod_fast.errors import BackendError, InputError
 from donod_fast.kernels import torch_backend
-from donod_fast.kernels.arguments import DEFAULT_WORKSPACE, check_arguments
+from donod_fast.kernels.arguments import DEFAULT_WORKSPACE, HeadArguments, check_call, check_labels, gather_batch
 from donod_fast.kernels.scores import DonNod
 from donod_fast.kernels.updates import Update
 
@@ -52,7 +52,8 @@ def don_nod(
         bias: added to W h, or None.
         logit_scale: multiplies W h + bias.
         softcap: cap of the logits, or None.
-        backend: ``"torch"``, ``"triton"`` or ``"auto"``.
+        backend: ``"torch"`` (any device), ``"triton"`` (CUDA and ROCm; CPU tensors under ``TRITON_INTERPRET=1``) or
+            ``"auto"``: Triton on an accelerator where it can serve, else torch.
         storage_dtype: round W′ to this dtype before the norms, as training with weights stored in it does.
         weight_norm: ‖W‖_F where the caller knows it (``frobenius_norm``), else it is computed.
         workspace_bytes: what the call may hold at once beside its arguments, at least 1 MiB.
@@ -69,7 +70,7 @@ def don_nod(
     """
     if backend not in BACKENDS:
         raise InputError(f"backend must be one of {BACKENDS}, got {backend!r}")
-    batch = check_arguments(
+    call = check_call(
         hidden,
         weight,
         labels,
@@ -85,8 +86,23 @@ def don_nod(
         weight_norm=weight_norm,
         workspace_bytes=workspace_bytes,
     )
+    if backend == "torch" or (backend == "auto" and hidden.device.type == "cpu"):
+        return torch_backend.torch_don_nod(gather_batch(call))
+    reason = why_not_triton(call)
+    if reason is None:
+        from donod_fast.kernels.triton_backend.op import triton_don_nod
+
+        return triton_don_nod(call)
     if backend == "triton":
-        raise BackendError(
-            "backend 'triton' cannot serve this: this release has no Triton kernels; use 'torch' or 'auto'"
-        )
-    return torch_backend.torch_don_nod(batch)
+        check_labels(labels, weight.shape[0])  # a wrong argument is reported before a backend that cannot serve
+        raise BackendError(f"backend 'triton' cannot serve this: {reason}; use 'torch' or 'auto'")
+    return torch_backend.torch_don_nod(gather_batch(call))
+
+
+def why_not_triton(call: HeadArguments) -> str | None:
+    """None where the Triton kernels can serve a call, else the reason."""
+    try:
+        from donod_fast.kernels.triton_backend import op
+    except ImportError as error:
+        return f"Triton cannot be imported ({error})"
+    return op.supports(call) or op.supports_workspace(call)

@@ -1,0 +1,159 @@
+"""Tile shapes by measurement, where asked for: ``DONOD_FAST_AUTOTUNE=1``.
+
+The first call of its kind (device, element type, output layer, update, length class) runs itself once per
+candidate, one kernel's after another's, and keeps the fastest of each; the choice is written to ``autotune.json``
+in ``DONOD_FAST_CACHE`` (default ``~/.cache/donod_fast``), so later processes do not measure. Tuning waits for the
+device; it is never done while a CUDA graph is captured. Scores agree between choices to their bounds, not to the bit:
+that is why the fixed table is the default.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+
+from donod_fast.kernels.triton_backend.configs import Configs, DirectConfig, GramConfig, LogitsConfig, shape_class
+from donod_fast.kernels.triton_backend.direct import rule_of
+from donod_fast.kernels.triton_backend.run import Call, head_sums
+
+_log = logging.getLogger(__name__)
+_chosen: dict[str, Configs] = {}
+_CLASSES: dict[str, Callable[..., Any]] = {
+    "logits": LogitsConfig,
+    "statistics": LogitsConfig,
+    "direct": DirectConfig,
+    "gram": GramConfig,
+}
+
+
+def tuned(call: Call, fixed: Configs) -> Configs:
+    """``fixed``, or what was measured to be faster where tuning is asked for."""
+    if os.environ.get("DONOD_FAST_AUTOTUNE", "") in ("", "0"):
+        return fixed
+    key = _key(call)
+    if key not in _chosen:
+        stored = _read().get(key)
+        if stored is not None:
+            _chosen[key] = Configs(**{name: make(**stored[name]) for name, make in _CLASSES.items()})
+        elif _capturing(call):
+            return fixed
+        else:
+            _chosen[key] = tune(call, fixed, lambda configs: measure(call, configs))
+            _write(key, _chosen[key])
+    return _chosen[key]
+
+
+def tune(call: Call, fixed: Configs, seconds: Callable[[Configs], float]) -> Configs:
+    """The fastest of the candidates, one kernel after the other; what does not run (too large, say) is passed over."""
+    best, least = fixed, seconds(fixed)
+    for name in ("gram",) if call.linear else ("direct",):
+        best, least = _best_of(name, best, least, seconds)
+    return _best_of("logits", best, least, seconds)[0]
+
+
+def _best_of(name: str, best: Configs, least: float, seconds: Callable[[Configs], float]) -> tuple[Configs, float]:
+    for candidate in candidates(name, best):
+        configs = replace(best, **{name: candidate})  # type: ignore[arg-type]
+        try:
+            found = seconds(configs)
+        except Exception as error:  # compilers and drivers refuse in many ways; none of them is ours to judge here
+            _log.info("candidate %s of %s passed over: %s", candidate, name, error)
+            continue
+        if found < least:
+            best, least = configs, found
+    return best, least
+
+
+def candidates(name: str, configs: Configs) -> list[LogitsConfig | DirectConfig | GramConfig]:
+    """Neighbours of a choice that compile within every architecture's limits or are refused by the compiler."""
+    if name == "logits":
+        logits = configs.logits
+        return [
+            replace(logits, vocab=128, dim=64, split=2, warps=8, stages=3),
+            replace(logits, vocab=128, dim=64, split=4, warps=4, stages=3),
+            replace(logits, vocab=256, dim=64, split=4, warps=8, stages=3),
+            replace(logits, vocab=256, dim=32, split=4, warps=8, stages=4),
+        ]
+    if name == "direct":
+        direct = configs.direct
+        return [
+            replace(direct, vocab=128, dim=128, step=32, split=4, warps=4, stages=3),
+            replace(direct, vocab=128, dim=128, step=64, split=4, warps=4, stages=2),
+            replace(direct, vocab=128, dim=128, step=32, split=2, warps=8, stages=4),
+            replace(direct, vocab=128, dim=256, step=32, split=4, warps=8, stages=4),
+            replace(direct, vocab=128, dim=256, step=64, split=4, warps=8, stages=3),
+            replace(direct, vocab=128, dim=64, step=64, split=2, warps=4, stages=3),
+        ]
+    gram = configs.gram
+    return [
+        replace(gram, tokens=64, columns=64, dim=64, warps=4, stages=3),
+        replace(gram, tokens=128, columns=64, dim=64, warps=8, stages=3),
+        replace(gram, tokens=64, columns=64, dim=64, warps=8, stages=4),
+    ]
+
+
+def measure(call: Call, configs: Configs, rounds: int = 5) -> float:
+    """Median seconds of the call's sums, after one run to compile. Waits for the device."""
+    times = []
+    for turn in range(rounds + 1):
+        _wait(call)
+        start = time.perf_counter()
+        head_sums(call, configs)
+        _wait(call)
+        if turn:
+            times.append(time.perf_counter() - start)
+    return sorted(times)[len(times) // 2]
+
+
+def _wait(call: Call) -> None:
+    if call.hidden.device.type == "cuda":
+        torch.cuda.synchronize(call.hidden.device)
+
+
+def _capturing(call: Call) -> bool:
+    return call.hidden.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
+def _key(call: Call) -> str:
+    device = call.hidden.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    vocab, dim = call.weight.shape
+    shape = shape_class(call.hidden.shape[0], call.bounds.shape[0] - 1)
+    rounded = "" if call.storage_dtype is None else f"+{call.storage_dtype}"
+    head = "mapped" if call.mapped else "plain"
+    rule = rule_of(call.update) + rounded
+    return f"{name}|triton {triton.__version__}|{call.hidden.dtype}|{vocab}x{dim}|{head}|{rule}|{shape}"
+
+
+def cache_file() -> Path:
+    """Where choices are kept."""
+    folder = os.environ.get("DONOD_FAST_CACHE")
+    return (Path(folder) if folder else Path.home() / ".cache" / "donod_fast") / "autotune.json"
+
+
+def _read() -> dict[str, Any]:
+    try:
+        found = json.loads(cache_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write(key: str, configs: Configs) -> None:
+    path = cache_file()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_suffix(f".{os.getpid()}.tmp")
+        scratch.write_text(json.dumps({**_read(), key: asdict(configs)}, indent=1), encoding="utf-8")
+        scratch.replace(path)
+    except OSError as error:
+        _log.warning("the tuned tile shapes could not be kept in %s: %s", path, error)

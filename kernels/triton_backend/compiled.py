@@ -1,0 +1,363 @@
+"""Every shipped kernel config, compiled ahead of time for every architecture: no device is needed.
+
+    python -m donod_fast.kernels.triton_backend.compiled [--architecture sm_90] [--csv FILE]
+
+prints shared memory, registers, stack and spilled bytes of each, and exits with 1 where one does not compile,
+needs more shared memory than its architecture has, or spills. (Not under ``TRITON_INTERPRET=1``: then there is nothing
+to compile.)
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from donod_fast.kernels.triton_backend import direct, gram, logits, normalise, pack, reduce, rows, topsis
+from donod_fast.kernels.triton_backend.configs import (
+    ARCHITECTURES,
+    NORMALISE,
+    PACK,
+    REDUCE,
+    ROWS,
+    fixed_configs,
+)
+
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_89": GPUTarget("cuda", 89, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "sm_100": GPUTarget("cuda", 100, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+# What one block may have (CUDA programming guide, technical specifications; CDNA 3: 64 KiB of LDS).
+SHARED_LIMIT = {
+    "sm_80": 163 * 1024,
+    "sm_89": 99 * 1024,
+    "sm_90": 227 * 1024,
+    "sm_100": 227 * 1024,
+    "gfx942": 64 * 1024,
+}
+_NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
+# Pointers whose element type is the same whatever the input is; all others take the type of the case.
+_FIXED = {
+    "labels": "i64",
+    "token_row": "i32",
+    "token_slot": "i32",
+    "scored_start": "i32",
+    "slot_start": "i32",
+    "slot_row": "i32",
+    "step_sample": "i32",
+    "counts": "i32",
+    "pair_start": "i32",
+    "bounds": "i32",
+    "statistics": "fp64",
+    "sums": "fp64",
+    "scale": "fp64",
+    "token_weight": "fp64",
+    "out": "fp64",
+}
+_FLOAT32 = ("log_rest", "tile_", "relative", "label_slope", "factors", "partials", "numbers")
+_FLOATS = ("logit_scale", "softcap", "lr", "weight_decay", "beta1", "beta2", "step_size", "root_scale", "eps",
+           "magnitude", "sign", "don_weight", "nod_weight")  # fmt: skip
+_INTEGERS = ("first", "samples", "base_sample", "token_offset", "tokens_bound", "columns", "columns_stored", "stored",
+             "vocab", "dim", "parts", "items", "rows", "slots", "n", "vocab_tiles")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One compilation: a kernel with its constants and the types of its pointers."""
+
+    kernel: str
+    name: str
+    architecture: str
+    dtype: str
+    warps: int
+    stages: int
+    constants: tuple[tuple[str, Any], ...]
+    types: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What the compiler says of a variant. On gfx942 spills are counted in registers, else in bytes."""
+
+    architecture: str
+    kernel: str
+    variant: str
+    dtype: str
+    tile: str
+    warps: int
+    stages: int
+    shared_bytes: int
+    shared_limit: int
+    registers: int
+    stack_bytes: int
+    spilled: int
+
+    @property
+    def problem(self) -> str | None:
+        """None, or what forbids shipping it."""
+        if self.shared_bytes > self.shared_limit:
+            return f"needs {self.shared_bytes} bytes of shared memory, {self.architecture} has {self.shared_limit}"
+        if self.spilled:
+            return f"spills {self.spilled}"
+        return None
+
+
+_KERNELS = {
+    "logits": logits.logits_kernel,
+    "token_statistics": rows.token_statistics_kernel,
+    "sample_sums": rows.sample_sums_kernel,
+    "normalise": normalise.normalise_kernel,
+    "pack": pack.pack_kernel,
+    "direct": direct.direct_kernel,
+    "gram": gram.gram_kernel,
+    "cross": gram.cross_kernel,
+    "segment_sums": reduce.segment_sums_kernel,
+    "squares": reduce.squares_kernel,
+    "topsis_constants": topsis.constants_kernel,
+    "topsis_closeness": topsis.closeness_kernel,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _LogitsCase:
+    name: str
+    mapped: bool = False
+    scale: bool = False
+    bias: bool = False
+    normalised: bool = False
+    only_statistics: bool = False
+    even: bool = True
+
+    @property
+    def flags(self) -> dict[str, bool]:
+        return {
+            "HAS_BIAS": self.bias,
+            "HAS_SCALE": self.scale,
+            "HAS_CAP": self.mapped,
+            "NORMALISED": self.normalised,
+            "STORE": not self.only_statistics,
+            "EVEN_DIM": self.even,
+        }
+
+
+_BASE: dict[str, Any] = {"PRECISION": "ieee", "INTERPRETED": False}
+_LOGITS_CASES = (
+    _LogitsCase("plain"),
+    _LogitsCase("plain, odd dim", scale=True, even=False),
+    _LogitsCase("soft-cap", mapped=True),
+    _LogitsCase("all, odd dim", mapped=True, scale=True, bias=True, even=False),
+    _LogitsCase("statistics only", only_statistics=True),
+    _LogitsCase("statistics only, all", mapped=True, scale=True, bias=True, only_statistics=True, even=False),
+    _LogitsCase("again", normalised=True),
+    _LogitsCase("again, all, odd dim", mapped=True, scale=True, bias=True, normalised=True, even=False),
+)
+# Label, rule, storage, packed, even.
+_DIRECT_CASES = (
+    ("adamw", "adamw", None, True, True),
+    ("adamw, odd dim", "adamw", None, True, False),
+    ("adamw, rows", "adamw", None, False, True),
+    ("sign", "sign", None, True, True),
+    ("sgd", "sgd", None, True, True),
+)
+_HEAVY_CASES = (
+    ("state", "state", None, True, True),
+    ("state, rows, odd dim", "state", None, False, False),
+    ("adamw, bf16 storage", "adamw", tl.bfloat16, True, True),
+    ("state, bf16 storage, odd dim", "state", tl.bfloat16, True, False),
+)
+
+
+def variants(architecture: str) -> Iterator[Variant]:
+    """Every config that is shipped for an architecture, with the flags that change its registers or memory."""
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+        yield from _matrix_kernels(architecture, dtype)
+    for name in ("bf16", "fp32"):
+        yield from _row_kernels(architecture, name)
+    for kernel, constants in (
+        ("topsis_constants", {"BLOCK": topsis.BLOCK}),
+        ("topsis_closeness", {"BLOCK": topsis.BLOCK}),
+    ):
+        yield Variant(kernel, "", architecture, "fp64", 4, 3, tuple(constants.items()))
+
+
+def _matrix_kernels(architecture: str, dtype: torch.dtype) -> Iterator[Variant]:
+    # Small heads multiply 16-bit inputs with float32 signals: the direct and Gram kernels then as for float32.
+    name = _NAMES[dtype]
+    signals = logits.signals_dtype(dtype)
+    chosen = {
+        (mapped, shape): fixed_configs(architecture, dtype, signals, mapped=mapped, direct=shape)
+        for mapped in (False, True)
+        for shape in ("short", "long", "heavy")
+    }
+    for case in _LOGITS_CASES:
+        configs = chosen[case.mapped, "short"]
+        config = configs.statistics if case.only_statistics else configs.logits
+        constants = {**_BASE, **case.flags, "BLOCK_TOKENS": config.tokens, "BLOCK_VOCAB": config.vocab,
+                     "BLOCK_DIM": config.dim, "SPLIT": config.split, "GROUP": config.group}  # fmt: skip
+        yield Variant("logits", case.name, architecture, name, config.warps, config.stages,
+                      tuple(constants.items()), (("exps", _NAMES[signals]),))  # fmt: skip
+    for shape in ("short", "long", "heavy"):
+        d = chosen[False, shape].direct
+        tile = {"BLOCK_VOCAB": d.vocab, "BLOCK_DIM": d.dim, "STEP": d.step, "SPLIT": d.split}
+        for label, rule, storage, packed, even in _HEAVY_CASES if shape == "heavy" else _DIRECT_CASES:
+            constants = {**_BASE, **tile, "RULE": rule, "NEEDS_WEIGHT": rule != "sgd", "STORAGE": storage,
+                         "PACKED": packed, "EVEN_DIM": even}  # fmt: skip
+            types = {"signals": _NAMES[signals], "hidden": _NAMES[signals] if packed else name,
+                     "exp_avg": "fp32", "exp_avg_sq": "fp32"}  # fmt: skip
+            yield Variant("direct", f"{shape}: {label}", architecture, name, d.warps, d.stages,
+                          tuple(constants.items()), tuple(types.items()))  # fmt: skip
+    for mapped in (False, True):
+        configs = chosen[mapped, "short"]
+        g, tile_width = configs.gram, configs.logits.tile
+        tile = {"BLOCK_TOKENS": g.tokens, "BLOCK_COLUMNS": min(g.columns, tile_width), "BLOCK_DIM": g.dim}
+        for factors in (True, False):
+            constants = {**_BASE, **tile, "HAS_FACTORS": factors, "HAS_CAP": mapped, "TILE": tile_width}
+            label = ("stored" if factors else "again") + (", soft-cap" if mapped else "")
+            yield Variant("gram", label, architecture, name, g.warps, g.stages, tuple(constants.items()),
+                          (("exps", _NAMES[signals]),))  # fmt: skip
+        types = {f"{side}_exps": _NAMES[signals] for side in ("left", "right")}
+        yield Variant("cross", "soft-cap" if mapped else "", architecture, name, g.warps, g.stages,
+                      tuple({**_BASE, **tile, "HAS_CAP": mapped}.items()), tuple(types.items()))  # fmt: skip
+
+
+def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:
+    rows_tile = {"BLOCK_TOKENS": ROWS.tokens, "BLOCK_TILES": ROWS.tiles, "BLOCK_DIM": ROWS.dim}
+    for cap in (False, True):
+        constants = {"HAS_BIAS": cap, "HAS_SCALE": cap, "HAS_CAP": cap, "BY_SLOT": True, **rows_tile}
+        label = "soft-cap" if cap else "plain"
+        yield Variant("token_statistics", label, architecture, dtype, ROWS.warps, 3, tuple(constants.items()))
+        constants = {"HAS_FACTORS": True, "HAS_CAP": cap, "INTERPRETED": False, "TILE": 256,
+                     "BLOCK_SLOTS": NORMALISE.slots, "BLOCK_VOCAB": 256}  # fmt: skip
+        yield Variant("normalise", label, architecture, dtype, NORMALISE.warps, 3, tuple(constants.items()))
+    yield Variant("sample_sums", "", architecture, dtype, ROWS.warps, 3,
+                  (("BLOCK", ROWS.sample_block),))  # fmt: skip
+    yield Variant("pack", "", architecture, dtype, PACK.warps, 3,
+                  (("INTERPRETED", False), ("BLOCK_SLOTS", PACK.slots), ("BLOCK_DIM", PACK.vocab)))  # fmt: skip
+    for by_bounds in (False, True):
+        yield Variant("segment_sums", "bounds" if by_bounds else "rows", architecture, dtype, REDUCE.warps, 3,
+                      (("BY_BOUNDS", by_bounds), ("BLOCK", REDUCE.block)))  # fmt: skip
+    yield Variant("squares", "", architecture, dtype, REDUCE.warps, 3,
+                  (("BLOCK_ROWS", REDUCE.rows), ("BLOCK", REDUCE.width)), (("partials", "fp64"),))  # fmt: skip
+
+
+def compile_variant(variant: Variant) -> Compiled:
+    """Compile one variant and read the compiler's report."""
+    kernel = _KERNELS[variant.kernel]
+    constants, types = dict(variant.constants), dict(variant.types)
+    signature, aligned = {}, {}
+    for index, argument in enumerate(kernel.arg_names):
+        if argument in constants:
+            signature[argument] = "constexpr"
+            continue
+        signature[argument] = _type_of(argument, variant, types)
+        varies = argument in kernel.params[index].name and kernel.params[index].do_not_specialize
+        if signature[argument].startswith("*") or (signature[argument] == "i32" and not varies):
+            aligned[(index,)] = [["tt.divisibility", 16]]
+    target = TARGETS[variant.architecture]
+    options = {"num_warps": variant.warps, "num_stages": variant.stages}
+    source = ASTSource(kernel, signature, constexprs=constants, attrs=aligned)
+    built = triton.compile(source, target=target, options=options)
+    registers, stack, spilled = _resources(built, target)
+    return Compiled(
+        architecture=variant.architecture,
+        kernel=variant.kernel,
+        variant=variant.name,
+        dtype=variant.dtype,
+        tile=" x ".join(str(value) for name, value in constants.items() if name.startswith("BLOCK") or name == "STEP"),
+        warps=variant.warps,
+        stages=variant.stages,
+        shared_bytes=int(built.metadata.shared),
+        shared_limit=SHARED_LIMIT[variant.architecture],
+        registers=registers,
+        stack_bytes=stack,
+        spilled=spilled,
+    )
+
+
+def _type_of(argument: str, variant: Variant, types: dict[str, str]) -> str:
+    bare = argument.removeprefix("left_").removeprefix("right_")
+    if argument in types:
+        return "*" + types[argument]
+    if argument in _FLOATS:
+        return "fp32"
+    if bare.endswith("_stride") or argument == "stride" or bare.startswith("first") or bare in _INTEGERS:
+        return "i32"
+    if bare in _FIXED:
+        return "*" + _FIXED[bare]
+    if bare == "slope" or bare.startswith(_FLOAT32):
+        return "*fp32"
+    return "*" + variant.dtype
+
+
+def _resources(built: Any, target: GPUTarget) -> tuple[int, int, int]:
+    """Registers, stack bytes, and what was spilled."""
+    if target.backend == "hip":
+        text = built.asm["amdgcn"]
+        found = {
+            name: int(value)
+            for name, value in re.findall(
+                r"\.(vgpr_count|private_segment_fixed_size|vgpr_spill_count|sgpr_spill_count):\s+(\d+)", text
+            )
+        }
+        return found["vgpr_count"], found["private_segment_fixed_size"], found["vgpr_spill_count"]
+    folder = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+    with tempfile.TemporaryDirectory() as scratch:
+        cubin = Path(scratch) / "kernel.cubin"
+        cubin.write_bytes(built.asm["cubin"])
+        text = subprocess.run(
+            [folder / "cuobjdump", "-res-usage", cubin], capture_output=True, text=True, check=True
+        ).stdout
+    usage = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", text))
+    # A stack without local arrays in the source is what registers were spilled to.
+    return int(usage["REG"]), int(usage["STACK"]), int(usage["STACK"]) + int(usage["LOCAL"])
+
+
+def compile_all(architectures: tuple[str, ...] = ARCHITECTURES, workers: int | None = None) -> list[Compiled]:
+    """Compile every shipped config for the architectures, in several processes."""
+    todo = [variant for architecture in architectures for variant in variants(architecture)]
+    with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
+        return list(pool.map(compile_variant, todo))
+
+
+def main() -> int:
+    """Compile, print the table, say what cannot be shipped."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--architecture", action="append", choices=ARCHITECTURES)
+    parser.add_argument("--csv", type=Path)
+    options = parser.parse_args()
+    found = compile_all(tuple(options.architecture or ARCHITECTURES))
+    names = [field.name for field in fields(Compiled)]
+    lines = [names, *([str(value) for value in asdict(row).values()] for row in found)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(names))]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    if options.csv:
+        with options.csv.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerows([[*lines[0], "triton"], *([*line, triton.__version__] for line in lines[1:])])
+    wrong = [row for row in found if row.problem]
+    for row in wrong:
+        print(f"{row.architecture} {row.kernel} ({row.variant}, {row.dtype}): {row.problem}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

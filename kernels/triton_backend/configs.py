@@ -1,0 +1,253 @@
+"""Tile shapes: one fixed choice per kernel, architecture, element size and shape class.
+
+Chosen by counting (``bench/notes.md``, "Roofline of the Triton kernels"), held to each architecture's shared memory and
+to no register spill by compiling them all (``compiled.py``), and not yet tuned on a device: set
+``DONOD_FAST_AUTOTUNE=1`` to measure the candidates on your own (``autotune.py``). A test may put smaller ones in
+place with ``override``, since the interpreter is slow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class _Launch:
+    warps: int
+    stages: int
+
+    @staticmethod
+    def precision(dtype: torch.dtype) -> str:
+        """How float32 operands are multiplied: as float32 (16-bit ones go to the tensor cores whatever this says)."""
+        return "ieee"
+
+
+@dataclass(frozen=True, slots=True)
+class LogitsConfig(_Launch):
+    """Block of tokens × vocabulary rows, ``dim`` deep; ``group`` token blocks share a stretch of W.
+
+    A block is finished in ``split`` tiles (1, 2 or 4), each with sums of its own.
+    """
+
+    tokens: int
+    vocab: int
+    dim: int
+    split: int = 1
+    group: int = 32
+
+    @property
+    def tile(self) -> int:
+        """Vocabulary rows of a tile."""
+        return self.vocab // self.split
+
+
+@dataclass(frozen=True, slots=True)
+class DirectConfig(_Launch):
+    """Tile of vocabulary rows × hidden dimensions, finished in ``split`` parts (1, 2 or 4).
+
+    ``step`` slots are multiplied at a time.
+    """
+
+    vocab: int
+    dim: int
+    step: int
+    split: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class GramConfig(_Launch):
+    """Pair of tiles of ``tokens``; ``columns`` vocabulary rows, then ``dim`` hidden dimensions at a time.
+
+    The vocabulary is split among programs until there are ``programs`` of them, ``blocks_of_a_part`` column blocks
+    each at least.
+    """
+
+    tokens: int
+    columns: int
+    dim: int
+    programs: int = 1024
+    blocks_of_a_part: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Configs:
+    """What one call uses: ``statistics`` is for the logits kernel where it stores nothing."""
+
+    logits: LogitsConfig
+    statistics: LogitsConfig
+    direct: DirectConfig
+    gram: GramConfig
+
+
+@dataclass(frozen=True, slots=True)
+class RowsConfig:
+    """Second stage: tokens, vocabulary tiles and hidden dimensions at a time; tokens of a sample at a time."""
+
+    tokens: int = 16
+    tiles: int = 32
+    dim: int = 128
+    sample_block: int = 128
+    warps: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class PassConfig:
+    """A pass over slots × columns."""
+
+    slots: int = 16
+    vocab: int = 256
+    warps: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ReduceConfig:
+    """Sums of partial sums, and of squares of W."""
+
+    block: int = 1024
+    rows: int = 8
+    width: int = 128
+    warps: int = 4
+
+
+ROWS = RowsConfig()
+NORMALISE = PassConfig()
+PACK = PassConfig()
+REDUCE = ReduceConfig()
+
+# Samples shorter than this on average count as short: steps of 32 slots waste 16 of them a sample, steps of 64 twice
+# as many, for which longer ones pay with half the loop overhead.
+SHORT = 320
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """An architecture's choices: for plain heads, for those with a bias or soft-cap, and by update and length."""
+
+    plain: LogitsConfig
+    mapped: LogitsConfig
+    short: DirectConfig
+    long: DirectConfig
+    heavy: DirectConfig  # given state, rounding: more arrays in the epilogue
+    gram: GramConfig
+
+
+# Direct tiles of four warps leave room for two programs a multiprocessor: one's epilogue runs beside the other's
+# products.
+_HOPPER = _Row(
+    plain=LogitsConfig(tokens=128, vocab=256, dim=64, split=4, warps=8, stages=4),
+    mapped=LogitsConfig(tokens=128, vocab=128, dim=64, split=2, warps=8, stages=3),
+    short=DirectConfig(vocab=128, dim=128, step=32, split=4, warps=4, stages=4),
+    long=DirectConfig(vocab=128, dim=128, step=64, split=4, warps=4, stages=3),
+    heavy=DirectConfig(vocab=128, dim=128, step=32, split=4, warps=8, stages=4),
+    gram=GramConfig(tokens=64, columns=64, dim=64, warps=8, stages=3),
+)
+# 163 KiB of shared memory; mma.sync keeps its operands in registers too.
+_AMPERE = _Row(
+    plain=LogitsConfig(tokens=128, vocab=128, dim=32, split=2, warps=8, stages=4),
+    mapped=LogitsConfig(tokens=128, vocab=128, dim=32, split=4, warps=8, stages=4),
+    short=DirectConfig(vocab=128, dim=128, step=32, split=4, warps=4, stages=3),
+    long=DirectConfig(vocab=128, dim=128, step=32, split=4, warps=4, stages=4),
+    heavy=DirectConfig(vocab=128, dim=128, step=32, split=4, warps=8, stages=3),
+    gram=GramConfig(tokens=64, columns=64, dim=64, warps=8, stages=3),
+)
+_TABLE: dict[str, _Row] = {
+    "sm_80": _AMPERE,
+    # 99 KiB.
+    "sm_89": replace(
+        _AMPERE,
+        plain=replace(_AMPERE.plain, stages=3),
+        mapped=replace(_AMPERE.mapped, stages=3),
+        short=replace(_AMPERE.short, warps=8),
+        long=replace(_AMPERE.long, warps=8, stages=3),
+        gram=replace(_AMPERE.gram, stages=2),
+    ),
+    "sm_90": _HOPPER,
+    "sm_100": replace(_HOPPER, heavy=DirectConfig(vocab=128, dim=64, step=32, warps=8, stages=4)),
+    # 64 KiB of LDS, wavefronts of 64.
+    "gfx942": _Row(
+        plain=LogitsConfig(tokens=128, vocab=128, dim=32, split=2, warps=8, stages=2),
+        mapped=LogitsConfig(tokens=128, vocab=128, dim=32, split=4, warps=8, stages=2),
+        short=DirectConfig(vocab=128, dim=128, step=32, split=4, warps=4, stages=2),
+        long=DirectConfig(vocab=128, dim=128, step=32, split=4, warps=4, stages=2),
+        heavy=DirectConfig(vocab=128, dim=128, step=32, split=4, warps=4, stages=2),
+        gram=GramConfig(tokens=64, columns=32, dim=32, warps=4, stages=2),
+    ),
+}
+# float32 products run on the ordinary units, each operand through registers: small tiles.
+_FLOAT32 = _Row(
+    plain=LogitsConfig(tokens=64, vocab=64, dim=16, split=2, warps=4, stages=2),
+    mapped=LogitsConfig(tokens=64, vocab=64, dim=16, split=2, warps=4, stages=2),
+    short=DirectConfig(vocab=64, dim=64, step=16, split=2, warps=4, stages=2),
+    long=DirectConfig(vocab=64, dim=64, step=16, split=2, warps=4, stages=2),
+    heavy=DirectConfig(vocab=64, dim=64, step=16, split=4, warps=4, stages=2),
+    gram=GramConfig(tokens=32, columns=16, dim=32, warps=4, stages=2),
+)
+ARCHITECTURES = tuple(_TABLE)
+
+_override: list[Configs] = []
+
+
+def ceil_div(number: int, divisor: int) -> int:
+    """``number / divisor`` rounded up."""
+    return -(-number // divisor)
+
+
+def architecture_of(device: torch.device) -> str:
+    """The table's row for a device: the nearest one at or below its own architecture (CPU: as Hopper)."""
+    if device.type != "cuda":
+        return "sm_90"
+    if torch.version.hip:
+        return "gfx942"
+    major, minor = torch.cuda.get_device_capability(device)
+    if major >= 10:
+        return "sm_100"
+    if major == 9:
+        return "sm_90"
+    return "sm_89" if (major, minor) >= (8, 6) else "sm_80"
+
+
+def shape_class(tokens: int, samples: int) -> str:
+    """``"short"`` or ``"long"``, by the mean length: known from shapes, so nothing is read from a device."""
+    return "short" if tokens < SHORT * samples else "long"
+
+
+def fixed_configs(architecture: str, dtype: torch.dtype, signals: torch.dtype, *, mapped: bool, direct: str) -> Configs:
+    """The shipped choice for inputs of ``dtype`` with error signals of ``signals``.
+
+    ``mapped``: the head has a bias or soft-cap; ``direct``: ``"short"``, ``"long"`` or ``"heavy"``.
+    """
+    outer = _FLOAT32 if dtype == torch.float32 else _TABLE[architecture]
+    inner = _FLOAT32 if signals == torch.float32 else _TABLE[architecture]
+    tiles = {"short": inner.short, "long": inner.long, "heavy": inner.heavy}[direct]
+    return Configs(outer.mapped if mapped else outer.plain, outer.mapped, tiles, inner.gram)
+
+
+def configs_for(
+    device: torch.device,
+    dtype: torch.dtype,
+    signals: torch.dtype,
+    *,
+    mapped: bool,
+    heavy: bool,
+    tokens: int,
+    samples: int,
+) -> Configs:
+    """What a call with ``tokens`` rows in ``samples`` samples uses (before autotuning)."""
+    if _override:
+        return _override[-1]
+    direct = "heavy" if heavy else shape_class(tokens, samples)
+    return fixed_configs(architecture_of(device), dtype, signals, mapped=mapped, direct=direct)
+
+
+@contextmanager
+def override(configs: Configs) -> Iterator[None]:
+    """Use these tile shapes inside the block, whatever the device."""
+    _override.append(configs)
+    try:
+        yield
+    finally:
+        _override.pop()

@@ -1,0 +1,358 @@
+"""‖G‖² of a linear update, and ⟨G_i, G_j⟩ of two sets of samples, from token pairs: no gradient is formed.
+
+    ⟨G_i, G_j⟩ = s_i s_j Σ_{t ∈ i} Σ_{s ∈ j} r_t r_s (D_t · D_s)(h_t · h_s)
+
+With Q the softmax without the label (E of ``logits.py`` times its factors), ℓ = f′(a_y) (1 for a plain head):
+
+    D_t · D_s = Q_t · Q_s − ℓ_s Q_t[y_s] − ℓ_t Q_s[y_t] + ℓ_t ℓ_s [y_t = y_s]
+
+Q_t · Q_s runs on the tensor cores over the stored type, factors and labels are applied in float32: the label's
+column, which outweighs all others, is never rounded. The sum is linear in Q, so any split of the vocabulary adds up.
+
+The unit of work is a pair of tiles of tokens (of one sample: i ≥ j, those off the diagonal counted twice) and a
+share of the vocabulary, not a sample: a program finds its pair by bisecting ``pair_start`` on the device, so that one
+launch serves a batch and long samples spread over many programs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from donod_fast.kernels.triton_backend.configs import GramConfig, ceil_div
+from donod_fast.kernels.triton_backend.language import INTERPRETING, dot, tensor_or
+from donod_fast.kernels.triton_backend.layout import Group, Layout
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Side:
+    """One side of the products: the tokens of a set of samples and their stored columns.
+
+    Attributes:
+        hidden: (rows, dim).
+        exps: (slots, columns) E of the group.
+        factors: (vocab tiles, slots) float32, or None where E is normalised already.
+        relative: (all slots,) float32.
+        label_slope: (all slots,) float32, or None without a soft-cap.
+        labels: (rows,).
+        layout, group: where they lie.
+    """
+
+    hidden: Tensor
+    exps: Tensor
+    factors: Tensor | None
+    relative: Tensor
+    label_slope: Tensor | None
+    labels: Tensor
+    layout: Layout
+    group: Group
+
+
+@triton.jit
+def load_tokens(slots, end, slot_row, labels, relative, label_slope, HAS_CAP: tl.constexpr):
+    """Rows of hidden, whether real, labels, magnitudes and label signals of a tile of slots."""
+    row = tl.load(slot_row + slots, mask=slots < end, other=-1)
+    real = row >= 0
+    label = tl.load(labels + row, mask=real, other=-1).to(tl.int64)
+    share = tl.load(relative + slots, mask=real, other=0.0)
+    if HAS_CAP:
+        signal = tl.load(label_slope + slots, mask=real, other=0.0)
+    else:
+        signal = tl.where(real, 1.0, 0.0)
+    return row.to(tl.int64), real, label, share, signal
+
+
+@triton.jit
+def label_terms(
+    exps, factors, local, real, other_label, other_signal, first_column, start, stop, exps_stride, factor_stride,
+    HAS_FACTORS: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """Q_t[y_s] ℓ_s for tokens t (rows) and s (columns), 0 where y_s is not in start … stop (this program's part)."""
+    inside = real[:, None] & ((other_label >= start) & (other_label < stop))[None, :]
+    place = exps + local.to(tl.int64)[:, None] * exps_stride + (other_label - first_column)[None, :]
+    q = tl.load(place, mask=inside, other=0.0).to(tl.float32)
+    if HAS_FACTORS:
+        tile = (other_label // TILE)[None, :] * factor_stride + local[:, None]
+        q *= tl.load(factors + tile, mask=inside, other=0.0)
+    return q * other_signal[None, :]
+
+
+@triton.jit
+def pair_products(
+    left_hidden, right_hidden, left_exps, right_exps, left_factors, right_factors,
+    left_row, right_row, left_real, right_real, left_local, right_local,
+    left_label, right_label, left_share, right_share, left_signal, right_signal,
+    first_column, columns, part, parts,
+    left_hidden_stride, right_hidden_stride, left_exps_stride, right_exps_stride,
+    left_factor_stride, right_factor_stride, dim,
+    HAS_FACTORS: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr, TILE: tl.constexpr,
+    BLOCK_TOKENS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr, BLOCK_DIM: tl.constexpr,
+):  # fmt: skip
+    """Σ_ts r_t r_s (D_t · D_s)(h_t · h_s) over one pair of token tiles and one part of the columns."""
+    # Parts are whole blocks of columns.
+    blocks = tl.cdiv(columns, BLOCK_COLUMNS)
+    per_part = tl.cdiv(blocks, parts)
+    first_block = part * per_part
+    last_block = min(first_block + per_part, blocks)
+    c = first_block * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
+    left = left_exps + left_local.to(tl.int64)[:, None] * left_exps_stride + c[None, :]
+    right = right_exps + right_local.to(tl.int64)[None, :] * right_exps_stride + c[:, None]
+    signal = tl.zeros((BLOCK_TOKENS, BLOCK_TOKENS), dtype=tl.float32)
+    nothing = tl.zeros((BLOCK_TOKENS, BLOCK_TOKENS), dtype=tl.float32)
+    for block in range(first_block, last_block):
+        e_left = tl.load(left, mask=left_real[:, None], other=0.0)
+        e_right = tl.load(right, mask=right_real[None, :], other=0.0)
+        if HAS_FACTORS:
+            tile = ((first_column + block * BLOCK_COLUMNS) // TILE).to(tl.int64)
+            of_left = tl.load(left_factors + tile * left_factor_stride + left_local, mask=left_real, other=0.0)
+            of_right = tl.load(right_factors + tile * right_factor_stride + right_local, mask=right_real, other=0.0)
+            product = dot(e_left, e_right, nothing, PRECISION, INTERPRETED)
+            signal += product * (of_left[:, None] * of_right[None, :])
+        else:
+            signal = dot(e_left, e_right, signal, PRECISION, INTERPRETED)
+        left += BLOCK_COLUMNS
+        right += BLOCK_COLUMNS
+
+    start = first_column + first_block * BLOCK_COLUMNS
+    stop = first_column + last_block * BLOCK_COLUMNS
+    signal -= label_terms(
+        left_exps, left_factors, left_local, left_real, right_label, right_signal, first_column,
+        start, stop, left_exps_stride, left_factor_stride, HAS_FACTORS, TILE,
+    )  # fmt: skip
+    signal -= tl.trans(label_terms(
+        right_exps, right_factors, right_local, right_real, left_label, left_signal, first_column,
+        start, stop, right_exps_stride, right_factor_stride, HAS_FACTORS, TILE,
+    ))  # fmt: skip
+    same = (left_label[:, None] == right_label[None, :]) & ((left_label >= start) & (left_label < stop))[:, None]
+    signal += tl.where(same, left_signal[:, None] * right_signal[None, :], 0.0)
+
+    k = tl.arange(0, BLOCK_DIM)
+    left_h = left_hidden + left_row[:, None] * left_hidden_stride + k[None, :]
+    right_h = right_hidden + right_row[None, :] * right_hidden_stride + k[:, None]
+    states = tl.zeros((BLOCK_TOKENS, BLOCK_TOKENS), dtype=tl.float32)
+    for begin in range(0, dim, BLOCK_DIM):
+        h_left = tl.load(left_h, mask=left_real[:, None] & (k < dim - begin)[None, :], other=0.0)
+        h_right = tl.load(right_h, mask=right_real[None, :] & (k < dim - begin)[:, None], other=0.0)
+        states = dot(h_left, h_right, states, PRECISION, INTERPRETED)
+        left_h += BLOCK_DIM
+        right_h += BLOCK_DIM
+    return tl.sum(signal * states * (left_share[:, None] * right_share[None, :]))
+
+
+@triton.jit(do_not_specialize=["first_sample", "samples", "first_tile", "parts"])
+def gram_kernel(
+    hidden, exps, factors, relative, label_slope, labels, slot_row, slot_start, counts, pair_start, partials,
+    first_sample, samples, first_tile, columns, parts,
+    hidden_stride, exps_stride, factor_stride, dim,
+    HAS_FACTORS: tl.constexpr, HAS_CAP: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr,
+    TILE: tl.constexpr, BLOCK_TOKENS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr, BLOCK_DIM: tl.constexpr,
+):  # fmt: skip
+    """‖G/s‖² of one pair of tiles of one sample. Grid: (pairs at most, parts)."""
+    first_column = first_tile * TILE
+    pair = tl.program_id(0) + tl.load(pair_start + first_sample)
+    if pair >= tl.load(pair_start + first_sample + samples):
+        return
+    # The sample that owns the pair: the last whose pairs begin at or before it.
+    low = first_sample
+    high = first_sample + samples
+    while high - low > 1:
+        middle = (low + high) // 2
+        if tl.load(pair_start + middle) <= pair:
+            low = middle
+        else:
+            high = middle
+    within = pair - tl.load(pair_start + low)
+    # Row of a triangle's cell, mended by one where the root was rounded.
+    i = ((tl.sqrt(8.0 * within.to(tl.float32) + 1.0) - 1.0) * 0.5).to(tl.int32)
+    i = tl.where(i * (i + 1) // 2 > within, i - 1, i)
+    i = tl.where((i + 1) * (i + 2) // 2 <= within, i + 1, i)
+    j = within - i * (i + 1) // 2
+
+    base = tl.load(slot_start + first_sample)
+    begin = tl.load(slot_start + low)
+    end = begin + tl.load(counts + low)
+    offsets = tl.arange(0, BLOCK_TOKENS)
+    left = begin + i * BLOCK_TOKENS + offsets
+    right = begin + j * BLOCK_TOKENS + offsets
+    l_row, l_real, l_label, l_share, l_signal = load_tokens(
+        left, end, slot_row, labels, relative, label_slope, HAS_CAP
+    )  # fmt: skip
+    r_row, r_real, r_label, r_share, r_signal = load_tokens(
+        right, end, slot_row, labels, relative, label_slope, HAS_CAP
+    )  # fmt: skip
+    total = pair_products(
+        hidden, hidden, exps, exps, factors, factors, l_row, r_row, l_real, r_real, left - base, right - base,
+        l_label, r_label, l_share, r_share, l_signal, r_signal, first_column, columns, tl.program_id(1), parts,
+        hidden_stride, hidden_stride, exps_stride, exps_stride, factor_stride, factor_stride, dim,
+        HAS_FACTORS, PRECISION, INTERPRETED, TILE, BLOCK_TOKENS, BLOCK_COLUMNS, BLOCK_DIM,
+    )  # fmt: skip
+    twice = tl.where(i == j, 1.0, 2.0)
+    tl.store(partials + tl.program_id(0).to(tl.int64) * parts + tl.program_id(1), total * twice)
+
+
+@triton.jit(do_not_specialize=["left_first", "left_samples", "right_first", "right_samples", "first_block"])
+def cross_kernel(
+    left_hidden, left_exps, left_relative, left_slope, left_labels, left_slot_row, left_slot_start,
+    right_hidden, right_exps, right_relative, right_slope, right_labels, right_slot_row, right_slot_start,
+    partials, left_first, left_samples, right_first, right_samples, first_block, columns,
+    left_hidden_stride, left_exps_stride, right_hidden_stride, right_exps_stride, partials_stride, dim,
+    HAS_CAP: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr,
+    BLOCK_TOKENS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr, BLOCK_DIM: tl.constexpr,
+):  # fmt: skip
+    """One pair of tiles, one of each set; slots are aligned to BLOCK_TOKENS, so a tile is of one sample.
+
+    Grid: (left tiles at most, right tiles at most).
+    """
+    first_column = first_block * BLOCK_COLUMNS
+    left_base = tl.load(left_slot_start + left_first)
+    right_base = tl.load(right_slot_start + right_first)
+    left_end = tl.load(left_slot_start + left_first + left_samples)
+    right_end = tl.load(right_slot_start + right_first + right_samples)
+    left_local = tl.program_id(0) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
+    right_local = tl.program_id(1) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
+    if (left_base + tl.program_id(0) * BLOCK_TOKENS >= left_end) | (
+        right_base + tl.program_id(1) * BLOCK_TOKENS >= right_end
+    ):
+        return
+    l_row, l_real, l_label, l_share, l_signal = load_tokens(
+        left_base + left_local, left_end, left_slot_row, left_labels, left_relative, left_slope, HAS_CAP
+    )
+    r_row, r_real, r_label, r_share, r_signal = load_tokens(
+        right_base + right_local, right_end, right_slot_row, right_labels, right_relative, right_slope, HAS_CAP
+    )
+    total = pair_products(
+        left_hidden, right_hidden, left_exps, right_exps, left_exps, right_exps,
+        l_row, r_row, l_real, r_real, left_local, right_local,
+        l_label, r_label, l_share, r_share, l_signal, r_signal, first_column, columns, 0, 1,
+        left_hidden_stride, right_hidden_stride, left_exps_stride, right_exps_stride, 0, 0, dim,
+        False, PRECISION, INTERPRETED, BLOCK_COLUMNS, BLOCK_TOKENS, BLOCK_COLUMNS, BLOCK_DIM,
+    )  # fmt: skip
+    at = partials + tl.program_id(0).to(tl.int64) * partials_stride + tl.program_id(1)
+    tl.store(at, tl.load(at) + total)  # chunks of the vocabulary add up; a launch owns its cells
+
+
+def pair_bounds(
+    counts: Tensor,  # (samples,) int32
+    config: GramConfig,
+) -> Tensor:
+    """(samples + 1,) int32: pairs of token tiles of the samples before each."""
+    tiles = (counts.long() + config.tokens - 1) // config.tokens
+    pairs = tiles * (tiles + 1) // 2
+    return torch.cat([pairs.new_zeros(1), pairs.cumsum(0)]).int()
+
+
+def pairs_at_most(group: Group, config: GramConfig) -> int:
+    """Pairs of token tiles that a group can have, from what the host knows of its lengths."""
+    if group.lengths is not None:
+        tiles = [ceil_div(length, config.tokens) for length in group.lengths]
+        return sum(n * (n + 1) // 2 for n in tiles)
+    # Pairs are convex in the length, so one sample with every token has the most; each can round up by a tile.
+    longest = group.tokens_bound // config.tokens + 2
+    return longest * (longest + 1) // 2 + group.samples
+
+
+def vocabulary_parts(pairs: int, columns: int, config: GramConfig) -> int:
+    """Into how many parts the columns are split, so that few pairs still fill a device."""
+    blocks = ceil_div(columns, config.columns)
+    return max(1, min(config.programs // max(pairs, 1), blocks // config.blocks_of_a_part, 64))
+
+
+def launch_gram(
+    side: Side,
+    pair_start: Tensor,  # (all samples + 1,) int32 of pair_bounds
+    partials: Tensor,  # (pairs at most, parts) float32, written
+    config: GramConfig,
+    *,
+    first_column: int,
+    tile: int,
+) -> None:
+    """Fill ``partials`` for the pairs of the group's samples; rows past the last pair are left as they were."""
+    group, layout = side.group, side.layout
+    if partials.shape[0] == 0:
+        return
+    gram_kernel[tuple(partials.shape)](
+        side.hidden,
+        side.exps,
+        tensor_or(side.factors, side.relative),
+        side.relative,
+        tensor_or(side.label_slope, side.relative),
+        side.labels,
+        layout.slot_row,
+        layout.slot_start,
+        layout.counts,
+        pair_start,
+        partials,
+        group.first_sample,
+        group.samples,
+        first_column // tile,
+        side.exps.shape[1],
+        partials.shape[1],
+        side.hidden.stride(0),
+        side.exps.stride(0),
+        0 if side.factors is None else side.factors.stride(0),
+        side.hidden.shape[1],
+        HAS_FACTORS=side.factors is not None,
+        HAS_CAP=side.label_slope is not None,
+        PRECISION=config.precision(side.exps.dtype),
+        INTERPRETED=INTERPRETING,
+        TILE=tile,
+        BLOCK_TOKENS=config.tokens,
+        BLOCK_COLUMNS=min(config.columns, tile),
+        BLOCK_DIM=config.dim,
+        num_warps=config.warps,
+        num_stages=config.stages,
+    )
+
+
+def launch_cross(
+    left: Side,  # E normalised (factors None), slots aligned to config.tokens
+    right: Side,  # likewise
+    partials: Tensor,  # (left tiles, right tiles) float32, added to
+    config: GramConfig,
+    *,
+    first_column: int,
+) -> None:
+    """Add the products over the stored columns to ``partials``."""
+    if 0 in partials.shape:
+        return
+    cross_kernel[tuple(partials.shape)](
+        left.hidden,
+        left.exps,
+        left.relative,
+        tensor_or(left.label_slope, left.relative),
+        left.labels,
+        left.layout.slot_row,
+        left.layout.slot_start,
+        right.hidden,
+        right.exps,
+        right.relative,
+        tensor_or(right.label_slope, right.relative),
+        right.labels,
+        right.layout.slot_row,
+        right.layout.slot_start,
+        partials,
+        left.group.first_sample,
+        left.group.samples,
+        right.group.first_sample,
+        right.group.samples,
+        first_column // config.columns,
+        left.exps.shape[1],
+        left.hidden.stride(0),
+        left.exps.stride(0),
+        right.hidden.stride(0),
+        right.exps.stride(0),
+        partials.stride(0),
+        left.hidden.shape[1],
+        HAS_CAP=left.label_slope is not None,
+        PRECISION=config.precision(left.exps.dtype),
+        INTERPRETED=INTERPRETING,
+        BLOCK_TOKENS=config.tokens,
+        BLOCK_COLUMNS=config.columns,
+        BLOCK_DIM=config.dim,
+        num_warps=config.warps,
+        num_stages=config.stages,
+    )

@@ -1,0 +1,94 @@
+"""What the kernels share: is Triton there, is it interpreting, and the few operations that differ then.
+
+``TRITON_INTERPRET=1`` is read when a kernel is decorated, so it must stand in the environment before this
+package is imported. Two things differ under the interpreter, both switched by one constexpr that every
+launch passes (``INTERPRETED``): its ``tl.dot`` multiplies the raw bits of bfloat16, so operands are cast to
+float32 first; and its cast to bfloat16 cuts bits off, where the hardware rounds to nearest even.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+INTERPRETING = os.environ.get("TRITON_INTERPRET", "") not in ("", "0")
+# Stands for −∞ in a column that is left out: exp gives 0, and 0 · z stays 0 where 0 · (−inf) is NaN.
+LEFT_OUT = tl.constexpr(-1e30)
+
+
+@triton.jit
+def dot(left, right, total, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr):  # (m, k), (k, n), (m, n) float32
+    """Total + left · right on the tensor cores, in float32."""
+    if INTERPRETED:
+        left = left.to(tl.float32)
+        right = right.to(tl.float32)
+    return tl.dot(left, right, total, input_precision=PRECISION)
+
+
+@triton.jit
+def narrow(x, dtype: tl.constexpr, INTERPRETED: tl.constexpr):  # float32
+    """Cast to ``dtype``, rounding to nearest even (NaN stays NaN)."""
+    if INTERPRETED:
+        if dtype == tl.bfloat16:
+            bits = x.to(tl.int32, bitcast=True)
+            even = (bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000
+            x = tl.where(x == x, even.to(tl.float32, bitcast=True), x)
+    return x.to(dtype)
+
+
+@triton.jit
+def halves(x, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # (ROWS, COLUMNS)
+    """Left and right half of the columns; in the tensor cores' layout no value moves."""
+    return tl.split(tl.permute(tl.reshape(x, (ROWS, 2, COLUMNS // 2)), (0, 2, 1)))
+
+
+@triton.jit
+def share_of(x, part: tl.constexpr, SPLIT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # (ROWS, COLUMNS)
+    """Share number ``part`` of the columns, of ``SPLIT`` (1, 2 or 4) equal ones."""
+    if SPLIT == 1:
+        share = x
+    else:
+        left, right = halves(x, ROWS, COLUMNS)
+        if part < SPLIT // 2:
+            share = left
+        else:
+            share = right
+        if SPLIT == 4:
+            left, right = halves(share, ROWS, COLUMNS // 2)
+            if part % 2 == 0:
+                share = left
+            else:
+                share = right
+    return share
+
+
+@triton.jit
+def log1p(y):  # float64, y ≥ 0
+    """log(1 + y) to the last digits for small y too."""
+    one_more = 1.0 + y
+    return tl.where(one_more == 1.0, y, tl.log(one_more) * (y / tl.where(one_more == 1.0, 1.0, one_more - 1.0)))
+
+
+@triton.jit
+def softplus(x):  # float64
+    """log(1 + eˣ), exact relative to itself on both sides; NaN stays NaN."""
+    return tl.where(x > 0.0, x, 0.0) + log1p(tl.exp(-tl.abs(x))) + (x - x)
+
+
+def element(dtype: torch.dtype) -> Any:
+    """Triton's name of a torch dtype."""
+    return {
+        torch.bfloat16: tl.bfloat16,
+        torch.float16: tl.float16,
+        torch.float32: tl.float32,
+    }[dtype]
+
+
+def tensor_or(tensor: Tensor | None, stand_in: Tensor) -> Tensor:
+    """An argument for a pointer that the kernel does not follow when the tensor is None."""
+    return stand_in if tensor is None else tensor

@@ -1,0 +1,219 @@
+"""The Triton backend as two registered operators, so that ``torch.compile`` and CUDA graphs take them as they are.
+
+``donod_fast::head_scores`` is the whole of ``don_nod``, ``donod_fast::gradient_products`` the products between two
+sets of samples. Host values that the checks of ``arguments.py`` look into (labels and bounds that lie on the host) are looked
+at inside the operator, before any launch; what lies on a device is not read back. There, in debug mode
+(``DONOD_FAST_DEBUG``) labels and bounds are checked too, at the price of a wait; else a label outside the vocabulary
+gives its sample NaN, and bounds that are none give NaN for every sample: neither reads past a tensor.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from donod_fast.errors import BackendError
+from donod_fast.kernels.arguments import HeadArguments, check_bounds, check_labels
+from donod_fast.kernels.head_map import HeadMap
+from donod_fast.kernels.scores import DonNod, don_and_nod, with_weight_decay
+from donod_fast.kernels.triton_backend import autotune, direct, logits
+from donod_fast.kernels.triton_backend.configs import Configs, configs_for
+from donod_fast.kernels.triton_backend.language import INTERPRETING
+from donod_fast.kernels.triton_backend.reduce import squared_norm
+from donod_fast.kernels.triton_backend.run import Call, head_sums
+from donod_fast.kernels.updates import SGD, AdamState, AdamW, Sign, Update
+
+_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+
+
+def supports_tensors(hidden: Tensor, weight: Tensor) -> str | None:
+    """None, or why the kernels cannot serve these tensors: device, dtype, layout, architecture."""
+    device = hidden.device
+    if device.type == "cpu":
+        if not INTERPRETING:
+            return "hidden is on the CPU, and TRITON_INTERPRET=1 was not set before the kernels were imported"
+    elif device.type != "cuda":
+        return f"there are kernels for CUDA and ROCm devices, not for {device.type}"
+    elif INTERPRETING:
+        return "TRITON_INTERPRET=1 is set: the interpreter takes CPU tensors only"
+    elif torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 0):
+        return f"{torch.cuda.get_device_name(device)} is older than compute capability 8.0"
+    for name, tensor in (("hidden", hidden), ("weight", weight)):
+        if tensor.dtype not in _DTYPES:
+            return f"{name} is {tensor.dtype}; the kernels take bfloat16, float16 and float32"
+    if hidden.dtype != weight.dtype:
+        return f"hidden is {hidden.dtype} but weight is {weight.dtype}; the kernels multiply one type with itself"
+    return logits.supports(hidden, weight)
+
+
+def supports(call: HeadArguments) -> str | None:
+    """None, or why the kernels cannot serve a call of ``don_nod``."""
+    return supports_tensors(call.hidden, call.weight) or direct.supports(call.update, call.storage_dtype)
+
+
+def supports_workspace(call: HeadArguments) -> str | None:
+    """None, or why the workspace is too small. (Looks at bounds on the host; not while ``torch.compile`` traces.)"""
+    if torch.compiler.is_compiling():
+        return None
+    made = _call_of(call)
+    plan = made.plan(_configs(made))
+    return plan if isinstance(plan, str) else None
+
+
+def triton_don_nod(call: HeadArguments) -> DonNod:
+    """DON, NOD and the statistics of every sample.
+
+    Raises:
+        InputError: labels or bounds on the host (in debug mode also those on the device) are wrong.
+        BackendError: the workspace is too small.
+    """
+    update = call.update
+    adamw = update if isinstance(update, AdamW) else AdamW()
+    state = adamw.state
+    scores, counts = head_scores(
+        call.hidden,
+        call.weight,
+        call.labels,
+        call.cu_seqlens,
+        call.head.bias,
+        None if state is None else state.exp_avg,
+        None if state is None else state.exp_avg_sq,
+        update.name,
+        *adamw.betas,
+        adamw.eps,
+        -1 if state is None else state.step,
+        call.lr,
+        call.weight_decay,
+        call.mean,
+        call.head.logit_scale,
+        call.head.softcap,
+        call.storage_dtype,
+        call.weight_norm,
+        call.workspace_bytes,
+    )
+    loss, entropy, dot, update_norm, don, nod = scores.unbind(1)
+    return DonNod(don, nod, loss, entropy, dot, update_norm, counts)
+
+
+@torch.library.custom_op("donod_fast::head_scores", mutates_args=())
+def head_scores(
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    cu_seqlens: Tensor,
+    bias: Tensor | None,
+    exp_avg: Tensor | None,
+    exp_avg_sq: Tensor | None,
+    update: str,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    step: int,
+    lr: float,
+    weight_decay: float,
+    mean: bool,
+    logit_scale: float,
+    softcap: float | None,
+    storage_dtype: torch.dtype | None,
+    weight_norm: float | None,
+    workspace_bytes: int,
+) -> tuple[Tensor, Tensor]:
+    """(samples, 6) float64 [loss, entropy, ⟨W, U⟩, ‖U‖, DON, NOD] and (samples,) int32 counts; step −1: no state."""
+    rule: Update
+    if update == "adamw":
+        state = None if exp_avg is None or exp_avg_sq is None else AdamState(exp_avg, exp_avg_sq, step)
+        rule = AdamW((beta1, beta2), eps, state)
+    else:
+        rule = SGD() if update == "sgd" else Sign()
+    arguments = HeadArguments(
+        hidden, weight, labels, cu_seqlens, HeadMap(bias, logit_scale, softcap), rule, lr, weight_decay, mean,
+        storage_dtype, weight_norm, workspace_bytes,
+    )  # fmt: skip
+    check_labels(labels, weight.shape[0])
+    if os.environ.get("DONOD_FAST_DEBUG"):
+        check_bounds(cu_seqlens, hidden.shape[0])
+    call = _call_of(arguments)
+    with _OnDevice(hidden.device):
+        sums, counts = head_sums(call, autotune.tuned(call, _configs(call)))
+        norm: Tensor | float = squared_norm(weight).sqrt() if weight_norm is None else weight_norm
+        loss, entropy, dot, norm_sq = sums.unbind(1)
+        if storage_dtype is None:
+            dot, norm_sq = with_weight_decay(dot, norm_sq, norm, weight_decay)
+        update_norm = norm_sq.sqrt()
+        don, nod = don_and_nod(dot, update_norm, norm, lr)
+        return torch.stack([loss, entropy, dot, update_norm, don, nod], 1), counts
+
+
+@head_scores.register_fake
+def _(hidden: Tensor, weight: Tensor, labels: Tensor, cu_seqlens: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    samples = cu_seqlens.shape[0] - 1
+    return hidden.new_empty((samples, 6), dtype=torch.float64), hidden.new_empty((samples,), dtype=torch.int32)
+
+
+class _OnDevice:
+    """The tensors' own device as the current one: Triton launches there (a no-op on the CPU)."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._guard = torch.cuda.device(device) if device.type == "cuda" else None
+
+    def __enter__(self) -> None:
+        if self._guard is not None:
+            self._guard.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        if self._guard is not None:
+            self._guard.__exit__(*error)
+
+
+def _configs(call: Call) -> Configs:
+    return configs_for(
+        call.hidden.device,
+        call.hidden.dtype,
+        call.signals,
+        mapped=call.mapped,
+        heavy=call.storage_dtype is not None or (isinstance(call.update, AdamW) and call.update.state is not None),
+        tokens=call.hidden.shape[0],
+        samples=call.bounds.shape[0] - 1,
+    )
+
+
+def _call_of(call: HeadArguments) -> Call:
+    bounds, host = bounds_of(call.cu_seqlens, call.hidden)
+    return Call(
+        hidden=call.hidden,
+        weight=call.weight,
+        labels=call.labels,
+        bounds=bounds,
+        host_bounds=host,
+        head=call.head,
+        update=call.update,
+        lr=call.lr,
+        weight_decay=call.weight_decay,
+        mean=call.mean,
+        storage_dtype=call.storage_dtype,
+        workspace_bytes=call.workspace_bytes,
+    )
+
+
+def bounds_of(cu_seqlens: Tensor, hidden: Tensor) -> tuple[Tensor, list[int] | None]:
+    """Bounds as (samples + 1,) int64 on the device of ``hidden``, and on the host where they were given there.
+
+    Raises:
+        InputError: bounds on the host that are none.
+    """
+    if cu_seqlens.device.type == "cpu":
+        host = check_bounds(cu_seqlens, hidden.shape[0])
+        wide = cu_seqlens.long()
+        if hidden.device.type == "cpu":
+            return wide, host
+        # From pinned memory the copy waits for nothing.
+        return wide.pin_memory().to(hidden.device, non_blocking=True), host
+    if cu_seqlens.device != hidden.device:
+        raise BackendError(
+            f"backend 'triton' cannot serve this: cu_seqlens is on {cu_seqlens.device}, hidden on {hidden.device}; "
+            "put it there or on the host"
+        )
+    return cu_seqlens.long(), None

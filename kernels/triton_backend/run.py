@@ -1,0 +1,262 @@
+"""One call, kernel after kernel: the way of a batch of hidden states to the four sums of each sample.
+
+    labels, bounds → layout → plan → per group:
+        logits kernel            E and sums of tiles              (logits.py)
+        token statistics         loss, entropy, log u, dot        (rows.py)
+        sample sums              loss, entropy, ⟨W, G⟩, scale     (rows.py)
+        Gram kernel              ‖G‖² of linear updates           (gram.py), or
+        normalise, direct        ‖U‖², ⟨W, U⟩ of the others       (normalise.py, direct.py)
+        row sums                 partial sums → float64           (reduce.py)
+
+Nothing is read back from the device: grids follow from shapes, and from the bounds where they are on the host.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from donod_fast.errors import BackendError
+from donod_fast.kernels.head_map import HeadMap
+from donod_fast.kernels.softmax import constant_slope
+from donod_fast.kernels.triton_backend import direct, gram, logits, normalise, pack, reduce, rows
+from donod_fast.kernels.triton_backend.configs import Configs
+from donod_fast.kernels.triton_backend.layout import Group, Layout, make_layout
+from donod_fast.kernels.triton_backend.plan import GroupPlan, Plan, Problem, make_plan
+from donod_fast.kernels.updates import Update
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Call:
+    """Checked arguments: tensors on one device, host numbers.
+
+    Attributes:
+        hidden, weight, labels: (rows, dim), (vocab, dim), (rows,).
+        bounds: (samples + 1,) int64 on their device.
+        host_bounds: the same on the host where they were given there, else None.
+    """
+
+    hidden: Tensor
+    weight: Tensor
+    labels: Tensor
+    bounds: Tensor
+    host_bounds: list[int] | None
+    head: HeadMap
+    update: Update
+    lr: float
+    weight_decay: float
+    mean: bool
+    storage_dtype: torch.dtype | None
+    workspace_bytes: int
+
+    @property
+    def signals(self) -> torch.dtype:
+        """How error signals are stored."""
+        return logits.signals_dtype(self.hidden.dtype, self.weight.numel())
+
+    @property
+    def mapped(self) -> bool:
+        """Whether the head has a bias or soft-cap, which need a sum more."""
+        return self.head.bias is not None or self.head.softcap is not None
+
+    @property
+    def linear(self) -> bool:
+        """Whether ‖U‖ and ⟨W, U⟩ follow from products of tokens."""
+        return self.update.linear and self.storage_dtype is None
+
+    @property
+    def problem(self) -> Problem:
+        """What the plan depends on."""
+        vocab, dim = self.weight.shape
+        return Problem(vocab, dim, self.signals.itemsize, 4 if self.mapped else 3, self.linear, self.workspace_bytes)
+
+    def plan(self, configs: Configs) -> Plan | str:
+        """The plan, or why the workspace is too small."""
+        tokens, samples = self.hidden.shape[0], self.bounds.shape[0] - 1
+        return make_plan(tokens, samples, self.host_bounds, self.problem, configs)
+
+
+def head_sums(call: Call, configs: Configs) -> tuple[Tensor, Tensor]:
+    """Sums of every sample, (samples, 4) float64 [loss, entropy, ⟨W, U⟩, ‖U‖²] without weight decay, and counts.
+
+    ⟨W, U⟩ and ‖U‖² are those of the effective step (decay and rounding included) with a storage dtype. NaN where
+    a sample has no scored token, and everywhere where the bounds are none.
+
+    Raises:
+        BackendError: the workspace is too small for the smallest piece.
+    """
+    plan = call.plan(configs)
+    if isinstance(plan, str):
+        raise BackendError(f"backend 'triton' cannot serve this: {plan}")
+    return _Run(call, configs, plan).sums()
+
+
+class _Run:
+    """The tensors that live through a call."""
+
+    def __init__(self, call: Call, configs: Configs, plan: Plan) -> None:
+        self.call, self.configs, self.plan = call, configs, plan
+        device = call.hidden.device
+        self.layout: Layout = make_layout(call.labels, call.bounds, configs.direct.step)
+        samples, slots = call.bounds.shape[0] - 1, self.layout.slot_row.shape[0]
+        self.out = torch.zeros((samples, 4), dtype=torch.float64, device=device)
+        self.statistics = torch.empty((4, slots), dtype=torch.float64, device=device)
+        self.log_rest = torch.empty(slots, dtype=torch.float32, device=device)
+        self.relative = torch.empty(slots, dtype=torch.float32, device=device)
+        self.label_slope = None if call.head.softcap is None else torch.empty_like(self.log_rest)
+        ones = torch.ones(samples, dtype=torch.float64, device=device)
+        self.token_weight = ones / self.layout.counts.clamp_min(1) if call.mean else ones
+        self.scale = torch.empty(samples, dtype=torch.float64, device=device)
+        # Sums of squares and of products with W in units of the samples' scales.
+        self.parts = torch.zeros((2, samples), dtype=torch.float64, device=device)
+        self.pair_start = gram.pair_bounds(self.layout.counts, configs.gram)
+
+    def sums(self) -> tuple[Tensor, Tensor]:
+        for group in self.plan.groups:
+            self._group(group)
+        layout, call = self.layout, self.call
+        _, unit = direct.update_numbers(call.update, self.scale)
+        if call.storage_dtype is not None:
+            unit = torch.where(self.scale.isnan(), self.scale, 1.0)
+        self.out[:, 3] = self.parts[0] * unit.square()
+        if not call.linear:
+            self.out[:, 2] = self.parts[1] * unit
+        sound = (layout.counts > 0) & layout.valid
+        return torch.where(sound.unsqueeze(1), self.out, torch.nan), layout.counts
+
+    def _group(self, plan: GroupPlan) -> None:
+        call, layout, group = self.call, self.layout, plan.group
+        if group.tokens_bound == 0:
+            return
+        vocab = call.weight.shape[0]
+        exps = torch.empty((group.slots_bound, plan.columns), dtype=call.signals, device=call.hidden.device)
+        factors = self._normalisers(plan, exps)
+        rows.launch_sample_sums(
+            self.statistics,
+            layout,
+            group,
+            self.token_weight,
+            self.out,
+            self.scale,
+            self.relative,
+            slope=constant_slope(call.head),
+        )
+        states = call.hidden
+        if plan.pack:
+            states = torch.empty((group.slots_bound, call.hidden.shape[1]), dtype=exps.dtype, device=exps.device)
+            pack.launch_pack(call.hidden, layout, group, states)
+        for first in range(0, vocab, plan.columns):
+            if first or factors is None:
+                factors = None
+                logits.launch_logits(
+                    call.hidden,
+                    call.weight,
+                    call.head,
+                    call.labels,
+                    layout,
+                    group,
+                    exps,
+                    None,
+                    self.log_rest,
+                    self.configs.logits,
+                    first_column=first,
+                )
+            if plan.by_pairs:
+                self._by_pairs(plan, exps, factors, first)
+            else:
+                self._by_tiles(plan, exps, factors, states, first)
+
+    def _normalisers(self, plan: GroupPlan, exps: Tensor) -> Tensor | None:
+        """Finish the softmax of the group's tokens; the factors of E where the first columns were kept."""
+        call, group, configs = self.call, plan.group, self.configs
+        config = configs.logits if plan.keep_first else configs.statistics
+        tiles = -(-call.weight.shape[0] // config.vocab) * config.split
+        width = group.slots_bound if plan.keep_first else plan.statistics_tokens
+        width = -(-width // 16) * 16  # rows of the table at aligned addresses, whatever the batch
+        sums = torch.empty((call.problem.sums, tiles, width), dtype=torch.float32, device=call.hidden.device)
+        for offset in range(0, group.tokens_bound, plan.statistics_tokens):
+            bound = min(plan.statistics_tokens, group.tokens_bound - offset)
+            logits.launch_logits(
+                call.hidden,
+                call.weight,
+                call.head,
+                call.labels,
+                self.layout,
+                group,
+                exps if plan.keep_first else None,
+                sums,
+                None,
+                config,
+                token_offset=offset,
+                tokens_bound=bound,
+            )
+            rows.launch_token_statistics(
+                call.hidden,
+                call.weight,
+                call.head,
+                call.labels,
+                self.layout,
+                group,
+                sums,
+                self.statistics,
+                self.log_rest,
+                self.label_slope,
+                by_slot=plan.keep_first,
+                token_offset=offset,
+                tokens_bound=bound,
+            )
+        return sums[0] if plan.keep_first else None
+
+    def _by_pairs(self, plan: GroupPlan, exps: Tensor, factors: Tensor | None, first: int) -> None:
+        call, group, config = self.call, plan.group, self.configs.gram
+        pairs = gram.pairs_at_most(group, config)
+        parts = gram.vocabulary_parts(pairs, exps.shape[1], config)
+        partials = torch.empty((pairs, parts), dtype=torch.float32, device=exps.device)
+        side = gram.Side(call.hidden, exps, factors, self.relative, self.label_slope, call.labels, self.layout, group)
+        gram.launch_gram(side, self.pair_start, partials, config, first_column=first, tile=self.configs.logits.tile)
+        reduce.launch_segment_sums(partials, self.pair_start, self.parts[0], group.first_sample, group.samples)
+
+    def _by_tiles(self, plan: GroupPlan, exps: Tensor, factors: Tensor | None, states: Tensor, first: int) -> None:
+        call, group, layout, config = self.call, plan.group, self.layout, self.configs.direct
+        vocab, dim = call.weight.shape
+        normalise.launch_normalise(
+            exps,
+            factors,
+            self.relative,
+            self.label_slope,
+            call.labels,
+            layout,
+            group,
+            vocab=vocab,
+            first_column=first,
+            tile=self.configs.logits.tile,
+        )
+        numbers, _ = direct.update_numbers(call.update, self.scale)
+        tiles = direct.tiles_of(exps.shape[1], dim, config)
+        step = max(1, min(group.samples, self.plan.partial_bytes // (8 * tiles)))
+        partials = torch.empty((step, 2, tiles), dtype=torch.float32, device=exps.device)
+        for offset in range(0, group.samples, step):
+            some = Group(group.first_sample + offset, min(step, group.samples - offset), 0, 0)
+            direct.launch_direct(
+                exps,
+                states,
+                call.weight,
+                call.update,
+                numbers,
+                layout,
+                some,
+                partials,
+                config,
+                base_sample=group.first_sample,
+                first_column=first,
+                needs_weight=not call.linear,
+                packed=plan.pack,
+                lr=call.lr,
+                weight_decay=call.weight_decay,
+                storage_dtype=call.storage_dtype,
+            )
+            reduce.launch_row_sums(partials[: some.samples, 0], self.parts[0], some.first_sample)
+            if not call.linear:
+                reduce.launch_row_sums(partials[: some.samples, 1], self.parts[1], some.first_sample)

@@ -1,0 +1,112 @@
+"""TOPSIS over two columns that fit on the device: two passes, no host sync (the mathematics: ``kernels/topsis.py``).
+
+The first kernel leaves, per block of samples, max |x|, Σ (x / max|x|)², min and max of DON and of NOD over the samples
+that have both; the blocks' values are combined in order. The second is elementwise.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from donod_fast.kernels.triton_backend.language import INTERPRETING
+
+BLOCK = 1024
+
+
+@triton.jit
+def block_constants(x, scored, target):
+    """Scale, squares relative to it, minimum and maximum of the scored entries, to target[0 … 3]."""
+    infinity = float("inf")
+    scale = tl.max(tl.where(scored, tl.abs(x), 0.0))
+    relative = tl.where(scored, x, 0.0) / tl.where(scale > 0.0, scale, 1.0)
+    tl.store(target, scale)
+    tl.store(target + 1, tl.sum(relative * relative))
+    tl.store(target + 2, tl.min(tl.where(scored, x, infinity)))
+    tl.store(target + 3, tl.max(tl.where(scored, x, -infinity)))
+
+
+@triton.jit
+def constants_kernel(don_column, nod_column, column_constants, n, BLOCK: tl.constexpr):
+    """Constants of both columns over one block: (blocks, 2, 4) float64. Grid: (blocks,)."""
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    don = tl.load(don_column + at, mask=at < n, other=float("nan"))
+    nod = tl.load(nod_column + at, mask=at < n, other=float("nan"))
+    scored = (don == don) & (nod == nod)
+    target = column_constants + tl.program_id(0) * 8
+    block_constants(don, scored, target)
+    block_constants(nod, scored, target + 4)
+
+
+@triton.jit
+def gap(x, bound, column):
+    """(x − bound) / ‖x‖₂, the difference first; halves, so that it cannot overflow."""
+    scale = tl.load(column)
+    squares = tl.load(column + 1)
+    scale = tl.where(scale == 0.0, 1.0, scale)
+    squares = tl.where(squares == 0.0, 1.0, squares)
+    return (x / 2 - bound / 2) / scale / tl.sqrt(squares) * 2
+
+
+@triton.jit
+def length(x, y):
+    """√(x² + y²) without overflow or underflow."""
+    big = tl.maximum(tl.abs(x), tl.abs(y))
+    small = tl.minimum(tl.abs(x), tl.abs(y))
+    ratio = small / tl.where(big == 0.0, 1.0, big)
+    return big * tl.sqrt(1.0 + ratio * ratio)
+
+
+@triton.jit
+def closeness_kernel(
+    don_column, nod_column, column_constants, out_column, n, don_weight, nod_weight, BLOCK: tl.constexpr
+):
+    """Closeness of one block of samples; NaN where a column is. Grid: (blocks,)."""
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    don = tl.load(don_column + at, mask=at < n, other=float("nan"))
+    nod = tl.load(nod_column + at, mask=at < n, other=float("nan"))
+    nod_constants = column_constants + 4
+    to_ideal = length(
+        gap(don, tl.load(column_constants + 3), column_constants) * don_weight,
+        gap(nod, tl.load(nod_constants + 2), nod_constants) * nod_weight,
+    )
+    to_worst = length(
+        gap(don, tl.load(column_constants + 2), column_constants) * don_weight,
+        gap(nod, tl.load(nod_constants + 3), nod_constants) * nod_weight,
+    )
+    total = to_ideal + to_worst
+    closeness = tl.where(total == 0.0, 0.5, to_worst / tl.where(total == 0.0, 1.0, total))
+    missing = (don - don) + (nod - nod)  # 0, or NaN: maxima pass over it
+    tl.store(out_column + at, closeness + missing, mask=at < n)
+
+
+def supports(don: Tensor, nod: Tensor) -> str | None:
+    """None, or why the kernels cannot serve two float64 columns."""
+    if don.device.type != "cuda" and not INTERPRETING:
+        return f"the columns are on {don.device}"
+    if don.dtype != torch.float64 or not (don.is_contiguous() and nod.is_contiguous()):
+        return "the columns must be contiguous float64"
+    return None
+
+
+def launch_topsis(
+    don: Tensor,  # (n,) float64, NaN where not scored
+    nod: Tensor,  # (n,) float64, likewise
+    weights: tuple[float, float],  # normalised to a sum of 1
+) -> Tensor:
+    """Closeness, (n,) float64."""
+    n = don.shape[0]
+    out = torch.empty_like(don)
+    if n == 0:
+        return out
+    blocks = triton.cdiv(n, BLOCK)
+    constants = torch.empty((blocks, 2, 4), dtype=torch.float64, device=don.device)
+    constants_kernel[(blocks,)](don, nod, constants, n, BLOCK=BLOCK, num_warps=4)
+    scale = constants[:, :, 0].amax(0)
+    shares = (constants[:, :, 0] / torch.where(scale == 0.0, 1.0, scale)).square()
+    squares = (constants[:, :, 1] * shares).sum(0)
+    whole = torch.stack([scale, squares, constants[:, :, 2].amin(0), constants[:, :, 3].amax(0)], 1)
+    closeness_kernel[(blocks,)](don, nod, whole, out, n, weights[0], weights[1], BLOCK=BLOCK, num_warps=4)
+    return out
