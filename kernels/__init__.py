@@ -2,6 +2,7 @@
 
 from donod_fast.kernels.arguments import DEFAULT_WORKSPACE, IGNORE_INDEX
 from donod_fast.kernels.dispatch import don_nod
+from donod_fast.kernels.products import gradient_products
 from donod_fast.kernels.reference import reference_don_nod
 from donod_fast.kernels.scores import DonNod, don_and_nod
 from donod_fast.kernels.topsis import topsis
@@ -20,6 +21,7 @@ __all__ = [
     "don_and_nod",
     "don_nod",
     "frobenius_norm",
+    "gradient_products",
     "reference_don_nod",
     "topsis",
 ]

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from donod_fast.errors import InputError
+from donod_fast.errors import BackendError, InputError
 
 
 class ColumnConstants(NamedTuple):
@@ -43,6 +43,7 @@ def topsis(
     nod: Tensor,  # (n,) any real dtype
     *,
     weights: tuple[float, float] = (0.5, 0.5),
+    backend: str = "auto",
 ) -> Tensor:
     """Closeness of each sample to the ideal (max DON, min NOD); see the module's head for the formula.
 
@@ -50,6 +51,8 @@ def topsis(
         don: (n,) delta of norm, high is good. NaN: the sample was not scored.
         nod: (n,) norm of delta, low is good. NaN: the sample was not scored.
         weights: of DON and of NOD; non-negative, not both zero; only their ratio counts.
+        backend: ``"torch"`` (any device), ``"triton"`` (CUDA and ROCm; CPU tensors under ``TRITON_INTERPRET=1``) or
+            ``"auto"``: Triton on an accelerator where it can serve, else torch.
 
     Returns:
         (n,) float64 on the tensors' own device (float32 on a device without float64), in [0, 1],
@@ -60,15 +63,34 @@ def topsis(
     Raises:
         InputError: shapes, devices or dtypes that do not fit; an infinite entry (looking for one
             costs the only wait for the device in this function); bad weights.
+        BackendError: the backend asked for by name cannot serve.
     """
+    if backend not in ("auto", "torch", "triton"):
+        raise InputError(f"backend must be one of ('auto', 'torch', 'triton'), got {backend!r}")
     share = _normalised_weights(weights)
     don, nod = _checked_columns(don, nod)
     if don.numel() == 0:
         return don
+    if backend == "triton" or (backend == "auto" and don.device.type == "cuda"):
+        reason = _why_not_triton(don, nod)
+        if reason is None:
+            from donod_fast.kernels.triton_backend.topsis import launch_topsis
+
+            return launch_topsis(don, nod, share)
+        if backend == "triton":
+            raise BackendError(f"backend 'triton' cannot serve this: {reason}; use 'torch' or 'auto'")
     unscored = don.isnan() | nod.isnan()
     don = don.masked_fill(unscored, math.nan)
     nod = nod.masked_fill(unscored, math.nan)
     return topsis_from_constants(don, nod, column_constants(don), column_constants(nod), weights=share)
+
+
+def _why_not_triton(don: Tensor, nod: Tensor) -> str | None:
+    try:
+        from donod_fast.kernels.triton_backend.topsis import supports
+    except ImportError as error:
+        return f"Triton cannot be imported ({error})"
+    return supports(don, nod)
 
 
 def column_constants(column: Tensor) -> ColumnConstants:  # (n,) floating, n >= 1

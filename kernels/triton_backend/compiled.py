@@ -28,7 +28,7 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from donod_fast.kernels.triton_backend import direct, gram, logits, normalise, pack, reduce, rows, topsis
+from donod_fast.kernels.triton_backend import direct, gram, logits, normalise, pack, products, reduce, rows, topsis
 from donod_fast.kernels.triton_backend.configs import (
     ARCHITECTURES,
     NORMALISE,
@@ -66,6 +66,8 @@ _FIXED = {
     "counts": "i32",
     "pair_start": "i32",
     "bounds": "i32",
+    "row_start": "i32",
+    "column_start": "i32",
     "statistics": "fp64",
     "sums": "fp64",
     "scale": "fp64",
@@ -76,7 +78,7 @@ _FLOAT32 = ("log_rest", "tile_", "relative", "label_slope", "factors", "partials
 _FLOATS = ("logit_scale", "softcap", "lr", "weight_decay", "beta1", "beta2", "step_size", "root_scale", "eps",
            "magnitude", "sign", "don_weight", "nod_weight")  # fmt: skip
 _INTEGERS = ("first", "samples", "base_sample", "token_offset", "tokens_bound", "columns", "columns_stored", "stored",
-             "vocab", "dim", "parts", "items", "rows", "slots", "n", "vocab_tiles")  # fmt: skip
+             "vocab", "dim", "parts", "items", "rows", "slots", "n", "vocab_tiles", "align")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,7 @@ _KERNELS = {
     "cross": gram.cross_kernel,
     "segment_sums": reduce.segment_sums_kernel,
     "squares": reduce.squares_kernel,
+    "rectangle_sums": products.rectangle_sums_kernel,
     "topsis_constants": topsis.constants_kernel,
     "topsis_closeness": topsis.closeness_kernel,
 }
@@ -191,6 +194,7 @@ def variants(architecture: str) -> Iterator[Variant]:
         yield from _matrix_kernels(architecture, dtype)
     for name in ("bf16", "fp32"):
         yield from _row_kernels(architecture, name)
+    yield Variant("rectangle_sums", "", architecture, "fp32", 2, 3, (("BLOCK", 64),))
     for kernel, constants in (
         ("topsis_constants", {"BLOCK": topsis.BLOCK}),
         ("topsis_closeness", {"BLOCK": topsis.BLOCK}),
@@ -207,7 +211,10 @@ def _matrix_kernels(architecture: str, dtype: torch.dtype) -> Iterator[Variant]:
         for mapped in (False, True)
         for shape in ("short", "long", "heavy")
     }
-    for case in _LOGITS_CASES:
+    # float16 has bfloat16's tiles and float32's epilogue: its operands differ in the logits kernel, and where hidden
+    # states are looked up and cast.
+    half = dtype == torch.float16
+    for case in _LOGITS_CASES[:4] if half else _LOGITS_CASES:
         configs = chosen[case.mapped, "short"]
         config = configs.statistics if case.only_statistics else configs.logits
         constants = {**_BASE, **case.flags, "BLOCK_TOKENS": config.tokens, "BLOCK_VOCAB": config.vocab,
@@ -216,15 +223,19 @@ def _matrix_kernels(architecture: str, dtype: torch.dtype) -> Iterator[Variant]:
                       tuple(constants.items()), (("exps", _NAMES[signals]),))  # fmt: skip
     for shape in ("short", "long", "heavy"):
         d = chosen[False, shape].direct
+        if shape == "long" and d == chosen[False, "short"].direct:
+            continue
         tile = {"BLOCK_VOCAB": d.vocab, "BLOCK_DIM": d.dim, "STEP": d.step, "SPLIT": d.split}
         for label, rule, storage, packed, even in _HEAVY_CASES if shape == "heavy" else _DIRECT_CASES:
+            if half and packed:
+                continue
             constants = {**_BASE, **tile, "RULE": rule, "NEEDS_WEIGHT": rule != "sgd", "STORAGE": storage,
                          "PACKED": packed, "EVEN_DIM": even}  # fmt: skip
             types = {"signals": _NAMES[signals], "hidden": _NAMES[signals] if packed else name,
                      "exp_avg": "fp32", "exp_avg_sq": "fp32"}  # fmt: skip
             yield Variant("direct", f"{shape}: {label}", architecture, name, d.warps, d.stages,
                           tuple(constants.items()), tuple(types.items()))  # fmt: skip
-    for mapped in (False, True):
+    for mapped in () if half else (False, True):
         configs = chosen[mapped, "short"]
         g, tile_width = configs.gram, configs.logits.tile
         tile = {"BLOCK_TOKENS": g.tokens, "BLOCK_COLUMNS": min(g.columns, tile_width), "BLOCK_DIM": g.dim}

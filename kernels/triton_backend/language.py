@@ -92,3 +92,18 @@ def element(dtype: torch.dtype) -> Any:
 def tensor_or(tensor: Tensor | None, stand_in: Tensor) -> Tensor:
     """An argument for a pointer that the kernel does not follow when the tensor is None."""
     return stand_in if tensor is None else tensor
+
+
+class OnDevice:
+    """The tensors' own device as the current one: Triton launches there (a no-op on the CPU)."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._guard = torch.cuda.device(device) if device.type == "cuda" else None
+
+    def __enter__(self) -> None:
+        if self._guard is not None:
+            self._guard.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        if self._guard is not None:
+            self._guard.__exit__(*error)

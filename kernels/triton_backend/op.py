@@ -1,8 +1,8 @@
 """The Triton backend as two registered operators, so that ``torch.compile`` and CUDA graphs take them as they are.
 
 ``donod_fast::head_scores`` is the whole of ``don_nod``, ``donod_fast::gradient_products`` the products between two
-sets of samples. Host values that the checks of ``arguments.py`` look into (labels and bounds that lie on the host) are looked
-at inside the operator, before any launch; what lies on a device is not read back. There, in debug mode
+sets of samples. Host values that the checks of ``arguments.py`` look into (labels and bounds that lie on the host)
+are looked at inside the operator, before any launch; what lies on a device is not read back. There, in debug mode
 (``DONOD_FAST_DEBUG``) labels and bounds are checked too, at the price of a wait; else a label outside the vocabulary
 gives its sample NaN, and bounds that are none give NaN for every sample: neither reads past a tensor.
 """
@@ -21,7 +21,7 @@ from donod_fast.kernels.head_map import HeadMap
 from donod_fast.kernels.scores import DonNod, don_and_nod, with_weight_decay
 from donod_fast.kernels.triton_backend import autotune, direct, logits
 from donod_fast.kernels.triton_backend.configs import Configs, configs_for
-from donod_fast.kernels.triton_backend.language import INTERPRETING
+from donod_fast.kernels.triton_backend.language import INTERPRETING, OnDevice
 from donod_fast.kernels.triton_backend.reduce import squared_norm
 from donod_fast.kernels.triton_backend.run import Call, head_sums
 from donod_fast.kernels.updates import SGD, AdamState, AdamW, Sign, Update
@@ -136,7 +136,7 @@ def head_scores(
     if os.environ.get("DONOD_FAST_DEBUG"):
         check_bounds(cu_seqlens, hidden.shape[0])
     call = _call_of(arguments)
-    with _OnDevice(hidden.device):
+    with OnDevice(hidden.device):
         sums, counts = head_sums(call, autotune.tuned(call, _configs(call)))
         norm: Tensor | float = squared_norm(weight).sqrt() if weight_norm is None else weight_norm
         loss, entropy, dot, norm_sq = sums.unbind(1)
@@ -151,21 +151,6 @@ def head_scores(
 def _(hidden: Tensor, weight: Tensor, labels: Tensor, cu_seqlens: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     samples = cu_seqlens.shape[0] - 1
     return hidden.new_empty((samples, 6), dtype=torch.float64), hidden.new_empty((samples,), dtype=torch.int32)
-
-
-class _OnDevice:
-    """The tensors' own device as the current one: Triton launches there (a no-op on the CPU)."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._guard = torch.cuda.device(device) if device.type == "cuda" else None
-
-    def __enter__(self) -> None:
-        if self._guard is not None:
-            self._guard.__enter__()
-
-    def __exit__(self, *error: object) -> None:
-        if self._guard is not None:
-            self._guard.__exit__(*error)
 
 
 def _configs(call: Call) -> Configs:

@@ -72,6 +72,14 @@ class Problem:
     workspace_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class _TooLarge:
+    """A smallest piece that the workspace cannot hold, and with how many bytes it could."""
+
+    piece: str
+    need: int
+
+
 def gram_limit(vocab: int, dim: int) -> float:
     """Scored tokens up to which the Gram kernel costs less than gradient tiles: N (V + d) ≤ 2 V d."""
     return 2.0 * vocab * dim / (vocab + dim)
@@ -105,17 +113,12 @@ def make_plan(
     def stored(group: Group) -> GroupPlan:
         return GroupPlan(group, columns, True, group.tokens_bound, packs, _by_pairs(group, problem))
 
-    def streamed(group: Group) -> GroupPlan | str:
+    def streamed(group: Group) -> GroupPlan | _TooLarge:
         return _streamed(group, problem, configs, budget, columns, sums)
 
-    if partial_bytes < _least_partials(columns, problem, configs):
-        return (
-            f"workspace_bytes = {problem.workspace_bytes} cannot hold one sample's partial sums; "
-            f"give it at least {_PARTIALS * _least_partials(columns, problem, configs)}"
-        )
     limit = gram_limit(problem.vocab, problem.dim) if problem.linear else float("inf")
     too_long = bounds is not None and any(b - a > limit for a, b in pairwise(bounds))
-    plans: list[GroupPlan | str] = []
+    plans: list[GroupPlan | _TooLarge] = []
     if bounds is None or (slots_bound(tokens, samples, align) <= capacity and not too_long):
         lengths = None if bounds is None else tuple(b - a for a, b in pairwise(bounds))
         whole = Group(0, samples, tokens, slots_bound(tokens, samples, align), lengths)
@@ -125,12 +128,14 @@ def make_plan(
             slots = sum(ceil_div(length, align) * align for length in lengths)
             group = Group(first, len(lengths), sum(lengths), slots, lengths)
             plans.append(stored(group) if slots <= capacity else streamed(group))
-    groups = []
-    for plan in plans:
-        if isinstance(plan, str):
-            return plan
-        groups.append(plan)
-    return Plan(tuple(groups), partial_bytes)
+    least = _least_partials(columns, problem, configs)
+    refused = [plan for plan in plans if isinstance(plan, _TooLarge)]
+    if partial_bytes < least:
+        refused.append(_TooLarge("one sample's partial sums", _PARTIALS * least))
+    if refused:
+        worst = max(refused, key=lambda piece: piece.need)
+        return f"workspace_bytes = {problem.workspace_bytes} cannot hold {worst.piece}; give it at least {worst.need}"
+    return Plan(tuple(plan for plan in plans if isinstance(plan, GroupPlan)), partial_bytes)
 
 
 def _gathered(bounds: list[int], capacity: int, align: int, limit: float) -> list[tuple[int, tuple[int, ...]]]:
@@ -169,7 +174,7 @@ def _by_pairs(group: Group, problem: Problem) -> bool:
 
 def _streamed(
     group: Group, problem: Problem, configs: Configs, budget: int, columns: int, sums: int
-) -> GroupPlan | str:
+) -> GroupPlan | _TooLarge:
     tile = max(configs.logits.vocab, configs.direct.vocab)
     slots = group.slots_bound
     pairs = _by_pairs(group, problem)
@@ -186,10 +191,7 @@ def _streamed(
             return GroupPlan(group, min(kept, columns), True, group.tokens_bound, False, pairs)
         need = (slots * tile * problem.element + config.tokens * sums) * _PARTIALS // (_PARTIALS - 1) + 1
         where = "one sample of" if group.samples == 1 else f"{group.samples} samples together of"
-        return (
-            f"workspace_bytes = {problem.workspace_bytes} cannot hold {tile} vocabulary rows of {where} "
-            f"{group.tokens_bound} tokens; give it at least {need}"
-        )
+        return _TooLarge(f"{tile} vocabulary rows of {where} {group.tokens_bound} tokens", need)
     fresh = min(fresh, columns)
     if kept >= tile and fresh < 2 * kept:
         return GroupPlan(group, min(kept, columns), True, group.tokens_bound, False, pairs)

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from donod_fast.kernels.triton_backend.language import INTERPRETING
+from donod_fast.kernels.triton_backend.language import INTERPRETING, OnDevice
 
 BLOCK = 1024
 
@@ -103,10 +103,12 @@ def launch_topsis(
         return out
     blocks = triton.cdiv(n, BLOCK)
     constants = torch.empty((blocks, 2, 4), dtype=torch.float64, device=don.device)
-    constants_kernel[(blocks,)](don, nod, constants, n, BLOCK=BLOCK, num_warps=4)
+    with OnDevice(don.device):
+        constants_kernel[(blocks,)](don, nod, constants, n, BLOCK=BLOCK, num_warps=4)
     scale = constants[:, :, 0].amax(0)
     shares = (constants[:, :, 0] / torch.where(scale == 0.0, 1.0, scale)).square()
     squares = (constants[:, :, 1] * shares).sum(0)
     whole = torch.stack([scale, squares, constants[:, :, 2].amin(0), constants[:, :, 3].amax(0)], 1)
-    closeness_kernel[(blocks,)](don, nod, whole, out, n, weights[0], weights[1], BLOCK=BLOCK, num_warps=4)
+    with OnDevice(don.device):
+        closeness_kernel[(blocks,)](don, nod, whole, out, n, weights[0], weights[1], BLOCK=BLOCK, num_warps=4)
     return out

@@ -1,0 +1,68 @@
+"""TOPSIS in Triton equals the plain-PyTorch reference, on columns past every block."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from donod_fast.errors import BackendError, InputError
+from donod_fast.kernels import topsis
+from donod_fast.kernels.triton_backend.topsis import BLOCK
+
+FINITE = st.floats(-1e300, 1e300) | st.just(0.0) | st.just(float("nan"))
+
+
+def columns(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    don = torch.randn(n, generator=generator, dtype=torch.float64) * 1e-3
+    return don, torch.rand(n, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 5])
+@pytest.mark.parametrize("weights", [(0.5, 0.5), (1.0, 0.0), (1.0, 9.0)])
+def test_it_equals_the_reference(n: int, weights: tuple[float, float]) -> None:
+    don, nod = columns(n)
+    don[n // 2 :: 17] = torch.nan
+    nod[n // 3 :: 23] = torch.nan
+    found = topsis(don, nod, weights=weights, backend="triton")
+    torch.testing.assert_close(
+        found, topsis(don, nod, weights=weights, backend="torch"), rtol=0.0, atol=4e-15, equal_nan=True
+    )
+
+
+@given(rows=st.lists(st.tuples(FINITE, FINITE), min_size=1, max_size=9))
+@settings(max_examples=60, deadline=None)
+def test_it_equals_the_reference_at_any_scale(rows: list[tuple[float, float]]) -> None:
+    don, nod = torch.tensor(rows, dtype=torch.float64).unbind(1)
+    found = topsis(don.contiguous(), nod.contiguous(), backend="triton")
+    torch.testing.assert_close(found, topsis(don, nod, backend="torch"), rtol=0.0, atol=1e-12, equal_nan=True)
+
+
+def test_equal_samples_get_a_half_and_unscored_ones_nothing() -> None:
+    same = torch.full((2000,), 3.0, dtype=torch.float64)
+    assert topsis(same, same, backend="triton").tolist() == [0.5] * 2000
+    assert bool(topsis(same * torch.nan, same, backend="triton").isnan().all())
+
+
+def test_two_runs_give_the_same_bits() -> None:
+    don, nod = columns(5 * BLOCK + 3)
+    assert torch.equal(topsis(don, nod, backend="triton"), topsis(don, nod, backend="triton"))
+
+
+def test_what_it_cannot_serve_is_said() -> None:
+    don, nod = columns(10)
+    with pytest.raises(BackendError, match="contiguous"):
+        topsis(don[::2], nod[::2], backend="triton")
+    with pytest.raises(InputError, match="backend"):
+        topsis(don, nod, backend="gpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_device_it_equals_the_reference_on_the_host() -> None:
+    don, nod = columns(1_000_003)
+    found = topsis(don.cuda(), nod.cuda())
+    assert found.is_cuda
+    torch.testing.assert_close(found.cpu(), topsis(don, nod), rtol=0.0, atol=4e-15)
