@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types check-tests bench gpu clean
+.PHONY: demo test lint types check-tests bench compiled gpu clean
 
 demo: $(VENV)/.demo
 	$(BIN)/donod-fast demo --out demo-out
@@ -26,16 +26,18 @@ check-tests: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	cd bench && ../$(BIN)/python head.py
+	cd bench && ../$(BIN)/python plot_head.py
 	cd bench && ../$(BIN)/python end_to_end.py --model ../../shared/models/tiny-instruct --data ../../shared/data/gsm8k/test.jsonl
 	cd bench && ../$(BIN)/python end_to_end.py --model ../../shared/models/tiny-instruct --data ../../shared/data/gsm8k/test.jsonl --head 32000
 
-# With the machine's own python3, which is the one that has a CUDA build of torch.
+# The table of shared memory, registers and spills of every shipped tile shape; some minutes, no GPU.
+compiled: $(VENV)/.dev
+	$(BIN)/python -m donod_fast.kernels.triton_backend.compiled --csv bench/results/compiled.csv
+
+# With the machine's own python3, which is the one that has a CUDA build of torch. Every step ends within nine minutes;
+# GPU_OPTIONS="--budget 540" stops after as many as fit, and the next run goes on.
 gpu:
-	$(PYTHON) -c "import torch; assert torch.cuda.is_available(), 'no CUDA device'"
-	rm -rf build/gpu && mkdir -p build/gpu && cp -r donod_fast build/gpu/ && cp -r kernels build/gpu/donod_fast/kernels
-	PYTHONPATH=build/gpu $(PYTHON) -P -m pytest -m gpu tests
-	cd bench && PYTHONPATH=../build/gpu $(PYTHON) head.py --vocab 32000 --dim 4096 --dtype bfloat16 --samples 64 --if-missing
-	cd bench && PYTHONPATH=../build/gpu $(PYTHON) head.py --vocab 128256 --dim 4096 --dtype bfloat16 --samples 64 --if-missing
+	$(PYTHON) bench/gpu.py $(GPU_OPTIONS)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

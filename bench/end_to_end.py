@@ -67,8 +67,9 @@ def main() -> None:
             scorer.trunk(batch.input_ids)
 
     singles = []
+    device = scorer.head.weight.device
     for sample in samples:
-        ids, scored = torch.tensor(sample.input_ids), torch.tensor(sample.scored)
+        ids, scored = torch.tensor(sample.input_ids, device=device), torch.tensor(sample.scored, device=device)
         singles.append((ids[None], ids.where(scored, IGNORE_INDEX)))
 
     def loop() -> None:

@@ -12,10 +12,15 @@ OPTIMIZERS = {
 }
 
 
-def score_head(hidden: Tensor, weight: Tensor, labels: Tensor, update: str) -> tuple[float, float]:
+def score_head(
+    hidden: Tensor, weight: Tensor, labels: Tensor, update: str, softcap: float | None = None
+) -> tuple[float, float]:
     """DON and NOD of one sample from its hidden states (tokens, dim): backward to a copied W, step, norms."""
     copy = weight.clone().requires_grad_(True)
-    F.cross_entropy(F.linear(hidden, copy).float(), labels).backward()
+    logits = F.linear(hidden, copy).float()
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    F.cross_entropy(logits, labels).backward()
     OPTIMIZERS[update]([copy]).step()
     with torch.no_grad():
         return float(weight.norm() - copy.norm()), float((weight - copy).norm())

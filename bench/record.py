@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import platform
 import shlex
 import statistics
@@ -17,12 +18,26 @@ from typing import Any
 import torch
 
 RESULTS = Path(__file__).parent / "results"
+# In place of a device's name: any GPU.
+ANY_ACCELERATOR = "any accelerator"
 
 
-def interleaved(programs: Mapping[str, Callable[[], Any]], *, rounds: int, warm_up: int = 1) -> dict[str, list[float]]:
-    """Seconds of each program over ``rounds``, taken in turns so that a slow minute hits all alike."""
+class HeaderError(RuntimeError):
+    """Rows have other columns than the file that they are for."""
+
+
+def interleaved(
+    programs: Mapping[str, Callable[[], Any]], *, rounds: int, warm_up: int = 1, seconds: float | None = None
+) -> dict[str, list[float]]:
+    """Seconds of each program over ``rounds``, taken in turns so that a slow minute hits all alike.
+
+    After ``seconds`` no further round is begun: every program then has the same, smaller number of times.
+    """
     times: dict[str, list[float]] = {name: [] for name in programs}
+    begin = time.perf_counter()
     for turn in range(warm_up + rounds):
+        if seconds is not None and turn > warm_up and time.perf_counter() - begin > seconds:
+            break
         for name, program in programs.items():
             start = time.perf_counter()
             program()
@@ -44,16 +59,24 @@ def summary(seconds: list[float]) -> dict[str, float]:
     }
 
 
-def circumstances() -> dict[str, str]:
-    """Date, commit, device, versions and the command line of this run."""
+def device_name(kind: str | None = None) -> str:
+    """The accelerator's name, or the processor's where there is none or ``kind`` is ``"cpu"``."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() and kind != "cpu" else _processor()
+
+
+def circumstances(kind: str | None = None) -> dict[str, str]:
+    """Date, commit, device, versions and the command line of this run.
+
+    Where there is no repository the commit is that of the environment variable ``DONOD_FAST_COMMIT``.
+    """
     git = ["git", "-C", str(Path(__file__).parent)]
     commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     dirty = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True).stdout.strip()
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    commit = commit or os.environ.get("DONOD_FAST_COMMIT", "none")
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
-        "commit": (commit or "none") + ("+changes" if dirty else ""),
-        "device": device,
+        "commit": commit + ("+changes" if dirty else ""),
+        "device": device_name(kind),
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -61,29 +84,56 @@ def circumstances() -> dict[str, str]:
     }
 
 
-def write_rows(name: str, rows: list[dict[str, Any]]) -> Path:
-    """Append rows, each with the circumstances, to ``results/NAME.csv``."""
+def write_rows(name: str, rows: list[dict[str, Any]], *, kind: str | None = None) -> Path:
+    """Append rows, each with the circumstances, to ``results/NAME.csv``.
+
+    Raises:
+        HeaderError: the file is there with other columns; nothing is written.
+    """
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.csv"
-    about = circumstances()
+    about = circumstances(kind)
     rows = [{**row, **about} for row in rows]
-    new = not path.exists()
+    header = list(rows[0])
+    found = _header(path)
+    if found and found != header:
+        lacking = [column for column in header if column not in found]
+        unknown = [column for column in found if column not in header]
+        raise HeaderError(
+            f"results/{path.name} has other columns than these rows (not in the file: {lacking}, only in the file: "
+            f"{unknown}, else in another order); rows of a new kind go to a file of their own"
+        )
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        if new:
+        writer = csv.DictWriter(file, fieldnames=header, lineterminator="\n")
+        if not found:
             writer.writeheader()
         writer.writerows(rows)
     return path
 
 
-def is_recorded(name: str, **values: Any) -> bool:
-    """Whether ``results/NAME.csv`` has a row with these values, measured on this device."""
+def recorded_rows(name: str, *, device: str | None = None, **values: Any) -> list[dict[str, str]]:
+    """Rows of ``results/NAME.csv`` with these values.
+
+    Those measured on ``device``: by default this one, ``ANY_ACCELERATOR``, or "" for rows whatever they say of it.
+    """
     path = RESULTS / f"{name}.csv"
     if not path.exists():
-        return False
-    wanted = {"device": circumstances()["device"], **{key: str(value) for key, value in values.items()}}
+        return []
+    wanted = {key: str(value) for key, value in values.items()}
+    if device is None:
+        device = device_name()
+    if device not in ("", ANY_ACCELERATOR):
+        wanted["device"] = device
     with path.open(newline="") as file:
-        return any(all(row.get(key) == value for key, value in wanted.items()) for row in csv.DictReader(file))
+        rows = [row for row in csv.DictReader(file) if all(row.get(key) == value for key, value in wanted.items())]
+    if device == ANY_ACCELERATOR:
+        rows = [row for row in rows if row["device"].startswith(("NVIDIA", "AMD Instinct"))]
+    return rows
+
+
+def is_recorded(name: str, *, device: str | None = None, **values: Any) -> bool:
+    """Whether there is such a row."""
+    return bool(recorded_rows(name, device=device, **values))
 
 
 def print_rows(rows: list[dict[str, Any]]) -> None:
@@ -96,6 +146,13 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
 
 def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _header(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return next(csv.reader(file), [])
 
 
 def _processor() -> str:

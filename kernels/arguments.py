@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass
 from itertools import pairwise
@@ -219,7 +218,8 @@ def _check_numbers(
 
 
 def _is_finite(value: object) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
+    # Not math.isfinite: under torch.compile a number may be a symbol.
+    return isinstance(value, (int, float)) and abs(value) < float("inf")
 
 
 def _check_update(update: str | Update, weight: Tensor) -> Update:

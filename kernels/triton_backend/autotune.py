@@ -41,9 +41,9 @@ def tuned(call: Call, fixed: Configs) -> Configs:
         return fixed
     key = _key(call)
     if key not in _chosen:
-        stored = _read().get(key)
+        stored = _parsed(_read().get(key))
         if stored is not None:
-            _chosen[key] = Configs(**{name: make(**stored[name]) for name, make in _CLASSES.items()})
+            _chosen[key] = stored
         elif _capturing(call):
             return fixed
         else:
@@ -87,8 +87,9 @@ def candidates(name: str, configs: Configs) -> list[LogitsConfig | DirectConfig 
         direct = configs.direct
         return [
             replace(direct, vocab=128, dim=128, step=32, split=4, warps=4, stages=3),
-            replace(direct, vocab=128, dim=128, step=64, split=4, warps=4, stages=2),
+            replace(direct, vocab=128, dim=128, step=64, split=4, warps=4, stages=3),
             replace(direct, vocab=128, dim=128, step=32, split=2, warps=8, stages=4),
+            replace(direct, vocab=128, dim=128, step=32, split=1, warps=8, stages=4, keep=True),
             replace(direct, vocab=128, dim=256, step=32, split=4, warps=8, stages=4),
             replace(direct, vocab=128, dim=256, step=64, split=4, warps=8, stages=3),
             replace(direct, vocab=128, dim=64, step=64, split=2, warps=4, stages=3),
@@ -96,7 +97,6 @@ def candidates(name: str, configs: Configs) -> list[LogitsConfig | DirectConfig 
     gram = configs.gram
     return [
         replace(gram, tokens=64, columns=64, dim=64, warps=4, stages=3),
-        replace(gram, tokens=128, columns=64, dim=64, warps=8, stages=3),
         replace(gram, tokens=64, columns=64, dim=64, warps=8, stages=4),
     ]
 
@@ -146,6 +146,14 @@ def _read() -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _parsed(entry: Any) -> Configs | None:
+    """A stored choice, or None where it is none of this version's."""
+    try:
+        return Configs(**{name: make(**entry[name]) for name, make in _CLASSES.items()})
+    except (KeyError, TypeError):
+        return None
 
 
 def _write(key: str, configs: Configs) -> None:

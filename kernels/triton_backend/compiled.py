@@ -225,7 +225,7 @@ def _matrix_kernels(architecture: str, dtype: torch.dtype) -> Iterator[Variant]:
         d = chosen[False, shape].direct
         if shape == "long" and d == chosen[False, "short"].direct:
             continue
-        tile = {"BLOCK_VOCAB": d.vocab, "BLOCK_DIM": d.dim, "STEP": d.step, "SPLIT": d.split}
+        tile = {"BLOCK_VOCAB": d.vocab, "BLOCK_DIM": d.dim, "STEP": d.step, "SPLIT": d.split, "KEEP": d.keep}
         for label, rule, storage, packed, even in _HEAVY_CASES if shape == "heavy" else _DIRECT_CASES:
             if half and packed:
                 continue

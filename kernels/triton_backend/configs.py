@@ -49,13 +49,14 @@ class LogitsConfig(_Launch):
 class DirectConfig(_Launch):
     """Tile of vocabulary rows × hidden dimensions, finished in ``split`` parts (1, 2 or 4).
 
-    ``step`` slots are multiplied at a time.
+    ``step`` slots are multiplied at a time; ``keep`` holds the tile of W in registers instead of reloading it.
     """
 
     vocab: int
     dim: int
     step: int
     split: int = 1
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +136,13 @@ class _Row:
     gram: GramConfig
 
 
-# Direct tiles of four warps leave room for two programs a multiprocessor: one's epilogue runs beside the other's
-# products.
+# Direct tiles of four warps leave room for two programs a multiprocessor: one's epilogue, as long as its products for
+# short samples, runs beside the other's. For long ones the products count, and larger tiles ask less of the cache.
 _HOPPER = _Row(
     plain=LogitsConfig(tokens=128, vocab=256, dim=64, split=4, warps=8, stages=4),
     mapped=LogitsConfig(tokens=128, vocab=128, dim=64, split=2, warps=8, stages=3),
     short=DirectConfig(vocab=128, dim=128, step=32, split=4, warps=4, stages=4),
-    long=DirectConfig(vocab=128, dim=128, step=64, split=4, warps=4, stages=3),
+    long=DirectConfig(vocab=128, dim=256, step=64, split=4, warps=8, stages=3),
     heavy=DirectConfig(vocab=128, dim=128, step=32, split=4, warps=8, stages=4),
     gram=GramConfig(tokens=64, columns=64, dim=64, warps=8, stages=3),
 )

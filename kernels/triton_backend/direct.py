@@ -35,11 +35,22 @@ from donod_fast.kernels.updates import SGD, AdamW, Sign, Update
 
 
 @triton.jit
+def load_weight(weight, v, k, vocab, dim, weight_stride, EVEN_DIM: tl.constexpr):
+    """A tile of W. Rows past the vocabulary repeat the last one: what they are multiplied with is 0."""
+    at = weight + tl.minimum(v, vocab - 1).to(tl.int64)[:, None] * weight_stride + k[None, :]
+    if EVEN_DIM:
+        w = tl.load(at)
+    else:
+        w = tl.load(at, mask=(k < dim)[None, :], other=0.0)
+    return w
+
+
+@triton.jit
 def tile_sums(
-    g, v, k, number, weight, exp_avg, exp_avg_sq, vocab, dim, weight_stride, state_stride,
+    g, kept, v, k, number, weight, exp_avg, exp_avg_sq, vocab, dim, weight_stride, state_stride,
     lr, weight_decay, beta1, beta2, step_size, root_scale, eps,
     RULE: tl.constexpr, NEEDS_WEIGHT: tl.constexpr, STORAGE: tl.constexpr, EVEN_DIM: tl.constexpr,
-    INTERPRETED: tl.constexpr,
+    KEEP: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     """Σ u² and Σ W ∘ u of a tile of gradient g, (vocabulary rows v, hidden dimensions k)."""
     # Past the vocabulary g is 0, and so is u (but for a given state or rounding): any row of W will do there, and a
@@ -65,19 +76,18 @@ def tile_sums(
         u = tl.where(g > 0.0, live, 0.0) - tl.where(g < 0.0, live, 0.0)
     else:
         u = g
-    dot_sum = 0.0
+    products = 0.0
     if NEEDS_WEIGHT:
-        at = weight + row[:, None] * weight_stride + k[None, :]
-        if EVEN_DIM:
-            w = tl.load(at).to(tl.float32)
+        if KEEP:
+            w = kept.to(tl.float32)
         else:
-            w = tl.load(at, mask=(k < dim)[None, :], other=0.0).to(tl.float32)
+            w = load_weight(weight, v, k, vocab, dim, weight_stride, EVEN_DIM).to(tl.float32)
         if STORAGE is not None:
             new = w - lr * (u * tl.load(number + 2) + weight_decay * w)
             u = (w - narrow(new, STORAGE, INTERPRETED).to(tl.float32)) / lr
             u = tl.where(inside, u, 0.0)
-        dot_sum = tl.sum(u * w)
-    return tl.sum(u * u), dot_sum
+        products = tl.sum(u * w)
+    return tl.sum(u * u), products
 
 
 @triton.jit(do_not_specialize=["first_sample", "samples", "base_sample", "first_block"])
@@ -120,6 +130,7 @@ def direct_kernel(
     BLOCK_DIM: tl.constexpr,
     STEP: tl.constexpr,
     SPLIT: tl.constexpr,
+    KEEP: tl.constexpr,
 ):
     """One tile of W, every sample of the launch. Grid: (column tiles · dim tiles,), dim tiles first."""
     dim_tiles = tl.cdiv(dim, BLOCK_DIM)
@@ -137,6 +148,9 @@ def direct_kernel(
         right = hidden + (step * STEP - base + rows).to(tl.int64)[:, None] * hidden_stride + k[None, :]
     v = first_block * BLOCK_VOCAB + place
 
+    kept = 0.0
+    if KEEP:
+        kept = load_weight(weight, v, k, vocab, dim, weight_stride, EVEN_DIM)
     g = tl.zeros((BLOCK_VOCAB, BLOCK_DIM), dtype=tl.float32)
     for current in range(step, last):
         d = tl.load(left)
@@ -163,11 +177,12 @@ def direct_kernel(
             dots = 0.0
             for part in tl.static_range(SPLIT):
                 more_squares, more_dots = tile_sums(
-                    share_of(g, part, SPLIT, BLOCK_VOCAB, BLOCK_DIM), v,
+                    share_of(g, part, SPLIT, BLOCK_VOCAB, BLOCK_DIM),
+                    share_of(kept, part, SPLIT, BLOCK_VOCAB, BLOCK_DIM) if KEEP else 0.0, v,
                     k_base + part * (BLOCK_DIM // SPLIT) + tl.arange(0, BLOCK_DIM // SPLIT),
                     number, weight, exp_avg, exp_avg_sq, vocab, dim, weight_stride, state_stride,
                     lr, weight_decay, beta1, beta2, step_size, root_scale, eps,
-                    RULE, NEEDS_WEIGHT, STORAGE, EVEN_DIM, INTERPRETED,
+                    RULE, NEEDS_WEIGHT, STORAGE, EVEN_DIM, KEEP, INTERPRETED,
                 )  # fmt: skip
                 squares += more_squares
                 dots += more_dots
@@ -283,6 +298,7 @@ def launch_direct(
         BLOCK_DIM=config.dim,
         STEP=config.step,
         SPLIT=config.split,
+        KEEP=config.keep,
         num_warps=config.warps,
         num_stages=config.stages,
     )

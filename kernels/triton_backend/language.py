@@ -76,8 +76,8 @@ def log1p(y):  # float64, y ≥ 0
 
 @triton.jit
 def softplus(x):  # float64
-    """log(1 + eˣ), exact relative to itself on both sides; NaN stays NaN."""
-    return tl.where(x > 0.0, x, 0.0) + log1p(tl.exp(-tl.abs(x))) + (x - x)
+    """log(1 + eˣ), exact relative to itself on both sides; NaN stays NaN, and ∞ stays ∞ (a label masked by −∞)."""
+    return tl.where(x > 0.0, x, 0.0) + log1p(tl.exp(-tl.abs(x))) + tl.where(x == x, 0.0, x)
 
 
 def element(dtype: torch.dtype) -> Any:

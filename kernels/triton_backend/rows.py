@@ -190,7 +190,8 @@ def sample_sums_kernel(
         dots += tl.exp(log_miss) * tl.load(statistics + 3 * slots + at, mask=mask, other=0.0)
         top = tl.maximum(top, log_miss)
     total_loss = tl.sum(loss, 0)
-    largest = tl.max(top, 0) + (total_loss - total_loss)  # a maximum passes over NaN: a broken sample stays broken
+    # A maximum passes over NaN: a broken sample stays broken. (An infinite loss is a label masked by −∞.)
+    largest = tl.max(top, 0) + tl.where(total_loss == total_loss, 0.0, total_loss)
     w = tl.load(token_weight + sample)
     tl.store(sums + sample * 4, total_loss * w)
     tl.store(sums + sample * 4 + 1, tl.sum(entropy, 0) * w)

@@ -11,11 +11,14 @@ from head_cases import MIB, Case, make_bias, make_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from triton_cases import interpreted
 
 from donod_fast.errors import BackendError, InputError
 from donod_fast.kernels import IGNORE_INDEX, don_nod, gradient_products
 from donod_fast.kernels.triton_backend import configs, logits
 from donod_fast.kernels.triton_backend.configs import Configs, DirectConfig, GramConfig, LogitsConfig
+
+pytestmark = interpreted
 
 VOCAB, DIM = 131, 37
 _TILES = LogitsConfig(tokens=32, vocab=64, dim=32, warps=4, stages=2, group=2)

@@ -6,11 +6,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from triton_cases import interpreted
 
 from donod_fast.errors import BackendError, InputError
 from donod_fast.kernels import topsis
 from donod_fast.kernels.triton_backend.topsis import BLOCK
 
+on_the_interpreter = interpreted[0]
 FINITE = st.floats(-1e300, 1e300) | st.just(0.0) | st.just(float("nan"))
 
 
@@ -20,6 +22,7 @@ def columns(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return don, torch.rand(n, generator=generator, dtype=torch.float64)
 
 
+@on_the_interpreter
 @pytest.mark.parametrize("n", [1, 2, 7, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 5])
 @pytest.mark.parametrize("weights", [(0.5, 0.5), (1.0, 0.0), (1.0, 9.0)])
 def test_it_equals_the_reference(n: int, weights: tuple[float, float]) -> None:
@@ -32,6 +35,7 @@ def test_it_equals_the_reference(n: int, weights: tuple[float, float]) -> None:
     )
 
 
+@on_the_interpreter
 @given(rows=st.lists(st.tuples(FINITE, FINITE), min_size=1, max_size=9))
 @settings(max_examples=60, deadline=None)
 def test_it_equals_the_reference_at_any_scale(rows: list[tuple[float, float]]) -> None:
@@ -40,17 +44,20 @@ def test_it_equals_the_reference_at_any_scale(rows: list[tuple[float, float]]) -
     torch.testing.assert_close(found, topsis(don, nod, backend="torch"), rtol=0.0, atol=1e-12, equal_nan=True)
 
 
+@on_the_interpreter
 def test_equal_samples_get_a_half_and_unscored_ones_nothing() -> None:
     same = torch.full((2000,), 3.0, dtype=torch.float64)
     assert topsis(same, same, backend="triton").tolist() == [0.5] * 2000
     assert bool(topsis(same * torch.nan, same, backend="triton").isnan().all())
 
 
+@on_the_interpreter
 def test_two_runs_give_the_same_bits() -> None:
     don, nod = columns(5 * BLOCK + 3)
     assert torch.equal(topsis(don, nod, backend="triton"), topsis(don, nod, backend="triton"))
 
 
+@on_the_interpreter
 def test_what_it_cannot_serve_is_said() -> None:
     don, nod = columns(10)
     with pytest.raises(BackendError, match="contiguous"):

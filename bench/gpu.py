@@ -1,0 +1,285 @@
+"""Whoever has a GPU: run what needs one and fill in the benchmark rows that are missing for it.
+
+    python bench/gpu.py --list                # the steps and what is missing; needs no GPU
+    python bench/gpu.py --budget 540          # as many steps as fit; run it again for the rest
+
+A step is a process of its own with at most nine minutes. Rows go to bench/results/ as each step ends; a step whose rows
+are there for this device is skipped, one that fails does not stop the others. The package need not be installed: a
+tree in which kernels/ is donod_fast/kernels is made under build/gpu. With ``--copy-to DIR`` (or the environment
+variable OUT) results are copied there after every step. Exit status 1 where a step failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from head_rows import case_columns, missing_rows
+from record import ANY_ACCELERATOR, RESULTS, circumstances, device_name, is_recorded, write_rows
+from shapes import LENGTHS, SHAPES
+
+ROOT = Path(__file__).resolve().parent.parent
+LIMIT = 540.0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A process to run, from the root of the repository.
+
+    Attributes:
+        command: arguments to the Python interpreter.
+        seconds: estimate, for the budget only.
+        missing: what is not recorded yet, "" where everything is.
+        obstacle: why it cannot run here, "".
+        tests: the test file that it runs, whose outcome is then recorded, or "".
+    """
+
+    name: str
+    command: tuple[str, ...]
+    seconds: float
+    missing: str
+    obstacle: str = ""
+    tests: str = ""
+
+
+def main() -> int:
+    """Run the steps."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--list", action="store_true", help="show the steps and what is missing")
+    parser.add_argument("--only", help="steps whose name has this in it")
+    parser.add_argument("--again", action="store_true", help="run steps whose rows are recorded, too")
+    parser.add_argument("--budget", type=float, help="seconds after which no step is begun or left running")
+    parser.add_argument("--copy-to", type=Path, default=os.environ.get("OUT"), help="folder for a copy of the results")
+    options = parser.parse_args()
+    on_gpu = torch.cuda.is_available()
+    todo = [step for step in steps(device_name() if on_gpu else ANY_ACCELERATOR) if (options.only or "") in step.name]
+    if options.list:
+        print("device:", device_name() if on_gpu else "no CUDA device; what is recorded for any counts")
+        for step in todo:
+            state = f"cannot run: {step.obstacle}" if step.obstacle else step.missing and f"missing: {step.missing}"
+            print(f"{step.name:58s} ~{step.seconds:4.0f} s  {state or 'recorded'}")
+        return 0
+    if not on_gpu:
+        print("no CUDA device", file=sys.stderr)
+        return 2
+    return run_all(todo, again=options.again, budget=options.budget, copy_to=options.copy_to)
+
+
+def run_all(todo: list[Step], *, again: bool, budget: float | None, copy_to: Path | None) -> int:
+    """Run steps one after the other, print the summary; 1 where one failed."""
+    environment = {**os.environ, "PYTHONPATH": str(build_tree()), "PYTHONUNBUFFERED": "1"}
+    begin = time.monotonic()
+    outcome: dict[str, list[str]] = {"done": [], "skipped": [], "failed": [], "left": []}
+    for step in todo:
+        left = LIMIT if budget is None else budget - (time.monotonic() - begin)
+        if not (step.missing or again):
+            outcome["skipped"].append(f"{step.name} (recorded)")
+        elif step.obstacle:
+            outcome["left"].append(f"{step.name} ({step.obstacle})")
+        elif budget is not None and step.seconds > left:
+            outcome["left"].append(f"{step.name} (about {step.seconds:.0f} s, {max(left, 0):.0f} s left)")
+        else:
+            print(f"\n=== {step.name}", flush=True)
+            started = time.monotonic()
+            failure = run_step(step, environment, min(LIMIT, left))
+            took = time.monotonic() - started
+            outcome["failed" if failure else "done"].append(f"{step.name} ({failure or 'ok'}, {took:.0f} s)")
+            if copy_to is not None:
+                shutil.copytree(RESULTS, Path(copy_to) / "results", dirs_exist_ok=True)
+    print("\n=== summary")
+    for kind, names in outcome.items():
+        print(f"{kind}: {len(names)}", *names, sep="\n    ")
+    return 1 if outcome["failed"] else 0
+
+
+def run_step(step: Step, environment: dict[str, str], limit: float) -> str:
+    """Run one step; "" or how it failed. Output is shown as it comes."""
+    process = subprocess.Popen(
+        [sys.executable, *step.command],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    last = ""
+    with _Alarm(process, limit) as alarm:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            last = line if line.strip() else last
+        status = process.wait()
+    failure = f"stopped after {limit:.0f} s" if alarm.rang else f"exit status {status}" if status else ""
+    if step.tests:
+        _record_tests(step.tests, last, failure)
+    return failure
+
+
+def build_tree() -> Path:
+    """``build/gpu`` with the package as it would be installed."""
+    tree = ROOT / "build" / "gpu"
+    shutil.rmtree(tree, ignore_errors=True)
+    no_caches = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "donod_fast", tree / "donod_fast", ignore=no_caches)
+    shutil.copytree(ROOT / "kernels", tree / "donod_fast" / "kernels", ignore=no_caches)
+    return tree
+
+
+def steps(device: str) -> list[Step]:
+    """Every step, the most telling first; ``device`` is the one whose rows count."""
+    return [*_tests(device), _compile_table(), *_head(device), *_topsis(device), *_end_to_end(device)]
+
+
+def _tests(device: str) -> list[Step]:
+    # Every file of GPU tests on its own: none of them takes nine minutes, all of them might.
+    commit = circumstances()["commit"]
+    found = []
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        text = path.read_text(encoding="utf-8")
+        if "mark.gpu" not in text:
+            continue
+        name = path.relative_to(ROOT).as_posix()
+        known = not commit.endswith("+changes") and commit != "none"
+        recorded = known and is_recorded("gpu_tests", device=device, file=name, commit=commit, outcome="passed")
+        lacking = missing_imports(text)
+        command = ("-P", "-m", "pytest", "-q", "-m", "gpu", name)
+        found.append(
+            Step(
+                f"GPU tests: {name}",
+                command,
+                90.0,
+                "" if recorded else "outcome at this commit",
+                f"not installed: {', '.join(lacking)}" if lacking else "",
+                tests=name,
+            )
+        )
+    return found
+
+
+def missing_imports(source: str) -> list[str]:
+    """Packages that a module imports at its top and that are not installed (ours and its neighbours aside)."""
+    names = set()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    neighbours = {path.stem for path in (ROOT / "tests").rglob("*.py")} | {"donod_fast"}
+    return sorted(name for name in names - neighbours if find_spec(name) is None)
+
+
+def _compile_table() -> Step:
+    """The compiler's report for the device's architecture, by the Triton that is installed there."""
+    capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else (9, 0)
+    architecture = {8: "sm_89" if capability[1] >= 6 else "sm_80", 9: "sm_90"}.get(capability[0], "sm_100")
+    spec = find_spec("triton")
+    version = metadata.version("triton") if spec else "none"
+    recorded = is_recorded("compiled", device="", architecture=architecture, triton=version)
+    path = RESULTS / f"compiled_{architecture}_triton_{version}.csv"
+    command = ("-P", "-m", "donod_fast.kernels.triton_backend.compiled", "--architecture", architecture, "--csv",
+               f"bench/results/{path.name}")  # fmt: skip
+    missing = "" if recorded or path.exists() else path.name
+    return Step(f"compile table: {architecture}", command, 120.0, missing, "" if spec else "not installed: triton")
+
+
+def _head(device: str) -> list[Step]:
+    found = []
+    large = [shape for shape in SHAPES.values() if not shape.small]
+    for tokens in large[0].tokens:
+        for profile in large[0].profiles:
+            for shape in large:
+                case = case_columns(shape, LENGTHS[profile], tokens, "bfloat16")
+                missing = missing_rows(case, device)
+                command = ("bench/head.py", "--shape", shape.name, "--tokens", str(tokens), "--lengths", profile,
+                           "--if-missing")  # fmt: skip
+                # Start, compilation and truth; nine runs of every program: ours, the peers and the floor some ten
+                # products at 500 TFLOP/s, the closed forms some six in float32 at 40.
+                product = 2e-12 * tokens * shape.vocab * shape.dim
+                seconds = 60 + 9 * (10 * product / 500 + 6 * product / 40)
+                found.append(
+                    Step(f"head phase: {shape.name}, {tokens} tokens, {profile}", command, seconds, _few(missing))
+                )
+    return found
+
+
+def _topsis(device: str) -> list[Step]:
+    missing = [str(samples) for samples in (1_000_000, 10_000_000)
+               if not is_recorded("topsis", device=device, row="triton", samples=samples)]  # fmt: skip
+    return [Step("topsis", ("bench/topsis.py", "--if-missing"), 40.0, _few(missing))]
+
+
+def _end_to_end(device: str) -> list[Step]:
+    shared = next((place for place in (ROOT.parent / "shared", ROOT / "shared") if place.is_dir()), None)
+    found = []
+    for head in (None, 32000):
+        name = "end to end: " + (f"tiny-instruct with {head} pieces" if head else "tiny-instruct")
+        columns: dict[str, Any] = {"update": "adamw", "vocab": head or 4096, "dim": 256}
+        missing = "" if is_recorded("end_to_end", device=device, **columns) else "rows"
+        if shared is None:
+            found.append(Step(name, (), 60.0, missing, "no ../shared with the model and the data"))
+            continue
+        at = os.path.relpath(shared, ROOT)
+        command = [
+            "bench/end_to_end.py",
+            "--model",
+            f"{at}/models/tiny-instruct",
+            "--data",
+            f"{at}/data/gsm8k/test.jsonl",
+        ]
+        lacking = [name for name in ("transformers", "datasets", "pyarrow", "filelock") if find_spec(name) is None]
+        obstacle = f"not installed: {', '.join(lacking)}" if lacking else ""
+        command += ["--head", str(head)] if head else []
+        found.append(Step(name, tuple(command), 120.0, missing, obstacle))
+    return found
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 3 else f"{len(names)} rows"
+
+
+def _record_tests(file: str, last_line: str, failure: str) -> None:
+    counts = {kind: int(number) for number, kind in re.findall(r"(\d+) (passed|failed|skipped|error)", last_line)}
+    row = {
+        "file": file,
+        "outcome": failure or "passed",
+        **{k: counts.get(k, 0) for k in ("passed", "failed", "skipped")},
+    }
+    write_rows("gpu_tests", [row])
+
+
+class _Alarm:
+    """Ends a process and what it started when its time is up."""
+
+    def __init__(self, process: subprocess.Popen[str], seconds: float) -> None:
+        self.process, self.rang = process, False
+        self._timer = threading.Timer(max(seconds, 1.0), self._ring)
+
+    def _ring(self) -> None:
+        self.rang = True
+        os.killpg(self.process.pid, signal.SIGKILL)
+
+    def __enter__(self) -> _Alarm:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

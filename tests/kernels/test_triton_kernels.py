@@ -1,0 +1,338 @@
+"""Each Triton kernel by itself against plain torch in float64."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+from head_cases import Case, make_bias, make_case
+from torch import Tensor
+from triton_cases import TINY, interpreted
+
+from donod_fast.kernels import IGNORE_INDEX, AdamState, AdamW
+from donod_fast.kernels.head_map import HeadMap
+from donod_fast.kernels.triton_backend import direct, gram, logits, normalise, pack, reduce, rows
+from donod_fast.kernels.triton_backend.language import INTERPRETING, log1p, narrow, softplus
+from donod_fast.kernels.triton_backend.layout import Group, Layout, make_layout
+from donod_fast.kernels.updates import SGD, Sign
+
+pytestmark = interpreted
+
+VOCAB, DIM, COLUMNS = 67, 18, 128  # 4 tiles of 32 columns
+LENGTHS = (0, 2, 17)
+HEADS: dict[str, HeadMap] = {
+    "plain": HeadMap(),
+    "scale": HeadMap(logit_scale=-0.7),
+    "bias": HeadMap(bias=make_bias(VOCAB)),
+    "bias-scale-softcap": HeadMap(make_bias(VOCAB), 1.3, 9.0),
+}
+
+
+def prepared(head: HeadMap, lengths: tuple[int, ...] = LENGTHS) -> tuple[Case, Layout, Group]:
+    """A case and its tables, every sample in one group."""
+    case = make_case(lengths, VOCAB, DIM, margins=(0.0, 6.0, 25.0))
+    layout = make_layout(case.labels, case.cu_seqlens.long(), TINY.direct.step)
+    group = Group(0, len(lengths), len(case.labels), layout.slot_row.shape[0])
+    return case, layout, group
+
+
+class Softmax:
+    """The softmax without the label of every scored token in float64, in the order of the rows."""
+
+    def __init__(self, case: Case, head: HeadMap) -> None:
+        self.rows = (case.labels != IGNORE_INDEX).nonzero().squeeze(1)
+        self.labels = case.labels[self.rows]
+        index = self.labels.unsqueeze(1)
+        a = case.hidden[self.rows].double() @ case.weight.double().T
+        wide = HeadMap(None if head.bias is None else head.bias.double(), head.logit_scale, head.softcap)
+        z = wide.logits(a)
+        slope = torch.full_like(a, 1.0) * wide.derivative(a)
+        self.log_rest = z.scatter(1, index, -math.inf).logsumexp(1)
+        margin = self.log_rest - z.gather(1, index).squeeze(1)
+        self.loss = F.softplus(margin, threshold=100.0)
+        self.log_miss = -F.softplus(-margin, threshold=100.0)
+        p = torch.softmax(z, 1)
+        self.entropy = torch.special.entr(p).sum(1)
+        self.q = torch.softmax(z.scatter(1, index, -math.inf), 1)
+        self.label_slope = slope.gather(1, index).squeeze(1)
+        self.dot = (self.q * slope * a).sum(1) - (slope * a).gather(1, index).squeeze(1)
+        # As stored: a constant slope is left to the sample's scale.
+        varies = slope if head.softcap is not None else torch.ones_like(slope)
+        self.signals = (self.q * varies).scatter(1, index, -varies.gather(1, index))
+
+
+def finished(case: Case, head: HeadMap, layout: Layout, group: Group, **tensors: Any) -> dict[str, Any]:
+    """Logits and token statistics: E, its factors and the statistics, by name."""
+    slots = layout.slot_row.shape[0]
+    found: dict[str, Any] = {
+        "exps": torch.full((slots, COLUMNS), math.nan),
+        "tiles": torch.full((4, 4, slots), math.nan),
+        "statistics": torch.full((4, slots), math.nan, dtype=torch.float64),
+        "log_rest": torch.full((slots,), math.nan),
+        "slope": torch.full((slots,), math.nan) if head.softcap is not None else None,
+    }
+    found.update(tensors)
+    logits.launch_logits(
+        case.hidden, case.weight, head, case.labels, layout, group, found["exps"], found["tiles"], None, TINY.logits
+    )
+    rows.launch_token_statistics(
+        case.hidden, case.weight, head, case.labels, layout, group, found["tiles"], found["statistics"],
+        found["log_rest"], found["slope"], by_slot=found["exps"] is not None,
+    )  # fmt: skip
+    return found
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_logits_and_statistics_give_loss_entropy_miss_and_dot_of_every_token(head: str) -> None:
+    case, layout, group = prepared(HEADS[head])
+    found, expected = finished(case, HEADS[head], layout, group), Softmax(case, HEADS[head])
+    slots = layout.token_slot[: len(expected.rows)].long()
+    loss, entropy, log_miss, dot = found["statistics"][:, slots]
+    torch.testing.assert_close(loss, expected.loss, rtol=1e-5, atol=0.0)
+    torch.testing.assert_close(log_miss, expected.log_miss, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(entropy, expected.entropy, rtol=1e-5, atol=1e-15)
+    torch.testing.assert_close(dot, expected.dot, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found["log_rest"][slots].double(), expected.log_rest, rtol=1e-5, atol=1e-5)
+    if HEADS[head].softcap is not None:
+        torch.testing.assert_close(found["slope"][slots].double(), expected.label_slope, rtol=1e-5, atol=0.0)
+
+
+@pytest.mark.parametrize("head", ["plain", "bias-scale-softcap"])
+def test_statistics_of_blocks_of_tokens_are_those_of_all_at_once(head: str) -> None:
+    case, layout, group = prepared(HEADS[head])
+    whole = finished(case, HEADS[head], layout, group)
+    statistics, log_rest = torch.zeros_like(whole["statistics"]), torch.zeros_like(whole["log_rest"])
+    for offset in range(0, group.tokens_bound, 5):
+        sums = torch.full((4, 4, 16), math.nan)
+        at = {"token_offset": offset, "tokens_bound": min(5, group.tokens_bound - offset)}
+        logits.launch_logits(
+            case.hidden, case.weight, HEADS[head], case.labels, layout, group, None, sums, None, TINY.logits, **at
+        )  # fmt: skip
+        rows.launch_token_statistics(
+            case.hidden, case.weight, HEADS[head], case.labels, layout, group, sums, statistics, log_rest,
+            whole["slope"], by_slot=False, **at,
+        )  # fmt: skip
+    slots = layout.token_slot[: int(layout.counts.sum())].long()
+    torch.testing.assert_close(statistics[:, slots], whole["statistics"][:, slots], rtol=1e-12, atol=0.0)
+
+
+@pytest.mark.parametrize("first", [0, 32], ids=["first chunk", "second chunk"])
+@pytest.mark.parametrize("head", HEADS)
+def test_columns_normalised_at_once_are_the_softmax_without_the_label(head: str, first: int) -> None:
+    case, layout, group = prepared(HEADS[head])
+    expected = Softmax(case, HEADS[head])
+    slots = layout.token_slot[: len(expected.rows)].long()
+    log_rest = torch.zeros(layout.slot_row.shape[0])
+    log_rest[slots] = expected.log_rest.float()
+    exps = torch.full((layout.slot_row.shape[0], 64), math.nan)
+    logits.launch_logits(
+        case.hidden, case.weight, HEADS[head], case.labels, layout, group, exps, None, log_rest, TINY.logits,
+        first_column=first,
+    )  # fmt: skip
+    index = expected.labels.unsqueeze(1)
+    wanted = F.pad(expected.signals.scatter(1, index, 0.0), (0, COLUMNS - VOCAB))[:, first : first + 64]
+    torch.testing.assert_close(exps[slots].double(), wanted, rtol=5e-5, atol=1e-7)
+    pads = layout.slot_row < 0
+    assert bool(exps[pads].isnan().all()), "pads are left alone"
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_normalised_signals_are_those_of_the_formula_and_zero_in_pads_and_past_the_vocabulary(head: str) -> None:
+    case, layout, group = prepared(HEADS[head])
+    found, expected = finished(case, HEADS[head], layout, group), Softmax(case, HEADS[head])
+    share = torch.linspace(0.1, 1.0, layout.slot_row.shape[0])
+    normalise.launch_normalise(
+        found["exps"], found["tiles"][0], share, found["slope"], case.labels, layout, group,
+        vocab=VOCAB, first_column=0, tile=TINY.logits.tile,
+    )  # fmt: skip
+    slots = layout.token_slot[: len(expected.rows)].long()
+    wanted = torch.zeros(layout.slot_row.shape[0], COLUMNS, dtype=torch.float64)
+    wanted[slots, :VOCAB] = expected.signals * share[slots].double().unsqueeze(1)
+    used = int(layout.slot_start[-1])
+    torch.testing.assert_close(found["exps"][:used].double(), wanted[:used], rtol=5e-5, atol=1e-7)
+    assert bool(found["exps"][:used, VOCAB:].eq(0.0).all())
+
+
+def test_sums_of_samples_are_weighted_and_their_scale_is_the_largest_miss() -> None:
+    case, layout, group = prepared(HEADS["plain"])
+    expected = Softmax(case, HEADS["plain"])
+    found = finished(case, HEADS["plain"], layout, group)
+    samples = len(LENGTHS)
+    weight = torch.tensor([1.0, 0.5, 0.25], dtype=torch.float64)
+    sums = torch.zeros(samples, 4, dtype=torch.float64)
+    scale = torch.zeros(samples, dtype=torch.float64)
+    relative = torch.full((layout.slot_row.shape[0],), math.nan)
+    rows.launch_sample_sums(
+        found["statistics"], layout, group, weight, sums, scale, relative, slope=-2.0
+    )  # fmt: skip
+    starts = layout.scored_start.tolist()
+    slots = layout.token_slot.long()
+    for sample, (start, stop) in list(enumerate(pairwise(starts)))[1:]:
+        miss, own = expected.log_miss[start:stop].exp(), weight[sample]
+        wanted = [expected.loss[start:stop].sum(), expected.entropy[start:stop].sum()]
+        wanted.append((miss * expected.dot[start:stop]).sum())
+        torch.testing.assert_close(sums[sample, :3], torch.stack(wanted) * own, rtol=1e-5, atol=0.0)
+        torch.testing.assert_close(scale[sample], miss.max() * own * 2.0, rtol=1e-5, atol=0.0)
+        share = relative[slots[start:stop]].double()
+        torch.testing.assert_close(share, -miss / miss.max(), rtol=2e-5, atol=0.0)
+    used = int(layout.slot_start[-1])
+    assert bool(relative[:used][layout.slot_row[:used] < 0].eq(0.0).all()), "pads weigh nothing"
+
+
+def signals_of(case: Case, layout: Layout) -> Tensor:
+    """(slots, COLUMNS) of order one, 0 past the vocabulary and in pads, as normalise leaves them."""
+    generator = torch.Generator().manual_seed(3)
+    signals = torch.randn(layout.slot_row.shape[0], COLUMNS, generator=generator)
+    signals[:, VOCAB:] = 0.0
+    signals[layout.slot_row < 0] = 0.0
+    return signals
+
+
+STATE = AdamState(*(torch.rand(2, VOCAB, DIM, generator=torch.Generator().manual_seed(5)) + 0.1), 3)
+RULES: dict[str, Any] = {"sgd": SGD(), "sign": Sign(), "adamw": AdamW(eps=1e-2), "state": AdamW(eps=1e-2, state=STATE)}
+
+
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "looked up"])
+@pytest.mark.parametrize("rule", RULES)
+def test_gradient_tiles_give_the_squares_of_the_update_and_its_product_with_the_weight(rule: str, packed: bool) -> None:
+    case, layout, group = prepared(HEADS["plain"])
+    signals = signals_of(case, layout)
+    states = case.hidden
+    if packed:
+        states = torch.full((layout.slot_row.shape[0], DIM), math.nan)
+        pack.launch_pack(case.hidden, layout, group, states)
+    scale = torch.tensor([1.0, 0.5, 3.0], dtype=torch.float64)
+    numbers, unit = direct.update_numbers(RULES[rule], scale)
+    tiles = direct.tiles_of(COLUMNS, DIM, TINY.direct)
+    partials = torch.full((len(LENGTHS), 2, tiles), math.nan)
+    direct.launch_direct(
+        signals, states, case.weight, RULES[rule], numbers, layout, group, partials, TINY.direct,
+        base_sample=0, first_column=0, needs_weight=True, packed=packed, lr=1.0, weight_decay=0.0, storage_dtype=None,
+    )  # fmt: skip
+    starts, slots = layout.scored_start.tolist(), layout.token_slot.long()
+    weight = case.weight.double()
+    for sample in (1, 2):
+        own = slice(starts[sample], starts[sample + 1])
+        h = case.hidden[layout.token_row[own].long()].double()
+        g = scale[sample] * (signals[slots[own], :VOCAB].double().T @ h)
+        if rule == "state":
+            first, second = 0.9 * STATE.exp_avg.double() + 0.1 * g, 0.999 * STATE.exp_avg_sq.double() + 0.001 * g * g
+            u = first / (1 - 0.9**4) / ((second / (1 - 0.999**4)).sqrt() + 1e-2)
+        else:
+            u = {"sgd": g, "sign": g.sign(), "adamw": g / (g.abs() + 1e-2)}[rule]
+        squares, dots = partials[sample].double().sum(1)
+        torch.testing.assert_close(squares * unit[sample] ** 2, u.square().sum(), rtol=1e-5, atol=0.0)
+        torch.testing.assert_close(dots * unit[sample], (u * weight).sum(), rtol=1e-5, atol=1e-4)
+
+
+def test_packing_puts_hidden_states_at_their_slots_and_zeros_into_pads() -> None:
+    case, layout, group = prepared(HEADS["plain"])
+    packed = torch.full((layout.slot_row.shape[0], DIM), math.nan)
+    pack.launch_pack(case.hidden, layout, group, packed)
+    used = int(layout.slot_start[-1])
+    row = layout.slot_row[:used].long()
+    assert torch.equal(packed[:used], torch.where((row >= 0).unsqueeze(1), case.hidden[row.clamp_min(0)], 0.0))
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_pairs_of_tokens_give_the_squared_norm_of_each_samples_gradient(parts: int) -> None:
+    case, layout, group = prepared(HEADS["plain"], (0, 2, 37, 16))
+    expected = Softmax(case, HEADS["plain"])
+    found = finished(case, HEADS["plain"], layout, group)
+    used = layout.slot_row >= 0
+    share = torch.where(used, torch.linspace(-1.0, 1.0, len(used)), 0.0)
+    pair_start = gram.pair_bounds(layout.counts, TINY.gram)
+    partials = torch.zeros(gram.pairs_at_most(group, TINY.gram), parts)
+    side = gram.Side(case.hidden, found["exps"], found["tiles"][0], share, None, case.labels, layout, group)
+    gram.launch_gram(side, pair_start, partials, TINY.gram, first_column=0, tile=TINY.logits.tile)
+    norms = torch.zeros(4, dtype=torch.float64)
+    reduce.launch_segment_sums(partials, pair_start, norms, 0, 4)
+    starts, slots = layout.scored_start.tolist(), layout.token_slot.long()
+    for sample, (start, stop) in enumerate(pairwise(starts)):
+        weighted = expected.signals[start:stop] * share[slots[start:stop]].double().unsqueeze(1)
+        g = weighted.T @ case.hidden[layout.token_row[start:stop].long()].double()
+        torch.testing.assert_close(norms[sample], g.square().sum(), rtol=1e-5, atol=0.0)
+
+
+def test_few_pairs_are_spread_over_parts_of_the_vocabulary_and_many_are_not() -> None:
+    assert gram.vocabulary_parts(1, 192, TINY.gram) == 6, "blocks of 16 columns, two a part"
+    assert gram.vocabulary_parts(4, 192, TINY.gram) == 3, "twelve programs"
+    assert gram.vocabulary_parts(100, 192, TINY.gram) == 1
+    assert gram.vocabulary_parts(0, 16, TINY.gram) == 1
+    assert gram.vocabulary_parts(1, 1 << 20, replace(TINY.gram, programs=10**6)) == 64
+
+
+def test_segments_are_added_to_what_stands_there_in_float64() -> None:
+    values = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
+    bounds = torch.tensor([0, 2, 2, 7, 9], dtype=torch.int32)
+    out = torch.full((4, 2), 100.0, dtype=torch.float64)
+    # Samples 1 to 3 only, whose segments begin at item 2; a column of a wider table.
+    reduce.launch_segment_sums(values[2:], bounds, out[:, 1], 1, 3)
+    wide = values.double()
+    assert out[:, 0].tolist() == [100.0] * 4
+    wanted = torch.stack([torch.zeros((), dtype=torch.float64), wide[2:2].sum(), wide[2:7].sum(), wide[7:9].sum()])
+    torch.testing.assert_close(out[:, 1], 100.0 + wanted, rtol=1e-15, atol=0.0)
+
+
+def test_rows_are_added_to_their_places_past_a_block() -> None:
+    values = torch.randn(3, 2, 2500, generator=torch.Generator().manual_seed(0))
+    out = torch.ones(2, 5, dtype=torch.float64)
+    reduce.launch_row_sums(values[:, 1], out[1], 2)
+    torch.testing.assert_close(out[1, 2:], 1.0 + values[:, 1].double().sum(1), rtol=1e-14, atol=0.0)
+    assert out[0].tolist() == [1.0] * 5
+    assert out[1, :2].tolist() == [1.0] * 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1), (8, 128), (19, 131), (3, 300)], ids=str)
+def test_the_norm_of_the_weight_is_that_of_its_values(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    wide = torch.randn(shape[0], shape[1] + 5, generator=torch.Generator().manual_seed(1)).to(dtype)
+    weight = wide[:, 5:]  # rows further apart than they are long
+    found = reduce.squared_norm(weight)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, weight.double().square().sum(), rtol=1e-13, atol=0.0)
+
+
+@triton.jit
+def narrow_kernel(x, out, INTERPRETED: tl.constexpr, BLOCK: tl.constexpr):
+    at = tl.arange(0, BLOCK)
+    tl.store(out + at, narrow(tl.load(x + at), out.dtype.element_ty, INTERPRETED))
+
+
+@triton.jit
+def logarithms_kernel(x, first, second, BLOCK: tl.constexpr):
+    at = tl.arange(0, BLOCK)
+    value = tl.load(x + at)
+    tl.store(first + at, log1p(tl.abs(value)))
+    tl.store(second + at, softplus(value))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+def test_narrowing_rounds_to_nearest_even_and_keeps_nan_and_infinity(dtype: torch.dtype) -> None:
+    ties = [1.0 + 2.0**-8, 1.0 + 3 * 2.0**-8, -(1.0 + 2.0**-8), 1.0 + 2.0**-8 + 2.0**-20, 1.0 + 2.0**-11]
+    # (Below 1.2e-38 the interpreter's own cast drops bits; a signal of that size is nothing beside any other.)
+    special = [0.0, -0.0, math.inf, -math.inf, math.nan, 1.2e-38, 3e38, 65504.0, 1e-7]
+    generator = torch.Generator().manual_seed(2)
+    spread = torch.randn(1024 - 14, generator=generator) * torch.exp(torch.randn(1024 - 14, generator=generator))
+    x = torch.cat([torch.tensor(ties + special), spread])
+    out = torch.empty(1024, dtype=dtype)
+    narrow_kernel[(1,)](x, out, INTERPRETED=INTERPRETING, BLOCK=1024)
+    assert torch.equal(out.isnan(), x.isnan())
+    assert torch.equal(out.nan_to_num(7.0, 8.0, 9.0), x.to(dtype).nan_to_num(7.0, 8.0, 9.0))
+
+
+def test_logarithms_are_exact_relative_to_themselves_at_both_ends() -> None:
+    exponents = torch.linspace(-300.0, 2.0, 253, dtype=torch.float64)
+    x = torch.cat([-(10.0**exponents), torch.tensor([0.0, 700.0, math.nan], dtype=torch.float64)])
+    first, second = torch.empty_like(x), torch.empty_like(x)
+    logarithms_kernel[(1,)](x, first, second, BLOCK=256)
+    torch.testing.assert_close(first, x.abs().log1p(), rtol=1e-15, atol=0.0, equal_nan=True)
+    wanted = x.clamp_min(0.0) + x.abs().neg().exp().log1p() + (x - x)
+    torch.testing.assert_close(second, wanted, rtol=1e-15, atol=0.0, equal_nan=True)
