@@ -10,6 +10,7 @@ gives its sample NaN, and bounds that are none give NaN for every sample: neithe
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -58,7 +59,8 @@ def supports_workspace(call: HeadArguments) -> str | None:
     """None, or why the workspace is too small. (Looks at bounds on the host; not while ``torch.compile`` traces.)"""
     if torch.compiler.is_compiling():
         return None
-    made = _call_of(call)
+    host = check_bounds(call.cu_seqlens, call.hidden.shape[0]) if call.cu_seqlens.device.type == "cpu" else None
+    made = _call_of(call, call.cu_seqlens, host)  # where the bounds lie makes no plan
     plan = made.plan(_configs(made))
     return plan if isinstance(plan, str) else None
 
@@ -135,7 +137,7 @@ def head_scores(
     check_labels(labels, weight.shape[0])
     if os.environ.get("DONOD_FAST_DEBUG"):
         check_bounds(cu_seqlens, hidden.shape[0])
-    call = _call_of(arguments)
+    call = _call_of(arguments, *bounds_of(cu_seqlens, hidden))
     with OnDevice(hidden.device):
         sums, counts = head_sums(call, autotune.tuned(call, _configs(call)))
         norm: Tensor | float = squared_norm(weight).sqrt() if weight_norm is None else weight_norm
@@ -165,15 +167,15 @@ def _configs(call: Call) -> Configs:
     )
 
 
-def _call_of(call: HeadArguments) -> Call:
-    bounds, host = bounds_of(call.cu_seqlens, call.hidden)
+def _call_of(call: HeadArguments, bounds: Tensor, host: list[int] | None) -> Call:
+    head = call.head
     return Call(
         hidden=call.hidden,
         weight=call.weight,
-        labels=call.labels,
+        labels=call.labels.contiguous(),  # the kernels step through labels and bias one by one
         bounds=bounds,
         host_bounds=host,
-        head=call.head,
+        head=head if head.bias is None else replace(head, bias=head.bias.contiguous()),
         update=call.update,
         lr=call.lr,
         weight_decay=call.weight_decay,

@@ -83,7 +83,7 @@ def gradient_products_op(
     workspace_bytes: int,
 ) -> Tensor:
     """The products as one operator."""
-    head = HeadMap(bias, logit_scale, softcap)
+    head = HeadMap(None if bias is None else bias.contiguous(), logit_scale, softcap)
     signals = logits.signals_dtype(hidden.dtype, weight.numel())
     configs = configs_for(
         hidden.device,
@@ -132,7 +132,8 @@ class _Set:
         mean: bool,
         configs: Configs,
     ) -> None:
-        self.hidden, self.weight, self.labels, self.head, self.configs = hidden, weight, labels, head, configs
+        self.hidden, self.weight, self.head, self.configs = hidden, weight, head, configs
+        self.labels = labels.contiguous()
         self.mean = mean
         bounds, self.host_bounds = bounds_of(cu_seqlens, hidden)
         self.align = configs.gram.tokens

@@ -258,3 +258,15 @@ def test_the_shipped_choice_follows_the_dtype_the_head_and_the_lengths() -> None
     mixed = configs.configs_for(cpu, torch.bfloat16, torch.float32, **plain)
     assert (mixed.logits, mixed.direct.vocab) == (half.logits, 64), "small heads: signals in float32"
     assert configs.configs_for(cpu, torch.bfloat16, torch.bfloat16, **{**plain, "mapped": True}).logits.vocab == 128
+
+
+def test_labels_bias_and_rows_may_lie_apart_in_memory() -> None:
+    bias = make_bias(67)
+    wanted = don_nod(*CASE, bias=bias, backend="triton")
+    spread = CASE._replace(
+        hidden=apart(CASE.hidden),
+        weight=apart(CASE.weight),
+        labels=torch.stack([CASE.labels, torch.full_like(CASE.labels, 1)], 1)[:, 0],
+    )
+    strided = torch.stack([bias, torch.full_like(bias, torch.nan)], 1)[:, 0]
+    assert_identical(don_nod(*spread, bias=strided, backend="triton"), wanted)
