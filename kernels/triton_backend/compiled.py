@@ -81,6 +81,9 @@ _INTEGERS = ("first", "samples", "base_sample", "token_offset", "tokens_bound", 
              "vocab", "dim", "parts", "items", "rows", "slots", "n", "vocab_tiles", "align")  # fmt: skip
 
 
+_OF_ROWS = ("dim", "hidden_stride", "weight_stride", "state_stride")
+
+
 @dataclass(frozen=True, slots=True)
 class Variant:
     """One compilation: a kernel with its constants and the types of its pointers."""
@@ -147,7 +150,7 @@ class _LogitsCase:
     bias: bool = False
     normalised: bool = False
     only_statistics: bool = False
-    even: bool = True
+    width: str = "even"
 
     @property
     def flags(self) -> dict[str, bool]:
@@ -157,34 +160,39 @@ class _LogitsCase:
             "HAS_CAP": self.mapped,
             "NORMALISED": self.normalised,
             "STORE": not self.only_statistics,
-            "EVEN_DIM": self.even,
+            "EVEN_DIM": self.width == "even",
         }
 
 
 _BASE: dict[str, Any] = {"PRECISION": "ieee", "INTERPRETED": False}
+# Hidden dimensions: "even" are whole blocks, "ragged" a multiple of 16, "odd" none.
+_ALL = {"mapped": True, "scale": True, "bias": True}
 _LOGITS_CASES = (
     _LogitsCase("plain"),
-    _LogitsCase("plain, odd dim", scale=True, even=False),
+    _LogitsCase("plain, ragged dim", scale=True, width="ragged"),
     _LogitsCase("soft-cap", mapped=True),
-    _LogitsCase("all, odd dim", mapped=True, scale=True, bias=True, even=False),
+    _LogitsCase("all, ragged dim", **_ALL, width="ragged"),
+    _LogitsCase("all, odd dim", **_ALL, width="odd"),
     _LogitsCase("statistics only", only_statistics=True),
-    _LogitsCase("statistics only, all", mapped=True, scale=True, bias=True, only_statistics=True, even=False),
+    _LogitsCase("statistics only, all", **_ALL, only_statistics=True, width="ragged"),
     _LogitsCase("again", normalised=True),
-    _LogitsCase("again, all, odd dim", mapped=True, scale=True, bias=True, normalised=True, even=False),
+    _LogitsCase("again, all, ragged dim", **_ALL, normalised=True, width="ragged"),
 )
-# Label, rule, storage, packed, even.
+# Label, rule, storage, packed, width.
 _DIRECT_CASES = (
-    ("adamw", "adamw", None, True, True),
-    ("adamw, odd dim", "adamw", None, True, False),
-    ("adamw, rows", "adamw", None, False, True),
-    ("sign", "sign", None, True, True),
-    ("sgd", "sgd", None, True, True),
+    ("adamw", "adamw", None, True, "even"),
+    ("adamw, ragged dim", "adamw", None, True, "ragged"),
+    ("adamw, odd dim", "adamw", None, True, "odd"),
+    ("adamw, rows", "adamw", None, False, "even"),
+    ("sign", "sign", None, True, "even"),
+    ("sgd", "sgd", None, True, "even"),
 )
 _HEAVY_CASES = (
-    ("state", "state", None, True, True),
-    ("state, rows, odd dim", "state", None, False, False),
-    ("adamw, bf16 storage", "adamw", tl.bfloat16, True, True),
-    ("state, bf16 storage, odd dim", "state", tl.bfloat16, True, False),
+    ("state", "state", None, True, "even"),
+    ("state, rows, ragged dim", "state", None, False, "ragged"),
+    ("state, rows, odd dim", "state", None, False, "odd"),
+    ("adamw, bf16 storage", "adamw", tl.bfloat16, True, "even"),
+    ("state, bf16 storage, ragged dim", "state", tl.bfloat16, True, "ragged"),
 )
 
 
@@ -207,36 +215,38 @@ def _matrix_kernels(architecture: str, dtype: torch.dtype) -> Iterator[Variant]:
     name = _NAMES[dtype]
     signals = logits.signals_dtype(dtype)
     chosen = {
-        (mapped, shape): fixed_configs(architecture, dtype, signals, mapped=mapped, direct=shape)
+        (mapped, shape, odd): fixed_configs(architecture, dtype, signals, mapped=mapped, direct=shape, odd=odd)
         for mapped in (False, True)
         for shape in ("short", "long", "heavy")
+        for odd in (False, True)
     }
     # float16 has bfloat16's tiles and float32's epilogue: its operands differ in the logits kernel, and where hidden
     # states are looked up and cast.
     half = dtype == torch.float16
-    for case in _LOGITS_CASES[:4] if half else _LOGITS_CASES:
-        configs = chosen[case.mapped, "short"]
+    for case in _LOGITS_CASES[:5] if half else _LOGITS_CASES:
+        configs = chosen[case.mapped, "short", case.width == "odd"]
         config = configs.statistics if case.only_statistics else configs.logits
-        constants = {**_BASE, **case.flags, "BLOCK_TOKENS": config.tokens, "BLOCK_VOCAB": config.vocab,
-                     "BLOCK_DIM": config.dim, "SPLIT": config.split, "GROUP": config.group}  # fmt: skip
+        constants = {**_BASE, **case.flags, "ODD": case.width == "odd", "BLOCK_TOKENS": config.tokens,
+                     "BLOCK_VOCAB": config.vocab, "BLOCK_DIM": config.dim, "SPLIT": config.split,
+                     "GROUP": config.group}  # fmt: skip
         yield Variant("logits", case.name, architecture, name, config.warps, config.stages,
                       tuple(constants.items()), (("exps", _NAMES[signals]),))  # fmt: skip
     for shape in ("short", "long", "heavy"):
-        d = chosen[False, shape].direct
-        if shape == "long" and d == chosen[False, "short"].direct:
+        if shape == "long" and chosen[False, "long", False] == chosen[False, "short", False]:
             continue
-        tile = {"BLOCK_VOCAB": d.vocab, "BLOCK_DIM": d.dim, "STEP": d.step, "SPLIT": d.split, "KEEP": d.keep}
-        for label, rule, storage, packed, even in _HEAVY_CASES if shape == "heavy" else _DIRECT_CASES:
+        for label, rule, storage, packed, width in _HEAVY_CASES if shape == "heavy" else _DIRECT_CASES:
             if half and packed:
                 continue
-            constants = {**_BASE, **tile, "RULE": rule, "NEEDS_WEIGHT": rule != "sgd", "STORAGE": storage,
-                         "PACKED": packed, "EVEN_DIM": even}  # fmt: skip
+            d = chosen[False, shape, width == "odd"].direct
+            constants = {**_BASE, "ODD": width == "odd", "RULE": rule, "NEEDS_WEIGHT": rule != "sgd",
+                         "STORAGE": storage, "PACKED": packed, "EVEN_DIM": width == "even", "BLOCK_VOCAB": d.vocab,
+                         "BLOCK_DIM": d.dim, "STEP": d.step, "SPLIT": d.split, "KEEP": d.keep}  # fmt: skip
             types = {"signals": _NAMES[signals], "hidden": _NAMES[signals] if packed else name,
                      "exp_avg": "fp32", "exp_avg_sq": "fp32"}  # fmt: skip
             yield Variant("direct", f"{shape}: {label}", architecture, name, d.warps, d.stages,
                           tuple(constants.items()), tuple(types.items()))  # fmt: skip
     for mapped in () if half else (False, True):
-        configs = chosen[mapped, "short"]
+        configs = chosen[mapped, "short", False]
         g, tile_width = configs.gram, configs.logits.tile
         tile = {"BLOCK_TOKENS": g.tokens, "BLOCK_COLUMNS": min(g.columns, tile_width), "BLOCK_DIM": g.dim}
         for factors in (True, False):
@@ -255,8 +265,10 @@ def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:
         constants = {"HAS_BIAS": cap, "HAS_SCALE": cap, "HAS_CAP": cap, "BY_SLOT": True, **rows_tile}
         label = "soft-cap" if cap else "plain"
         yield Variant("token_statistics", label, architecture, dtype, ROWS.warps, 3, tuple(constants.items()))
-        constants = {"HAS_FACTORS": True, "HAS_CAP": cap, "INTERPRETED": False, "TILE": 256,
-                     "BLOCK_SLOTS": NORMALISE.slots, "BLOCK_VOCAB": 256}  # fmt: skip
+        element = torch.float32 if dtype == "fp32" else torch.bfloat16
+        tile = fixed_configs(architecture, element, element, mapped=cap, direct="short").logits.tile
+        constants = {"HAS_FACTORS": True, "HAS_CAP": cap, "INTERPRETED": False, "TILE": tile,
+                     "BLOCK_SLOTS": NORMALISE.slots, "BLOCK_VOCAB": min(NORMALISE.vocab, tile)}  # fmt: skip
         yield Variant("normalise", label, architecture, dtype, NORMALISE.warps, 3, tuple(constants.items()))
     yield Variant("sample_sums", "", architecture, dtype, ROWS.warps, 3,
                   (("BLOCK", ROWS.sample_block),))  # fmt: skip
@@ -274,12 +286,15 @@ def compile_variant(variant: Variant) -> Compiled:
     kernel = _KERNELS[variant.kernel]
     constants, types = dict(variant.constants), dict(variant.types)
     signature, aligned = {}, {}
+    odd = constants.pop("ODD", False)
     for index, argument in enumerate(kernel.arg_names):
         if argument in constants:
             signature[argument] = "constexpr"
             continue
         signature[argument] = _type_of(argument, variant, types)
-        varies = argument in kernel.params[index].name and kernel.params[index].do_not_specialize
+        # As at run time: pointers and fixed sizes are multiples of 16, what changes from batch to batch may not be;
+        # an odd dim leaves rows unaligned, too.
+        varies = kernel.params[index].do_not_specialize or (odd and argument in _OF_ROWS)
         if signature[argument].startswith("*") or (signature[argument] == "i32" and not varies):
             aligned[(index,)] = [["tt.divisibility", 16]]
     target = TARGETS[variant.architecture]

@@ -115,7 +115,7 @@ class ReduceConfig:
 
 
 ROWS = RowsConfig()
-NORMALISE = PassConfig()
+NORMALISE = PassConfig(slots=64)  # of the width of a logits tile, 64 columns as a rule
 PACK = PassConfig()
 REDUCE = ReduceConfig()
 
@@ -179,15 +179,16 @@ _TABLE: dict[str, _Row] = {
         gram=GramConfig(tokens=64, columns=32, dim=32, warps=4, stages=2),
     ),
 }
-# float32 products run on the ordinary units, each operand through registers: small tiles.
-_FLOAT32 = _Row(
+# float32 products run on the ordinary units, each operand through registers; rows of an odd length are unaligned.
+_SMALL = _Row(
     plain=LogitsConfig(tokens=64, vocab=64, dim=16, split=2, warps=4, stages=2),
     mapped=LogitsConfig(tokens=64, vocab=64, dim=16, split=2, warps=4, stages=2),
     short=DirectConfig(vocab=64, dim=64, step=16, split=2, warps=4, stages=2),
     long=DirectConfig(vocab=64, dim=64, step=16, split=2, warps=4, stages=2),
-    heavy=DirectConfig(vocab=64, dim=64, step=16, split=4, warps=4, stages=2),
+    heavy=DirectConfig(vocab=64, dim=32, step=16, split=2, warps=4, stages=2),
     gram=GramConfig(tokens=32, columns=16, dim=32, warps=4, stages=2),
 )
+_SMALL_ON = {"sm_100": replace(_SMALL, mapped=replace(_SMALL.mapped, split=4))}
 ARCHITECTURES = tuple(_TABLE)
 
 _override: list[Configs] = []
@@ -217,13 +218,17 @@ def shape_class(tokens: int, samples: int) -> str:
     return "short" if tokens < SHORT * samples else "long"
 
 
-def fixed_configs(architecture: str, dtype: torch.dtype, signals: torch.dtype, *, mapped: bool, direct: str) -> Configs:
+def fixed_configs(
+    architecture: str, dtype: torch.dtype, signals: torch.dtype, *, mapped: bool, direct: str, odd: bool = False
+) -> Configs:
     """The shipped choice for inputs of ``dtype`` with error signals of ``signals``.
 
-    ``mapped``: the head has a bias or soft-cap; ``direct``: ``"short"``, ``"long"`` or ``"heavy"``.
+    ``mapped``: the head has a bias or soft-cap; ``direct``: ``"short"``, ``"long"`` or ``"heavy"``; ``odd``: the hidden
+    dimension is no multiple of 16, so that rows are unaligned and loads narrow: small tiles, whatever the type.
     """
-    outer = _FLOAT32 if dtype == torch.float32 else _TABLE[architecture]
-    inner = _FLOAT32 if signals == torch.float32 else _TABLE[architecture]
+    large, small = _TABLE[architecture], _SMALL_ON.get(architecture, _SMALL)
+    outer = small if odd or dtype == torch.float32 else large
+    inner = small if odd or signals == torch.float32 else large
     tiles = {"short": inner.short, "long": inner.long, "heavy": inner.heavy}[direct]
     return Configs(outer.mapped if mapped else outer.plain, outer.mapped, tiles, inner.gram)
 
@@ -237,12 +242,13 @@ def configs_for(
     heavy: bool,
     tokens: int,
     samples: int,
+    dim: int,
 ) -> Configs:
-    """What a call with ``tokens`` rows in ``samples`` samples uses (before autotuning)."""
+    """What a call with ``tokens`` rows of ``dim`` in ``samples`` samples uses (before autotuning)."""
     if _override:
         return _override[-1]
     direct = "heavy" if heavy else shape_class(tokens, samples)
-    return fixed_configs(architecture_of(device), dtype, signals, mapped=mapped, direct=direct)
+    return fixed_configs(architecture_of(device), dtype, signals, mapped=mapped, direct=direct, odd=dim % 16 != 0)
 
 
 @contextmanager

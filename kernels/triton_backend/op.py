@@ -164,6 +164,7 @@ def _configs(call: Call) -> Configs:
         heavy=call.storage_dtype is not None or (isinstance(call.update, AdamW) and call.update.state is not None),
         tokens=call.hidden.shape[0],
         samples=call.bounds.shape[0] - 1,
+        dim=call.hidden.shape[1],
     )
 
 

@@ -93,6 +93,7 @@ def gradient_products_op(
         heavy=False,
         tokens=hidden.shape[0],
         samples=cu_seqlens.shape[0] - 1,
+        dim=hidden.shape[1],
     )
     for targets, bounds in ((labels, cu_seqlens), (other_labels, other_cu_seqlens)):
         check_labels(targets, weight.shape[0])

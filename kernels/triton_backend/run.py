@@ -22,7 +22,7 @@ from donod_fast.errors import BackendError
 from donod_fast.kernels.head_map import HeadMap
 from donod_fast.kernels.softmax import constant_slope
 from donod_fast.kernels.triton_backend import direct, gram, logits, normalise, pack, reduce, rows
-from donod_fast.kernels.triton_backend.configs import Configs
+from donod_fast.kernels.triton_backend.configs import Configs, ceil_div
 from donod_fast.kernels.triton_backend.layout import Group, Layout, make_layout
 from donod_fast.kernels.triton_backend.plan import GroupPlan, Plan, Problem, make_plan
 from donod_fast.kernels.updates import Update
@@ -172,9 +172,9 @@ class _Run:
         """Finish the softmax of the group's tokens; the factors of E where the first columns were kept."""
         call, group, configs = self.call, plan.group, self.configs
         config = configs.logits if plan.keep_first else configs.statistics
-        tiles = -(-call.weight.shape[0] // config.vocab) * config.split
+        tiles = ceil_div(call.weight.shape[0], config.vocab) * config.split
         width = group.slots_bound if plan.keep_first else plan.statistics_tokens
-        width = -(-width // 16) * 16  # rows of the table at aligned addresses, whatever the batch
+        width = ceil_div(width, 16) * 16  # rows of the table at aligned addresses, whatever the batch
         sums = torch.empty((call.problem.sums, tiles, width), dtype=torch.float32, device=call.hidden.device)
         for offset in range(0, group.tokens_bound, plan.statistics_tokens):
             bound = min(plan.statistics_tokens, group.tokens_bound - offset)

@@ -250,7 +250,7 @@ def test_the_public_door_uses_what_was_measured(clock: list[Configs], monkeypatc
 
 def test_the_shipped_choice_follows_the_dtype_the_head_and_the_lengths() -> None:
     cpu = torch.device("cpu")
-    plain = {"mapped": False, "heavy": False, "tokens": 1000, "samples": 1}
+    plain = {"mapped": False, "heavy": False, "tokens": 1000, "samples": 1, "dim": 2048}
     half = configs.configs_for(cpu, torch.bfloat16, torch.bfloat16, **plain)
     assert half.direct.step == 64, "long samples"
     assert configs.configs_for(cpu, torch.bfloat16, torch.bfloat16, **{**plain, "samples": 9}).direct.step == 32
@@ -258,6 +258,7 @@ def test_the_shipped_choice_follows_the_dtype_the_head_and_the_lengths() -> None
     mixed = configs.configs_for(cpu, torch.bfloat16, torch.float32, **plain)
     assert (mixed.logits, mixed.direct.vocab) == (half.logits, 64), "small heads: signals in float32"
     assert configs.configs_for(cpu, torch.bfloat16, torch.bfloat16, **{**plain, "mapped": True}).logits.vocab == 128
+    assert configs.configs_for(cpu, torch.bfloat16, torch.bfloat16, **{**plain, "dim": 2047}).logits.vocab == 64, "odd"
 
 
 def test_labels_bias_and_rows_may_lie_apart_in_memory() -> None:
