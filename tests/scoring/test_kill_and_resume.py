@@ -80,8 +80,7 @@ def test_a_run_killed_at_any_step_of_writing_resumes_to_the_same_table(model: Pa
 
 
 def test_the_command_killed_interrupted_and_run_again_ends_as_one_that_was_not(model: Path, tmp_path: Path) -> None:
-    data = write_lines(tmp_path / "rows.jsonl", short_rows(1200))
-    # 300 parts: on a busy machine a signal comes a hundred of them late.
+    data = write_lines(tmp_path / "rows.jsonl", short_rows(600))
     out, undisturbed = tmp_path / "out", tmp_path / "undisturbed"
     options = ["score", data, "--model", model, "--part-rows", 4, "--device", "cpu", "--out"]
 
@@ -92,6 +91,8 @@ def test_the_command_killed_interrupted_and_run_again_ends_as_one_that_was_not(m
             cwd="/",
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
+            # Where the suite itself runs in the background, a child would inherit that interrupts are ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         deadline = time.monotonic() + 120
         while len(list(out.glob("part-*.parquet"))) < after_parts:
@@ -99,7 +100,7 @@ def test_the_command_killed_interrupted_and_run_again_ends_as_one_that_was_not(m
             time.sleep(0.005)
         run.send_signal(by)
         _, errors = run.communicate(timeout=60)
-        assert len(list(out.glob("part-*.parquet"))) < 300, "it ended before it was stopped"
+        assert len(list(out.glob("part-*.parquet"))) < 150, "it ended before it was stopped"
         return run.returncode, errors.decode()
 
     assert stop(signal.SIGKILL, 10)[0] == -signal.SIGKILL
