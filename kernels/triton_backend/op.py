@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from donod_fast.errors import BackendError
 from donod_fast.kernels.arguments import HeadArguments, check_bounds, check_labels
 from donod_fast.kernels.head_map import HeadMap
 from donod_fast.kernels.scores import DonNod, don_and_nod, with_weight_decay
@@ -52,6 +51,9 @@ def supports_tensors(hidden: Tensor, weight: Tensor) -> str | None:
 
 def supports(call: HeadArguments) -> str | None:
     """None, or why the kernels cannot serve a call of ``don_nod``."""
+    bounds = call.cu_seqlens.device
+    if bounds.type != "cpu" and bounds != call.hidden.device:
+        return f"cu_seqlens is on {bounds}, hidden on {call.hidden.device}; put it there or on the host"
     return supports_tensors(call.hidden, call.weight) or direct.supports(call.update, call.storage_dtype)
 
 
@@ -199,9 +201,4 @@ def bounds_of(cu_seqlens: Tensor, hidden: Tensor) -> tuple[Tensor, list[int] | N
             return wide, host
         # From pinned memory the copy waits for nothing.
         return wide.pin_memory().to(hidden.device, non_blocking=True), host
-    if cu_seqlens.device != hidden.device:
-        raise BackendError(
-            f"backend 'triton' cannot serve this: cu_seqlens is on {cu_seqlens.device}, hidden on {hidden.device}; "
-            "put it there or on the host"
-        )
     return cu_seqlens.long(), None
