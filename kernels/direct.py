@@ -37,6 +37,12 @@ class TileSums:
             self._dots[sample].append(torch.mul(update, weight, out=self._scratch[: update.shape[0]]).sum())
         self._squares[sample].append(update.square_().sum())
 
+    def add_rows(self, sample: int, squares: Tensor, dots: Tensor) -> None:
+        """Take in the sums over each row of an update tile, (rows,) each."""
+        self._squares[sample].append(squares.sum(dtype=torch.float64))
+        if self._dots is not None:
+            self._dots[sample].append(dots.sum(dtype=torch.float64))
+
     def totals(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
         """(samples,) sums over tiles in ``dtype``."""
         return _sum_tiles(self._squares, dtype), None if self._dots is None else _sum_tiles(self._dots, dtype)

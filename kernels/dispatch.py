@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from donod_fast.errors import BackendError, InputError
-from donod_fast.kernels import torch_backend
+from donod_fast.kernels import fused, torch_backend
 from donod_fast.kernels.arguments import DEFAULT_WORKSPACE, HeadArguments, check_call, check_labels, gather_batch
 from donod_fast.kernels.scores import DonNod
 from donod_fast.kernels.updates import Update
 
-BACKENDS = ("auto", "torch", "triton")
+BACKENDS = ("auto", "torch", "inductor", "triton")
 
 
 def don_nod(
@@ -52,7 +52,8 @@ def don_nod(
         bias: added to W h, or None.
         logit_scale: multiplies W h + bias.
         softcap: cap of the logits, or None.
-        backend: ``"torch"`` (any device), ``"triton"`` (CUDA and ROCm; CPU tensors under ``TRITON_INTERPRET=1``) or
+        backend: ``"torch"`` (any device), ``"inductor"`` (the same on a CPU with AdamW's passes compiled into one,
+            which takes some seconds once), ``"triton"`` (CUDA and ROCm; CPU tensors under ``TRITON_INTERPRET=1``) or
             ``"auto"``: Triton on an accelerator where it can serve, else torch.
         storage_dtype: round W′ to this dtype before the norms, as training with weights stored in it does.
         weight_norm: ‖W‖_F where the caller knows it (``frobenius_norm``), else it is computed.
@@ -88,6 +89,12 @@ def don_nod(
     )
     if backend == "torch" or (backend == "auto" and hidden.device.type == "cpu"):
         return torch_backend.torch_don_nod(gather_batch(call))
+    if backend == "inductor":
+        reason = why_not_inductor(call)
+        if reason is not None:
+            check_labels(labels, weight.shape[0])
+            raise BackendError(f"backend 'inductor' cannot serve this: {reason}; use 'torch' or 'auto'")
+        return torch_backend.torch_don_nod(gather_batch(call), fused=True)
     reason = why_not_triton(call)
     if reason is None:
         from donod_fast.kernels.triton_backend.op import triton_don_nod
@@ -97,6 +104,13 @@ def don_nod(
         check_labels(labels, weight.shape[0])  # a wrong argument is reported before a backend that cannot serve
         raise BackendError(f"backend 'triton' cannot serve this: {reason}; use 'torch' or 'auto'")
     return torch_backend.torch_don_nod(gather_batch(call))
+
+
+def why_not_inductor(call: HeadArguments) -> str | None:
+    """None where the torch backend with compiled passes can serve a call, else the reason."""
+    if call.hidden.device.type != "cpu":
+        return f"it compiles for the CPU, the tensors are on {call.hidden.device}"
+    return fused.why_not_inductor()
 
 
 def why_not_triton(call: HeadArguments) -> str | None:

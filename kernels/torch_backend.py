@@ -9,6 +9,7 @@ from torch import Tensor
 
 from donod_fast.kernels.arguments import HeadBatch
 from donod_fast.kernels.direct import TileSums, tile_step, unit_of
+from donod_fast.kernels.fused import can_fuse, compiled_row_sums, denominators
 from donod_fast.kernels.gram import gram_norm_squared, weighted_gram_sum
 from donod_fast.kernels.precision import full_precision
 from donod_fast.kernels.scores import DonNod, don_and_nod, precise_dtype, with_weight_decay
@@ -25,10 +26,13 @@ from donod_fast.kernels.workspace import Workspace, gram_is_cheaper, plan_worksp
 
 
 @torch.no_grad()
-def torch_don_nod(batch: HeadBatch) -> DonNod:
-    """DON, NOD and the statistics of every sample of a checked batch."""
+def torch_don_nod(batch: HeadBatch, *, fused: bool = False) -> DonNod:
+    """DON, NOD and the statistics of every sample of a checked batch.
+
+    ``fused`` has AdamW's passes over a tile compiled into one where it can (see ``fused.py``).
+    """
     with full_precision(batch.hidden.device):
-        return _Run(batch).scores()
+        return _Run(batch, fused=fused).scores()
 
 
 def frobenius_norm(weight: Tensor, *, block_bytes: int = 1 << 25) -> float:
@@ -44,8 +48,9 @@ def frobenius_norm(weight: Tensor, *, block_bytes: int = 1 << 25) -> float:
 class _Run:
     """One call: the sums of every sample, filled in group by group."""
 
-    def __init__(self, batch: HeadBatch) -> None:
+    def __init__(self, batch: HeadBatch, *, fused: bool) -> None:
         self.batch = batch
+        self._fused = fused and can_fuse(batch)
         self.plan: Workspace = plan_workspace(batch)
         device = batch.hidden.device
         self.precise = precise_dtype(device)
@@ -221,11 +226,17 @@ class _Run:
         batch, rows = self.batch, self.plan.tile_rows
         vocab = batch.weight.shape[0]
         sums = TileSums(len(group), needs_weight=not self._linear, scratch=self._scratch)
+        if self._fused:
+            row_sums, scales = compiled_row_sums(), denominators(batch.update, scale, batch.compute_dtype)
         for start in range(0, vocab, rows):
             v = slice(start, min(start + rows, vocab))
             weight = None if self._linear else self._weight(v)
             for i in range(len(group)):
-                sums.add(i, self._step(gradient(i, v), weight, v, scale[i]), weight)
+                if self._fused:
+                    assert weight is not None
+                    sums.add_rows(i, *row_sums(gradient(i, v), weight, scales[i]))
+                else:
+                    sums.add(i, self._step(gradient(i, v), weight, v, scale[i]), weight)
         squares, dots = sums.totals(self.precise)
         # A broken sample stays broken: sign(NaN) is 0, which would pass for a perfect score.
         unit = torch.tensor(
