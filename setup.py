@@ -35,6 +35,8 @@ setup(
     ],
     extras_require={
         "plot": ["matplotlib>=3.8"],
+        "float8": ["torchao>=0.16"],
+        "accelerate": ["accelerate>=1.1"],
         "sentencepiece": ["sentencepiece>=0.2", "protobuf>=4"],
         "bench": ["pytest-benchmark>=4", "matplotlib>=3.8"],
         "dev": [
@@ -46,6 +48,8 @@ setup(
             "mypy>=1.11",
             "types-tqdm",
             "matplotlib>=3.8",
+            "torchao>=0.16",
+            "accelerate>=1.1",
             "sentencepiece>=0.2",
             "protobuf>=4",
             "pymcdm>=1.2",

@@ -28,11 +28,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from head_rows import case_columns, missing_rows
-from record import ANY_ACCELERATOR, RESULTS, circumstances, device_name, is_recorded, write_rows
-from shapes import LENGTHS, SHAPES
 
 ROOT = Path(__file__).resolve().parent.parent
+if find_spec("donod_fast") is None:  # last on the path, and only here: kernels/ would hide a package of that name
+    sys.path.append(str(ROOT))
+
+from head_rows import case_columns, missing_rows  # noqa: E402
+from record import (  # noqa: E402
+    ANY_ACCELERATOR,
+    RESULTS,
+    circumstances,
+    device_name,
+    is_recorded,
+    recorded_rows,
+    write_rows,
+)
+from shapes import LENGTHS, SHAPES  # noqa: E402
+
+from donod_fast.benchmark import shapes as models  # noqa: E402
+from donod_fast.benchmark import table  # noqa: E402
+from donod_fast.benchmark.corpus import LENGTHS as PROFILES  # noqa: E402
+
 LIMIT = 540.0
 
 
@@ -81,7 +97,12 @@ def main() -> int:
 
 def run_all(todo: list[Step], *, again: bool, budget: float | None, copy_to: Path | None) -> int:
     """Run steps one after the other, print the summary; 1 where one failed."""
-    environment = {**os.environ, "PYTHONPATH": str(build_tree()), "PYTHONUNBUFFERED": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(build_tree()),
+        "PYTHONUNBUFFERED": "1",
+        "DONOD_FAST_COMMIT": circumstances()["commit"],  # the tree is in no repository
+    }
     begin = time.monotonic()
     outcome: dict[str, list[str]] = {"done": [], "skipped": [], "failed": [], "left": []}
     for step in todo:
@@ -142,7 +163,18 @@ def build_tree() -> Path:
 
 def steps(device: str) -> list[Step]:
     """Every step, the most telling first; ``device`` is the one whose rows count."""
-    return [*_tests(device), _compile_table(), *_head(device), *_topsis(device), *_end_to_end(device)]
+    throughput, head = _throughput(device), _head(device)
+    # Half an hour of a device should show something of everything.
+    return [
+        *_tests(device),
+        _compile_table(),
+        *throughput[:1],
+        *head[:4],
+        *throughput[1:],
+        *head[4:],
+        *_topsis(device),
+        *_end_to_end(device),
+    ]
 
 
 def _tests(device: str) -> list[Step]:
@@ -195,6 +227,26 @@ def _compile_table() -> Step:
                f"bench/results/{path.name}")  # fmt: skip
     missing = "" if recorded or path.exists() else path.name
     return Step(f"compile table: {architecture}", command, 120.0, missing, "" if spec else "not installed: triton")
+
+
+def _throughput(device: str) -> list[Step]:
+    """``donod-fast bench`` at the large shapes, a step for each shape and length profile."""
+    lacking = [name for name in ("transformers", "tokenizers") if find_spec(name) is None]
+    obstacle = f"not installed: {', '.join(lacking)}" if lacking else ""
+    found = []
+    for lengths in PROFILES:
+        for shape in (shape for shape in models.SHAPES.values() if not shape.small):
+            rows = recorded_rows("throughput", device=device, shape=shape.name, lengths=lengths, dtype="bfloat16")
+            timed = {table.program_of(row["row"]): row["median_ms"] for row in rows}
+            # Those without which the table says nothing need a time; another row may say why it has none.
+            needed = (table.RATE, table.PAPER, table.TRUNK, table.OURS)
+            wanted = (name for name in table.ROWS if name != table.TRUNK_TOGETHER)  # that one is for CPUs
+            missing = [name for name in wanted if name not in timed or (name in needed and not timed[name])]
+            command = ("-P", "-m", "donod_fast.benchmark", "--shape", shape.name, "--lengths", lengths, "--out",
+                       "bench/results", "--seconds", "200", "--loop-seconds", "8")  # fmt: skip
+            # Compiling twice and the kernels' own compilation take longer than what is timed.
+            found.append(Step(f"throughput: {shape.name}, {lengths}", command, 480.0, _few(missing), obstacle))
+    return found
 
 
 def _head(device: str) -> list[Step]:

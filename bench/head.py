@@ -17,7 +17,6 @@ why. Appends to results/head_phase.csv after every case.
 from __future__ import annotations
 
 import argparse
-import re
 import time
 from typing import Any
 
@@ -26,6 +25,8 @@ from head_case import Case, Program
 from head_rows import FLOOR, ROWS, TABLE, case_columns, missing_rows
 from record import device_name, interleaved, print_rows, summary, write_rows
 from shapes import LENGTHS, SHAPES
+
+from donod_fast.benchmark.record import short_error
 
 _TIMED = ("samples_timed", "tokens_timed", "products", "rounds", "median_ms", "p20_ms", "p80_ms", "times_floor",
           "tflops", "tflops_one_product")  # fmt: skip
@@ -95,7 +96,7 @@ def measured(case: Case, about: dict[str, Any], *, rounds: int, seconds: float) 
                 raise
             if case.device.type == "cuda":
                 torch.cuda.synchronize()  # raises where the error has taken the device's context with it
-            facts[program.name]["note"] = _short(error)
+            facts[program.name]["note"] = short_error(error)
         if case.device.type == "cuda":
             torch.cuda.empty_cache()
     left = max(0.0, seconds - (time.perf_counter() - started))
@@ -158,12 +159,6 @@ def _row(
     row["note"] = facts["note"]
     row["triton"] = _triton_version()
     return row
-
-
-def _short(error: Exception) -> str:
-    """An error in one line, without paths of the machine."""
-    first = (str(error).splitlines() or [""])[0]
-    return f"{type(error).__name__}: {re.sub(r'(/[^/ ]+){2,}', '…', first)}"[:160]
 
 
 def _triton_version() -> str:

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from head_rows import FLOOR, UPDATES
-from paper_loop import score_head
 from peers import peers
 from shapes import Lengths, Shape, sample_lengths
 from torch import Tensor
 
+from donod_fast.benchmark.paper_loop import score_head
 from donod_fast.kernels import DonNod, don_nod, frobenius_norm, reference_don_nod
 
 # Products of tokens × vocab × dim that the mathematics asks for: the logits, and the gradient where it is formed.

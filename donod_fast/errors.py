@@ -49,3 +49,9 @@ class StoreError(DonodError):
 
 class SettingsMismatchError(StoreError):
     """A scores folder holds scores made with other settings; the message names each difference."""
+
+
+class WorkerError(DonodError):
+    """A process of a run was ended from outside (killed, out of memory); what was committed stays."""
+
+    exit_code = 6

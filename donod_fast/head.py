@@ -18,6 +18,8 @@ from torch import Tensor
 
 from donod_fast.errors import HeadMismatchError, ModelError
 from donod_fast.models import LoadedModel, text_config
+from donod_fast.placement import execution_device, stored_tensor
+from donod_fast.precision import weight_kind
 from donod_fast.probe import Observed, describe_transform, observe, probe_preactivations, relative_rms
 from donod_fast.trunk import Trunk, probe_tokens
 
@@ -46,7 +48,8 @@ class Head:
     """An output layer ``z = softcap · tanh(logit_scale · (W h + bias) / softcap)``.
 
     Attributes:
-        weight: W (V, d), the model's own parameter without its gradient: no copy, so it follows the model.
+        weight: W (V, d), the model's own parameter without its gradient: no copy, so it follows the model. Where
+            that is off-loaded, a copy on the device that the layer works on, which stays there.
         bias: (V,) or None. It is no part of W: norms and updates leave it out.
         logit_scale: multiplies the logits.
         softcap: bound of the logits, None where there is none.
@@ -119,16 +122,17 @@ def read_head(model: Any) -> Head:
         raise ModelError(f"{name}: it has no output layer with a weight (get_output_embeddings()); DONOD needs one")
     if hasattr(weight, "full_tensor"):
         raise ModelError(f"{name}: the output layer is sharded over devices; load the model whole on one device")
-    if weight.device.type == "meta":
+    if execution_device(layer, weight).type == "meta":
         raise ModelError(f"{name}: the output layer is on the meta device (no weights); load or un-offload it")
     if not weight.numel():
         raise ModelError(
             f"{name}: the output layer is empty, shape {tuple(weight.shape)} (ZeRO-3 partitions it); "
             "load the model whole, without DeepSpeed"
         )
-    if weight.dtype not in TOLERANCES:
+    kind = weight_kind(weight)
+    if kind is not None or weight.dtype not in TOLERANCES:
         raise ModelError(
-            f"{name}: the output layer is quantised ({weight.dtype}); load it with its output layer in "
+            f"{name}: the output layer is quantised ({kind or weight.dtype}); load it with its output layer in "
             "bfloat16, float16 or float32 (for example llm_int8_skip_modules=['lm_head'])"
         )
     if weight.dim() != 2:
@@ -139,14 +143,28 @@ def read_head(model: Any) -> Head:
     embedding = getattr(model.get_input_embeddings(), "weight", None)
     scale, softcap = _read_transform(name, model.config)
     return Head(
-        weight=weight.detach(),
-        bias=None if bias is None else bias.detach(),
+        weight=_present(model, layer, "weight", weight),
+        bias=None if bias is None else _present(model, layer, "bias", bias),
         logit_scale=scale,
         softcap=softcap,
-        tied=isinstance(embedding, Tensor)
-        and embedding.data_ptr() == weight.data_ptr()
-        and embedding.shape == weight.shape,
+        tied=_are_tied(model, weight, embedding),
     )
+
+
+def _present(model: Any, layer: Any, leaf: str, tensor: Tensor) -> Tensor:
+    """The layer's tensor itself, or what it is when it works: off-loaded values, on the layer's device."""
+    if tensor.device.type != "meta":
+        return tensor.detach()
+    path = next(path for path, module in model.named_modules() if module is layer)
+    return stored_tensor(model, f"{path}.{leaf}", tensor).detach().to(execution_device(layer, tensor))
+
+
+def _are_tied(model: Any, weight: Tensor, embedding: Any) -> bool:
+    if not isinstance(embedding, Tensor) or embedding.shape != weight.shape:
+        return False
+    if "meta" in (weight.device.type, embedding.device.type):  # off-loaded tensors have no address to compare
+        return bool(getattr(text_config(model.config), "tie_word_embeddings", False))
+    return embedding.data_ptr() == weight.data_ptr()
 
 
 def prove_head(loaded: LoadedModel, trunk: Trunk, head: Head) -> HeadProof:

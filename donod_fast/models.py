@@ -6,10 +6,11 @@ Both give a :class:`LoadedModel`, which is all that the rooms downstream know of
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,12 +18,14 @@ import torch
 
 from donod_fast.errors import InputError, ModelError
 from donod_fast.fingerprint import folder_fingerprint, hub_fingerprint, memory_fingerprint
+from donod_fast.placement import DeviceMap, MaxMemory, execution_device, is_offloaded, place
+from donod_fast.precision import quantisation, refuse_precision, silence_torchao, to_float8
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _T = TypeVar("_T")
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _UNSAFE_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf")
 _OTHER_HEADS = (
     "SequenceClassification",
@@ -47,6 +50,9 @@ class LoadedModel:
         dtype: the dtype of the weights (of the input embedding, where they differ).
         device: where token ids have to be.
         max_length: the longest sequence that model and tokenizer allow, None where neither says.
+        precision: of the trunk's weights: the dtype's name, or how they are quantised and by which release.
+        quantised: True where that is less than 16 bits.
+        offloaded: True where some weights come to a device only while they are used. One thread at a time then.
     """
 
     model: PreTrainedModel = field(repr=False)
@@ -57,6 +63,9 @@ class LoadedModel:
     dtype: torch.dtype
     device: torch.device
     max_length: int | None
+    precision: str
+    quantised: bool
+    offloaded: bool
 
 
 def load_model(
@@ -66,33 +75,45 @@ def load_model(
     dtype: str = "auto",
     device: str | torch.device | None = None,
     trust_remote_code: bool = False,
+    precision: str = "auto",
+    device_map: DeviceMap | None = None,
+    max_memory: MaxMemory | None = None,
+    offload_folder: str | Path | None = None,
 ) -> LoadedModel:
     """Load a causal language model and its tokenizer from a local folder or the Hugging Face hub.
 
     Only ``safetensors`` weights are read, every weight must be in the checkpoint, and the model's own Python
     code runs only with ``trust_remote_code``. The model is in eval mode and its parameters need no gradient.
+    A checkpoint that is quantised stays so.
 
     Args:
         name_or_path: a folder with ``config.json``, or a hub id. A folder that exists goes first.
         revision: branch, tag or commit on the hub. Config, tokenizer and weights come from the same commit.
         dtype: ``"auto"`` is the checkpoint's own dtype on an accelerator, and float32 on the CPU, where half
-            precision is slow and makes a sample's numbers depend on its batch; or ``"float32"``,
-            ``"bfloat16"`` or ``"float16"``.
+            precision is slow and makes a sample's numbers depend on its batch (a quantised checkpoint's own
+            there too); or ``"float32"``, ``"bfloat16"`` or ``"float16"``.
         device: None is CUDA where there is one, else the CPU. Other devices have to be asked for.
         trust_remote_code: run Python code that comes with the model.
+        precision: ``"auto"``, or ``"float8"`` for the linear layers of the trunk (bfloat16 elsewhere).
+        device_map: spread the model over devices and memories as accelerate does; see
+            :func:`donod_fast.placement.place`, also for ``max_memory`` and ``offload_folder``.
+        max_memory: how much of each device a device map may use.
+        offload_folder: where weights go that have to be written to disk.
 
     Raises:
-        InputError: a dtype or device that does not exist (here).
+        InputError: a dtype, device, device map or precision that does not exist (here).
         ModelError: the model cannot be loaded, or is no causal language model; names the remedy.
     """
-    place = _device(device)
-    wanted = _wanted_dtype(dtype, place)
+    placement = place(device, device_map, max_memory, offload_folder)
+    refuse_precision(precision, dtype, placement.device)
+    wanted = _wanted_dtype("bfloat16" if precision == "float8" else dtype, placement.device)
     name = str(name_or_path)
     folder = _local_folder(name)
     if folder is not None and revision is not None:
         raise InputError(f"revision={revision!r} is for models of the hub; {name} is a local folder")
     source = name if folder is None else str(folder)
 
+    silence_torchao()
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import is_accelerate_available
 
@@ -105,8 +126,19 @@ def load_model(
         tokenizer = _attempt(name, "its tokenizer", lambda: AutoTokenizer.from_pretrained(source, **options))
         if not len(tokenizer):
             raise ModelError(f"{name}: there are no tokenizer files beside the model; add tokenizer.json to it")
+        comes_quantised = getattr(config, "quantization_config", None) is not None
+        if comes_quantised and precision != "auto":
+            raise InputError(f"{name} comes quantised; precision={precision!r} is for models that do not")
+        if comes_quantised and dtype == "auto":
+            wanted = "auto"  # the dtype that its quantised weights stand for
+        # It warns of a cast in every layer of every batch; how far its numbers differ is what `check` measures.
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+        has_accelerate = is_accelerate_available()
+        if not has_accelerate and (device_map is not None or comes_quantised):
+            what = "a quantised model" if device_map is None else "a device map"
+            raise ModelError(f"{name}: {what} needs accelerate: pip install 'donod-fast[accelerate]'")
         # With accelerate the weights go straight to the device; without it through the CPU's memory.
-        direct = place.type != "cpu" and is_accelerate_available()
+        direct = has_accelerate and (placement.device.type != "cpu" or device_map is not None or comes_quantised)
         model, report = _attempt(
             name,
             "its weights",
@@ -116,24 +148,29 @@ def load_model(
                 dtype=wanted,
                 use_safetensors=True,
                 output_loading_info=True,
-                **({"device_map": {"": place}} if direct else {}),
+                **(placement.options() if direct else {}),
                 **options,
             ),
         )
         _refuse_incomplete(name, report)
-        model = _attempt(name, f"it onto {place}", lambda: model.to(place))
+        if not direct:
+            model = _attempt(name, f"it onto {placement.device}", lambda: model.to(placement.device))
     model.requires_grad_(False)
     if folder is not None:
         fingerprint = folder_fingerprint(folder)
     else:
         fingerprint = hub_fingerprint(name, commit or revision or "main")
-    return _loaded(model, tokenizer, name, commit, fingerprint)
+    loaded = _loaded(model, tokenizer, name, commit, fingerprint)
+    if precision == "float8":
+        made = to_float8(name, find_decoder(name, model), model.get_output_embeddings())
+        loaded = replace(loaded, precision=made, quantised=True)
+    return loaded
 
 
 def wrap_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> LoadedModel:
     """Take a model and a tokenizer that are loaded already. The model is put into eval mode.
 
-    Nothing else about the model is changed: dtype, device and ``requires_grad`` stay the caller's.
+    Nothing else about the model is changed: dtype, devices, quantisation and ``requires_grad`` stay the caller's.
 
     Raises:
         ModelError: the model is no causal language model of transformers' kind, or there is no tokenizer.
@@ -160,6 +197,7 @@ def _loaded(model: Any, tokenizer: Any, name: str, revision: str | None, fingerp
         first = next(iter(model.parameters()), None)
     if first is None:
         raise ModelError(f"{name}: the model has no parameters; load its weights first")
+    quantised = quantisation(model)
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
@@ -167,9 +205,30 @@ def _loaded(model: Any, tokenizer: Any, name: str, revision: str | None, fingerp
         revision=revision,
         fingerprint=fingerprint,
         dtype=first.dtype,
-        device=first.device,
+        device=execution_device(embedding, first),
         max_length=_max_length(model.config, tokenizer),
+        precision=quantised or str(first.dtype).removeprefix("torch."),
+        quantised=quantised is not None,
+        offloaded=is_offloaded(model),
     )
+
+
+def find_decoder(name: str, model: Any) -> Any:
+    """The module that gives the final (normed) hidden states: the model without its output layer.
+
+    Raises:
+        ModelError: the model has none.
+    """
+    getter = getattr(model, "get_decoder", None)
+    decoder = getter() if callable(getter) else None
+    if decoder is None or decoder is model:
+        decoder = getattr(model, "base_model", None)
+    if decoder is None or decoder is model or not callable(decoder):
+        raise ModelError(
+            f"{name}: a {type(model).__name__} has no decoder without an output layer "
+            "(get_decoder() or base_model); load it with AutoModelForCausalLM"
+        )
+    return decoder
 
 
 def text_config(config: Any) -> Any:
@@ -178,28 +237,12 @@ def text_config(config: Any) -> Any:
     return getter() if callable(getter) else getattr(config, "text_config", config)
 
 
-def _device(device: str | torch.device | None) -> torch.device:
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise InputError(f"device={device!r} is no device; use 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
-    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device={device!r}: PyTorch sees {torch.cuda.device_count()} CUDA devices here")
-    if place.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError("device='mps': PyTorch sees no MPS device here; use device='cpu'")
-    if place.type == "meta":
-        raise InputError("device='meta' holds no weights; use 'cpu' or 'cuda'")
-    return place
-
-
-def _wanted_dtype(dtype: str, place: torch.device) -> str | torch.dtype:
+def _wanted_dtype(dtype: str, device: torch.device) -> str | torch.dtype:
     if dtype == "auto":
-        return torch.float32 if place.type == "cpu" else "auto"
-    if dtype not in _DTYPES:
-        raise InputError(f"dtype={dtype!r} is not known; use 'auto', {', '.join(map(repr, _DTYPES))}")
-    return _DTYPES[dtype]
+        return torch.float32 if device.type == "cpu" else "auto"
+    if dtype not in DTYPES:
+        raise InputError(f"dtype={dtype!r} is not known; use 'auto', {', '.join(map(repr, DTYPES))}")
+    return DTYPES[dtype]
 
 
 def _local_folder(name: str) -> Path | None:

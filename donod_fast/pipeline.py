@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
+from donod_fast.budget import settled
 from donod_fast.errors import InputError
+from donod_fast.prepare import Part, default_workers, prepared
+from donod_fast.profiling import NO_STAGES, Stages
 from donod_fast.reading import Corpus
-from donod_fast.samples import TokenizedSample
 from donod_fast.scorer import PART_ROWS, Scorer
 from donod_fast.scoring import Progress
 from donod_fast.store import ScoresFolder
+from donod_fast.workers import worker_count
+from donod_fast.writing import background_writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,8 @@ def score_corpus(
     part_rows: int = PART_ROWS,
     overwrite: bool = False,
     progress: Progress | None = None,
+    workers: int | None = None,
+    stages: Stages = NO_STAGES,
 ) -> Outcome:
     """Score a corpus into a folder that the caller holds (``store.locked``), or finish what is there.
 
@@ -52,36 +57,85 @@ def score_corpus(
     and started again writes the same bits as one that was not. With ``overwrite`` nothing is resumed: the
     scores in the folder are dropped, now that corpus and model are known to be there.
 
+    Args:
+        corpus: what to score.
+        scorer: with what.
+        out: the scores folder.
+        part_rows: rows of a part.
+        overwrite: drop the scores that the folder holds.
+        progress: called with rows and tokens as they are scored, once with the rows that were there.
+        workers: processes that read and tokenise ahead, 0 for a thread; None for what suits device and rows
+            (:func:`donod_fast.prepare.default_workers`). No score depends on it.
+        stages: records where the time goes.
+
     Raises:
         SettingsMismatchError: the folder holds scores made with other settings.
         StoreError: it cannot be written; parts committed so far stay.
         CorpusError: the input cannot be read.
-        InputError: ``part_rows`` is less than one.
+        WorkerError: a preparation process was killed; parts committed so far stay.
+        InputError: ``part_rows`` is less than one, or ``workers`` less than none.
     """
     if part_rows < 1:
         raise InputError(f"part_rows must be at least 1, got {part_rows}")
+    if workers is not None and workers < 0:
+        raise InputError(f"workers must be at least 0, got {workers}")
     folder = ScoresFolder.open_or_create(out, manifest_of(corpus, scorer, part_rows), overwrite=overwrite)
+    if scorer.budget is not None:
+        scorer.samples.token_budget = settled(scorer.budget.tokens, folder.manifest.get("token_budget"))
     missing = folder.missing_parts()
     left = sum(stop - start for start, stop in map(folder.part_range, missing))
     if progress is not None and left < folder.rows:
         progress(folder.rows - left, 0)
-    formats: Counter[str] = Counter()
-    for part, samples in _ahead(prepared_parts(corpus, scorer, folder, missing)):
-        formats.update(sample.format or "unknown" for sample in samples)
-        folder.write_part(part, scorer.samples.score(samples, progress))
+    if workers is None:
+        workers = default_workers(scorer.samples.device.type, left)
+    formats = score_parts(corpus, scorer, folder, missing, workers=workers, progress=progress, stages=stages)
     return Outcome(folder, folder.counts(), folder.rows - left, formats)
 
 
-def prepared_parts(
-    corpus: Corpus, scorer: Scorer, folder: ScoresFolder, parts: Sequence[int]
-) -> Iterator[tuple[int, list[TokenizedSample]]]:
-    """Read and tokenise the given parts (rising numbers), each run of neighbours in one pass."""
-    for _, run in groupby(enumerate(parts), key=lambda pair: pair[1] - pair[0]):
-        numbers = [part for _, part in run]
-        records = corpus.records(folder.part_range(numbers[0])[0], folder.part_range(numbers[-1])[1])
-        for part in numbers:
-            start, stop = folder.part_range(part)
-            yield part, scorer.masker.tokenize_many(list(islice(records, stop - start)))
+def score_parts(
+    corpus: Corpus,
+    scorer: Scorer,
+    folder: ScoresFolder,
+    parts: Iterable[int],
+    *,
+    workers: int = 0,
+    progress: Progress | None = None,
+    stages: Stages = NO_STAGES,
+) -> Counter[str]:
+    """Score the given parts and commit them to the folder, in the order given; when it returns all are committed.
+
+    Args:
+        corpus: where their rows are.
+        scorer: with what.
+        folder: where they go.
+        parts: part numbers, asked for as they are wanted: ``max(1, workers)`` beyond the one that is scored. Rising
+            numbers cost one reading of the corpus.
+        workers: processes that read and tokenise ahead, 0 for a thread.
+        progress: called with rows and tokens as they are scored.
+        stages: records where the time goes.
+
+    Returns:
+        rows by record format.
+
+    Raises:
+        StoreError, CorpusError, WorkerError: as :func:`score_corpus`.
+    """
+    formats: Counter[str] = Counter()
+    wanted = (Part(part, *folder.part_range(part)) for part in parts)
+    with (
+        stages.run(scorer.samples.device, worker_count(scorer.samples.device)),
+        closing(prepared(corpus, scorer.masker, wanted, workers, stages)) as coming,
+        background_writer(folder, stages) as writer,
+    ):
+        while True:
+            with stages.stage("wait"):  # the device has nothing to do
+                item = next(coming, None)
+            if item is None:
+                break
+            part, samples = item
+            formats.update(sample.format or "unknown" for sample in samples)
+            writer.write(part.number, scorer.samples.score(samples, progress, stages=stages))
+    return formats
 
 
 def manifest_of(corpus: Corpus, scorer: Scorer, part_rows: int) -> dict[str, Any]:
@@ -109,14 +163,3 @@ def versions() -> dict[str, str]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
-
-
-def _ahead(
-    parts: Iterator[tuple[int, list[TokenizedSample]]],
-) -> Iterator[tuple[int, list[TokenizedSample]]]:
-    """The same sequence, its next item always being made in a thread while the current one is used."""
-    with ThreadPoolExecutor(1, "prepare") as pool:
-        coming = pool.submit(next, parts, None)
-        while (item := coming.result()) is not None:
-            coming = pool.submit(next, parts, None)
-            yield item

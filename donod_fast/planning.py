@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from dataclasses import dataclass
 
-import torch
-
+from donod_fast.batching import batch_slots, make_batches
+from donod_fast.budget import Budget, activation_bytes
+from donod_fast.memory import free_bytes
 from donod_fast.reading import Corpus
 from donod_fast.samples import Status, TokenizedSample
 from donod_fast.scorer import PART_ROWS, Scorer
@@ -30,7 +30,14 @@ class RunPlan:
         tokens: tokens of the ready rows within the length limit.
         scored_tokens: of those, how many are targets.
         model_bytes: parameters and buffers.
-        batch_bytes: estimate of the trunk's activations, for all batches that are under way at a time.
+        token_budget: slots of a batch, padding included.
+        token_budget_how: where that number comes from.
+        packed: whether samples are packed into one row, else padded to like lengths.
+        packing_refusal: why they are not packed, or empty.
+        batches: batches of the ready rows.
+        slots_used: share of the batches' slots that holds a token that has to be run.
+        batch_bytes: the trunk's activations (measured by a probe, or an estimate), for all batches that are under way
+            at a time.
         workspace_bytes: bound on what the head mathematics holds.
         free_bytes: memory that is free on the device of the model now, or None if unknown.
         sample_rows: rows timed.
@@ -45,6 +52,12 @@ class RunPlan:
     tokens: int
     scored_tokens: int
     model_bytes: int
+    token_budget: int
+    token_budget_how: str
+    packed: bool
+    packing_refusal: str
+    batches: int
+    slots_used: float
     batch_bytes: int
     workspace_bytes: int
     free_bytes: int | None
@@ -53,31 +66,52 @@ class RunPlan:
     seconds: float
 
 
-def plan_run(corpus: Corpus, scorer: Scorer, *, workspace_bytes: int) -> RunPlan:
+def plan_run(
+    corpus: Corpus,
+    scorer: Scorer,
+    *,
+    workspace_bytes: int,
+    part_rows: int = PART_ROWS,
+    budget: Budget | None = None,
+) -> RunPlan:
     """Read and tokenise everything, score a small sample against the clock.
+
+    Args:
+        corpus: what to score.
+        scorer: with what.
+        workspace_bytes: the scorer's bound on what the head mathematics holds.
+        part_rows: rows of a part; batches are formed within a part.
+        budget: how the scorer's token budget was found; None where it was given.
 
     Raises:
         CorpusError: the input cannot be read.
     """
     by_status: Counter[str] = Counter()
     formats: Counter[str] = Counter()
-    truncated = tokens = scored_tokens = 0
+    packs, rope = scorer.trunk.packs, scorer.trunk.rope
+    truncated = tokens = scored_tokens = batches = used = slots = 0
     stride = max(1, corpus.rows // _SAMPLE_ROWS)
     sample: list[TokenizedSample] = []
     chunk = []
     for record in corpus.records():
         chunk.append(record)
-        if len(chunk) < PART_ROWS and record.row + 1 < corpus.rows:
+        if len(chunk) < part_rows and record.row + 1 < corpus.rows:
             continue
+        ready: list[TokenizedSample] = []
         for tokenized in scorer.masker.tokenize_many(chunk):
             by_status[str(tokenized.status)] += 1
             formats[tokenized.format or "unknown"] += 1
             truncated += tokenized.truncated
             if tokenized.status is Status.SCORED:
+                ready.append(tokenized)
                 tokens += len(tokenized.input_ids)
                 scored_tokens += tokenized.scored_tokens
                 if tokenized.row % stride == 0 and len(sample) < _SAMPLE_ROWS:
                     sample.append(tokenized)
+        groups = make_batches(ready, scorer.samples.token_budget, packs, rope)
+        batches += len(groups)
+        used += sum(batch_slots(ready, group, True, rope) for group in groups)
+        slots += sum(batch_slots(ready, group, packs, rope) for group in groups)
         chunk = []
     rate = _measure(scorer, sample)
     model = scorer.loaded.model
@@ -90,9 +124,15 @@ def plan_run(corpus: Corpus, scorer: Scorer, *, workspace_bytes: int) -> RunPlan
         tokens=tokens,
         scored_tokens=scored_tokens,
         model_bytes=model_bytes,
-        batch_bytes=_activation_bytes(scorer),
+        token_budget=scorer.samples.token_budget,
+        token_budget_how="given" if budget is None else budget.how,
+        packed=packs,
+        packing_refusal=scorer.trunk.packing_refusal,
+        batches=batches,
+        slots_used=used / slots if slots else 1.0,
+        batch_bytes=_batch_bytes(scorer, budget),
         workspace_bytes=workspace_bytes,
-        free_bytes=_free_bytes(scorer.loaded.device),
+        free_bytes=free_bytes(scorer.loaded.device),
         sample_rows=len(sample),
         tokens_per_second=rate,
         seconds=tokens / rate if rate else 0.0,
@@ -109,19 +149,8 @@ def _measure(scorer: Scorer, sample: list[TokenizedSample]) -> float:
     return sum(len(s.input_ids) for s in sample) / (time.perf_counter() - start)
 
 
-def _activation_bytes(scorer: Scorer) -> int:
-    """Hidden state, residual, attention projections and the wide layer, of every batch under way at a time."""
-    config = getattr(scorer.loaded.model.config, "get_text_config", lambda: scorer.loaded.model.config)()
-    dim = scorer.head.weight.shape[1]
-    wide = getattr(config, "intermediate_size", None) or 4 * dim
-    size = torch.finfo(scorer.loaded.dtype).bits // 8
-    batches = worker_count(scorer.loaded.device)
-    return batches * scorer.samples.token_budget * (6 * dim + 3 * int(wide)) * size
-
-
-def _free_bytes(device: torch.device) -> int | None:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    if device.type == "cpu" and hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return None
+def _batch_bytes(scorer: Scorer, budget: Budget | None) -> int:
+    """Of every batch under way at a time."""
+    measured = None if budget is None else budget.bytes_per_token
+    per_token = measured or activation_bytes(scorer.loaded)
+    return int(worker_count(scorer.loaded.device) * scorer.samples.token_budget * per_token)

@@ -8,11 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from donod_fast.budget import CPU_PLATEAU, Budget, find_token_budget
+from donod_fast.compiled_trunk import CompiledTrunk, compile_trunk
 from donod_fast.errors import InputError
 from donod_fast.head import HeadProof, prove_head, read_head
 from donod_fast.kernels import DEFAULT_WORKSPACE, frobenius_norm
 from donod_fast.masking import Masker, MaskSettings
 from donod_fast.models import LoadedModel, load_model, wrap_model
+from donod_fast.placement import DeviceMap, MaxMemory
 from donod_fast.rows import ScoreRow, to_table
 from donod_fast.samples import Record
 from donod_fast.scoring import Progress, SampleScorer
@@ -25,8 +28,6 @@ if TYPE_CHECKING:
 
     from donod_fast.reading import Corpus
 
-CPU_TOKEN_BUDGET = 1024
-DEVICE_TOKEN_BUDGET = 16384
 PART_ROWS = 1024
 
 
@@ -42,9 +43,12 @@ class Scorer:
         update: the update that scores a sample; AdamW from fresh state at 2e-5 by default.
         masks: format, template, which turns are scored, length limit. A limit of None becomes the model's
             own, where it has one.
-        token_budget: padded tokens of a batch.
+        token_budget: slots of a batch, padding included; None to find it from free memory (``budget.py``).
         workspace_bytes: what the head mathematics may hold at once.
         backend: which kernels serve the head.
+        packing: ``"auto"``, ``"on"`` or ``"off"``: samples packed in input order, or padded to like lengths.
+        compile: compile the trunk (and on a CPU the head's elementwise passes) before scoring; see
+            ``compiled_trunk.py``.
 
     Raises:
         ModelError: the model cannot be scored with (HeadMismatchError: its head is not ours).
@@ -61,28 +65,36 @@ class Scorer:
         token_budget: int | None = None,
         workspace_bytes: int = DEFAULT_WORKSPACE,
         backend: str = "auto",
+        packing: str = "auto",
+        compile: bool = False,
     ) -> None:
         self.loaded: LoadedModel = model if isinstance(model, LoadedModel) else wrap_model(model, tokenizer)
         self.update = update or UpdateSettings()
-        self.trunk = Trunk(self.loaded)
+        self.trunk = Trunk(self.loaded, packing=packing)
         self.head = read_head(self.loaded.model)
         self.proof: HeadProof = prove_head(self.loaded, self.trunk, self.head)
         self.weight_norm = frobenius_norm(self.head.weight)
+        self.compiled: CompiledTrunk | None = compile_trunk(self.trunk, self.loaded) if compile else None
+        if compile and backend == "auto" and self.loaded.device.type == "cpu":
+            backend = "inductor"
         self.masks = _limited(masks or MaskSettings(), self.loaded.max_length)
         self.masker = Masker(self.loaded.tokenizer, self.masks, vocab_size=self.head.weight.shape[0])
-        if token_budget is None:
-            token_budget = CPU_TOKEN_BUDGET if self.loaded.device.type == "cpu" else DEVICE_TOKEN_BUDGET
-        if token_budget < 1:
+        if token_budget is not None and token_budget < 1:
             raise InputError(f"token budget must be at least 1, got {token_budget}")
         self.samples = SampleScorer(
             self.trunk,
             self.head,
             self.weight_norm,
             self.update,
-            token_budget=token_budget,
+            token_budget=token_budget or CPU_PLATEAU,
             workspace_bytes=workspace_bytes,
             backend=backend,
+            even_threads=self.compiled is not None,
         )
+        self.budget: Budget | None = None
+        if token_budget is None:
+            self.budget = find_token_budget(self.loaded, self.samples, workspace_bytes=workspace_bytes)
+            self.samples.token_budget = self.budget.tokens
 
     @classmethod
     def from_pretrained(
@@ -93,18 +105,29 @@ class Scorer:
         dtype: str = "auto",
         device: str | None = None,
         trust_remote_code: bool = False,
+        precision: str = "auto",
+        device_map: DeviceMap | None = None,
+        max_memory: MaxMemory | None = None,
+        offload_folder: str | Path | None = None,
         **options: Any,
     ) -> Scorer:
         """Load a model (a folder or a hub id, safetensors only) and make a scorer of it.
 
-        ``dtype`` "auto" is the checkpoint's own on an accelerator and float32 on a CPU. ``options`` are
-        those of the class.
+        Arguments are those of :func:`donod_fast.models.load_model`; ``options`` those of the class.
 
         Raises:
             ModelError: it cannot be loaded or scored with; the message says why.
         """
         loaded = load_model(
-            name_or_path, revision=revision, dtype=dtype, device=device, trust_remote_code=trust_remote_code
+            name_or_path,
+            revision=revision,
+            dtype=dtype,
+            device=device,
+            trust_remote_code=trust_remote_code,
+            precision=precision,
+            device_map=device_map,
+            max_memory=max_memory,
+            offload_folder=offload_folder,
         )
         return cls(loaded, **options)
 
@@ -148,6 +171,7 @@ class Scorer:
                 "revision": loaded.revision,
                 "fingerprint": loaded.fingerprint,
                 "dtype": str(loaded.dtype).removeprefix("torch."),
+                "precision": loaded.precision,
                 "device": str(loaded.device),
                 "weight_norm": self.weight_norm,
                 "vocab": head.weight.shape[0],
@@ -158,6 +182,12 @@ class Scorer:
                 "bias": head.bias is not None,
                 "logit_scale": head.logit_scale,
                 "softcap": head.softcap,
+            },
+            "trunk": {
+                "packed": self.trunk.packs,
+                "packing_refusal": self.trunk.packing_refusal,
+                "compiled": self.compiled is not None,
+                "token_budget_how": "given" if self.budget is None else self.budget.how,
             },
             "update": self.update.as_dict(),
             "masks": {**self.masker.describe(), "tokenizer_sha256": _tokenizer_digest(loaded.tokenizer)},

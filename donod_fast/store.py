@@ -27,7 +27,7 @@ VERSION = 1
 
 # Sections of a manifest that decide the numbers: a run must agree with all of them to add to a folder.
 _DECISIVE = ("input.fingerprint", "input.rows", "part_rows", "model.fingerprint", "model.revision",
-             "model.dtype", "model.weight_norm", "update", "masks", "head")  # fmt: skip
+             "model.dtype", "model.precision", "model.weight_norm", "update", "masks", "head")  # fmt: skip
 
 # Entries that a reader relies on, with their types.
 _WANTED = (("version", int), ("input", dict), ("input.rows", int), ("part_rows", int), ("update", dict),
@@ -85,11 +85,11 @@ class ScoresFolder:
                 remove(old)
         if (path / MANIFEST).exists():
             folder = ScoresFolder.open(path)
-            differences = _differences(folder.manifest, wanted)
-            if differences:
+            unlike = differences(folder.manifest, wanted)
+            if unlike:
                 raise SettingsMismatchError(
                     f"{path} holds scores made with other settings:\n  "
-                    + "\n  ".join(differences)
+                    + "\n  ".join(unlike)
                     + "\nUse another --out folder, the same settings, or --overwrite to drop the old scores."
                 )
             return folder
@@ -155,6 +155,15 @@ class ScoresFolder:
             if table is not None:
                 counts.update(table.column("status").to_pylist())
         return counts
+
+    def first_detail(self) -> str:
+        """Why the first row has no score, "" where it has one or its part is absent; reads one part only.
+
+        Raises:
+            StoreError: the part is damaged.
+        """
+        table = self._read_part(0)
+        return "" if table is None else str(table.column("detail")[0].as_py())
 
     def table(self) -> pa.Table:
         """All rows in input order.
@@ -236,8 +245,10 @@ def remove(file: Path) -> None:
         raise storage_error(file, error) from error
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """One line per decisive setting that differs, named as ``section.key``."""
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], where: tuple[str, str] = ("in the folder", "asked for")
+) -> list[str]:
+    """One line per decisive setting that differs, named as ``section.key``; ``where`` names the two manifests."""
     lines = []
     for name in _DECISIVE:
         before, after = _at(old, name), _at(new, name)
@@ -246,11 +257,13 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
             pairs = [(f"{name}.{key}", before.get(key), after.get(key)) for key in keys]
         else:
             pairs = [(name, before, after)]
-        lines += [f"{key}: {a!r} in the folder, {b!r} asked for" for key, a, b in pairs if not _equal(key, a, b)]
+        lines += [f"{key}: {a!r} {where[0]}, {b!r} {where[1]}" for key, a, b in pairs if not _equal(key, a, b)]
     return lines
 
 
 def _equal(key: str, a: Any, b: Any) -> bool:
+    if key == "model.precision" and a is None:
+        return True  # a folder from before it was recorded
     if key == "model.weight_norm" and isinstance(a, float) and isinstance(b, float):
         return math.isclose(a, b, rel_tol=1e-12)  # its last digit depends on the number of threads
     return bool(a == b)
@@ -263,4 +276,4 @@ def _at(manifest: Mapping[str, Any], name: str) -> Any:
     return value
 
 
-__all__ = ["LOCK", "MANIFEST", "ScoresFolder", "locked", "remove"]
+__all__ = ["LOCK", "MANIFEST", "ScoresFolder", "differences", "locked", "remove"]

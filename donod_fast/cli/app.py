@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from donod_fast.cli import check, demo, score, select
+from donod_fast.cli import bench, check, demo, score, select
 from donod_fast.errors import DonodError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command("score")(score.score)
 app.command("select")(select.select)
 app.command("rank")(select.rank_command)
 app.command("check")(check.check)
+app.command("bench")(bench.bench)
 
 
 def _version(value: bool) -> None:

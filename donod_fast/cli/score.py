@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from donod_fast.cli import output
-from donod_fast.errors import DonodError
+from donod_fast.cli import options, output
+from donod_fast.errors import DonodError, InputError
 
 if TYPE_CHECKING:
-    from donod_fast.pipeline import Outcome
     from donod_fast.planning import RunPlan
     from donod_fast.reading import Corpus
 
@@ -34,7 +32,7 @@ class NothingScored(DonodError):
 
 def score(
     data: Annotated[list[str], typer.Argument(help="Files, globs, saved datasets, a hub id, or - for stdin.")],
-    model: Annotated[str, typer.Option(help="Folder or hub id of a causal language model (safetensors).")],
+    model: options.Model,
     out: Annotated[Path, typer.Option(help="Scores folder to write, or to finish.")],
     format: Annotated[str, typer.Option(help="Format of the records.")] = "auto",
     template: Annotated[
@@ -52,51 +50,82 @@ def score(
     ] = None,
     split: Annotated[str, typer.Option(help="Split of a saved or hub dataset.")] = "train",
     data_revision: Annotated[str | None, typer.Option(help="Revision of a hub dataset.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str | None, typer.Option(help="Device (default: cuda if there is one, else cpu).")] = None,
-    trust_remote_code: Annotated[bool, typer.Option(help="Run code that comes with the model.")] = False,
-    token_budget: Annotated[int | None, typer.Option(help="Padded tokens of a batch.")] = None,
+    revision: options.Revision = None,
+    dtype: options.Dtype = "auto",
+    precision: options.Precision = "auto",
+    device: options.Device = None,
+    devices: Annotated[
+        str | None, typer.Option(help="Several devices, a process each: all, or for example cuda:0,cuda:2.")
+    ] = None,
+    device_map: options.DeviceMap = None,
+    max_memory: options.MaxMemory = None,
+    offload_folder: options.OffloadFolder = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+    token_budget: Annotated[
+        int | None, typer.Option(help="Slots of a batch (default: found from free memory).")
+    ] = None,
     workspace: Annotated[int, typer.Option(help="MiB that the head mathematics may hold at once.")] = 256,
-    backend: Annotated[str, typer.Option(help="Kernels of the head: auto, torch or triton.")] = "auto",
+    backend: Annotated[str, typer.Option(help="Kernels of the head: auto, torch, inductor or triton.")] = "auto",
+    packing: Annotated[str, typer.Option(help="Pack samples without padding: auto, on or off.")] = "auto",
+    compile: Annotated[
+        str, typer.Option(help="Compile the trunk first: auto (for large corpora), on or off.")
+    ] = "auto",
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that read and tokenise ahead (default: by device and rows).", min=0)
+    ] = None,
     part_rows: Annotated[int, typer.Option(help="Rows of a committed part.", min=1)] = 1024,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read, plan and time a sample; write nothing.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Drop the scores that OUT holds.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Show where the time went.")] = False,
+    trace: Annotated[Path | None, typer.Option(help="Write a Chrome trace of the run to this file.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Score every row of DATA with MODEL into the folder OUT. Run again, it resumes."""
+    from donod_fast.cli.score_run import ScoreRun, summary, summary_text
+    from donod_fast.compiled_trunk import wants_compiling
     from donod_fast.masking import MaskSettings
-    from donod_fast.pipeline import score_corpus
+    from donod_fast.placement import one_device, parse_max_memory
     from donod_fast.planning import plan_run
     from donod_fast.reading import open_corpus
     from donod_fast.reading.inputs import SPOOL_NAME, STDIN
-    from donod_fast.scorer import Scorer
     from donod_fast.settings import UpdateSettings
+    from donod_fast.spec import ScorerSpec
     from donod_fast.store import locked, remove
 
-    settings = UpdateSettings(update, lr, weight_decay, eps, reduction, storage_dtype)
-    masks = MaskSettings(format, template, train_on, max_length)
+    names = _devices(devices, device=device, device_map=device_map, trace=trace)
+    spec = ScorerSpec(
+        model,
+        revision=revision,
+        dtype=dtype,
+        device=device,
+        trust_remote_code=trust_remote_code,
+        precision=precision,
+        device_map=device_map,
+        max_memory=None if max_memory is None else parse_max_memory(max_memory),
+        offload_folder=offload_folder,
+        update=UpdateSettings(update, lr, weight_decay, eps, reduction, storage_dtype),
+        masks=MaskSettings(format, template, train_on, max_length),
+        token_budget=token_budget,
+        workspace_bytes=workspace * MIB,
+        backend=backend,
+        packing=packing,
+    )
+    first_device = one_device(names[0] if names else device)
+    wants_compiling(compile, None, first_device)  # an unknown choice is refused before anything is read
 
-    def load() -> Scorer:
-        return Scorer.from_pretrained(
-            model,
-            revision=revision,
-            dtype=dtype,
-            device=device,
-            trust_remote_code=trust_remote_code,
-            update=settings,
-            masks=masks,
-            token_budget=token_budget,
-            workspace_bytes=workspace * MIB,
-            backend=backend,
-        )
+    def compiles(corpus: Corpus) -> bool:
+        # A model that is spread over devices is left alone, unless asked for.
+        return wants_compiling(compile, corpus.rows if device_map is None else None, first_device)
 
     def open_data(spool_dir: Path | None) -> Corpus:
         return open_corpus(data, split=split, revision=data_revision, spool_dir=spool_dir)
 
     if dry_run:
-        plan = plan_run(open_data(None), load(), workspace_bytes=workspace * MIB)
+        corpus = open_data(None)
+        spec = replace(spec, compile=compiles(corpus))
+        scorer = spec.load()
+        plan = plan_run(corpus, scorer, workspace_bytes=workspace * MIB, part_rows=part_rows, budget=scorer.budget)
         if json:
             output.as_json(asdict(plan))
         else:
@@ -106,43 +135,31 @@ def score(
         with locked(out):
             if overwrite and STDIN in data:
                 remove(out / SPOOL_NAME)
-            corpus, scorer = open_data(out), load()
-            start = time.perf_counter()
-            with output.progress_bar(corpus.rows, quiet=quiet or json) as progress:
-                outcome = score_corpus(corpus, scorer, out, part_rows=part_rows, overwrite=overwrite, progress=progress)
-            seconds = time.perf_counter() - start
+            corpus = open_data(out)
+            spec = replace(spec, compile=compiles(corpus))
+            run = ScoreRun(corpus, spec, out, part_rows, overwrite, workers, names, profile, trace)
+            done = run.done(quiet=quiet or json)
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; run the same command again to resume in {out}") from None
     if json:
-        output.as_json(_summary(outcome, seconds))
+        output.as_json(summary(done))
     elif not quiet:
-        typer.echo(_summary_text(outcome, seconds))
-    if not outcome.counts["scored"]:
-        first = outcome.folder.table().column("detail")[0].as_py()
+        typer.echo(summary_text(done))
+    if not done.outcome.counts["scored"]:
+        first = done.outcome.folder.first_detail()
         raise NothingScored(f"no row could be scored; the first one: {first}")
 
 
-def _summary(outcome: Outcome, seconds: float) -> dict[str, Any]:
-    return {
-        "out": str(outcome.folder.path),
-        "rows": outcome.folder.rows,
-        "by_status": dict(outcome.counts),
-        "resumed_rows": outcome.resumed_rows,
-        "formats": dict(outcome.formats),
-        "update": outcome.folder.manifest["update"],
-        "seconds": round(seconds, 3),
-    }
+def _devices(devices: str | None, *, device: str | None, device_map: str | None, trace: Path | None) -> tuple[str, ...]:
+    """The devices asked for by ``--devices``; none where it was not given."""
+    from donod_fast.devices import parse_devices
 
-
-def _summary_text(outcome: Outcome, seconds: float) -> str:
-    folder, old = outcome.folder, outcome.resumed_rows
-    update = folder.manifest["update"]
-    lines = [f"{folder.rows:,} rows in {folder.path}: {output.counts(outcome.counts)}"]
-    if outcome.formats:
-        lines.append(f"formats: {output.counts(outcome.formats)}; update: {update['update']}, lr {update['lr']:g}")
-    lines.append(f"{folder.rows - old:,} rows in {output.duration(seconds)}" + (f", {old:,} were there" if old else ""))
-    lines.append(f"next: donod-fast select {folder.path} --keep 0.3 --out subset.jsonl")
-    return "\n".join(lines)
+    if devices is None:
+        return ()
+    for name, given in (("--device", device), ("--device-map", device_map), ("--trace", trace)):
+        if given is not None:
+            raise InputError(f"--devices runs a process for each device, and does not go with {name}")
+    return tuple(parse_devices(devices))
 
 
 def _plan_text(plan: RunPlan) -> str:
@@ -152,6 +169,9 @@ def _plan_text(plan: RunPlan) -> str:
         f"rows     {plan.rows:,}: {output.counts(plan.by_status)} (scored = ready to be)",
         f"formats  {output.counts(plan.formats)}",
         f"tokens   {plan.tokens:,}, of which {plan.scored_tokens:,} scored; {plan.truncated:,} rows cut to the limit",
+        f"batches  {plan.batches:,} of at most {plan.token_budget:,} slots ({plan.token_budget_how}), "
+        f"{plan.slots_used:.1%} used; "
+        + ("packed" if plan.packed else f"padded{plan.packing_refusal and ': ' + plan.packing_refusal}"),
         f"memory   model {output.size(plan.model_bytes)} + batch about {output.size(plan.batch_bytes)} + "
         f"head at most {output.size(plan.workspace_bytes)} = {output.size(total)}; free now, model loaded: {free}",
         f"time     about {output.duration(plan.seconds)} at {plan.tokens_per_second:,.0f} tokens/s "

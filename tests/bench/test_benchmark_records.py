@@ -99,6 +99,29 @@ def test_the_gpu_steps_cover_every_shape_token_count_and_profile(bench: Any) -> 
     assert any("tests/kernels/test_exactness.py" in step.command for step in found)
 
 
+def test_the_gpu_steps_run_the_throughput_table_until_it_is_there(bench: Any) -> None:
+    gpu, record = bench("gpu"), bench("record")
+
+    def missing(device: str) -> dict[str, str]:
+        found = [step for step in gpu.steps(device) if step.name.startswith("throughput")]
+        assert all("donod_fast.benchmark" in step.command for step in found)
+        return {step.name.removeprefix("throughput: "): step.missing for step in found}
+
+    device = record.device_name()
+    shapes = ("llama-2-7b", "llama-3.1-8b", "qwen2.5-7b")
+    assert set(missing(device)) == {f"{shape}, {lengths}" for shape in shapes for lengths in ("gsm8k", "code")}
+    about = {"shape": "qwen2.5-7b", "lengths": "code", "dtype": "bfloat16"}
+    names = ("matrix products", "paper's loop", "padded loop, loss only", "trunk alone", "ours: file to folder")
+    more = ("ours, compiled: file to folder", "ours, float8")
+    record.write_rows("throughput", [{"row": name, **about, "median_ms": ""} for name in (*names, *more)])
+    # The floor, the loop and ours need a time; that a peer or a variant cannot run may be all there is to say.
+    assert missing(device)["qwen2.5-7b, code"] == "4 rows"
+    record.write_rows("throughput", [{"row": name, **about, "median_ms": 5.0} for name in names])
+    assert missing(device)["qwen2.5-7b, code"] == ""
+    assert missing(device)["qwen2.5-7b, gsm8k"] == "7 rows"
+    assert missing("NVIDIA H200")["qwen2.5-7b, code"] == "7 rows"
+
+
 def test_a_step_ends_at_its_limit_and_says_how_it_failed(bench: Any) -> None:
     gpu = bench("gpu")
     for code, limit, outcome in (

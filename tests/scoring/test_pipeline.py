@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ from score_runs import assert_same_bits, short_rows, write_lines
 from tiny_models import tiny_model, tiny_tokenizer
 
 from donod_fast.errors import InputError
-from donod_fast.pipeline import Outcome, score_corpus
+from donod_fast.pipeline import Outcome, score_corpus, score_parts
 from donod_fast.reading import corpus_from_rows, open_corpus
 from donod_fast.scorer import Scorer
-from donod_fast.store import locked
+from donod_fast.store import ScoresFolder, locked
 
 ROWS = short_rows(50, seed=9)
 
@@ -99,6 +100,60 @@ def test_an_error_in_the_reading_thread_ends_the_run(
             run(scorer, tmp_path / "out")
     assert len(list((tmp_path / "out").glob("part-*.parquet"))) == 3
     assert_same_bits(run(scorer, tmp_path / "out").folder.table(), run(scorer, tmp_path / "w").folder.table())
+
+
+def test_given_parts_are_committed_in_the_order_given_and_asked_for_as_they_are_wanted(
+    scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = run(scorer, tmp_path / "out").folder
+    wanted = folder.table()
+    parts = [5, 0, 6, 2]  # as after a device was lost: backwards too
+    for part in parts:
+        folder.part_path(part).unlink()
+    committed: list[int] = []
+    asked: list[int] = []
+    write_part = ScoresFolder.write_part
+
+    def watched(folder: ScoresFolder, part: int, rows: Any) -> None:
+        write_part(folder, part, rows)
+        committed.append(part)
+
+    def queue() -> Iterator[int]:
+        for part in parts:
+            asked.append(part)
+            yield part
+
+    def progress(rows: int, tokens: int) -> None:
+        assert len(asked) <= len(committed) + 4  # one ahead, one that is scored, two being written
+
+    monkeypatch.setattr(ScoresFolder, "write_part", watched)
+    formats = score_parts(corpus_from_rows(ROWS), scorer, folder, queue(), progress=progress)
+    assert committed == parts
+    assert sum(formats.values()) == 3 * 8 + 2
+    assert_same_bits(folder.table(), wanted)
+
+
+def test_an_error_while_a_part_is_scored_costs_no_part_before_it(
+    scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = scorer.samples.score, iter(range(100))
+
+    def breaking(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == 3:
+            raise ZeroDivisionError("while scoring")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(scorer.samples, "score", breaking)
+    with pytest.raises(ZeroDivisionError):
+        run(scorer, tmp_path / "out")
+    assert [path.name for path in sorted((tmp_path / "out").glob("part-*"))] == [
+        f"part-{i:06d}.parquet" for i in range(3)
+    ]
+
+
+def test_fewer_workers_than_none_are_refused(scorer: Scorer, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="workers"):
+        run(scorer, tmp_path / "out", workers=-1)
 
 
 def test_parts_of_no_rows_are_refused(scorer: Scorer, tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ import torch
 from tiny_models import KINDS, tiny_model, tiny_tokenizer
 from transformers import BertConfig, BertLMHeadModel
 
+from donod_fast.batching import collate
 from donod_fast.errors import InputError, ModelError
 from donod_fast.models import load_model, wrap_model
+from donod_fast.samples import Status, TokenizedSample
 from donod_fast.trunk import PADDING_TOLERANCE, Trunk, probe_tokens
 
 SHARED = Path(__file__).parents[2].parent / "shared"
@@ -109,6 +111,15 @@ def test_a_decoder_that_raises_is_a_model_error() -> None:
 def test_ids_of_another_shape_or_type_are_refused(bad: torch.Tensor) -> None:
     with pytest.raises(InputError, match="input_ids"):
         trunk_of(tiny_model("llama"))(bad)
+
+
+def test_states_of_a_padded_batch_are_those_of_its_rows_one_after_the_other() -> None:
+    trunk = trunk_of(tiny_model("llama"))
+    flags = (False, True, False, False, True, False)
+    samples = [TokenizedSample(0, "", Status.SCORED, "", ids, flags, 6) for ids in ((6, 7, 8, 9, 10, 11), (11,) * 6)]
+    batch = collate(samples, (1, 0))
+    assert batch.input_ids.tolist() == [[11] * 4, [6, 7, 8, 9]]
+    assert torch.equal(trunk.states(batch), trunk(batch.input_ids).reshape(8, 32))
 
 
 def test_nothing_is_cached_and_no_gradient_is_kept() -> None:

@@ -1,10 +1,10 @@
-"""Batches side by side: order, errors and settings are those of one at a time."""
+"""Batches side by side or launched ahead: order, errors and settings are those of one at a time."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from tiny_models import save_tiny
 from donod_fast.rows import SCORE_COLUMNS
 from donod_fast.samples import Status
 from donod_fast.scorer import Scorer
-from donod_fast.workers import in_order, worker_count
+from donod_fast.workers import in_order, launched_ahead, worker_count
 
 ROWS = [{"question": f"what is {i} ?", "answer": " ".join(["the number is"] * (1 + i % 7))} for i in range(60)]
 
@@ -56,6 +56,78 @@ def test_there_is_one_worker_on_an_accelerator_and_few_on_a_cpu(two_threads: Non
     assert worker_count(torch.device("cpu")) == 2
 
 
+def test_what_is_launched_is_looked_at_when_two_more_are_in_the_queue() -> None:
+    log: list[str] = []
+
+    def launch(item: int, made: str) -> Callable[[], int]:
+        assert made == f"made {item}"
+        log.append(f"launch {item}")
+
+        def wait() -> int:
+            log.append(f"wait {item}")
+            return 10 * item
+
+        return wait
+
+    found = list(launched_ahead(lambda item: f"made {item}", launch, range(5)))
+    assert found == [(item, 10 * item) for item in range(5)]
+    assert log == [
+        *("launch 0", "launch 1", "launch 2", "wait 0", "launch 3", "wait 1", "launch 4", "wait 2"),
+        *("wait 3", "wait 4"),
+    ]
+
+
+def test_what_flies_is_drained_before_an_item_that_could_not_be_launched_and_nothing_follows_it() -> None:
+    launched: list[int] = []
+
+    def launch(item: int, made: int) -> Callable[[], int] | None:
+        launched.append(item)
+        return None if item == 3 else lambda: made
+
+    assert list(launched_ahead(lambda item: item * item, launch, range(9))) == [(0, 0), (1, 1), (2, 4), (3, None)]
+    assert launched == [0, 1, 2, 3]
+
+
+def test_what_is_launched_is_made_in_one_other_thread_which_is_set_up_first() -> None:
+    log: list[tuple[str, str]] = []
+
+    def note(what: str) -> None:
+        log.append((what, threading.current_thread().name))
+
+    def launch(item: int, made: None) -> Callable[[], None]:
+        note("launch")
+        return lambda: None
+
+    list(launched_ahead(lambda _: note("make"), launch, range(4), start=lambda: note("start")))
+    others = {name for what, name in log if what != "launch"}
+    assert log[0][0] == "start" and [what for what, _ in log].count("start") == 1
+    assert len(others) == 1 and others != {threading.current_thread().name}
+    assert {name for what, name in log if what == "launch"} == {threading.current_thread().name}
+
+
+@pytest.mark.parametrize("where", ["make", "launch", "wait"])
+def test_an_error_of_a_launched_item_comes_out(where: str) -> None:
+    def broken(here: str, item: int) -> int:
+        if here == where and item == 2:
+            raise ZeroDivisionError(here)
+        return item
+
+    def launch(item: int, made: int) -> Callable[[], int]:
+        broken("launch", item)
+        return lambda: broken("wait", item)
+
+    with pytest.raises(ZeroDivisionError, match=where):
+        list(launched_ahead(lambda item: broken("make", item), launch, range(6)))
+
+
+def test_launching_stops_when_nobody_asks_any_more() -> None:
+    made: list[int] = []
+    results = launched_ahead(lambda item: made.append(item), lambda item, _: lambda: item, range(100))
+    next(results)
+    results.close()
+    assert len(made) <= 6
+
+
 def test_rows_scored_side_by_side_are_those_scored_one_batch_at_a_time(scorer: Scorer) -> None:
     alone = scorer.score(ROWS)
     torch.set_num_threads(2)
@@ -78,10 +150,10 @@ def test_memory_that_runs_out_beside_another_batch_costs_no_row(
     expected = scorer.score(ROWS)
     forward = scorer.samples.forward
 
-    def short_of_memory(batch, workers=1):  # type: ignore[no-untyped-def]
+    def short_of_memory(batch, *arguments):  # type: ignore[no-untyped-def]
         if len(batch.members) > 1 and batch.tokens > 50:
             raise torch.OutOfMemoryError("out of memory")
-        return forward(batch, workers)
+        return forward(batch, *arguments)
 
     monkeypatch.setattr(scorer.samples, "forward", short_of_memory)
     found = scorer.score(ROWS)

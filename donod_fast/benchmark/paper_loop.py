@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-OPTIMIZERS = {
+OPTIMIZERS: dict[str, Callable[[list[Tensor]], torch.optim.Optimizer]] = {
     "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=2e-5, weight_decay=0.0),
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=2e-5),
 }
@@ -20,13 +23,15 @@ def score_head(
     logits = F.linear(hidden, copy).float()
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
-    F.cross_entropy(logits, labels).backward()
+    F.cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call]
     OPTIMIZERS[update]([copy]).step()
     with torch.no_grad():
         return float(weight.norm() - copy.norm()), float((weight - copy).norm())
 
 
-def score_sample(decoder, weight: Tensor, input_ids: Tensor, labels: Tensor, update: str) -> tuple[float, float]:  # type: ignore[no-untyped-def]
+def score_sample(
+    decoder: Callable[..., Any], weight: Tensor, input_ids: Tensor, labels: Tensor, update: str
+) -> tuple[float, float]:
     """The same from token ids (1, length) and labels (length,), −100 where not scored.
 
     As a training step does it: logits for every token, the loss ignores those that are not scored.

@@ -1,0 +1,339 @@
+"""Attention of samples that stand one after the other in a single row: the functions that models are given.
+
+transformers lets a layer's attention be any registered function, called with
+
+    query (1, H, T, D), key (1, H_kv, T, D), value (1, H_kv, T, D), scaling, sliding_window, softcap, s_aux (sinks)
+
+and with the bounds of the samples, which travel through the model as keyword arguments. Every function here is
+a :class:`VarlenKernel` behind that call. On CUDA that is ``torch.nn.attention.varlen`` or the flash-attention
+package; :data:`PLAIN` is the same in ordinary PyTorch, for the CPU and as the truth.
+
+    out_i = Σ_j p_ij v_j,  p = softmax over {j ≤ i of the same sample, i − j < window} of cap(scale · q_i·k_j)
+
+A sink adds a logit to the softmax's sum and no value, which scales ``out_i`` by sigmoid(lse_i − sink).
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+_HALF = (torch.float16, torch.bfloat16)
+_WIDEST = 256
+"""The largest head dimension of the flash-attention kernels."""
+
+
+@dataclass(frozen=True)
+class AttentionCall:
+    """What one layer asks of attention.
+
+    Attributes:
+        layer: its index, None where it does not say.
+        device: of the query.
+        dtype: of the query.
+        heads: H, of the query.
+        key_heads: H_kv, a divisor of H.
+        head_dim: D, of query and key.
+        value_dim: of the value (another than D in latent attention).
+        window: how many tokens back it sees, its own included; None for all.
+        softcap: c of c · tanh(score / c), None without.
+        sinks: whether there is a learnt sink a head.
+        causal: False where the layer wants to see what follows.
+        bounded: whether the bounds of the samples reached it.
+        others: names of tensors that it hands over and that no kernel here uses (a mask, a position bias).
+    """
+
+    layer: int | None
+    device: torch.device
+    dtype: torch.dtype
+    heads: int
+    key_heads: int
+    head_dim: int
+    value_dim: int
+    window: int | None = None
+    softcap: float | None = None
+    sinks: bool = False
+    causal: bool = True
+    bounded: bool = True
+    others: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class VarlenKernel:
+    """Attention within samples of a packed row.
+
+    Attributes:
+        name: what it is registered as. It must not hold "flash": models take that for transformers' own.
+        run: ``(query (T, H, D), key (T, H_kv, D), value (T, H_kv, D_v), bounds (B + 1,) int32, longest, *, scale,
+            window, softcap, sinks (H,) or None) -> (T, H, D_v)``. ``longest`` is that of the samples, an int.
+        refuse: ``(call) -> str``, why it cannot serve a layer; empty where it can.
+    """
+
+    name: str
+    run: Callable[..., Tensor]
+    refuse: Callable[[AttentionCall], str]
+
+
+def kernels_for(device: torch.device) -> tuple[list[VarlenKernel], list[str]]:
+    """The kernels of a device, best first, and why others are absent."""
+    if device.type != "cuda":
+        return [PLAIN], []
+    kernels, absent = [], []
+    for make in (_torch_varlen, _flash_package):
+        found = make()
+        if isinstance(found, VarlenKernel):
+            kernels.append(found)
+        else:
+            absent.append(found)
+    return kernels, absent
+
+
+def plain_varlen(
+    query: Tensor,  # (T, H, D)
+    key: Tensor,  # (T, H_kv, D)
+    value: Tensor,  # (T, H_kv, D_v)
+    bounds: Tensor,  # (B + 1,) int32
+    longest: int,  # not needed here
+    *,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+    sinks: Tensor | None,  # (H,)
+) -> Tensor:
+    """The formula, sample by sample; (T, H, D_v) in the dtype of the value. On CUDA it waits for the bounds."""
+    shared = query.shape[1] // key.shape[1]
+    key, value = (x.repeat_interleave(shared, dim=1) if shared > 1 else x for x in (key, value))
+    parts = []
+    for start, end in pairwise(bounds.tolist()):
+        q, k, v = (x[start:end].transpose(0, 1) for x in (query, key, value))  # (H, L, D)
+        length = end - start
+        if softcap is None and sinks is None and (window is None or length <= window):
+            part = functional.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True, scale=scale)[0]
+        else:
+            place = torch.arange(length, device=query.device)
+            back = place[:, None] - place  # (L, L): how far the key is behind the query
+            seen = (back >= 0) & (back < (length if window is None else window))
+            if softcap is None and sinks is None:
+                part = functional.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=seen, scale=scale)
+                part = part[0]
+            else:
+                part = _masked_attention(q, k, v, seen, scale, softcap, sinks)
+        parts.append(part.transpose(0, 1))
+    return torch.cat(parts)
+
+
+def _masked_attention(
+    query: Tensor, key: Tensor, value: Tensor, seen: Tensor, scale: float, softcap: float | None, sinks: Tensor | None
+) -> Tensor:
+    """(H, L, D) and a (L, L) mask → (H, L, D_v); scores in float32 or better."""
+    scores = (query @ key.transpose(1, 2)) * scale
+    scores = scores if scores.dtype == torch.float64 else scores.float()
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    scores = scores.masked_fill(~seen, -torch.inf)
+    if sinks is not None:
+        column = sinks.to(scores.dtype)[:, None, None].expand(-1, scores.shape[1], 1)
+        scores = torch.cat([scores, column], dim=-1)
+    return scores.softmax(dim=-1)[..., : key.shape[1]].to(value.dtype) @ value
+
+
+PLAIN = VarlenKernel("donod_varlen_plain", plain_varlen, lambda call: "")
+
+
+def torch_kernel(varlen_attn: Callable[..., Any], request: Callable[..., Any] | None) -> VarlenKernel:
+    """A kernel over ``torch.nn.attention.varlen.varlen_attn``, by the arguments that this release has.
+
+    Args:
+        varlen_attn: the function. Its arguments moved between releases: 2.10 says ``is_causal``, later ones
+            ``window_size`` with (-1, 0) for causal; ``scale`` and ``enable_gqa`` came in between.
+        request: ``AuxRequest``, by which it is asked for the log-sum-exp; None where there is none.
+    """
+    known = frozenset(inspect.signature(varlen_attn).parameters)
+    windows, scales, groups = ("window_size" in known, "scale" in known, "enable_gqa" in known)
+    sums = "return_aux" in known and request is not None
+
+    def run(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        bounds: Tensor,
+        longest: int,
+        *,
+        scale: float,
+        window: int | None,
+        softcap: float | None,
+        sinks: Tensor | None,
+    ) -> Tensor:
+        options: dict[str, Any] = {}
+        if windows:
+            options["window_size"] = (-1 if window is None else window - 1, 0)
+        else:
+            options["is_causal"] = True
+        shared = query.shape[1] // key.shape[1]
+        if shared > 1 and groups:
+            options["enable_gqa"] = True
+        elif shared > 1:
+            key, value = key.repeat_interleave(shared, dim=1), value.repeat_interleave(shared, dim=1)
+        # One width for all three, a multiple of 8; zeros add nothing to a product.
+        value_dim = value.shape[-1]
+        width = -(-max(query.shape[-1], value_dim) // 8) * 8
+        query, key, value = (_widened(x, width) for x in (query, key, value))
+        if scales:
+            options["scale"] = scale
+        elif not math.isclose(factor := scale * math.sqrt(width), 1.0, rel_tol=1e-6):
+            query = query * factor  # its own scale is 1 / √width
+        if sinks is not None and request is not None:
+            options["return_aux"] = request(lse=True)
+        found = varlen_attn(query, key, value, bounds, bounds, longest, longest, **options)
+        if sinks is None:
+            return found[..., :value_dim]  # type: ignore[no-any-return]
+        return _with_sinks(found[0][..., :value_dim], found[1], sinks)
+
+    def refuse(call: AttentionCall) -> str:
+        what = f"variable-length attention of torch {torch.__version__}"
+        if call.softcap is not None:
+            return f"{what} has no soft-cap"
+        if call.window is not None and not windows:
+            return f"{what} has no sliding window"
+        if call.sinks and not sums:
+            return f"{what} gives no log-sum-exp, which sinks need"
+        return _flash_limits(call, what)
+
+    return VarlenKernel("donod_varlen", run, refuse)
+
+
+def package_kernel(flash_attn_varlen_func: Callable[..., Any]) -> VarlenKernel:
+    """A kernel over the flash-attention package (2.3 or later for windows, 2.6 or later for soft-caps)."""
+    known = frozenset(inspect.signature(flash_attn_varlen_func).parameters)
+
+    def run(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        bounds: Tensor,
+        longest: int,
+        *,
+        scale: float,
+        window: int | None,
+        softcap: float | None,
+        sinks: Tensor | None,
+    ) -> Tensor:
+        options: dict[str, Any] = {"softmax_scale": scale, "causal": True}
+        if window is not None:
+            options["window_size"] = (window - 1, 0)
+        if softcap is not None:
+            options["softcap"] = softcap
+        if sinks is not None:
+            options["return_attn_probs"] = True  # with it comes the log-sum-exp; no probabilities are made
+        value_dim = value.shape[-1]
+        width = max(query.shape[-1], value_dim)
+        query, key, value = (_widened(x, width) for x in (query, key, value))
+        found = flash_attn_varlen_func(query, key, value, bounds, bounds, longest, longest, **options)
+        if sinks is None:
+            return found[..., :value_dim]  # type: ignore[no-any-return]
+        return _with_sinks(found[0][..., :value_dim], found[1], sinks)
+
+    def refuse(call: AttentionCall) -> str:
+        what = "the installed flash-attention package"
+        if call.softcap is not None and "softcap" not in known:
+            return f"{what} has no soft-cap; it came with 2.6"
+        if call.window is not None and "window_size" not in known:
+            return f"{what} has no sliding window; it came with 2.3"
+        return _flash_limits(call, what)
+
+    return VarlenKernel("donod_varlen_package", run, refuse)
+
+
+def _torch_varlen() -> VarlenKernel | str:
+    try:
+        module = importlib.import_module("torch.nn.attention.varlen")
+        return torch_kernel(module.varlen_attn, getattr(module, "AuxRequest", None))
+    except (ImportError, AttributeError):
+        return f"torch {torch.__version__} has no variable-length attention; it came with 2.10"
+
+
+def _flash_package() -> VarlenKernel | str:
+    try:
+        return package_kernel(importlib.import_module("flash_attn").flash_attn_varlen_func)
+    except ModuleNotFoundError:
+        return "the flash-attention package is not installed"
+    except Exception as error:  # a wheel built for another torch fails in many ways
+        return f"the flash-attention package cannot be imported: {' '.join(str(error).split())[:200]}"
+
+
+def _flash_limits(call: AttentionCall, what: str) -> str:
+    if call.dtype not in _HALF:
+        return f"{what} serves float16 and bfloat16, not {str(call.dtype).removeprefix('torch.')}"
+    if max(call.head_dim, call.value_dim) > _WIDEST:
+        return f"{what} serves heads of up to {_WIDEST} dimensions, not {max(call.head_dim, call.value_dim)}"
+    if call.device.type == "cuda" and torch.version.hip is None:
+        capability = torch.cuda.get_device_capability(call.device)
+        if capability < (8, 0):
+            return f"{what} needs compute capability 8.0, this device has {capability[0]}.{capability[1]}"
+    return ""
+
+
+def _widened(x: Tensor, width: int) -> Tensor:
+    """(T, H, D) → (T, H, width), zeros at the end."""
+    return functional.pad(x, (0, width - x.shape[-1])) if x.shape[-1] < width else x
+
+
+def _with_sinks(out: Tensor, lse: Tensor, sinks: Tensor) -> Tensor:
+    """Give (T, H, D) attention a sink a head (H,), from its log-sum-exp: (H, T) by torch's code, (T, H) by its text."""
+    if lse.shape == out.shape[:2][::-1]:
+        lse = lse.transpose(0, 1)
+    elif lse.shape != out.shape[:2]:
+        raise RuntimeError(f"log-sum-exp of shape {tuple(lse.shape)} for attention of {tuple(out.shape)}")
+    return (out * torch.sigmoid(lse - sinks)[..., None]).to(out.dtype)
+
+
+def layer_function(kernel: VarlenKernel) -> Callable[..., tuple[Tensor, None]]:
+    """The kernel as transformers calls it; gives (1, T, H, D_v) and no attention weights."""
+    run = kernel.run
+
+    def attend(
+        module: torch.nn.Module,
+        query: Tensor,  # (1, H, T, D)
+        key: Tensor,  # (1, H_kv, T, D)
+        value: Tensor,  # (1, H_kv, T, D_v)
+        attention_mask: Tensor | None,
+        scaling: float | None = None,
+        sliding_window: int | None = None,
+        softcap: float | None = None,
+        s_aux: Tensor | None = None,  # (H,)
+        cu_seq_lens_q: Tensor | None = None,  # (B + 1,) int32
+        max_length_q: int | None = None,
+        **others: Any,
+    ) -> tuple[Tensor, None]:
+        if cu_seq_lens_q is None or max_length_q is None:
+            raise RuntimeError("attention of packed samples was called without their bounds")
+        out = run(
+            query[0].transpose(0, 1),
+            key[0].transpose(0, 1),
+            value[0].transpose(0, 1),
+            cu_seq_lens_q,
+            max_length_q,
+            scale=query.shape[-1] ** -0.5 if scaling is None else scaling,
+            window=sliding_window or None,
+            softcap=softcap or None,
+            sinks=s_aux,
+        )
+        return out[None], None
+
+    return attend
+
+
+def register(name: str, function: Callable[..., tuple[Tensor, None]]) -> None:
+    """Make a function known to transformers. Its masks are not: for a name that they do not know none is built."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(name, function)

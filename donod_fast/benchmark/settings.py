@@ -1,0 +1,95 @@
+"""What a benchmark is asked to do, as one checked value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from donod_fast.benchmark.corpus import LENGTHS
+from donod_fast.benchmark.shapes import SHAPES
+from donod_fast.errors import InputError
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+# A few batches of every kind, and a round of all programs within a minute on either.
+_TOKENS = {"cuda": 262144, "cpu": 32768}
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkSettings:
+    """How to benchmark.
+
+    Attributes:
+        shapes: names of random-weight models; empty: those that suit the device.
+        lengths: names of length profiles, one table for each shape and profile.
+        model, data: a user's own model and corpus in their place: a folder or hub id, and whatever ``score`` reads.
+        rows: rows of the corpus; None: of random ones as many as ``tokens`` asks for, of a user's all.
+        tokens: tokens of a random corpus; None: 262,144 on an accelerator, 32,768 on a CPU.
+        rounds: timed turns of every program.
+        seconds: no further round of a table is begun after this long.
+        loop_seconds: what one turn of the paper's loop or of the padded loop may take; it then goes through the first
+            samples only, and is compared per token.
+        out: folder of the CSV file and the picture.
+        device: None is CUDA where there is one, else the CPU.
+        dtype: of the model; ``"auto"`` is float32 on a CPU, else bfloat16 or what the user's model has.
+
+    Raises:
+        InputError: names the setting with a wrong value.
+    """
+
+    shapes: tuple[str, ...] = ()
+    lengths: tuple[str, ...] = ("gsm8k", "code")
+    model: str | None = None
+    data: str | None = None
+    rows: int | None = None
+    tokens: int | None = None
+    rounds: int = 5
+    seconds: float = 240.0
+    loop_seconds: float = 15.0
+    out: Path = Path("donod-fast-bench")
+    device: str | None = None
+    dtype: str = "auto"
+
+    def __post_init__(self) -> None:
+        for what, names, known in (
+            ("shape", self.shapes, tuple(SHAPES)),
+            ("lengths", self.lengths, tuple(LENGTHS)),
+            ("dtype", (self.dtype,), DTYPES),
+        ):
+            for name in names:
+                if name not in known:
+                    raise InputError(f"{what} must be one of {', '.join(known)}, got {name!r}")
+        if (self.model is None) != (self.data is None):
+            raise InputError("model and data go together: a model of your own is timed on a corpus of your own")
+        if self.model is not None and (self.shapes or self.tokens is not None):
+            raise InputError("a model of your own has a shape, and its corpus lengths: leave out shape and tokens")
+        if self.rows is not None and self.tokens is not None:
+            raise InputError("rows and tokens both say how much to score: give one of them")
+        for what, number in (("rows", self.rows), ("tokens", self.tokens), ("rounds", self.rounds)):
+            if number is not None and number < 1:
+                raise InputError(f"{what} must be at least 1, got {number}")
+
+    def place(self) -> torch.device:
+        """The device.
+
+        Raises:
+            InputError: there is no such device.
+        """
+        from donod_fast.placement import one_device
+
+        return one_device(self.device)
+
+    def shape_names(self) -> tuple[str, ...]:
+        """Shapes to time: as asked for, else those that suit the device."""
+        on_cpu = self.place().type == "cpu"
+        return self.shapes or tuple(shape.name for shape in SHAPES.values() if shape.small == on_cpu)
+
+    def corpus_tokens(self) -> int | None:
+        """Tokens of a random corpus; None where rows are asked for."""
+        if self.rows is not None:
+            return None
+        return self.tokens or _TOKENS["cpu" if self.place().type == "cpu" else "cuda"]
+
+
+DEFAULTS = BenchmarkSettings()

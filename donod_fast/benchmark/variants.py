@@ -1,0 +1,110 @@
+"""The scorers of one model: as it is, compiled, in float8; each made when it is first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from donod_fast.benchmark import table
+from donod_fast.benchmark.models import random_model
+from donod_fast.benchmark.record import short_error
+from donod_fast.benchmark.shapes import ModelShape
+from donod_fast.errors import DonodError, ModelError
+from donod_fast.masking import MaskSettings
+from donod_fast.models import LoadedModel, find_decoder, load_model
+from donod_fast.precision import refuse_precision, to_float8
+from donod_fast.scorer import Scorer
+
+Load = Callable[[str], LoadedModel]
+"""Loads the model; the argument is a precision of ``donod_fast.precision``."""
+
+
+class Variants:
+    """Scorers of one model by the names of our rows.
+
+    Args:
+        name: of the model, for the table.
+        load: loads it.
+        masks: settings of its scorers.
+    """
+
+    def __init__(self, name: str, load: Load, masks: MaskSettings) -> None:
+        self.name = name
+        self._load, self._masks = load, masks
+        self._made: dict[str, Scorer | str] = {}
+
+    @staticmethod
+    def of_shape(shape: ModelShape, device: torch.device, dtype: str) -> Variants:
+        """Random weights in a known shape; ``dtype`` "auto" is float32 on a CPU, else bfloat16."""
+        name = dtype if dtype != "auto" else "float32" if device.type == "cpu" else "bfloat16"
+
+        def load(precision: str) -> LoadedModel:
+            refuse_precision(precision, dtype, device)
+            loaded = random_model(shape, device=device, dtype=getattr(torch, name))
+            if precision == "float8":
+                decoder = find_decoder(loaded.name, loaded.model)
+                made = to_float8(loaded.name, decoder, loaded.model.get_output_embeddings())
+                loaded = replace(loaded, precision=made, quantised=True)
+            return loaded
+
+        return Variants(shape.name, load, MaskSettings(format="tokenized", template="plain"))
+
+    @staticmethod
+    def of_model(model: str, device: torch.device, dtype: str) -> Variants:
+        """A user's own model, by folder or hub id."""
+
+        def load(precision: str) -> LoadedModel:
+            return load_model(model, device=device, dtype=dtype, precision=precision)
+
+        return Variants(model.rstrip("/").rpartition("/")[2], load, MaskSettings())
+
+    def get(self, name: str) -> Scorer:
+        """The scorer of a row.
+
+        Raises:
+            ModelError: it cannot be had; the message says why.
+        """
+        if name not in self._made:
+            try:
+                self._made[name] = self._make(name)
+            except (DonodError, RuntimeError, MemoryError, AssertionError) as error:
+                self._made[name] = short_error(error)
+        found = self._made[name]
+        if isinstance(found, str):
+            raise ModelError(found)
+        return found
+
+    def note(self, name: str) -> str:
+        """What was compiled for a row, so far."""
+        compiled = getattr(self._made.get(name), "compiled", None)
+        if compiled is None:
+            return ""
+        return f"{compiled.compilations} graphs compiled in {compiled.seconds:.0f} s, untimed"
+
+    def bytes(self, name: str) -> int:
+        """Bytes of the weights that a row works with; a row that is none of ours works with the plain model's."""
+        scorer = self.get(name if name in (table.COMPILED, table.FLOAT8) else table.OURS)
+        return sum(stored_bytes(weight) for weight in scorer.loaded.model.parameters())
+
+    def drop(self) -> None:
+        """Let go of the models."""
+        self._made.clear()
+
+    def _make(self, name: str) -> Scorer:
+        if name == table.OURS:
+            return Scorer(self._load("auto"), masks=self._masks)
+        plain = self.get(table.OURS)
+        scorer = partial(Scorer, masks=self._masks, token_budget=plain.samples.token_budget, compile=True)
+        return scorer(plain.loaded if name == table.COMPILED else self._load("float8"))
+
+
+def stored_bytes(tensor: Any) -> int:
+    """Bytes of a tensor; of a quantised one those of what it is made of."""
+    parts = getattr(tensor, "__tensor_flatten__", None)
+    if parts is None:
+        return int(tensor.numel() * tensor.element_size())
+    return sum(stored_bytes(getattr(tensor, part)) for part in parts()[0])

@@ -1,0 +1,81 @@
+"""How many operations the scores of some samples ask for, a multiply-add counting 2.
+
+    linear     2 · (elements of the decoder's matrices, embeddings aside) for every token that has to be run
+    attention  4 · layers · heads · head width for every pair of such a token and one at or before it (QKᵀ, and its
+               product with V)
+    head       2 · V · d for every scored token: the logits, once
+
+What comes after a sample's last predicting token need not be run (``batching.used_tokens``). Model FLOPs are the sum.
+They count what is asked for, the same for every program that gets through the same samples: padding, the gradient
+tiles of the output layer, logits of tokens that are not scored are a program's own affair. MFU is model FLOPs per
+second over the rate of bare matrix products in the same run. Sliding windows are counted as full attention.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from donod_fast.batching import used_tokens
+from donod_fast.errors import ModelError
+from donod_fast.models import LoadedModel, text_config
+from donod_fast.samples import TokenizedSample
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Operations of one model.
+
+    Attributes:
+        linear: per token.
+        attention: per pair of tokens that attend, over all layers.
+        head: per scored token.
+        matrices: (rows, columns) of the decoder's matrices, and how often each shape occurs.
+    """
+
+    linear: int
+    attention: int
+    head: int
+    matrices: tuple[tuple[tuple[int, int], int], ...]
+
+    def trunk(self, samples: Sequence[TokenizedSample]) -> int:
+        """Operations of the decoder, each sample attending to itself alone."""
+        lengths = [used_tokens(sample) for sample in samples]
+        return sum(self.linear * n + self.attention * (n * (n + 1) // 2) for n in lengths)
+
+    def both(self, samples: Sequence[TokenizedSample]) -> int:
+        """Operations of decoder and head."""
+        return self.trunk(samples) + self.head * sum(sample.scored_tokens for sample in samples)
+
+
+def work_of(loaded: LoadedModel, decoder: nn.Module, weight: Tensor) -> Work:
+    """Count a model's operations from its matrices; ``weight`` (V, d) is the output layer's.
+
+    Raises:
+        ModelError: its weights do not tell: not every element is used once for every token (experts, convolutions),
+            or they are packed into other shapes (quantised).
+    """
+    if loaded.quantised:
+        raise ModelError(f"operations of a quantised model are not counted ({loaded.precision})")
+    shapes: Counter[tuple[int, int]] = Counter()
+    for module in decoder.modules():
+        if isinstance(module, nn.Embedding):
+            continue
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.dim() > 2:
+                kind = type(module).__name__
+                raise ModelError(f"operations of a {kind} are not counted: its {name} has {parameter.dim()} dimensions")
+            if parameter.dim() == 2:
+                rows, columns = parameter.shape
+                shapes[(rows, columns)] += 1
+    inner = text_config(loaded.model.config)
+    width = getattr(inner, "head_dim", None) or inner.hidden_size // inner.num_attention_heads
+    return Work(
+        linear=2 * sum(rows * columns * count for (rows, columns), count in shapes.items()),
+        attention=4 * inner.num_hidden_layers * inner.num_attention_heads * width,
+        head=2 * weight.numel(),
+        matrices=tuple(shapes.items()),
+    )

@@ -1,0 +1,144 @@
+"""One run of ``donod-fast score``: on one device or several, timed, profiled, and what is said about it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from donod_fast.cli import output
+from donod_fast.devices import score_on_devices
+from donod_fast.pipeline import Outcome, score_corpus
+from donod_fast.profiling import NO_STAGES, Report, Stages
+from donod_fast.reading import Corpus
+from donod_fast.scoring import Progress
+from donod_fast.spec import ScorerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A finished run.
+
+    Attributes:
+        outcome: what it left behind.
+        seconds: of scoring, loading left out.
+        compiled: what compiling the trunk cost, "" where it was not compiled or several processes did.
+        reports: where the time went, by device; empty where nobody asked.
+        smaller_budget: a token budget that would not have run out of memory, None where none did.
+    """
+
+    outcome: Outcome
+    seconds: float
+    compiled: str
+    reports: tuple[Report, ...]
+    smaller_budget: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRun:
+    """What is to be run; ``devices`` is empty for the one device of the spec."""
+
+    corpus: Corpus
+    spec: ScorerSpec
+    out: Path
+    part_rows: int
+    overwrite: bool
+    workers: int | None
+    devices: tuple[str, ...]
+    profile: bool
+    trace: Path | None
+
+    def done(self, *, quiet: bool) -> Done:
+        """Run it, in a folder that the caller holds."""
+        return self._on_several(quiet) if self.devices else self._on_one(quiet)
+
+    def _on_one(self, quiet: bool) -> Done:
+        scorer = self.spec.load()
+        stages = Stages(trace=self.trace is not None) if self.profile or self.trace is not None else NO_STAGES
+        outcome, seconds = self._timed(
+            quiet,
+            lambda progress: score_corpus(
+                self.corpus,
+                scorer,
+                self.out,
+                part_rows=self.part_rows,
+                overwrite=self.overwrite,
+                progress=progress,
+                workers=self.workers,
+                stages=stages,
+            ),
+        )
+        if self.trace is not None:
+            stages.chrome_trace(self.trace)
+        compiled = scorer.compiled
+        return Done(
+            outcome,
+            seconds,
+            "" if compiled is None else f"{compiled.compilations} graphs compiled in {compiled.seconds:.1f} s",
+            (stages.report(),) if self.profile else (),
+            scorer.samples.fitting_budget,
+        )
+
+    def _on_several(self, quiet: bool) -> Done:
+        reports: list[Report] = []
+        outcome, seconds = self._timed(
+            quiet,
+            lambda progress: score_on_devices(
+                self.corpus,
+                self.spec,
+                self.out,
+                self.devices,
+                part_rows=self.part_rows,
+                overwrite=self.overwrite,
+                progress=progress,
+                workers=self.workers,
+                on_report=reports.append if self.profile else None,
+            ),
+        )
+        return Done(outcome, seconds, "", tuple(reports), None)
+
+    def _timed(self, quiet: bool, score: Callable[[Progress | None], Outcome]) -> tuple[Outcome, float]:
+        start = time.perf_counter()
+        with output.progress_bar(self.corpus.rows, quiet=quiet) as progress:
+            outcome = score(progress)
+        return outcome, time.perf_counter() - start
+
+
+def summary(done: Done) -> dict[str, Any]:
+    """For ``--json``."""
+    outcome = done.outcome
+    return {
+        "out": str(outcome.folder.path),
+        "rows": outcome.folder.rows,
+        "by_status": dict(outcome.counts),
+        "resumed_rows": outcome.resumed_rows,
+        "formats": dict(outcome.formats),
+        "update": outcome.folder.manifest["update"],
+        "seconds": round(done.seconds, 3),
+        "compiled": done.compiled,
+        "smaller_token_budget": done.smaller_budget,
+        "profile": [
+            {**asdict(report), "idle": report.idle, "packing": report.packing, "tokens_per_second": rate}
+            for report in done.reports
+            for rate in (report.tokens_per_second,)
+        ],
+    }
+
+
+def summary_text(done: Done) -> str:
+    """For a reader."""
+    folder, old = done.outcome.folder, done.outcome.resumed_rows
+    update = folder.manifest["update"]
+    lines = [f"{folder.rows:,} rows in {folder.path}: {output.counts(done.outcome.counts)}"]
+    if done.outcome.formats:
+        formats = output.counts(done.outcome.formats)
+        lines.append(f"formats: {formats}; update: {update['update']}, lr {update['lr']:g}")
+    new = f"{folder.rows - old:,} rows in {output.duration(done.seconds)}"
+    lines.append(new + (f", {old:,} were there" if old else "") + (f"; {done.compiled}" if done.compiled else ""))
+    if done.smaller_budget is not None:
+        lines.append(f"memory ran out and batches were halved: --token-budget {done.smaller_budget} would have fitted")
+    lines += [report.text() for report in done.reports]
+    lines.append(f"next: donod-fast select {folder.path} --keep 0.3 --out subset.jsonl")
+    return "\n".join(lines)

@@ -1,0 +1,189 @@
+"""Where a model lives: on one device, or spread over several and partly off-loaded by accelerate.
+
+Accelerate lays a model out by a *device map* and hooks its modules: a hook moves a module's inputs to where its
+weights are, and where those are off-loaded it brings them in for the call and drops them after it (between calls
+they are ``meta`` tensors). Nothing here imports accelerate: it is known by what it leaves on the modules.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from donod_fast.errors import InputError
+
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+"""Device maps that accelerate makes by itself."""
+
+DeviceMap = str | Mapping[str, int | str | torch.device]
+MaxMemory = Mapping[int | str, int | str]
+
+_SIZE = re.compile(r"[0-9]+(\.[0-9]+)? ?([KMGT]i?B)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a model is to be loaded.
+
+    Attributes:
+        device: the device; with a device map, the kind of device that defaults go by (CUDA before the CPU).
+        device_map: as transformers takes it, None for the one device.
+        max_memory: bytes, or sizes such as ``"20GiB"``, by device index or ``"cpu"``; None for what is free.
+        offload_folder: where weights go that have to be written to disk.
+    """
+
+    device: torch.device
+    device_map: DeviceMap | None = None
+    max_memory: MaxMemory | None = None
+    offload_folder: Path | None = None
+
+    def options(self) -> dict[str, Any]:
+        """The arguments of ``from_pretrained`` that put a model there."""
+        options: dict[str, Any] = {"device_map": {"": self.device} if self.device_map is None else self.device_map}
+        if self.max_memory is not None:
+            options["max_memory"] = dict(self.max_memory)
+        if self.offload_folder is not None:
+            options["offload_folder"] = str(self.offload_folder)
+        return options
+
+
+def place(
+    device: str | torch.device | None = None,
+    device_map: DeviceMap | None = None,
+    max_memory: MaxMemory | None = None,
+    offload_folder: str | Path | None = None,
+) -> Placement:
+    """Check the four arguments together.
+
+    Args:
+        device: None is CUDA where there is one, else the CPU.
+        device_map: one of :data:`DEVICE_MAPS`, or the device (``"disk"`` too) of each module by its name.
+        max_memory: how much of each device a map made by accelerate may use.
+        offload_folder: a folder for weights that are off-loaded to disk; made where it is missing.
+
+    Raises:
+        InputError: a device that does not exist (here), an unknown map, or arguments that do not go together.
+    """
+    if device_map is None:
+        for name, given in (("max_memory", max_memory), ("offload_folder", offload_folder)):
+            if given is not None:
+                raise InputError(f"{name} is for a device map; give device_map='auto' with it")
+        return Placement(one_device(device))
+    if device is not None:
+        raise InputError(f"device={device!r} and device_map={device_map!r}: give one of the two")
+    if isinstance(device_map, str):
+        if device_map not in DEVICE_MAPS:
+            known = ", ".join(DEVICE_MAPS)
+            raise InputError(f"device_map={device_map!r} is not known; use {known}, a dict, or device={device_map!r}")
+        found = one_device(None)
+    else:
+        devices = {one_device(_named(value)) for value in device_map.values() if value != "disk"}
+        accelerators = sorted((d for d in devices if d.type != "cpu"), key=str)
+        found = accelerators[0] if accelerators else torch.device("cpu")
+    if max_memory is not None:
+        for key, size in max_memory.items():
+            if not (isinstance(size, int) or _SIZE.fullmatch(size)):
+                raise InputError(f"max_memory of {key} is {size!r}; give bytes, or a size such as '20GiB'")
+    return Placement(found, device_map, max_memory, None if offload_folder is None else Path(offload_folder))
+
+
+def one_device(device: str | torch.device | None) -> torch.device:
+    """The device by its name; None is CUDA where there is one, else the CPU.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"device={device!r} is no device; use 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device={device!r}: PyTorch sees {torch.cuda.device_count()} CUDA devices here")
+    if found.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError("device='mps': PyTorch sees no MPS device here; use device='cpu'")
+    if found.type == "meta":
+        raise InputError("device='meta' holds no weights; use 'cpu' or 'cuda'")
+    return found
+
+
+def parse_max_memory(text: str) -> dict[int | str, int | str]:
+    """Read ``"0=20GiB,cpu=60GiB"``: sizes by the index of a device, or ``cpu``.
+
+    Raises:
+        InputError: it does not read so.
+    """
+    sizes: dict[int | str, int | str] = {}
+    for part in text.split(","):
+        key, equals, size = (piece.strip() for piece in part.partition("="))
+        if not equals or not _SIZE.fullmatch(size) or not (key.isdecimal() or key == "cpu"):
+            raise InputError(f"max memory {text!r} cannot be read; give for example 0=20GiB,cpu=60GiB")
+        sizes[int(key) if key.isdecimal() else key] = int(size) if size.isdecimal() else size
+    return sizes
+
+
+def is_offloaded(model: Any) -> bool:
+    """Whether some weights come to a device only while their module runs."""
+    return any(_offload_hook(module) is not None for module in model.modules())
+
+
+def execution_device(module: Any, tensor: Tensor) -> torch.device:
+    """Where a module works with its ``tensor``: the tensor's device, or where its hook brings it.
+
+    A ``meta`` tensor without a hook stays on ``meta``.
+    """
+    hook = _offload_hook(module) if tensor.device.type == "meta" else None
+    where = None if hook is None else hook.execution_device
+    return tensor.device if where is None else torch.device(_named(where))
+
+
+def stored_tensor(model: Any, name: str, tensor: Tensor) -> Tensor:
+    """The values of a parameter or buffer of ``model``, by its full name, where they are kept now.
+
+    An off-loaded tensor is read from host memory or disk; any other is returned as it is, as is a ``meta`` tensor
+    that nothing holds the values of.
+    """
+    if tensor.device.type != "meta":
+        return tensor
+    path, _, leaf = name.rpartition(".")
+    parts = path.split(".") if path else []
+    # The hook stands on the module itself, or (where a module's weights are used without calling it) above it.
+    for depth in range(len(parts), -1, -1):
+        hook = _offload_hook(model.get_submodule(".".join(parts[:depth])))
+        if hook is not None:
+            value = hook.weights_map[".".join([*parts[depth:], leaf])]
+            return torch.as_tensor(value).to(tensor.dtype)
+    return tensor
+
+
+def one_at_a_time(call: Callable[..., Any]) -> Callable[..., Any]:
+    """``call``, entered by one thread at a time: off-loaded weights leave a module as its first caller leaves it."""
+    lock = threading.Lock()
+
+    def serial(*args: Any, **kwargs: Any) -> Any:
+        with lock:
+            return call(*args, **kwargs)
+
+    return serial
+
+
+def _offload_hook(module: Any) -> Any:
+    """Accelerate's hook that keeps the module's weights elsewhere, None where there is none."""
+    hook = getattr(module, "_hf_hook", None)
+    for one in getattr(hook, "hooks", (hook,)):  # a SequentialHook has several
+        if getattr(one, "offload", False) and getattr(one, "weights_map", None) is not None:
+            return one
+    return None
+
+
+def _named(device: Any) -> Any:
+    """Accelerate calls a CUDA device by its index alone."""
+    return f"cuda:{device}" if isinstance(device, int) else device

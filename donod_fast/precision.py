@@ -1,0 +1,230 @@
+"""The precision of a trunk: what a model came with, and float8 on request.
+
+Only the trunk is ever lowered. The output layer is what is scored and the embedding is a look-up: both keep their
+dtype, and so does the hidden state between them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module, metadata
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from donod_fast.errors import InputError, ModelError
+
+PRECISIONS = ("auto", "float8")
+"""``auto`` leaves the trunk as it comes."""
+
+FLOAT8_CAPABILITY = (8, 9)
+"""The first CUDA compute capability with float8 matrix products (Ada; Hopper is 9.0)."""
+
+_MULTIPLE = 16  # float8 products want both dimensions to be multiples of it
+_ROUTERS = ("gate", "router", "shared_expert_gate")
+_log = logging.getLogger(__name__)
+
+Quantise = Callable[[nn.Module, Callable[[nn.Module, str], bool]], None]
+
+
+def refuse_precision(precision: str, dtype: str, device: torch.device) -> None:
+    """Say before anything is loaded that a precision cannot be had.
+
+    Raises:
+        InputError: it is not known, the device cannot compute in it, a package is missing, or ``dtype`` is not
+            the one that it starts from.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"precision={precision!r} is not known; use {', '.join(map(repr, PRECISIONS))}")
+    if precision == "auto":
+        return
+    if dtype not in ("auto", "bfloat16"):
+        raise InputError(f"precision='float8' starts from bfloat16 weights; leave out dtype={dtype!r}")
+    reason = why_no_float8(device)
+    if reason is not None:
+        raise InputError(f"precision='float8' {reason}; use precision='auto', or a model that comes quantised")
+    torchao_float8()
+
+
+def why_no_float8(device: torch.device) -> str | None:
+    """Why a device has no float8 matrix products, None where it has."""
+    least = ".".join(map(str, FLOAT8_CAPABILITY))
+    wanted = f"needs a CUDA device of compute capability {least} or more (Ada, Hopper, Blackwell)"
+    if device.type != "cuda":
+        return f"{wanted}, and this is {device}"
+    if torch.version.hip is not None:  # AMD counts otherwise; torchao knows which of its devices can
+        return None
+    capability = torch.cuda.get_device_capability(device)
+    if capability < FLOAT8_CAPABILITY:
+        return f"{wanted}, and {torch.cuda.get_device_name(device)} has {'.'.join(map(str, capability))}"
+    return None
+
+
+def float8_layers(decoder: nn.Module, head: nn.Module | None) -> list[tuple[str, nn.Linear]]:
+    """The linear layers of a decoder that float8 is for, with their names.
+
+    Plain ``nn.Linear`` only (a subclass may do more than one product), never the output layer, no layer with a
+    dimension that is no multiple of 16 or with a row of zeros (whose scale would be 0), and no router of experts: it
+    costs nothing and its error is another expert.
+    """
+    return [
+        (name, layer)
+        for name, layer in decoder.named_modules()
+        if type(layer) is nn.Linear
+        and layer is not head
+        and not any(size % _MULTIPLE for size in layer.weight.shape)
+        and name.rpartition(".")[2] not in _ROUTERS
+        and bool(layer.weight.detach().ne(0).any(dim=1).all())
+    ]
+
+
+def to_float8(name: str, decoder: nn.Module, head: nn.Module | None, quantise: Quantise | None = None) -> str:
+    """Put the decoder's linear layers into float8, in place: weights by row, activations by token as they come.
+
+    Args:
+        name: of the model, for messages.
+        decoder: the trunk, in bfloat16, its weights on devices that can compute in float8.
+        head: the output layer, which stays as it is.
+        quantise: takes a module and which layers of it to convert; None is torchao.
+
+    Returns:
+        What the trunk is now, for the manifest.
+
+    Raises:
+        ModelError: a layer is off-loaded or on a device without float8, or torchao does not convert it.
+    """
+    layers = float8_layers(decoder, head)
+    if not layers:
+        raise ModelError(f"{name}: it has no linear layer that float8 is for; use precision='auto'")
+    for path, layer in layers if quantise is None else ():
+        reason = why_no_float8(layer.weight.device)
+        if reason is not None:
+            raise ModelError(f"{name}: float8 {reason} ({path}); put the whole trunk on such devices")
+    chosen = {id(layer) for _, layer in layers}
+    before = {path: layer.weight for path, layer in layers}
+    share = sum(weight.numel() for weight in before.values()) / max(1, sum(p.numel() for p in decoder.parameters()))
+    try:
+        (quantise or torchao_float8())(decoder, lambda layer, _: id(layer) in chosen)
+    except (AssertionError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        raise ModelError(f"{name}: torchao cannot put it into float8: {' '.join(str(error).split())[:300]}") from error
+    left = [path for path, layer in layers if layer.weight is before[path]]
+    if left:
+        raise ModelError(f"{name}: torchao left {left[0]} and {len(left) - 1} more layers as they were; upgrade it")
+    if share < 0.5:
+        _log.warning("%s: only %.0f %% of the trunk's weights are in layers that float8 is for", name, 100 * share)
+    return f"float8 rowwise dynamic{_version('torchao')}"
+
+
+def torchao_float8() -> Quantise:
+    """Torchao's conversion to float8: dynamic scales, one for each row of a weight and each token.
+
+    Raises:
+        InputError: torchao is missing or too old.
+    """
+    try:
+        with _without_warnings():
+            torchao = import_module("torchao.quantization")
+            config = torchao.Float8DynamicActivationFloat8WeightConfig
+            # Without the bound a token of zeros (many a padding token's embedding) has the scale 0 and becomes NaN,
+            # and NaN times the attention weight 0 is NaN in every token before it.
+            settings: dict[str, Any] = {"granularity": torchao.PerRow(), "activation_value_lb": 1e-12}
+            config(**settings)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"precision='float8' needs a recent torchao: pip install 'donod-fast[float8]' ({error})"
+        ) from error
+    # It would change the compiler's settings of the whole process, to ones that compile for very long.
+    if "set_inductor_config" in inspect.signature(config).parameters:
+        settings["set_inductor_config"] = False
+    quantize: Any = torchao.quantize_
+    made = config(**settings)
+    return lambda module, chosen: quantize(module, made, filter_fn=chosen)
+
+
+def quantisation(model: Any) -> str | None:
+    """What a model that came quantised is stored as, for the manifest; None for a model of plain floats.
+
+    By its config where that says so (``bitsandbytes int8 (bitsandbytes 0.50.2)``, ``gptq 4 bits``), else by the
+    kinds of its parameters (``torchao Int8Tensor (torchao 0.18.0)``).
+    """
+    config = getattr(getattr(model, "config", None), "quantization_config", None)
+    if config is not None:
+        method = str(getattr(_entry(config, "quant_method"), "value", _entry(config, "quant_method")) or "quantised")
+        return " ".join(filter(None, (method, _bits(config)))) + _version(method)
+    kinds = sorted({kind for parameter in model.parameters() if (kind := weight_kind(parameter)) is not None})
+    return None if not kinds else ", ".join(kinds) + _version(kinds[0].partition(" ")[0])
+
+
+def weight_kind(weight: Tensor) -> str | None:
+    """``torchao Int8Tensor``, ``torch.int8``, …: what a quantised weight is kept as; None for plain floats."""
+    kind = type(weight)
+    package = kind.__module__.partition(".")[0]
+    # A tensor made of others says the dtype that it stands for; DTensor, which is made so too, is only sharded.
+    made_of_others = hasattr(weight, "__tensor_flatten__") and not hasattr(weight, "full_tensor")
+    if made_of_others or package == "bitsandbytes":
+        return f"{package} {kind.__name__}"
+    if not weight.dtype.is_floating_point or weight.dtype.itemsize < 2:
+        return str(weight.dtype)
+    return None
+
+
+def _bits(config: Any) -> str:
+    if _entry(config, "load_in_8bit"):
+        return "int8"
+    if _entry(config, "load_in_4bit"):
+        return str(_entry(config, "bnb_4bit_quant_type") or "4 bits")
+    bits = _entry(config, "bits")
+    if isinstance(bits, int):
+        return f"{bits} bits"
+    kind = _entry(config, "quant_type")  # torchao's: an object, or what is left of it in a file
+    if isinstance(kind, str):
+        return kind
+    if isinstance(kind, dict):
+        return str(dict(kind.get("default") or kind).get("_type", ""))
+    return "" if kind is None else type(kind).__name__
+
+
+def _entry(config: Any, key: str) -> Any:
+    return config.get(key) if isinstance(config, dict) else getattr(config, key, None)
+
+
+def _version(package: str) -> str:
+    try:
+        return f" ({package} {metadata.version(package)})"
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def silence_torchao() -> None:
+    """Transformers imports torchao where it is installed, which reports what it was built for and does not find."""
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Torchao reports, at import, every kernel library that it was built with and does not find."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+__all__ = [
+    "FLOAT8_CAPABILITY",
+    "PRECISIONS",
+    "float8_layers",
+    "quantisation",
+    "refuse_precision",
+    "silence_torchao",
+    "to_float8",
+    "torchao_float8",
+    "weight_kind",
+    "why_no_float8",
+]
