@@ -9,6 +9,7 @@ import torch
 
 from donod_fast.benchmark.shapes import ModelShape
 from donod_fast.models import LoadedModel, quiet, wrap_model
+from donod_fast.precision import silence_torchao
 
 
 def random_model(shape: ModelShape, *, device: torch.device, dtype: torch.dtype, seed: int = 0) -> LoadedModel:
@@ -17,6 +18,7 @@ def random_model(shape: ModelShape, *, device: torch.device, dtype: torch.dtype,
     Embeddings of standard deviation 1 and layers that each add little to them, as in a trained model: with equal
     weights throughout, the rounding of 32 layers in bfloat16 adds up to what the trunk's own checks refuse.
     """
+    silence_torchao()
     from transformers import AutoModelForCausalLM
 
     config = shape.config()
