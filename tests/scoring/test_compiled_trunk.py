@@ -18,6 +18,7 @@ from donod_fast.kernels.fused import why_not_inductor
 from donod_fast.models import LoadedModel, wrap_model
 from donod_fast.samples import Status, TokenizedSample
 from donod_fast.scorer import Scorer
+from donod_fast.settings import UpdateSettings
 from donod_fast.trunk import Trunk
 
 CPU = torch.device("cpu")
@@ -61,7 +62,9 @@ def test_hidden_states_are_the_eager_ones_and_shapes_do_not_compile_anew(
 def test_compiled_scores_are_the_eager_ones_to_the_bound() -> None:
     rows = short_rows(60)
     tables = [
-        Scorer(tiny_model("llama"), tiny_tokenizer(), token_budget=200, compile=choice).score(rows)
+        Scorer(
+            tiny_model("llama"), tiny_tokenizer(), update=UpdateSettings("sgd"), token_budget=200, compile=choice
+        ).score(rows)
         for choice in (False, True)
     ]
     assert tables[0]["status"].equals(tables[1]["status"])

@@ -17,6 +17,7 @@ from donod_fast.models import load_model, wrap_model
 from donod_fast.placement import parse_max_memory, place
 from donod_fast.rows import to_table
 from donod_fast.scorer import Scorer, as_corpus
+from donod_fast.settings import UpdateSettings
 
 ROWS = short_rows(40, seed=3)
 PARTS = ("model.embed_tokens", "model.layers.0", "model.layers.1", "model.norm", "model.rotary_emb", "lm_head")
@@ -64,8 +65,10 @@ def test_a_model_spread_by_a_device_map_gives_the_scores_of_the_model_in_one_pla
 ) -> None:
     if name == "head on disk" and saved.name != "llama":
         pytest.skip("accelerate wants tied weights in one place")
-    plain = Scorer(load_model(saved, device="cpu"))
-    spread = Scorer(load_model(saved, device_map=MAPS[name], offload_folder=tmp_path / "off"))
+    # SGD: under AdamW a hidden state's last digit may turn the sign of one of a small head's elements.
+    sgd = UpdateSettings("sgd")
+    plain = Scorer(load_model(saved, device="cpu"), update=sgd)
+    spread = Scorer(load_model(saved, device_map=MAPS[name], offload_folder=tmp_path / "off"), update=sgd)
     assert spread.loaded.offloaded == ("disk" in name)
     assert (spread.loaded.device, spread.loaded.dtype) == (torch.device("cpu"), torch.float32)
     assert spread.loaded.fingerprint == plain.loaded.fingerprint

@@ -35,6 +35,7 @@ from donod_fast.errors import InputError, ModelError
 from donod_fast.models import wrap_model
 from donod_fast.rows import SCORE_COLUMNS
 from donod_fast.scorer import Scorer
+from donod_fast.settings import UpdateSettings
 from donod_fast.trunk import Trunk
 
 CALL = AttentionCall(0, torch.device("cpu"), torch.bfloat16, heads=4, key_heads=2, head_dim=8, value_dim=8, window=4)
@@ -361,7 +362,8 @@ def test_scores_of_packed_batches_are_those_of_padded_ones(kind: str) -> None:
     samples = make_samples([1 + 37 * i % 41 for i in range(60)], seed=1)
     rows = {}
     for form in ("on", "off"):
-        scorer = Scorer(model, tiny_tokenizer(), packing=form, token_budget=256)
+        # SGD: under AdamW a hidden state's last digit may turn the sign of one of a small head's elements.
+        scorer = Scorer(model, tiny_tokenizer(), update=UpdateSettings("sgd"), packing=form, token_budget=256)
         assert scorer.trunk.packs == (form == "on")
         rows[form] = {}
         for group in make_batches(samples, 256, scorer.trunk.packs):
