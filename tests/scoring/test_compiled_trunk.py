@@ -77,6 +77,19 @@ def test_compiled_scores_are_the_eager_ones_to_the_bound() -> None:
 
 
 @compiles
+def test_a_batch_alone_runs_the_code_that_was_compiled_for_batches_side_by_side() -> None:
+    torch.set_num_threads(2)  # put back by the fixture of all tests
+    rows = [{"text": "seven red houses by the river"}] * 40
+    scorer = Scorer(tiny_model("llama"), tiny_tokenizer(), token_budget=200, compile=True)
+    assert scorer.compiled is not None
+    scorer.score(rows)
+    before = scorer.compiled.compilations
+    assert scorer.score(rows[:3])["status"].to_pylist() == ["scored"] * 3
+    assert scorer.compiled.compilations == before
+    torch._dynamo.reset()
+
+
+@compiles
 def test_a_compiled_trunk_that_differs_is_refused_and_the_eager_one_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     def off(self: CompiledTrunk, **arguments: Any) -> Any:
         output = trunk.decoder(**arguments)
