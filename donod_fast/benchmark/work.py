@@ -7,7 +7,8 @@
 
 What comes after a sample's last predicting token need not be run (``batching.used_tokens``). Model FLOPs are the sum.
 They count what is asked for, the same for every program that gets through the same samples: padding, the gradient
-tiles of the output layer, logits of tokens that are not scored are a program's own affair. MFU is model FLOPs per
+tiles of the output layer, logits of tokens that are not scored are a program's own affair (and so is leaving out what
+the last layer computes for those: it is counted whole). MFU is model FLOPs per
 second over the rate of bare matrix products in the same run. Sliding windows are counted as full attention.
 """
 
