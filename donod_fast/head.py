@@ -219,6 +219,8 @@ def _prove_layer(
             f"shape {tuple(own.inputs.shape)} instead of {tuple(hidden.shape)}",
         )
     h, fed = hidden.double().cpu(), own.inputs.double().cpu()
+    if not bool(h.any()):
+        raise ModelError(f"{loaded.name}: its hidden states are all zero; is the checkpoint whole and trained?")
     scale = float((h * fed).sum() / (h * h).sum().clamp_min(1e-300))
     if abs(scale - 1) <= limit:
         scale = 1.0

@@ -360,3 +360,10 @@ def test_the_head_of_a_trained_model_is_proved(dtype: str) -> None:
     proof = prove_head(loaded, Trunk(loaded), read_head(loaded.model))
     assert proof.seen and proof.vocab_size == 4096
     assert proof.logits_error <= proof.tolerance / 2
+
+
+def test_a_model_whose_hidden_states_are_all_zero_is_refused() -> None:
+    model = tiny_model("llama")
+    model.model.norm.weight.data.zero_()
+    with pytest.raises(ModelError, match="its hidden states are all zero"):
+        prove(model)
