@@ -131,6 +131,8 @@ def load_model(
             raise InputError(f"{name} comes quantised; precision={precision!r} is for models that do not")
         if comes_quantised and dtype == "auto":
             wanted = "auto"  # the dtype that its quantised weights stand for
+        if getattr(text_config(config), "attn_logit_softcapping", None) is not None:
+            options["attn_implementation"] = "eager"  # some releases run such models under one that drops the cap
         # It warns of a cast in every layer of every batch; how far its numbers differ is what `check` measures.
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         has_accelerate = is_accelerate_available()

@@ -82,7 +82,8 @@ def test_operations_are_those_that_pytorch_counts(kind: str) -> None:
     with FlopCounterMode(display=False) as counter:
         hidden = trunk(torch.arange(length)[None] + 5)
     # PyTorch counts attention to what follows, too: all length² pairs.
-    assert counter.get_total_flops() == work.linear * length + work.attention * length**2
+    # To a thousandth: some releases of transformers form the angles of rotary positions by a product, too.
+    assert counter.get_total_flops() == pytest.approx(work.linear * length + work.attention * length**2, rel=1e-3)
     with FlopCounterMode(display=False) as counter:
         torch.nn.functional.linear(hidden[0, :7], weight.detach())
     assert counter.get_total_flops() == 7 * work.head
