@@ -27,9 +27,9 @@ from donod_fast.workers import threads_each, worker_count
 
 CHOICES = ("auto", "on", "off")
 
-CPU_ROWS = 20_000
-"""Rows from which ``auto`` compiles on a CPU: some twenty seconds of compilation against about a tenth of the
-trunk's time (bench/notes.md)."""
+CPU_ROWS = 100_000
+"""Rows from which ``auto`` compiles on a CPU. A small model took 48 s to compile and gained 0.6 ms a row: even at
+80,000 rows (bench/notes.md). Larger ones take longer and gain more."""
 
 
 def wants_compiling(choice: str, rows: int | None, device: torch.device) -> bool:

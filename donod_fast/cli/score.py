@@ -93,6 +93,8 @@ def score(
     from donod_fast.spec import ScorerSpec
     from donod_fast.store import locked, remove
 
+    if trace is not None and (trace.is_dir() or not trace.absolute().parent.is_dir()):
+        raise InputError(f"--trace {trace}: name a file in a folder that exists")
     names = _devices(devices, device=device, device_map=device_map, trace=trace)
     spec = ScorerSpec(
         model,

@@ -124,6 +124,8 @@ def test_a_dry_run_tells_of_batches_and_why_they_are_padded(command: list[object
     [
         (["--compile", "yes"], "compile must be one of auto, on, off, got 'yes'"),
         (["--packing", "yes"], "packing"),
+        (["--trace", "no-such-folder/trace.json"], "no-such-folder/trace.json: name a file in a folder that exists"),
+        (["--trace", "."], "name a file in a folder that exists"),
         (["--devices", "all"], "CUDA"),
         (["--devices", "cpu,cpu", "--device", "cpu"], "does not go with --device"),
         (["--devices", "cpu,cpu", "--trace", "t.json"], "does not go with --trace"),

@@ -338,3 +338,15 @@ def test_the_trained_model_is_loaded() -> None:
     loaded = load_model(SHARED / "models" / "tiny-instruct", device="cpu")
     assert (loaded.dtype, loaded.max_length) == (torch.float32, 1024)
     assert loaded.model.get_output_embeddings().weight.shape == (4096, 256)
+
+
+def test_a_soft_cap_of_attention_is_applied_whatever_attention_a_release_prefers(tmp_path: Path) -> None:
+    # A cap so narrow that leaving it out shows; transformers 5.17 runs such a model under sdpa, which has none.
+    path = save_tiny("gemma2", tmp_path / "gemma2", attn_logit_softcapping=0.05)
+    tokens = torch.arange(6, 26)[None]
+    truth = tiny_model("gemma2", attn_logit_softcapping=0.05)
+    truth.set_attn_implementation("eager")
+    with torch.no_grad():
+        wanted = truth(input_ids=tokens, use_cache=False).logits
+        found = load_model(path, device="cpu").model(input_ids=tokens, use_cache=False).logits
+    torch.testing.assert_close(found, wanted)
