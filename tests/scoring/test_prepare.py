@@ -347,10 +347,18 @@ def test_no_worker_outlives_its_run(tmp_path: Path, by: signal.Signals) -> None:
 
 
 def children(process: int) -> list[int]:
-    """Ids of the living child processes."""
+    """Ids of the living child processes that prepare parts; a compiler or a resource tracker may be there, too."""
     if not Path("/proc/self/task").exists():
         pytest.skip("child processes are looked up in /proc")
     found = []
     for file in Path(f"/proc/{process}/task").glob("*/children"):
         found += [int(child) for child in file.read_text().split()]
-    return [child for child in found if ") Z " not in Path(f"/proc/{child}/stat").read_text()]
+    return [child for child in found if "prepare_process" in command_line(child)]
+
+
+def command_line(process: int) -> str:
+    """Of a living process; empty for one that has ended, reaped or not."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text()
+    except OSError:
+        return ""
