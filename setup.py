@@ -6,6 +6,9 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 
+TRAIN = ["trl>=1.0", "peft>=0.17", "accelerate>=1.1", "pydantic>=2.7", "pyyaml>=6"]
+STUDY = [*TRAIN, "scipy>=1.11", "matplotlib>=3.8", "jinja2>=3.1"]
+
 setup(
     name="donod-fast",
     version="0.1.0",
@@ -38,6 +41,9 @@ setup(
         "float8": ["torchao>=0.16"],
         "accelerate": ["accelerate>=1.1"],
         "sentencepiece": ["sentencepiece>=0.2", "protobuf>=4"],
+        "train": [*TRAIN],
+        "qlora": [*TRAIN, "bitsandbytes>=0.45"],
+        "study": [*STUDY],
         "bench": ["pytest-benchmark>=4", "matplotlib>=3.8"],
         "dev": [
             "pytest>=8",
@@ -47,9 +53,9 @@ setup(
             "ruff>=0.6",
             "mypy>=1.11",
             "types-tqdm",
-            "matplotlib>=3.8",
             "torchao>=0.16",
-            "accelerate>=1.1",
+            *STUDY,
+            "types-PyYAML",
             "sentencepiece>=0.2",
             "protobuf>=4",
             "pymcdm>=1.2",

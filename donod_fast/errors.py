@@ -55,3 +55,9 @@ class WorkerError(DonodError):
     """A process of a run was ended from outside (killed, out of memory); what was committed stays."""
 
     exit_code = 6
+
+
+class SandboxError(DonodError):
+    """Programs cannot be run in isolation here; the message says why, and what would make it possible."""
+
+    exit_code = 7

@@ -1,0 +1,162 @@
+"""Damage done on purpose to the responses of records, so that a study knows which rows are bad.
+
+A record keeps its columns; only the text that is scored changes. Every kind is drawn from a seeded
+``random.Random``, so that a seed names the damage.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+from typing import Any
+
+from donod_fast.errors import InputError
+
+Row = Mapping[str, Any]
+
+MASK = "[MASK]"
+SHARE = 0.3
+"""Part of the words that ``masked`` and ``dropped`` damage."""
+
+_RESPONSES = ("output", "response", "answer", "completion")
+
+
+def response_column(record: Row) -> str:
+    """The column that holds the response.
+
+    Where a row has both ``output`` and ``response`` it is ``output``, as ``formats.py`` reads it.
+
+    Raises:
+        InputError: the record has none of the known columns with a text in it.
+    """
+    for name in _RESPONSES:
+        if isinstance(record.get(name), str):
+            return name
+    raise InputError(
+        f"a record with the columns {', '.join(sorted(map(str, record)))} has no response as text; "
+        f"corruptions are made in one of {', '.join(_RESPONSES)}"
+    )
+
+
+def corrupt(record: Row, kind: str, rng: Random, others: Sequence[Row]) -> dict[str, Any]:
+    """The record with a damaged response.
+
+    Args:
+        record: left as it is.
+        kind: one of :data:`KINDS`.
+        rng: where the damage is drawn from.
+        others: records to take a wrong answer from.
+
+    Raises:
+        InputError: the kind is unknown, or the record has no response.
+    """
+    if kind not in KINDS:
+        raise InputError(f"unknown corruption {kind!r}; known are {', '.join(KINDS)}")
+    column = response_column(record)
+    return {**record, column: KINDS[kind](record[column], rng, others)}
+
+
+def plant(
+    records: Sequence[Row],
+    shares: Mapping[str, float],
+    *,
+    seed: int,
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Corrupt a share of the records with each kind, no record twice.
+
+    Returns:
+        The records in their order, and the kind of each (``""`` where it is clean).
+
+    Raises:
+        InputError: an unknown kind, or shares that add up to more than all rows.
+    """
+    rng = Random(seed)
+    places = list(range(len(records)))
+    rng.shuffle(places)
+    kinds = [""] * len(records)
+    planted = [dict(record) for record in records]
+    for kind, share in shares.items():
+        count = round(share * len(records))
+        if count > len(places):
+            raise InputError(f"shares of {sum(shares.values()):g} in all leave no row for corruption {kind!r}")
+        for place in sorted(places[:count]):
+            planted[place] = corrupt(records[place], kind, rng, records)
+            kinds[place] = kind
+        places = places[count:]
+    return planted, kinds
+
+
+def _words(text: str) -> list[str]:
+    """Words at even places, the white space between them at odd ones."""
+    return re.split(r"(\s+)", text)
+
+
+def _chosen(parts: Sequence[str], rng: Random) -> list[int]:
+    places = [place for place in range(0, len(parts), 2) if parts[place]]
+    return sorted(rng.sample(places, max(1, round(SHARE * len(places))))) if places else []
+
+
+def _masked(text: str, rng: Random, others: Sequence[Row]) -> str:
+    parts = _words(text)
+    for place in _chosen(parts, rng):
+        parts[place] = MASK
+    return "".join(parts)
+
+
+def _dropped(text: str, rng: Random, others: Sequence[Row]) -> str:
+    parts = _words(text)
+    gone = set(_chosen(parts, rng))
+    if len(gone) * 2 >= len(parts):  # the only word stays: an empty response is no sample
+        return text
+    return "".join(part for i, part in enumerate(parts) if i not in gone and i - 1 not in gone).strip() or text
+
+
+def _shuffled(text: str, rng: Random, others: Sequence[Row]) -> str:
+    parts = _words(text)
+    words = parts[::2]
+    if len(set(words)) < 2:
+        return text
+    while (mixed := rng.sample(words, len(words))) == words:
+        pass
+    parts[::2] = mixed
+    return "".join(parts)
+
+
+def _wrong(text: str, rng: Random, others: Sequence[Row]) -> str:
+    candidates = [row[response_column(row)] for row in others]
+    if all(candidate == text for candidate in candidates):
+        raise InputError("a wrong answer needs another record with another response")
+    while (answer := rng.choice(candidates)) == text:
+        pass
+    return str(answer)
+
+
+def _cut(text: str, rng: Random, others: Sequence[Row]) -> str:
+    parts = _words(text)
+    words = (len(parts) + 1) // 2
+    return "".join(parts[: 2 * max(1, words // 2) - 1])
+
+
+def _digits(text: str, rng: Random, others: Sequence[Row]) -> str:
+    """Every number becomes another of as many digits: fluent, and wrong."""
+
+    def other(match: re.Match[str]) -> str:
+        digits = match.group()
+        while (changed := "".join(rng.choice("0123456789") for _ in digits)) == digits:
+            pass
+        return changed
+
+    return re.sub(r"[0-9]+", other, text)
+
+
+KINDS: dict[str, Callable[[str, Random, Sequence[Row]], str]] = {
+    "masked": _masked,
+    "dropped": _dropped,
+    "shuffled": _shuffled,
+    "wrong_answer": _wrong,
+    "truncated": _cut,
+    "wrong_numbers": _digits,
+}
+"""The kinds by name: 30 % of the words masked or dropped; the words shuffled; another record's response; the second
+half cut off; every number replaced by another."""
