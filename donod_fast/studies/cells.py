@@ -132,7 +132,7 @@ class CellStore:
             try:
                 kept = json.loads(path.read_text(encoding="utf-8"))
                 yield Cell(kept["kind"], kept["settings"], kept["result"], path.parent, kept["seconds"], cached=True)
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError, KeyError, TypeError) as error:
                 raise StoreError(f"{path} is damaged; delete its folder and run the study again") from error
 
     def forget(self, kind: str, settings: Mapping[str, Any]) -> None:

@@ -65,11 +65,14 @@ def plant(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Corrupt a share of the records with each kind, no record twice.
 
+    A record that a kind cannot damage (no number to replace, one word to shuffle) is left to the other kinds and
+    another taken, so that every row that is called corrupted is.
+
     Returns:
         The records in their order, and the kind of each (``""`` where it is clean).
 
     Raises:
-        InputError: an unknown kind, or shares that add up to more than all rows.
+        InputError: an unknown kind, shares that add up to more than all rows, or a kind that damages too few.
     """
     rng = Random(seed)
     places = list(range(len(records)))
@@ -80,10 +83,25 @@ def plant(
         count = round(share * len(records))
         if count > len(places):
             raise InputError(f"shares of {sum(shares.values()):g} in all leave no row for corruption {kind!r}")
-        for place in sorted(places[:count]):
-            planted[place] = corrupt(records[place], kind, rng, records)
-            kinds[place] = kind
-        places = places[count:]
+        left = list(places[count:])
+        proof: list[int] = []
+        chosen = sorted(places[:count])
+        missing = count
+        while missing and chosen:
+            for place in chosen:
+                damaged = corrupt(records[place], kind, rng, records)
+                if damaged == records[place]:
+                    proof.append(place)
+                    continue
+                planted[place], kinds[place] = damaged, kind
+                missing -= 1
+            chosen, left = left[:missing], left[missing:]
+        if missing:
+            raise InputError(
+                f"corruption {kind!r} damages only {count - missing} of the {count} rows that its share asks for; "
+                "lower the share, or leave the kind out for this corpus"
+            )
+        places = proof + left
     return planted, kinds
 
 
@@ -114,12 +132,14 @@ def _dropped(text: str, rng: Random, others: Sequence[Row]) -> str:
 
 def _shuffled(text: str, rng: Random, others: Sequence[Row]) -> str:
     parts = _words(text)
-    words = parts[::2]
+    places = [place for place in range(0, len(parts), 2) if parts[place]]  # not the void around outer white space
+    words = [parts[place] for place in places]
     if len(set(words)) < 2:
         return text
     while (mixed := rng.sample(words, len(words))) == words:
         pass
-    parts[::2] = mixed
+    for place, word in zip(places, mixed, strict=True):
+        parts[place] = word
     return "".join(parts)
 
 

@@ -1,0 +1,104 @@
+"""The last steps of a process before it becomes the program: limits, user, rights, open files; then the program."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+CHANNEL = 3  # the program's end of the duplex channel
+STARTED = b"S"  # on the status pipe: the walls stand, the program is about to be executed
+FAILED = b"E"  # on the status pipe: the text of what failed follows
+
+
+def become_program(settings: dict[str, Any], status: int, user: int | None, filtered: bool) -> NoReturn:
+    """Execute the program under its limits; what fails is written to ``status``, and the process ends.
+
+    Descriptors 0 to 3 are what the program shall have; every other one is closed.
+
+    Args:
+        settings: what :func:`monitor.main` was sent.
+        status: the writing end of the status pipe.
+        user: the user number to change to, or ``None`` to stay.
+        filtered: whether rights are dropped and system calls filtered (not without isolation).
+    """
+    try:
+        if status != CHANNEL + 1:
+            os.dup2(status, CHANNEL + 1, inheritable=False)
+            status = CHANNEL + 1
+        os.closerange(status + 1, 1 << 16)
+        os.set_inheritable(status, False)
+        os.set_inheritable(CHANNEL, True)
+        _restore_signals()
+        _first_to_be_killed()
+        _set_limits(settings["limits"])
+        if user is not None:
+            os.setgroups([])
+            os.setresgid(user, user, user)
+            os.setresuid(user, user, user)
+        if filtered:
+            _drop_rights()
+        os.chdir(settings["scratch"])
+        os.write(status, STARTED)
+        os.execve(settings["argv"][0], settings["argv"], settings["environment"])
+    except BaseException as error:
+        os.write(status, FAILED + f"{error}".encode()[:2000])
+    finally:
+        os._exit(127)
+
+
+def _drop_rights() -> None:
+    from . import filters, system
+
+    system.drop_capabilities()
+    try:  # noqa: SIM105  (contextlib is slow to import)
+        system.prctl(system.PR_CAP_AMBIENT, 4)
+    except OSError:  # kernels without ambient capabilities have none to clear
+        pass
+    system.prctl(system.PR_SET_NO_NEW_PRIVS, 1)
+    system.set_system_call_filter(filters.system_call_filter())
+
+
+def _restore_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _first_to_be_killed() -> None:
+    """Let the kernel take the program, not its surroundings, where the machine runs out of memory."""
+    try:
+        descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        os.write(descriptor, b"1000")
+        os.close(descriptor)
+    except OSError:
+        pass
+
+
+def _set_limits(limits: dict[str, int]) -> None:
+    _lower(resource.RLIMIT_CORE, 0)
+    _lower(resource.RLIMIT_CPU, limits["cpu_seconds"], limits["cpu_seconds"] + 1)
+    _lower(resource.RLIMIT_FSIZE, limits["file_size"])
+    _lower(resource.RLIMIT_NOFILE, limits["open_files"])
+    _lower(resource.RLIMIT_AS, limits["memory"])
+    for name in ("RLIMIT_MEMLOCK", "RLIMIT_MSGQUEUE"):
+        if hasattr(resource, name):
+            _lower(getattr(resource, name), 0)
+    if limits["user_processes"]:
+        _lower(resource.RLIMIT_NPROC, limits["user_processes"])
+
+
+def _lower(kind: int, soft: int, hard: int | None = None) -> None:
+    ceiling = resource.getrlimit(kind)[1]
+    wanted = soft if hard is None else hard
+    allowed = wanted if ceiling == resource.RLIM_INFINITY else min(wanted, ceiling)
+    try:
+        resource.setrlimit(kind, (min(soft, allowed), allowed))
+    except (ValueError, OSError):
+        if sys.platform == "linux":  # macOS lacks some
+            raise

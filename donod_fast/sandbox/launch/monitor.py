@@ -1,0 +1,256 @@
+"""The process that stands outside one sandbox: it starts it, reads its output, limits it, ends it, reports.
+
+It is the only parent of the sandbox. It ends the sandbox when the caller says so or goes away (its end of the control
+socket closes), and the kernel ends the sandbox if the monitor itself is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import resource
+import select
+import signal
+import sys
+import time
+
+from . import processes, wire
+from .confine import CHANNEL, FAILED, STARTED, become_program
+
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from typing import Any
+
+_HIGH = 32  # descriptors of the monitor's own stand from here on
+_TICK = 0.025  # seconds between two looks at the sandbox's processes
+_PATIENCE = 5.0  # seconds for killed processes to be gone
+
+
+def main(control: int, channel: int) -> None:
+    """Run one program as the settings on ``control`` say, and report there."""
+    os.umask(0o022)
+    control, channel = _high(control), _high(channel)
+    try:
+        wire.send_number(control)
+        settings = wire.receive_settings(control)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        try:
+            run = _Run(settings, control, channel)
+            run.watch()
+            run.report()
+        except OSError as error:
+            wire.send_failure(control, str(error))
+        except Exception as error:
+            wire.send_failure(control, repr(error))
+        finally:
+            if settings["temporary"]:
+                import shutil
+
+                shutil.rmtree(settings["temporary"], ignore_errors=True)
+
+
+class _Run:
+    def __init__(self, settings: dict[str, Any], control: int, channel: int) -> None:
+        self.isolation: str = settings["isolation"]
+        self.limits: dict[str, Any] = settings["limits"]
+        self.scratch: str = settings["scratch"]
+        self.control = control
+        # Both, as a fork of the caller may hold its end of the socket open.
+        caller = end_of(settings["caller"])
+        if caller is None and sys.platform == "linux":
+            raise OSError("the caller has ended")
+        self.caller = None if caller is None else _high(caller)
+        self.output, output = map(_high, os.pipe())
+        self.errors, errors = map(_high, os.pipe())
+        self.status, status = map(_high, os.pipe())
+        self.text = {self.output: b"", self.errors: b""}
+        self.how = ""
+        self.peak = 0
+        self.done = self.wait_status = 0
+        self.started = time.monotonic()
+        for number, descriptor in enumerate((os.open("/dev/null", os.O_RDONLY), output, errors, channel)):
+            os.dup2(descriptor, number)
+        self.child, self.root = self._start(settings, status)
+        watched = {process: None for process in (self.child, self.root) if process not in (None, os.getpid())}
+        self.ends = [end for process in watched if process and (end := end_of(process)) is not None]
+        for descriptor in (output, errors, status, channel):
+            os.close(descriptor)
+        nothing = os.open("/dev/null", os.O_RDWR)
+        for number in range(CHANNEL + 1):
+            os.dup2(nothing, number)
+
+    def _start(self, settings: dict[str, Any], status: int) -> tuple[int, int | None]:
+        """The process to wait for, and the one beneath which the program's processes stand."""
+        if self.isolation == "namespaces":
+            from . import namespaces
+
+            child = namespaces.start(settings, status)
+            return child, child
+        if self.isolation == "bubblewrap":
+            from . import bubblewrap
+
+            _adopt_orphans()
+            return bubblewrap.start(settings, status, sys.executable)
+        return _start_without_walls(settings, status), os.getpid()
+
+    def watch(self) -> None:
+        """Return when the program has ended, by itself, by a limit or by the caller, and nothing of it is left."""
+        deadline = self.started + self.limits["seconds"]
+        poll = select.poll()
+        for descriptor in (self.control, self.output, self.errors, *self.ends[:1]):
+            poll.register(descriptor, select.POLLIN)
+        if self.caller is not None:
+            poll.register(self.caller, select.POLLIN)
+        next_look = self.started + _TICK
+        while not self.how and not self._ended():
+            now = time.monotonic()
+            if now >= next_look:
+                self._look()
+                now = time.monotonic()
+                next_look = now + _TICK
+            for descriptor, _ in poll.poll(max(0.0, min(deadline, next_look) - now) * 1000):
+                if descriptor in (self.control, self.caller):
+                    self.how = self.how or "killed"
+                elif descriptor in self.text and not self._take(descriptor):
+                    poll.unregister(descriptor)
+            if not self.how and time.monotonic() >= deadline:
+                self.how = "timeout"
+        self._clear()
+        for descriptor in self.text:
+            os.set_blocking(descriptor, False)
+            with contextlib.suppress(BlockingIOError):
+                while self._take(descriptor):
+                    pass
+
+    def report(self) -> None:
+        """Tell the caller how the program ended."""
+        seconds = time.monotonic() - self.started
+        os.set_blocking(self.status, False)
+        said = b""
+        with contextlib.suppress(BlockingIOError):
+            said = os.read(self.status, 1 << 12)
+        started = said.startswith(STARTED)
+        said = said.removeprefix(STARTED)
+        if said.startswith(FAILED) or not (started or self.how):  # no wait status begins with that byte
+            text = said.removeprefix(FAILED) or self.text[self.errors][-2000:] or b"it ended before the program began"
+            return wire.send_failure(self.control, text.decode("utf-8", "replace").strip())
+        if not self.done:
+            return wire.send_failure(self.control, "its processes could not be ended")
+        code = os.waitstatus_to_exitcode(int.from_bytes(said, "little") if said else self.wait_status)
+        if self.isolation == "bubblewrap" and 128 < code <= 128 + signal.NSIG:
+            code = 128 - code  # bubblewrap's way to say that a signal ended the program
+        how = self.how or ("exited" if code >= 0 else "signalled")
+        # Of everything that was waited for, here or by a process that was waited for.
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used = usage.ru_utime + usage.ru_stime
+        if how == "signalled" and (
+            code == -signal.SIGXCPU or (code == -signal.SIGKILL and used >= self.limits["cpu_seconds"])
+        ):
+            how = "timeout"
+        peak = max(self.peak, usage.ru_maxrss * 1024)
+        return wire.send_report(self.control, how, code, seconds, peak, self.text[self.output], self.text[self.errors])
+
+    def _take(self, descriptor: int) -> bool:
+        """Read what stands in a pipe, up to the limit on output; whether more may come."""
+        part = os.read(descriptor, 1 << 16)
+        room = self.limits["output"] - sum(map(len, self.text.values()))
+        self.text[descriptor] += part[:room]
+        if len(part) > room:
+            self.how = self.how or "output"
+        return bool(part) and len(part) <= room
+
+    def _look(self) -> None:
+        if self.root is None or not os.path.exists("/proc/self/task"):  # noqa: PTH110
+            return
+        found = processes.members(self.root)
+        held = processes.memory(found, self.limits["memory"])
+        self.peak = max(self.peak, held)
+        if held > self.limits["memory"]:
+            self.how = "memory"
+        elif sum(found.values()) > self.limits["processes"] + 2:  # the kernel's own count is exact; this one is the net
+            self.how = "processes"
+        elif self.isolation != "none" and any(
+            processes.files(process, self.scratch) > self.limits["files"] for process in list(found)[:1]
+        ):
+            self.how = "files"
+
+    def _ended(self) -> bool:
+        if not self.done:
+            self.done, self.wait_status = os.waitpid(self.child, os.WNOHANG)
+        return bool(self.done)
+
+    def _clear(self) -> None:
+        """Kill everything that is left, and wait until it is gone."""
+        latest = time.monotonic() + _PATIENCE
+        if self.isolation == "none":
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.child, signal.SIGKILL)
+            while time.monotonic() < latest and not (self._ended() and _collect_adopted()):
+                for process in processes.members(os.getpid()) or ({} if self.done else {self.child: 1}):
+                    _kill(process)
+                time.sleep(0.001)
+            return
+        for end in reversed(self.ends):  # the sandbox's first process takes all others with it
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(end, signal.SIGKILL)
+        for end in self.ends:
+            gone = select.poll()
+            gone.register(end, select.POLLIN)
+            gone.poll(max(0.0, latest - time.monotonic()) * 1000)
+        self._ended()
+        _collect_adopted()
+
+
+def _start_without_walls(settings: dict[str, Any], status: int) -> int:
+    linux = sys.platform == "linux"
+    if linux:
+        _adopt_orphans()
+    child = os.fork()
+    if child == 0:
+        if linux:
+            from .namespaces import die_with_monitor
+
+            die_with_monitor(status)
+        else:
+            os.setsid()
+        become_program(settings, status, None, filtered=False)
+    return child
+
+
+def _adopt_orphans() -> None:
+    from . import system
+
+    system.prctl(system.PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _kill(process: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(process, signal.SIGKILL)
+
+
+def _collect_adopted() -> bool:
+    """Collect ended processes that the monitor adopted; whether none is left."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return True
+    return False
+
+
+def end_of(process: int) -> int | None:
+    """A descriptor that becomes readable when the process ends (Linux)."""
+    if not hasattr(os, "pidfd_open"):
+        return None
+    with contextlib.suppress(ProcessLookupError):
+        return os.pidfd_open(process)
+    return None
+
+
+def _high(descriptor: int) -> int:
+    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _HIGH)
+    os.close(descriptor)
+    return moved

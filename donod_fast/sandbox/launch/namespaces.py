@@ -1,0 +1,162 @@
+"""Walls by Linux namespaces alone: a tiny read-only root, no network, a process tree that ends with its first process.
+
+As root the program becomes a user number that nothing else on the machine has, so that the limit on processes counts
+it alone (the kernel exempts user 0). An ordinary user gets a user namespace of its own, in which it may mount, and
+whose processes are counted apart (Linux 5.14 and later).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+from pathlib import Path
+
+from . import filters, system  # noqa: F401  (the filters now, while the files can still be read)
+from .confine import FAILED, become_program
+
+TYPE_CHECKING = False  # as in typing, which is slow to import
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+_NOBODY = 65534
+_HIGH = 1_900_000_000  # above the ranges that distributions hand out to users and containers
+_ANCHOR = "/tmp"  # exists everywhere; the new root is built on it, seen by the sandbox's first process only
+_DEVICES = ("null", "zero", "full", "random", "urandom")
+_LINKS = (
+    ("/proc/self/fd", "/dev/fd"),
+    ("/proc/self/fd/0", "/dev/stdin"),
+    ("/proc/self/fd/1", "/dev/stdout"),
+    ("/proc/self/fd/2", "/dev/stderr"),
+)
+
+
+def private_user() -> int:
+    """A user number for one sandbox, of those that exist in this user namespace (root may take any of them)."""
+    with Path("/proc/self/uid_map").open(encoding="ascii") as file:
+        top = max(int(inside) + int(count) for inside, _, count in (line.split() for line in file))
+    if top > _HIGH + (1 << 23):
+        return _HIGH + os.getpid()
+    return max(1, min(top, 65536) - 1000 - os.getpid() % 4000)
+
+
+def start(settings: dict[str, Any], status: int) -> int:
+    """Fork the first process of a new sandbox around the program; returns its process number.
+
+    Raises:
+        OSError: the namespaces are not to be had.
+    """
+    user = None
+    if settings["as_root"]:
+        user = private_user()
+        system.unshare(system.CLONE_NEWPID)
+    else:
+        real_user, real_group = os.getuid(), os.getgid()
+        system.unshare(system.CLONE_NEWUSER | system.CLONE_NEWPID)
+        _write("/proc/self/setgroups", "deny")
+        _write("/proc/self/uid_map", f"{_NOBODY} {real_user} 1")
+        _write("/proc/self/gid_map", f"{_NOBODY} {real_group} 1")
+        if settings["limits"]["user_processes"]:
+            settings["limits"]["user_processes"] += 2  # the monitor and the first process are of the same user
+    first = os.fork()
+    if first == 0:
+        _be_first(settings, status, user)
+    return first
+
+
+def die_with_monitor(status: int) -> None:
+    """Let the kernel kill this process when the monitor that forked it ends, and leave now if it has ended already."""
+    system.prctl(system.PR_SET_PDEATHSIG, 9)
+    watch = select.poll()
+    watch.register(status, 0)
+    if watch.poll(0):  # nobody is left to read
+        os._exit(0)
+    os.setsid()
+
+
+def _be_first(settings: dict[str, Any], status: int, user: int | None) -> NoReturn:
+    try:
+        die_with_monitor(status)
+        system.unshare(
+            system.CLONE_NEWNS
+            | system.CLONE_NEWNET
+            | system.CLONE_NEWIPC
+            | system.CLONE_NEWUTS
+            | system.CLONE_NEWCGROUP
+        )
+        _build_root(settings, _NOBODY if user is None else user)
+        program = os.fork()
+        if program == 0:
+            become_program(settings, status, user, filtered=True)
+        system.prctl(system.PR_SET_DUMPABLE, 0)  # the program may be of the same user: it shall not trace this process
+        system.drop_capabilities()
+        os.closerange(0, status)  # above all the channel, whose end the caller must see
+        os.closerange(status + 1, 1 << 16)
+        while True:
+            ended, how = os.wait()
+            if ended == program:
+                os.write(status, how.to_bytes(4, "little"))
+                break
+    except BaseException as error:
+        os.write(status, FAILED + f"{error}".encode()[:2000])
+    finally:
+        os._exit(0)  # the kernel kills whatever else is in the process namespace
+
+
+def _build_root(settings: dict[str, Any], user: int) -> None:
+    system.mount("none", "/", None, system.MS_REC | system.MS_PRIVATE)
+    # Opened before the new root hides anything; descriptors also pass folders that the program's user cannot enter.
+    sources = [(os.open(source, os.O_PATH), source, target) for source, target in settings["trees"]]
+    devices = [(os.open(f"/dev/{name}", os.O_PATH), name) for name in _DEVICES]
+    root = _ANCHOR
+    room = (1 << 20) + sum(len(content) + (1 << 14) for content in settings["files"].values())
+    system.mount("tmpfs", root, "tmpfs", system.MS_NOSUID, f"size={room},mode=755")
+    for folder in ("/proc", "/dev", "/etc", settings["program"], settings["scratch"]):
+        _make_folder(root + folder)
+
+    for descriptor, source, target in sources:
+        _bind(f"/proc/self/fd/{descriptor}", root + target, Path(source).is_dir())
+        system.make_read_only(root + target)
+    for descriptor, name in devices:
+        _bind(f"/proc/self/fd/{descriptor}", f"{root}/dev/{name}", False)
+    for target, link in (*settings["links"], *_LINKS, (settings["scratch"], "/tmp"), (settings["scratch"], "/dev/shm")):
+        _make_folder(root + link, above=True)
+        Path(root + link).symlink_to(target)
+    _write(root + "/etc/passwd", f"sandbox:x:{user}:{user}:sandbox:{settings['scratch']}:/bin/sh\n")
+    for name, content in settings["files"].items():
+        path = root + settings["program"] + "/" + name
+        _make_folder(path, above=True)
+        _write(path, content)
+
+    limits = settings["limits"]
+    scratch = f"size={limits['scratch']},nr_inodes={limits['files']},mode=700,uid={user},gid={user}"
+    system.mount("tmpfs", root + settings["scratch"], "tmpfs", system.MS_NOSUID | system.MS_NODEV, scratch)
+    with contextlib.suppress(OSError):  # hidden parts of /proc (in a container) forbid a new one: then it stays empty
+        flags = system.MS_NOSUID | system.MS_NODEV | system.MS_NOEXEC
+        system.mount("proc", root + "/proc", "proc", flags, "subset=pid")
+    system.enter_root(root)
+    system.mount("none", "/", None, system.MS_REMOUNT | system.MS_BIND | system.MS_RDONLY | system.MS_NOSUID)
+
+
+def _bind(source: str, target: str, folder: bool) -> None:
+    if folder:
+        _make_folder(target)
+    else:
+        _make_folder(target, above=True)
+        _write(target, "")
+    system.mount(source, target, None, system.MS_BIND | system.MS_REC)
+
+
+def _make_folder(path: str, above: bool = False) -> None:
+    folder = Path(path).parent if above else Path(path)
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+
+
+def _write(path: str, content: str | bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+    try:
+        data = content.encode() if isinstance(content, str) else content
+        while data:
+            data = data[os.write(descriptor, data) :]
+    finally:
+        os.close(descriptor)

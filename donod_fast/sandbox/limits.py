@@ -1,0 +1,95 @@
+"""What a sandboxed program may use, and how it ended."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from enum import StrEnum
+
+from donod_fast.errors import InputError
+
+MIB = 1 << 20
+
+
+class Isolation(StrEnum):
+    """What stands between a program and the machine, best first."""
+
+    BUBBLEWRAP = "bubblewrap"
+    NAMESPACES = "namespaces"
+    NONE = "none"
+    """No isolation: the program can do whatever the user can. Only limits, and an end to everything it started."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one program, with everything that it starts, may use.
+
+    Raises:
+        InputError: a limit is not positive.
+    """
+
+    seconds: float = 10.0
+    """Wall time from the start to the end."""
+    cpu_seconds: float | None = None
+    """Processor time of each process; by default what the wall time allows on one core (whole seconds, rounded up)."""
+    memory: int = 1024 * MIB
+    """Bytes: the address space of each process, and the memory that all of them hold together."""
+    processes: int = 16
+    """Processes and threads alive at a time."""
+    file_size: int = 16 * MIB
+    """Bytes of one file."""
+    scratch: int = 64 * MIB
+    """Bytes of all files in the scratch folder."""
+    output: int = 1 * MIB
+    """Bytes of standard output and standard error together."""
+    files: int = 4096
+    """Files and folders in the scratch folder."""
+    open_files: int = 64
+    """Open descriptors of each process."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise InputError(f"Limits: {field.name} must be a positive number, not {value!r}")
+
+    @property
+    def whole_cpu_seconds(self) -> int:
+        """The limit on processor time as the kernel takes it, in whole seconds."""
+        return math.ceil(self.seconds if self.cpu_seconds is None else self.cpu_seconds)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a program ended.
+
+    ``how`` is ``exited``, ``signalled`` (``code`` is then minus the signal's number), or what ended it from outside:
+    ``timeout`` (wall or processor time), ``memory`` (all processes together; one alone gets a ``MemoryError``),
+    ``output``, ``processes``, ``files``, ``killed`` (the caller). It is said by the process outside; yet what the
+    program exits with is its own claim, and so no proof of anything. Bubblewrap tells an end by a signal as a code
+    above 128, so there a program that exits with 137 looks killed.
+    """
+
+    how: str
+    code: int | None
+    stdout: bytes
+    stderr: bytes
+    seconds: float
+    peak_memory: int | None
+    """Bytes: the most that was seen, at the least some 10 MB of the launcher."""
+
+
+class ChannelError(Exception):
+    """The program did not answer properly; its own fault, so not an error of the library."""
+
+
+class Timeout(ChannelError):
+    """No whole frame came (or went) in time."""
+
+
+class Ended(ChannelError):
+    """The program closed the channel, or it has ended."""
+
+
+class TooLarge(ChannelError):
+    """The program announced a frame above the limit; the channel is of no use any more."""
