@@ -14,11 +14,12 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# mypy does not see that kernels/ is installed as donod_fast.kernels, so it is shown a tree where it is.
+# mypy does not see that kernels/ and recipes/ are installed inside donod_fast, so it is shown a tree where they are.
 types: $(VENV)/.dev
 	@rm -rf build/types && mkdir -p build/types/donod_fast
 	@cp -rs $(CURDIR)/donod_fast/. build/types/donod_fast/
 	@ln -s $(CURDIR)/kernels build/types/donod_fast/kernels
+	@ln -s $(CURDIR)/recipes build/types/donod_fast/recipes
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p donod_fast
 
 check-tests: $(VENV)/.dev

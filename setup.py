@@ -1,4 +1,4 @@
-"""Packaging. ``kernels/`` stands at the top level and is installed as ``donod_fast.kernels``."""
+"""Packaging. ``kernels/`` and ``recipes/`` stand at the top level and are installed inside ``donod_fast``."""
 
 from pathlib import Path
 
@@ -22,9 +22,24 @@ setup(
         *("donod_fast." + name for name in find_packages("donod_fast")),
         "donod_fast.kernels",
         "donod_fast.kernels.triton_backend",
+        "donod_fast.recipes",
     ],
-    package_dir={"donod_fast": "donod_fast", "donod_fast.kernels": "kernels"},  # and what is below
-    package_data={"donod_fast": ["py.typed", "demo/data/*", "demo/data/model/*"]},
+    package_dir={  # and what is below
+        "donod_fast": "donod_fast",
+        "donod_fast.kernels": "kernels",
+        "donod_fast.recipes": "recipes",
+    },
+    package_data={
+        "donod_fast": [
+            "py.typed",
+            "demo/data/*",
+            "demo/data/model/*",
+            "family/data/*",
+            "family/data/model/*",
+            "studies/templates/*",
+        ],
+        "donod_fast.recipes": ["*.yaml"],
+    },
     install_requires=[
         "torch>=2.9",
         "numpy>=1.26",

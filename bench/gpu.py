@@ -174,6 +174,7 @@ def steps(device: str) -> list[Step]:
         *head[4:],
         *_topsis(device),
         *_end_to_end(device),
+        _training(device),
     ]
 
 
@@ -201,6 +202,18 @@ def _tests(device: str) -> list[Step]:
             )
         )
     return found
+
+
+def _training(device: str) -> Step:
+    """Training and generation at Llama-2-7B's shape; needs the extra ``train``."""
+    lacking = [name for name in ("trl", "peft", "pydantic", "yaml", "datasets") if find_spec(name) is None]
+    return Step(
+        "training: llama-2-7b",
+        ("bench/training.py", "--shape", "llama-2-7b", "--if-missing"),
+        480.0,
+        "" if is_recorded("training", device=device, shape="llama-2-7b", phase="generate") else "rows",
+        f"not installed: {', '.join(lacking)}" if lacking else "",
+    )
 
 
 def missing_imports(source: str) -> list[str]:

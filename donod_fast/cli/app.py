@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from donod_fast.cli import bench, check, demo, score, select
+from donod_fast.cli import bench, check, demo, score, select, train
 from donod_fast.errors import DonodError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command("select")(select.select)
 app.command("rank")(select.rank_command)
 app.command("check")(check.check)
 app.command("bench")(bench.bench)
+app.command("train")(train.train)
 
 
 def _version(value: bool) -> None:

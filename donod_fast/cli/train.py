@@ -1,0 +1,176 @@
+"""``donod-fast train``: a subset and a model into a fine-tuned model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from donod_fast.cli import output
+from donod_fast.cli.score import Interrupted
+from donod_fast.errors import InputError
+
+if TYPE_CHECKING:
+    from donod_fast.training.recipe import Recipe
+    from donod_fast.training.run import TrainOutcome
+    from donod_fast.training.trainer import StepReport
+
+
+def train(
+    recipe: Annotated[
+        str | None, typer.Argument(help="A packaged recipe's name or a .yaml file; without one, the paper's settings.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Folder or hub id of the model to train.")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="Subset files of `select`, or corpora (default: the recipe's corpus).")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write, or to finish.")] = None,
+    set: Annotated[
+        list[str] | None, typer.Option("--set", help="Replace a value of the recipe: train.learning_rate=1e-4.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the rows' order, adapters and dropout.", min=0)] = None,
+    split: Annotated[str | None, typer.Option(help="Split of a saved or hub dataset.")] = None,
+    data_revision: Annotated[str | None, typer.Option(help="Revision of a hub dataset.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count tokens, memory and hours; train nothing.")] = False,
+    gpu: Annotated[str, typer.Option(help="The accelerator of --dry-run: a100, h100 or h200.")] = "h100",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Fine-tune a model on a subset into the folder OUT. Run again, it resumes; finished, it is left as it is.
+
+    On several GPUs: accelerate launch -m donod_fast.training RECIPE …
+    """
+    from donod_fast.reading import open_corpus
+
+    chosen = _recipe(recipe, model, set or [], seed)
+    names = list(data or chosen.score.data)
+    if not names:
+        raise InputError("say what to train on: --data FILE (a recipe may name it under score.data)")
+    options: dict[str, Any] = {
+        "split": split or chosen.score.split,
+        "revision": data_revision or (None if data else chosen.score.data_revision),
+    }
+    if dry_run:
+        _plan(chosen, data or [], options, gpu, json=json)
+        return
+    if out is None:
+        raise InputError("say where the trained model goes: --out DIR")
+    from donod_fast.training.run import train as run_training
+
+    # Standard input is kept beside the model, so that the training can go on after it was ended.
+    corpus = open_corpus(names, spool_dir=out if "-" in names else None, **options)
+    try:
+        with _progress(quiet=quiet or json or not _is_first()) as progress:
+            outcome = run_training(chosen.train, corpus, out, progress=progress)
+    except KeyboardInterrupt:
+        raise Interrupted(_interrupted(chosen, out)) from None
+    if not _is_first():
+        return
+    if json:
+        output.as_json(_summary(outcome))
+    elif not quiet:
+        typer.echo(_summary_text(outcome))
+
+
+def _recipe(name: str | None, model: str | None, overrides: list[str], seed: int | None) -> Recipe:
+    from donod_fast.training.recipe_files import load_recipe, recipe_from
+
+    if name is None and model is None:
+        raise InputError("name a recipe, or a model: --model MODEL")
+    given: dict[str, Any] = {}
+    if model is not None:
+        given["model"] = model
+    if seed is not None:
+        given["seed"] = seed
+    if name is None:
+        return recipe_from({"name": "train", "train": given}, overrides, where="the command line")
+    import json
+
+    return load_recipe(name, [*overrides, *(f"train.{key}={json.dumps(value)}" for key, value in given.items())])
+
+
+def _plan(recipe: Recipe, data: list[str], options: dict[str, Any], gpu: str, *, json: bool) -> None:
+    from donod_fast.training.counting import recipe_counts
+    from donod_fast.training.planning import model_config, plan_training
+
+    settings = recipe.train
+    config = model_config(settings.model, revision=settings.revision, trust_remote_code=settings.trust_remote_code)
+    plan = plan_training(settings, recipe_counts(recipe, config, data, **options), config=config, gpu=gpu)
+    if json:
+        output.as_json(plan.as_dict())
+    else:
+        typer.echo(plan.text())
+
+
+def _is_first() -> bool:
+    import os
+
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+@contextmanager
+def _progress(*, quiet: bool) -> Iterator[StepReport | None]:
+    """A bar on standard error: steps done, the last loss, time left."""
+    if quiet:
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(unit="step", file=sys.stderr, dynamic_ncols=True, mininterval=0.5, delay=0.5) as bar:
+
+        def advance(step: int, steps: int, loss: float) -> None:
+            if bar.total is None:
+                bar.total, bar.initial, bar.n = steps, step - 1, step - 1
+            bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+            bar.update(step - bar.n)
+
+        yield advance
+
+
+def _interrupted(recipe: Recipe, out: Path) -> str:
+    if recipe.train.save_steps is None:
+        return "interrupted; no checkpoint was asked for (--set train.save_steps=100), so it will begin anew"
+    return f"interrupted; run the same command again to go on from the last checkpoint in {out}"
+
+
+def _summary(outcome: TrainOutcome) -> dict[str, Any]:
+    return {
+        "model": str(outcome.folder),
+        "selected": outcome.selected,
+        "rows": outcome.rows,
+        "tokens": outcome.tokens,
+        "scored_tokens": outcome.scored_tokens,
+        "steps": outcome.steps,
+        "seconds": round(outcome.seconds, 3),
+        "loss": outcome.loss,
+        "skipped": dict(outcome.skipped),
+        "first_skipped": outcome.first_skipped,
+        "truncated": outcome.truncated,
+        "resumed": outcome.resumed,
+        "peak_bytes": outcome.peak_bytes,
+    }
+
+
+def _summary_text(outcome: TrainOutcome) -> str:
+    lines = [f"{outcome.folder}: {outcome.steps:,} steps on {outcome.rows:,} rows, last loss {outcome.loss:.4f}"]
+    if outcome.resumed is None:
+        lines[0] += " (was finished already)"
+    left_out = sum(outcome.skipped.values())
+    lines.append(
+        f"rows     {outcome.selected:,} selected"
+        + (f", {left_out:,} left out: {output.counts(outcome.skipped)}" if left_out else "")
+        + (f"; {outcome.truncated:,} cut to the limit" if outcome.truncated else "")
+    )
+    if outcome.first_skipped:
+        lines.append(f"         the first left out: {outcome.first_skipped}")
+    rate = f"{outcome.tokens / outcome.seconds:,.0f} tokens/s" if outcome.seconds else ""
+    lines.append(f"tokens   {outcome.tokens:,} trained on, of which {outcome.scored_tokens:,} scored")
+    resumed = f", resumed at step {outcome.resumed:,}" if outcome.resumed else ""
+    lines.append(f"time     {output.duration(outcome.seconds)}, {rate}{resumed}")
+    if outcome.peak_bytes:
+        lines.append(f"memory   {output.size(outcome.peak_bytes)} at most")
+    return "\n".join(lines)

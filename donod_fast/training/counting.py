@@ -1,0 +1,123 @@
+"""Tokens of a corpus before it is trained on: counted where the tokenizer is at hand, else guessed by characters."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from donod_fast import models
+from donod_fast.errors import CorpusError, InputError, ModelError
+from donod_fast.masking import Masker
+from donod_fast.models import _max_length, quiet, text_config
+from donod_fast.precision import silence_torchao
+from donod_fast.reading import Corpus, open_corpus
+from donod_fast.training.planning import TokenCounts, model_config
+from donod_fast.training.recipe import Recipe, TrainSettings
+from donod_fast.training.samples import prepare_rows
+
+CHARACTERS_A_TOKEN = 3.5
+"""Of English and code by a vocabulary of 32,000 pieces, roughly: a guess that is named where it is used."""
+
+
+def recipe_counts(
+    recipe: Recipe, config: Any = None, data: Sequence[str] = (), *, split: str = "train", revision: str | None = None
+) -> TokenCounts:
+    """Tokens of one epoch on a recipe's corpus, or on ``data``: counted, guessed or as the recipe states them.
+
+    Raises:
+        CorpusError: the data cannot be read, and the recipe states no numbers.
+        InputError: there is no data, or the model's shape cannot be found.
+    """
+    names = list(data or recipe.score.data)
+    if not names:
+        raise InputError("say what to train on: --data FILE (a recipe may name it under score.data)")
+    try:
+        if any(_is_hub_id(name) for name in names) and not hub_answers():
+            raise CorpusError(f"{', '.join(names)}: the hub cannot be reached, so the rows cannot be counted")
+        corpus = open_corpus(names, split=split, revision=revision)
+    except CorpusError:
+        rows, mean = recipe.score.stated_rows, recipe.score.stated_tokens
+        if data or rows is None or mean is None:
+            raise
+        counts = TokenCounts.guessed(rows, mean, "as the recipe states them: the corpus is not at hand")
+        limit = recipe.train.max_length
+        return counts if limit is None else replace(counts, longest=limit)
+    if config is None:
+        config = model_config(recipe.train.model, revision=recipe.train.revision)
+    try:
+        return count_tokens(recipe.train, config, corpus)
+    except ModelError:
+        return guess_tokens(recipe.train, corpus)
+
+
+def count_tokens(settings: TrainSettings, config: Any, corpus: Corpus) -> TokenCounts:
+    """Tokenise and mask the corpus as training will, without the model's weights.
+
+    Raises:
+        ModelError: the model's tokenizer cannot be loaded.
+        CorpusError: no row can be trained on.
+    """
+    silence_torchao()
+    from transformers import AutoTokenizer
+
+    folder = models._local_folder(settings.model)
+    source = str(folder or settings.model)
+    options = {
+        "revision": settings.revision,
+        "trust_remote_code": settings.trust_remote_code,
+        "local_files_only": folder is None and not hub_answers(),
+    }
+    with quiet():
+        tokenizer = models._attempt(
+            settings.model, "its tokenizer", lambda: AutoTokenizer.from_pretrained(source, **options)
+        )
+    masks = settings.masks(_max_length(config, tokenizer))
+    rows = prepare_rows(corpus, Masker(tokenizer, masks, vocab_size=int(text_config(config).vocab_size)))
+    left_out = sum(rows.skipped.values())
+    return TokenCounts.of(rows.lengths.tolist(), f"counted; {left_out:,} rows left out" if left_out else "counted")
+
+
+def guess_tokens(settings: TrainSettings, corpus: Corpus) -> TokenCounts:
+    """The corpus's characters over :data:`CHARACTERS_A_TOKEN`, cut to the length limit."""
+    limit = settings.max_length
+    found = []
+    for record in corpus.records():
+        tokens = round(_characters(record.data) / CHARACTERS_A_TOKEN) + 1
+        found.append(tokens if limit is None else min(tokens, limit))
+    how = f"guessed at {CHARACTERS_A_TOKEN} characters a token, since the tokenizer is not at hand"
+    return TokenCounts.of(found, how)
+
+
+def hub_answers() -> bool:
+    """Whether the hub can be reached at all: its client would try again for a minute."""
+    from huggingface_hub import constants
+
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True  # the proxy knows names that we do not
+    place = urlsplit(constants.ENDPOINT)
+    try:
+        with socket.create_connection((place.hostname or "", place.port or 443), timeout=3):
+            return True
+    except OSError:
+        return False
+
+
+def _is_hub_id(name: str) -> bool:
+    return not Path(name).exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and "." not in name[-8:]
+
+
+def _characters(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    if hasattr(value, "values"):
+        return sum(map(_characters, value.values()))
+    return sum(map(_characters, value)) if isinstance(value, list | tuple) else 0
+
+
+__all__ = ["CHARACTERS_A_TOKEN", "count_tokens", "guess_tokens", "hub_answers", "recipe_counts"]

@@ -1,0 +1,167 @@
+"""A training's folder: ``manifest.json`` first, checkpoints while it runs, the model and ``result.json`` last.
+
+What was trained with which settings on which rows stands in the manifest; another training in the same folder is
+refused. A folder with a ``result.json`` is finished.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from donod_fast.errors import SettingsMismatchError, StoreError
+from donod_fast.files import atomic_writer, storage_error
+
+VERSION = 1
+MANIFEST = "manifest.json"
+RESULT = "result.json"
+LOSSES = "loss.jsonl"
+MODEL = "model"
+CHECKPOINTS = "checkpoints"
+_MARK = "donod_complete.json"
+_DECISIVE = ("kind", "settings", "model.identity", "data.fingerprint", "data.rows", "selected")
+
+
+class TrainingFolder:
+    """One training's files; made and read by one process at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def model(self) -> Path:
+        """The trained model, for transformers."""
+        return self.path / MODEL
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the trainer writes to resume from."""
+        return self.path / CHECKPOINTS
+
+    def begin(self, manifest: Mapping[str, Any]) -> None:
+        """Write the manifest, or see that the folder's own asks for the same training.
+
+        Raises:
+            SettingsMismatchError: it asks for another; names each difference.
+            StoreError: it cannot be read or written.
+        """
+        wanted = json.loads(json.dumps({"version": VERSION, **manifest}))
+        old = self.read(MANIFEST)
+        if old is None:
+            if self.read(RESULT) is not None or self.model.exists():
+                raise StoreError(f"{self.path} holds a model but no {MANIFEST}; name another folder")
+            self.write(MANIFEST, wanted)
+            return
+        unlike = list(_differences(old, wanted))
+        if unlike and not self.model.exists() and self.newest_checkpoint()[0] is None:
+            self.write(MANIFEST, wanted)  # it holds nothing yet that another training could spoil
+        elif unlike:
+            raise SettingsMismatchError(
+                f"{self.path} holds another training:\n  "
+                + "\n  ".join(unlike)
+                + "\nUse another --out folder, the same settings, or remove this one."
+            )
+
+    def result(self) -> dict[str, Any] | None:
+        """What a finished training wrote, None while it is unfinished."""
+        return self.read(RESULT) if self.model.is_dir() else None
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """A JSON file of the folder, None where it is absent."""
+        file = self.path / name
+        try:
+            value = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{file} cannot be read ({error}); remove {self.path} and train again") from error
+        if not isinstance(value, dict):
+            raise StoreError(f"{file} is damaged; remove {self.path} and train again")
+        return value
+
+    def write(self, name: str, value: Mapping[str, Any]) -> None:
+        """A JSON file of the folder, whole or not at all."""
+        with atomic_writer(self.path / name) as file:
+            file.write(json.dumps(value, indent=2).encode())
+
+    def write_losses(self, losses: Iterable[tuple[int, float]]) -> None:
+        """The loss curve, one step a line."""
+        with atomic_writer(self.path / LOSSES) as file:
+            for step, loss in losses:
+                file.write(json.dumps({"step": step, "loss": loss}).encode() + b"\n")
+
+    def mark(self, checkpoint: Path, step: int, seconds: float) -> None:
+        """Say that a checkpoint is whole, and how long the training took so far."""
+        with atomic_writer(checkpoint / _MARK) as file:
+            file.write(json.dumps({"step": step, "seconds": seconds}).encode())
+
+    def newest_checkpoint(self) -> tuple[Path | None, int, float]:
+        """The last whole checkpoint, its step, and the seconds until then; none is (None, 0, 0.0)."""
+        found: tuple[Path | None, int, float] = (None, 0, 0.0)
+        for folder in self.checkpoints.glob("checkpoint-*"):
+            try:
+                mark = json.loads((folder / _MARK).read_text(encoding="utf-8"))
+                step, seconds = int(mark["step"]), float(mark["seconds"])
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # it was being written when the run was ended
+            if step > found[1]:
+                found = folder, step, seconds
+        return found
+
+    def drop_unfinished(self) -> None:
+        """Remove checkpoints without a mark and a model that was being written."""
+        whole = self.newest_checkpoint()[0]
+        for folder in self.checkpoints.glob("checkpoint-*"):
+            if folder != whole and not (folder / _MARK).exists():
+                _remove_tree(folder)
+        _remove_tree(self.path / f"{MODEL}.tmp")
+        if self.read(RESULT) is None:
+            _remove_tree(self.model)
+
+    def finish(self, written: Path, losses: Iterable[tuple[int, float]], result: Mapping[str, Any]) -> None:
+        """Give the written model its name, then say that the training is done."""
+        try:
+            written.rename(self.model)
+        except OSError as error:
+            raise storage_error(self.model, error) from error
+        self.write_losses(losses)
+        self.write(RESULT, result)
+        _remove_tree(self.checkpoints)
+
+
+def _remove_tree(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise storage_error(folder, error) from error
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[str]:
+    for name in _DECISIVE:
+        before, after = _at(old, name), _at(new, name)
+        for key, a, b in _pairs(name, before, after):
+            if a != b:
+                yield f"{key}: {a!r} in the folder, {b!r} asked for"
+
+
+def _pairs(name: str, a: Any, b: Any) -> Iterable[tuple[str, Any, Any]]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in sorted(a.keys() | b.keys()):
+            yield from _pairs(f"{name}.{key}", a.get(key), b.get(key))
+    else:
+        yield name, a, b
+
+
+def _at(manifest: Mapping[str, Any], name: str) -> Any:
+    value: Any = manifest
+    for key in name.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+__all__ = ["CHECKPOINTS", "LOSSES", "MANIFEST", "MODEL", "RESULT", "TrainingFolder"]

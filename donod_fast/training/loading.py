@@ -1,0 +1,122 @@
+"""The model that is trained, loaded by the same rules as the one that scores; 4-bit for QLoRA."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from donod_fast import models
+from donod_fast.errors import InputError, ModelError
+from donod_fast.fingerprint import folder_fingerprint
+from donod_fast.models import LoadedModel, load_model, wrap_model
+from donod_fast.training.recipe import TrainSettings
+
+
+def training_device() -> torch.device:
+    """The device of this process: its own accelerator where several processes were launched."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+    return torch.device("cpu")
+
+
+def training_dtype(settings: TrainSettings, device: torch.device) -> str:
+    """The dtype of the weights: ``auto`` is bfloat16 on an accelerator (float32 under autocast), else float32."""
+    if settings.dtype != "auto":
+        return settings.dtype
+    return "float32" if device.type == "cpu" or settings.mixed_precision else "bfloat16"
+
+
+def model_identity(settings: TrainSettings) -> str:
+    """What tells the model from others without loading it: a folder's fingerprint, or hub id and revision.
+
+    Raises:
+        ModelError: it is neither.
+    """
+    folder = models._local_folder(settings.model)
+    return f"hub:{settings.model}@{settings.revision or 'main'}" if folder is None else folder_fingerprint(folder)
+
+
+def load_for_training(settings: TrainSettings) -> LoadedModel:
+    """Load the model and its tokenizer onto this process's device.
+
+    Raises:
+        InputError: QLoRA without CUDA or bitsandbytes.
+        ModelError: it cannot be loaded; names the remedy.
+    """
+    device = training_device()
+    if settings.method == "qlora":
+        loaded = _load_4bit(settings, device)
+    else:
+        loaded = load_model(
+            settings.model,
+            revision=settings.revision,
+            dtype=training_dtype(settings, device),
+            device=device,
+            trust_remote_code=settings.trust_remote_code,
+        )
+        if loaded.quantised:
+            raise ModelError(f"{settings.model} comes quantised ({loaded.precision}); train it with method: qlora")
+    if settings.attention is not None:
+        try:
+            loaded.model.set_attn_implementation(settings.attention)
+        except (ValueError, ImportError) as error:
+            raise InputError(f"train.attention {settings.attention!r} cannot be had here: {error}") from error
+    return loaded
+
+
+def merged_from_adapter(settings: TrainSettings, adapter: Path) -> Any:
+    """The base model, loaded anew, with a trained adapter merged into it: what a 4-bit or spread base cannot hold."""
+    from peft import PeftModel
+
+    device = training_device()
+
+    loaded = load_model(
+        settings.model,
+        revision=settings.revision,
+        dtype="bfloat16" if settings.method == "qlora" else training_dtype(settings, device),
+        device=device,
+        trust_remote_code=settings.trust_remote_code,
+    )
+    return PeftModel.from_pretrained(loaded.model, str(adapter)).merge_and_unload()
+
+
+def _load_4bit(settings: TrainSettings, device: torch.device) -> LoadedModel:
+    if device.type != "cuda":
+        raise InputError("method qlora needs a CUDA device; use method: lora here")
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise InputError("method qlora needs bitsandbytes: pip install 'donod-fast[qlora]'") from error
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+    source = str(models._local_folder(settings.model) or settings.model)
+    options = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
+    with models.quiet():
+        tokenizer = models._attempt(
+            settings.model, "its tokenizer", lambda: AutoTokenizer.from_pretrained(source, **options)
+        )
+        model = models._attempt(
+            settings.model,
+            "its weights",
+            lambda: AutoModelForCausalLM.from_pretrained(
+                source,
+                use_safetensors=True,
+                dtype=torch.bfloat16,
+                device_map={"": device},
+                quantization_config=BitsAndBytesConfig(
+                    load_in_4bit=True,
+                    bnb_4bit_quant_type="nf4",
+                    bnb_4bit_use_double_quant=True,
+                    bnb_4bit_compute_dtype=torch.bfloat16,
+                ),
+                **options,
+            ),
+        )
+    model.requires_grad_(False)
+    return wrap_model(model, tokenizer)
+
+
+__all__ = ["load_for_training", "merged_from_adapter", "model_identity", "training_device", "training_dtype"]
