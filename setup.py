@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 
-TRAIN = ["trl>=1.0", "peft>=0.17", "accelerate>=1.1", "pydantic>=2.7", "pyyaml>=6"]
+TRAIN = ["trl>=1.16", "peft>=0.18", "accelerate>=1.1", "pydantic>=2.7", "pyyaml>=6"]
 STUDY = [*TRAIN, "scipy>=1.11", "matplotlib>=3.8", "jinja2>=3.1"]
 
 setup(
@@ -50,6 +50,7 @@ setup(
         "triton>=3.4; platform_system == 'Linux'",
         "typer>=0.12",
         "tqdm>=4.66",
+        "rich>=13",
     ],
     extras_require={
         "plot": ["matplotlib>=3.8"],

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from donod_fast.cli import bench, check, demo, score, select, train
+from donod_fast.cli import bench, check, demo, evaluate, score, select, train
 from donod_fast.errors import DonodError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command("rank")(select.rank_command)
 app.command("check")(check.check)
 app.command("bench")(bench.bench)
 app.command("train")(train.train)
+app.command("eval")(evaluate.evaluate)
 
 
 def _version(value: bool) -> None:

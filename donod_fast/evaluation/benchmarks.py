@@ -1,0 +1,100 @@
+"""The code benchmarks by name: where their files come from, how they are split, and which prompts they know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from donod_fast.errors import InputError
+
+HUMAN_EVAL = "human-eval"
+MBPP = "mbpp"
+
+MBPP_SPLITS: dict[str, range] = {
+    "prompt": range(1, 11),
+    "test": range(11, 511),
+    "validation": range(511, 601),
+    "train": range(601, 975),
+}
+"""Task numbers of MBPP's splits (Austin et al., arXiv 2108.07732, §2.1; its data file's own README)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """A benchmark that can be asked for by name.
+
+    Attributes:
+        name: as on the command line.
+        family: the form of its records: ``"human-eval"`` or ``"mbpp"``.
+        plus: True where it brings EvalPlus's additional inputs.
+        styles: the prompt styles that it knows, the default first.
+        hub: dataset and configuration on the Hugging Face hub, None where its records are not there as they are.
+        source: where its file is to be had, for messages.
+    """
+
+    name: str
+    family: str
+    plus: bool
+    styles: tuple[str, ...]
+    hub: tuple[str, str] | None
+    source: str
+
+    @property
+    def split(self) -> bool:
+        """Whether ``--split`` means something: MBPP's own files, whose test split is tasks 11 to 510."""
+        return self.family == MBPP and not self.plus
+
+
+_BENCHMARKS = (
+    Benchmark(
+        "humaneval",
+        HUMAN_EVAL,
+        False,
+        ("completion", "chat"),
+        ("openai/openai_humaneval", "openai_humaneval"),
+        "HumanEval.jsonl.gz of the repository openai/human-eval",
+    ),
+    Benchmark(
+        "humaneval+",
+        HUMAN_EVAL,
+        True,
+        ("completion", "chat"),
+        None,
+        "HumanEvalPlus.jsonl.gz of the releases of evalplus/humanevalplus_release",
+    ),
+    Benchmark(
+        "mbpp",
+        MBPP,
+        False,
+        ("3-shot", "0-shot"),
+        ("google-research-datasets/mbpp", "full"),
+        "mbpp.jsonl of the repository google-research/google-research",
+    ),
+    Benchmark(
+        "mbpp+",
+        MBPP,
+        True,
+        ("3-shot", "0-shot"),
+        None,
+        "MbppPlus.jsonl.gz of the releases of evalplus/mbppplus_release",
+    ),
+    Benchmark(
+        "mbpp-sanitized",
+        MBPP,
+        False,
+        ("3-shot", "0-shot"),
+        ("google-research-datasets/mbpp", "sanitized"),
+        "sanitized-mbpp.json of the repository google-research/google-research",
+    ),
+)
+BENCHMARKS: dict[str, Benchmark] = {one.name: one for one in _BENCHMARKS}
+
+
+def find_benchmark(name: str) -> Benchmark:
+    """The benchmark of a name.
+
+    Raises:
+        InputError: there is none; names those that there are.
+    """
+    if name not in BENCHMARKS:
+        raise InputError(f"unknown benchmark {name!r}; known are {', '.join(BENCHMARKS)}")
+    return BENCHMARKS[name]

@@ -1,0 +1,145 @@
+"""A folder of an evaluation: ``settings.json``, ``samples.jsonl``, ``verdicts.jsonl`` and, at the end, ``result.json``.
+
+The first three grow while it runs, and a run that is started again goes on from them. ``settings.json`` says what they
+were made with; a run with other settings is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from donod_fast.errors import SettingsMismatchError, StoreError
+from donod_fast.evaluation.lines import whole_lines
+from donod_fast.evaluation.problems import Problem
+from donod_fast.evaluation.samples import Sample, sample_line
+from donod_fast.evaluation.verdicts import Judgement
+from donod_fast.files import atomic_writer
+from donod_fast.store import remove
+
+SETTINGS, SAMPLES, VERDICTS, RESULT, PROBLEMS = (
+    "settings.json",
+    "samples.jsonl",
+    "verdicts.jsonl",
+    "result.json",
+    "problems.jsonl",
+)
+
+
+class EvalFolder:
+    """A folder that holds an evaluation, or the beginning of one.
+
+    Attributes:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @staticmethod
+    def open_or_create(path: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> EvalFolder:
+        """Open a folder that was made with the same settings, or start it. The caller holds its lock.
+
+        Args:
+            path: the folder, which exists.
+            settings: what decides samples and verdicts, JSON-able.
+            overwrite: drop what an evaluation left in it first.
+
+        Raises:
+            SettingsMismatchError: it was made with other settings; names each difference.
+            StoreError: it cannot be read or written.
+        """
+        folder = EvalFolder(path)
+        wanted = json.loads(json.dumps(settings))
+        if overwrite:
+            # The settings last: if we are killed here, what is left is still known as an evaluation.
+            for name in (RESULT, VERDICTS, SAMPLES, PROBLEMS, SETTINGS):
+                remove(path / name)
+        if (path / SETTINGS).exists():
+            unlike = differences(folder.read(SETTINGS), wanted)
+            if unlike:
+                raise SettingsMismatchError(
+                    f"{path} holds an evaluation made with other settings:\n  "
+                    + "\n  ".join(unlike)
+                    + "\nUse another --out folder, the same settings, or --overwrite to drop the old evaluation."
+                )
+            return folder
+        if (path / SAMPLES).exists() or (path / VERDICTS).exists():
+            raise StoreError(f"{path} holds {SAMPLES} or {VERDICTS} but no {SETTINGS}; use another folder")
+        folder.write_json(SETTINGS, wanted)
+        return folder
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A JSON file of the folder.
+
+        Raises:
+            StoreError: it is absent or damaged.
+        """
+        file = self.path / name
+        try:
+            data = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise StoreError(
+                f"{self.path} holds no {name}: name a folder that `donod-fast eval … --out` has finished"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{file} cannot be read ({error}); evaluate again with --overwrite") from error
+        if not isinstance(data, dict):
+            raise StoreError(f"{file} is damaged; evaluate again with --overwrite")
+        return data
+
+    def samples(self) -> list[Sample]:
+        """The samples that are there, in no particular order; each task and number once."""
+        found: dict[tuple[str, int], Sample] = {}
+        for line in whole_lines(self.path / SAMPLES):
+            try:
+                sample = Sample.from_dict(line)
+            except KeyError as error:
+                raise StoreError(
+                    f"{self.path / SAMPLES}: a line lacks {error}; evaluate again with --overwrite"
+                ) from None
+            found.setdefault((sample.task_id, sample.index), sample)
+        return list(found.values())
+
+    def finish(
+        self,
+        problems: Sequence[Problem],
+        samples: Sequence[Sample],
+        judgements: Sequence[Judgement],
+        result: Mapping[str, Any],
+    ) -> None:
+        """Write samples and verdicts in the order of the tasks, the prompts for the browser, and the result last."""
+        self._write(SAMPLES, b"".join(map(sample_line, samples)))
+        lines = (json.dumps(one.as_dict()) + "\n" for one in judgements)
+        self._write(VERDICTS, "".join(lines).encode())
+        prompts = (json.dumps({"task_id": one.task_id, "prompt": one.prompt or one.text}) + "\n" for one in problems)
+        self._write(PROBLEMS, "".join(prompts).encode())
+        self.write_json(RESULT, result)
+
+    def write_json(self, name: str, data: Mapping[str, Any]) -> None:
+        """Write a JSON file whole or not at all."""
+        self._write(name, (json.dumps(data, indent=2) + "\n").encode())
+
+    def _write(self, name: str, data: bytes) -> None:
+        with atomic_writer(self.path / name) as file:
+            file.write(data)
+
+
+def in_order(problems: Sequence[Problem], samples: Sequence[Sample]) -> list[Sample]:
+    """Samples in the order of their tasks, then of their numbers."""
+    place = {one.task_id: at for at, one in enumerate(problems)}
+    return sorted(samples, key=lambda one: (place[one.task_id], one.index))
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """One line per setting that differs, named as ``section.key``."""
+    lines = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            lines += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            lines.append(f"{prefix}{key}: {a!r} in the folder, {b!r} asked for")
+    return lines

@@ -1,0 +1,72 @@
+"""How programs are generated, as one checked value that a result can record."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from donod_fast.errors import InputError
+from donod_fast.evaluation.prompts import STOPS
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationSettings:
+    """How programs are generated. Greedy where the temperature is 0.
+
+    Attributes:
+        style: a prompt style of :data:`donod_fast.evaluation.prompts.STOPS`.
+        samples_per_task: programs per task.
+        temperature: divides the logits; 0 takes the likeliest token.
+        top_p: share of the probability that tokens are drawn from.
+        seed: of the draws; a sample depends on it, on its task and on its number alone.
+        max_new_tokens: of a sample.
+        stops: strings that end a sample; None are the style's own.
+        template: chat template of the style ``chat``, as ``donod-fast score --template``.
+        batch_rows: samples that are generated at once; None chooses by the memory of keys and values.
+
+    Raises:
+        InputError: names the setting with a wrong value.
+    """
+
+    style: str = "completion"
+    samples_per_task: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    max_new_tokens: int = 512
+    stops: tuple[str, ...] | None = None
+    template: str = "auto"
+    batch_rows: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.style not in STOPS:
+            raise InputError(f"style must be one of {', '.join(STOPS)}, got {self.style!r}")
+        for name, value in (
+            ("samples_per_task", self.samples_per_task),
+            ("max_new_tokens", self.max_new_tokens),
+            ("batch_rows", 1 if self.batch_rows is None else self.batch_rows),
+        ):
+            if value < 1:
+                raise InputError(f"{name} must be ≥ 1, got {value}")
+        if not 0.0 <= self.temperature < float("inf"):
+            raise InputError(f"temperature must be finite and ≥ 0, got {self.temperature}")
+        if not 0.0 < self.top_p <= 1.0:
+            raise InputError(f"top_p must be > 0 and ≤ 1, got {self.top_p}")
+        if self.samples_per_task > 1 and self.temperature == 0.0:
+            raise InputError(
+                f"{self.samples_per_task} samples per task at temperature 0 are all alike; "
+                "set a temperature, for example 0.2"
+            )
+        if self.stops is not None and not all(self.stops):
+            raise InputError("a stop must not be empty")
+
+    @property
+    def stop_texts(self) -> tuple[str, ...]:
+        """The stops that apply."""
+        return STOPS[self.style] if self.stops is None else self.stops
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON-able record of what decides the samples."""
+        record = asdict(self)
+        del record["batch_rows"]
+        return {**record, "stops": list(self.stop_texts)}

@@ -1,0 +1,218 @@
+"""One evaluation: samples of a model, of a file or of the benchmark itself; verdicts; a result."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from donod_fast.errors import InputError
+from donod_fast.evaluation.folder import SAMPLES, VERDICTS, EvalFolder, in_order
+from donod_fast.evaluation.lines import line_writer
+from donod_fast.evaluation.problems import Problem
+from donod_fast.evaluation.result import EvalResult, make_result
+from donod_fast.evaluation.samples import Sample, check_samples, sample_line
+from donod_fast.evaluation.verdicts import judge_samples
+
+if TYPE_CHECKING:
+    from donod_fast.sandbox import Isolation, Limits
+
+EVALPLUS_MEMORY = 4 << 30
+"""Bytes that EvalPlus allows a program by default (its documentation of execution, "Memory Limits")."""
+
+Progress = Callable[[str, int, int], None]
+"""Called as ``progress("generate" | "judge", advanced by, of how many in all)``."""
+
+Source = Callable[[set[tuple[str, int]]], Iterable[Sample]]
+"""Gives samples, without those whose (task, number) are there already."""
+
+
+def evaluate_samples(
+    problems: Sequence[Problem],
+    samples: Iterable[Sample],
+    out: str | Path | None = None,
+    *,
+    unsafe: bool = False,
+    workers: int | None = None,
+    seconds: float | None = None,
+    limits: Limits | None = None,
+    packages: bool = False,
+    cache: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> EvalResult:
+    """Judge samples and count: the whole way from programs to pass@k.
+
+    Args:
+        problems: the tasks.
+        samples: programs for them; a task without any counts as failed, with the status ``missing``.
+        out: a folder for samples, verdicts and ``result.json``; None writes none.
+        unsafe: run programs without isolation where there is none.
+        workers: programs that run at once; None is the number of cores.
+        seconds: processor time of one program; None is the judge's own for the kind of benchmark
+            (:data:`donod_fast.judging.relay.SECONDS`).
+        limits: the sandbox's other limits; None are :func:`default_limits`.
+        packages: let programs import the packages that are installed here.
+        cache: a file of verdicts that several evaluations share, also at the same time.
+        settings: recorded in the result; with ``out`` a folder of other settings is refused.
+        overwrite: drop what ``out`` holds.
+        progress: is told how far it is.
+
+    Raises:
+        InputError: there are no problems, or a limit is no limit.
+        CorpusError: a sample is of an unknown task, or two have the same number.
+        SandboxError: there is no isolation here, and ``unsafe`` was not said.
+        SettingsMismatchError: ``out`` holds an evaluation made with other settings.
+    """
+    given = list(samples)
+    digest = hashlib.sha256(b"".join(map(sample_line, given))).hexdigest()
+    return evaluate(
+        problems,
+        lambda done: (one for one in given if (one.task_id, one.index) not in done),
+        len(given),
+        None if out is None else Path(out),
+        settings=settings if settings is not None else {"samples_sha256": digest},
+        unsafe=unsafe,
+        workers=workers,
+        seconds=seconds,
+        limits=limits,
+        packages=packages,
+        cache=None if cache is None else Path(cache),
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+def evaluate(
+    problems: Sequence[Problem],
+    source: Source,
+    total: int,
+    out: Path | None,
+    *,
+    settings: Mapping[str, Any],
+    recorded: Mapping[str, Any] | None = None,
+    unsafe: bool = False,
+    workers: int | None = None,
+    seconds: float | None = None,
+    limits: Limits | None = None,
+    packages: bool = False,
+    cache: Path | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> EvalResult:
+    """As :func:`evaluate_samples`, with samples that are made on the way: those that ``out`` holds are not made again.
+
+    Args:
+        problems: the tasks.
+        source: gives the samples that are still wanted.
+        total: how many samples there will be.
+        out: the folder, None for none.
+        settings: what decides samples and verdicts; the limits are added.
+        recorded: what is worth recording beside them; it may be a mapping that ``source`` fills.
+        unsafe: as there, and so are the others.
+        workers: see there.
+        seconds: see there.
+        limits: see there.
+        packages: see there.
+        cache: see there.
+        overwrite: see there.
+        progress: see there.
+    """
+    from donod_fast.evaluation.stoppable import shared_sandbox
+    from donod_fast.judging.relay import SECONDS
+    from donod_fast.sandbox import Isolation, find_isolation
+    from donod_fast.store import locked
+
+    if not problems:
+        raise InputError("there are no problems to evaluate")
+    limit = SECONDS[problems[0].check.kind] if seconds is None else seconds
+    if not limit > 0:
+        raise InputError(f"seconds must be > 0, got {seconds}")
+    isolation = find_isolation(unsafe=unsafe)  # before a model has worked for hours
+    bounds = limits if limits is not None else default_limits(problems)
+    isolated = isolation is not Isolation.NONE
+    # The sandbox's own time limits play no part in a judgement.
+    kept = {name: value for name, value in asdict(bounds).items() if name not in ("seconds", "cpu_seconds")}
+    conditions = {**kept, "seconds": limit, "packages": packages, "isolated": isolated}
+    decisive = {**settings, "problems": problems_digest(problems), "judging": conditions}
+    with ExitStack() as stack:
+        folder = None
+        stores = [] if cache is None else [cache]
+        if out is not None:
+            stack.enter_context(locked(out))
+            folder = EvalFolder.open_or_create(out, decisive, overwrite=overwrite)
+            stores.append(out / VERDICTS)
+        start = time.perf_counter()
+        samples = in_order(problems, _collect(problems, source, total, folder, progress))
+        middle = time.perf_counter()
+        judgements = judge_samples(
+            problems,
+            samples,
+            shared_sandbox(isolation, bounds, packages=packages),
+            seconds=limit,
+            conditions=conditions,
+            workers=workers,
+            stores=stores,
+            progress=None if progress is None else lambda some: progress("judge", some, len(samples)),
+        )
+        end = time.perf_counter()
+        result = make_result(
+            problems,
+            samples,
+            judgements,
+            seconds={"generate": middle - start, "judge": end - middle},
+            settings={**decisive, **_surroundings(isolation), **(recorded or {})},
+        )
+        if folder is not None:
+            folder.finish(problems, samples, judgements, result.as_dict())
+    return result
+
+
+def default_limits(problems: Sequence[Problem]) -> Limits:
+    """The sandbox's own limits; on EvalPlus's data with its 4 GiB of memory, for some of its answers are huge."""
+    from donod_fast.sandbox import Limits
+
+    plus = any(one.check.kind == "evalplus" for one in problems)
+    return Limits(memory=EVALPLUS_MEMORY) if plus else Limits()
+
+
+def problems_digest(problems: Sequence[Problem]) -> str:
+    """SHA-256 of the tasks that are evaluated, tests included, in hex."""
+    return hashlib.sha256("".join(f"{one.task_id}\0{one.digest}\n" for one in problems).encode()).hexdigest()
+
+
+def _collect(
+    problems: Sequence[Problem],
+    source: Source,
+    total: int,
+    folder: EvalFolder | None,
+    progress: Progress | None,
+) -> list[Sample]:
+    samples = [] if folder is None else folder.samples()
+    if progress is not None and samples:
+        progress("generate", len(samples), total)
+    check_samples(problems, samples)
+    new = source({(one.task_id, one.index) for one in samples})
+    with ExitStack() as stack:
+        writer = None if folder is None else stack.enter_context(line_writer(folder.path / SAMPLES))
+        for sample in new:
+            if writer is not None:
+                writer.write([sample_line(sample)])
+            samples.append(sample)
+            if progress is not None:
+                progress("generate", 1, total)
+    check_samples(problems, samples)
+    return samples
+
+
+def _surroundings(isolation: Isolation) -> dict[str, Any]:
+    from donod_fast import __version__
+
+    versions = {"python": platform.python_version(), "donod-fast": __version__}
+    return {"isolation": str(isolation), "versions": versions}
