@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from donod_fast.cli import bench, check, demo, evaluate, score, select, train
+from donod_fast.cli import bench, check, demo, evaluate, score, select, study, train
 from donod_fast.errors import DonodError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command("check")(check.check)
 app.command("bench")(bench.bench)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
+app.add_typer(study.app, name="study")
 
 
 def _version(value: bool) -> None:

@@ -216,12 +216,14 @@ class StudySection(Section):
         methods: names of :data:`donod_fast.ranking.METHODS`, and ``all`` for the whole corpus.
         keeps: fractions of the scored rows.
         don_quantiles: for the method ``don-threshold``: rows with a DON at or above this quantile are kept.
+        don_thresholds: likewise, values of DON itself.
         seeds: of training (and of ``random``).
     """
 
     methods: tuple[Name, ...] = ("all", "random", "don", "nod", "weighted", "pareto", "topsis", "nodon", "loss")
     keeps: tuple[Share, ...] = (0.1, 0.2, 0.3, 0.5, 0.7)
     don_quantiles: tuple[Probability, ...] = (0.3, 0.5, 0.7, 0.8, 0.9)
+    don_thresholds: tuple[float, ...] = ()
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2)
 
 

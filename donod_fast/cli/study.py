@@ -1,0 +1,116 @@
+"""``donod-fast study …``: the grid of score, select, train, evaluate of a recipe."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from donod_fast.cli import output, paper_studies
+from donod_fast.cli.score import Interrupted
+
+if TYPE_CHECKING:
+    from donod_fast.studies.threshold import Progress
+
+app = typer.Typer(
+    help="Studies whose cells are kept: a study that was killed goes on where it was.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command()
+def threshold(
+    recipe: Annotated[
+        str, typer.Argument(help="A packaged recipe's name (tiny-study, llama-2-7b-code) or a .yaml file.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the study: reports, scores, cells.")] = Path("donod-fast-study"),
+    set: Annotated[
+        list[str] | None, typer.Option("--set", help="Replace a value of the recipe: study.seeds=[0,1].")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count cells, tokens, memory and hours; run nothing.")
+    ] = False,
+    rows: Annotated[int | None, typer.Option(help="Rows of a corpus that is not at hand, for --dry-run.")] = None,
+    row_tokens: Annotated[float | None, typer.Option(help="Tokens of its mean row, for --dry-run.")] = None,
+    gpu: Annotated[str, typer.Option(help="The accelerator of --dry-run: a100, h100 or h200.")] = "h100",
+    jobs: Annotated[
+        int | None, typer.Option(help="Trainings at once (default: one a core on a CPU, one on an accelerator).", min=1)
+    ] = None,
+    launch: Annotated[
+        str, typer.Option(help="Start each training with this: 'accelerate launch --num_processes 2'.")
+    ] = "",
+    keep_models: Annotated[
+        bool, typer.Option("--keep-models", help="Leave the trained models in their cells.")
+    ] = False,
+    unsafe_exec: Annotated[
+        bool, typer.Option("--unsafe-exec", help="Run model-written programs where no isolation is to be had.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="With --dry-run: print the plan as JSON.")] = False,
+) -> None:
+    """How much training can be saved, and what does it do to pass@1? Score once, then select, train and evaluate."""
+    from donod_fast.training import load_recipe
+
+    chosen = load_recipe(recipe, set or [])
+    if dry_run:
+        from donod_fast.studies.threshold_plan import plan_threshold
+
+        plan = plan_threshold(chosen, rows=rows, row_tokens=row_tokens, gpu=gpu)
+        if json:
+            output.as_json(plan.as_dict())
+        else:
+            typer.echo(plan.text())
+        return
+    from donod_fast.studies.threshold import run_threshold
+
+    command = shlex.join(["donod-fast", *sys.argv[1:]])
+    try:
+        with _progress(quiet=quiet) as progress:
+            outcome = run_threshold(
+                chosen,
+                out,
+                jobs=jobs,
+                unsafe=unsafe_exec,
+                keep_models=keep_models,
+                launch=shlex.split(launch),
+                command=command,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; the same command goes on from the finished cells in {out}") from None
+    typer.echo(outcome.markdown.read_text(encoding="utf-8"))
+    typer.echo(f"report: {outcome.page} and {outcome.markdown}")
+
+
+app.command("sensitivity")(paper_studies.sensitivity)
+app.command("ablation")(paper_studies.ablation)
+app.command("noise")(paper_studies.noise)
+app.command("stability")(paper_studies.stability)
+app.command("focus")(paper_studies.focus)
+
+
+@contextmanager
+def _progress(*, quiet: bool) -> Iterator[Progress | None]:
+    """A bar on standard error, one for each step of the study."""
+    if quiet:
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(file=sys.stderr, dynamic_ncols=True, mininterval=0.5, unit="cell") as bar:
+
+        def advance(step: str, done: int, total: int, detail: str) -> None:
+            if bar.desc != f"{step}: ":
+                bar.reset(total)
+                bar.set_description(step, refresh=False)
+            bar.total = total
+            bar.set_postfix_str(detail, refresh=False)
+            bar.update(done - bar.n)
+
+        yield advance

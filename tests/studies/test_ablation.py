@@ -1,0 +1,80 @@
+"""The ablation: every method beside TOPSIS at the same share, and work shared with the sensitivity study."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from donod_fast.demo.corpus import CORPUS_FILE, MODEL_FOLDER
+from donod_fast.errors import InputError
+from donod_fast.settings import UpdateSettings
+from donod_fast.studies.ablation import run_ablation
+from donod_fast.studies.finetune import FineTuneSettings
+from donod_fast.studies.sensitivity import run_sensitivity
+
+OPTIONS = {
+    "rows": 30,
+    "heldout_skip": 800,
+    "heldout_rows": 4,
+    "shares": {"shuffled": 0.15, "masked": 0.1},
+    "training": FineTuneSettings(tokens=200, step_tokens=100, learning_rate=1e-3),
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """The model is so small that threads cost more than they save."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def run(out, **changes):
+    options = {**OPTIONS, "keeps": (0.2, 0.4), "seeds": 0, "setting_seeds": 0, **changes}
+    return run_ablation(out, MODEL_FOLDER, CORPUS_FILE, CORPUS_FILE, **options)
+
+
+def test_each_method_is_measured_at_each_share_and_all_rows_once(tmp_path):
+    study = run(tmp_path)
+    by = {(one.setting.name, one.keep): one for one in study.outcomes}
+    for keep, rows in ((0.2, 6), (0.4, 12)):
+        assert by["TOPSIS", keep].overlap == 1.0
+        assert by["NODON (reverse of TOPSIS)", keep].overlap == 0.0
+        low, high = (by[f"NOD alone, {way} first", keep] for way in ("low", "high"))
+        assert low.ranking_auc("masked").value == pytest.approx(1 - high.ranking_auc("masked").value)
+        assert {one.rows for one in study.outcomes if one.keep == keep} == {rows}
+    assert [one.rows for one in study.outcomes if one.keep == 1.0] == [30]
+    assert len(study.outcomes) == 2 * 11 + 1
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {
+        "report.md",
+        "methods.csv",
+        "separation.csv",
+        "result.json",
+    }
+
+
+def test_the_update_that_scores_decides_all_lines(tmp_path):
+    cells: list = []
+    study = run(tmp_path, update=UpdateSettings("sgd"), keeps=(0.3,), on_cell=cells.append)
+    assert {cell.settings["scoring"]["update"]["update"] for cell in cells} == {"sgd"}
+    assert study.settings["update"]["update"] == "sgd"
+
+
+def test_a_selection_that_the_sensitivity_study_trained_is_not_trained_again(tmp_path):
+    shared, cells = tmp_path / "cells", []
+    run_sensitivity(
+        tmp_path / "s", MODEL_FOLDER, CORPUS_FILE, CORPUS_FILE, **OPTIONS, keep=0.2, axes=(), seeds=1, cells=shared
+    )
+    study = run(tmp_path / "a", keeps=(0.2,), seeds=1, cells=shared, on_cell=cells.append)
+    assert all(cell.cached for cell in cells)
+    trained = {one.setting.name: one.seeds for one in study.outcomes}
+    assert trained["TOPSIS"] == trained["all rows"] == 1 and trained["Pareto fronts"] == 0
+    text = (tmp_path / "a" / "report.md").read_text()
+    assert "At 20 %, held-out loss differs" in text
+
+
+@pytest.mark.parametrize("changes", [{"keeps": ()}, {"keeps": (1.0,)}, {"setting_seeds": 1}])
+def test_wrong_options_are_refused(tmp_path, changes):
+    with pytest.raises(InputError):
+        run(tmp_path, **changes)
