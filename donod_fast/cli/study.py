@@ -13,6 +13,7 @@ import typer
 
 from donod_fast.cli import output, paper_studies
 from donod_fast.cli.score import Interrupted
+from donod_fast.errors import InputError
 
 if TYPE_CHECKING:
     from donod_fast.studies.threshold import Progress
@@ -22,6 +23,15 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def _needs() -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in ("trl", "pydantic", "yaml", "scipy", "matplotlib", "jinja2") if find_spec(name) is None]
+    if missing:
+        raise InputError(f"studies need {', '.join(missing)}: pip install 'donod-fast[study]'")
 
 
 @app.command()

@@ -68,7 +68,7 @@ def stability_markdown(result: StabilityResult) -> str:
             markdown_table(
                 ["kept", *methods],
                 [
-                    [f"{share:.0%}", *(some[method, share].estimate.text(3) for method in methods)]
+                    [f"{share:.0%}", *(some[method, share].estimate.text(4) for method in methods)]
                     for share in settings["proportions"]
                 ],
             ),
@@ -133,7 +133,7 @@ def draw_stability(path: Path, result: StabilityResult) -> bool:
 def _difference(estimate: Estimate | None) -> str:
     if estimate is None:
         return ""
-    return estimate.text(3) + ("" if estimate.low <= 0 <= estimate.high else " *")
+    return estimate.text(4) + ("" if estimate.low <= 0 <= estimate.high else " *")
 
 
 def _finite(number: float) -> float:
