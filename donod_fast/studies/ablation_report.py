@@ -61,7 +61,8 @@ def _markdown(
         parts.append(
             training_note(settings["training"], outcomes) + f" Untrained it has {base.text()} on "
             f"{settings['heldout_rows']} held-out rows, ± one standard error over these. Against random: at the same "
-            "share; ± one standard error over rows (paired) and trainings.\n"
+            "share; ± one standard error over rows (paired) and trainings (by the spread of random draws, or of "
+            "selections that are all but the same).\n"
         )
     parts += [
         "## Separation\n",

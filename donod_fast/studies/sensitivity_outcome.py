@@ -13,6 +13,9 @@ from donod_fast.studies.sensitivity_measures import Measures, Trained
 from donod_fast.studies.sensitivity_settings import ALL, RANDOM, Setting
 from donod_fast.studies.statistics import Estimate, overlap
 
+SAME = 0.95
+"""Overlap from which two selections are, in effect, the same."""
+
 
 class Measured(NamedTuple):
     """A number and its standard error."""
@@ -44,8 +47,7 @@ class Outcome:
         tokens, steps: of a training, mean over seeds.
         loss: held-out loss, mean over seeds, with its standard error over held-out rows.
         against_random: ``loss`` less that of random draws of as many rows. The standard error is that over the same
-            held-out rows and, from the spread of the random draws, that over trainings (without it where there is
-            but one random draw).
+            held-out rows and that over trainings, see :func:`training_noise`.
     """
 
     setting: Setting
@@ -126,7 +128,28 @@ def outcomes(
                 trained[setting].append(measures.train(measures.select(setting, keep, seed), seed))
     chance_runs = [run for setting in settings if setting.method == RANDOM for run in trained[setting]]
     chance = [run.losses for run in chance_runs]
-    return [_outcome(measures, setting, keep, reference, trained[setting], chance) for setting in settings]
+    known = measures.select(reference, keep)
+    same = [
+        trained[setting][0].losses.loss
+        for setting in settings
+        if trained[setting] and setting.ranked and overlap(known, measures.select(setting, keep)) >= SAME
+    ]
+    noise = training_noise(same, [draw.loss for draw in chance])
+    return [_outcome(measures, setting, keep, reference, trained[setting], chance, noise) for setting in settings]
+
+
+def training_noise(same: Sequence[float], draws: Sequence[float]) -> float:
+    """Standard deviation of a held-out loss over trainings that ought to come out alike.
+
+    Args:
+        same: losses of selections that are all but the same rows; equal ones are one training.
+        draws: losses of random draws.
+
+    Returns:
+        The larger of the two spreads; 0 where neither has two trainings, so that it is not known.
+    """
+    groups = (sorted(set(same)), draws)
+    return max((statistics.stdev(group) for group in groups if len(group) > 1), default=0.0)
 
 
 def _outcome(
@@ -136,6 +159,7 @@ def _outcome(
     reference: Setting,
     trained: Sequence[Trained],
     chance: Sequence[RowLosses],
+    noise: float,
 ) -> Outcome:
     draws = [measures.select(setting, keep, seed) for seed in range(len(trained) or 1 if setting.seeded else 1)]
     known = measures.select(reference, keep)
@@ -153,7 +177,9 @@ def _outcome(
         tokens=_mean([run.tokens for run in trained]),
         steps=_mean([run.steps for run in trained]),
         loss=_loss([run.losses for run in trained]),
-        against_random=None if setting.method == RANDOM else _difference([run.losses for run in trained], chance),
+        against_random=None
+        if setting.method == RANDOM
+        else _difference([run.losses for run in trained], chance, noise),
     )
 
 
@@ -164,18 +190,15 @@ def _loss(losses: Sequence[RowLosses]) -> Measured | None:
     return Measured(mean.loss, mean.error)
 
 
-def _difference(losses: Sequence[RowLosses], chance: Sequence[RowLosses]) -> Measured | None:
+def _difference(losses: Sequence[RowLosses], chance: Sequence[RowLosses], noise: float) -> Measured | None:
     if not losses or not chance:
         return None
     value, error = RowLosses.mean(losses).less(RowLosses.mean(chance))
-    if len(chance) > 1:
-        run = statistics.stdev(draw.loss for draw in chance)
-        error = math.hypot(error, run * math.sqrt(1 / len(losses) + 1 / len(chance)))
-    return Measured(value, error)
+    return Measured(value, math.hypot(error, noise * math.sqrt(1 / len(losses) + 1 / len(chance))))
 
 
 def _mean(values: Sequence[float]) -> float:
     return statistics.fmean(values) if values else 0.0
 
 
-__all__ = ["Measured", "Outcome", "outcomes"]
+__all__ = ["SAME", "Measured", "Outcome", "outcomes", "training_noise"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from donod_fast.studies.corruptions import KINDS
 from donod_fast.studies.sensitivity_measures import ANY
-from donod_fast.studies.sensitivity_outcome import Measured, Outcome
+from donod_fast.studies.sensitivity_outcome import SAME, Measured, Outcome
 from donod_fast.studies.sensitivity_settings import CLEAN, RANDOM
 from donod_fast.studies.sensitivity_spread import ScoringSpread
 from donod_fast.studies.statistics import Estimate
@@ -113,9 +113,10 @@ def _markdown(
         parts += [
             training_note(settings["training"], outcomes)
             + f" Untrained it has {base.text()} on {settings['heldout_rows']} held-out rows; loss in nats a scored "
-            "token, ± one standard error over these rows. Against random: ± one standard error over rows (paired) and "
-            f"trainings. The default and the baselines were trained {settings['seeds']} times, the others "
-            f"{settings['setting_seeds']}; random and the clean rows were drawn anew each time.\n"
+            "token, ± one standard error over these rows. Against random: ± one standard error over rows (paired) "
+            "and trainings (by the spread of random draws, or of selections that are all but the same). "
+            f"Trainings: {settings['seeds']} of the default and the baselines, {settings['setting_seeds']} of the "
+            "others; random and the clean rows were drawn anew for each.\n"
         ]
     parts += [
         "## Separation\n",
@@ -223,6 +224,12 @@ def _loss_findings(outcomes: Sequence[Outcome]) -> list[str]:
         f"For {rest} of {len(measured)} selections these trainings show no difference to random. Of so many "
         f"comparisons about {0.05 * len(measured):.0f} would pass {HAPPENS:g} standard errors by chance."
     )
+    near = [one.loss.value for one in outcomes if one.loss is not None and one.overlap >= SAME]
+    if len(set(near)) > 1:
+        found.append(
+            f"Selections that keep {100 * SAME:g} % or more of the default's rows differ among themselves by up to "
+            f"{max(near) - min(near):.4f} in held-out loss: so much comes of a training's noise alone."
+        )
     perfect = next((d for one, d in measured if one.setting.method == CLEAN), None)
     if perfect is not None:
         found.append(f"What a perfect detector of damage would gain over random here: {perfect.text(signed=True)}.")

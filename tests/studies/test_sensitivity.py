@@ -23,7 +23,7 @@ from donod_fast.studies.finetune import FineTuneSettings, RowLosses, fine_tune, 
 from donod_fast.studies.heldout import heldout_loss
 from donod_fast.studies.sensitivity import run_sensitivity
 from donod_fast.studies.sensitivity_measures import ANY, Measures, damaged_corpus, separation
-from donod_fast.studies.sensitivity_outcome import Measured, Outcome
+from donod_fast.studies.sensitivity_outcome import Measured, Outcome, training_noise
 from donod_fast.studies.sensitivity_report import findings
 from donod_fast.studies.sensitivity_settings import ALL, CLEAN, DEFAULT, EVERY, NOD_HIGH, RANDOM, Scoring, Setting
 from donod_fast.studies.sensitivity_spread import balanced_weights, ranked, spread
@@ -242,6 +242,12 @@ def test_wrong_options_are_refused_by_name(tmp_path, changes, names):
         run(Path(tmp_path), **changes)
 
 
+def test_the_noise_of_trainings_is_the_larger_spread_of_what_should_be_alike():
+    assert training_noise([1.0, 1.0], [2.0]) == 0.0  # one training each: not known
+    assert training_noise([1.0, 1.0, 1.2], [2.0, 2.01]) == pytest.approx(0.1 * math.sqrt(2))
+    assert training_noise([1.0], [2.0, 2.3]) == pytest.approx(0.15 * math.sqrt(2))
+
+
 def outcome(name, *, auc=0.5, loss=0.0, error=0.01, method="topsis", overlap=1.0):
     estimate = Estimate(auc, auc - 0.05, auc + 0.05)
     random = method == RANDOM
@@ -275,3 +281,4 @@ def test_the_findings_say_what_the_numbers_say_against_the_method_too():
     assert "lower than random's by more than 2 standard errors: good (−0.0500 ± 0.0100)" in text
     assert "higher than random's by more than 2 standard errors: default" in text
     assert "For 1 of 3 selections" in text
+    assert "differ among themselves by up to 0.1000" in text  # "default" and "good" keep the same rows here
