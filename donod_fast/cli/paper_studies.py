@@ -11,6 +11,7 @@ from donod_fast.errors import InputError
 
 if TYPE_CHECKING:
     from donod_fast.studies.cells import Cell
+    from donod_fast.studies.finetune import FineTuneSettings
 
 Data = Annotated[list[str], typer.Argument(help="Files to take rows from, in this order.")]
 Model = Annotated[str, typer.Option(help="Folder or hub id of a causal language model (safetensors).")]
@@ -23,6 +24,7 @@ Damage = Annotated[
 ]
 SettingSeeds = Annotated[int, typer.Option(help="Trainings of every other setting; 0: none.")]
 ReferenceSeeds = Annotated[int, typer.Option(help="Trainings of the default and of the baselines; 0: train nothing.")]
+Cells = Annotated[Path | None, typer.Option(help="Folder of cells that studies share (default: the study's own).")]
 LearningRate = Annotated[float | None, typer.Option(help="Of the fine-tuning (default: the study's).")]
 
 
@@ -40,7 +42,10 @@ def sensitivity(
     axes: Annotated[str, typer.Option(help="Axes to vary, a,b for several (default: all).")] = "",
     seeds: ReferenceSeeds = 3,
     setting_seeds: SettingSeeds = 1,
+    damage_seed: Annotated[int, typer.Option(help="Names the damage that is planted.", min=0)] = 0,
     learning_rate: LearningRate = None,
+    train_tokens: Annotated[int | None, typer.Option(help="Tokens of each training (default: 20,000).", min=1)] = None,
+    cells: Cells = None,
 ) -> None:
     """What the ranking owes to the scoring step, which the paper leaves open: overlap, separation, held-out loss."""
     from donod_fast.studies.sensitivity import run_sensitivity
@@ -59,7 +64,9 @@ def sensitivity(
         axes=_names(axes) or None,
         seeds=seeds,
         setting_seeds=setting_seeds,
-        training=_training(learning_rate),
+        damage_seed=damage_seed,
+        training=_training(learning_rate, train_tokens),
+        cells=cells,
         on_cell=_progress,
     )
     _show(out)
@@ -78,7 +85,10 @@ def ablation(
     keeps: Annotated[str, typer.Option(help="Shares to keep.")] = "0.1,0.2,0.3",
     seeds: ReferenceSeeds = 3,
     setting_seeds: SettingSeeds = 1,
+    damage_seed: Annotated[int, typer.Option(help="Names the damage that is planted.", min=0)] = 0,
     learning_rate: LearningRate = None,
+    train_tokens: Annotated[int | None, typer.Option(help="Tokens of each training (default: 20,000).", min=1)] = None,
+    cells: Cells = None,
 ) -> None:
     """DON alone, NOD alone (both ways), weighted sum, Pareto front, TOPSIS, random, all rows (the paper's Table 5)."""
     from donod_fast.studies.ablation import run_ablation
@@ -96,7 +106,9 @@ def ablation(
         keeps=_numbers("keeps", keeps),
         seeds=seeds,
         setting_seeds=setting_seeds,
-        training=_training(learning_rate),
+        damage_seed=damage_seed,
+        training=_training(learning_rate, train_tokens),
+        cells=cells,
         on_cell=_progress,
     )
     _show(out)
@@ -248,12 +260,13 @@ def _shares(given: list[str] | None) -> dict[str, float]:
     return shares
 
 
-def _training(learning_rate: float | None) -> Any:
+def _training(learning_rate: float | None, tokens: int | None) -> FineTuneSettings:
     from dataclasses import replace
 
     from donod_fast.studies.sensitivity_measures import TRAINING
 
-    return TRAINING if learning_rate is None else replace(TRAINING, learning_rate=learning_rate)
+    training = TRAINING if learning_rate is None else replace(TRAINING, learning_rate=learning_rate)
+    return training if tokens is None else replace(training, tokens=tokens)
 
 
 def _progress(cell: Cell) -> None:
