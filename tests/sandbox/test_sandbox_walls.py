@@ -13,6 +13,7 @@ from sandbox_runs import output, run
 
 from donod_fast.errors import InputError, SandboxError
 from donod_fast.sandbox import Sandbox
+from donod_fast.sandbox.layout import find_layout
 
 HERE = Path(__file__).resolve()
 
@@ -41,7 +42,7 @@ def test_home_repository_and_temporary_folder_are_not_there(sandbox: Sandbox) ->
         import os, sys
         def inside(folder):
             return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-        print(*map(inside, ("/home", "/tmp", "/work", "/var", "/mnt", "/sys", "/run")))
+        print(*map(inside, ("/home", "/tmp", "/srv", "/var", "/mnt", "/sys", "/run")))
         print([path for path in sys.argv[1:] if os.path.exists(path)])
         print(os.path.expanduser("~"))
         """
@@ -240,6 +241,22 @@ def test_programs_run_with_a_fixed_hash_seed_and_the_base_interpreter(sandbox: S
     first = output(sandbox, text)
     assert first == output(sandbox, text)
     assert str(sys.version_info[:2]) in first
+
+
+def test_packages_that_lie_under_tmp_are_shown_too(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The new root is built on /tmp, which hides what lies there: an environment in a checkout under /tmp, say.
+    (tmp_path / "only_here.py").write_text("NAME = 'found'\n", encoding="utf-8")
+    tmp_path.chmod(0o755)
+    monkeypatch.setattr("donod_fast.sandbox.layout.packages_folder", lambda: str(tmp_path))
+    find_layout.cache_clear()
+    try:
+        with_packages = Sandbox(sandbox.isolation, sandbox.limits, packages=True)
+        text = "import sys; sys.path.append(sys.argv[1]); import only_here; print(only_here.NAME)"
+        assert output(with_packages, text, "{packages}") == "found"
+    finally:
+        find_layout.cache_clear()
 
 
 def test_installed_packages_are_there_only_on_request(sandbox: Sandbox) -> None:

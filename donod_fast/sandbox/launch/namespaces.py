@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import stat
 from pathlib import Path
 
 from . import filters, system  # noqa: F401  (the filters now, while the files can still be read)
@@ -106,7 +107,7 @@ def _be_first(settings: dict[str, Any], status: int, user: int | None) -> NoRetu
 def _build_root(settings: dict[str, Any], user: int) -> None:
     system.mount("none", "/", None, system.MS_REC | system.MS_PRIVATE)
     # Opened before the new root hides anything; descriptors also pass folders that the program's user cannot enter.
-    sources = [(os.open(source, os.O_PATH), source, target) for source, target in settings["trees"]]
+    sources = [(os.open(source, os.O_PATH), target) for source, target in settings["trees"]]
     devices = [(os.open(f"/dev/{name}", os.O_PATH), name) for name in _DEVICES]
     root = _ANCHOR
     room = (1 << 20) + sum(len(content) + (1 << 14) for content in settings["files"].values())
@@ -114,8 +115,8 @@ def _build_root(settings: dict[str, Any], user: int) -> None:
     for folder in ("/proc", "/dev", "/etc", settings["program"], settings["scratch"]):
         _make_folder(root + folder)
 
-    for descriptor, source, target in sources:
-        _bind(f"/proc/self/fd/{descriptor}", root + target, Path(source).is_dir())
+    for descriptor, target in sources:
+        _bind(f"/proc/self/fd/{descriptor}", root + target, stat.S_ISDIR(os.fstat(descriptor).st_mode))
         system.make_read_only(root + target)
     for descriptor, name in devices:
         _bind(f"/proc/self/fd/{descriptor}", f"{root}/dev/{name}", False)
