@@ -6,18 +6,15 @@ they are inline SVG in the colours of the reader's own light or dark theme.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from donod_fast.errors import InputError
-from donod_fast.files import atomic_writer, storage_error
+from donod_fast.studies.tables import write_bytes
 
 MARKDOWN, PAGE = "report.md", "report.html"
 PICTURES = "pictures"
@@ -125,9 +122,9 @@ def write_report(report: Report, out: Path) -> tuple[Path, Path]:
     for section in report.sections:
         for block in section.blocks:
             if isinstance(block, Picture):
-                _write(out / PICTURES / f"{block.name}.png", block.png)
-    _write(out / MARKDOWN, as_markdown(report).encode())
-    _write(out / PAGE, page.encode())
+                write_bytes(out / PICTURES / f"{block.name}.png", block.png)
+    write_bytes(out / MARKDOWN, as_markdown(report).encode())
+    write_bytes(out / PAGE, page.encode())
     return out / MARKDOWN, out / PAGE
 
 
@@ -166,49 +163,6 @@ def as_html(report: Report) -> str:
     environment.filters["number"] = lambda value: isinstance(value, Number)
     environment.filters["sort_key"] = lambda value: repr(float(value)) if math.isfinite(value) else ""
     return environment.get_template("report.html.j2").render(report=report)
-
-
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows as CSV: the union of their columns in order of appearance; infinite and NaN are left empty.
-
-    Raises:
-        StoreError: it cannot be written.
-    """
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_finite(row) for row in rows)  # None is written as nothing
-    _write(path, text.getvalue().encode())
-
-
-def write_json(path: Path, value: Any) -> None:
-    """A value as JSON; what JSON has no number for (infinity, NaN) becomes null.
-
-    Raises:
-        StoreError: it cannot be written.
-    """
-    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
-    _write(path, (text + "\n").encode())
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(path.parent, error) from error
-    with atomic_writer(path) as file:
-        file.write(content)
 
 
 def _markdown_block(block: Block) -> str:
@@ -256,5 +210,5 @@ def _inline_html(text: str) -> str:
 
 __all__ = [
     "MARKDOWN", "PAGE", "PICTURES", "Block", "Code", "Items", "Number", "Picture", "Report", "Section", "Table", "Text",
-    "Value", "as_html", "as_markdown", "write_csv", "write_json", "write_report",
+    "Value", "as_html", "as_markdown", "write_report",
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from donod_fast.errors import CorpusError, InputError
-from donod_fast.files import atomic_writer
+from donod_fast.files import atomic_writer, storage_error
 from donod_fast.scorer import as_corpus
 
 Rows = Sequence[Mapping[str, Any]]
@@ -61,15 +61,16 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows with the columns of the first; numbers with six significant digits.
+    """Rows under the union of their columns, in order of appearance; six digits, nothing for NaN and infinity.
 
     Raises:
         StoreError: the file cannot be written.
     """
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: _plain(value) for key, value in row.items()} for row in rows)
+    writer.writerows({key: _plain(value) for key, value in _finite(row).items()} for row in rows)
     write_text(path, text.getvalue())
 
 
@@ -88,8 +89,21 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         StoreError: the file cannot be written.
     """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """The file whole, or not at all; its folder is made if need be.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(path.parent, error) from error
     with atomic_writer(path) as file:
-        file.write(text.encode())
+        file.write(content)
 
 
 def _plain(value: Any) -> Any:

@@ -19,13 +19,12 @@ from donod_fast.studies.report import (
     Table,
     Text,
     Value,
-    write_csv,
-    write_json,
     write_report,
 )
 from donod_fast.studies.report_pictures import Level, Point, curves
 from donod_fast.studies.selecting import ALL, BY_THRESHOLD
 from donod_fast.studies.statistics import Estimate
+from donod_fast.studies.tables import write_csv, write_json
 from donod_fast.studies.threshold_findings import Costs, findings, main_measure, measure_of
 from donod_fast.studies.threshold_table import BASE, RANDOM, Line, Measure, Separation
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from donod_fast.demo.corpus import CORPUS_FILE, MODEL_FOLDER
 from donod_fast.errors import InputError
@@ -19,15 +18,6 @@ OPTIONS = {
     "shares": {"shuffled": 0.15, "masked": 0.1},
     "training": FineTuneSettings(tokens=200, step_tokens=100, learning_rate=1e-3),
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """The model is so small that threads cost more than they save."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def run(out, **changes):

@@ -24,11 +24,10 @@ from donod_fast.studies.report import (
     Text,
     as_html,
     as_markdown,
-    write_csv,
-    write_json,
     write_report,
 )
 from donod_fast.studies.report_pictures import Level, Point, curves
+from donod_fast.studies.tables import write_csv, write_json
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None

@@ -34,15 +34,6 @@ TRAINING = FineTuneSettings(tokens=200, step_tokens=100, learning_rate=1e-3)
 SHARES = {"shuffled": 0.15, "masked": 0.1}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """The model is so small that threads cost more than they save."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def measures(tmp_path_factory):
     corpus = damaged_corpus(CORPUS_FILE, CORPUS_FILE, rows=40, heldout_skip=800, heldout_rows=8, shares=SHARES)
