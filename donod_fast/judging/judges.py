@@ -14,6 +14,7 @@ from functools import cache
 from importlib import resources
 from weakref import WeakKeyDictionary
 
+from donod_fast.errors import SandboxError
 from donod_fast.sandbox import Limits, Process, Sandbox
 
 _PROGRAM = ("bootstrap", "codec", "encoder", "decoder", "wire", "program_side")
@@ -77,7 +78,7 @@ class Judges:
                 with self._lock:
                     self._idle.setdefault(sandbox, []).append(judging)
             else:
-                judging.process.kill()
+                _end(judging)
 
     def close(self) -> None:
         """End all judges that wait."""
@@ -86,7 +87,7 @@ class Judges:
             self._idle.clear()
         for judging in waiting:
             with suppress(Exception):
-                judging.process.kill()
+                _end(judging)
 
     def _take(self, sandbox: Sandbox) -> Judging | None:
         while True:
@@ -95,13 +96,18 @@ class Judges:
                 judging = group.pop() if group else None
             if judging is None or time.monotonic() < judging.born + _LIFE:
                 return judging
-            judging.process.kill()
+            _end(judging)
 
     def _start(self, sandbox: Sandbox) -> Judging:
         # Not the sandbox's limits: those are for programs, and references of EvalPlus give lists of ten million items.
         limits = Limits(seconds=2 * _LIFE, cpu_seconds=_CHECK_SECONDS, memory=_MEMORY)
         process = sandbox.start(_judge_files(), ["{python}", "{program}/bootstrap.pyc", "judge"], limits=limits)
         return Judging(process, whole=False, born=time.monotonic())
+
+
+def _end(judging: Judging) -> None:
+    with suppress(SandboxError):  # somebody else has ended it, and what stands around it
+        judging.process.kill()
 
 
 class Turns:

@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-from donod_fast.errors import CorpusError
+from donod_fast.errors import CorpusError, SandboxError
 from donod_fast.judging.check import PASSED, Check, Verdict
 from donod_fast.judging.codec import Refused
 from donod_fast.judging.decoder import decode
@@ -149,7 +149,10 @@ class _Judgement:
         except TooLarge:
             return _Result("error", "the tests sent more than a judge may send")
         except Ended:
-            finished = _ended(judging)
+            try:
+                finished = _ended(judging)
+            except SandboxError as error:  # what stands around it was ended, from outside: another judge can be had
+                raise _JudgeLost(str(error)) from error
             raise _JudgeLost(f"the tests' own process ended ({finished.how}, {finished.code})") from None
 
     def _ask(self, question: bytes, there: Process, *, loading: bool) -> bytes:

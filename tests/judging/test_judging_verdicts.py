@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from judging_cases import ADD, RIGHT, evalplus, human_eval, mbpp
@@ -13,6 +16,7 @@ from donod_fast.judging import Check, judge
 from donod_fast.judging import relay as relaying
 from donod_fast.judging.judges import Turns
 from donod_fast.sandbox import Sandbox
+from donod_fast.sandbox.launcher import LAUNCHER
 
 
 @pytest.mark.parametrize(
@@ -279,3 +283,15 @@ def test_threads_get_the_same_verdicts(sandbox: Sandbox) -> None:
     with ThreadPoolExecutor(4) as pool:
         verdicts = list(pool.map(lambda program: judge(ADD, program, sandbox).status, programs))
     assert verdicts == ["passed", "failed", "error", "exited"] * 3
+
+
+def test_a_judge_that_was_ended_while_it_waited_is_replaced(sandbox: Sandbox) -> None:
+    assert judge(ADD, RIGHT, sandbox).passed
+    server = LAUNCHER._server
+    assert server is not None
+    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text(encoding="ascii").split()
+    assert children, "a judge waits, with its monitor"
+    for monitor in children:
+        os.kill(int(monitor), signal.SIGKILL)
+    assert judge(ADD, RIGHT, sandbox).passed
+    assert judge(ADD, "def add(a, b): return a - b", sandbox).status == "failed"
