@@ -52,7 +52,7 @@ class LoraSettings(Section):
 class TrainSettings(Section):
     """How a model is fine-tuned.
 
-    Global batch, micro-batch, learning rate, AdamW and warm-up are those of DONOD (arXiv 2504.14810, §4.1). Where
+    Global batch, micro-batch, learning rate, AdamW and warm-up are those of DONOD (arXiv 2504.14810). Where
     that paper is silent the default is ours: one epoch, cosine decay, no weight decay, gradients clipped at 1.
 
     Attributes:
