@@ -7,6 +7,9 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 
 TRAIN = ["trl>=1.16", "peft>=0.18", "accelerate>=1.1", "pydantic>=2.7", "pyyaml>=6"]
+LARGE = ["duckdb>=1.1"]
+RAY = ["ray[data]>=2.40"]
+S3 = ["s3fs>=2024.6"]
 STUDY = [*TRAIN, "scipy>=1.11", "matplotlib>=3.8", "jinja2>=3.1"]
 
 setup(
@@ -47,6 +50,7 @@ setup(
         "datasets>=3.0",
         "pyarrow>=15",
         "filelock>=3.12",
+        "fsspec>=2024.6",
         "triton>=3.4; platform_system == 'Linux'",
         "typer>=0.12",
         "tqdm>=4.66",
@@ -60,6 +64,9 @@ setup(
         "train": [*TRAIN],
         "qlora": [*TRAIN, "bitsandbytes>=0.45"],
         "study": [*STUDY],
+        "large": [*LARGE],
+        "ray": [*RAY],
+        "s3": [*S3],
         "bench": ["pytest-benchmark>=4", "matplotlib>=3.8"],
         "dev": [
             "pytest>=8",
@@ -71,6 +78,10 @@ setup(
             "types-tqdm",
             "torchao>=0.16",
             *STUDY,
+            *LARGE,
+            *RAY,
+            *S3,
+            "moto[server]>=5",
             "types-PyYAML",
             "sentencepiece>=0.2",
             "protobuf>=4",

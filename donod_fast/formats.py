@@ -7,7 +7,7 @@ Whatever a record holds, :func:`to_sample` either returns a sample or raises a S
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -88,6 +88,21 @@ def record_id(record: Record) -> str:
     if content is None:
         content = record.raw or f"{record.file}, {record.place}".encode("utf-8", errors="replace")
     return hashlib.sha256(content).hexdigest()[:16]
+
+
+def carried_values(record: Record, columns: Sequence[str]) -> tuple[str | None, ...]:
+    """Columns of a record as text: strings as they are, anything else as JSON, None where absent or null."""
+    data = {} if record.data is None else record.data
+    return tuple(_as_text(data.get(column)) for column in columns)
+
+
+def _as_text(value: Any) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return _valid_utf8(value)
+    content = canonical_json(value)
+    return None if content is None else content.decode("ascii")
 
 
 def _valid_utf8(text: str) -> str:

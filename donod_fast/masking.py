@@ -9,12 +9,12 @@ scored on tokens that it never has to predict.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from donod_fast.encoding import Encoded, TextEncoder
 from donod_fast.errors import InputError
-from donod_fast.formats import record_id, to_sample
+from donod_fast.formats import carried_values, record_id, to_sample
 from donod_fast.rendering import Renderer
 from donod_fast.samples import (
     IGNORE_INDEX,
@@ -108,13 +108,16 @@ class Masker:
         tokenizer: a transformers tokenizer, fast or slow.
         settings: how to read and mask.
         vocab_size: number of rows of the model's output layer; ids at or past it are refused.
+        carry: columns of the records whose values go along with the samples, as text.
 
     Raises:
         InputError: a setting has no known value.
         ModelError: the template is asked of a tokenizer that has none, or is no valid Jinja.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: MaskSettings, *, vocab_size: int) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, settings: MaskSettings, *, vocab_size: int, carry: Sequence[str] = ()
+    ) -> None:
         if settings.train_on not in ("all", "last"):
             raise InputError(f"train_on is 'all' or 'last', not {settings.train_on!r}")
         if settings.max_length is not None and settings.max_length < 2:
@@ -123,6 +126,7 @@ class Masker:
             raise InputError(f"vocab_size must be positive, not {vocab_size}")
         self._settings = settings
         self._vocab_size = vocab_size
+        self.carry = tuple(carry)
         self._template = resolve_template(tokenizer, settings.template)
         self._renderer = Renderer(tokenizer, self._template)
         self._encoder = TextEncoder(tokenizer)
@@ -147,6 +151,11 @@ class Masker:
         done: list[TokenizedSample] = []
         for begin in range(0, len(records), _CHUNK):
             done += self._tokenize_chunk(records[begin : begin + _CHUNK])
+        if self.carry:
+            done = [
+                replace(sample, carried=carried_values(record, self.carry))
+                for sample, record in zip(done, records, strict=True)
+            ]
         return done
 
     def tokenize_sample(self, sample: Sample) -> TokenizedSample:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from donod_fast.budget import settled
-from donod_fast.errors import InputError
-from donod_fast.prepare import Part, default_workers, prepared
+from donod_fast.errors import CorpusError, InputError
+from donod_fast.opening import open_scores
+from donod_fast.prepare import OnStep, Part, Step, default_workers, no_step, prepared
 from donod_fast.profiling import NO_STAGES, Stages
 from donod_fast.reading import Corpus
 from donod_fast.scorer import PART_ROWS, Scorer
@@ -43,10 +44,11 @@ class Outcome:
 def score_corpus(
     corpus: Corpus,
     scorer: Scorer,
-    out: Path,
+    out: Path | str,
     *,
     part_rows: int = PART_ROWS,
     overwrite: bool = False,
+    rescore_changed: bool = False,
     progress: Progress | None = None,
     workers: int | None = None,
     stages: Stages = NO_STAGES,
@@ -55,21 +57,23 @@ def score_corpus(
 
     A part is the unit of work: its batches are formed from its rows alone, so that a run that was killed
     and started again writes the same bits as one that was not. With ``overwrite`` nothing is resumed: the
-    scores in the folder are dropped, now that corpus and model are known to be there.
+    scores in the folder are dropped, now that corpus and model are known to be there. Where an input cannot be read
+    (it has vanished or changed meanwhile), the rows of the others are scored before that is raised.
 
     Args:
         corpus: what to score.
         scorer: with what.
-        out: the scores folder.
+        out: the scores folder, a path or a URL.
         part_rows: rows of a part.
         overwrite: drop the scores that the folder holds.
+        rescore_changed: forget the scores of files that have changed since.
         progress: called with rows and tokens as they are scored, once with the rows that were there.
         workers: processes that read and tokenise ahead, 0 for a thread; None for what suits device and rows
             (:func:`donod_fast.prepare.default_workers`). No score depends on it.
         stages: records where the time goes.
 
     Raises:
-        SettingsMismatchError: the folder holds scores made with other settings.
+        SettingsMismatchError: the folder holds scores made with other settings, or of files that have changed.
         StoreError: it cannot be written; parts committed so far stay.
         CorpusError: the input cannot be read.
         WorkerError: a preparation process was killed; parts committed so far stay.
@@ -79,7 +83,8 @@ def score_corpus(
         raise InputError(f"part_rows must be at least 1, got {part_rows}")
     if workers is not None and workers < 0:
         raise InputError(f"workers must be at least 0, got {workers}")
-    folder = ScoresFolder.open_or_create(out, manifest_of(corpus, scorer, part_rows), overwrite=overwrite)
+    manifest = manifest_of(corpus, scorer, part_rows)
+    folder = open_scores(out, corpus, manifest, overwrite=overwrite, rescore_changed=rescore_changed)
     if scorer.budget is not None:
         scorer.samples.token_budget = settled(scorer.budget.tokens, folder.manifest.get("token_budget"))
     missing = folder.missing_parts()
@@ -88,8 +93,31 @@ def score_corpus(
         progress(folder.rows - left, 0)
     if workers is None:
         workers = default_workers(scorer.samples.device.type, left)
-    formats = score_parts(corpus, scorer, folder, missing, workers=workers, progress=progress, stages=stages)
+    formats: Counter[str] = Counter()
+    unreadable: CorpusError | None = None
+    parts = missing
+    while parts:
+        try:
+            formats += score_parts(corpus, scorer, folder, parts, workers=workers, progress=progress, stages=stages)
+            break
+        except CorpusError as error:
+            # Parts are committed in the order given, so that the first one that is not there is the one that failed.
+            failed = next(part for part in parts if not folder.is_committed(part))
+            folder.note_problem(failed, str(error))
+            unreadable = unreadable or error
+            parts = folder.plan.without_inputs_of(failed, parts[parts.index(failed) + 1 :])
+    if unreadable is not None:
+        raise unreadable_inputs(folder, unreadable)
     return Outcome(folder, folder.counts(), folder.rows - left, formats)
+
+
+def unreadable_inputs(folder: ScoresFolder, first: CorpusError) -> CorpusError:
+    """The error of a run that has done all but the parts of inputs that cannot be read."""
+    left = sum(not folder.is_committed(part) for part in range(folder.parts))
+    return CorpusError(
+        f"{first}\n{folder.parts - left:,} of {folder.parts:,} parts are committed and stay; "
+        "the same command scores the rest when the input is back"
+    )
 
 
 def score_parts(
@@ -101,6 +129,8 @@ def score_parts(
     workers: int = 0,
     progress: Progress | None = None,
     stages: Stages = NO_STAGES,
+    excluded: Mapping[int, Mapping[int, str]] | None = None,
+    on_step: OnStep = no_step,
 ) -> Counter[str]:
     """Score the given parts and commit them to the folder, in the order given; when it returns all are committed.
 
@@ -113,6 +143,9 @@ def score_parts(
         workers: processes that read and tokenise ahead, 0 for a thread.
         progress: called with rows and tokens as they are scored.
         stages: records where the time goes.
+        excluded: by part the rows that no process survives, each with what to say of it: they are neither tokenised nor
+            scored, and end as ``worker_lost``. Looked at when a part is asked for.
+        on_step: told what is being done with each part.
 
     Returns:
         rows by record format.
@@ -120,11 +153,12 @@ def score_parts(
     Raises:
         StoreError, CorpusError, WorkerError: as :func:`score_corpus`.
     """
+    scorer.samples.settle(float(folder.manifest["model"]["weight_norm"]))
     formats: Counter[str] = Counter()
-    wanted = (Part(part, *folder.part_range(part)) for part in parts)
+    wanted = (Part(part, *folder.part_range(part), (excluded or {}).get(part, {})) for part in parts)
     with (
         stages.run(scorer.samples.device, worker_count(scorer.samples.device)),
-        closing(prepared(corpus, scorer.masker, wanted, workers, stages)) as coming,
+        closing(prepared(corpus, scorer.masker, wanted, workers, stages, on_step)) as coming,
         background_writer(folder, stages) as writer,
     ):
         while True:
@@ -134,7 +168,10 @@ def score_parts(
                 break
             part, samples = item
             formats.update(sample.format or "unknown" for sample in samples)
-            writer.write(part.number, scorer.samples.score(samples, progress, stages=stages))
+            on_step(part.number, Step.SCORING)
+            rows = scorer.samples.score(samples, progress, stages=stages)
+            on_step(part.number, Step.SCORED)
+            writer.write(part.number, rows)
     return formats
 
 

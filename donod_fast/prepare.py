@@ -17,11 +17,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Set
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import islice
 
 from donod_fast.masking import Masker
-from donod_fast.prepare_process import Job, Part, WorkerProcess
+from donod_fast.prepare_process import Job, Part, WorkerProcess, tokenized
 from donod_fast.profiling import NO_STAGES, Stages
 from donod_fast.reading import Corpus
 from donod_fast.samples import Record, TokenizedSample
@@ -38,6 +40,24 @@ _START_WAIT = 0.05
 Prepared = tuple[Part, list[TokenizedSample]]
 
 
+class Step(StrEnum):
+    """What is being done with a part."""
+
+    PREPARING = "preparing"
+    PREPARED = "prepared"
+    UNPREPARED = "unprepared"  # preparing it raised an error
+    SCORING = "scoring"
+    SCORED = "scored"
+
+
+OnStep = Callable[[int, Step], None]
+"""Called with a part's number when a step begins; in any thread."""
+
+
+def no_step(part: int, step: Step) -> None:
+    """Nobody wants to know."""
+
+
 def default_workers(device_type: str, rows: int) -> int:
     """How many preparation processes serve one device: none on a CPU, whose cores are the device, or for few rows."""
     if device_type == "cpu" or rows < WORKER_ROWS:
@@ -47,7 +67,12 @@ def default_workers(device_type: str, rows: int) -> int:
 
 
 def prepared(
-    corpus: Corpus, masker: Masker, parts: Iterable[Part], workers: int = 0, stages: Stages = NO_STAGES
+    corpus: Corpus,
+    masker: Masker,
+    parts: Iterable[Part],
+    workers: int = 0,
+    stages: Stages = NO_STAGES,
+    on_step: OnStep = no_step,
 ) -> Generator[Prepared, None, None]:
     """The parts with their samples, in the order given, ``max(1, workers)`` of them being prepared ahead.
 
@@ -58,7 +83,7 @@ def prepared(
         CorpusError: an input cannot be read.
         WorkerError: a worker process was ended from outside while it prepared a part.
     """
-    local = _Local(PartReader(corpus), masker, stages)
+    local = _Local(PartReader(corpus), masker, stages, on_step)
     # Plain JSON Lines can be read from near any row. A corpus of rows given from Python is not sent to everybody.
     they_read = starts_anywhere(corpus, 0, corpus.rows, frozenset({"jsonl"}))
     setup = _setup(masker, corpus if they_read else None) if workers else None
@@ -120,7 +145,9 @@ class PartReader:
         if self._next == 0 or skipped < 0 or (skipped and starts_anywhere(self._corpus, part.start, part.stop)):
             self._records, skipped = self._corpus.records(part.start), 0
         self._next = part.stop
-        return list(islice(self._records, skipped, skipped + part.stop - part.start))
+        records = list(islice(self._records, skipped, skipped + part.stop - part.start))
+        self._corpus.check_unchanged(part.start, part.stop)  # before the part is committed
+        return records
 
 
 _ANYWHERE = frozenset({"jsonl", "saved", "hub", "rows"})
@@ -144,17 +171,29 @@ class _Local:
     reader: PartReader
     masker: Masker
     stages: Stages
+    on_step: OnStep
 
     def prepare(self, part: Part) -> list[TokenizedSample]:
-        return self.tokenize(self.read(part))
+        with self.preparing(part):
+            return self.tokenize(part, self.read(part))
+
+    @contextmanager
+    def preparing(self, part: Part) -> Iterator[None]:
+        self.on_step(part.number, Step.PREPARING)
+        try:
+            yield
+        except BaseException:
+            self.on_step(part.number, Step.UNPREPARED)
+            raise
+        self.on_step(part.number, Step.PREPARED)
 
     def read(self, part: Part) -> list[Record]:
         with self.stages.stage("read"):
             return self.reader.read(part)
 
-    def tokenize(self, records: list[Record]) -> list[TokenizedSample]:
+    def tokenize(self, part: Part, records: list[Record]) -> list[TokenizedSample]:
         with self.stages.stage("tokenize"):
-            return self.masker.tokenize_many(records)
+            return tokenized(self.masker, records, part.excluded)
 
 
 class _Team:
@@ -182,6 +221,10 @@ class _Team:
             worker.close()
 
     def _prepare(self, part: Part, reading: Future[list[Record]] | None) -> list[TokenizedSample]:
+        with self._local.preparing(part):
+            return self._prepare_anywhere(part, reading)
+
+    def _prepare_anywhere(self, part: Part, reading: Future[list[Record]] | None) -> list[TokenizedSample]:
         worker = self._free.pop()  # there are as many of them as threads
         try:
             while not worker.is_ready():
@@ -209,7 +252,7 @@ class _Team:
         return answer.samples
 
     def _here(self, part: Part, reading: Future[list[Record]] | None) -> list[TokenizedSample]:
-        return self._local.tokenize(self._local.read(part) if reading is None else reading.result())
+        return self._local.tokenize(part, self._local.read(part) if reading is None else reading.result())
 
 
-__all__ = ["Part", "PartReader", "default_workers", "prepared", "starts_anywhere"]
+__all__ = ["OnStep", "Part", "PartReader", "Step", "default_workers", "no_step", "prepared", "starts_anywhere"]

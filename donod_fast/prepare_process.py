@@ -10,19 +10,22 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import IO
 
 from donod_fast.errors import WorkerError
+from donod_fast.formats import carried_values, record_id
 from donod_fast.masking import Masker
 from donod_fast.reading import Corpus
-from donod_fast.samples import Record, TokenizedSample
+from donod_fast.samples import Record, Status, TokenizedSample
 
 _log = logging.getLogger(__name__)
 
@@ -39,15 +42,20 @@ _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 _READY = b""
+_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part's number, its first row and one past its last."""
+    """A part's number, its first row and one past its last.
+
+    ``excluded`` holds rows that no process survives, each with what to say of it: they are read, and nothing more.
+    """
 
     number: int
     start: int
     stop: int
+    excluded: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +165,7 @@ def serve() -> None:
     setup = _receive(jobs)
     if setup is None:
         return
+    _end_with_parent()
     with suppress(BrokenPipeError):  # the parent is gone
         try:
             masker, corpus = pickle.loads(setup)
@@ -166,6 +175,19 @@ def serve() -> None:
         _send(answers, _READY)
         while (job := _receive(jobs)) is not None:
             _send(answers, pickle.dumps(_work(masker, corpus, job)))
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process with its parent, even where a row keeps it busy for ever.
+
+    Without it (it is Linux's), a process that is at no such row ends when it looks at its pipe.
+    """
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _work(masker: Masker, corpus: Corpus | None, job: bytes) -> Answer | None:
@@ -183,11 +205,25 @@ def _work(masker: Masker, corpus: Corpus | None, job: bytes) -> Answer | None:
             read = time.perf_counter()
             spans.append(("read", begin, read - begin))
             begin = read
-        samples = masker.tokenize_many(records)
+        samples = tokenized(masker, records, found.part.excluded)
     except Exception as error:
         return Answer(os.getpid(), spans, [], _sendable(error))
     spans.append(("tokenize", begin, time.perf_counter() - begin))
     return Answer(os.getpid(), spans, samples)
+
+
+def tokenized(masker: Masker, records: Sequence[Record], excluded: Mapping[int, str]) -> list[TokenizedSample]:
+    """One sample a record; the tokenizer never sees those that are excluded."""
+    if not excluded:
+        return masker.tokenize_many(records)
+    kept = iter(masker.tokenize_many([record for record in records if record.row not in excluded]))
+    return [_lost(masker, record, excluded[record.row]) if record.row in excluded else next(kept) for record in records]
+
+
+def _lost(masker: Masker, record: Record, cause: str) -> TokenizedSample:
+    detail = f"{record.file}, {record.place}: {cause}".encode("utf-8", errors="backslashreplace").decode("utf-8")
+    carried = carried_values(record, masker.carry)
+    return TokenizedSample(record.row, record_id(record), Status.WORKER_LOST, detail, carried=carried)
 
 
 def _sendable(error: Exception) -> Exception:

@@ -25,6 +25,7 @@ import logging
 import math
 import re
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -33,7 +34,7 @@ from torch import Tensor
 
 from donod_fast.errors import InputError
 from donod_fast.kernels.scores import don_and_nod
-from donod_fast.kernels.topsis import topsis
+from donod_fast.kernels.topsis import ColumnConstants, column_constants, topsis, topsis_from_constants
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -142,21 +143,14 @@ def rank(
             raise InputError(f"column {name} has an infinite score, at row {int(row[column.isinf()][0])}")
 
     closeness = topsis(don, nod, weights=weights)  # also where it is not used: it checks the weights
-    match method:
-        case "topsis" | "nodon":
-            value = closeness
-        case "don" | "don-threshold":
-            value = don
-        case "nod":
-            value = -nod
-        case "weighted":
-            value = _weighted_sum(don, nod, weights)
-        case "pareto":
-            value = -pareto_fronts(don, nod).double()
-        case "random":
-            value = _uniform(len(row), seed)
-        case _:
-            value = -loss
+    if method in ("topsis", "nodon"):
+        value = closeness
+    elif method == "pareto":
+        value = -pareto_fronts(don, nod).double()
+    else:
+        constants = (column_constants(don), column_constants(nod)) if method == "weighted" and len(row) else None
+        draw = uniform_draws(seed) if method == "random" else None
+        value = merit(method, don, nod, loss, weights=weights, constants=constants, draw=draw)
     best = _best_first(value)
     if method == "pareto":
         by_closeness = _best_first(closeness)
@@ -164,6 +158,44 @@ def rank(
     if method == "nodon":
         best, value = best.flip(0), 1 - value
     return Ranking(method, order=row[best], value=value[best], total=len(columns.row))
+
+
+def merit(
+    method: str,
+    don: Tensor,
+    nod: Tensor,
+    loss: Tensor | None,
+    *,
+    weights: tuple[float, float],
+    constants: tuple[ColumnConstants, ColumnConstants] | None,
+    draw: Callable[[int], Tensor] | None,
+) -> Tensor:
+    """Figures of merit (n,) of some scored rows, given what must be known of all of them.
+
+    Elementwise: the value of a row does not depend on the rows beside it. ``nodon`` has the value of ``topsis``.
+
+    Args:
+        method: any but ``pareto``, which has no such value.
+        don: (n,) float64.
+        nod: (n,) float64.
+        loss: (n,) float64, for ``loss``.
+        weights: of DON and NOD, for ``topsis``, ``nodon`` and ``weighted``.
+        constants: of DON and NOD over all scored rows, for the same methods; may be None where there are no rows.
+        draw: gives the numbers of ``random`` for the next rows (:func:`uniform_draws`).
+    """
+    match method:
+        case "topsis" | "nodon" if constants is not None:
+            return topsis_from_constants(don, nod, *constants, weights=weights)
+        case "weighted" if constants is not None:
+            return _weighted_sum(don, nod, weights, constants)
+        case "nod":
+            return -nod
+        case "loss" if loss is not None:
+            return -loss
+        case "random" if draw is not None:
+            return draw(len(don))
+        case _:
+            return don
 
 
 def keep(
@@ -189,22 +221,41 @@ def keep(
             value out of range.
     """
     scored = len(ranking.order)
+    check_wanted(ranking.method, scored, ranking.total, keep, don_threshold, don_quantile)
+    if keep is not None:
+        return ranking.order[: kept_count(keep, scored)]
+    if don_threshold is None:
+        don_threshold = float(ranking.value[quantile_count(cast(float, don_quantile), scored) - 1])
+    return ranking.order[ranking.value >= don_threshold]
+
+
+def check_wanted(
+    method: str,
+    scored: int,
+    total: int,
+    keep: float | int | None,
+    don_threshold: float | None,
+    don_quantile: float | None,
+) -> None:
+    """Refuse what :func:`keep` does not take.
+
+    Raises:
+        InputError: as :func:`keep` says.
+    """
     if scored == 0:
-        raise InputError(f"nothing to select from: none of the {ranking.total} rows has scores")
-    if ranking.method != "don-threshold":
+        raise InputError(f"nothing to select from: none of the {total} rows has scores")
+    if method != "don-threshold":
         if keep is None or don_threshold is not None or don_quantile is not None:
             raise InputError(
-                f"method {ranking.method} takes keep, and neither don_threshold nor don_quantile "
-                "(those are for don-threshold)"
+                f"method {method} takes keep, and neither don_threshold nor don_quantile (those are for don-threshold)"
             )
-        return ranking.order[: _kept_count(keep, scored)]
+        return
     if keep is not None or (don_threshold is None) == (don_quantile is None):
         raise InputError("method don-threshold takes either don_threshold or don_quantile, and not keep (use don)")
-    if don_threshold is None:
-        don_threshold = _quantile_bound(ranking.value, cast(float, don_quantile))
-    elif not math.isfinite(don_threshold):
+    if don_quantile is not None and not 0 <= don_quantile <= 1:
+        raise InputError(f"don_quantile must be in [0, 1], got {don_quantile}")
+    if don_threshold is not None and not math.isfinite(don_threshold):
         raise InputError(f"don_threshold must be a finite number, got {don_threshold}")
-    return ranking.order[ranking.value >= don_threshold]
 
 
 def parse_keep(text: str) -> float | int:
@@ -292,29 +343,37 @@ def _best_first(value: Tensor) -> Tensor:
     return value.argsort(descending=True, stable=True)
 
 
-def _weighted_sum(don: Tensor, nod: Tensor, weights: tuple[float, float]) -> Tensor:
+def _weighted_sum(
+    don: Tensor, nod: Tensor, weights: tuple[float, float], constants: tuple[ColumnConstants, ColumnConstants]
+) -> Tensor:
     largest = max(map(float, weights))  # as in TOPSIS: no overflow, only the ratio counts
     don_weight, nod_weight = (float(weight) / largest for weight in weights)
-    merit = don_weight * _unit_range(don) + nod_weight * _unit_range(-nod)
-    return merit / (don_weight + nod_weight)
+    of_don, of_nod = constants
+    don_part = don_weight * _unit_range(don, of_don.low, of_don.high)
+    nod_part = nod_weight * _unit_range(-nod, -of_nod.high, -of_nod.low)
+    return (don_part + nod_part) / (don_weight + nod_weight)
 
 
-def _unit_range(column: Tensor) -> Tensor:
+def _unit_range(column: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Min–max normalised to [0, 1]; zeros for a constant column. 1 − u(NOD) is u(−NOD)."""
-    if column.numel() == 0:
-        return column
-    halved = column / 2  # a range beyond the largest number must not overflow
-    low, high = halved.aminmax()
+    halved, low, high = column / 2, low / 2, high / 2  # a range beyond the largest number must not overflow
     return torch.zeros_like(column) if low == high else (halved - low) / (high - low)
 
 
-def _uniform(count: int, seed: int) -> Tensor:
+def uniform_draws(seed: int) -> Callable[[int], Tensor]:
+    """A function that draws the values of ``random`` for the next so many scored rows, in order of row numbers.
+
+    Raises:
+        InputError: a seed that is no integer, or out of range.
+    """
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise InputError(f"seed must be an integer from 0 to 2**63 - 1, got {seed!r}")
-    return torch.rand(count, generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float64)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return lambda count: torch.rand(count, generator=generator, dtype=torch.float64)
 
 
-def _kept_count(keep: float | int, scored: int) -> int:
+def kept_count(keep: float | int, scored: int) -> int:
+    """How many of the scored rows (at least one) a fraction or a count keeps; see :func:`keep`."""
     if isinstance(keep, bool) or not isinstance(keep, (int, float)):
         raise InputError(f"keep must be a fraction (float) or a count (int), got {keep!r}")
     if isinstance(keep, int):
@@ -329,9 +388,9 @@ def _kept_count(keep: float | int, scored: int) -> int:
     return max(1, min(scored, math.floor(keep * scored + 0.5 + 1e-9)))
 
 
-def _quantile_bound(falling: Tensor, quantile: float) -> float:
-    """The order statistic at or above the q-quantile: ``≥`` it keeps what ``≥`` the quantile keeps."""
-    if not 0 <= quantile <= 1:
-        raise InputError(f"don_quantile must be in [0, 1], got {quantile}")
-    rising_position = math.ceil(quantile * (len(falling) - 1) - 1e-9)
-    return float(falling[len(falling) - 1 - rising_position])
+def quantile_count(quantile: float, scored: int) -> int:
+    """How many rows, from the largest down, reach the order statistic at or above the q-quantile.
+
+    ``≥`` that statistic keeps what ``≥`` the quantile keeps.
+    """
+    return scored - math.ceil(quantile * (scored - 1) - 1e-9)

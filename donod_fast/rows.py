@@ -32,6 +32,7 @@ class ScoreRow:
         update_norm: ‖U‖_F.
         don: ‖W‖_F − ‖W′‖_F, high is good.
         nod: ‖W − W′‖_F, low is good.
+        carried: values of the record's columns that are carried along.
     """
 
     row: int
@@ -47,6 +48,7 @@ class ScoreRow:
     update_norm: float = NAN
     don: float = NAN
     nod: float = NAN
+    carried: tuple[str | None, ...] = ()
 
     @staticmethod
     def unscored(sample: TokenizedSample, status: Status | None = None, detail: str | None = None) -> ScoreRow:
@@ -59,14 +61,19 @@ class ScoreRow:
             sample.tokens,
             sample.scored_tokens,
             sample.truncated,
+            carried=sample.carried,
         )
 
 
 SCORE_COLUMNS = ("loss", "entropy", "weight_dot_update", "update_norm", "don", "nod")
 
 
-def schema() -> pa.Schema:
-    """The Arrow schema of a scores table."""
+CARRIED = "record."
+"""What stands before the name of a carried column in a scores table."""
+
+
+def schema(carry: Sequence[str] = ()) -> pa.Schema:
+    """The Arrow schema of a scores table, with these columns of the records carried along."""
     import pyarrow as pa
 
     return pa.schema(
@@ -79,16 +86,20 @@ def schema() -> pa.Schema:
             pa.field("scored_tokens", pa.int32(), nullable=False),
             pa.field("truncated", pa.bool_(), nullable=False),
             *(pa.field(name, pa.float64(), nullable=False) for name in SCORE_COLUMNS),
+            *(pa.field(CARRIED + name, pa.string()) for name in carry),
         ]
     )
 
 
-def to_table(rows: Sequence[ScoreRow]) -> pa.Table:
-    """The rows as an Arrow table, in the order given."""
+def to_table(rows: Sequence[ScoreRow], carry: Sequence[str] = ()) -> pa.Table:
+    """The rows as an Arrow table, in the order given; ``carry`` names what their ``carried`` holds."""
     import pyarrow as pa
 
-    columns = {field.name: [getattr(row, field.name) for row in rows] for field in fields(ScoreRow)}
-    return pa.table(columns, schema=schema())
+    names = [field.name for field in fields(ScoreRow) if field.name != "carried"]
+    columns = {name: [getattr(row, name) for row in rows] for name in names}
+    for at, name in enumerate(carry):
+        columns[CARRIED + name] = [row.carried[at] for row in rows]
+    return pa.table(columns, schema=schema(carry))
 
 
-__all__ = ["SCORE_COLUMNS", "ScoreRow", "schema", "to_table"]
+__all__ = ["CARRIED", "SCORE_COLUMNS", "ScoreRow", "schema", "to_table"]

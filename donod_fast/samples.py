@@ -32,6 +32,7 @@ class Status(StrEnum):
     TOO_LONG = "too_long"  # nothing of the response is left within the length limit
     NON_FINITE = "non_finite"  # the model or its scores gave NaN or infinity
     OUT_OF_MEMORY = "out_of_memory"  # did not fit, even alone in its batch
+    WORKER_LOST = "worker_lost"  # its process died or hung each time it was scored
 
 
 class SampleError(Exception):
@@ -130,6 +131,7 @@ class TokenizedSample:
         truncated: True where the length limit cut tokens off.
         format: the record format found (``"messages"``, ``"alpaca"``, …) or ``""``.
         mask: how the mask was made: ``"generation"``, ``"prefix"``, ``"text"``, ``"labels"`` or ``""``.
+        carried: values of the record's columns that are carried along into the scores.
     """
 
     row: int
@@ -142,6 +144,7 @@ class TokenizedSample:
     truncated: bool = False
     format: str = ""
     mask: str = ""
+    carried: tuple[str | None, ...] = ()
 
     @property
     def scored_tokens(self) -> int:

@@ -49,6 +49,7 @@ class Scorer:
         packing: ``"auto"``, ``"on"`` or ``"off"``: samples packed in input order, or padded to like lengths.
         compile: compile the trunk (and on a CPU the head's elementwise passes) before scoring; see
             ``compiled_trunk.py``.
+        carry: columns of the records to carry along into the scores, as text (``record.NAME``).
 
     Raises:
         ModelError: the model cannot be scored with (HeadMismatchError: its head is not ours).
@@ -67,6 +68,7 @@ class Scorer:
         backend: str = "auto",
         packing: str = "auto",
         compile: bool = False,
+        carry: Sequence[str] = (),
     ) -> None:
         self.loaded: LoadedModel = model if isinstance(model, LoadedModel) else wrap_model(model, tokenizer)
         self.update = update or UpdateSettings()
@@ -78,7 +80,8 @@ class Scorer:
         if compile and backend == "auto" and self.loaded.device.type == "cpu":
             backend = "inductor"
         self.masks = _limited(masks or MaskSettings(), self.loaded.max_length)
-        self.masker = Masker(self.loaded.tokenizer, self.masks, vocab_size=self.head.weight.shape[0])
+        vocab = self.head.weight.shape[0]
+        self.masker = Masker(self.loaded.tokenizer, self.masks, vocab_size=vocab, carry=carry)
         if token_budget is not None and token_budget < 1:
             raise InputError(f"token budget must be at least 1, got {token_budget}")
         self.samples = SampleScorer(
@@ -156,7 +159,7 @@ class Scorer:
                 batch = []
         if batch:
             rows += self.score_records(batch, progress)
-        return to_table(rows)
+        return to_table(rows, self.masker.carry)
 
     def score_records(self, records: Sequence[Record], progress: Progress | None = None) -> list[ScoreRow]:
         """Tokenise, mask and score some records: one row each, in their order."""
@@ -190,6 +193,7 @@ class Scorer:
                 "token_budget_how": "given" if self.budget is None else self.budget.how,
             },
             "update": self.update.as_dict(),
+            "carry": list(self.masker.carry),
             "masks": {**self.masker.describe(), "tokenizer_sha256": _tokenizer_digest(loaded.tokenizer)},
         }
 

@@ -102,6 +102,11 @@ class SampleScorer:
                     progress(len(group), sum(len(waiting[i].input_ids) for i in group))
         return [row for row in rows if row is not None]
 
+    def settle(self, weight_norm: float) -> None:
+        """Take ‖W‖ as another process found it: its last digit depends on the number of threads."""
+        self.weight_norm = weight_norm
+        self._arguments["weight_norm"] = weight_norm
+
     @property
     def device(self) -> torch.device:
         """Where the head is, and the scores are made."""
@@ -269,4 +274,5 @@ def _row(sample: TokenizedSample, values: list[float]) -> ScoreRow:
         sample.scored_tokens,
         sample.truncated,
         **scores,
+        carried=sample.carried,
     )

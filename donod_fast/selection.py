@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Literal, Protocol, TypeVar
 
 from torch import Tensor
 
+from donod_fast.big_ranking.row_set import RowSet
 from donod_fast.errors import CorpusError, InputError, StoreError
 from donod_fast.files import atomic_writer, storage_error
 from donod_fast.samples import Record
@@ -46,7 +47,7 @@ class Records(Protocol):
 
 def write_subset(
     corpus: Records,
-    rows: Sequence[int] | Tensor,
+    rows: Sequence[int] | Tensor | RowSet,
     out: Path,
     *,
     order: Literal["input", "best"] = "input",
@@ -62,15 +63,16 @@ def write_subset(
     Args:
         corpus: where the records come from. It is streamed once, for Parquet twice (the types of the
             columns are known only after all records).
-        rows: row numbers, each once, best first: (k,) ints or an int64 tensor.
+        rows: row numbers, each once, best first: (k,) ints or an int64 tensor; or a set, which takes one bit for
+            each row of the corpus and has no order of its own.
         out: ends in ``.jsonl``, ``.jsonl.gz``, ``.jsonl.zst`` or ``.parquet``.
         order: ``"input"`` keeps the order of the corpus, in flat memory; ``"best"`` that of ``rows``,
             which holds the chosen records in memory.
         overwrite: replace a file that exists (never one of the corpus's own).
 
     Raises:
-        InputError: no rows, a row twice, another suffix, or a value that the format cannot hold (the
-            message names row and column, or the column).
+        InputError: no rows, a row twice, a set in the order ``"best"``, another suffix, or a value that the
+            format cannot hold (the message names row and column, or the column).
         CorpusError: a row that the corpus does not have or cannot read.
         StoreError: the target exists, is one of the inputs, or cannot be written.
     """
@@ -79,7 +81,9 @@ def write_subset(
     name = out.name.lower()
     if not name.endswith((*JSON_LINES, PARQUET)):
         raise InputError(f"{out}: the name must end in {', '.join(JSON_LINES)} or {PARQUET}")
-    numbers = _checked_rows(rows, corpus.rows)
+    numbers: list[int] | RowSet = (
+        _checked_set(rows, corpus.rows, order) if isinstance(rows, RowSet) else _checked_rows(rows, corpus.rows)
+    )
     for entry in corpus.describe().get("inputs", ()):
         if entry.get("path") is not None and Path(entry["path"]).resolve() == out.resolve():
             raise StoreError(f"{out} is one of the inputs of the corpus; write the subset elsewhere")
@@ -87,13 +91,14 @@ def write_subset(
     with _new_file(out, overwrite) as file:
         if name.endswith(PARQUET):
             held: list[Record] | None = None
-            if order == "best":
+            if isinstance(numbers, list) and order == "best":
                 held = _in_order_of(numbers, ((record.row, record) for record in _chosen(corpus, numbers)))
             # streamed anew for each of the two passes, unless they are held anyhow
-            _write_parquet(lambda: iter(held) if held is not None else _chosen(corpus, numbers), file)
+            write_parquet(lambda: iter(held) if held is not None else _chosen(corpus, numbers), file)
         else:
             lines = ((record.row, _json_line(record)) for record in _chosen(corpus, numbers))
-            ordered = _in_order_of(numbers, lines) if order == "best" else (line for _, line in lines)
+            in_order = isinstance(numbers, RowSet) or order == "input"
+            ordered = (line for _, line in lines) if in_order else _in_order_of(numbers, lines)
             with _compressing(file, name) as stream:
                 for line in ordered:
                     stream.write(line)
@@ -107,6 +112,18 @@ def _new_file(out: Path, overwrite: bool) -> Iterator[BinaryIO]:
     with atomic_writer(out.resolve() if out.is_symlink() else out) as file:
         yield file
         _refuse_existing(out, overwrite)  # it may have appeared meanwhile
+
+
+def refuse_target(out: Path, overwrite: bool) -> None:
+    """Refuse a target of :func:`write_subset` that can be told beforehand to be none.
+
+    Raises:
+        InputError: its name has another suffix.
+        StoreError: it exists, or is no file.
+    """
+    if not out.name.lower().endswith((*JSON_LINES, PARQUET)):
+        raise InputError(f"{out}: the name must end in {', '.join(JSON_LINES)} or {PARQUET}")
+    _refuse_existing(out, overwrite)
 
 
 def _refuse_existing(out: Path, overwrite: bool) -> None:
@@ -132,11 +149,23 @@ def _checked_rows(rows: Sequence[int] | Tensor, available: int) -> list[int]:
     return numbers
 
 
-def _chosen(corpus: Records, rows: Sequence[int]) -> Iterator[Record]:
+def _checked_set(rows: RowSet, available: int, order: str) -> RowSet:
+    if order == "best":
+        raise InputError('a set of rows has no order; give the rows as a list, or order="input"')
+    last = rows.last
+    if last < 0:
+        raise InputError("no rows were chosen, so there is nothing to write")
+    if last >= available:
+        raise CorpusError(f"row {last} is not in the corpus, which has {available} rows")
+    return rows
+
+
+def _chosen(corpus: Records, rows: list[int] | RowSet) -> Iterator[Record]:
     """The records of ``rows``, in input order, in one pass over the corpus."""
-    wanted = iter(sorted(rows))
+    rising, last = (rows, rows.last) if isinstance(rows, RowSet) else (sorted(rows), max(rows))
+    wanted = iter(rising)
     row = next(wanted)
-    for record in corpus.records(row, max(rows) + 1):
+    for record in corpus.records(row, last + 1):
         if record.row != row:
             continue
         if record.data is None:
@@ -147,7 +176,7 @@ def _chosen(corpus: Records, rows: Sequence[int]) -> Iterator[Record]:
         raise CorpusError(f"row {row} is missing from the corpus; it has changed since it was scored")
 
 
-def _in_order_of(numbers: Sequence[int], numbered: Iterable[tuple[int, _T]]) -> list[_T]:
+def _in_order_of(numbers: Iterable[int], numbered: Iterable[tuple[int, _T]]) -> list[_T]:
     by_row = dict(numbered)
     return [by_row[row] for row in numbers]
 
@@ -210,7 +239,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"a {type(value).__name__} is no JSON value")
 
 
-def _write_parquet(stream: Callable[[], Iterator[Record]], file: BinaryIO) -> None:
+def write_parquet(stream: Callable[[], Iterator[Record]], file: BinaryIO) -> None:
     """Two passes: the first finds one type a column, the second writes row groups in those types."""
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -35,6 +35,7 @@ class ScorerSpec:
     backend: str = "auto"
     packing: str = "auto"
     compile: bool = False
+    carry: tuple[str, ...] = ()
 
     def on(self, device: str) -> ScorerSpec:
         """The same on another device."""
@@ -66,6 +67,7 @@ class ScorerSpec:
             backend=self.backend,
             packing=self.packing,
             compile=self.compile,
+            carry=self.carry,
         )
 
 

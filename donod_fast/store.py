@@ -1,103 +1,185 @@
-"""The scores folder: ``manifest.json`` beside ``part-*.parquet``, each part complete or absent.
+"""The scores folder: ``manifest.json`` and ``plan.parquet`` beside ``part-*.parquet``, each part complete or absent.
 
-Part k holds the rows k · part_rows … of the input. What a folder was made with stands in its manifest; a
-run with other settings is refused. A process that scores into a folder holds its lock.
+Part k holds the rows of shard k of the folder's plan (``shards.py``). What a folder was made with stands in its
+manifest; a run with other settings is refused. A process that scores into a folder holds its lock (``locking.py``).
+The folder lies on a disk or on an object store (``storage.py``).
 """
 
 from __future__ import annotations
 
 import json
-import math
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from donod_fast.errors import SettingsMismatchError, StoreError
-from donod_fast.files import atomic_writer, storage_error
-from donod_fast.rows import ScoreRow, schema, to_table
+from donod_fast.files import storage_error
+from donod_fast.locking import LOCK, locked
+from donod_fast.manifest import VERSION, differences, is_whole, settings_hash
+from donod_fast.parts import PartSummary, combined, part_bytes, read_part, read_summary, table_bytes
+from donod_fast.rows import ScoreRow
+from donod_fast.shards import ShardPlan
+from donod_fast.storage import Storage, open_storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from donod_fast.kernels.topsis import ColumnConstants
+    from donod_fast.reading import Corpus
+
 MANIFEST = "manifest.json"
-LOCK = ".lock"
-VERSION = 1
+PLAN = "plan.parquet"
+PROBLEMS = "problems.json"
+PARTS = "part-*.parquet"
 
-# Sections of a manifest that decide the numbers: a run must agree with all of them to add to a folder.
-_DECISIVE = ("input.fingerprint", "input.rows", "part_rows", "model.fingerprint", "model.revision",
-             "model.dtype", "model.precision", "model.weight_norm", "update", "masks", "head")  # fmt: skip
+_READERS = 4
+_MOST_PROBLEMS = 1000
 
-# Entries that a reader relies on, with their types.
-_WANTED = (("version", int), ("input", dict), ("input.rows", int), ("part_rows", int), ("update", dict),
-           ("update.storage_dtype", (str, type(None))), ("model", dict), ("model.weight_norm", float))  # fmt: skip
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that went wrong on the way.
+
+    Attributes:
+        part: at which part, None where at none.
+        text: what.
+        time: when, in seconds since 1970.
+    """
+
+    part: int | None
+    text: str
+    time: float
 
 
 class ScoresFolder:
     """A scores folder that has a manifest.
 
     Attributes:
-        path: the folder.
+        storage: where it lies.
         manifest: what it was made with (see ``open_or_create``).
     """
 
-    def __init__(self, path: Path, manifest: Mapping[str, Any]) -> None:
-        self.path, self.manifest = path, manifest
+    def __init__(self, place: Path | str | Storage, manifest: Mapping[str, Any]) -> None:
+        self.storage = open_storage(place) if isinstance(place, (Path, str)) else place
+        self.manifest = manifest
 
     @staticmethod
-    def open(path: Path) -> ScoresFolder:
-        """Open an existing folder.
+    def open(place: Path | str) -> ScoresFolder:
+        """Open an existing folder, by its path or URL.
 
         Raises:
-            StoreError: it holds no scores, or its manifest is damaged or of a later version.
+            StoreError: it holds no scores, or its manifest is damaged or of another version.
         """
-        file = path / MANIFEST
+        storage = open_storage(place)
+        file = storage.url(MANIFEST)
         try:
-            manifest = json.loads(file.read_text(encoding="utf-8"))
+            manifest = json.loads(storage.read(MANIFEST).decode("utf-8"))
         except FileNotFoundError:
-            raise StoreError(f"{path} holds no {MANIFEST}: name a folder that `donod-fast score` wrote") from None
+            raise StoreError(f"{place} holds no {MANIFEST}: name a folder that `donod-fast score` wrote") from None
         except (OSError, ValueError) as error:
             raise StoreError(f"{file} cannot be read ({error}); score again with --overwrite") from error
-        if not isinstance(manifest, dict) or not all(isinstance(_at(manifest, name), kind) for name, kind in _WANTED):
+        if not is_whole(manifest):
             raise StoreError(f"{file} is damaged; score again with --overwrite")
         if manifest["version"] != VERSION:
             raise StoreError(f"{file} is not of version {VERSION}: another release of donod-fast wrote it")
-        return ScoresFolder(path, manifest)
+        return ScoresFolder(storage, manifest)
 
     @staticmethod
-    def open_or_create(path: Path, manifest: Mapping[str, Any], *, overwrite: bool = False) -> ScoresFolder:
-        """Open the folder if it was made with the same settings, or start it with this manifest.
+    def open_or_create(
+        place: Path | str, manifest: Mapping[str, Any], plan: ShardPlan | None = None, *, overwrite: bool = False
+    ) -> ScoresFolder:
+        """Open the folder if it was made with the same settings, or start it with this manifest and plan.
 
         With ``overwrite`` the scores that it holds are dropped first. ``manifest`` holds ``input``, ``model``,
-        ``update``, ``masks``, ``head``, ``part_rows`` and whatever else is worth recording.
+        ``update``, ``masks``, ``head``, ``part_rows`` and whatever else is worth recording. Without a plan part k holds
+        the rows k · part_rows … of the input.
 
         Raises:
             SettingsMismatchError: the folder was made with other settings; names each difference.
             StoreError: it cannot be read or written.
         """
+        storage = open_storage(place)
         manifest = {"version": VERSION, **manifest}
+        if plan is not None:
+            manifest["plan"] = {"file": PLAN, "parts": len(plan)}
         # Through JSON once, so that what is compared is what a reader would read.
         wanted = json.loads(json.dumps(manifest))
         if overwrite:
             # The manifest first: if we are killed here, what is left is no folder of scores.
-            for old in [path / MANIFEST, *path.glob("part-*.parquet")]:
-                remove(old)
-        if (path / MANIFEST).exists():
-            folder = ScoresFolder.open(path)
+            for old in [MANIFEST, *storage.names("plan*.parquet"), PROBLEMS, *storage.names(PARTS)]:
+                storage.remove(old)
+        if storage.exists(MANIFEST):
+            folder = ScoresFolder.open(place)
             unlike = differences(folder.manifest, wanted)
             if unlike:
                 raise SettingsMismatchError(
-                    f"{path} holds scores made with other settings:\n  "
+                    f"{place} holds scores made with other settings:\n  "
                     + "\n  ".join(unlike)
                     + "\nUse another --out folder, the same settings, or --overwrite to drop the old scores."
                 )
             return folder
-        if list(path.glob("part-*.parquet")):
-            raise StoreError(f"{path} holds parts but no {MANIFEST}; use another folder, or --overwrite")
-        with atomic_writer(path / MANIFEST) as file:
-            file.write(json.dumps(wanted, indent=2).encode())
-        return ScoresFolder(path, wanted)
+        if storage.names(PARTS):
+            raise StoreError(f"{place} holds parts but no {MANIFEST}; use another folder, or --overwrite")
+        folder = ScoresFolder(storage, wanted)
+        storage.make()
+        if plan is not None:
+            storage.write(PLAN, plan.to_bytes())
+            folder.__dict__["plan"] = plan
+        folder.write_manifest(wanted)
+        return folder
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        """Replace the manifest by another, in one step. Raises StoreError."""
+        self.storage.write(MANIFEST, json.dumps(manifest, indent=2).encode())
+        self.manifest = manifest
+
+    @property
+    def path(self) -> Path:
+        """The folder's path, where it lies on a disk."""
+        if self.storage.local is None:
+            raise StoreError(f"{self.storage.name} is not on a disk")
+        return self.storage.local
+
+    @property
+    def name(self) -> str:
+        """The folder's path or URL."""
+        return self.storage.name
+
+    @cached_property
+    def plan(self) -> ShardPlan:
+        """Which rows are in which part.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        entry = self.manifest.get("plan")
+        if entry is None:
+            return ShardPlan.uniform(int(self.manifest["input"]["rows"]), int(self.manifest["part_rows"]))
+        file = self.storage.url(entry["file"])
+        try:
+            plan = ShardPlan.from_bytes(self.storage.read(entry["file"]), file)
+        except OSError as error:
+            raise StoreError(f"{file} cannot be read ({error}); score again with --overwrite") from error
+        if (len(plan), plan.rows) != (entry["parts"], self.rows):
+            raise StoreError(f"{file} is not the plan that the manifest was written for; score again with --overwrite")
+        return plan
+
+    @cached_property
+    def settings(self) -> str:
+        """Hash of the settings that its rows are scored with."""
+        return settings_hash(self.manifest)
+
+    @property
+    def carry(self) -> tuple[str, ...]:
+        """Columns of the records that its parts carry along."""
+        return tuple(self.manifest.get("carry") or ())
 
     @property
     def rows(self) -> int:
@@ -105,55 +187,98 @@ class ScoresFolder:
         return int(self.manifest["input"]["rows"])
 
     @property
-    def part_rows(self) -> int:
-        """Rows of a part (the last one may have fewer)."""
-        return int(self.manifest["part_rows"])
-
-    @property
     def parts(self) -> int:
         """How many parts a finished folder has."""
-        return -(-self.rows // self.part_rows)
+        return len(self.plan)
+
+    def part_name(self, part: int) -> str:
+        """The file name of a part."""
+        generation = int(self.manifest.get("generation") or 0)  # see revising.py
+        return f"part-g{generation}-{part:06d}.parquet" if generation else f"part-{part:06d}.parquet"
 
     def part_path(self, part: int) -> Path:
-        """The file of a part."""
-        return self.path / f"part-{part:06d}.parquet"
+        """The file of a part, where the folder lies on a disk."""
+        return self.path / self.part_name(part)
 
     def part_range(self, part: int) -> tuple[int, int]:
         """First row of a part and one past its last."""
-        return part * self.part_rows, min((part + 1) * self.part_rows, self.rows)
+        return self.plan.part_range(part)
+
+    def is_committed(self, part: int) -> bool:
+        """Whether a part is there; it is not read."""
+        return self.storage.exists(self.part_name(part))
 
     def write_part(self, part: int, rows: Sequence[ScoreRow]) -> None:
         """Commit a part: after this returns it survives a crash; before, there is no trace of it."""
-        import pyarrow.parquet as pq
-
         start, stop = self.part_range(part)
-        numbers = [row.row for row in rows]
-        if numbers != list(range(start, stop)):
+        if [row.row for row in rows] != list(range(start, stop)):
             raise StoreError(f"part {part} must hold rows {start} to {stop - 1} in order, each once")
-        with atomic_writer(self.part_path(part)) as file:
-            # Without checksums a flipped bit of a score would be read back as another score.
-            pq.write_table(to_table(rows), file, compression="zstd", write_page_checksum=True)
+        self.storage.write(self.part_name(part), part_bytes(rows, part, self.settings, self.carry))
+
+    def write_table(self, part: int, table: pa.Table) -> None:
+        """As :meth:`write_part`, of a table that holds the part's rows."""
+        self.storage.write(self.part_name(part), table_bytes(table, part, self.settings))
 
     def missing_parts(self) -> list[int]:
         """Parts that are absent or do not read back as themselves (such a file is dropped)."""
-        missing = []
-        for part in range(self.parts):
+        there = set(self.storage.names(PARTS))
+
+        def is_missing(part: int) -> bool:
+            if self.part_name(part) not in there:
+                return True
             try:
-                whole = self._read_part(part) is not None
+                return self.read_part(part) is None
             except StoreError:
-                remove(self.part_path(part))
-                whole = False
-            if not whole:
-                missing.append(part)
-        return missing
+                self.storage.remove(self.part_name(part))
+                return True
+
+        return [part for part, missing in enumerate(self._of_each(is_missing)) if missing]
+
+    def part_files(self) -> list[str]:
+        """Paths or URLs of all parts, in order.
+
+        Raises:
+            StoreError: the run is unfinished.
+        """
+        there = set(self.storage.names(PARTS))
+        names = [self.part_name(part) for part in range(self.parts)]
+        self._refuse_unfinished(sum(name in there for name in names))
+        return [self.storage.url(name) for name in names]
+
+    def summary(self, part: int) -> PartSummary | None:
+        """What a part's footer says of it; None where it is absent.
+
+        Raises:
+            StoreError: it is damaged.
+        """
+        name = self.part_name(part)
+        try:
+            with self.storage.open(name) as file:
+                return read_summary(file, self.storage.url(name), part, self.part_range(part), self.settings)
+        except FileNotFoundError:
+            return None
+
+    def summaries(self) -> list[PartSummary | None]:
+        """Of all parts, in order. Raises StoreError."""
+        there = set(self.storage.names(PARTS))
+        return self._of_each(lambda part: self.summary(part) if self.part_name(part) in there else None)
+
+    def constants(self) -> tuple[ColumnConstants, ColumnConstants]:
+        """TOPSIS's constants of DON and of NOD over all rows, from the summaries alone.
+
+        Raises:
+            StoreError: the run is unfinished or a part is damaged.
+        """
+        found = [summary for summary in self.summaries() if summary is not None]
+        self._refuse_unfinished(len(found))
+        return combined(summary.don for summary in found), combined(summary.nod for summary in found)
 
     def counts(self) -> Counter[str]:
         """Rows by status over the parts that are there."""
         counts: Counter[str] = Counter()
-        for part in range(self.parts):
-            table = self._read_part(part)
-            if table is not None:
-                counts.update(table.column("status").to_pylist())
+        for summary in self.summaries():
+            if summary is not None:
+                counts.update(summary.counts)
         return counts
 
     def first_detail(self) -> str:
@@ -162,7 +287,7 @@ class ScoresFolder:
         Raises:
             StoreError: the part is damaged.
         """
-        table = self._read_part(0)
+        table = self.read_part(0)
         return "" if table is None else str(table.column("detail")[0].as_py())
 
     def table(self) -> pa.Table:
@@ -173,64 +298,74 @@ class ScoresFolder:
         """
         import pyarrow as pa
 
-        tables = [self._read_part(part) for part in range(self.parts)]
-        there = [table for table in tables if table is not None]
-        if len(there) < len(tables):
-            raise StoreError(
-                f"{self.path} is unfinished: {len(there)} of {len(tables)} parts are there; "
-                "run `donod-fast score` again with the same settings to finish it"
-            )
+        there = [table for table in map(self.read_part, range(self.parts)) if table is not None]
+        self._refuse_unfinished(len(there))
         return pa.concat_tables(there)
 
-    def _read_part(self, part: int) -> pa.Table | None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+    def read_part(self, part: int) -> pa.Table | None:
+        """The rows of a part; None where it is absent.
 
-        path = self.part_path(part)
-        if not path.exists():
-            return None
-        start, stop = self.part_range(part)
+        Raises:
+            StoreError: it is damaged.
+        """
+        name = self.part_name(part)
         try:
-            # Opened here: Arrow takes no path that is not Unicode.
-            with path.open("rb") as file:
-                table = pq.ParquetFile(file, page_checksum_verification=True).read()
-                table.validate(full=True)
-        except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise StoreError(f"{path} is damaged ({reason}); run `donod-fast score` again to replace it") from error
-        if not table.schema.equals(schema()) or table["row"].to_pylist() != list(range(start, stop)):
+            with self.storage.open(name) as file:
+                return read_part(file, self.storage.url(name), part, self.part_range(part), self.settings, self.carry)
+        except FileNotFoundError:
+            return None
+
+    def corpus(self) -> Corpus:
+        """The corpus that it was made from, without a look at the files: they are checked when they are read.
+
+        Raises:
+            CorpusError: its rows were given from Python.
+        """
+        from donod_fast.reading.corpus import restored_corpus
+
+        description = self.manifest["input"]
+        return restored_corpus(description, self.plan.checkpoints(len(description["inputs"])))
+
+    def reopened(self) -> Corpus:
+        """The corpus that it was made from, found to be the same: by size and stamp, else by content.
+
+        Raises:
+            CorpusError: an input is gone or has changed, or its rows were given from Python.
+        """
+        from donod_fast.reading import reopen_corpus
+
+        description = self.manifest["input"]
+        return reopen_corpus(description, self.plan.checkpoints(len(description["inputs"])))
+
+    def note_problem(self, part: int | None, text: str) -> None:
+        """Keep what went wrong, for ``donod-fast status``. Only for the process that holds the folder.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        problems = [*self.problems(), Problem(part, text, time.time())][-_MOST_PROBLEMS:]
+        content = [{"part": problem.part, "text": problem.text, "time": problem.time} for problem in problems]
+        self.storage.write(PROBLEMS, json.dumps(content, indent=1).encode())
+
+    def problems(self) -> list[Problem]:
+        """What went wrong so far, oldest first; nothing where that cannot be read."""
+        try:
+            return [Problem(**entry) for entry in json.loads(self.storage.read(PROBLEMS))]
+        except (OSError, ValueError, TypeError):
+            return []
+
+    def _of_each(self, look: Callable[[int], _T]) -> list[_T]:
+        if self.storage.local is not None or self.parts < 2:
+            return [look(part) for part in range(self.parts)]
+        with ThreadPoolExecutor(_READERS) as pool:  # an object store answers slowly, and many at a time
+            return list(pool.map(look, range(self.parts)))
+
+    def _refuse_unfinished(self, there: int) -> None:
+        if there < self.parts:
             raise StoreError(
-                f"{path} does not hold the scores of rows {start} to {stop - 1}; "
-                "run `donod-fast score` again to replace it"
+                f"{self.name} is unfinished: {there} of {self.parts} parts are there; "
+                "run `donod-fast score` again with the same settings to finish it"
             )
-        return table
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the folder for one process, made if need be.
-
-    Temporary files of a killed process are removed. The lock goes with the process, however it ends.
-
-    Raises:
-        StoreError: another process holds it, or it cannot be written.
-    """
-    import filelock
-
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path / LOCK, timeout=0)
-        lock.acquire()
-    except filelock.Timeout:
-        raise StoreError(f"{path} is in use: another process scores into it; wait for it to end") from None
-    except (OSError, NotImplementedError) as error:
-        raise storage_error(path, error if isinstance(error, OSError) else OSError(str(error))) from error
-    try:
-        for file in path.glob(".*.tmp"):
-            remove(file)
-        yield
-    finally:
-        lock.release()
 
 
 def remove(file: Path) -> None:
@@ -245,35 +380,4 @@ def remove(file: Path) -> None:
         raise storage_error(file, error) from error
 
 
-def differences(
-    old: Mapping[str, Any], new: Mapping[str, Any], where: tuple[str, str] = ("in the folder", "asked for")
-) -> list[str]:
-    """One line per decisive setting that differs, named as ``section.key``; ``where`` names the two manifests."""
-    lines = []
-    for name in _DECISIVE:
-        before, after = _at(old, name), _at(new, name)
-        if isinstance(before, dict) and isinstance(after, dict):
-            keys = sorted(before.keys() | after.keys())
-            pairs = [(f"{name}.{key}", before.get(key), after.get(key)) for key in keys]
-        else:
-            pairs = [(name, before, after)]
-        lines += [f"{key}: {a!r} {where[0]}, {b!r} {where[1]}" for key, a, b in pairs if not _equal(key, a, b)]
-    return lines
-
-
-def _equal(key: str, a: Any, b: Any) -> bool:
-    if key == "model.precision" and a is None:
-        return True  # a folder from before it was recorded
-    if key == "model.weight_norm" and isinstance(a, float) and isinstance(b, float):
-        return math.isclose(a, b, rel_tol=1e-12)  # its last digit depends on the number of threads
-    return bool(a == b)
-
-
-def _at(manifest: Mapping[str, Any], name: str) -> Any:
-    value: Any = manifest
-    for key in name.split("."):
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
-
-
-__all__ = ["LOCK", "MANIFEST", "ScoresFolder", "differences", "locked", "remove"]
+__all__ = ["LOCK", "MANIFEST", "Problem", "ScoresFolder", "differences", "locked", "remove"]

@@ -67,7 +67,7 @@ def topsis(
     """
     if backend not in ("auto", "torch", "triton"):
         raise InputError(f"backend must be one of ('auto', 'torch', 'triton'), got {backend!r}")
-    share = _normalised_weights(weights)
+    share = normalised_weights(weights)
     don, nod = _checked_columns(don, nod)
     if don.numel() == 0:
         return don
@@ -119,12 +119,12 @@ def topsis_from_constants(
     Elementwise, no wait for the device. ``weights`` as in :func:`topsis`, which also says what the
     result is for NaN and for columns of equal samples. Raises InputError for bad weights.
     """
-    don_weight, nod_weight = _normalised_weights(weights)
-    to_ideal = torch.hypot(
+    don_weight, nod_weight = normalised_weights(weights)
+    to_ideal = _length(
         _gap(don, don_constants.high, don_constants) * don_weight,
         _gap(nod, nod_constants.low, nod_constants) * nod_weight,
     )
-    to_worst = torch.hypot(
+    to_worst = _length(
         _gap(don, don_constants.low, don_constants) * don_weight,
         _gap(nod, nod_constants.high, nod_constants) * nod_weight,
     )
@@ -141,11 +141,24 @@ def _gap(column: Tensor, bound: Tensor, constants: ColumnConstants) -> Tensor:
     return difference / _one_if_zero(constants.scale) / _one_if_zero(constants.squares).sqrt() * 2
 
 
+def _length(a: Tensor, b: Tensor) -> Tensor:
+    """√(a² + b²) without overflow or underflow.
+
+    Not by ``torch.hypot``: on a CPU it rounds otherwise at the end of a vector than within, so that equal samples could
+    differ by where they stand, and a column ranked in parts from the same column ranked whole.
+    """
+    a, b = a.abs(), b.abs()
+    longer = torch.maximum(a, b)
+    ratio = torch.minimum(a, b) / _one_if_zero(longer)
+    return longer * (1 + ratio * ratio).sqrt()
+
+
 def _one_if_zero(divisor: Tensor) -> Tensor:
     return divisor.masked_fill(divisor == 0, 1.0)
 
 
-def _normalised_weights(weights: Sequence[float]) -> tuple[float, float]:
+def normalised_weights(weights: Sequence[float]) -> tuple[float, float]:
+    """Weights of DON and NOD with the sum 1. Raises InputError for bad ones."""
     try:
         don_weight, nod_weight = (float(weight) for weight in weights)
     except (TypeError, ValueError):

@@ -12,10 +12,13 @@ from donod_fast.cli import options, output
 from donod_fast.errors import DonodError, InputError
 
 if TYPE_CHECKING:
+    from donod_fast.cluster import RaySettings
     from donod_fast.planning import RunPlan
     from donod_fast.reading import Corpus
 
 MIB = 1 << 20
+SUPERVISED_ROWS = 4096
+"""From here on a process of its own scores, and another takes its place if it crashes or hangs."""
 
 
 class Interrupted(DonodError):
@@ -31,9 +34,11 @@ class NothingScored(DonodError):
 
 
 def score(
-    data: Annotated[list[str], typer.Argument(help="Files, globs, saved datasets, a hub id, or - for stdin.")],
+    data: Annotated[
+        list[str], typer.Argument(help="Files, globs, URLs (s3://…), saved datasets, a hub id, or - for stdin.")
+    ],
     model: options.Model,
-    out: Annotated[Path, typer.Option(help="Scores folder to write, or to finish.")],
+    out: Annotated[str, typer.Option(help="Scores folder to write, or to finish: a path or a URL.")],
     format: Annotated[str, typer.Option(help="Format of the records.")] = "auto",
     template: Annotated[
         str, typer.Option(help="Chat template: auto, tokenizer, alpaca, chatml, llama2, vicuna, plain, or a file.")
@@ -73,9 +78,27 @@ def score(
     workers: Annotated[
         int | None, typer.Option(help="Processes that read and tokenise ahead (default: by device and rows).", min=0)
     ] = None,
-    part_rows: Annotated[int, typer.Option(help="Rows of a committed part.", min=1)] = 1024,
+    part_rows: Annotated[
+        int | None, typer.Option(help="Rows of a committed part (default: 1,024 to 16,384 by corpus size).", min=1)
+    ] = None,
+    carry: Annotated[
+        str | None, typer.Option(help="Columns of the records to keep in the scores, for select --by: source,lang.")
+    ] = None,
+    stall_timeout: Annotated[
+        float, typer.Option(help="Seconds without a sign of life after which a process counts as hung.", min=1)
+    ] = 1800.0,
+    engine: Annotated[str, typer.Option(help="local, or ray for a cluster.")] = "local",
+    address: Annotated[str | None, typer.Option(help="Of the Ray cluster; without it one is started here.")] = None,
+    ray_workers: Annotated[int, typer.Option(help="Workers of the cluster.", min=1)] = 2,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(help="GPUs of each (default: 1 where the cluster has any, else 0).", min=0)
+    ] = None,
+    cpus_per_worker: Annotated[float, typer.Option(help="CPUs of each.", min=0)] = 1.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read, plan and time a sample; write nothing.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Drop the scores that OUT holds.")] = False,
+    rescore_changed: Annotated[
+        bool, typer.Option("--rescore-changed", help="Score files anew that have changed since; keep all others.")
+    ] = False,
     profile: Annotated[bool, typer.Option("--profile", help="Show where the time went.")] = False,
     trace: Annotated[Path | None, typer.Option(help="Write a Chrome trace of the run to this file.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
@@ -85,17 +108,24 @@ def score(
     from donod_fast.cli.score_run import ScoreRun, summary, summary_text
     from donod_fast.compiled_trunk import wants_compiling
     from donod_fast.masking import MaskSettings
+    from donod_fast.opening import known_files, settled_part_rows
     from donod_fast.placement import one_device, parse_max_memory
     from donod_fast.planning import plan_run
     from donod_fast.reading import open_corpus
     from donod_fast.reading.inputs import SPOOL_NAME, STDIN
     from donod_fast.settings import UpdateSettings
     from donod_fast.spec import ScorerSpec
+    from donod_fast.storage import is_url
     from donod_fast.store import locked, remove
 
     if trace is not None and (trace.is_dir() or not trace.absolute().parent.is_dir()):
         raise InputError(f"--trace {trace}: name a file in a folder that exists")
     names = _devices(devices, device=device, device_map=device_map, trace=trace)
+    if STDIN in data and is_url(out):
+        raise InputError(f"standard input is kept in the scores folder, which {out} cannot do; name a local folder")
+    cluster = _cluster(engine, address, ray_workers, gpus_per_worker, cpus_per_worker, stall_timeout)
+    if cluster is not None and (devices or device_map or trace or profile or STDIN in data):
+        raise InputError("--engine ray does not go with --devices, --device-map, --trace, --profile or standard input")
     spec = ScorerSpec(
         model,
         revision=revision,
@@ -112,6 +142,7 @@ def score(
         workspace_bytes=workspace * MIB,
         backend=backend,
         packing=packing,
+        carry=_columns(carry),
     )
     first_device = one_device(names[0] if names else device)
     wants_compiling(compile, None, first_device)  # an unknown choice is refused before anything is read
@@ -120,14 +151,17 @@ def score(
         # A model that is spread over devices is left alone, unless asked for.
         return wants_compiling(compile, corpus.rows if device_map is None else None, first_device)
 
-    def open_data(spool_dir: Path | None) -> Corpus:
-        return open_corpus(data, split=split, revision=data_revision, spool_dir=spool_dir)
+    def open_data(folder: str | None) -> Corpus:
+        known = None if folder is None or overwrite else known_files(folder)
+        spool_dir = Path(folder) if folder is not None and STDIN in data else None
+        return open_corpus(data, split=split, revision=data_revision, spool_dir=spool_dir, known=known)
 
     if dry_run:
         corpus = open_data(None)
         spec = replace(spec, compile=compiles(corpus))
         scorer = spec.load()
-        plan = plan_run(corpus, scorer, workspace_bytes=workspace * MIB, part_rows=part_rows, budget=scorer.budget)
+        size = settled_part_rows(out, corpus.rows, part_rows, overwrite=overwrite)
+        plan = plan_run(corpus, scorer, workspace_bytes=workspace * MIB, part_rows=size, budget=scorer.budget)
         if json:
             output.as_json(asdict(plan))
         else:
@@ -136,10 +170,25 @@ def score(
     try:
         with locked(out):
             if overwrite and STDIN in data:
-                remove(out / SPOOL_NAME)
+                remove(Path(out) / SPOOL_NAME)
             corpus = open_data(out)
             spec = replace(spec, compile=compiles(corpus))
-            run = ScoreRun(corpus, spec, out, part_rows, overwrite, workers, names, profile, trace)
+            if not names and corpus.rows >= SUPERVISED_ROWS and trace is None and device_map is None:
+                names = (str(first_device),)
+            run = ScoreRun(
+                corpus,
+                spec,
+                out,
+                settled_part_rows(out, corpus.rows, part_rows, overwrite=overwrite),
+                overwrite=overwrite,
+                rescore_changed=rescore_changed,
+                workers=workers,
+                devices=names,
+                stall_timeout=stall_timeout,
+                cluster=cluster,
+                profile=profile,
+                trace=trace,
+            )
             done = run.done(quiet=quiet or json)
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; run the same command again to resume in {out}") from None
@@ -150,6 +199,37 @@ def score(
     if not done.outcome.counts["scored"]:
         first = done.outcome.folder.first_detail()
         raise NothingScored(f"no row could be scored; the first one: {first}")
+
+
+def _columns(text: str | None) -> tuple[str, ...]:
+    """Names of columns with commas between them."""
+    if text is None:
+        return ()
+    names = [name.strip() for name in text.split(",")]
+    if not all(names) or len(set(names)) < len(names):
+        raise InputError(f"--carry must name columns once each, with commas between them: source,lang; got {text!r}")
+    return tuple(names)
+
+
+def _cluster(
+    engine: str, address: str | None, workers: int, gpus: float | None, cpus: float, stall_timeout: float
+) -> RaySettings | None:
+    """Settings of the Ray engine; None for the local one."""
+    if engine not in ("local", "ray"):
+        raise InputError(f"--engine must be local or ray, got {engine!r}")
+    if engine == "local":
+        if address is not None:
+            raise InputError("--address is that of a Ray cluster: give --engine ray, too")
+        return None
+    from donod_fast.cluster import RaySettings
+
+    return RaySettings(
+        address=address,
+        workers=workers,
+        gpus_per_worker=gpus,
+        cpus_per_worker=cpus,
+        stall_timeout=stall_timeout,
+    )
 
 
 def _devices(devices: str | None, *, device: str | None, device_map: str | None, trace: Path | None) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from donod_fast.cli import output
 from donod_fast.devices import score_on_devices
@@ -15,6 +15,9 @@ from donod_fast.profiling import NO_STAGES, Report, Stages
 from donod_fast.reading import Corpus
 from donod_fast.scoring import Progress
 from donod_fast.spec import ScorerSpec
+
+if TYPE_CHECKING:
+    from donod_fast.cluster import RaySettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +45,40 @@ class ScoreRun:
 
     corpus: Corpus
     spec: ScorerSpec
-    out: Path
+    out: str
     part_rows: int
     overwrite: bool
+    rescore_changed: bool
     workers: int | None
     devices: tuple[str, ...]
+    stall_timeout: float
+    cluster: RaySettings | None
     profile: bool
     trace: Path | None
 
     def done(self, *, quiet: bool) -> Done:
         """Run it, in a folder that the caller holds."""
+        if self.cluster is not None:
+            return self._on_cluster(quiet, self.cluster)
         return self._on_several(quiet) if self.devices else self._on_one(quiet)
+
+    def _on_cluster(self, quiet: bool, cluster: RaySettings) -> Done:
+        from donod_fast.cluster import score_on_ray
+
+        outcome, seconds = self._timed(
+            quiet,
+            lambda progress: score_on_ray(
+                self.corpus,
+                self.spec,
+                self.out,
+                cluster,
+                part_rows=self.part_rows,
+                overwrite=self.overwrite,
+                rescore_changed=self.rescore_changed,
+                progress=progress,
+            ),
+        )
+        return Done(outcome, seconds, "", (), None)
 
     def _on_one(self, quiet: bool) -> Done:
         scorer = self.spec.load()
@@ -65,6 +91,7 @@ class ScoreRun:
                 self.out,
                 part_rows=self.part_rows,
                 overwrite=self.overwrite,
+                rescore_changed=self.rescore_changed,
                 progress=progress,
                 workers=self.workers,
                 stages=stages,
@@ -92,8 +119,10 @@ class ScoreRun:
                 self.devices,
                 part_rows=self.part_rows,
                 overwrite=self.overwrite,
+                rescore_changed=self.rescore_changed,
                 progress=progress,
                 workers=self.workers,
+                stall_timeout=self.stall_timeout,
                 on_report=reports.append if self.profile else None,
             ),
         )
@@ -110,7 +139,7 @@ def summary(done: Done) -> dict[str, Any]:
     """For ``--json``."""
     outcome = done.outcome
     return {
-        "out": str(outcome.folder.path),
+        "out": outcome.folder.name,
         "rows": outcome.folder.rows,
         "by_status": dict(outcome.counts),
         "resumed_rows": outcome.resumed_rows,
@@ -131,7 +160,7 @@ def summary_text(done: Done) -> str:
     """For a reader."""
     folder, old = done.outcome.folder, done.outcome.resumed_rows
     update = folder.manifest["update"]
-    lines = [f"{folder.rows:,} rows in {folder.path}: {output.counts(done.outcome.counts)}"]
+    lines = [f"{folder.rows:,} rows in {folder.name}: {output.counts(done.outcome.counts)}"]
     if done.outcome.formats:
         formats = output.counts(done.outcome.formats)
         lines.append(f"formats: {formats}; update: {update['update']}, lr {update['lr']:g}")
@@ -140,5 +169,5 @@ def summary_text(done: Done) -> str:
     if done.smaller_budget is not None:
         lines.append(f"memory ran out and batches were halved: --token-budget {done.smaller_budget} would have fitted")
     lines += [report.text() for report in done.reports]
-    lines.append(f"next: donod-fast select {folder.path} --keep 0.3 --out subset.jsonl")
+    lines.append(f"next: donod-fast select {folder.name} --keep 0.3 --out subset.jsonl")
     return "\n".join(lines)

@@ -1,8 +1,9 @@
-"""From input names to records: files, folders, standard input and hub datasets as one row sequence.
+"""From input names to records: files, URLs, folders, standard input and hub datasets as one row sequence.
 
-``source.py`` says what every input offers, ``streams.py`` opens, decompresses and hashes bytes,
-``json_files.py``, ``csv_files.py`` and ``tables.py`` know one family of formats each, ``inputs.py``
-finds what an input name means, and ``corpus.py`` strings the inputs together.
+``source.py`` says what every input offers, ``places.py`` where its bytes lie (here or behind a URL),
+``streams.py`` opens, decompresses and hashes them, ``line_scan.py`` counts lines, ``json_files.py``,
+``csv_files.py`` and ``tables.py`` know one family of formats each, ``inputs.py`` finds what an input name
+means, and ``corpus.py`` strings the inputs together.
 
 The names below are imported when first used: who has tokens already need not have pyarrow.
 """
@@ -12,9 +13,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from donod_fast.reading.corpus import Corpus, corpus_from_rows, open_corpus, reopen_corpus
+    from donod_fast.reading.corpus import Corpus, corpus_from_rows, open_corpus, reopen_corpus, restored_corpus
+    from donod_fast.reading.source import KnownFile
 
-__all__ = ["Corpus", "corpus_from_rows", "open_corpus", "reopen_corpus"]
+__all__ = ["Corpus", "KnownFile", "corpus_from_rows", "open_corpus", "reopen_corpus", "restored_corpus"]
 
 
 def __getattr__(name: str) -> Any:

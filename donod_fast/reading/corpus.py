@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from donod_fast.errors import CorpusError, InputError
-from donod_fast.reading.inputs import STDIN, find_sources, open_file, open_hub_dataset, open_saved_dataset
-from donod_fast.reading.source import Source
+from donod_fast.reading.inputs import (
+    STDIN,
+    find_sources,
+    is_same,
+    open_file,
+    open_hub_dataset,
+    open_saved_dataset,
+    restored_file,
+)
+from donod_fast.reading.places import place_of_entry
+from donod_fast.reading.source import Checkpoint, KnownFile, Source
+from donod_fast.reading.streams import check_unchanged
 from donod_fast.reading.tables import PYTHON_ROWS, DatasetRows, RowList
 from donod_fast.samples import Record
 
@@ -21,8 +33,10 @@ class Corpus:
     """The rows of one or more inputs, in the order given. Rows are read when asked for.
 
     Attributes:
+        sources: the inputs in order.
         rows: number of rows over all inputs.
-        fingerprint: sha256 (hex) over the content of the inputs in order; names do not count.
+        fingerprint: sha256 (hex) over the digests of the inputs in order: their content (of Parquet files
+            footer and size); names do not count.
     """
 
     def __init__(self, sources: Sequence[Source]) -> None:
@@ -31,25 +45,27 @@ class Corpus:
         Raises:
             CorpusError: they hold no row at all.
         """
-        self._sources = tuple(sources)
-        self.rows = sum(source.rows for source in self._sources)
-        digests = "\n".join(source.digest for source in self._sources)
+        self.sources = tuple(sources)
+        self._stops = list(accumulate(source.rows for source in self.sources))
+        self.rows = self._stops[-1] if self._stops else 0
+        digests = "\n".join(source.digest for source in self.sources)
         self.fingerprint = hashlib.sha256(digests.encode()).hexdigest()
         if self.rows == 0:
-            names = ", ".join(str(source.describe()["name"]) for source in self._sources[:5]) or "the input"
+            names = ", ".join(str(source.describe()["name"]) for source in self.sources[:5]) or "the input"
             raise CorpusError(f"{names}: holds no row; give a file with at least one record")
 
     def describe(self) -> dict[str, Any]:
         """Say what the corpus is made of, in JSON types: enough for :func:`reopen_corpus`.
 
-        ``inputs`` holds one entry an input: ``kind``, ``name`` (as given), ``rows``; for a file
-        ``path`` (absolute), ``compression``, ``size`` (bytes), ``sha256``; for a saved or hub
-        dataset ``path`` or ``id``, ``split``, ``revision``, ``digest``.
+        ``inputs`` holds one entry an input: ``kind``, ``name`` (as given), ``rows``, ``digest``; for a file
+        ``path`` (absolute) or ``url``, ``compression``, ``size`` (bytes), ``stamp`` (modification time or
+        etag), ``sha256`` (of a Parquet file ``footer_sha256``); for a saved or hub dataset ``path`` or
+        ``id``, ``split``, ``revision``.
         """
         return {
             "rows": self.rows,
             "fingerprint": self.fingerprint,
-            "inputs": [source.describe() for source in self._sources],
+            "inputs": [source.describe() for source in self.sources],
         }
 
     def records(self, start: int = 0, stop: int | None = None) -> Iterator[Record]:
@@ -66,12 +82,28 @@ class Corpus:
             CorpusError: an input cannot be read, or has changed since the corpus was opened.
         """
         stop = self.rows if stop is None else min(stop, self.rows)
-        first_row = 0
-        for source in self._sources:
-            low, high = max(start - first_row, 0), min(stop - first_row, source.rows)
-            if low < high:
-                yield from source.records(first_row, low, high)
-            first_row += source.rows
+        for index in range(bisect_right(self._stops, start), len(self.sources)):
+            source = self.sources[index]
+            first_row = self._stops[index] - source.rows
+            if first_row >= stop:
+                return
+            yield from source.records(first_row, max(start - first_row, 0), min(stop - first_row, source.rows))
+
+    def check_unchanged(self, start: int, stop: int) -> None:
+        """See that the files with the rows ``start <= row < stop`` are still what they were when they were opened.
+
+        :meth:`records` does so when it has come to its end; this is for who stops earlier.
+
+        Raises:
+            CorpusError: one is gone or has changed.
+        """
+        for index in range(bisect_right(self._stops, start), len(self.sources)):
+            source = self.sources[index]
+            if self._stops[index] - source.rows >= stop:
+                return
+            facts = getattr(source, "facts", None)
+            if facts is not None:
+                check_unchanged(facts)
 
 
 def open_corpus(
@@ -80,17 +112,23 @@ def open_corpus(
     split: str = "train",
     revision: str | None = None,
     spool_dir: Path | None = None,
+    known: Mapping[str, KnownFile] | None = None,
 ) -> Corpus:
     """Open inputs, counting rows and hashing content in one streaming pass over each file.
 
+    Of a Parquet file only the footer is read.
+
     Args:
-        inputs: files (JSON Lines, JSON, CSV, TSV, Parquet; each also .gz or .zst), globs, folders
-            written by ``datasets.save_to_disk``, ``"-"`` for standard input (JSON or JSON Lines), or,
-            where nothing local has that name, ids of hub datasets.
+        inputs: files (JSON Lines, JSON, CSV, TSV, Parquet; each also .gz or .zst), URLs of such files
+            (``s3://…``, ``gs://…``, whatever fsspec reads), globs of either, folders written by
+            ``datasets.save_to_disk``, ``"-"`` for standard input (JSON or JSON Lines), or, where nothing
+            local has that name, ids of hub datasets.
         split: which split of a dataset that has several.
         revision: revision of hub datasets; None for the newest.
         spool_dir: folder that keeps a copy of standard input (``stdin.jsonl``), so that the corpus
             can be reopened; None for a temporary copy.
+        known: what an earlier run knew of files, by absolute path or URL (``str`` of the place). A file of the
+            same kind, compression, size and stamp as the entry says is taken from there, without a pass.
 
     Raises:
         CorpusError: an input is absent or cannot be read, or there is no row in all of them.
@@ -99,7 +137,7 @@ def open_corpus(
         inputs = [inputs]
     if list(inputs).count(STDIN) > 1:
         raise CorpusError(f"{STDIN}: standard input can be read once only; name it once")
-    return Corpus([source for name in inputs for source in find_sources(name, split, revision, spool_dir)])
+    return Corpus([source for name in inputs for source in find_sources(name, split, revision, spool_dir, known)])
 
 
 def corpus_from_rows(rows: Sequence[Mapping[str, Any]] | datasets.Dataset) -> Corpus:
@@ -117,20 +155,56 @@ def corpus_from_rows(rows: Sequence[Mapping[str, Any]] | datasets.Dataset) -> Co
     raise InputError(f"rows is a {type(rows).__name__}; give a list of dicts or one split of a dataset")
 
 
-def reopen_corpus(description: Mapping[str, Any]) -> Corpus:
+def reopen_corpus(description: Mapping[str, Any], checkpoints: Sequence[Sequence[Checkpoint]] | None = None) -> Corpus:
     """Open a corpus again from what :meth:`Corpus.describe` said, and check that it is the same.
+
+    A file of the same size and stamp (modification time or etag) is taken as it is, without a pass over it. Where
+    only the stamp differs, the content decides: a hash of all its bytes, but for Parquet files one of the footer,
+    which proves the same columns, row groups, sizes and statistics, and not that every value is the same.
+
+    Args:
+        description: what the corpus was.
+        checkpoints: for each input, places where reading can start, by ascending row; None for none: reading
+            JSON Lines then starts at the begin.
 
     Raises:
         CorpusError: an input is gone or its content has changed (named in the message), or the rows
             came from Python and are in no file.
     """
+    return _from_entries(description, checkpoints, _reopened)
+
+
+def restored_corpus(
+    description: Mapping[str, Any], checkpoints: Sequence[Sequence[Checkpoint]] | None = None
+) -> Corpus:
+    """Make a corpus again from what :meth:`Corpus.describe` said, without a look at its files.
+
+    Each reading of rows then checks size and stamp of the file. Saved and hub datasets are opened.
+
+    Args:
+        description: what the corpus was.
+        checkpoints: as for :func:`reopen_corpus`.
+
+    Raises:
+        CorpusError: the description is damaged, a dataset is gone or has changed, or the rows came from Python.
+    """
+    return _from_entries(description, checkpoints, _restored)
+
+
+def _from_entries(
+    description: Mapping[str, Any],
+    checkpoints: Sequence[Sequence[Checkpoint]] | None,
+    make: Callable[[Mapping[str, Any], Sequence[Checkpoint]], Source],
+) -> Corpus:
     try:
-        return Corpus([_reopened(entry) for entry in description["inputs"]])
+        entries = description["inputs"]
+        places: Sequence[Sequence[Checkpoint]] = [()] * len(entries) if checkpoints is None else checkpoints
+        return Corpus([make(entry, those) for entry, those in zip(entries, places, strict=True)])
     except (KeyError, TypeError) as error:
         raise CorpusError(f"the description of the corpus is damaged ({error!r}); score again") from error
 
 
-def _reopened(entry: Mapping[str, Any]) -> Source:
+def _restored(entry: Mapping[str, Any], checkpoints: Sequence[Checkpoint]) -> Source:
     kind, name = entry["kind"], entry["name"]
     if kind == "rows":
         raise CorpusError("the rows were given from Python and are in no file; give the same rows again")
@@ -138,17 +212,26 @@ def _reopened(entry: Mapping[str, Any]) -> Source:
         return _same_dataset(entry, open_saved_dataset(name, Path(entry["path"]), entry["split"]))
     if kind == "hub":
         return _same_dataset(entry, open_hub_dataset(entry["id"], entry["split"], entry["revision"]))
-    path = Path(entry["path"])
+    return restored_file(entry, checkpoints)
+
+
+def _reopened(entry: Mapping[str, Any], checkpoints: Sequence[Checkpoint]) -> Source:
+    kind, name = entry["kind"], entry["name"]
+    if kind in ("rows", "saved", "hub"):
+        return _restored(entry, checkpoints)
+    place = place_of_entry(entry)
     try:
-        size = path.stat().st_size
+        stat = place.stat()
     except OSError as error:
-        raise CorpusError(f"{path}: the input is gone ({error.strerror}); put it back there") from error
+        raise CorpusError(f"{place}: the input is gone ({error.strerror or error}); put it back there") from error
     # The size first: it is known at once, the hash only after a pass over the file.
-    if size != entry["size"]:
-        raise _changed(path, f"{size} bytes, {entry['size']} then")
-    source = open_file(name, path, kind, entry["compression"])
-    if source.describe()["sha256"] != entry["sha256"]:
-        raise _changed(path, "same size, other content")
+    if stat.size != entry["size"]:
+        raise _changed(place, f"{stat.size} bytes, {entry['size']} then")
+    if is_same(entry, stat):
+        return restored_file(entry, checkpoints)
+    source = open_file(name, place, kind, entry["compression"])
+    if source.digest != entry["digest"]:
+        raise _changed(place, "same size, other content")
     return source
 
 

@@ -6,10 +6,11 @@ import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from donod_fast.errors import CorpusError
+from donod_fast.reading.places import Place
+from donod_fast.reading.source import Unmarked
 from donod_fast.reading.streams import BOM, FileFacts, changed_error, reading, scanning
 from donod_fast.samples import Record
 
@@ -21,7 +22,7 @@ HEADER_NAME_LIMIT = 128
 
 
 @dataclass(frozen=True, slots=True)
-class CsvFile:
+class CsvFile(Unmarked):
     """A CSV (``kind`` "csv") or TSV ("tsv") file; every value is a string."""
 
     facts: FileFacts
@@ -31,7 +32,7 @@ class CsvFile:
     @property
     def digest(self) -> str:
         """Hash of the kind and of the bytes as stored."""
-        return f"{self.kind} {self.facts.sha256}"
+        return f"{self.kind} {self.facts.digest}"
 
     def describe(self) -> dict[str, Any]:
         """What :func:`open_csv` and a later check need, as JSON types."""
@@ -49,13 +50,13 @@ class CsvFile:
                 raise changed_error(self.facts, f"{start} rows, {self.rows} before")
 
 
-def open_csv(name: str, path: Path, compression: str | None, kind: str) -> CsvFile:
+def open_csv(name: str, place: Place, compression: str | None, kind: str) -> CsvFile:
     """Count and hash a CSV or TSV file in one streaming pass.
 
     Raises:
         CorpusError: the file cannot be read, has no header, or column names that repeat.
     """
-    with scanning(name, path, compression) as scan:
+    with scanning(name, place, compression) as scan:
         rows = sum(1 for _ in _rows(name, scan.stream, kind))
     return CsvFile(scan.facts, rows, kind)
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from donod_fast.errors import CorpusError
+from donod_fast.reading.line_scan import Checkpoints, scan_lines
+from donod_fast.reading.places import Place
+from donod_fast.reading.source import Checkpoint, Unmarked
 from donod_fast.reading.streams import BOM, FileFacts, changed_error, peeking, reading, scanning
 from donod_fast.samples import Record
-
-CHECKPOINT_ROWS = 1024
-"""Every so many rows the byte offset is kept, so that reading can start near any row."""
 
 SNIFFED_LINES = 20
 
@@ -24,44 +22,48 @@ RECORD_LISTS = frozenset({"messages", "conversations", "conversation", "prompt",
 
 
 @dataclass(frozen=True, slots=True)
-class JsonLinesFile:
+class JsonLinesFile(Unmarked):
     """A JSON Lines file. Blank lines are no rows; a broken line is a row with a problem.
 
     Attributes:
         facts: the file as scanned.
         rows: number of lines that are not blank.
-        offsets: byte offset (plain bytes) of the rows 0, CHECKPOINT_ROWS, 2 · CHECKPOINT_ROWS, …
-        lines: 1-based line numbers of the same rows.
+        checkpoints: rows with the place of their lines in the plain bytes: one every
+            ``CHECKPOINT_ROWS`` after a scan; whatever was given, where the file is known already.
     """
 
     facts: FileFacts
     rows: int
-    offsets: array[int] = field(repr=False)
-    lines: array[int] = field(repr=False)
+    checkpoints: Checkpoints = field(repr=False, compare=False)
 
     @property
     def digest(self) -> str:
         """Hash of the kind and of the bytes as stored."""
-        return f"jsonl {self.facts.sha256}"
+        return f"jsonl {self.facts.digest}"
 
     def describe(self) -> dict[str, Any]:
         """What :func:`open_json_lines` and a later check need, as JSON types."""
         return self.facts.describe("jsonl", self.rows)
 
+    def checkpoint(self, row: int) -> Checkpoint | None:
+        """The nearest at or before a row; None where the file is compressed. See :class:`Source`."""
+        # A compressed stream can only be read from its begin.
+        return self.checkpoints.before(row) if self.facts.compression is None else None
+
+    def checkpoint_after(self, row: int) -> int:
+        """The byte offset of the first at or after a row, or the file's size; see :class:`Source`."""
+        if self.facts.compression is not None:
+            return -1
+        offset = self.checkpoints.offset_after(row)
+        return self.facts.size if offset is None else offset
+
     def records(self, first_row: int, start: int, stop: int) -> Iterator[Record]:
         """Stream rows as records with their raw bytes; see :class:`Source`."""
         if start >= stop:
             return
-        with reading(self.facts) as stream:
-            offset, line, row = 0, 1, 0
-            if self.facts.compression is None:  # a compressed stream can only be read from its begin
-                checkpoint = start // CHECKPOINT_ROWS
-                offset, line, row = (
-                    self.offsets[checkpoint],
-                    self.lines[checkpoint],
-                    checkpoint * CHECKPOINT_ROWS,
-                )
-                stream.seek(offset)
+        row, offset, line = self.checkpoint(start) or (0, 0, 1)
+        end = self.checkpoint_after(stop) if self.facts.compression is None else None
+        with reading(self.facts, offset, end) as stream:
             for _, number, raw in islice(_numbered_rows(stream, offset, line), start - row, stop - row):
                 data, problem = parse_object(raw)
                 yield Record(first_row + start, self.facts.name, f"line {number}", data, raw, problem)
@@ -70,21 +72,15 @@ class JsonLinesFile:
                 raise changed_error(self.facts, f"{start} rows, {self.rows} before")
 
 
-def open_json_lines(name: str, path: Path, compression: str | None) -> JsonLinesFile:
+def open_json_lines(name: str, place: Place, compression: str | None) -> JsonLinesFile:
     """Count and hash a JSON Lines file in one streaming pass; nothing is parsed yet.
 
     Raises:
         CorpusError: the file cannot be read.
     """
-    rows = 0
-    offsets, lines = array("q"), array("q")
-    with scanning(name, path, compression) as scan:
-        for offset, line, _ in _numbered_rows(scan.stream, 0, 1):
-            if rows % CHECKPOINT_ROWS == 0:
-                offsets.append(offset)
-                lines.append(line)
-            rows += 1
-    return JsonLinesFile(scan.facts, rows, offsets, lines)
+    with scanning(name, place, compression) as scan:
+        rows, checkpoints = scan_lines(scan.stream)
+    return JsonLinesFile(scan.facts, rows, checkpoints)
 
 
 def parse_object(raw: bytes) -> tuple[dict[str, Any] | None, str | None]:
@@ -131,7 +127,7 @@ def _kind(value: Any) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class JsonDocument:
+class JsonDocument(Unmarked):
     """A JSON file that is one value: an array of records, an object around one, or one record."""
 
     facts: FileFacts
@@ -140,7 +136,7 @@ class JsonDocument:
     @property
     def digest(self) -> str:
         """Hash of the kind and of the bytes as stored."""
-        return f"json {self.facts.sha256}"
+        return f"json {self.facts.digest}"
 
     def describe(self) -> dict[str, Any]:
         """What :func:`open_json_document` and a later check need, as JSON types."""
@@ -160,13 +156,13 @@ class JsonDocument:
             yield Record(first_row + row, self.facts.name, f"record {row}", data, None, problem)
 
 
-def open_json_document(name: str, path: Path, compression: str | None) -> JsonDocument:
+def open_json_document(name: str, place: Place, compression: str | None) -> JsonDocument:
     """Load a JSON document once to count its rows and to hash it.
 
     Raises:
         CorpusError: the file cannot be read or is not valid JSON, with the position.
     """
-    with scanning(name, path, compression) as scan:
+    with scanning(name, place, compression) as scan:
         rows = len(_document_rows(name, scan.stream.read()))
     return JsonDocument(scan.facts, rows)
 
@@ -197,13 +193,13 @@ def _wrapped_rows(value: dict[str, Any]) -> list[Any] | None:
     return lists[0][1]
 
 
-def sniff_json(name: str, path: Path, compression: str | None) -> str:
+def sniff_json(name: str, place: Place, compression: str | None) -> str:
     """Tell by content whether a file is JSON Lines (``"jsonl"``) or one JSON document (``"json"``).
 
     Raises:
         CorpusError: the file cannot be read.
     """
-    with peeking(name, path, compression) as stream:
+    with peeking(name, place, compression) as stream:
         first = next(_numbered_rows(stream, 0, 1), (0, 1, b""))[2]
         value, problem = _parse(first)
         if problem is None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
 from donod_fast.errors import CorpusError
+from donod_fast.reading.places import Place, Stat, is_url, place_of_entry
+from donod_fast.retrying import GaveUpError
 
 BOM = b"\xef\xbb\xbf"
 BUFFER_BYTES = 1 << 20
@@ -26,35 +27,68 @@ class FileFacts:
 
     Attributes:
         name: the file as the user gave it, for messages.
-        path: where it lies, absolute.
+        place: where it lies.
         compression: ``"gzip"``, ``"zstd"`` or None.
         size: bytes as stored.
-        sha256: hex digest of the bytes as stored.
+        stamp: what changes when the file is written again (modification time or etag).
+        sha256: hex digest of the bytes as stored, or, of a Parquet file, of its footer.
+        of_footer: whether ``sha256`` is that of the footer.
     """
 
     name: str
-    path: Path
+    place: Place
     compression: str | None
     size: int
+    stamp: str
     sha256: str
+    of_footer: bool = False
+
+    @property
+    def digest(self) -> str:
+        """The hash; with the size where only the footer was hashed."""
+        return f"footer {self.sha256} {self.size}" if self.of_footer else self.sha256
 
     def describe(self, kind: str, rows: int) -> dict[str, Any]:
-        """The facts as JSON types."""
+        """The facts as JSON types; :func:`facts_of_entry` reads them."""
         return {
             "kind": kind,
             "name": self.name,
-            "path": str(self.path),
+            **self.place.entry,
             "compression": self.compression,
             "rows": rows,
             "size": self.size,
-            "sha256": self.sha256,
+            "stamp": self.stamp,
+            "footer_sha256" if self.of_footer else "sha256": self.sha256,
+            "digest": f"{kind} {self.digest}",
         }
+
+
+def facts_of_entry(entry: Mapping[str, Any], name: str | None = None) -> FileFacts:
+    """The facts that :meth:`FileFacts.describe` described; the file is not looked at.
+
+    Args:
+        entry: the description.
+        name: how the user names the file now; None for the name it had.
+
+    Raises:
+        KeyError: the description lacks something.
+    """
+    of_footer = "footer_sha256" in entry
+    return FileFacts(
+        entry["name"] if name is None else name,
+        place_of_entry(entry),
+        entry["compression"],
+        entry["size"],
+        entry["stamp"],
+        entry["footer_sha256" if of_footer else "sha256"],
+        of_footer,
+    )
 
 
 def changed_error(facts: FileFacts, what: str) -> CorpusError:
     """The error for a file that is no longer what was scanned."""
     return CorpusError(
-        f"{facts.name}: the file {facts.path} has changed since it was first read ({what}); "
+        f"{facts.name}: the file {facts.place} has changed since it was first read ({what}); "
         "put the original content back, or score the new content into another folder"
     )
 
@@ -62,7 +96,7 @@ def changed_error(facts: FileFacts, what: str) -> CorpusError:
 class _HashingFile(io.RawIOBase):
     """Passes a file's bytes through and hashes them on the way."""
 
-    def __init__(self, file: io.FileIO) -> None:
+    def __init__(self, file: io.RawIOBase) -> None:
         self._file = file
         self.hash = hashlib.sha256()
         self.size = 0
@@ -90,16 +124,23 @@ class Scan:
         assert self._facts is not None, "the scan has not ended"
         return self._facts
 
+    def facts_found(self, facts: FileFacts) -> None:
+        """Take what the pass has found."""
+        self._facts = facts
+
 
 @contextmanager
-def file_errors(name: str, file: io.FileIO | None = None) -> Iterator[None]:
+def file_errors(name: str, file: io.RawIOBase | None = None) -> Iterator[None]:
     """Turn what reading a file may raise into a CorpusError that names file, place and remedy."""
     try:
         yield
     except FileNotFoundError as error:
-        raise CorpusError(f"{name}: there is no such file; check the path") from error
+        raise CorpusError(f"{name}: there is no such file; check the {'URL' if is_url(name) else 'path'}") from error
     except PermissionError as error:
-        raise CorpusError(f"{name}: permission denied; make the file readable for this user") from error
+        remedy = f"check the credentials ({error})" if is_url(name) else "make the file readable for this user"
+        raise CorpusError(f"{name}: permission denied; {remedy}") from error
+    except GaveUpError as error:
+        raise CorpusError(f"{name}: cannot be read: {error}; run again when the store can be reached") from error
     except (OSError, pa.ArrowException) as error:
         place = f", at about byte {file.tell()} of the file" if file is not None and not file.closed else ""
         reason = str(error).split("\n")[0]
@@ -109,51 +150,104 @@ def file_errors(name: str, file: io.FileIO | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def scanning(name: str, path: Path, compression: str | None) -> Iterator[Scan]:
+def scanning(name: str, place: Place, compression: str | None) -> Iterator[Scan]:
     """Read a file for the first time, hashing the stored bytes while handing out the plain ones.
 
     Raises:
-        CorpusError: the file cannot be opened, read or decompressed.
+        CorpusError: the file cannot be opened, read or decompressed, or is written to at the same time.
     """
-    with file_errors(name), path.open("rb", buffering=0) as file, file_errors(name, file):
+    with file_errors(name):
+        stat = place.settled_stat()
+    with file_errors(name), place.open(size=stat.size) as file, file_errors(name, file):
         hashing = _HashingFile(file)
         scan = Scan(_plain_bytes(io.BufferedReader(hashing, BUFFER_BYTES), compression))
         yield scan
         # A reader may stop early (a decompressor at its end mark), but the hash is that of all bytes.
         while hashing.read(BUFFER_BYTES):
             pass
-        scan._facts = FileFacts(name, path.absolute(), compression, hashing.size, hashing.hash.hexdigest())
+    scan.facts_found(FileFacts(name, place, compression, hashing.size, stat.stamp, hashing.hash.hexdigest()))
+    refuse_moving(name, place, stat, hashing.size)
+
+
+def refuse_moving(name: str, place: Place, before: Stat, size: int) -> None:
+    """Refuse a file that was written to during its first pass.
+
+    Args:
+        name: the file as the user gave it.
+        place: where it lies.
+        before: what it was before the pass.
+        size: how many bytes the pass gave.
+
+    Raises:
+        CorpusError: it is not what it was before.
+    """
+    with file_errors(name):
+        after = place.stat()
+    if after != before or size != before.size:
+        raise CorpusError(
+            f"{name}: the file {place} changes while it is read ({before.size} bytes before, {size} read, "
+            f"{after.size} after); wait until it is complete"
+        )
 
 
 @contextmanager
-def reading(facts: FileFacts) -> Iterator[BinaryIO]:
-    """Open a scanned file again for its plain bytes (seekable where it is not compressed).
+def unchanged(facts: FileFacts) -> Iterator[None]:
+    """See to it that a scanned file is the same before and after something is read from it.
 
     Raises:
-        CorpusError: the file cannot be read, or its size is not what it was.
+        CorpusError: size or stamp are not what they were. Where the reading itself failed and the file has
+            changed, the change is what is said.
     """
-    check_size(facts)
-    with peeking(facts.name, facts.path, facts.compression) as stream:
+    check_unchanged(facts)
+    try:
+        yield
+    except CorpusError:
+        check_unchanged(facts)
+        raise
+    check_unchanged(facts)
+
+
+@contextmanager
+def reading(facts: FileFacts, start: int = 0, end: int | None = None) -> Iterator[BinaryIO]:
+    """Open a scanned file again for its plain bytes (seekable where it is not compressed).
+
+    Args:
+        facts: which file.
+        start: the byte to begin at (0 where the file is compressed).
+        end: a byte that reading will hardly pass, if one is known: spares remote files the bytes behind.
+
+    Raises:
+        CorpusError: the file cannot be read, or its size or stamp is not what it was, before or after.
+    """
+    with unchanged(facts), peeking(facts.name, facts.place, facts.compression, start, end, facts.size) as stream:
         yield stream
 
 
 @contextmanager
-def peeking(name: str, path: Path, compression: str | None) -> Iterator[BinaryIO]:
-    """Open a file for its plain bytes, without a hash.
+def peeking(
+    name: str, place: Place, compression: str | None, start: int = 0, end: int | None = None, size: int | None = None
+) -> Iterator[BinaryIO]:
+    """Open a file for its plain bytes, without a hash; ``start`` and ``end`` as for :func:`reading`, ``size`` if known.
 
     Raises:
         CorpusError: the file cannot be opened, read or decompressed.
     """
-    with file_errors(name), path.open("rb", buffering=0) as file, file_errors(name, file):
+    with file_errors(name), place.open(start, end, size) as file, file_errors(name, file):
         yield _plain_bytes(io.BufferedReader(file, BUFFER_BYTES), compression)
 
 
-def check_size(facts: FileFacts) -> None:
-    """Refuse a scanned file whose size is not what it was: the cheap half of the check for changes."""
+def check_unchanged(facts: FileFacts) -> None:
+    """Refuse a scanned file whose size or stamp is not what it was.
+
+    Raises:
+        CorpusError: it has changed, is gone, or cannot be looked at.
+    """
     with file_errors(facts.name):
-        size = facts.path.stat().st_size
+        size, stamp = facts.place.stat()
     if size != facts.size:
         raise changed_error(facts, f"{size} bytes, {facts.size} before")
+    if stamp != facts.stamp:
+        raise changed_error(facts, f"the same size, but written again: stamp {stamp}, {facts.stamp} before")
 
 
 def _plain_bytes(stored: io.BufferedReader, compression: str | None) -> BinaryIO:

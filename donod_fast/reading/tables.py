@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from donod_fast.errors import CorpusError
 from donod_fast.reading.canonical import canonical_json
+from donod_fast.reading.places import LocalPlace, Place
+from donod_fast.reading.source import Unmarked
 from donod_fast.reading.streams import (
     BUFFER_BYTES,
     FileFacts,
     changed_error,
-    check_size,
     file_errors,
     peeking,
+    refuse_moving,
     scanning,
+    unchanged,
 )
 from donod_fast.samples import Record
 
@@ -37,36 +40,49 @@ PYTHON_ROWS = "<rows>"
 
 
 @dataclass(frozen=True, slots=True)
-class ParquetFile:
+class ParquetFile(Unmarked):
     """A Parquet file, streamed. A null column is left out of its record: where files of different
     columns were merged, null stands for a key that was not there.
+
+    Attributes:
+        facts: the file when it was opened. Where it is not compressed as a whole, only the footer was read and
+            hashed: it says which rows lie where, but not that no byte of them has changed. The stamp does.
+        rows: number of rows.
+        groups: rows of each row group; empty where nobody has looked.
     """
 
     facts: FileFacts
     rows: int
+    groups: tuple[int, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def digest(self) -> str:
-        """Hash of the kind and of the bytes as stored."""
-        return f"parquet {self.facts.sha256}"
+        """Hash of the kind and of the footer and size, or of the bytes as stored if it is compressed."""
+        return f"parquet {self.facts.digest}"
 
     def describe(self) -> dict[str, Any]:
         """What :func:`open_parquet` and a later check need, as JSON types."""
-        return self.facts.describe("parquet", self.rows)
+        return {**self.facts.describe("parquet", self.rows), "row_groups": list(self.groups)}
+
+    def row_groups(self) -> Sequence[int] | None:
+        """Rows of each row group: kept from opening, or read from the footer of a known file."""
+        if self.groups or not self.rows:
+            return self.groups
+        with unchanged(self.facts), ExitStack() as stack:
+            return _groups(_open_parquet(stack, self.facts).metadata)
 
     def records(self, first_row: int, start: int, stop: int) -> Iterator[Record]:
         """Stream rows as records, row group by row group; see :class:`Source`."""
         if start >= stop:
             return
-        check_size(self.facts)
         name = self.facts.name
-        with ExitStack() as stack:
-            file = _open_parquet(stack, name, self.facts.path, self.facts.compression)
+        with unchanged(self.facts), ExitStack() as stack:
+            file = _open_parquet(stack, self.facts)
             if file.metadata.num_rows != self.rows:
                 raise changed_error(self.facts, f"{file.metadata.num_rows} rows, {self.rows} before")
             row = 0  # of the next row group's begin
-            for group in range(file.num_row_groups):
-                begin, row = row, row + file.metadata.row_group(group).num_rows
+            for group, group_rows in enumerate(_groups(file.metadata)):
+                begin, row = row, row + group_rows
                 if row <= start or begin >= stop:
                     continue
                 with file_errors(f"{name}, record {begin} and after"):
@@ -80,32 +96,57 @@ class ParquetFile:
                             return
 
 
-def open_parquet(name: str, path: Path, compression: str | None) -> ParquetFile:
-    """Hash a Parquet file and read its row count.
+def open_parquet(name: str, place: Place, compression: str | None) -> ParquetFile:
+    """Read and hash a Parquet file's footer; all of the file only where it is compressed as a whole.
 
     Raises:
         CorpusError: the file cannot be read, is no Parquet file, or names a column twice.
     """
-    with scanning(name, path, compression) as scan:
-        pass
     with ExitStack() as stack:
-        file = _open_parquet(stack, name, path, compression)
-        columns: list[str] = file.schema_arrow.names
-        rows: int = file.metadata.num_rows
+        if compression is None:
+            with file_errors(name):
+                stat = place.settled_stat()
+                stream: Any = stack.enter_context(place.open_table(stat.size))
+                metadata = pq.ParquetFile(stream).metadata
+                facts = FileFacts(name, place, None, stat.size, stat.stamp, _footer_hash(stream, stat.size), True)
+            refuse_moving(name, place, stat, stream.seek(0, io.SEEK_END))
+        else:
+            stream = stack.enter_context(tempfile.TemporaryFile())
+            with scanning(name, place, compression) as scan:
+                shutil.copyfileobj(scan.stream, stream)
+            facts = scan.facts
+            with file_errors(name):
+                metadata = pq.ParquetFile(stream).metadata
+        columns: list[str] = metadata.schema.to_arrow_schema().names
     if len(set(columns)) < len(columns):
         raise CorpusError(f"{name}: two columns have the same name; rename one")
-    return ParquetFile(scan.facts, rows)
+    return ParquetFile(facts, metadata.num_rows, _groups(metadata))
 
 
-def _open_parquet(stack: ExitStack, name: str, path: Path, compression: str | None) -> Any:
+def _footer_hash(stream: Any, size: int) -> str:
+    """Hash what Parquet keeps at its end: the footer, its length in four bytes, and four letters."""
+    stream.seek(size - 8)
+    length = int.from_bytes(stream.read(4), "little")
+    stream.seek(size - 8 - length)
+    return hashlib.sha256(stream.read(length + 8)).hexdigest()
+
+
+def _groups(metadata: Any) -> tuple[int, ...]:
+    return tuple(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
+
+
+def _open_parquet(stack: ExitStack, facts: FileFacts) -> Any:
+    name, place = facts.name, facts.place
     with file_errors(name):
-        if compression is None:
-            return stack.enter_context(pq.ParquetFile(path, **PAGE_BY_PAGE))
-        # Parquet is read from its end, which a compressed stream does not allow.
-        plain = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
-        with peeking(name, path, compression) as stream:
-            shutil.copyfileobj(stream, plain)
-        return stack.enter_context(pq.ParquetFile(plain, **PAGE_BY_PAGE))
+        if facts.compression is not None:
+            # Parquet is read from its end, which a compressed stream does not allow.
+            plain = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+            with peeking(name, place, facts.compression, size=facts.size) as stream:
+                shutil.copyfileobj(stream, plain)
+            return stack.enter_context(pq.ParquetFile(plain, **PAGE_BY_PAGE))
+        # A local file is opened by pyarrow itself, which then reads without Python's lock.
+        source = place.path if isinstance(place, LocalPlace) else stack.enter_context(place.open_table(facts.size))
+        return stack.enter_context(pq.ParquetFile(source, **PAGE_BY_PAGE))
 
 
 def _rows(batch: Any) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
@@ -125,7 +166,7 @@ def _present(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class DatasetRows:
+class DatasetRows(Unmarked):
     """A ``datasets.Dataset``, with null columns left out of the records as in Parquet.
 
     Attributes:
@@ -166,7 +207,7 @@ class DatasetRows:
                 yield Record(first_row + row, self.name, f"record {row}", data)
 
 
-class RowList:
+class RowList(Unmarked):
     """Rows given from Python as a sequence of mappings; kept by reference."""
 
     def __init__(self, items: Sequence[Mapping[str, Any]]) -> None:

@@ -9,6 +9,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,12 @@ from typing import Any
 import torch
 from score_runs import tiny_scorer
 
+from donod_fast import prepare
 from donod_fast.devices import score_on_devices
 from donod_fast.errors import ModelError
+from donod_fast.masking import Masker
 from donod_fast.reading import open_corpus
+from donod_fast.samples import Record, TokenizedSample
 from donod_fast.scorer import Scorer
 from donod_fast.settings import UpdateSettings
 from donod_fast.store import locked
@@ -32,11 +37,15 @@ class FaultySpec:
 
     Attributes:
         model: folder of a tiny model.
-        fault: what goes wrong, ``""`` for nothing. At a poisoned row ``"raise"``, or ``"kill once"``: the first process
-            that meets one. ``"kill writing"``: the first process that has written a part and not yet named it. At the
-            load ``"refuse"``, ``"kill loading"``, or ``"unlike"``: all but the first have other settings. ``"stuck"``:
-            from its sixth batch on a process makes a file ``stuck-*`` and does nothing. ``"short of memory"``: for more
-            than 200 slots there is none.
+        fault: what goes wrong, ``""`` for nothing. Where a poisoned row is scored: ``"raise"``, ``"exit"``, ``"segv"``,
+            ``"kill"`` or ``"hang"``; ``"… once"`` and ``"… thrice"``: the first time, or three times, that any process
+            meets one; ``"raise together"``: in a batch with others. ``"segv tokenizing"``, ``"hang tokenizing"``: where
+            it is tokenised. ``"raise always"``: at every row, from the sixth batch of the run on. ``"exit, refuse"``: a
+            poisoned row ends its process, and from then on no model can be loaded. ``"kill writing"``: the first
+            process that has written a part and not yet named it. At the load ``"refuse"``, ``"kill loading"``,
+            ``"hang loading"``, ``"kill second"``: the second process, when the first has come to score, or
+            ``"unlike"``: all but the first have other settings. ``"stuck"``: from its sixth batch on a process makes a
+            file ``stuck-*`` and does nothing. ``"short of memory"``: for more than 200 slots there is none.
         place: a folder that the processes share.
         meet: before its first batch each process waits until so many have come there.
         device: which device.
@@ -53,8 +62,14 @@ class FaultySpec:
         return replace(self, device=device)
 
     def load(self) -> Scorer:
-        if self.fault == "refuse":
+        (self.place / f"loading-{os.getpid()}").touch()
+        if self.fault == "refuse" or (self.fault == "exit, refuse" and (self.place / "gone").exists()):
             raise ModelError("the tiny model: refused")
+        if self.fault == "kill second" and not self._first("loaded") and self._first("killed"):
+            wait_for(lambda: list(self.place.glob("met-*")))
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.fault == "hang loading":
+            time.sleep(120)
         if self.fault == "kill loading":
             os.kill(os.getpid(), signal.SIGKILL)
         lr = 1e-3 if self.fault == "unlike" and not self._first("loaded") else 2e-5
@@ -68,6 +83,16 @@ class FaultySpec:
                 return replace_file(path, target)
 
             Path.replace = killed  # type: ignore[method-assign,assignment]
+        if self.fault.endswith("tokenizing"):
+            scorer.masker.__class__ = PoisonedMasker
+            scorer.masker.fault, scorer.masker.place = self.fault, str(self.place)  # type: ignore[attr-defined]
+            is_ready = prepare.WorkerProcess.is_ready
+
+            def started(process: prepare.WorkerProcess) -> bool:  # or the device's own process would do it meanwhile
+                wait_for(lambda: is_ready(process))
+                return True
+
+            prepare.WorkerProcess.is_ready = started  # type: ignore[method-assign]
         poison = scorer.loaded.tokenizer.convert_tokens_to_ids(POISON)
         run, batches = scorer.trunk.run, 0
 
@@ -82,22 +107,60 @@ class FaultySpec:
                 time.sleep(120)
             if input_ids.numel() > 200 and self.fault == "short of memory":
                 raise MemoryError
+            if self.fault == "raise always" and not self._first(*(f"batch-{number}" for number in range(5))):
+                raise RuntimeError("out of luck")
             if bool((input_ids == poison).any()):
-                if self.fault == "raise":
-                    raise RuntimeError("out of luck")
-                if self.fault == "kill once" and self._first("killed"):
-                    os.kill(os.getpid(), signal.SIGKILL)
+                self._meet_poison(input_ids.numel())
             return run(input_ids=input_ids, **arguments)
 
         scorer.trunk.run = faulty
         return scorer
 
-    def _first(self, name: str) -> bool:
-        try:
-            (self.place / name).open("x").close()
-        except FileExistsError:
-            return False
-        return True
+    def _meet_poison(self, slots: int) -> None:
+        what, _, when = self.fault.partition(" ")
+        if when == "together" and slots < 50:
+            return
+        if (when == "once" and not self._first("killed")) or (when == "thrice" and not self._first(*"abc")):
+            return
+        if self.fault == "exit, refuse":
+            (self.place / "gone").touch()
+        if when in ("", "once", "thrice", "together", "refuse"):
+            harm(what.strip(","))
+
+    def _first(self, *names: str) -> bool:
+        """Whether this is among the first calls with these names, in all processes together."""
+        for name in names:
+            with suppress(FileExistsError):
+                (self.place / name).open("x").close()
+                return True
+        return False
+
+
+def harm(what: str) -> None:
+    """End this process, or keep it from going on."""
+    match what:
+        case "raise":
+            raise RuntimeError("out of luck")
+        case "exit":
+            os._exit(3)
+        case "segv":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "hang":
+            time.sleep(120)
+
+
+class PoisonedMasker(Masker):
+    """A masker that does not survive a poisoned row; also in the processes that prepare parts."""
+
+    fault, place = "", ""
+
+    def tokenize_many(self, records: Sequence[Record]) -> list[TokenizedSample]:
+        if any(POISON in str(record.data) for record in records):
+            (Path(self.place) / "hangs").touch()
+            harm(self.fault.partition(" ")[0])
+        return super().tokenize_many(records)
 
 
 def wait_for(condition: Any, seconds: float = 120.0) -> None:

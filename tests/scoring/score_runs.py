@@ -88,7 +88,8 @@ def leftovers(folder: Path) -> list[str]:
     return sorted(
         file.name
         for file in folder.iterdir()
-        if file.name not in ("manifest.json", ".lock") and not file.match("part-*.parquet")
+        if file.name not in ("manifest.json", "plan.parquet", "problems.json", ".lock")
+        and not file.match("part-*.parquet")
     )
 
 

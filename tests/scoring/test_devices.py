@@ -18,9 +18,9 @@ from device_specs import POISON, FaultySpec, wait_for
 from score_runs import ENVIRONMENT, assert_same_bits, leftovers, short_rows, tiny_scorer, write_lines
 from tiny_models import save_tiny
 
-from donod_fast import devices
+from donod_fast import device_process
 from donod_fast.devices import parse_devices, score_on_devices
-from donod_fast.errors import DonodError, InputError, ModelError, WorkerError
+from donod_fast.errors import DonodError, InputError, ModelError
 from donod_fast.pipeline import Outcome, score_corpus
 from donod_fast.profiling import Report
 from donod_fast.reading import open_corpus
@@ -60,7 +60,7 @@ def place(tmp_path: Path) -> Path:
 @pytest.fixture
 def quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes forked from one that has imported what they need: a second, not ten."""
-    monkeypatch.setattr(devices, "CONTEXT", multiprocessing.get_context("forkserver"))
+    monkeypatch.setattr(device_process, "CONTEXT", multiprocessing.get_context("forkserver"))
     multiprocessing.set_forkserver_preload(
         ["donod_fast.cli", "donod_fast.devices", "donod_fast.scorer", "transformers.models.llama.modeling_llama"]
     )
@@ -112,7 +112,7 @@ def test_of_two_parts_each_of_two_processes_gets_one(
 
 @pytest.mark.usefixtures("quick_start")
 @pytest.mark.parametrize("fault", ["kill once", "kill writing"])
-def test_the_part_of_a_process_that_is_killed_is_scored_by_the_other(
+def test_the_part_of_a_process_that_is_killed_is_scored_by_another(
     fault: str,
     model: Path,
     scorer: Scorer,
@@ -135,26 +135,6 @@ def test_the_part_of_a_process_that_is_killed_is_scored_by_the_other(
     assert sum(done) == ROWS
     assert leftovers(tmp_path / "found") == []
     assert ["was killed (SIGKILL" in record.getMessage() for record in caplog.records] == [True]
-
-
-@pytest.mark.usefixtures("quick_start")
-def test_a_row_that_ends_every_process_ends_the_run_and_what_was_scored_stays(
-    model: Path, scorer: Scorer, data: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "out"
-    with pytest.raises(
-        WorkerError, match=r"(?s)cpu: .*RuntimeError: out of luck.* rows 30 to 39, and no device is left"
-    ):
-        several(data, FaultySpec(model, "raise", place), out)
-    there = sorted(out.glob("part-*.parquet"))
-    assert out / "part-000003.parquet" not in there
-    assert {file.name for file in there} >= {"part-000000.parquet", "part-000001.parquet", "part-000002.parquet"}
-    monkeypatch.setattr(devices, "MOST_TRIES", 1)
-    with pytest.raises(WorkerError, match="rows 30 to 39, after 1 tries"):
-        several(data, FaultySpec(model, "raise", place), out)
-    resumed = one_process(data, scorer, out)
-    assert resumed.resumed_rows >= 30
-    assert_same_bits(resumed.folder.table(), one_process(data, scorer, tmp_path / "wanted").folder.table())
 
 
 @pytest.mark.usefixtures("quick_start")

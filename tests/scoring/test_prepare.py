@@ -235,7 +235,7 @@ class Counting:
 
     def __init__(self, corpus: Corpus) -> None:
         self._corpus, self.given = corpus, 0
-        self.rows, self.describe = corpus.rows, corpus.describe
+        self.rows, self.describe, self.check_unchanged = corpus.rows, corpus.describe, corpus.check_unchanged
 
     def records(self, start: int = 0, stop: int | None = None) -> Iterator[Any]:
         for record in self._corpus.records(start, stop):
@@ -362,3 +362,16 @@ def command_line(process: int) -> str:
         return Path(f"/proc/{process}/cmdline").read_text()
     except OSError:
         return ""
+
+
+def test_a_part_of_a_file_that_changes_while_it_is_read_in_order_is_refused_before_it_is_committed(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("question,answer\n" + "".join(f"q{row},a{row}\n" for row in range(40)))
+    corpus = open_corpus([str(path)])
+    reader = PartReader(corpus)
+    assert len(reader.read(Part(0, 0, 10))) == 10
+    path.write_text(path.read_text().replace("a25", "b25"))
+    with pytest.raises(CorpusError, match=f"{path}.*has changed"):
+        reader.read(Part(1, 10, 20))

@@ -20,7 +20,7 @@ from reading_files import FILES, ROWS, csv_bytes, data_of, json_lines, parquet_b
 
 from donod_fast.errors import CorpusError, InputError
 from donod_fast.reading import corpus_from_rows, open_corpus, reopen_corpus
-from donod_fast.reading.json_files import CHECKPOINT_ROWS
+from donod_fast.reading.line_scan import CHECKPOINT_ROWS
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 

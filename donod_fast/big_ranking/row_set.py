@@ -1,0 +1,67 @@
+"""A set of rows as one bit a row: a tenth of a gigabyte holds any choice among 10^9 rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+_WINDOW = 1 << 20  # bytes that are looked at in one go
+_ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1, dtype=np.int64)
+
+
+class RowSet:
+    """Some of the rows 0 … ``total`` − 1; iterates in rising order, in flat memory.
+
+    Attributes:
+        total: how many rows there are to choose from.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self._bits = np.zeros(-(-total // 8), np.uint8)
+
+    def add(self, rows: Any) -> None:
+        """Add rows, a numpy array of ints in any order.
+
+        It takes a byte for each row between the least and the largest: give rows that are near each other.
+        """
+        if not len(rows):
+            return
+        first, last = int(rows.min()), int(rows.max())
+        if first < 0 or last >= self.total:
+            raise IndexError(f"row {first if first < 0 else last} is not among {self.total}")
+        begin = first // 8
+        flags = np.zeros(last + 1 - begin * 8, bool)
+        flags[rows - begin * 8] = True
+        packed = np.packbits(flags, bitorder="little")
+        self._bits[begin : begin + len(packed)] |= packed
+
+    def __len__(self) -> int:
+        return sum(int(_ONES[window].sum()) for _, window in self._windows())
+
+    def __iter__(self) -> Iterator[int]:
+        for begin, window in self._windows():
+            if window.any():
+                yield from (np.flatnonzero(np.unpackbits(window, bitorder="little")) + begin * 8).tolist()
+
+    def __contains__(self, row: int) -> bool:
+        return 0 <= row < self.total and bool(self._bits[row // 8] >> (row % 8) & 1)
+
+    @property
+    def last(self) -> int:
+        """The largest row, -1 of an empty set."""
+        for begin in range((len(self._bits) - 1) // _WINDOW * _WINDOW, -1, -_WINDOW):
+            set_bytes = np.flatnonzero(self._bits[begin : begin + _WINDOW])
+            if len(set_bytes):
+                byte = begin + int(set_bytes[-1])
+                return byte * 8 + int(self._bits[byte]).bit_length() - 1
+        return -1
+
+    def _windows(self) -> Iterator[tuple[int, Any]]:
+        for begin in range(0, len(self._bits), _WINDOW):
+            yield begin, self._bits[begin : begin + _WINDOW]
+
+
+__all__ = ["RowSet"]

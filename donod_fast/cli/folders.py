@@ -1,0 +1,111 @@
+"""``donod-fast status``, ``merge`` and ``export``: what is done with scores folders as a whole."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from donod_fast.cli import output
+
+if TYPE_CHECKING:
+    from donod_fast.monitoring import FolderStatus
+
+_SHOWN_PROBLEMS = 10
+
+
+def status(
+    scores: Annotated[str, typer.Argument(help="A scores folder: a path or a URL, running or not.")],
+    watch: Annotated[float | None, typer.Option(help="Look again every so many seconds, until done.", min=0.1)] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Show how far SCORES is: rows by status, parts, speed, time left, and what went wrong."""
+    from donod_fast.monitoring import folder_status
+
+    while True:
+        found = folder_status(scores)
+        if json:
+            output.as_json({**asdict(found), "finished": found.finished})
+        else:
+            typer.echo(_text(found))
+        if watch is None or found.finished:
+            return
+        time.sleep(watch)
+
+
+def _text(found: FolderStatus) -> str:
+    state = "running" if found.running else "finished" if found.finished else "not running"
+    share = found.rows_done / found.rows if found.rows else 1.0
+    lines = [
+        f"{found.name}: {state}",
+        f"rows     {found.rows_done:,} of {found.rows:,} ({share:.1%}): {output.counts(found.by_status) or 'none yet'}",
+        f"parts    {found.parts_done:,} of {found.parts:,}, {found.parts - found.parts_done:,} left",
+        f"tokens   {found.tokens:,}, of which {found.scored_tokens:,} scored",
+    ]
+    if found.rows_per_second is not None and found.tokens_per_second is not None:
+        speed = f"{found.rows_per_second:,.1f} rows/s, {found.tokens_per_second:,.0f} tokens/s"
+        if found.finished:
+            speed += " at the end"
+        elif found.seconds_left is not None:
+            left = output.duration(found.seconds_left)
+            speed += f"; about {left} left" if found.running else f"; about {left} to go when it is run again"
+        lines.append(f"speed    {speed}")
+    if found.idle_seconds is not None and not found.finished:
+        lines.append(f"last     part committed {output.duration(found.idle_seconds)} ago")
+    for name, (norm, low, high) in found.constants.items():
+        lines.append(f"{name.upper():8} ‖column‖ {norm:.6g}, from {low:.6g} to {high:.6g}")
+    lines += [f"damaged  {text}" for text in found.damaged.values()]
+    hidden = len(found.problems) - _SHOWN_PROBLEMS
+    if found.problems:
+        lines.append(f"problems {len(found.problems):,}" + (f", the last {_SHOWN_PROBLEMS}:" if hidden > 0 else ":"))
+    for problem in found.problems[-_SHOWN_PROBLEMS:]:
+        when = datetime.fromtimestamp(problem.time, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        part = "" if problem.part is None else f"part {problem.part}: "
+        lines.append(f"  {when} UTC  {part}{problem.text}")
+    return "\n".join(lines)
+
+
+def merge_command(
+    scores: Annotated[list[str], typer.Argument(help="Two or more scores folders, in the order of their rows.")],
+    out: Annotated[str, typer.Option(help="The new scores folder.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Join SCORES, made apart with the same settings, into one folder."""
+    from donod_fast.merging import merge
+    from donod_fast.store import locked
+
+    with locked(out):
+        folder = merge(scores, out, overwrite=overwrite)
+        left = sum(not folder.is_committed(part) for part in range(folder.parts))
+        counts = folder.counts()
+    summary = {"out": folder.name, "rows": folder.rows, "parts": folder.parts, "parts_left": left}
+    if json:
+        output.as_json({**summary, "by_status": dict(counts)})
+        return
+    typer.echo(f"{folder.rows:,} rows of {len(scores)} folders in {folder.name}: {output.counts(counts)}")
+    if left:
+        typer.echo(
+            f"{left:,} of {folder.parts:,} parts are in none of them; `donod-fast score` of the same files adds them"
+        )
+
+
+def export_command(
+    scores: Annotated[str, typer.Argument(help="A finished scores folder.")],
+    out: Annotated[Path, typer.Option(help="A .parquet file, or a folder for datasets.load_from_disk.")],
+    records: Annotated[str, typer.Option(help="The records as columns, or as one column of json.")] = "columns",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary.")] = False,
+) -> None:
+    """Write every record of the corpus with its scores beside it."""
+    from donod_fast.exporting import export
+    from donod_fast.store import ScoresFolder
+
+    folder = ScoresFolder.open(scores)
+    rows = export(folder, folder.reopened(), out, records=records, overwrite=overwrite)
+    if not quiet:
+        typer.echo(f"{rows:,} rows → {out}")

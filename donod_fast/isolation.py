@@ -1,0 +1,90 @@
+"""A part that its process does not survive: tried again, then row by row, until the rows at fault are known.
+
+A process that dies may have been killed from outside, and a row may crash or hang every process that meets it. Which of
+the two it was shows only in trying again:
+
+1. The part is scored again, alone in its process, until :data:`MOST_TRIES` processes have been lost.
+2. Its rows are *probed*: scored one by one, each announced before it is touched. A row at which the process is lost is
+   doubtful, and another process goes on with the rest.
+3. A doubtful row is probed once more. If the process is lost again the row is excluded, else it is acquitted.
+4. The part is scored once more, without the excluded rows. If even that fails nothing more can be done.
+
+A probe begins with a row that has been scored in an earlier one, so that a device on which nothing works blames no row.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+MOST_TRIES = 3
+"""So many processes lost in a row are no accident: at one part, or on one device."""
+
+
+class Suspect:
+    """A part under suspicion.
+
+    Attributes:
+        part: its number.
+        tries: how many processes were lost while they scored it.
+        excluded: rows that are known to be at fault, each with what to say of it.
+        hopeless: why it cannot be scored, None as long as it may be.
+
+    Args:
+        part: its number.
+        start: its first row.
+        stop: one past its last.
+    """
+
+    def __init__(self, part: int, start: int, stop: int) -> None:
+        self.part = part
+        self.tries = 0
+        self.excluded: dict[int, str] = {}
+        self.hopeless: str | None = None
+        self._untried = deque(range(start, stop))
+        self._doubtful: deque[int] = deque()
+        self._sound: int | None = None
+        self._unannounced = 0
+
+    def probe(self) -> tuple[int, ...]:
+        """Rows to be tried next, one by one; none where the part is to be scored as a whole."""
+        if self.tries < MOST_TRIES:
+            return ()
+        rows = tuple(self._untried) or tuple(self._doubtful)[:1]
+        return (self._sound, *rows) if rows and self._sound is not None else rows
+
+    def lost_scoring(self, cause: str) -> None:
+        """A process was lost while it scored the part."""
+        self.tries += 1
+        if self.tries > MOST_TRIES:
+            self.hopeless = f"{cause}, although each row that is left passes alone"
+
+    def lost_probing(self, row: int | None, cause: str) -> None:
+        """A process was lost at a row, or before it had announced one (None)."""
+        if row is None:
+            self._unannounced += 1
+            if self._unannounced >= MOST_TRIES - 1:
+                self.hopeless = f"{cause} before a row was reached"
+        elif self._untried and row in self._untried:
+            while self._untried.popleft() != row:  # those before it have passed, which was not heard of
+                pass
+            self._doubtful.append(row)
+            if self._sound is None:  # rows that belong together lie together: look for a sound one far away
+                self._untried.rotate(len(self._untried) // 2)
+        elif row != self._sound:
+            self._doubtful.remove(row)
+            self.excluded[row] = (
+                f"the process {cause} both times that it scored this row alone, "
+                f"and {self.tries} times at rows that this one was among"
+            )
+
+    def passed(self, row: int, scored: bool) -> None:
+        """A process has survived a row alone; one that has no score has put it to no test."""
+        if self._sound is None and scored:
+            self._sound = row
+        for rows in (self._untried, self._doubtful):
+            if rows and rows[0] == row:
+                rows.popleft()
+                return
+
+
+__all__ = ["MOST_TRIES", "Suspect"]
