@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+WORKERS ?= 2
 
 .PHONY: demo test lint types check-tests bench compiled gpu clean
 
@@ -22,8 +23,9 @@ types: $(VENV)/.dev
 	@ln -s $(CURDIR)/recipes build/types/donod_fast/recipes
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p donod_fast
 
+# A file's tests stay together, since they share what takes long to make.
 check-tests: $(VENV)/.dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 bench: $(VENV)/.dev
 	cd bench && ../$(BIN)/python head.py

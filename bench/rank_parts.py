@@ -7,7 +7,8 @@ The rows have the schema and the summaries of real parts: skewed NOD, DON around
 score, seven sources of unequal size. Each selection begins with the open folder and ends with the set of chosen rows
 and its table on disk dropped. The peak is that of the process, Python, PyTorch and Arrow included (VmHWM of Linux; what
 getrusage says of a child may be its parent's). ``memory`` is the ranking in memory, whose choice must be the same row
-by row. ``load`` is the machine's load average at the end: what is above 2 or so is other work. Appends to results/rank_parts.csv.
+by row. ``load`` is the machine's load average at the end: what is above the number of threads was other work. Appends
+to results/rank_parts.csv.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +128,7 @@ def measured(place: Path, case: str, memory: int) -> dict[str, Any]:
         "chosen": mark,
         "memory_gib": memory / 2**30,
         "load": round(os.getloadavg()[0], 1),
+        "duckdb": version("duckdb"),
     }
 
 

@@ -28,6 +28,7 @@ from donod_fast.device_child import At, Child, Failed, Idle, Passed, Probed, Pro
 from donod_fast.device_process import DeviceProcess, Slot
 from donod_fast.device_work import OnProblem, Work
 from donod_fast.errors import InputError, ModelError, WorkerError
+from donod_fast.files import temporary_name
 from donod_fast.isolation import MOST_TRIES
 from donod_fast.opening import open_scores
 from donod_fast.prepare import default_workers
@@ -300,7 +301,7 @@ class DevicePool:
     def _tidy(self, child: DeviceProcess) -> None:
         """Remove what a process that has ended was writing."""
         folder = open_storage(self._out).local
-        for file in [] if folder is None else folder.glob(f".*.{child.id}.tmp"):
+        for file in [] if folder is None else folder.glob(temporary_name("*", child.id)):
             remove(file)
 
     def _tell_budgets(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +30,14 @@ def storage_error(path: Path, error: OSError) -> StoreError:
     return StoreError(f"cannot write {path}: {reason}")
 
 
+def temporary_name(name: str, process: int | str) -> str:
+    """What a file is called while a process of this host writes it; with ``*`` a pattern to look for such files.
+
+    Hosts that share a disk may have processes of the same number.
+    """
+    return f".{name}.{socket.gethostname()}.{process}.tmp"
+
+
 @contextmanager
 def atomic_writer(path: Path) -> Iterator[BinaryIO]:
     """Yield a binary file that takes ``path``'s name only once it is whole and on disk.
@@ -39,7 +48,7 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
     Raises:
         StoreError: for any operating-system error (disk full, read-only, …), naming file and remedy.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(temporary_name(path.name, os.getpid()))
     try:
         with temporary.open("wb") as file:
             yield file

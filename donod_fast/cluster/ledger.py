@@ -77,7 +77,8 @@ class Ledger:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._attempts: dict[int, _Attempt] = {}
-        self._tries: Counter[int] = Counter()
+        self._begun: Counter[int] = Counter()  # attempts of each task
+        self._fruitless: Counter[int] = Counter()  # of these, in a row without a part done
         self._losses: list[tuple[int, str]] = []
         self._rows = self._tokens = self._strikes = 0
         self._is_stopped = False
@@ -102,9 +103,10 @@ class Ledger:
             self._losses.append((task, lost.where))
             self._strikes += 1
             self._tokens += lost.tokens
-        self._tries[task] += 1
-        if self._tries[task] > MOST_TRIES:
+        if self._fruitless[task] == MOST_TRIES:
             return f"{MOST_TRIES} workers were lost there, the last one on {where if lost is None else lost.where}"
+        self._begun[task] += 1
+        self._fruitless[task] += 1
         self._attempts[task] = _Attempt(where, worker, self._heard)
         return None
 
@@ -125,7 +127,7 @@ class Ledger:
         if attempt is not None:
             attempt.heard, attempt.rows, attempt.tokens = self._heard, rows, tokens
         if has_committed:
-            self._strikes = 0
+            self._strikes = self._fruitless[task] = 0
         return self._is_stopped
 
     def end(self, task: int, rows: int, tokens: int, *, has_committed: bool) -> None:
@@ -134,7 +136,8 @@ class Ledger:
         if self._attempts.pop(task, None) is not None:
             self._rows += rows
             self._tokens += tokens
-            self._tries.pop(task, None)
+            self._begun.pop(task)
+            self._fruitless.pop(task)
 
     def news(self) -> News:
         """What there is to know."""
@@ -145,7 +148,7 @@ class Ledger:
             tokens=self._tokens + sum(attempt.tokens for attempt in self._attempts.values()),
             losses=losses,
             held=tuple(
-                Held(task, self._tries[task], attempt.where, now - attempt.heard)
+                Held(task, self._begun[task], attempt.where, now - attempt.heard)
                 for task, attempt in sorted(self._attempts.items())
             ),
             silent=now - self._heard,

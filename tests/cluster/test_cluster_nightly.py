@@ -17,7 +17,7 @@ from device_specs import wait_for
 from nodes import ROWS, TwoNodes, descendants, is_gone, meanwhile, one_process, part_bytes
 from score_runs import assert_same_bits
 
-from donod_fast.errors import WorkerError
+from donod_fast.errors import StoreError, WorkerError
 from donod_fast.scorer import Scorer
 
 pytestmark = [pytest.mark.nightly, pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")]
@@ -121,3 +121,26 @@ def test_an_interrupted_driver_leaves_no_process_behind(
         wait_for(lambda worker=worker: is_gone(worker))
     wait_for(lambda: where == "cluster" or descendants() <= before)
     assert sum(file.stat().st_size > 0 for file in (tmp_path / "out").glob("part-*.parquet")) < ROWS
+
+
+def test_an_error_ends_all_workers_of_a_connection_that_was_there_before_and_stays(
+    model: Path, data: Path, place: Path, tmp_path: Path, nodes: TwoNodes
+) -> None:
+    import ray
+
+    out = tmp_path / "out"
+
+    def break_one() -> None:
+        wait_for(lambda: len(workers(place, "waiting")) == 2)
+        out.rename(tmp_path / "elsewhere")  # no part can be written any more
+        (place / "open").touch()
+
+    ray.init(address=nodes.address, log_to_driver=False)
+    try:
+        with meanwhile(break_one), pytest.raises(StoreError, match=r"node \S+ \(\w+\): .*cannot write"):
+            on_ray(data, ClusterSpec(model, "", place, gate=2, pause=0.1), out, nodes.address)
+        for worker in workers(place):
+            wait_for(lambda worker=worker: is_gone(worker), 30.0)
+        assert ray.is_initialized()
+    finally:
+        ray.shutdown()

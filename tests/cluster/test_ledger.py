@@ -23,6 +23,14 @@ def test_a_task_may_be_lost_so_many_times_and_no_more() -> None:
     assert ledger.begin(8, "node 9", None) is None
 
 
+def test_a_task_that_gets_on_may_be_lost_more_often() -> None:
+    ledger = Ledger()
+    for _ in range(3 * MOST_TRIES):  # a long task, and a cluster whose nodes come and go
+        assert ledger.begin(7, "node", None) is None
+        ledger.sign(7, 10, 100, has_committed=True)
+    assert [held.attempt for held in ledger.news().held] == [3 * MOST_TRIES]
+
+
 def test_a_task_that_ended_was_not_lost() -> None:
     ledger = Ledger()
     for _ in range(3 * MOST_TRIES):  # Ray may repeat what is done already
