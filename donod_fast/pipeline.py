@@ -14,11 +14,13 @@ from typing import Any
 from donod_fast.budget import settled
 from donod_fast.errors import CorpusError, InputError
 from donod_fast.opening import open_scores
+from donod_fast.parts import PartSummary
 from donod_fast.prepare import OnStep, Part, Step, default_workers, no_step, prepared
 from donod_fast.profiling import NO_STAGES, Stages
 from donod_fast.reading import Corpus
 from donod_fast.scorer import PART_ROWS, Scorer
 from donod_fast.scoring import Progress
+from donod_fast.shards import Shard
 from donod_fast.store import ScoresFolder
 from donod_fast.workers import worker_count
 from donod_fast.writing import background_writer
@@ -118,6 +120,34 @@ def unreadable_inputs(folder: ScoresFolder, first: CorpusError) -> CorpusError:
         f"{first}\n{folder.parts - left:,} of {folder.parts:,} parts are committed and stay; "
         "the same command scores the rest when the input is back"
     )
+
+
+def score_shard(shard: Shard, corpus: Corpus, scorer: Scorer, folder: ScoresFolder) -> PartSummary:
+    """Score one shard and commit it as a part: the unit of work, for engines of your own.
+
+    Any process may do it that sees inputs and folder, in any order and as often as it likes: the same shard gives the
+    same bytes. ``folder.plan`` has the shards, ``folder.corpus()`` gives the corpus without a look at its files.
+
+    Args:
+        shard: what to score; of this folder's plan.
+        corpus: where its rows are.
+        scorer: with what.
+        folder: where the part goes.
+
+    Returns:
+        the part's summary, read back.
+
+    Raises:
+        InputError: the shard is none of this folder's plan.
+        StoreError, CorpusError: as :func:`score_corpus`.
+    """
+    if shard.number >= folder.parts or folder.plan.shard(shard.number) != shard:
+        rows = f"rows {shard.first_row} to {shard.stop - 1}"
+        raise InputError(f"shard {shard.number} ({rows}) is not in the plan of {folder.name}")
+    score_parts(corpus, scorer, folder, [shard.number])
+    summary = folder.summary(shard.number)
+    assert summary is not None, "it was committed just now"
+    return summary
 
 
 def score_parts(

@@ -192,7 +192,13 @@ def test_an_interrupt_ends_soon_with_130_and_says_how_to_resume(tmp_path: Path) 
     out = tmp_path / "out"
     arguments = ["eval", "humaneval", "--problems", problems, "--samples", samples, "--out", out, "--seconds", 40]
     running = subprocess.Popen(
-        [*COMMAND, *map(str, arguments)], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [*COMMAND, *map(str, arguments)],
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Where the suite itself runs in the background, a child would inherit that interrupts are ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not (out / "verdicts.jsonl").exists():  # opened just before the first program starts
         assert running.poll() is None

@@ -6,7 +6,7 @@ import random
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
@@ -85,7 +85,8 @@ def s3_server() -> Iterator[None]:
         patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         fsspec.filesystem("s3").clear_instance_cache()  # instances for another server
-        fsspec.filesystem("s3").mkdir("bucket")
+        with suppress(FileExistsError):  # an earlier server of this process, whose buckets outlive it
+            fsspec.filesystem("s3").mkdir("bucket")
         yield
         fsspec.filesystem("s3").clear_instance_cache()
     server.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from score_runs import assert_same_bits, short_rows, write_lines
 from tiny_models import tiny_model, tiny_tokenizer
 
 from donod_fast.errors import InputError
-from donod_fast.pipeline import Outcome, score_corpus, score_parts
+from donod_fast.opening import open_scores
+from donod_fast.pipeline import Outcome, manifest_of, score_corpus, score_parts, score_shard
 from donod_fast.reading import corpus_from_rows, open_corpus
 from donod_fast.scorer import Scorer
 from donod_fast.store import ScoresFolder, locked
@@ -163,3 +165,20 @@ def test_fewer_workers_than_none_are_refused(scorer: Scorer, tmp_path: Path) -> 
 def test_parts_of_no_rows_are_refused(scorer: Scorer, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="part_rows"):
         run(scorer, tmp_path / "out", part_rows=0)
+
+
+def test_shards_scored_one_by_one_in_any_order_are_the_parts_of_a_whole_run(scorer: Scorer, tmp_path: Path) -> None:
+    data = write_lines(tmp_path / "rows.jsonl", ROWS)
+    with locked(tmp_path / "whole"):
+        whole = score_corpus(open_corpus([str(data)]), scorer, tmp_path / "whole", part_rows=8).folder
+    out = tmp_path / "out"
+    open_scores(out, open_corpus([str(data)]), manifest_of(open_corpus([str(data)]), scorer, 8))
+    folder = ScoresFolder.open(out)
+    corpus = folder.corpus()
+    for shard in sorted(folder.plan, key=lambda shard: -shard.number):
+        for _ in range(2):  # twice is once
+            assert score_shard(shard, corpus, scorer, folder) == whole.summary(shard.number)
+    for part in range(whole.parts):
+        assert folder.part_path(part).read_bytes() == whole.part_path(part).read_bytes()
+    with pytest.raises(InputError, match=r"shard 3 .* is not in"):
+        score_shard(replace(whole.plan.shard(3), first_row=5), corpus, scorer, folder)
