@@ -301,7 +301,7 @@ class DevicePool:
     def _tidy(self, child: DeviceProcess) -> None:
         """Remove what a process that has ended was writing."""
         folder = open_storage(self._out).local
-        for file in [] if folder is None else folder.glob(temporary_name("*", child.id)):
+        for file in [] if folder is None else folder.glob(temporary_name("*", str(child.id))):
             remove(file)
 
     def _tell_budgets(self) -> None:
