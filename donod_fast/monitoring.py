@@ -5,10 +5,12 @@ from __future__ import annotations
 import statistics
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from donod_fast.errors import StoreError
 from donod_fast.locking import is_locked
@@ -17,6 +19,7 @@ from donod_fast.store import PARTS, Problem, ScoresFolder
 
 _PAUSE_SECONDS = 60.0
 _PAUSE_GAPS = 20.0
+_FEW_COMMITS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +98,11 @@ def folder_status(place: Path | str, now: float | None = None) -> FolderStatus:
     for summary in found:
         counts.update(summary.counts)
     done = sum(summary.rows for summary in found)
-    stretch = _last_stretch([(times[folder.part_name(summary.number)], summary) for summary in found])
-    rates = None if stretch is None else _rates(stretch)
+    running = is_locked(place)
+    commits = sorted(
+        ((times[folder.part_name(summary.number)], summary) for summary in found), key=lambda each: each[0]
+    )
+    rates = _rates(commits, created=_created(folder.manifest), now=now if running else None)
     left = folder.rows - done
     constants = {
         name: (
@@ -109,7 +115,7 @@ def folder_status(place: Path | str, now: float | None = None) -> FolderStatus:
     }
     return FolderStatus(
         name=folder.name,
-        running=is_locked(place),
+        running=running,
         rows=folder.rows,
         rows_done=done,
         parts=folder.parts,
@@ -130,23 +136,37 @@ def folder_status(place: Path | str, now: float | None = None) -> FolderStatus:
 Commit = tuple[float, PartSummary]
 
 
-def _last_stretch(commits: Sequence[Commit]) -> list[Commit] | None:
-    """The commits since the last pause, in which nobody worked; None where there are not two of them."""
-    ordered = sorted(commits, key=lambda commit: commit[0])
-    gaps = [after[0] - before[0] for before, after in pairwise(ordered)]
-    if not gaps:
+def _rates(commits: Sequence[Commit], created: float | None, now: float | None) -> tuple[float, float] | None:
+    """Rows and tokens a second since the last pause, in which nobody worked; None where that cannot be told.
+
+    What was committed first began before that, and is not counted; but of the first commits of all, which several
+    workers may make within a moment, all are, from the folder's beginning.
+
+    Args:
+        commits: in the order of their times.
+        created: when the folder was begun.
+        now: where somebody works, who will not commit before.
+    """
+    gaps = [after[0] - before[0] for before, after in pairwise(commits)]
+    longest = max(_PAUSE_SECONDS, _PAUSE_GAPS * statistics.median(gaps)) if gaps else _PAUSE_SECONDS
+    first = max((at + 1 for at, gap in enumerate(gaps) if gap > longest), default=0)
+    stretch = commits[first:]
+    if not stretch:
         return None
-    longest = max(_PAUSE_SECONDS, _PAUSE_GAPS * statistics.median(gaps))
-    begin = max((at + 1 for at, gap in enumerate(gaps) if gap > longest), default=0)
-    stretch = ordered[begin:]
-    return stretch if len(stretch) > 1 and stretch[-1][0] > stretch[0][0] else None
+    begin, counted = stretch[0][0], [summary for moment, summary in stretch if moment > stretch[0][0]]
+    if first == 0 and len(stretch) < _FEW_COMMITS and created is not None and created < begin:
+        begin, counted = created, [summary for _, summary in stretch]
+    seconds = max(stretch[-1][0], now or 0.0) - begin
+    if seconds <= 0 or not counted:
+        return None
+    return sum(s.rows for s in counted) / seconds, sum(s.tokens for s in counted) / seconds
 
 
-def _rates(stretch: Sequence[Commit]) -> tuple[float, float]:
-    """Rows and tokens a second: of what was committed after the first commit, whose own work began before it."""
-    seconds = stretch[-1][0] - stretch[0][0]
-    after = [summary for moment, summary in stretch if moment > stretch[0][0]]
-    return sum(s.rows for s in after) / seconds, sum(s.tokens for s in after) / seconds
+def _created(manifest: Mapping[str, Any]) -> float | None:
+    try:
+        return datetime.fromisoformat(manifest["created"]).timestamp()
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 __all__ = ["FolderStatus", "folder_status"]

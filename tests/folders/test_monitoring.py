@@ -81,3 +81,15 @@ def test_an_empty_folder_and_one_that_is_none(folder: ScoresFolder, tmp_path: Pa
     assert found.rows_done == 0 and found.rows_per_second is None and found.seconds_left is None
     assert "none yet" in invoke("status", folder.path).out
     assert_one_line_error(invoke("status", tmp_path), 5, "holds no manifest.json")
+
+
+def test_the_first_commits_of_several_workers_promise_no_more_than_they_show(folder: ScoresFolder) -> None:
+    for part in range(2, 10):
+        folder.part_path(part).unlink()
+    manifest = dict(folder.manifest, created="1970-01-01T00:15:00+00:00")  # a hundred seconds before the first commit
+    folder.write_manifest(manifest)
+    os.utime(folder.part_path(1), (1000.01, 1000.01))
+    found = folder_status(folder.path, now=1020)
+    assert found.rows_per_second == pytest.approx(8 / 100, rel=1e-3)
+    with locked(folder.path):
+        assert folder_status(folder.path, now=1060).rows_per_second == pytest.approx(8 / 160, rel=1e-3)
