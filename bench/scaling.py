@@ -5,9 +5,9 @@
 
 ``donod-fast score`` as a user runs it, on short synthetic rows; each worker is a process with one thread. The model
 ``stub`` is a real one, with a single layer of sixteen random features and the demonstration's tokenizer: what is
-measured is what stands around the model. Rows a second are those between the first commit and the last, so that
-starting up does not count; memory is the peak (VmHWM) of any one process of the run and the sum of all, looked at every
-0.2 seconds. ``floor`` is how many rows a second are only tokenised in one thread. Appends to results/scaling.csv.
+measured is what stands around the model. Rows a second are those that were committed after each worker's first part, so
+that starting up does not count; memory is the peak (VmHWM) of any one process of the run and the sum of all, looked at
+every 0.2 seconds. ``floor`` is how many rows a second are only tokenised in one thread. Appends to results/scaling.csv.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,8 +27,8 @@ from memory import MODEL, write_short_rows
 from record import print_rows, write_rows
 
 from donod_fast.masking import Masker, MaskSettings
-from donod_fast.monitoring import folder_status
 from donod_fast.reading import open_corpus
+from donod_fast.store import PARTS, ScoresFolder
 
 COMMAND = [sys.executable, "-P", "-c", "from donod_fast.cli import main; main()"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -40,21 +41,25 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--model", choices=["stub", "demo"], default="stub")
     parser.add_argument("--engine", choices=["local", "ray"], default="local")
+    parser.add_argument("--rounds", type=int, default=1, help="medians of so many runs, taken in turns")
     parser.add_argument("--no-record", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="donod-fast-bench-") as scratch:
         model = stub_model(Path(scratch) / "stub") if options.model == "stub" else MODEL
-        found = []
-        for rows in options.rows:
-            data = Path(scratch) / f"{rows}.jsonl"
-            write_short_rows(data, rows)
-            floor = tokenised_per_second(data, model)
-            for workers in options.workers:
-                out = Path(scratch) / f"scores-{rows}-{workers}"
-                found.append({**measured(data, rows, model, out, workers, options.engine), "floor": round(floor)})
-                found[-1]["model"] = "demonstration" if options.model == "demo" else "stub (1 layer of 16, random)"
-                print(found[-1], flush=True)
-            data.unlink()
+        name = "demonstration" if options.model == "demo" else "stub (1 layer of 16, random)"
+        runs: dict[tuple[int, int], list[dict[str, Any]]] = {}
+        for number in range(options.rounds):
+            for rows in options.rows:
+                data = Path(scratch) / f"{rows}.jsonl"
+                write_short_rows(data, rows)
+                floor = tokenised_per_second(data, model)
+                for workers in options.workers:
+                    out = Path(scratch) / f"scores-{rows}-{workers}-{number}"
+                    run = {**measured(data, rows, model, out, workers, options.engine), "floor": round(floor)}
+                    print(run, flush=True)
+                    runs.setdefault((rows, workers), []).append({**run, "model": name, "rounds": options.rounds})
+                data.unlink()
+        found = [median_of(those) for those in runs.values()]
     for row in found:
         first = next(one for one in found if one["workers"] == row["workers"])
         single = next((one for one in found if one["rows"] == row["rows"] and one["workers"] == 1), row)
@@ -64,6 +69,14 @@ def main() -> None:
     print_rows(found)
     if not options.no_record:
         print("recorded in", write_rows("scaling", found, kind="cpu"))
+
+
+def median_of(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Each number's median."""
+    return {
+        key: value if isinstance(value, str) else statistics.median_low(run[key] for run in runs)
+        for key, value in runs[0].items()
+    }
 
 
 def stub_model(path: Path) -> Path:
@@ -102,7 +115,7 @@ def tokenised_per_second(data: Path, model: Path) -> float:
 
 def measured(data: Path, rows: int, model: Path, out: Path, workers: int, engine: str) -> dict[str, Any]:
     """One run: rows a second, and memory."""
-    command = ["score", data, "--model", model, "--out", out, "--compile", "off", "--json", "--part-rows", "1024"]
+    command = ["score", data, "--model", model, "--out", out, "--compile", "off", "--json", "--part-rows", "256"]
     if engine == "ray":
         command += ["--engine", "ray", "--ray-workers", workers]
     else:
@@ -116,15 +129,19 @@ def measured(data: Path, rows: int, model: Path, out: Path, workers: int, engine
         summary = json.loads(process.stdout.read())
     seconds = time.perf_counter() - begin
     assert process.returncode == 0 and summary["by_status"]["scored"] == rows, summary
-    status = folder_status(out)
-    assert status.finished and status.rows_per_second is not None and status.tokens_per_second is not None
+    folder = ScoresFolder.open(out)
+    times = folder.storage.times(PARTS)
+    order = sorted(range(folder.parts), key=lambda part: times[folder.part_name(part)])
+    commits = [(times[folder.part_name(part)], folder.summary(part)) for part in order]
+    begin, counted = commits[workers - 1][0], [summary for _, summary in commits[workers:] if summary is not None]
+    took = commits[-1][0] - begin
     return {
         "rows": rows,
         "workers": workers,
         "engine": engine,
-        "parts": status.parts,
-        "rows_per_s": round(status.rows_per_second),
-        "tokens_per_s": round(status.tokens_per_second),
+        "parts": folder.parts,
+        "rows_per_s": round(sum(summary.rows for summary in counted) / took),
+        "tokens_per_s": round(sum(summary.tokens for summary in counted) / took),
         "seconds": round(seconds, 1),
         "peak_worker_mib": round(single / 1024, 1),
         "peak_all_mib": round(together / 1024, 1),
