@@ -44,7 +44,7 @@ class ColumnSummary:
         low: least value, +inf where there is none.
         high: largest value, -inf where there is none.
         scale: largest absolute value, 0 where there is none.
-        squares: Σ (x / scale)², 0 where scale is 0: Σx² is squares · scale², and stays in range.
+        squares: Σ (x / scale)², 0 where scale is 0 or infinite: Σx² is squares · scale², and stays in range.
     """
 
     nan: int
@@ -60,7 +60,7 @@ class ColumnSummary:
         if not len(there):
             return ColumnSummary(len(column), math.inf, -math.inf, 0.0, 0.0)
         scale = float(np.abs(there).max())
-        squares = math.fsum(np.square(there / scale).tolist()) if scale else 0.0
+        squares = math.fsum(np.square(there / scale).tolist()) if 0 < scale < math.inf else 0.0
         # + 0.0: no −0.0, whose sign would depend on the order of the rows
         low, high = float(there.min()) + 0.0, float(there.max()) + 0.0
         return ColumnSummary(len(column) - len(there), low, high, scale, squares)
