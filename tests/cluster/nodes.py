@@ -6,9 +6,10 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from cluster_specs import PART_ROWS
 
@@ -43,7 +44,11 @@ class TwoNodes:
 
     def complete(self) -> None:
         """See that there are two nodes."""
-        if self._second is None:
+        if self._second is not None:
+            return
+        with ExitStack() as stack:
+            if threading.current_thread() is not threading.main_thread():  # where Python takes no signal handlers
+                stack.enter_context(mock.patch("ray._private.utils.set_sigterm_handler"))
             self._second = self._cluster.add_node(**self._options)
 
     def remove_second(self) -> None:
