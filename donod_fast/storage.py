@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import fnmatch
 import io
-import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from donod_fast.errors import StoreError
 from donod_fast.files import atomic_writer, storage_error
+from donod_fast.reading import places
 from donod_fast.retrying import retrying
-
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(::[^/]*)?://")
 
 
 class Storage(Protocol):
@@ -67,7 +65,7 @@ class Storage(Protocol):
 
 def is_url(place: str | Path) -> bool:
     """Whether a place is named by a URL (``s3://…``) rather than by a path."""
-    return isinstance(place, str) and _URL.match(place) is not None
+    return isinstance(place, str) and places.is_url(place)
 
 
 def open_storage(place: str | Path) -> Storage:
@@ -76,9 +74,8 @@ def open_storage(place: str | Path) -> Storage:
     Raises:
         StoreError: no file system serves such URLs, or its package is missing.
     """
-    if isinstance(place, str) and place.startswith("file://"):
-        place = place.removeprefix("file://")
-    return ObjectStorage(str(place)) if is_url(place) else LocalStorage(Path(place))
+    path = places.local_path(place) if isinstance(place, str) else place
+    return ObjectStorage(str(place)) if path is None else LocalStorage(path)
 
 
 class LocalStorage:

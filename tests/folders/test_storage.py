@@ -110,6 +110,11 @@ def test_files_are_written_listed_read_and_removed(place: Path | str) -> None:
     assert storage.names("*") == ["b.txt", "c.txt"]
 
 
+def test_a_file_url_is_a_folder_on_the_disk(tmp_path: Path) -> None:
+    storage = open_storage(f"file://{tmp_path}/a%20b")
+    assert storage.local == tmp_path / "a b" and storage.url("x") == f"{tmp_path}/a b/x"
+
+
 def test_one_holds_a_folder_at_a_time(place: Path | str) -> None:
     assert not is_locked(place)
     with locked(place):
