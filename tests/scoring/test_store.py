@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from score_runs import assert_same_bits, leftovers
 
 from donod_fast.errors import StoreError
 from donod_fast.files import atomic_writer
+from donod_fast.parts import CHECKSUM, METADATA
 from donod_fast.rows import ScoreRow, schema, to_table
 from donod_fast.store import ScoresFolder, locked
 
@@ -130,3 +132,23 @@ def test_the_first_detail_is_read_from_the_first_part_alone(tmp_path: Path) -> N
     folder.write_part(0, [ScoreRow(row, f"id-{row}", "all_masked", f"line {row}") for row in range(4)])
     folder.part_path(1).write_text("damaged")
     assert folder.first_detail() == "line 0"
+
+
+@pytest.mark.parametrize(
+    ("with_checksum", "told"), [(False, "another checksum"), (True, "its summary is not that of its rows")]
+)
+def test_a_part_whose_summary_is_not_that_of_its_rows_is_found(tmp_path: Path, with_checksum: bool, told: str) -> None:
+    folder = ScoresFolder.open_or_create(tmp_path, manifest(rows=4))
+    folder.write_part(0, score_rows(0, 4))
+    table = pq.read_table(folder.part_path(0))
+    metadata = dict(table.schema.metadata)
+    metadata[METADATA] = metadata[METADATA].replace(b'"tokens": 12', b'"tokens": 13')
+    if with_checksum:
+        metadata[CHECKSUM] = hashlib.sha256(metadata[METADATA]).hexdigest().encode()
+    pq.write_table(table.replace_schema_metadata(metadata), folder.part_path(0), write_page_checksum=True)
+    with pytest.raises(StoreError, match=f"part-000000.parquet is damaged .*{told}.*again"):
+        folder.table()
+    if not with_checksum:  # what is read without the rows, too
+        with pytest.raises(StoreError, match=told):
+            folder.summary(0)
+    assert folder.missing_parts() == [0]
