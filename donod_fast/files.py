@@ -69,3 +69,15 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove(file: Path) -> None:
+    """Delete a file if it is there.
+
+    Raises:
+        StoreError: it cannot be deleted.
+    """
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise storage_error(file, error) from error

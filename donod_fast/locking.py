@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from donod_fast.errors import StoreError
-from donod_fast.files import storage_error
+from donod_fast.files import remove, storage_error
 from donod_fast.storage import Storage, open_storage
 
 LOCK = ".lock"
@@ -23,6 +23,8 @@ BEAT_SECONDS = 20.0
 
 DEAD_SECONDS = 120.0
 """A lock object that is older than this has lost its holder."""
+
+_GLANCE_SECONDS = 0.5  # who looks whether a folder is in use holds its lock for a moment
 
 
 @contextmanager
@@ -48,7 +50,7 @@ def locked(place: Path | str) -> Iterator[None]:
 
 
 def is_locked(place: Path | str) -> bool:
-    """Whether a process holds a folder now; looks only."""
+    """Whether a process holds a folder now. Of a folder on a disk the lock is taken for a moment, if it is free."""
     storage = open_storage(place)
     if not storage.exists(LOCK):
         return False
@@ -77,7 +79,7 @@ def _file_lock(path: Path) -> Iterator[None]:
 
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path / LOCK, timeout=0)
+        lock = filelock.FileLock(path / LOCK, timeout=_GLANCE_SECONDS)
         lock.acquire()
     except filelock.Timeout:
         raise _in_use(str(path)) from None
@@ -85,10 +87,7 @@ def _file_lock(path: Path) -> Iterator[None]:
         raise storage_error(path, error if isinstance(error, OSError) else OSError(str(error))) from error
     try:
         for file in path.glob(".*.tmp"):
-            try:
-                file.unlink(missing_ok=True)
-            except OSError as error:
-                raise storage_error(file, error) from error
+            remove(file)
         yield
     finally:
         lock.release()
@@ -106,7 +105,7 @@ def _object_lock(storage: Storage) -> Iterator[None]:
     if _token(storage) != token:  # somebody else took it over at the same moment
         raise _in_use(storage.name, _holder(storage))
     over = threading.Event()
-    beat = threading.Thread(target=_beat, args=(storage, content, over), name="lock", daemon=True)
+    beat = threading.Thread(target=_beat, args=(storage, content, token, over), name="lock", daemon=True)
     beat.start()
     try:
         yield
@@ -117,8 +116,10 @@ def _object_lock(storage: Storage) -> Iterator[None]:
             storage.remove(LOCK)
 
 
-def _beat(storage: Storage, content: bytes, over: threading.Event) -> None:
+def _beat(storage: Storage, content: bytes, token: str, over: threading.Event) -> None:
     while not over.wait(BEAT_SECONDS):
+        if _token(storage) not in (token, None):  # taken over while this process was stopped
+            return
         try:
             storage.write(LOCK, content)
         except StoreError:  # the next beat may get through; parts are safe without

@@ -16,7 +16,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from donod_fast.kernels.topsis import ColumnConstants
+    from donod_fast.shards import Shard
 
 METADATA = b"donod_fast"
 CHECKSUM = b"donod_fast.sha256"
@@ -80,6 +81,8 @@ class PartSummary:
         scored_tokens: of all rows.
         don: of DON.
         nod: of NOD.
+        segments: where the rows come from: the fields of each ``shards.Segment``, in order. Inputs count as in the
+            manifest.
     """
 
     number: int
@@ -91,9 +94,10 @@ class PartSummary:
     scored_tokens: int
     don: ColumnSummary
     nod: ColumnSummary
+    segments: tuple[tuple[int, ...], ...]
 
     @staticmethod
-    def of(table: pa.Table, number: int, settings: str) -> PartSummary:
+    def of(table: pa.Table, number: int, settings: str, segments: tuple[tuple[int, ...], ...]) -> PartSummary:
         """Summarise the rows of a part."""
 
         def column(name: str) -> Any:
@@ -110,26 +114,27 @@ class PartSummary:
             int(column("scored_tokens").sum(dtype=np.int64)),
             ColumnSummary.of(column("don")),
             ColumnSummary.of(column("nod")),
+            segments,
         )
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> PartSummary:
         """Read what ``asdict`` wrote."""
-        return PartSummary(
-            **{**content, "don": ColumnSummary(**content["don"]), "nod": ColumnSummary(**content["nod"])}
-        )
+        columns = {name: ColumnSummary(**content[name]) for name in ("don", "nod")}
+        return PartSummary(**{**content, **columns, "segments": tuple(map(tuple, content["segments"]))})
 
 
-def part_bytes(rows: Sequence[ScoreRow], number: int, settings: str, carry: Sequence[str] = ()) -> bytes:
-    """The Parquet file of a part. Equal rows and settings give equal bytes."""
-    return table_bytes(to_table(rows, carry), number, settings)
+def part_bytes(rows: Sequence[ScoreRow], shard: Shard, settings: str, carry: Sequence[str] = ()) -> bytes:
+    """The Parquet file of a part. Equal rows, shard and settings give equal bytes."""
+    return table_bytes(to_table(rows, carry), shard, settings)
 
 
-def table_bytes(table: pa.Table, number: int, settings: str) -> bytes:
+def table_bytes(table: pa.Table, shard: Shard, settings: str) -> bytes:
     """As :func:`part_bytes`, of a table."""
     import pyarrow.parquet as pq
 
-    summary = json.dumps(asdict(PartSummary.of(table, number, settings)), sort_keys=True).encode()
+    segments = tuple(astuple(segment) for segment in shard.segments)
+    summary = json.dumps(asdict(PartSummary.of(table, shard.number, settings, segments)), sort_keys=True).encode()
     table = table.replace_schema_metadata({METADATA: summary, CHECKSUM: hashlib.sha256(summary).hexdigest().encode()})
     buffer = io.BytesIO()
     # Without checksums a flipped bit of a score would be read back as another score; and statistics in the footer have
@@ -166,7 +171,7 @@ def read_part(
     if not table.schema.equals(schema(carry)) or not np.array_equal(rows, np.arange(start, stop)):
         raise StoreError(f"{name} does not hold the scores of rows {start} to {stop - 1}; {_AGAIN}")
     _refuse_other_settings(summary, settings, name)
-    if summary != PartSummary.of(table, number, summary.settings):
+    if summary != PartSummary.of(table, number, summary.settings, summary.segments):
         raise StoreError(f"{name} is damaged (its summary is not that of its rows); {_AGAIN}")
     empty: dict[bytes, bytes] = {}
     assert isinstance(table, pa.Table)

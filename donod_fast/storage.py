@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from donod_fast.errors import StoreError
-from donod_fast.files import atomic_writer, storage_error
+from donod_fast.files import atomic_writer, remove, storage_error
 from donod_fast.reading import places
 from donod_fast.retrying import retrying
 
@@ -127,10 +127,7 @@ class LocalStorage:
 
     def remove(self, name: str) -> None:
         """Delete a file if it is there."""
-        try:
-            (self._path / name).unlink(missing_ok=True)
-        except OSError as error:
-            raise storage_error(self._path / name, error) from error
+        remove(self._path / name)
 
     def modified(self, name: str) -> float:
         """When a file was written."""
@@ -164,11 +161,6 @@ class ObjectStorage:
             raise StoreError(
                 f"{url}: {error}; install the package of that object store (for s3://: pip install 'donod-fast[s3]')"
             ) from error
-
-    @property
-    def filesystem(self) -> Any:
-        """The fsspec file system."""
-        return self._files
 
     def make(self) -> None:
         """Nothing: a prefix needs no making, but for stores that imitate folders."""

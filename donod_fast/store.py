@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from donod_fast.errors import SettingsMismatchError, StoreError
-from donod_fast.files import storage_error
+from donod_fast.files import remove
 from donod_fast.locking import LOCK, locked
 from donod_fast.manifest import VERSION, differences, is_whole, settings_hash
 from donod_fast.parts import PartSummary, combined, part_bytes, read_part, read_summary, table_bytes
@@ -213,11 +213,11 @@ class ScoresFolder:
         start, stop = self.part_range(part)
         if [row.row for row in rows] != list(range(start, stop)):
             raise StoreError(f"part {part} must hold rows {start} to {stop - 1} in order, each once")
-        self.storage.write(self.part_name(part), part_bytes(rows, part, self.settings, self.carry))
+        self.storage.write(self.part_name(part), part_bytes(rows, self.plan.shard(part), self.settings, self.carry))
 
     def write_table(self, part: int, table: pa.Table) -> None:
         """As :meth:`write_part`, of a table that holds the part's rows."""
-        self.storage.write(self.part_name(part), table_bytes(table, part, self.settings))
+        self.storage.write(self.part_name(part), table_bytes(table, self.plan.shard(part), self.settings))
 
     def missing_parts(self) -> list[int]:
         """Parts that are absent or do not read back as themselves (such a file is dropped)."""
@@ -366,18 +366,6 @@ class ScoresFolder:
                 f"{self.name} is unfinished: {there} of {self.parts} parts are there; "
                 "run `donod-fast score` again with the same settings to finish it"
             )
-
-
-def remove(file: Path) -> None:
-    """Delete a file if it is there.
-
-    Raises:
-        StoreError: it cannot be deleted.
-    """
-    try:
-        file.unlink(missing_ok=True)
-    except OSError as error:
-        raise storage_error(file, error) from error
 
 
 __all__ = ["LOCK", "MANIFEST", "Problem", "ScoresFolder", "differences", "locked", "remove"]

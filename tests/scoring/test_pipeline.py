@@ -17,6 +17,7 @@ from donod_fast.opening import open_scores
 from donod_fast.pipeline import Outcome, manifest_of, score_corpus, score_parts, score_shard
 from donod_fast.reading import corpus_from_rows, open_corpus
 from donod_fast.scorer import Scorer
+from donod_fast.shards import Segment
 from donod_fast.store import ScoresFolder, locked
 
 ROWS = short_rows(50, seed=9)
@@ -180,5 +181,9 @@ def test_shards_scored_one_by_one_in_any_order_are_the_parts_of_a_whole_run(scor
             assert score_shard(shard, corpus, scorer, folder) == whole.summary(shard.number)
     for part in range(whole.parts):
         assert folder.part_path(part).read_bytes() == whole.part_path(part).read_bytes()
+    for shard in folder.plan:
+        summary = folder.summary(shard.number)
+        assert summary is not None
+        assert tuple(Segment(*segment) for segment in summary.segments) == shard.segments
     with pytest.raises(InputError, match=r"shard 3 .* is not in"):
         score_shard(replace(whole.plan.shard(3), first_row=5), corpus, scorer, folder)
