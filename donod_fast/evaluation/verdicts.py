@@ -152,7 +152,8 @@ def _judge(
             _hand_in(pool, queue, running, 2 * threads, verdict)
             while running:
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
+                # What failed comes last: the verdicts that came in beside it are kept.
+                for future in sorted(done, key=lambda one: one.exception() is not None):
                     yield running.pop(future), future.result()
                 _hand_in(pool, queue, running, 2 * threads, verdict)
         except BaseException:

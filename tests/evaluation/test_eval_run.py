@@ -11,6 +11,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -212,7 +213,17 @@ def test_verdicts_of_an_interrupted_run_are_kept(problems: list[Problem], tmp_pa
                 raise KeyboardInterrupt
             return fake(*arguments, **options)
 
-        with mock.patch("donod_fast.judging.judge", stops), pytest.raises(KeyboardInterrupt):
+        # The main thread looks late, so that the interrupt comes in beside verdicts, and before them.
+        def late(running: Any, **options: Any) -> Any:
+            time.sleep(0.2)
+            done, rest = wait(running, **options)
+            return sorted(done, key=lambda one: one.exception() is None), rest
+
+        with (
+            mock.patch("donod_fast.judging.judge", stops),
+            mock.patch("donod_fast.evaluation.verdicts.wait", late),
+            pytest.raises(KeyboardInterrupt),
+        ):
             evaluate_samples(problems, samples, tmp_path / "out", workers=1)
         assert len(fake.programs) >= 3
         kept = len((tmp_path / "out" / VERDICTS).read_bytes().splitlines())
