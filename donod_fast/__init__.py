@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from donod_fast.kernels import SGD, AdamW, DonNod, Sign, don_nod, gradient_products, topsis
+    from donod_fast.kernels import SGD, AdamW, DonNod, Sign, don_nod, gradient_products, token_statistics, topsis
     from donod_fast.scorer import Scorer
 
 _HOMES = {
@@ -22,11 +22,23 @@ _HOMES = {
     "SGD": "donod_fast.kernels",
     "Sign": "donod_fast.kernels",
     "gradient_products": "donod_fast.kernels",
+    "token_statistics": "donod_fast.kernels",
     "topsis": "donod_fast.kernels",
     "Scorer": "donod_fast.scorer",
 }
 
-__all__ = ["SGD", "AdamW", "DonNod", "Scorer", "Sign", "__version__", "don_nod", "gradient_products", "topsis"]
+__all__ = [
+    "SGD",
+    "AdamW",
+    "DonNod",
+    "Scorer",
+    "Sign",
+    "__version__",
+    "don_nod",
+    "gradient_products",
+    "token_statistics",
+    "topsis",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from donod_fast.budget import settled
+from donod_fast.criteria.running import fingerprints
 from donod_fast.errors import CorpusError, DonodError, WorkerError
 from donod_fast.pipeline import manifest_of, score_parts
 from donod_fast.prepare import Step
@@ -184,7 +185,9 @@ class Child:
 
     @cached_property
     def _folder(self) -> ScoresFolder:
-        return ScoresFolder.open(self.out)
+        folder = ScoresFolder.open(self.out)
+        folder.wanted = fingerprints(self.spec.signals)
+        return folder
 
     def _settle(self, scorer: Scorer) -> None:
         """Score as the folder was begun, where a device has a say in it."""

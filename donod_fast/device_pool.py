@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from donod_fast.criteria.running import fingerprints
 from donod_fast.device_child import At, Child, Failed, Idle, Passed, Probed, Progressed, Ready, Trying, Wants
 from donod_fast.device_process import DeviceProcess, Slot
 from donod_fast.device_work import OnProblem, Work
@@ -102,6 +103,7 @@ class DevicePool:
         self._corpus, self._out, self._devices = corpus, out, list(devices)
         self._overwrite, self._rescore_changed = overwrite, rescore_changed
         self._stall_timeout = stall_timeout
+        self._wanted = fingerprints(spec.signals)
         self.on_problem: OnProblem = on_problem or (lambda part, text: None)
         ahead = _workers_of_each(devices, corpus.rows) if workers is None else workers
         threads = max(1, torch.get_num_threads() // len(devices))
@@ -262,6 +264,7 @@ class DevicePool:
                 overwrite=self._overwrite,
                 rescore_changed=self._rescore_changed,
             )
+            self._folder.wanted = self._wanted
         elif unlike := differences(self._folder.manifest, manifest, ("in the folder", f"on {child.device}")):
             raise ModelError(
                 f"{child.device} does not score as the first device did:\n  " + "\n  ".join(unlike)

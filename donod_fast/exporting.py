@@ -67,11 +67,15 @@ def export(
 
 def _joined(folder: ScoresFolder, corpus: Corpus, *, as_json: bool) -> Iterator[Record]:
     """Records whose data are their own columns and their scores."""
+    known = {column.name for entry in folder.signals for column in entry.columns}
+    left_out = known - {column.name for column in folder.signal_columns()}
     for part in range(folder.parts):
         table = folder.read_part(part)
         if table is None:
             raise StoreError(f"{folder.storage.url(folder.part_name(part))} is gone; run `donod-fast score` again")
-        scores = table.select([name for name in table.column_names if not name.startswith("record.")]).to_pylist()
+        scores = table.select(
+            [name for name in table.column_names if not name.startswith("record.") and name not in left_out]
+        ).to_pylist()
         for record, row in zip(corpus.records(*folder.part_range(part)), scores, strict=True):
             own: dict[str, Any] = _as_json(record) if as_json else dict(record.data or {})
             taken = [name for name in own if name.startswith(PREFIX)]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from donod_fast.criteria.entries import SignalEntry, joined
 from donod_fast.errors import InputError, SettingsMismatchError, StoreError
 from donod_fast.manifest import differences
 from donod_fast.revising import adopt
@@ -49,12 +50,21 @@ def merge(places: Sequence[Path | str], out: Path | str, *, overwrite: bool = Fa
     manifest = {
         **{key: value for key, value in first.manifest.items() if key not in ("generation", "before", "plan")},
         "input": {"rows": plan.rows, "fingerprint": fingerprint_of(inputs), "inputs": inputs},
+        "signals": [entry.as_dict() for entry in _signals(folders)],
         "merged_from": [folder.name for folder in folders],
     }
     target = ScoresFolder.open_or_create(out, manifest, plan, overwrite=overwrite)
     for folder in folders:
         adopt(folder, target)
     return target
+
+
+def _signals(folders: Sequence[ScoresFolder]) -> tuple[SignalEntry, ...]:
+    """Criteria of any of them; the new parts have those that the old ones had."""
+    found: tuple[SignalEntry, ...] = ()
+    for folder in folders:
+        found = joined(found, folder.signals, folder.name)
+    return found
 
 
 def fingerprint_of(inputs: Sequence[Mapping[str, Any]]) -> str:

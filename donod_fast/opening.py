@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from donod_fast.criteria.entries import SignalEntry
 from donod_fast.errors import SettingsMismatchError, StoreError
 from donod_fast.manifest import differences
 from donod_fast.revising import finish_revision, revise
@@ -41,6 +42,7 @@ def open_scores(
             have changed since; names each.
         StoreError: it cannot be read or written.
     """
+    signals = [SignalEntry.from_json(entry) for entry in manifest.get("signals") or ()]
     plan = plan_shards(corpus, int(manifest["part_rows"]))
     if not overwrite and open_storage(out).exists(MANIFEST):
         folder = ScoresFolder.open(out)
@@ -56,8 +58,11 @@ def open_scores(
                     "(the scores of all others are kept)."
                 )
             revise(folder, manifest["input"], plan)
+            folder.add_signals(signals)
             return folder
-    return ScoresFolder.open_or_create(out, manifest, plan, overwrite=overwrite)
+    folder = ScoresFolder.open_or_create(out, manifest, plan, overwrite=overwrite)
+    folder.add_signals(signals)
+    return folder
 
 
 def changed_inputs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -27,6 +27,7 @@ from donod_fast.rows import ScoreRow, schema, to_table
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from donod_fast.criteria.entries import SignalEntry
     from donod_fast.kernels.topsis import ColumnConstants
     from donod_fast.shards import Shard
 
@@ -67,6 +68,9 @@ class ColumnSummary:
         return ColumnSummary(len(column) - len(there), low, high, scale, squares)
 
 
+Signals = Mapping[str, tuple[str, tuple[str, ...]]]
+
+
 @dataclass(frozen=True, slots=True)
 class PartSummary:
     """What the footer of a part says of its rows.
@@ -83,6 +87,7 @@ class PartSummary:
         nod: of NOD.
         segments: where the rows come from: the fields of each ``shards.Segment``, in order. Inputs count as in the
             manifest.
+        signals: by name of a further criterion the fingerprint of its settings and its columns, in the table's order.
     """
 
     number: int
@@ -95,9 +100,16 @@ class PartSummary:
     don: ColumnSummary
     nod: ColumnSummary
     segments: tuple[tuple[int, ...], ...]
+    signals: Signals = field(default_factory=dict)
 
     @staticmethod
-    def of(table: pa.Table, number: int, settings: str, segments: tuple[tuple[int, ...], ...]) -> PartSummary:
+    def of(
+        table: pa.Table,
+        number: int,
+        settings: str,
+        segments: tuple[tuple[int, ...], ...],
+        signals: Signals | None = None,
+    ) -> PartSummary:
         """Summarise the rows of a part."""
 
         def column(name: str) -> Any:
@@ -115,26 +127,46 @@ class PartSummary:
             ColumnSummary.of(column("don")),
             ColumnSummary.of(column("nod")),
             segments,
+            dict(signals or {}),
         )
+
+    def as_json(self) -> str:
+        """As JSON; equal summaries give equal text."""
+        signals = [(name, *entry) for name, entry in self.signals.items()]  # in a list: their order is the table's
+        return json.dumps({**asdict(self), "signals": signals}, sort_keys=True)
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> PartSummary:
-        """Read what ``asdict`` wrote."""
+        """Read what :meth:`as_json` wrote."""
         columns = {name: ColumnSummary(**content[name]) for name in ("don", "nod")}
-        return PartSummary(**{**content, **columns, "segments": tuple(map(tuple, content["segments"]))})
+        signals = {name: (mark, tuple(names)) for name, mark, names in content["signals"]}
+        segments = tuple(map(tuple, content["segments"]))
+        return PartSummary(**{**content, **columns, "segments": segments, "signals": signals})
 
 
-def part_bytes(rows: Sequence[ScoreRow], shard: Shard, settings: str, carry: Sequence[str] = ()) -> bytes:
-    """The Parquet file of a part. Equal rows, shard and settings give equal bytes."""
-    return table_bytes(to_table(rows, carry), shard, settings)
+def part_bytes(
+    rows: Sequence[ScoreRow],
+    shard: Shard,
+    settings: str,
+    carry: Sequence[str] = (),
+    signals: Sequence[SignalEntry] = (),
+) -> bytes:
+    """The Parquet file of a part. Equal rows, shard, settings and criteria give equal bytes."""
+    columns = [column for entry in signals for column in entry.columns]
+    return table_bytes(to_table(rows, carry, columns), shard, settings, signals_of(signals))
 
 
-def table_bytes(table: pa.Table, shard: Shard, settings: str) -> bytes:
+def signals_of(entries: Sequence[SignalEntry]) -> Signals:
+    """What a part's footer says of the criteria whose columns it has."""
+    return {entry.name: (entry.fingerprint, tuple(column.name for column in entry.columns)) for entry in entries}
+
+
+def table_bytes(table: pa.Table, shard: Shard, settings: str, signals: Signals | None = None) -> bytes:
     """As :func:`part_bytes`, of a table."""
     import pyarrow.parquet as pq
 
     segments = tuple(astuple(segment) for segment in shard.segments)
-    summary = json.dumps(asdict(PartSummary.of(table, shard.number, settings, segments)), sort_keys=True).encode()
+    summary = PartSummary.of(table, shard.number, settings, segments, signals).as_json().encode()
     table = table.replace_schema_metadata({METADATA: summary, CHECKSUM: hashlib.sha256(summary).hexdigest().encode()})
     buffer = io.BytesIO()
     # Without checksums a flipped bit of a score would be read back as another score; and statistics in the footer have
@@ -168,10 +200,16 @@ def read_part(
         summary = _summary(table.schema.metadata or {}, name)
     start, stop = bounds
     rows = table.column("row").to_numpy() if "row" in table.column_names else np.zeros(0)
-    if not table.schema.equals(schema(carry)) or not np.array_equal(rows, np.arange(start, stop)):
+    columns = [name for _, names in summary.signals.values() for name in names]
+    base, own = schema(carry), table.schema
+    if (
+        not pa.schema(list(own)[: len(base)]).equals(base)
+        or own.names[len(base) :] != columns
+        or not np.array_equal(rows, np.arange(start, stop))
+    ):
         raise StoreError(f"{name} does not hold the scores of rows {start} to {stop - 1}; {_AGAIN}")
     _refuse_other_settings(summary, settings, name)
-    if summary != PartSummary.of(table, number, summary.settings, summary.segments):
+    if summary != PartSummary.of(table, number, summary.settings, summary.segments, summary.signals):
         raise StoreError(f"{name} is damaged (its summary is not that of its rows); {_AGAIN}")
     empty: dict[bytes, bytes] = {}
     assert isinstance(table, pa.Table)
@@ -232,4 +270,13 @@ def _damage(name: str) -> Iterator[None]:
         raise StoreError(f"{name} is damaged ({reason}); {_AGAIN}") from error
 
 
-__all__ = ["ColumnSummary", "PartSummary", "combined", "part_bytes", "read_part", "read_summary", "table_bytes"]
+__all__ = [
+    "ColumnSummary",
+    "PartSummary",
+    "combined",
+    "part_bytes",
+    "read_part",
+    "read_summary",
+    "signals_of",
+    "table_bytes",
+]

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from donod_fast.budget import settled
-from donod_fast.errors import CorpusError, InputError
+from donod_fast.criteria.entries import arrow_array, arrow_field
+from donod_fast.errors import CorpusError, InputError, StoreError
 from donod_fast.opening import open_scores
-from donod_fast.parts import PartSummary
+from donod_fast.parts import PartSummary, Signals, signals_of
 from donod_fast.prepare import OnStep, Part, Step, default_workers, no_step, prepared
 from donod_fast.profiling import NO_STAGES, Stages
 from donod_fast.reading import Corpus
+from donod_fast.samples import TokenizedSample
 from donod_fast.scorer import PART_ROWS, Scorer
 from donod_fast.scoring import Progress
 from donod_fast.shards import Shard
 from donod_fast.store import ScoresFolder
 from donod_fast.workers import worker_count
 from donod_fast.writing import background_writer
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,7 @@ def score_corpus(
         raise InputError(f"workers must be at least 0, got {workers}")
     manifest = manifest_of(corpus, scorer, part_rows)
     folder = open_scores(out, corpus, manifest, overwrite=overwrite, rescore_changed=rescore_changed)
+    folder.wanted = scorer.samples.signals.fingerprints
     if scorer.budget is not None:
         scorer.samples.token_budget = settled(scorer.budget.tokens, folder.manifest.get("token_budget"))
     missing = folder.missing_parts()
@@ -199,10 +205,45 @@ def score_parts(
             part, samples = item
             formats.update(sample.format or "unknown" for sample in samples)
             on_step(part.number, Step.SCORING)
-            rows = scorer.samples.score(samples, progress, stages=stages)
+            there = _scored_before(folder, part.number)
+            if there is None:
+                rows = scorer.samples.score(samples, progress, stages=stages)
+                on_step(part.number, Step.SCORED)
+                writer.write(part.number, rows, scorer.samples.signals.entries)
+                continue
+            table, signals = _with_signals(scorer, samples, *there, progress, stages)
             on_step(part.number, Step.SCORED)
-            writer.write(part.number, rows)
+            writer.write_table(part.number, table, signals)
     return formats
+
+
+def _scored_before(folder: ScoresFolder, part: int) -> tuple[pa.Table, Signals] | None:
+    """A part that is there and lacks criteria only, with those that it has."""
+    if not folder.wanted:
+        return None
+    try:
+        table, summary = folder.read_part(part), folder.summary(part)
+    except StoreError:  # damaged: as good as absent
+        return None
+    return None if table is None or summary is None else (table, summary.signals)
+
+
+def _with_signals(
+    scorer: Scorer,
+    samples: Sequence[TokenizedSample],
+    table: pa.Table,
+    there: Signals,
+    progress: Progress | None,
+    stages: Stages,
+) -> tuple[pa.Table, Signals]:
+    """The table of a part with the columns of the criteria that it lacks, and the names of all that it has then."""
+    asked = scorer.samples.signals
+    have = [name for name, mark in asked.fingerprints.items() if there.get(name, ("",))[0] == mark]
+    lacking = asked.without(have)
+    values = scorer.samples.add(samples, table.column("loss").to_pylist(), lacking, progress, stages=stages)
+    for at, column in enumerate(lacking.columns):
+        table = table.append_column(arrow_field(column), arrow_array(column, [row[at] for row in values]))
+    return table, {**there, **signals_of(lacking.entries)}
 
 
 def manifest_of(corpus: Corpus, scorer: Scorer, part_rows: int) -> dict[str, Any]:

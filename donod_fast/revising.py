@@ -45,10 +45,12 @@ def adopt(source: ScoresFolder, target: ScoresFolder) -> int:
     for shard in source.plan:
         numbers = wanted.pop(shard_key(shard, source.manifest["input"]["inputs"]), [])
         table = source.read_part(shard.number) if numbers else None
-        if table is None:
+        summary = source.summary(shard.number) if numbers else None
+        if table is None or summary is None:
             continue
+        signals = summary.signals
         for number in numbers:
-            target.write_table(number, renumbered(table, target.part_range(number)[0]))
+            target.write_table(number, renumbered(table, target.part_range(number)[0]), signals)
             copied += 1
     return copied
 

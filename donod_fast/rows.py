@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from donod_fast.samples import Status, TokenizedSample
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from donod_fast.criteria.base import Column, Value
 
 NAN = float("nan")
 
@@ -33,6 +35,7 @@ class ScoreRow:
         don: ‖W‖_F − ‖W′‖_F, high is good.
         nod: ‖W − W′‖_F, low is good.
         carried: values of the record's columns that are carried along.
+        signals: values of the further criteria's columns; empty where there are none.
     """
 
     row: int
@@ -49,9 +52,15 @@ class ScoreRow:
     don: float = NAN
     nod: float = NAN
     carried: tuple[str | None, ...] = ()
+    signals: tuple[Value, ...] = ()
 
     @staticmethod
-    def unscored(sample: TokenizedSample, status: Status | None = None, detail: str | None = None) -> ScoreRow:
+    def unscored(
+        sample: TokenizedSample,
+        status: Status | None = None,
+        detail: str | None = None,
+        signals: tuple[Value, ...] = (),
+    ) -> ScoreRow:
         """The row of a sample that has no score, by its own status or a later one."""
         return ScoreRow(
             sample.row,
@@ -62,6 +71,7 @@ class ScoreRow:
             sample.scored_tokens,
             sample.truncated,
             carried=sample.carried,
+            signals=signals,
         )
 
 
@@ -72,9 +82,11 @@ CARRIED = "record."
 """What stands before the name of a carried column in a scores table."""
 
 
-def schema(carry: Sequence[str] = ()) -> pa.Schema:
-    """The Arrow schema of a scores table, with these columns of the records carried along."""
+def schema(carry: Sequence[str] = (), signals: Sequence[Column] = ()) -> pa.Schema:
+    """The Arrow schema of a scores table, with columns of the records carried along, and of further criteria."""
     import pyarrow as pa
+
+    from donod_fast.criteria.entries import arrow_field
 
     return pa.schema(
         [
@@ -87,19 +99,27 @@ def schema(carry: Sequence[str] = ()) -> pa.Schema:
             pa.field("truncated", pa.bool_(), nullable=False),
             *(pa.field(name, pa.float64(), nullable=False) for name in SCORE_COLUMNS),
             *(pa.field(CARRIED + name, pa.string()) for name in carry),
+            *map(arrow_field, signals),
         ]
     )
 
 
-def to_table(rows: Sequence[ScoreRow], carry: Sequence[str] = ()) -> pa.Table:
-    """The rows as an Arrow table, in the order given; ``carry`` names what their ``carried`` holds."""
+def to_table(rows: Sequence[ScoreRow], carry: Sequence[str] = (), signals: Sequence[Column] = ()) -> pa.Table:
+    """The rows as an Arrow table, in the order given.
+
+    ``carry`` names what their ``carried`` holds, ``signals`` says what their ``signals`` are.
+    """
     import pyarrow as pa
 
-    names = [field.name for field in fields(ScoreRow) if field.name != "carried"]
-    columns = {name: [getattr(row, name) for row in rows] for name in names}
+    from donod_fast.criteria.entries import arrow_array
+
+    names = [field.name for field in fields(ScoreRow) if field.name not in ("carried", "signals")]
+    columns: dict[str, Any] = {name: [getattr(row, name) for row in rows] for name in names}
     for at, name in enumerate(carry):
         columns[CARRIED + name] = [row.carried[at] for row in rows]
-    return pa.table(columns, schema=schema(carry))
+    for at, column in enumerate(signals):
+        columns[column.name] = arrow_array(column, [row.signals[at] for row in rows])
+    return pa.table(columns, schema=schema(carry, signals))
 
 
 __all__ = ["CARRIED", "SCORE_COLUMNS", "ScoreRow", "schema", "to_table"]

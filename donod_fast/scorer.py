@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from donod_fast.budget import CPU_PLATEAU, Budget, find_token_budget
 from donod_fast.compiled_trunk import CompiledTrunk, compile_trunk
+from donod_fast.criteria.base import Criterion
+from donod_fast.criteria.running import SignalSet
 from donod_fast.errors import InputError
 from donod_fast.head import HeadProof, prove_head, read_head
 from donod_fast.kernels import DEFAULT_WORKSPACE, frobenius_norm
@@ -50,9 +52,11 @@ class Scorer:
         compile: compile the trunk (and on a CPU the head's elementwise passes) before scoring; see
             ``compiled_trunk.py``.
         carry: columns of the records to carry along into the scores, as text (``record.NAME``).
+        signals: further criteria, whose columns come out of the same pass (``donod_fast.criteria``).
 
     Raises:
         ModelError: the model cannot be scored with (HeadMismatchError: its head is not ours).
+        CorpusError: a reference set of the signals cannot be read.
         InputError: names an argument with a wrong value.
     """
 
@@ -69,6 +73,7 @@ class Scorer:
         packing: str = "auto",
         compile: bool = False,
         carry: Sequence[str] = (),
+        signals: Sequence[Criterion] = (),
     ) -> None:
         self.loaded: LoadedModel = model if isinstance(model, LoadedModel) else wrap_model(model, tokenizer)
         self.update = update or UpdateSettings()
@@ -98,6 +103,7 @@ class Scorer:
         if token_budget is None:
             self.budget = find_token_budget(self.loaded, self.samples, workspace_bytes=workspace_bytes)
             self.samples.token_budget = self.budget.tokens
+        self.samples.signals = SignalSet.of(signals, self)
 
     @classmethod
     def from_pretrained(
@@ -159,7 +165,7 @@ class Scorer:
                 batch = []
         if batch:
             rows += self.score_records(batch, progress)
-        return to_table(rows, self.masker.carry)
+        return to_table(rows, self.masker.carry, self.samples.signals.columns)
 
     def score_records(self, records: Sequence[Record], progress: Progress | None = None) -> list[ScoreRow]:
         """Tokenise, mask and score some records: one row each, in their order."""
@@ -194,6 +200,7 @@ class Scorer:
             },
             "update": self.update.as_dict(),
             "carry": list(self.masker.carry),
+            "signals": [entry.as_dict() for entry in self.samples.signals.entries],
             "masks": {**self.masker.describe(), "tokenizer_sha256": _tokenizer_digest(loaded.tokenizer)},
         }
 

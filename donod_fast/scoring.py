@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from typing import TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from donod_fast.batching import Batch, batch_slots, collate, make_batches
+from donod_fast.criteria.base import Value
+from donod_fast.criteria.batches import launch_signals
+from donod_fast.criteria.running import NO_SIGNALS, SignalSet
+from donod_fast.criteria.work import Found, RowRun, Work
 from donod_fast.errors import InputError
 from donod_fast.head import Head
 from donod_fast.kernels import don_nod
@@ -33,6 +38,7 @@ class SampleScorer:
 
     Attributes:
         token_budget: slots of a batch; may be set between two calls of ``score``.
+        signals: further criteria that rows are scored by.
         fitting_budget: where memory ran out in any call so far, the size that batches were cut to; else None.
 
     Args:
@@ -64,6 +70,7 @@ class SampleScorer:
         self.token_budget = token_budget
         self.fitting_budget: int | None = None
         self.even_threads = even_threads
+        self.signals = NO_SIGNALS
         if workspace_bytes < MIB:  # each worker gets at least this much of it
             raise InputError(f"workspace must be at least 1 MiB ({MIB} bytes), got {workspace_bytes} bytes")
         self._workspace_bytes = workspace_bytes
@@ -79,28 +86,66 @@ class SampleScorer:
     def score(
         self, samples: Sequence[TokenizedSample], progress: Progress | None = None, *, stages: Stages = NO_STAGES
     ) -> list[ScoreRow]:
-        """One row per sample, in the order given. Samples that are not ready keep their status.
+        """One row per sample, in the order given, with ``signals``. Samples that are not ready keep their status.
 
         Where memory runs out, the rest is batched anew with half of what failed. The next call starts with
         the full budget again: what a part's batches are must not depend on the parts before it.
         """
-        rows: list[ScoreRow | None] = [None] * len(samples)
-        ready = []
-        for i, sample in enumerate(samples):
-            if sample.status is Status.SCORED:
-                ready.append(i)
-            else:
-                rows[i] = ScoreRow.unscored(sample)
+        work = Work.scoring([sample for sample in samples if sample.status is Status.SCORED], self.signals)
+        found = iter(self._run(work, len(samples), progress, stages))
+        rows = []
+        with stages.stage("rows"):
+            for sample in samples:
+                if sample.status is not Status.SCORED:
+                    rows.append(ScoreRow.unscored(sample, signals=self.signals.nothing()))
+                    continue
+                row, values = _row(sample, (run := next(found)).own), self.signals.nothing()
+                if self.signals and row.status == Status.SCORED:
+                    values = self._values(self.signals, sample, row.loss, run)
+                rows.append(replace(row, signals=values) if values else row)
+        return rows
+
+    def add(
+        self,
+        samples: Sequence[TokenizedSample],
+        losses: Sequence[float],
+        signals: SignalSet,
+        progress: Progress | None = None,
+        *,
+        stages: Stages = NO_STAGES,
+    ) -> list[tuple[Value, ...]]:
+        """Values of further criteria for rows that have been scored before, in the order given.
+
+        Args:
+            samples: the rows, as they were scored.
+            losses: of them, as they stand in the scores; NaN where a row has none, which gets no values.
+            signals: what to compute; rows are run again only where one of these needs it.
+            progress: called with (rows, tokens) as they are done.
+            stages: records where the time goes.
+        """
+        ready = [sample.status is Status.SCORED and loss == loss for sample, loss in zip(samples, losses, strict=True)]
+        chosen = [sample for sample, is_ready in zip(samples, ready, strict=True) if is_ready]
+        work = Work.adding(chosen, signals)
+        found = iter(self._run(work, len(samples), progress, stages))
+        return [
+            self._values(signals, sample, loss, next(found)) if is_ready else signals.nothing()
+            for sample, loss, is_ready in zip(samples, losses, ready, strict=True)
+        ]
+
+    def _values(self, signals: SignalSet, sample: TokenizedSample, loss: float, run: RowRun) -> tuple[Value, ...]:
+        return signals.of_row(sample, loss, self.settings.reduction, run.numbers, run.second)
+
+    def _run(self, work: Work, rows: int, progress: Progress | None, stages: Stages) -> list[RowRun]:
+        """What was found for every row of the work; of ``rows`` in all, the others are done without it."""
         if progress is not None:
-            progress(len(samples) - len(ready), 0)
-        waiting = [samples[i] for i in ready]
+            idle = work.idle_rows()
+            progress(rows - len(work.rows) + len(idle), sum(len(row.input_ids) for row in idle))
         with stages.run(self.device, worker_count(self.device)):
-            for group, found in self._scored_groups(waiting, stages):
-                for member, row in zip(group, found, strict=True):
-                    rows[ready[member]] = row
-                if progress is not None:
-                    progress(len(group), sum(len(waiting[i].input_ids) for i in group))
-        return [row for row in rows if row is not None]
+            for group, found in self._scored_groups(work, stages):
+                done = [row for item, values in zip(group, found, strict=True) if (row := work.take(item, values))]
+                if progress is not None and done:
+                    progress(len(done), sum(len(row.input_ids) for row in done))
+        return work.results()
 
     def settle(self, weight_norm: float) -> None:
         """Take ‖W‖ as another process found it: its last digit depends on the number of threads."""
@@ -112,15 +157,13 @@ class SampleScorer:
         """Where the head is, and the scores are made."""
         return self.head.weight.device
 
-    def _scored_groups(
-        self, samples: Sequence[TokenizedSample], stages: Stages
-    ) -> Iterator[tuple[tuple[int, ...], list[ScoreRow]]]:
-        """Groups of the samples, each with its rows, until every sample has been in one."""
-        packs, rope = self.trunk.packs, self.trunk.rope
-        groups = make_batches(samples, self.token_budget, packs, rope)
+    def _scored_groups(self, work: Work, stages: Stages) -> Iterator[tuple[tuple[int, ...], list[Found | None]]]:
+        """Groups of the work's samples, each with what they gave, until every sample has been in one."""
+        samples, packs, rope = work.samples, self.trunk.packs, self.trunk.rope
+        groups = self._groups(work, range(len(samples)), self.token_budget)
         while groups:
             done = 0
-            with closing(self._tried_groups(samples, groups, stages)) as results:
+            with closing(self._tried_groups(work, groups, stages)) as results:
                 while True:
                     with stages.stage("results"):  # beside what has a stage of its own: waiting for the device
                         item = next(results, None)
@@ -133,16 +176,24 @@ class SampleScorer:
             left = [i for group in groups[done:] for i in group]
             budget = batch_slots(samples, groups[done], packs, rope) // 2
             self.fitting_budget = min(budget, self.fitting_budget or budget)
-            smaller = make_batches([samples[i] for i in left], budget, packs, rope)
-            groups = [tuple(left[i] for i in some) for some in smaller]
+            groups = self._groups(work, left, budget)
+
+    def _groups(self, work: Work, items: Sequence[int], budget: int) -> list[tuple[int, ...]]:
+        """Batches of some of the work's samples; in each the rows' own come first."""
+        groups = make_batches([work.samples[i] for i in items], budget, self.trunk.packs, self.trunk.rope)
+        named = [tuple(items[i] for i in group) for group in groups]
+        if not work.signals:
+            return named
+        return [tuple(sorted(group, key=lambda item: not work.is_own(item))) for group in named]
 
     def _tried_groups(
-        self, samples: Sequence[TokenizedSample], groups: Sequence[tuple[int, ...]], stages: Stages
-    ) -> Generator[tuple[tuple[int, ...], list[ScoreRow] | None], None, None]:
-        """Each group with its rows, in order; None for one that does not fit in memory but a smaller one may.
+        self, work: Work, groups: Sequence[tuple[int, ...]], stages: Stages
+    ) -> Generator[tuple[tuple[int, ...], list[Found | None] | None], None, None]:
+        """Each group with what it gave, in order; None for one that does not fit in memory but a smaller one may.
 
         On CUDA batches are launched ahead: nothing is read back between them.
         """
+        samples = work.samples
         packs, rope, ahead = self.trunk.packs, self.trunk.rope, launches_ahead(self.device)
         workers = 1 if ahead else worker_count(self.device)
         if not self.even_threads:
@@ -156,23 +207,36 @@ class SampleScorer:
                 stages.batch(len(group), tokens, batch_slots(samples, group, True, rope), batch.tokens)
             return batch
 
-        def unfit(group: tuple[int, ...]) -> list[ScoreRow] | None:
-            return None if len(group) > 1 else [_too_large(samples[group[0]])]
+        def unfit(group: tuple[int, ...]) -> list[Found | None] | None:
+            return None if len(group) > 1 else [None]
 
-        def rows_of(group: tuple[int, ...], scores: Tensor) -> list[ScoreRow]:
+        def found(scores: Tensor) -> list[Found | None]:
             with stages.stage("rows"):
-                return [_row(samples[i], values) for i, values in zip(group, scores.tolist(), strict=True)]
+                if not work.signals:
+                    return [Found(values) for values in scores.tolist()]
+                base = scores[:, : len(SCORE_COLUMNS)].tolist()
+                return [Found(values, rest) for values, rest in zip(base, scores[:, len(SCORE_COLUMNS) :], strict=True)]
 
-        def tried(group: tuple[int, ...]) -> list[ScoreRow] | None:
+        def on_device(group: tuple[int, ...], batch: Batch) -> Tensor:
+            if work.signals:
+                return self._launch_signals(work, group, batch, workers, stages)
+            return self.launch(batch, workers, stages)
+
+        def tried(group: tuple[int, ...]) -> list[Found | None] | None:
             batch = made(group)
-            scores = None if batch is None else self._unless_short(lambda: self.forward(batch, workers, stages))
-            return unfit(group) if scores is None else rows_of(group, scores)
+            if batch is None:
+                scores = None
+            elif work.signals:
+                scores = self._unless_short(lambda: on_device(group, batch).cpu())
+            else:
+                scores = self._unless_short(lambda: self.forward(batch, workers, stages))
+            return unfit(group) if scores is None else found(scores)
 
-        def launched(group: tuple[int, ...], batch: Batch | None) -> Callable[[], list[ScoreRow]] | None:
+        def launched(group: tuple[int, ...], batch: Batch | None) -> Callable[[], list[Found | None]] | None:
             with stages.stage("launch"):
-                scores = None if batch is None else self._unless_short(lambda: to_host(self.launch(batch, 1, stages)))
+                scores = None if batch is None else self._unless_short(lambda: to_host(on_device(group, batch)))
             if scores is not None:
-                return lambda: rows_of(group, scores())
+                return lambda: found(scores())
             rows = unfit(group)
             return None if rows is None else lambda: rows
 
@@ -215,6 +279,20 @@ class SampleScorer:
             )
             columns = [getattr(scores, name) for name in SCORE_COLUMNS]
             return torch.stack([column.to(precise_dtype(column.device)) for column in columns], 1)
+
+    def _launch_signals(self, work: Work, group: tuple[int, ...], batch: Batch, workers: int, stages: Stages) -> Tensor:
+        return launch_signals(
+            batch,
+            [work.samples[i] for i in group],
+            sum(map(work.is_own, group)),
+            trunk=self.trunk,
+            head=self.head,
+            signals=work.signals,
+            scores=work.scores,
+            arguments=self._arguments,
+            workspace_bytes=max(MIB, self._workspace_bytes // workers),
+            stages=stages,
+        )
 
 
 def launches_ahead(device: torch.device) -> bool:
@@ -260,11 +338,13 @@ def _too_large(sample: TokenizedSample) -> ScoreRow:
     return ScoreRow.unscored(sample, Status.OUT_OF_MEMORY, detail)
 
 
-def _row(sample: TokenizedSample, values: list[float]) -> ScoreRow:
+def _row(sample: TokenizedSample, values: list[float] | None) -> ScoreRow:
+    if values is None:
+        return _too_large(sample)
     if not all(map(math.isfinite, values)):
         detail = "the model gave NaN or infinity on this row; try --dtype float32"
         return ScoreRow.unscored(sample, Status.NON_FINITE, detail)
-    scores = dict(zip(SCORE_COLUMNS, values, strict=True))
+    scores: dict[str, Any] = dict(zip(SCORE_COLUMNS, values, strict=True))
     return ScoreRow(
         sample.row,
         sample.id,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from donod_fast.criteria.base import Criterion
 from donod_fast.kernels.arguments import DEFAULT_WORKSPACE
 from donod_fast.masking import MaskSettings
 from donod_fast.placement import DeviceMap, MaxMemory
@@ -36,6 +37,7 @@ class ScorerSpec:
     packing: str = "auto"
     compile: bool = False
     carry: tuple[str, ...] = ()
+    signals: tuple[Criterion, ...] = ()
 
     def on(self, device: str) -> ScorerSpec:
         """The same on another device."""
@@ -68,6 +70,7 @@ class ScorerSpec:
             packing=self.packing,
             compile=self.compile,
             carry=self.carry,
+            signals=self.signals,
         )
 
 

@@ -17,11 +17,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from donod_fast.criteria.base import Column
+from donod_fast.criteria.entries import SignalEntry, joined
 from donod_fast.errors import SettingsMismatchError, StoreError
 from donod_fast.files import remove
 from donod_fast.locking import LOCK, locked
 from donod_fast.manifest import VERSION, differences, is_whole, settings_hash
-from donod_fast.parts import PartSummary, combined, part_bytes, read_part, read_summary, table_bytes
+from donod_fast.parts import PartSummary, Signals, combined, part_bytes, read_part, read_summary, table_bytes
 from donod_fast.rows import ScoreRow
 from donod_fast.shards import ShardPlan
 from donod_fast.storage import Storage, open_storage
@@ -64,11 +66,13 @@ class ScoresFolder:
     Attributes:
         storage: where it lies.
         manifest: what it was made with (see ``open_or_create``).
+        wanted: criteria that a part must have to count as committed, by name with the fingerprint of the settings.
     """
 
     def __init__(self, place: Path | str | Storage, manifest: Mapping[str, Any]) -> None:
         self.storage = open_storage(place) if isinstance(place, (Path, str)) else place
         self.manifest = manifest
+        self.wanted: Mapping[str, str] = {}
 
     @staticmethod
     def open(place: Path | str) -> ScoresFolder:
@@ -182,6 +186,30 @@ class ScoresFolder:
         return tuple(self.manifest.get("carry") or ())
 
     @property
+    def signals(self) -> tuple[SignalEntry, ...]:
+        """Criteria whose columns its parts have, or are to have; not every part need have all."""
+        return tuple(map(SignalEntry.from_json, self.manifest.get("signals") or ()))
+
+    def add_signals(self, entries: Sequence[SignalEntry]) -> None:
+        """Have further criteria in the folder; their columns come with the parts.
+
+        Raises:
+            SettingsMismatchError: one is there with other settings.
+            StoreError: the manifest cannot be written.
+        """
+        signals = joined(self.signals, entries, self.name)
+        if signals != self.signals:
+            self.write_manifest({**self.manifest, "signals": [entry.as_dict() for entry in signals]})
+
+    def signal_columns(self) -> tuple[Column, ...]:
+        """Columns of the criteria that every part has by now. Raises StoreError: a part is damaged."""
+        entries = self.signals
+        if entries:
+            there = [summary for summary in self.summaries() if summary is not None]
+            entries = tuple(entry for entry in entries if all(_bears(part.signals, entry) for part in there))
+        return tuple(column for entry in entries for column in entry.columns)
+
+    @property
     def rows(self) -> int:
         """Rows of the input."""
         return int(self.manifest["input"]["rows"])
@@ -205,29 +233,45 @@ class ScoresFolder:
         return self.plan.part_range(part)
 
     def is_committed(self, part: int) -> bool:
-        """Whether a part is there; it is not read."""
-        return self.storage.exists(self.part_name(part))
+        """Whether a part is there, with what is ``wanted``; its rows are not read."""
+        if not self.storage.exists(self.part_name(part)):
+            return False
+        if not self.wanted:
+            return True
+        try:
+            return self._has_wanted(self.summary(part))
+        except StoreError:
+            return False
 
-    def write_part(self, part: int, rows: Sequence[ScoreRow]) -> None:
-        """Commit a part: after this returns it survives a crash; before, there is no trace of it."""
+    def _has_wanted(self, summary: PartSummary | None) -> bool:
+        if summary is None:
+            return False
+        return all(summary.signals.get(name, ("",))[0] == mark for name, mark in self.wanted.items())
+
+    def write_part(self, part: int, rows: Sequence[ScoreRow], signals: Sequence[SignalEntry] = ()) -> None:
+        """Commit a part: after this returns it survives a crash; before, there is no trace of it.
+
+        ``signals`` are the criteria whose values the rows have.
+        """
         start, stop = self.part_range(part)
         if [row.row for row in rows] != list(range(start, stop)):
             raise StoreError(f"part {part} must hold rows {start} to {stop - 1} in order, each once")
-        self.storage.write(self.part_name(part), part_bytes(rows, self.plan.shard(part), self.settings, self.carry))
+        content = part_bytes(rows, self.plan.shard(part), self.settings, self.carry, signals)
+        self.storage.write(self.part_name(part), content)
 
-    def write_table(self, part: int, table: pa.Table) -> None:
-        """As :meth:`write_part`, of a table that holds the part's rows."""
-        self.storage.write(self.part_name(part), table_bytes(table, self.plan.shard(part), self.settings))
+    def write_table(self, part: int, table: pa.Table, signals: Signals | None = None) -> None:
+        """As :meth:`write_part`, of a table that holds the part's rows; ``signals`` as in its summary."""
+        self.storage.write(self.part_name(part), table_bytes(table, self.plan.shard(part), self.settings, signals))
 
     def missing_parts(self) -> list[int]:
-        """Parts that are absent or do not read back as themselves (such a file is dropped)."""
+        """Parts that are absent, lack what is ``wanted``, or are damaged (such a file is dropped)."""
         there = set(self.storage.names(PARTS))
 
         def is_missing(part: int) -> bool:
             if self.part_name(part) not in there:
                 return True
             try:
-                return self.read_part(part) is None
+                return self.read_part(part) is None or bool(self.wanted and not self._has_wanted(self.summary(part)))
             except StoreError:
                 self.storage.remove(self.part_name(part))
                 return True
@@ -291,7 +335,7 @@ class ScoresFolder:
         return "" if table is None else str(table.column("detail")[0].as_py())
 
     def table(self) -> pa.Table:
-        """All rows in input order.
+        """All rows in input order, with the columns that every part has.
 
         Raises:
             StoreError: the run is unfinished or a part is damaged.
@@ -300,7 +344,8 @@ class ScoresFolder:
 
         there = [table for table in map(self.read_part, range(self.parts)) if table is not None]
         self._refuse_unfinished(len(there))
-        return pa.concat_tables(there)
+        names = [name for name in there[0].column_names if all(name in table.column_names for table in there)]
+        return pa.concat_tables([table.select(names) for table in there])
 
     def read_part(self, part: int) -> pa.Table | None:
         """The rows of a part; None where it is absent.
@@ -366,6 +411,10 @@ class ScoresFolder:
                 f"{self.name} is unfinished: {there} of {self.parts} parts are there; "
                 "run `donod-fast score` again with the same settings to finish it"
             )
+
+
+def _bears(signals: Signals, entry: SignalEntry) -> bool:
+    return signals.get(entry.name, ("",))[0] == entry.fingerprint
 
 
 __all__ = ["LOCK", "MANIFEST", "Problem", "ScoresFolder", "differences", "locked", "remove"]

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from donod_fast.errors import StoreError
 from donod_fast.profiling import NO_STAGES, Stages
 from donod_fast.rows import ScoreRow
 from donod_fast.store import ScoresFolder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from donod_fast.criteria.entries import SignalEntry
+    from donod_fast.parts import Signals
 
 # What a crash can lose beside the part at hand; a run that resumes scores it again.
 _MOST_WAITING = 2
@@ -24,13 +31,20 @@ class PartWriter:
         self._waiting: deque[Future[None]] = deque()
         self._failed = False
 
-    def write(self, part: int, rows: Sequence[ScoreRow]) -> None:
+    def write(self, part: int, rows: Sequence[ScoreRow], signals: Sequence[SignalEntry] = ()) -> None:
         """Have a part committed; waits while two others are.
 
         Raises:
             StoreError: an earlier part could not be written. No part after it is.
         """
-        self._waiting.append(self._pool.submit(self._write, part, rows))
+        self._submit(lambda: self._folder.write_part(part, rows, signals))
+
+    def write_table(self, part: int, table: pa.Table, signals: Signals) -> None:
+        """As :meth:`write`, of a table that holds the part's rows. Raises StoreError."""
+        self._submit(lambda: self._folder.write_table(part, table, signals))
+
+    def _submit(self, commit: Callable[[], None]) -> None:
+        self._waiting.append(self._pool.submit(self._write, commit))
         while len(self._waiting) > _MOST_WAITING or self._waiting[0].done():
             with self._stages.stage("wait for disk"):
                 self._waiting.popleft().result()
@@ -46,12 +60,12 @@ class PartWriter:
         while self._waiting:
             self._waiting.popleft().result()
 
-    def _write(self, part: int, rows: Sequence[ScoreRow]) -> None:
+    def _write(self, commit: Callable[[], None]) -> None:
         if self._failed:
             return
         try:
             with self._stages.stage("write"):
-                self._folder.write_part(part, rows)
+                commit()
         except BaseException:
             self._failed = True
             raise

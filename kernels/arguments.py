@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -15,6 +16,8 @@ from donod_fast.kernels.head_map import HeadMap
 from donod_fast.kernels.updates import AdamW, Update, resolve_update
 
 IGNORE_INDEX = -100
+EXTRAS = ("error_norm", "gradient_norm")
+"""Fields of ``DonNod`` that are made on request."""
 MIB = 1 << 20
 DEFAULT_WORKSPACE = 256 * MIB
 _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -30,6 +33,7 @@ class HeadArguments:
         labels: (rows,) int64 or int32.
         cu_seqlens: (samples + 1,) int32 or int64, on any device.
         weight_norm: ‖W‖, or None where it is to be computed.
+        extras: which of ``EXTRAS`` are asked for.
     """
 
     hidden: Tensor
@@ -44,6 +48,12 @@ class HeadArguments:
     storage_dtype: torch.dtype | None
     weight_norm: float | None
     workspace_bytes: int
+    extras: frozenset[str] = frozenset()
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """float64 if any input is, else float32."""
+        return torch.float64 if torch.float64 in (self.hidden.dtype, self.weight.dtype) else torch.float32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,6 +83,7 @@ class HeadBatch:
     weight_norm: float | None
     workspace_bytes: int
     compute_dtype: torch.dtype
+    extras: frozenset[str] = frozenset()
 
     @property
     def lengths(self) -> list[int]:
@@ -100,6 +111,7 @@ def check_call(
     storage_dtype: torch.dtype | None,
     weight_norm: float | None,
     workspace_bytes: int,
+    extras: Collection[str] = (),
 ) -> HeadArguments:
     """Check what can be checked without looking into a tensor, or raise InputError naming the argument."""
     if hidden.ndim != 2:
@@ -138,6 +150,8 @@ def check_call(
     if not (_is_finite(workspace_bytes) and workspace_bytes >= MIB):
         raise InputError(f"workspace_bytes must be at least {MIB} (1 MiB), got {workspace_bytes!r}")
     resolved = _check_update(update, weight)
+    if isinstance(extras, str) or any(name not in EXTRAS for name in extras):
+        raise InputError(f"extras must be a collection of names among {EXTRAS}, got {extras!r}")
 
     if cu_seqlens.ndim != 1 or cu_seqlens.numel() < 2 or cu_seqlens.dtype not in (torch.int32, torch.int64):
         raise InputError(
@@ -159,6 +173,38 @@ def check_call(
         storage_dtype=storage_dtype,
         weight_norm=weight_norm,
         workspace_bytes=int(workspace_bytes),
+        extras=frozenset(extras),
+    )
+
+
+def check_plain_call(
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    cu_seqlens: Tensor,
+    *,
+    bias: Tensor | None,
+    logit_scale: float,
+    softcap: float | None,
+    workspace_bytes: int,
+    reduction: str = "mean",
+) -> HeadArguments:
+    """``check_call`` for what has no step: G alone, or less."""
+    return check_call(
+        hidden,
+        weight,
+        labels,
+        cu_seqlens,
+        lr=0.0,
+        update="sgd",
+        weight_decay=0.0,
+        reduction=reduction,
+        bias=bias,
+        logit_scale=logit_scale,
+        softcap=softcap,
+        storage_dtype=None,
+        weight_norm=0.0,
+        workspace_bytes=workspace_bytes,
     )
 
 
@@ -187,12 +233,17 @@ def gather_batch(call: HeadArguments) -> HeadBatch:
     check_labels(labels, call.weight.shape[0])
     rows = (labels != IGNORE_INDEX).nonzero().squeeze(1)
     cut = torch.searchsorted(rows, torch.tensor(ends, device=rows.device, dtype=rows.dtype))
+    return batch_of(call, rows, labels.long()[rows], cut.tolist())
+
+
+def batch_of(call: HeadArguments, rows: Tensor, labels: Tensor, bounds: list[int]) -> HeadBatch:
+    """The batch of a call's rows ``rows`` (n,) with int64 labels (n,), cut into samples at ``bounds``."""
     return HeadBatch(
         hidden=call.hidden,
         weight=call.weight,
         rows=rows,
-        labels=labels.long()[rows],
-        bounds=cut.tolist(),
+        labels=labels,
+        bounds=bounds,
         head=call.head,
         update=call.update,
         lr=call.lr,
@@ -201,7 +252,8 @@ def gather_batch(call: HeadArguments) -> HeadBatch:
         storage_dtype=call.storage_dtype,
         weight_norm=call.weight_norm,
         workspace_bytes=call.workspace_bytes,
-        compute_dtype=torch.float64 if torch.float64 in (call.hidden.dtype, call.weight.dtype) else torch.float32,
+        compute_dtype=call.compute_dtype,
+        extras=call.extras,
     )
 
 

@@ -15,18 +15,24 @@ from donod_fast.kernels.updates import SGD, AdamW, Sign, Update
 
 
 class TileSums:
-    """Adds up Σ u² and Σ W ∘ u of gradient tiles, for several samples side by side.
+    """Adds up Σ u² and Σ W ∘ u (and Σ g²) of gradient tiles, for several samples side by side.
 
     Args:
         samples: how many samples.
         needs_weight: whether Σ W ∘ u is wanted too.
         scratch: (tile rows, dim) for the products.
+        needs_norm: whether Σ g² is wanted too.
     """
 
-    def __init__(self, samples: int, *, needs_weight: bool, scratch: Tensor) -> None:
+    def __init__(self, samples: int, *, needs_weight: bool, scratch: Tensor, needs_norm: bool = False) -> None:
         self._scratch = scratch
         self._squares: list[list[Tensor]] = [[] for _ in range(samples)]
         self._dots: list[list[Tensor]] | None = [[] for _ in range(samples)] if needs_weight else None
+        self._gradients: list[list[Tensor]] = [[] for _ in range(samples if needs_norm else 0)]
+
+    def add_gradient(self, sample: int, gradient: Tensor) -> None:
+        """Take in one gradient tile (rows, dim), which is left as it is."""
+        self._gradients[sample].append(torch.mul(gradient, gradient, out=self._scratch[: len(gradient)]).sum())
 
     def add(self, sample: int, update: Tensor, weight: Tensor | None) -> None:
         """Take in one update tile (rows, dim), which is overwritten, and the same rows of W.
@@ -42,6 +48,10 @@ class TileSums:
         self._squares[sample].append(squares.sum(dtype=torch.float64))
         if self._dots is not None:
             self._dots[sample].append(dots.sum(dtype=torch.float64))
+
+    def gradient_totals(self, dtype: torch.dtype) -> Tensor:
+        """(samples,) Σ g² over tiles in ``dtype``."""
+        return _sum_tiles(self._gradients, dtype)
 
     def totals(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
         """(samples,) sums over tiles in ``dtype``."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -9,7 +12,8 @@ from donod_fast.errors import BackendError, InputError
 from donod_fast.kernels import fused, torch_backend
 from donod_fast.kernels.arguments import DEFAULT_WORKSPACE, HeadArguments, check_call, check_labels, gather_batch
 from donod_fast.kernels.scores import DonNod
-from donod_fast.kernels.updates import Update
+from donod_fast.kernels.token_statistics import mean_error_norm
+from donod_fast.kernels.updates import SGD, Update
 
 BACKENDS = ("auto", "torch", "inductor", "triton")
 
@@ -31,6 +35,7 @@ def don_nod(
     storage_dtype: torch.dtype | None = None,
     weight_norm: float | None = None,
     workspace_bytes: int = DEFAULT_WORKSPACE,
+    extras: Collection[str] = (),
 ) -> DonNod:
     """DON and NOD of each sample: what one training step on it alone does to the output layer W.
 
@@ -58,6 +63,10 @@ def don_nod(
         storage_dtype: round W′ to this dtype before the norms, as training with weights stored in it does.
         weight_norm: ‖W‖_F where the caller knows it (``frobenius_norm``), else it is computed.
         workspace_bytes: what the call may hold at once beside its arguments, at least 1 MiB.
+        extras: fields of ``DonNod`` to make as well, ``"error_norm"`` (EL2N) and ``"gradient_norm"`` (GraNd of the
+            output layer); the other fields are the same bit by bit. On ``"torch"`` and ``"inductor"`` they come out
+            of the same products; on ``"triton"`` the first costs one more logits product, the second (of another
+            update than undecayed SGD) a call with SGD.
 
     Returns:
         ``DonNod`` of (samples,) tensors on the device of ``hidden``. Arithmetic is float32 (float64 where
@@ -86,6 +95,7 @@ def don_nod(
         storage_dtype=storage_dtype,
         weight_norm=weight_norm,
         workspace_bytes=workspace_bytes,
+        extras=extras,
     )
     if backend == "torch" or (backend == "auto" and hidden.device.type == "cpu"):
         return torch_backend.torch_don_nod(gather_batch(call))
@@ -99,11 +109,29 @@ def don_nod(
     if reason is None:
         from donod_fast.kernels.triton_backend.op import triton_don_nod
 
-        return triton_don_nod(call)
+        return _with_extras(call, triton_don_nod(call))
     if backend == "triton":
         check_labels(labels, weight.shape[0])  # a wrong argument is reported before a backend that cannot serve
         raise BackendError(f"backend 'triton' cannot serve this: {reason}; use 'torch' or 'auto'")
     return torch_backend.torch_don_nod(gather_batch(call))
+
+
+def _with_extras(call: HeadArguments, scores: DonNod) -> DonNod:
+    """What was asked for beside the scores, by further calls: the kernels themselves know nothing of it."""
+    if "error_norm" in call.extras:
+        scores = scores._replace(error_norm=mean_error_norm(call))
+    if "gradient_norm" in call.extras:
+        plain = replace(call, update=SGD(), weight_decay=0.0, storage_dtype=None, weight_norm=0.0, extras=frozenset())
+        if call.update.linear and call.storage_dtype is None and call.weight_decay == 0.0:
+            found = scores
+        elif why_not_triton(plain) is None:
+            from donod_fast.kernels.triton_backend.op import triton_don_nod
+
+            found = triton_don_nod(plain)
+        else:
+            found = torch_backend.torch_don_nod(gather_batch(plain))
+        scores = scores._replace(gradient_norm=found.update_norm)
+    return scores
 
 
 def why_not_inductor(call: HeadArguments) -> str | None:

@@ -22,6 +22,10 @@ class DonNod(NamedTuple):
         update_norm: ‖U + weight_decay · W‖_F. Both serve any learning rate, unless W′ was rounded to a
             storage dtype: then they are those of the effective update (W − W′)/lr.
         scored_tokens: int32, how many tokens were scored.
+        error_norm: mean over scored tokens (for the sum too) of ‖p − onehot(y)‖₂: EL2N of Paul et al. 2021,
+            arXiv 2107.07075, token by token. None where it is not among ``extras``.
+        gradient_norm: ‖G‖_F of the loss's gradient in W: GraNd of the same paper, of the output layer alone. Whatever
+            the update; without weight decay and rounding. None where it is not among ``extras``.
     """
 
     don: Tensor
@@ -31,6 +35,8 @@ class DonNod(NamedTuple):
     weight_dot_update: Tensor
     update_norm: Tensor
     scored_tokens: Tensor
+    error_norm: Tensor | None = None
+    gradient_norm: Tensor | None = None
 
 
 def precise_dtype(device: torch.device) -> torch.dtype:

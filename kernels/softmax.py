@@ -6,6 +6,7 @@ For a token with label y let q be the softmax over all columns *but* y and u = 1
     ε = w · u · D,                                D = (q − onehot(y)) ∘ f′(a)
     loss = softplus(lse_{v≠y} z_v − z_y)
     entropy = p_y · loss + u · (−log u + H(q))
+    ‖p − onehot(y)‖ = u · √(1 + Σ_{v≠y} q_v²)
     ε · a = w · u · (Σ_{v≠y} q_v f′_v a_v − f′_y a_y)
 
 D is of order one whatever the confidence and u carries the magnitude, so nothing is rounded against 1:
@@ -37,6 +38,7 @@ class TokenStatistics:
         log_miss: log u = log(1 − p_y).
         dot: Σ_v ε_v a_v / (w u), the token's share of ⟨W, G⟩.
         log_rest: lse_{v≠y} z_v, the normaliser of q.
+        squares: Σ_{v≠y} q_v², or None where it was not asked for.
     """
 
     loss: Tensor
@@ -44,24 +46,32 @@ class TokenStatistics:
     log_miss: Tensor
     dot: Tensor
     log_rest: Tensor
+    squares: Tensor | None = None
+
+    @property
+    def error_norm(self) -> Tensor:
+        """‖p − onehot(y)‖ of each token, where ``squares`` was asked for."""
+        assert self.squares is not None
+        return torch.exp(self.log_miss) * torch.sqrt(1.0 + self.squares)
 
     @staticmethod
-    def of(log_rest: Tensor, mean_rest: Tensor, label_logit: Tensor, dot: Tensor) -> TokenStatistics:
-        """Assemble from lse_{v≠y} z, Σ q z, z_y and the dot product above."""
+    def of(
+        log_rest: Tensor, mean_rest: Tensor, label_logit: Tensor, dot: Tensor, squares: Tensor | None = None
+    ) -> TokenStatistics:
+        """Assemble from lse_{v≠y} z, Σ q z, z_y and the dot product above, and Σ q²."""
         margin = log_rest - label_logit
         # The threshold keeps softplus exact in float64 (its default hands x back from 20 on).
         loss = F.softplus(margin, threshold=60.0)
         log_miss = -F.softplus(-margin, threshold=60.0)
         label_share = torch.where(loss.isposinf(), 0.0, torch.exp(-loss) * loss)  # −p_y log p_y
         entropy = label_share + torch.exp(log_miss) * (log_rest - mean_rest - log_miss)
-        return TokenStatistics(loss, entropy, log_miss, dot, log_rest)
+        return TokenStatistics(loss, entropy, log_miss, dot, log_rest, squares)
 
     @staticmethod
     def cat(parts: list[TokenStatistics]) -> TokenStatistics:
         """Join the statistics of consecutive token blocks."""
-        return TokenStatistics(
-            *(torch.cat([getattr(part, name) for part in parts]) for name in TokenStatistics.__slots__)
-        )
+        columns = zip(*([getattr(part, name) for name in TokenStatistics.__slots__] for part in parts), strict=True)
+        return TokenStatistics(*(None if column[0] is None else torch.cat(column) for column in columns))
 
 
 def label_preactivations(
@@ -99,23 +109,26 @@ def normalise_rows(
     label_a: Tensor,  # (tokens,) precise: W_y · h
     head: HeadMap,
     row_block: int,
+    *,
+    squares: bool = False,
 ) -> TokenStatistics:
     """Turn whole rows of pre-activations into D in place and return the tokens' statistics.
 
     ``row_block`` rows are worked on at a time, in few operations: they should fit into a cache with their
-    scratch. D leaves out a factor ``logit_scale`` where f′ is constant; ``constant_slope`` gives it back.
+    scratch. ``squares`` asks for the statistic of that name. D leaves out a factor ``logit_scale`` where f′
+    is constant; ``constant_slope`` gives it back.
     """
     precise = label_a.dtype
     index = labels.unsqueeze(1)
     if head.plain:
         a.scatter_(1, index, _LEFT_OUT)
-    # Rows: max z, Σ e^(z − max), Σ e^(z − max) z, and Σ e^(z − max) f′ a where f′ a is not z.
-    sums = a.new_empty((4, len(labels), 1))
+    # Rows: max z, Σ e^(z − max), Σ e^(z − max) z, Σ e^(z − max) f′ a where f′ a is not z; asked for, Σ e^2(z − max).
+    sums = a.new_empty((5 if squares else 4, len(labels), 1))
     scratch = a.new_empty((min(row_block, len(labels)), a.shape[1]))
     for start in range(0, len(labels), row_block):
         rows = slice(start, start + row_block)
         _normalise_block(a[rows], index[rows], head, scratch, sums[:, rows])
-    top, rest, sum_z, sum_a = sums.squeeze(2).to(precise)
+    top, rest, sum_z, sum_a, *sum_squares = sums.squeeze(2).to(precise)
     mean_rest = sum_z / rest
     slope = head.derivative(label_a, labels)
     if head.plain:
@@ -128,7 +141,8 @@ def normalise_rows(
         dot = slope * (sum_a / rest - label_a)
         label_column = -1.0
     a.scatter_(1, index, label_column)
-    return TokenStatistics.of(top + rest.log(), mean_rest, head.logits(label_a, labels), dot)
+    square = sum_squares[0] / rest.square() if squares else None
+    return TokenStatistics.of(top + rest.log(), mean_rest, head.logits(label_a, labels), dot, square)
 
 
 def _normalise_block(a: Tensor, index: Tensor, head: HeadMap, scratch: Tensor, sums: Tensor) -> None:
@@ -139,11 +153,13 @@ def _normalise_block(a: Tensor, index: Tensor, head: HeadMap, scratch: Tensor, s
         if head.bias is not None:
             z.clamp_min_(_LEFT_OUT)  # vocabulary rows masked by a bias of −inf
         z.scatter_(1, index, _LEFT_OUT)
-    top, rest, sum_z, sum_a = sums
+    top, rest, sum_z, sum_a, *sum_squares = sums
     torch.amax(z, 1, keepdim=True, out=top)
     e = torch.sub(z, top, out=scratch[: len(a)]).exp_()
     torch.sum(e, 1, keepdim=True, out=rest)
     sum_z.copy_(torch.linalg.vecdot(e, z).unsqueeze(1))
+    for squares in sum_squares:
+        squares.copy_(torch.linalg.vecdot(e, e).unsqueeze(1))
     if not head.plain:
         if head.softcap is not None:
             e.mul_(head.derivative(a))
@@ -159,13 +175,16 @@ def constant_slope(head: HeadMap) -> float:
 class RunningRows:
     """The statistics of ``normalise_rows`` when the vocabulary comes in chunks: one online pass."""
 
-    def __init__(self, labels: Tensor, label_a: Tensor, head: HeadMap, dtype: torch.dtype) -> None:
+    def __init__(
+        self, labels: Tensor, label_a: Tensor, head: HeadMap, dtype: torch.dtype, *, squares: bool = False
+    ) -> None:
         """Start for (tokens,) ``labels`` with ``label_a`` = W_y · h in the precise dtype."""
         self._labels, self._label_a, self._head = labels, label_a, head
         self._top = torch.full_like(label_a, -torch.inf, dtype=dtype)
         self._rest = torch.zeros_like(label_a)
         self._sum_z = torch.zeros_like(label_a)
         self._sum_a = torch.zeros_like(label_a)
+        self._squares = torch.zeros_like(label_a) if squares else None
 
     def add(self, a: Tensor, first: int) -> None:
         """Take in the (tokens, n) pre-activations of vocabulary rows ``first`` … ``first + n``."""
@@ -180,6 +199,8 @@ class RunningRows:
         q = torch.exp(z - top.unsqueeze(1))
         self._rest = self._rest * shrink + q.sum(1).to(precise)
         self._sum_z = self._sum_z * shrink + torch.linalg.vecdot(q, z).to(precise)
+        if self._squares is not None:
+            self._squares = self._squares * shrink.square() + torch.linalg.vecdot(q, q).to(precise)
         if not head.plain:
             if head.softcap is not None:
                 q.mul_(head.derivative(a, columns))
@@ -197,7 +218,8 @@ class RunningRows:
         else:
             dot = self._sum_a / self._rest - head.derivative(label_a, self._labels) * label_a
         log_rest = self._top.to(mean_rest.dtype) + self._rest.log()
-        return TokenStatistics.of(log_rest, mean_rest, head.logits(label_a, self._labels), dot)
+        squares = None if self._squares is None else self._squares / self._rest.square()
+        return TokenStatistics.of(log_rest, mean_rest, head.logits(label_a, self._labels), dot, squares)
 
 
 def delta_columns(

@@ -13,8 +13,8 @@ from donod_fast.kernels.fused import can_fuse, compiled_row_sums, denominators
 from donod_fast.kernels.gram import gram_norm_squared, weighted_gram_sum
 from donod_fast.kernels.precision import full_precision
 from donod_fast.kernels.scores import DonNod, don_and_nod, precise_dtype, with_weight_decay
+from donod_fast.kernels.signals import streamed_statistics
 from donod_fast.kernels.softmax import (
-    RunningRows,
     TokenStatistics,
     constant_slope,
     delta_columns,
@@ -58,6 +58,10 @@ class _Run:
         samples = len(batch.lengths)
         # Columns: loss, entropy, ⟨W,U⟩, ‖U‖² of the update without weight decay.
         self.sums = torch.full((samples, 4), torch.nan, dtype=self.precise, device=device)
+        self._errors = "error_norm" in batch.extras
+        self._norms = "gradient_norm" in batch.extras
+        # Columns: mean error norm, ‖G‖².
+        self.extra_sums = torch.full_like(self.sums[:, :2], torch.nan)
         shape = (self.plan.tile_rows, batch.weight.shape[1])
         self._tile = torch.empty(shape, dtype=batch.compute_dtype, device=device)
         self._scratch = torch.empty_like(self._tile)
@@ -96,7 +100,10 @@ class _Run:
         update_norm = norm_sq.sqrt()
         don, nod = don_and_nod(dot, update_norm, norm, batch.lr)
         counts = torch.tensor(lengths, dtype=torch.int32).to(loss.device)
-        return DonNod(don, nod, loss, entropy, dot, update_norm, counts)
+        error_norm = self.extra_sums[:, 0] if self._errors else None
+        gradient_sq = self.sums[:, 3] if self._linear else self.extra_sums[:, 1]
+        gradient_norm = gradient_sq.sqrt() if self._norms else None
+        return DonNod(don, nod, loss, entropy, dot, update_norm, counts, error_norm, gradient_norm)
 
     # ---- stored signals: a group of samples at once ----------------------------------------------
 
@@ -108,7 +115,7 @@ class _Run:
         signals = signal_buffer(len(labels), vocab, hidden)
         fill_preactivations(hidden, batch.weight, signals, plan.cast_rows)
         label_a = label_preactivations(hidden, batch.weight, labels)
-        statistics = normalise_rows(signals, labels, label_a, batch.head, plan.row_block)
+        statistics = normalise_rows(signals, labels, label_a, batch.head, plan.row_block, squares=self._errors)
         spans = _spans([batch.lengths[sample] for sample in group])
         magnitudes = self._reduce(group, spans, statistics, hidden)
         by_tiles = list(range(len(group)))
@@ -132,15 +139,7 @@ class _Run:
         rows, labels = self._rows_of([sample])
         vocab, dim = batch.weight.shape
         blocks = [slice(i, i + plan.stream_tokens) for i in range(0, len(labels), plan.stream_tokens)]
-        parts = []
-        for block in blocks:
-            hidden = batch.hidden[rows[block]].to(batch.compute_dtype)
-            label_a = label_preactivations(hidden, batch.weight, labels[block])
-            running = RunningRows(labels[block], label_a, batch.head, batch.compute_dtype)
-            for v in range(0, vocab, plan.stream_vocab):
-                running.add(hidden @ self._weight(slice(v, v + plan.stream_vocab)).t(), v)
-            parts.append(running.finish())
-        statistics = TokenStatistics.cat(parts)
+        statistics = streamed_statistics(batch, rows, labels, plan, squares=self._errors)
         scale, relative = self._magnitudes([sample], [slice(0, len(labels))], statistics)
         self._write_token_sums([sample], [slice(0, len(labels))], statistics)
 
@@ -217,26 +216,36 @@ class _Run:
         for sample, span in zip(group, spans, strict=True):
             weight = self.batch.token_weight(self.batch.lengths[sample])
             self.sums[sample, :3] = per_token[span].sum(0) * weight
+        if self._errors:
+            errors = statistics.error_norm
+            for sample, span in zip(group, spans, strict=True):
+                self.extra_sums[sample, 0] = errors[span].mean()
 
     def _tiles(self, group: list[int], scale: list[float], gradient: Callable[[int, slice], Tensor]) -> None:
         """Σ U² (and ⟨W, U⟩ where it is not known from the logits) of each sample, tile by tile.
 
+        ‖G‖² of another update than G is taken from the same tiles: one more pass over a tile in the cache costs
+        less than Gram matrices of more than some 30 tokens, and never much.
         The vocabulary runs in the outer loop, so that a tile of W is loaded (and cast) once a group.
         """
         batch, rows = self.batch, self.plan.tile_rows
         vocab = batch.weight.shape[0]
-        sums = TileSums(len(group), needs_weight=not self._linear, scratch=self._scratch)
+        norms = self._norms and not self._linear
+        sums = TileSums(len(group), needs_weight=not self._linear, scratch=self._scratch, needs_norm=norms)
         if self._fused:
             row_sums, scales = compiled_row_sums(), denominators(batch.update, scale, batch.compute_dtype)
         for start in range(0, vocab, rows):
             v = slice(start, min(start + rows, vocab))
             weight = None if self._linear else self._weight(v)
             for i in range(len(group)):
+                g = gradient(i, v)
+                if norms:
+                    sums.add_gradient(i, g)  # first: the update may overwrite it
                 if self._fused:
                     assert weight is not None
-                    sums.add_rows(i, *row_sums(gradient(i, v), weight, scales[i]))
+                    sums.add_rows(i, *row_sums(g, weight, scales[i]))
                 else:
-                    sums.add(i, self._step(gradient(i, v), weight, v, scale[i]), weight)
+                    sums.add(i, self._step(g, weight, v, scale[i]), weight)
         squares, dots = sums.totals(self.precise)
         # A broken sample stays broken: sign(NaN) is 0, which would pass for a perfect score.
         unit = torch.tensor(
@@ -247,6 +256,9 @@ class _Run:
         self.sums[index, 3] = squares * unit.square()
         if dots is not None:
             self.sums[index, 2] = dots * unit
+        if norms:
+            magnitudes = torch.tensor(scale, dtype=self.precise).to(squares.device)
+            self.extra_sums[index, 1] = sums.gradient_totals(self.precise) * magnitudes.square()
 
 
 def _spans(lengths: list[int]) -> list[slice]:

@@ -12,7 +12,10 @@ from donod_fast.cli import options, output
 from donod_fast.errors import DonodError, InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from donod_fast.cluster import RaySettings
+    from donod_fast.criteria.base import Criterion
     from donod_fast.planning import RunPlan
     from donod_fast.reading import Corpus
 
@@ -84,6 +87,16 @@ def score(
     carry: Annotated[
         str | None, typer.Option(help="Columns of the records to keep in the scores, for select --by: source,lang.")
     ] = None,
+    signals: Annotated[
+        str | None,
+        typer.Option(
+            help="Further criteria, as columns of the same parts: perplexity, el2n, grand, ifd, embedding, influence, "
+            "influence-max. A folder that has its scores gets the columns added."
+        ),
+    ] = None,
+    reference: Annotated[
+        list[str] | None, typer.Option(help="Reference set of influence: a file, glob or hub id; may be repeated.")
+    ] = None,
     stall_timeout: Annotated[
         float, typer.Option(help="Seconds without a sign of life after which a process counts as hung.", min=1)
     ] = 1800.0,
@@ -143,6 +156,7 @@ def score(
         backend=backend,
         packing=packing,
         carry=_columns(carry),
+        signals=_signals(signals, reference or []),
     )
     first_device = one_device(names[0] if names else device)
     wants_compiling(compile, None, first_device)  # an unknown choice is refused before anything is read
@@ -209,6 +223,17 @@ def _columns(text: str | None) -> tuple[str, ...]:
     if not all(names) or len(set(names)) < len(names):
         raise InputError(f"--carry must name columns once each, with commas between them: source,lang; got {text!r}")
     return tuple(names)
+
+
+def _signals(text: str | None, references: Sequence[str]) -> tuple[Criterion, ...]:
+    """The criteria named, with the reference sets."""
+    from donod_fast.criteria.registry import SignalOptions, parse_signals
+
+    if text is None:
+        if references:
+            raise InputError("--reference is for a criterion that compares with it: give --signals influence, too")
+        return ()
+    return parse_signals(text, SignalOptions(tuple(references)))
 
 
 def _cluster(

@@ -27,6 +27,7 @@ from donod_fast.cluster.ledger import Ledger, News
 from donod_fast.cluster.ray_worker import Report, ShardWorker, WorkerJob, open_folder
 from donod_fast.cluster.settings import RaySettings
 from donod_fast.cluster.stream import PARTING_SECONDS, POLL_SECONDS, ActorPool, Stream
+from donod_fast.criteria.running import fingerprints
 from donod_fast.device_work import OnProblem
 from donod_fast.errors import CorpusError, DonodError, InputError, WorkerError
 from donod_fast.isolation import MOST_TRIES
@@ -111,6 +112,7 @@ def score_on_ray(
         )
         _open(job, corpus, cpus, gpus, overwrite=overwrite, rescore_changed=rescore_changed)
         folder = ScoresFolder.open(out)
+        folder.wanted = fingerprints(spec.signals)
         missing = folder.missing_parts()
         resumed = folder.rows - sum(stop - start for start, stop in map(folder.part_range, missing))
         if resumed and progress is not None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from donod_fast.cluster.connection import import_ray, node_name
+from donod_fast.criteria.running import fingerprints
 from donod_fast.device_pool import DevicePool
 from donod_fast.errors import CorpusError, DonodError, StoreError, WorkerError
 from donod_fast.reading import Corpus
@@ -171,6 +172,7 @@ class ShardWorker:
             self._job.settle_in()
             try:
                 self._folder = ScoresFolder.open(_place(self._job.out))
+                self._folder.wanted = fingerprints(self._job.spec.signals)
             except StoreError as error:
                 raise StoreError(f"{error} (every node of the cluster must see it under that name)") from error
         folder = self._folder

@@ -106,7 +106,7 @@ def test_a_large_head_whose_signals_are_bfloat16_keeps_the_contracts_bound(
     assert case.weight.numel() >= logits.SMALL_HEAD
     assert call_of(case).signals == torch.bfloat16
     wide = (case.hidden.double(), case.weight.double(), case.labels, case.cu_seqlens)
-    expected = DonNod(*(column.cpu() for column in reference_don_nod(*wide, update=update)))
+    expected = DonNod(*(column.cpu() for column in reference_don_nod(*wide, update=update)[:7]))
     assert_scores(triton(case, update=update, workspace_bytes=workspace), expected, 1e-4)
 
 
@@ -126,7 +126,7 @@ def test_two_runs_are_equal_bit_by_bit(update: str) -> None:
 
 
 def cpu(scores: DonNod) -> DonNod:
-    return DonNod(*(column.cpu() for column in scores))
+    return DonNod(*(column.cpu() for column in scores if column is not None))
 
 
 @pytest.mark.parametrize("update", ["adamw", "sgd"])
@@ -150,7 +150,7 @@ def test_labels_outside_the_vocabulary_and_bounds_that_are_none_give_nan(update:
         found = cpu(triton(case._replace(labels=labels), update=update))
         assert found.don.isnan().tolist() == [i in (0, 5, 6) for i in range(len(LENGTHS))]
         others = [1, 2, 3, 4, 7]
-        assert_identical(DonNod(*(x[others] for x in found)), DonNod(*(x[others] for x in expected)))
+        assert_identical(DonNod(*(x[others] for x in found[:7])), DonNod(*(x[others] for x in expected[:7])))
     bounds = case.cu_seqlens.clone()
     bounds[3] = 10**6
     assert bool(triton(case._replace(cu_seqlens=bounds), update=update).don.isnan().all())
@@ -213,7 +213,7 @@ def test_compiling_whole_changes_neither_a_dtype_nor_a_bit(update: str) -> None:
 
     compiled = torch.compile(score, fullgraph=True)
     eager, found = score(case.hidden, case.labels), compiled(case.hidden, case.labels)
-    assert [column.dtype for column in found] == [column.dtype for column in eager]
+    assert [column.dtype for column in found[:7]] == [column.dtype for column in eager[:7]]
     assert_identical(cpu(found), cpu(eager))
 
 
@@ -264,7 +264,7 @@ def test_offsets_past_two_to_the_thirty_one_do_not_wrap() -> None:
             cu_seqlens=torch.tensor([0, tokens // 2], dtype=torch.int32, device="cuda"),
         )
         alone = cpu(triton(last, update=update, workspace_bytes=24 << 30))
-        assert_scores(DonNod(*(column[1:] for column in whole)), alone, 1e-4)
+        assert_scores(DonNod(*(column[1:] for column in whole[:7])), alone, 1e-4)
         for start, stop in pairwise((0, tokens // 2, tokens)):
             z = case.hidden[start:stop].float() @ case.weight.float().T
             loss = torch.nn.functional.cross_entropy(z, case.labels[start:stop]).double().cpu()

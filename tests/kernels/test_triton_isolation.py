@@ -25,7 +25,7 @@ WAYS = [("stored", True), ("groups", True), ("kept", False), ("chunks", False)]
 
 
 def picked(scores: DonNod, samples: list[int]) -> DonNod:
-    return DonNod(*(column[samples] for column in scores))
+    return DonNod(*(column[samples] for column in scores if column is not None))
 
 
 def row_of(case: Case, sample: int) -> int:

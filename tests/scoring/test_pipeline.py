@@ -121,7 +121,7 @@ def test_given_parts_are_committed_in_the_order_given_and_asked_for_as_they_are_
     asked: list[int] = []
     write_part = ScoresFolder.write_part
 
-    def watched(folder: ScoresFolder, part: int, rows: Any) -> None:
+    def watched(folder: ScoresFolder, part: int, rows: Any, signals: Any) -> None:
         write_part(folder, part, rows)
         committed.append(part)
 

@@ -27,7 +27,7 @@ class Folder:
         self.broken, self.written, self.gate = broken, [], threading.Semaphore(100 if let else 0)
         self.threads: set[threading.Thread] = set()
 
-    def write_part(self, part: int, rows: Any) -> None:
+    def write_part(self, part: int, rows: Any, signals: Any) -> None:
         self.gate.acquire()
         self.threads.add(threading.current_thread())
         if part == self.broken:
@@ -109,7 +109,7 @@ def test_a_run_scores_on_while_a_part_is_written_and_commits_all_of_them(
     scorer = Scorer(tiny_model("llama"), tiny_tokenizer())
     real, second = ScoresFolder.write_part, threading.Event()
 
-    def slow(folder: ScoresFolder, part: int, rows: Any) -> None:
+    def slow(folder: ScoresFolder, part: int, rows: Any, signals: Any) -> None:
         assert second.wait(60), "part 1 was not scored while part 0 was being written"
         real(folder, part, rows)
 

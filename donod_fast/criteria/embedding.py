@@ -1,0 +1,59 @@
+"""Question embeddings out of the scorer's own hidden states: the mean over the instruction's tokens, of length 1.
+
+The last hidden states (after the final norm) of the tokens before the first scored one are averaged and scaled to unit
+length. Under causal attention they do not see the answer: it is an embedding of the question only, as K-Means + IFD
+(arXiv 2504.12687) wants it. In a conversation it is that of all turns before the first scored one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from donod_fast.criteria.base import BatchView, Bound, Column, Criterion, Need, RowView, Value
+
+
+@dataclass(frozen=True)
+class QuestionEmbedding(Criterion):
+    """See the module.
+
+    Attributes:
+        size: d of the model; :meth:`bind` fills it in.
+    """
+
+    size: int = 0
+
+    name = "embedding"
+    needs = frozenset({Need.ALL_STATES})
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """One vector."""
+        return (Column("embedding", "mean hidden state of the question, of length 1", kind="vector", size=self.size),)
+
+    def bind(self, scorer: object) -> Bound:
+        """Learn d."""
+        return QuestionEmbedding(int(scorer.trunk.dim))  # type: ignore[attr-defined]
+
+    def width(self) -> int:
+        """As many numbers as the vector has."""
+        return self.size
+
+    def of_batch(self, view: BatchView) -> Tensor:
+        """(n, d) unit vectors; NaN where there is no token before the answer."""
+        assert view.states is not None
+        rows = []
+        for sample, first in zip(view.samples, view.first_slots, strict=True):
+            question = view.states[first : first + sample.scored.index(True)]
+            rows.append(question.double().mean(0))
+        return torch.nn.functional.normalize(torch.stack(rows), dim=1)
+
+    def of_row(self, row: RowView) -> Sequence[Value]:
+        """The vector; None for a question without a token."""
+        return (None if bool(row.numbers.isnan().any()) else row.numbers,)
+
+
+__all__ = ["QuestionEmbedding"]

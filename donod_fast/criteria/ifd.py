@@ -1,0 +1,90 @@
+"""IFD, instruction-following difficulty: how much the instruction helps the model to the answer.
+
+Two definitions circulate, of which one is not a function of the other; both stand in the table, by name:
+
+- ``ifd_loss`` = loss(answer | instruction) / loss(answer): Cherry LLM (Li et al., arXiv 2308.12032);
+- ``ifd_ppl`` = perplexity(answer | instruction) / perplexity(answer) = exp of the difference of the losses:
+  Superfiltering (Li et al., arXiv 2402.00530), CodeACT, and K-Means + IFD (arXiv 2504.12687).
+
+Losses are means per token. The answer alone is the row's scored tokens, those that the template's turn ends with
+included, behind the token that the row itself begins with if that is the tokenizer's beginning of text; where there is
+none, an answer's first token has nothing before it and is not predicted, as in the programs of both papers. Of a
+conversation each scored turn is run alone, and the mean is over the tokens of all.
+
+``ifd_unhelped`` marks rows with ``ifd_ppl`` ≥ 1 (the same as ``ifd_loss`` ≥ 1, where neither rounds): the instruction
+makes the answer no more likely, and both papers leave such rows out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from donod_fast.criteria.base import NAN, Bound, Column, Criterion, Need, RowView, Value
+from donod_fast.samples import Status, TokenizedSample
+
+
+@dataclass(frozen=True)
+class InstructionFollowingDifficulty(Criterion):
+    """See the module.
+
+    Attributes:
+        begin: ids that begin a text by the tokenizer's rule; :meth:`bind` fills it in.
+    """
+
+    begin: frozenset[int] = frozenset()
+
+    name = "ifd"
+    needs = frozenset({Need.SECOND_PASS})
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Four."""
+        return (
+            Column("answer_loss", "loss per token of the answer without its instruction, in nats"),
+            Column("ifd_loss", "loss(answer | instruction) / loss(answer)", "high"),
+            Column("ifd_ppl", "perplexity(answer | instruction) / perplexity(answer)", "high"),
+            Column("ifd_unhelped", "IFD ≥ 1: the instruction does not help", kind="flag"),
+        )
+
+    def bind(self, scorer: object) -> Bound:
+        """Learn what begins a text."""
+        tokenizer = scorer.loaded.tokenizer  # type: ignore[attr-defined]
+        ids = (getattr(tokenizer, "bos_token_id", None), getattr(tokenizer, "cls_token_id", None))
+        return InstructionFollowingDifficulty(frozenset(i for i in ids if isinstance(i, int)))
+
+    def second_pass(self, sample: TokenizedSample) -> Sequence[TokenizedSample]:
+        """Each scored turn by itself; none for a turn that leaves nothing to predict."""
+        front = sample.input_ids[:1] if sample.input_ids[:1] and sample.input_ids[0] in self.begin else ()
+        found = []
+        for start, stop in scored_runs(sample.scored):
+            ids = (*front, *sample.input_ids[start:stop])
+            if len(ids) > 1:
+                flags = (False,) + (True,) * (len(ids) - 1)
+                found.append(TokenizedSample(sample.row, sample.id, Status.SCORED, "", ids, flags, len(ids)))
+        return found
+
+    def of_row(self, row: RowView) -> Sequence[Value]:
+        """Ratios of the two passes; NaN where an answer leaves nothing to predict alone."""
+        tokens = sum(count for _, count in row.second)
+        alone = sum(loss for loss, _ in row.second) / tokens if tokens else NAN
+        if not math.isfinite(alone):
+            return NAN, NAN, NAN, None
+        difference = row.mean_loss - alone
+        by_loss = row.mean_loss / alone if alone > 0 else NAN
+        return alone, by_loss, math.exp(min(difference, 700.0)), difference >= 0
+
+
+def scored_runs(scored: Sequence[bool]) -> Iterator[tuple[int, int]]:
+    """First place and one past the last of each unbroken run of scored tokens."""
+    start = None
+    for at, flag in enumerate((*scored, False)):
+        if flag and start is None:
+            start = at
+        elif not flag and start is not None:
+            yield start, at
+            start = None
+
+
+__all__ = ["InstructionFollowingDifficulty", "scored_runs"]

@@ -1,0 +1,68 @@
+"""The criteria by the names that ``--signals`` takes. A new one is a class and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from donod_fast.criteria.base import Column, Criterion
+from donod_fast.criteria.embedding import QuestionEmbedding
+from donod_fast.criteria.ifd import InstructionFollowingDifficulty
+from donod_fast.criteria.statistics import ErrorNorm, GradientNorm, Perplexity
+from donod_fast.errors import InputError
+
+BASE = (
+    Column("don", "‖W‖ − ‖W′‖ of one step on the sample alone", "high"),
+    Column("nod", "‖W − W′‖ of that step", "low"),
+    Column("loss", "cross entropy per scored token, in nats", "low"),
+    Column("entropy", "of the predicted distributions, in nats"),
+)
+"""What every row of scores has; asked for by name they cost nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignalOptions:
+    """What some criteria must be told.
+
+    Attributes:
+        references: paths, globs or hub ids of reference sets.
+    """
+
+    references: tuple[str, ...] = ()
+
+
+SIGNALS: Mapping[str, Callable[[SignalOptions], Criterion]] = {
+    "perplexity": lambda options: Perplexity(),
+    "el2n": lambda options: ErrorNorm(),
+    "grand": lambda options: GradientNorm(),
+    "ifd": lambda options: InstructionFollowingDifficulty(),
+    "embedding": lambda options: QuestionEmbedding(),
+}
+"""How each is made."""
+
+
+def parse_signals(text: str, options: SignalOptions | None = None) -> tuple[Criterion, ...]:
+    """Read names with commas between them; those that every row has anyway are passed over.
+
+    Raises:
+        InputError: an unknown name, one given twice, or a criterion that lacks what it needs.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    known = [*(column.name for column in BASE), *SIGNALS]
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise InputError(f"--signals: unknown signal {unknown[0] if unknown else text!r}; known are {', '.join(known)}")
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InputError(f"--signals names {twice[0]} twice")
+    chosen = options or SignalOptions()
+    return tuple(SIGNALS[name](chosen) for name in names if name in SIGNALS)
+
+
+def known_columns(criteria: Sequence[Criterion] | None = None) -> dict[str, Column]:
+    """By name the columns that criteria yield, base columns first; of all criteria that need no more than a model."""
+    chosen = tuple(make(SignalOptions()) for make in SIGNALS.values()) if criteria is None else criteria
+    return {column.name: column for column in (*BASE, *(column for one in chosen for column in one.columns))}
+
+
+__all__ = ["BASE", "SIGNALS", "SignalOptions", "known_columns", "parse_signals"]

@@ -1,0 +1,105 @@
+"""The criteria of a run beside a loaded model: what they need together, and what becomes of a row in all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from donod_fast.criteria.base import (
+    FORWARD,
+    NAN,
+    BatchView,
+    Bound,
+    Column,
+    Criterion,
+    Need,
+    RowView,
+    Value,
+    fingerprint,
+)
+from donod_fast.criteria.entries import SignalEntry
+from donod_fast.samples import TokenizedSample
+
+if TYPE_CHECKING:
+    from donod_fast.scorer import Scorer
+
+Second = Sequence[tuple[float, int]]
+
+
+class SignalSet:
+    """Some criteria, bound to one model.
+
+    Attributes:
+        entries: of the manifest.
+        columns: of all of them, in their order.
+        extras: what is asked of the head mathematics for them.
+        needs_forward: whether rows that have their base scores must be run again.
+        needs_states: whether the hidden states of all tokens are needed.
+        width: numbers of a row from the device.
+    """
+
+    def __init__(self, criteria: Sequence[Criterion] = (), bound: Sequence[Bound] = ()) -> None:
+        self._criteria, self._bound = tuple(criteria), tuple(bound)
+        self.entries = tuple(SignalEntry.of(one, beside) for one, beside in zip(criteria, bound, strict=True))
+        self.columns: tuple[Column, ...] = tuple(column for entry in self.entries for column in entry.columns)
+        needs = frozenset[Need]().union(*(one.needs for one in criteria))
+        self.extras = tuple(str(need) for need in (Need.ERROR_NORM, Need.GRADIENT_NORM) if need in needs)
+        self.needs_forward = bool(needs & FORWARD)
+        self.needs_states = Need.ALL_STATES in needs
+        self._widths = [one.width() for one in bound]
+        self.width = sum(self._widths)
+
+    @staticmethod
+    def of(criteria: Sequence[Criterion], scorer: Scorer) -> SignalSet:
+        """Bind them. Raises CorpusError or InputError where a reference set is unusable."""
+        return SignalSet(criteria, [criterion.bind(scorer) for criterion in criteria])
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """By name the hash of the settings."""
+        return {entry.name: entry.fingerprint for entry in self.entries}
+
+    def __bool__(self) -> bool:
+        return bool(self._bound)
+
+    def without(self, names: Collection[str]) -> SignalSet:
+        """Those that are not named."""
+        left = [(one, bound) for one, bound in zip(self._criteria, self._bound, strict=True) if one.name not in names]
+        return SignalSet([one for one, _ in left], [bound for _, bound in left])
+
+    def second_pass(self, sample: TokenizedSample) -> list[list[TokenizedSample]]:
+        """By criterion, the samples to be run beside the row's own."""
+        return [list(bound.second_pass(sample)) for bound in self._bound]
+
+    def of_batch(self, view: BatchView) -> Tensor:
+        """(n, width) float64 on the head's device."""
+        device = view.hidden.device
+        return torch.cat([bound.of_batch(view).to(device, torch.float64) for bound in self._bound], 1)
+
+    def of_row(
+        self, sample: TokenizedSample, loss: float, reduction: str, numbers: Tensor | None, second: Sequence[Second]
+    ) -> tuple[Value, ...]:
+        """A value for each column; ``numbers`` is None where the row did not fit in memory."""
+        if numbers is None:
+            numbers = torch.full((self.width,), NAN, dtype=torch.float64)
+        parts = torch.split(numbers, self._widths)
+        rows = (RowView(sample, loss, reduction, part, runs) for part, runs in zip(parts, second, strict=True))
+        return tuple(value for bound, row in zip(self._bound, rows, strict=True) for value in bound.of_row(row))
+
+    def nothing(self) -> tuple[Value, ...]:
+        """The values of a row that has no score."""
+        return (None,) * len(self.columns)
+
+
+NO_SIGNALS = SignalSet()
+
+
+def fingerprints(criteria: Sequence[Criterion]) -> Mapping[str, str]:
+    """By name the hash of the settings, known without a model."""
+    return {criterion.name: fingerprint(criterion) for criterion in criteria}
+
+
+__all__ = ["NO_SIGNALS", "Second", "SignalSet", "fingerprints"]
