@@ -173,7 +173,7 @@ def steps(device: str) -> list[Step]:
         *throughput[1:],
         *head[4:],
         *_topsis(device),
-        *_end_to_end(device),
+        *_small_model(device),
         _training(device),
     ]
 
@@ -288,29 +288,30 @@ def _topsis(device: str) -> list[Step]:
     return [Step("topsis", ("bench/topsis.py", "--if-missing"), 40.0, _few(missing))]
 
 
-def _end_to_end(device: str) -> list[Step]:
+def _small_model(device: str) -> list[Step]:
+    """The trained small model on real rows: against the paper's loop, and what each further criterion costs."""
     shared = next((place for place in (ROOT.parent / "shared", ROOT / "shared") if place.is_dir()), None)
+    lacking = [name for name in ("transformers", "datasets", "pyarrow", "filelock") if find_spec(name) is None]
+    obstacle = f"not installed: {', '.join(lacking)}" if lacking else ""
+    at = "" if shared is None else os.path.relpath(shared, ROOT)
+    rows = f"{at}/data/gsm8k/test.jsonl"
+    model = ("--model", f"{at}/models/tiny-instruct", "--data", rows)
+    if shared is None:
+        obstacle = "no ../shared with the model and the data"
+
+    def step(name: str, seconds: float, recorded: bool, *command: str) -> Step:
+        return Step(name, command, seconds, "" if recorded else "rows", obstacle)
+
     found = []
     for head in (None, 32000):
         name = "end to end: " + (f"tiny-instruct with {head} pieces" if head else "tiny-instruct")
         columns: dict[str, Any] = {"update": "adamw", "vocab": head or 4096, "dim": 256}
-        missing = "" if is_recorded("end_to_end", device=device, **columns) else "rows"
-        if shared is None:
-            found.append(Step(name, (), 60.0, missing, "no ../shared with the model and the data"))
-            continue
-        at = os.path.relpath(shared, ROOT)
-        command = [
-            "bench/end_to_end.py",
-            "--model",
-            f"{at}/models/tiny-instruct",
-            "--data",
-            f"{at}/data/gsm8k/test.jsonl",
-        ]
-        lacking = [name for name in ("transformers", "datasets", "pyarrow", "filelock") if find_spec(name) is None]
-        obstacle = f"not installed: {', '.join(lacking)}" if lacking else ""
-        command += ["--head", str(head)] if head else []
-        found.append(Step(name, tuple(command), 120.0, missing, obstacle))
-    return found
+        recorded = is_recorded("end_to_end", device=device, **columns)
+        more = ("--head", str(head)) if head else ()
+        found.append(step(name, 120.0, recorded, "bench/end_to_end.py", *model, *more))
+    recorded = is_recorded("criteria", device=device, signal="all of these", update="adamw")
+    command = ("bench/criteria.py", *model, "--reference", rows)
+    return [*found, step("criteria: tiny-instruct", 120.0, recorded, *command)]
 
 
 def _few(names: list[str]) -> str:

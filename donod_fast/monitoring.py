@@ -43,6 +43,7 @@ class FolderStatus:
         damaged: parts whose file does not say what it should, each with the reason.
         problems: what went wrong on the way, oldest first.
         constants: of DON and of NOD: ‖column‖₂, least and largest value over the rows that are done.
+        signals: by name of a further criterion how many parts have it.
     """
 
     name: str
@@ -61,6 +62,7 @@ class FolderStatus:
     damaged: dict[int, str]
     problems: list[Problem]
     constants: dict[str, tuple[float, float, float]]
+    signals: dict[str, int]
 
     @property
     def finished(self) -> bool:
@@ -130,6 +132,7 @@ def folder_status(place: Path | str, now: float | None = None) -> FolderStatus:
         damaged=damaged,
         problems=folder.problems(),
         constants=constants,
+        signals={entry.name: sum(entry.name in part.signals for part in found) for entry in folder.signals},
     )
 
 

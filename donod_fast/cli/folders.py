@@ -58,6 +58,8 @@ def _text(found: FolderStatus) -> str:
         lines.append(f"last     part committed {output.duration(found.idle_seconds)} ago")
     for name, (norm, low, high) in found.constants.items():
         lines.append(f"{name.upper():8} ‖column‖ {norm:.6g}, from {low:.6g} to {high:.6g}")
+    for name, parts in found.signals.items():
+        lines.append(f"signal   {name}, " + ("in every part" if parts == found.parts else f"in {parts:,} parts"))
     lines += [f"damaged  {text}" for text in found.damaged.values()]
     hidden = len(found.problems) - _SHOWN_PROBLEMS
     if found.problems:
