@@ -4,7 +4,8 @@ For a token with label y, in the notation of ``softmax.py``:
 
     loss = −log p_y,    entropy = −Σ_v p_v log p_v,    error norm = ‖p − onehot(y)‖₂ = u · √(1 + Σ_{v≠y} q_v²)
 
-all exact at any confidence. The error norm is that of the probabilities: it has no slope f′ of the head in it.
+exact at any confidence in the label. (Of a token sure of another the entropy is good to the last digit of its logits.)
+The error norm is that of the probabilities: it has no slope f′ of the head in it.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def per_token(call: HeadArguments, width: int, compute: Callable[[HeadBatch], Te
     if not rows:
         return found
     with full_precision(device):
-        if device.type == "cpu":
+        if _can_gather(device):
             batch = gather_batch(replace(call, cu_seqlens=torch.tensor([0, rows])))
             if len(batch.labels):
                 found[:, batch.rows] = compute(batch)
@@ -124,6 +125,11 @@ def per_token(call: HeadArguments, width: int, compute: Callable[[HeadBatch], Te
         labels = torch.where(inside, call.labels, 0).long()
         every = torch.arange(rows, device=device)
         return torch.where(inside, compute(batch_of(call, every, labels, [0, rows])), found)
+
+
+def _can_gather(device: torch.device) -> bool:
+    """Whether looking at which tokens are scored waits for nothing."""
+    return device.type == "cpu"
 
 
 def sample_sums(call: HeadArguments, values: Tensor, *, mean: bool) -> Tensor:
@@ -137,11 +143,14 @@ def sample_sums(call: HeadArguments, values: Tensor, *, mean: bool) -> Tensor:
     Returns:
         (width, samples); NaN for a sample without a scored token.
     """
+    device = values.device
+    if device.type not in ("cpu", "cuda"):  # PyTorch has no sums over segments there
+        values = values.cpu()
     bounds = call.cu_seqlens.to(values.device).long()
     valid = (bounds[0] == 0) & (bounds[-1] == values.shape[1]) & (bounds.diff() >= 0).all()
     bounds = torch.where(valid, bounds, 0)  # nothing is read past the end
-    scored = call.labels != IGNORE_INDEX
+    scored = (call.labels != IGNORE_INDEX).to(values.device)
     rows = [*torch.where(scored, values, 0.0), scored.to(values.dtype)]
     # Sums in a fixed order, where index_add would be atomic.
     *totals, count = (torch.segment_reduce(row, "sum", offsets=bounds, unsafe=True) for row in rows)
-    return torch.stack(totals) / (count if mean else torch.where(count > 0, 1.0, torch.nan))
+    return (torch.stack(totals) / (count if mean else torch.where(count > 0, 1.0, torch.nan))).to(device)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from donod_fast.criteria.base import Column, Criterion
+from donod_fast.criteria.base import Column, Criterion, Need
 from donod_fast.criteria.embedding import QuestionEmbedding
 from donod_fast.criteria.ifd import InstructionFollowingDifficulty
+from donod_fast.criteria.influence import Influence, InfluenceMax
 from donod_fast.criteria.statistics import ErrorNorm, GradientNorm, Perplexity
 from donod_fast.errors import InputError
 
@@ -37,6 +38,8 @@ SIGNALS: Mapping[str, Callable[[SignalOptions], Criterion]] = {
     "grand": lambda options: GradientNorm(),
     "ifd": lambda options: InstructionFollowingDifficulty(),
     "embedding": lambda options: QuestionEmbedding(),
+    "influence": lambda options: Influence(options.references),
+    "influence-max": lambda options: InfluenceMax(options.references),
 }
 """How each is made."""
 
@@ -45,7 +48,8 @@ def parse_signals(text: str, options: SignalOptions | None = None) -> tuple[Crit
     """Read names with commas between them; those that every row has anyway are passed over.
 
     Raises:
-        InputError: an unknown name, one given twice, or a criterion that lacks what it needs.
+        InputError: an unknown name, one given twice, a criterion that lacks what it needs, or references for none.
+        CorpusError: a reference set cannot be read.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
     known = [*(column.name for column in BASE), *SIGNALS]
@@ -56,7 +60,12 @@ def parse_signals(text: str, options: SignalOptions | None = None) -> tuple[Crit
     if twice:
         raise InputError(f"--signals names {twice[0]} twice")
     chosen = options or SignalOptions()
-    return tuple(SIGNALS[name](chosen) for name in names if name in SIGNALS)
+    criteria = tuple(SIGNALS[name](chosen) for name in names if name in SIGNALS)
+    for criterion in criteria:
+        criterion.settings()  # refuses what is lacking before a model is loaded
+    if chosen.references and not any(Need.REFERENCE in criterion.needs for criterion in criteria):
+        raise InputError("--reference is for a criterion that compares with it: give --signals influence, too")
+    return criteria
 
 
 def known_columns(criteria: Sequence[Criterion] | None = None) -> dict[str, Column]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from score_runs import assert_one_line_error, assert_same_bits, invoke, short_rows, write_lines
@@ -18,7 +19,7 @@ from donod_fast.criteria.base import Criterion
 from donod_fast.criteria.ifd import scored_runs
 from donod_fast.criteria.registry import parse_signals
 from donod_fast.devices import score_on_devices
-from donod_fast.errors import InputError, SettingsMismatchError
+from donod_fast.errors import CorpusError, InputError, SettingsMismatchError
 from donod_fast.exporting import export
 from donod_fast.merging import merge
 from donod_fast.pipeline import Outcome, score_corpus
@@ -32,13 +33,18 @@ from donod_fast.store import ScoresFolder, locked
 ALL = "perplexity,el2n,grand,ifd,embedding"
 ROWS = short_rows(40, seed=3)
 TURNS = (("user", "the red house"), ("assistant", "seven of the river"), ("user", "count"), ("assistant", "twelve"))
+BEGIN = 9  # the token that begins a text
+TOKENS = [{"input_ids": [BEGIN, *ids], "labels": [-100, *labels]} for ids, labels in (
+    ([20, 21, 22, 23], [-100, 21, 22, -100]), ([24, 25, 26], [-100, -100, 26]), ([27], [27]))]  # fmt: skip
 CHAT = {"messages": [{"role": role, "content": text} for role, text in TURNS]}
 
 
 def scorer_with(signals: str = "", family: str = "llama", dtype: torch.dtype = torch.float32, **options: Any) -> Scorer:
     criteria: Sequence[Criterion] = parse_signals(signals) if signals else ()
     model = tiny_model(family).to(dtype)
-    return Scorer(model, tiny_tokenizer(), signals=criteria, token_budget=256, **options)
+    tokenizer = tiny_tokenizer()
+    tokenizer.bos_token = tokenizer.convert_ids_to_tokens(BEGIN)
+    return Scorer(model, tokenizer, signals=criteria, token_budget=256, **options)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +119,7 @@ def reference(scorer: Scorer, sample: TokenizedSample) -> dict[str, Any]:
 )
 def test_criteria_equal_a_reference_of_one_sample_at_a_time(family: str, options: dict[str, Any]) -> None:
     scorer = scorer_with(ALL, family, torch.float64 if family == "llama" else torch.float32, **options)
-    rows = [*ROWS, CHAT]
+    rows = [*ROWS, CHAT, *TOKENS]
     table = scorer.score(rows)
     samples = scorer.masker.tokenize_many(list(corpus_from_rows(rows).records()))
     checked = 0
@@ -126,6 +132,7 @@ def test_criteria_equal_a_reference_of_one_sample_at_a_time(family: str, options
         assert {name: row[name] for name in wanted} == pytest.approx(wanted, rel=2e-5, nan_ok=True)
         assert row["ifd_unhelped"] == (None if math.isnan(row["ifd_ppl"]) else row["ifd_ppl"] >= 1)
     assert checked > 30 and any(len(list(scored_runs(sample.scored))) == 2 for sample in samples)
+    assert [sample.input_ids[0] for sample in samples[-3:]] == [BEGIN] * 3
 
 
 def test_the_answer_alone_is_run_behind_the_beginning_of_text_and_nothing_else(scorer: Scorer) -> None:
@@ -207,6 +214,29 @@ def test_an_interrupted_addition_is_finished_by_the_next_run(
     assert run(scorer, tmp_path / "out").resumed_rows == len(ROWS)
 
 
+def test_what_is_there_already_is_not_computed_again(plain: Scorer, tmp_path: Path) -> None:
+    run(scorer_with("ifd"), tmp_path / "out")
+    before = ScoresFolder.open(tmp_path / "out").table()
+    after = run(scorer_with("ifd,el2n"), tmp_path / "out").folder.table()
+    assert after.column_names == [*before.column_names, "el2n"]
+    assert_same_bits(after.select(before.column_names), before)
+
+
+def test_an_input_that_is_gone_costs_the_additions_of_its_own_parts(
+    scorer: Scorer, plain: Scorer, tmp_path: Path
+) -> None:
+    files = [write_lines(tmp_path / f"{name}.jsonl", ROWS[at : at + 16]) for at, name in ((0, "a"), (16, "b"))]
+    files.append(write_lines(tmp_path / "c.jsonl", ROWS[32:]))
+    corpus = open_corpus(list(map(str, files)))
+    with locked(tmp_path / "out"):
+        folder = score_corpus(corpus, plain, tmp_path / "out", part_rows=16).folder
+        files[1].unlink()
+        with pytest.raises(CorpusError, match="2 of 3 parts are committed"):
+            score_corpus(corpus, scorer, tmp_path / "out", part_rows=16)
+    found = [folder.read_part(part) for part in range(3)]
+    assert ["el2n" in table.column_names for table in found if table is not None] == [True, False, True]
+
+
 def test_a_run_without_them_finishes_a_folder_with_criteria_and_the_next_adds_what_lacks(
     scorer: Scorer, plain: Scorer, tmp_path: Path
 ) -> None:
@@ -266,6 +296,7 @@ def test_folders_of_different_criteria_merge_to_what_both_have(scorer: Scorer, p
     assert "el2n" in merged.read_part(0).column_names  # type: ignore[union-attr]
     assert "el2n" not in merged.table().column_names
     assert export(merged, merged.reopened(), tmp_path / "out.parquet") == len(ROWS)
+    assert "donod.el2n" not in pq.read_schema(tmp_path / "out.parquet").names
     with locked(tmp_path / "ab"):
         outcome = score_corpus(merged.corpus(), scorer, tmp_path / "ab", part_rows=16)
     assert "el2n" in outcome.folder.table().column_names
@@ -276,8 +307,6 @@ def test_export_has_the_columns_of_the_criteria(tmp_path: Path) -> None:
     with locked(tmp_path / "out"):
         folder = score_corpus(open_corpus([str(data)]), scorer_with("ifd,embedding"), tmp_path / "out").folder
     export(folder, folder.reopened(), tmp_path / "out.parquet")
-    import pyarrow.parquet as pq
-
     table = pq.read_table(tmp_path / "out.parquet")
     assert {"donod.ifd_ppl", "donod.ifd_unhelped", "donod.embedding"} <= set(table.column_names)
 
@@ -326,3 +355,22 @@ def test_the_command_scores_with_criteria_and_adds_others(tmp_path: Path) -> Non
     assert names[-5:] == ["answer_loss", "ifd_loss", "ifd_ppl", "ifd_unhelped", "el2n"]
     assert_one_line_error(invoke(*command, "--signals", "nothing"), 2, "unknown signal 'nothing'")
     assert_one_line_error(invoke(*command, "--reference", "x.jsonl"), 2, "give --signals influence, too")
+
+
+def test_the_command_compares_with_a_reference_set(tmp_path: Path) -> None:
+    data, reference = write_lines(tmp_path / "data.jsonl", ROWS), write_lines(tmp_path / "val.jsonl", ROWS[:5])
+    tiny_model("llama").save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    command = ["score", str(data), "--model", str(tmp_path / "model"), "--out", str(tmp_path / "out"), "--quiet"]
+    assert_one_line_error(invoke(*command, "--signals", "influence"), 2, "needs a reference set: --reference FILE")
+    wrong = invoke(*command, "--signals", "el2n", "--reference", str(reference))
+    assert_one_line_error(wrong, 2, "give --signals influence, too")
+    gone = invoke(*command, "--signals", "influence", "--reference", str(tmp_path / "none.jsonl"))
+    assert_one_line_error(gone, 3, "none.jsonl")
+    empty = write_lines(tmp_path / "empty.jsonl", [{"question": "which?", "answer": " "}])
+    nothing = invoke(*command, "--signals", "influence", "--reference", str(empty))
+    assert nothing.code == 3 and "empty.jsonl: the reference set has no scored token" in nothing.err
+    assert invoke(*command, "--signals", "influence,influence-max", "--reference", str(reference)).code == 0
+    table = ScoresFolder.open(tmp_path / "out").table()
+    assert table.column_names[-3:] == ["influence_dot", "influence_cos", "influence_max"]
+    assert np.nanmax(column(table, "influence_max")) == pytest.approx(1, abs=1e-5)  # a row that is in the set

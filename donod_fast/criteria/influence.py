@@ -1,0 +1,217 @@
+"""Influence at the output layer (LESS-like): how far a sample's gradient points where those of a reference set do.
+
+With G the gradient of a sample's loss in the output layer W, over the R references of a set:
+
+    influence_dot = (1/R) Σ_r ⟨G_i, G_r⟩
+    influence_cos = (1/R) Σ_r ⟨G_i, G_r⟩ / (‖G_i‖ ‖G_r‖)
+    influence_max = max_r ⟨G_i, G_r⟩ / (‖G_i‖ ‖G_r‖)
+
+LESS (Xia et al., arXiv 2402.04333) takes the cosine of projected LoRA gradients, of Adam's update for the sample, over
+several checkpoints, and of a task's groups the one whose mean gradient is nearest. Ours is the plain gradient (an SGD
+step) of the output layer alone, at one checkpoint: exact, without a projection, out of the same forward pass. It is
+no LESS.
+
+The mean costs the same for any number of references: Σ_r G_r and Σ_r G_r/‖G_r‖ are two matrices of W's shape, made
+once for a set when the model is loaded (float32, on the head's device), and each is one more product of the size of the
+logits. The maximum looks at every pair of tokens of a batch and of the whole set, whose hidden states are held: it is
+for small sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from donod_fast.criteria.base import BatchView, Bound, Column, Criterion, Need
+from donod_fast.criteria.reference import Census, ReferenceBatch, ReferenceSet, open_reference_sets, reference_batches
+from donod_fast.errors import InputError
+from donod_fast.kernels import accumulate_gradients, gradient_dots, gradient_products
+
+if TYPE_CHECKING:
+    from donod_fast.head import Head
+    from donod_fast.scorer import Scorer
+
+
+class _OfReferences(Criterion):
+    """What compares with reference sets. One set gives columns by their plain names, several ``column:set``.
+
+    Attributes:
+        sets: the reference sets, opened.
+
+    Args:
+        references: paths, globs, URLs or hub ids; none for a look at the columns only.
+
+    Raises:
+        CorpusError: a set is absent, cannot be read or holds no row.
+        InputError: one is standard input, or is given twice.
+    """
+
+    needs = frozenset({Need.SCORED_STATES, Need.GRADIENT_NORM, Need.REFERENCE})
+    parts: tuple[tuple[str, str], ...] = ()  # name and text of the columns of a set
+
+    def __init__(self, references: Sequence[str] = ()) -> None:
+        self.sets: tuple[ReferenceSet, ...] = open_reference_sets(references)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Those of each set in turn."""
+        ends = [f":{one.name}" for one in self.sets] if len(self.sets) > 1 else [""]
+        return tuple(Column(f"{name}{end}", text, "high") for end in ends for name, text in self.parts)
+
+    def settings(self) -> dict[str, Any]:
+        """The content of the sets."""
+        return {"references": [one.settings() for one in self._named()]}
+
+    def width(self) -> int:
+        """A number a column."""
+        return len(self.columns)
+
+    def _named(self) -> tuple[ReferenceSet, ...]:
+        if not self.sets:
+            raise InputError(f"--signals {self.name} needs a reference set: --reference FILE")
+        return self.sets
+
+
+class Influence(_OfReferences):
+    """Mean inner product and mean cosine with the gradients of each reference set; see the module."""
+
+    name = "influence"
+    parts = (
+        ("influence_dot", "mean ⟨G, G_r⟩ of the output layer over a reference set"),
+        ("influence_cos", "mean cosine of G with those of a reference set"),
+    )
+
+    def bind(self, scorer: Scorer) -> Bound:
+        """Run the reference sets, and sum their gradients up."""
+        return _Means(self, *_mean_gradients(self._named(), scorer))
+
+
+class InfluenceMax(_OfReferences):
+    """The largest cosine with the gradient of any one reference; see the module."""
+
+    name = "influence-max"
+    parts = (("influence_max", "largest cosine of G with one of a reference set"),)
+
+    def bind(self, scorer: Scorer) -> Bound:
+        """Run the reference sets, and keep the hidden states of their scored tokens."""
+        return _Largest(self, [_joined(one, scorer) for one in self._named()])
+
+
+class _Means(Influence):
+    """Bound to a model.
+
+    Attributes:
+        matrices: (2 · sets, V, d) mean G_r and mean G_r/‖G_r‖ of each set in turn, on the head's device.
+        counts: of each set's rows.
+    """
+
+    def __init__(self, criterion: Influence, matrices: Tensor, counts: Sequence[Census]) -> None:
+        self.sets, self.matrices, self.counts = criterion.sets, matrices, tuple(counts)
+
+    def of_batch(self, view: BatchView) -> Tensor:
+        """(n, 2 · sets): dot and cosine of each set."""
+        assert view.gradient_norm is not None
+        found = gradient_dots(
+            view.hidden,
+            view.head.weight,
+            view.labels,
+            view.cu_seqlens,
+            self.matrices,
+            reduction=view.reduction,
+            workspace_bytes=view.workspace_bytes,
+            **_transform(view.head),
+        )
+        found[:, 1::2] /= view.gradient_norm.unsqueeze(1)
+        return found
+
+
+class _Largest(InfluenceMax):
+    """Bound to a model.
+
+    Attributes:
+        references: each set in one batch.
+    """
+
+    def __init__(self, criterion: InfluenceMax, references: Sequence[ReferenceBatch]) -> None:
+        self.sets, self.references = criterion.sets, tuple(references)
+
+    def of_batch(self, view: BatchView) -> Tensor:
+        """(n, sets)."""
+        assert view.gradient_norm is not None
+        columns = []
+        for one in self.references:
+            products = gradient_products(
+                view.hidden,
+                view.labels,
+                view.cu_seqlens,
+                one.hidden,
+                one.labels,
+                one.cu_seqlens,
+                view.head.weight,
+                reduction=view.reduction,
+                workspace_bytes=view.workspace_bytes,
+                **_transform(view.head),
+            )
+            cosines = products / one.norms / view.gradient_norm.unsqueeze(1)
+            largest = torch.where(cosines.isnan(), -torch.inf, cosines).amax(1)
+            columns.append(torch.where(largest.isneginf(), torch.nan, largest))
+        return torch.stack(columns, 1)
+
+
+def _mean_gradients(sets: Sequence[ReferenceSet], scorer: Scorer) -> tuple[Tensor, list[Census]]:
+    head = scorer.head
+    dtype = torch.float64 if head.weight.dtype == torch.float64 else torch.float32
+    shape = (2 * len(sets), *head.weight.shape)
+    try:
+        with torch.inference_mode():
+            matrices = torch.zeros(shape, dtype=dtype, device=head.weight.device)
+    except (MemoryError, RuntimeError) as error:
+        size = 4 * 2 * len(sets) * head.weight.numel() / 2**30
+        raise InputError(
+            f"--signals influence: the gradients of {len(sets)} reference sets take {size:.1f} GiB on "
+            f"{head.weight.device}, which has not so much left; give fewer sets, or join their files"
+        ) from error
+    counts = []
+    for number, one in enumerate(sets):
+        census = Census()
+        into = matrices[2 * number : 2 * number + 2]
+        for batch in reference_batches(one, scorer, census):
+            # A gradient of length zero has no direction: its cosine with any other counts as 0.
+            unit = torch.where(batch.norms > 1e-300, 1.0 / batch.norms, 0.0)
+            with torch.inference_mode():
+                accumulate_gradients(
+                    batch.hidden,
+                    head.weight,
+                    batch.labels,
+                    batch.cu_seqlens,
+                    torch.stack([torch.ones_like(unit), unit], 1),
+                    into,
+                    reduction=scorer.update.reduction,
+                    **_transform(head),
+                )
+        with torch.inference_mode():
+            into /= census.used
+        counts.append(census)
+    return matrices, counts
+
+
+def _joined(one: ReferenceSet, scorer: Scorer) -> ReferenceBatch:
+    batches = list(reference_batches(one, scorer, Census()))
+    with torch.inference_mode():
+        lengths = torch.cat([batch.cu_seqlens.diff() for batch in batches])
+        return ReferenceBatch(
+            torch.cat([batch.hidden for batch in batches]),
+            torch.cat([batch.labels for batch in batches]),
+            torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).int(),
+            torch.cat([batch.norms for batch in batches]),
+        )
+
+
+def _transform(head: Head) -> dict[str, Any]:
+    return {"bias": head.bias, "logit_scale": head.logit_scale, "softcap": head.softcap}
+
+
+__all__ = ["Influence", "InfluenceMax"]
