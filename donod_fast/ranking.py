@@ -17,31 +17,37 @@ What each method prefers, and its figure of merit (``Ranking.value``, higher is 
 - ``random``: a permutation drawn from a seed; the value is a uniform number in [0, 1).
 - ``loss``: low loss first; the value is −loss. GraNd, EL2N and their kin keep the *hard* samples; here the
   baseline stands for "drop what the model finds least likely", the plainest detector of noise.
+
+Beside them every number column of the scores is a method, and so are ``ifd`` and ``ifd-loss``: ``column_methods.py``.
+How much of a ranking is kept: ``keeping.py``.
 """
 
 from __future__ import annotations
 
-import logging
 import math
-import re
 from bisect import bisect_right
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from donod_fast.column_methods import OWN_METHODS as METHODS
+from donod_fast.column_methods import ColumnMethod, find_method
 from donod_fast.errors import InputError
+from donod_fast.keeping import check_wanted, keep, kept_count, parse_keep, quantile_count
 from donod_fast.kernels.scores import don_and_nod
-from donod_fast.kernels.topsis import ColumnConstants, column_constants, topsis, topsis_from_constants
+from donod_fast.kernels.topsis import (
+    ColumnConstants,
+    column_constants,
+    normalised_weights,
+    topsis,
+    topsis_from_constants,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-_log = logging.getLogger(__name__)
-
-METHODS = ("topsis", "don", "nod", "weighted", "pareto", "nodon", "don-threshold", "random", "loss")
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,7 @@ class ScoreColumns:
         don: float64, delta of norm in units of ‖W‖; NaN where the row was not scored.
         nod: float64, norm of delta in units of ‖W‖; NaN where the row was not scored.
         loss: float64, nats; NaN where the row was not scored.
+        more: by name other columns to rank by, float64 each; NaN where a row has no value.
 
     Raises:
         InputError: shapes or dtypes that differ from the above.
@@ -62,24 +69,42 @@ class ScoreColumns:
     don: Tensor
     nod: Tensor
     loss: Tensor
+    more: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, dtype in (
-            ("row", torch.int64),
-            ("don", torch.float64),
-            ("nod", torch.float64),
-            ("loss", torch.float64),
-        ):
-            column: Tensor = getattr(self, name)
+        numbers = {"don": self.don, "nod": self.nod, "loss": self.loss, **self.more}
+        for name, column in {"row": self.row, **numbers}.items():
+            dtype = torch.int64 if name == "row" else torch.float64
             if column.dtype != dtype or column.shape != (self.row.numel(),):
                 raise InputError(
                     f"column {name} must be {dtype} of shape ({self.row.numel()},), "
                     f"got {column.dtype} of shape {tuple(column.shape)}"
                 )
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns that can be ranked by."""
+        return ("don", "nod", "loss", *self.more)
+
+    def column(self, name: str) -> Tensor:
+        """One of :attr:`names`."""
+        return self.more[name] if name in self.more else {"don": self.don, "nod": self.nod, "loss": self.loss}[name]
+
     @staticmethod
-    def from_table(table: pa.Table, *, weight_norm: float | None = None, lr: float | None = None) -> ScoreColumns:
+    def from_table(
+        table: pa.Table,
+        *,
+        weight_norm: float | None = None,
+        lr: float | None = None,
+        more: Collection[str] | None = None,
+    ) -> ScoreColumns:
         """The columns of a scores table; with ``lr`` (and ‖W‖) DON and NOD at that learning rate instead.
+
+        Args:
+            table: of a scores folder.
+            weight_norm: ‖W‖.
+            lr: the learning rate.
+            more: which other columns to take; None for all that are numbers.
 
         Raises:
             InputError: see :func:`rescale_to_lr`.
@@ -91,7 +116,9 @@ class ScoreColumns:
         don, nod = column("don"), column("nod")
         if lr is not None and weight_norm is not None:
             don, nod = rescale_to_lr(column("weight_dot_update"), column("update_norm"), weight_norm, lr)
-        return ScoreColumns(column("row"), don, nod, column("loss"))
+        names = number_names(table.schema) if more is None else more
+        others = {name: column(name).double() for name in names if name not in ("row", "don", "nod", "loss")}
+        return ScoreColumns(column("row"), don, nod, column("loss"), others)
 
 
 @dataclass(frozen=True)
@@ -99,16 +126,18 @@ class Ranking:
     """Scored rows, best first.
 
     Attributes:
-        method: one of :data:`METHODS`.
+        method: of :data:`METHODS`, or of ``column_methods.py``.
         order: (n_scored,) int64 row numbers, best first.
         value: (n_scored,) float64 figure of merit aligned with ``order``, never increasing.
-        total: number of rows ranked or not (``total - len(order)`` were not scored).
+        total: number of rows ranked or not (``total - len(order)`` were not scored, or left out).
+        left_out: rows that have scores and that the method does not rank: IFD ≥ 1.
     """
 
     method: str
     order: Tensor
     value: Tensor
     total: int
+    left_out: int = 0
 
 
 def rank(
@@ -118,19 +147,21 @@ def rank(
     weights: tuple[float, float] = (0.5, 0.5),
     seed: int = 0,
 ) -> Ranking:
-    """Rank the scored rows (neither DON nor NOD NaN; for ``loss``, no NaN loss either).
+    """Rank the scored rows (neither DON nor NOD NaN; for ``loss`` and other columns, no NaN there either).
 
     Args:
         columns: the table of scores.
-        method: one of :data:`METHODS`; the module's head says what each prefers.
+        method: one of :data:`METHODS` (the module's head says what each prefers), or of ``column_methods.py``.
         weights: of DON and NOD, for ``topsis``, ``nodon``, ``weighted`` and ties of ``pareto``.
         seed: for ``random``, 0 ≤ seed < 2**63; the draw does not depend on device or order of ``columns``.
 
     Raises:
-        InputError: unknown method, bad weights or seed, an infinite score.
+        InputError: unknown method, a column that is not there, bad weights or seed, an infinite score.
     """
-    if method not in METHODS:
-        raise InputError(f"unknown method {method!r}; known are {', '.join(METHODS)}")
+    by_column = find_method(method, columns.names)
+    if by_column is not None:
+        normalised_weights(weights)
+        return _rank_by_column(columns, by_column)
     row, by_row = columns.row.cpu().sort(stable=True)
     # + 0.0 turns −0.0 into 0.0, so that no sort can tell the two apart
     don, nod, loss = (column.cpu()[by_row] + 0.0 for column in (columns.don, columns.nod, columns.loss))
@@ -158,6 +189,31 @@ def rank(
     if method == "nodon":
         best, value = best.flip(0), 1 - value
     return Ranking(method, order=row[best], value=value[best], total=len(columns.row))
+
+
+def number_names(schema: pa.Schema) -> list[str]:
+    """Columns of a scores table that hold numbers, ``row`` aside."""
+    import pyarrow.types as types
+
+    return [
+        entry.name
+        for entry in schema
+        if entry.name != "row" and (types.is_floating(entry.type) or types.is_integer(entry.type))
+    ]
+
+
+def _rank_by_column(columns: ScoreColumns, by: ColumnMethod) -> Ranking:
+    row, by_row = columns.row.cpu().sort(stable=True)
+    don, nod, column = (one.cpu()[by_row] + 0.0 for one in (columns.don, columns.nod, columns.column(by.column)))
+    scored = ~(don.isnan() | nod.isnan() | column.isnan())
+    row, don, nod, column = row[scored], don[scored], nod[scored], column[scored]
+    for name, one in (("don", don), ("nod", nod), (by.column, column)):
+        if one.isinf().any():
+            raise InputError(f"column {name} has an infinite score, at row {int(row[one.isinf()][0])}")
+    there = ~by.left_out(column)
+    row, value = row[there], by.value(column[there])
+    best = _best_first(value)
+    return Ranking(by.name, row[best], value[best], len(columns.row), len(there) - len(row))
 
 
 def merit(
@@ -196,92 +252,6 @@ def merit(
             return draw(len(don))
         case _:
             return don
-
-
-def keep(
-    ranking: Ranking,
-    *,
-    keep: float | int | None = None,
-    don_threshold: float | None = None,
-    don_quantile: float | None = None,
-) -> Tensor:
-    """The row numbers to keep, (k,) int64, best first.
-
-    Args:
-        ranking: of :func:`rank`.
-        keep: a fraction (float, 0 < keep ≤ 1) of the *scored* rows, rounded half up and at least one
-            (0.3 of 7,473 is 2,242), or a count (int ≥ 1); a count above the number of scored rows keeps
-            them all and logs a warning. For every method but ``don-threshold``.
-        don_threshold: keep the rows with DON ≥ this. For ``don-threshold`` only.
-        don_quantile: keep the rows with DON ≥ its q-quantile over the scored rows (linear between
-            order statistics, as numpy's default), 0 ≤ q ≤ 1. For ``don-threshold`` only.
-
-    Raises:
-        InputError: no scored row; not exactly one of the three, or one that the method does not take; a
-            value out of range.
-    """
-    scored = len(ranking.order)
-    check_wanted(ranking.method, scored, ranking.total, keep, don_threshold, don_quantile)
-    if keep is not None:
-        return ranking.order[: kept_count(keep, scored)]
-    if don_threshold is None:
-        don_threshold = float(ranking.value[quantile_count(cast(float, don_quantile), scored) - 1])
-    return ranking.order[ranking.value >= don_threshold]
-
-
-def check_wanted(
-    method: str,
-    scored: int,
-    total: int,
-    keep: float | int | None,
-    don_threshold: float | None,
-    don_quantile: float | None,
-) -> None:
-    """Refuse what :func:`keep` does not take.
-
-    Raises:
-        InputError: as :func:`keep` says.
-    """
-    if scored == 0:
-        raise InputError(f"nothing to select from: none of the {total} rows has scores")
-    if method != "don-threshold":
-        if keep is None or don_threshold is not None or don_quantile is not None:
-            raise InputError(
-                f"method {method} takes keep, and neither don_threshold nor don_quantile (those are for don-threshold)"
-            )
-        return
-    if keep is not None or (don_threshold is None) == (don_quantile is None):
-        raise InputError("method don-threshold takes either don_threshold or don_quantile, and not keep (use don)")
-    if don_quantile is not None and not 0 <= don_quantile <= 1:
-        raise InputError(f"don_quantile must be in [0, 1], got {don_quantile}")
-    if don_threshold is not None and not math.isfinite(don_threshold):
-        raise InputError(f"don_threshold must be a finite number, got {don_threshold}")
-
-
-def parse_keep(text: str) -> float | int:
-    """Read how much to keep: ``"0.3"`` and ``"30%"`` are fractions, ``"300"`` is a count.
-
-    So ``"1"`` is one row and ``"1.0"`` (or ``"100%"``) is everything.
-
-    Raises:
-        InputError: not a number, zero or less, or a fraction above one.
-    """
-    stripped = text.strip()
-    forms = '"0.3" or "30%" for a fraction, "300" for a count'
-    if re.fullmatch(r"[0-9]+", stripped):
-        count = int(stripped) if len(stripped) <= 18 else 10**18
-        if count == 0:
-            raise InputError(f"keep {text!r} keeps nothing; write {forms}")
-        return count
-    if not re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*%?", stripped):
-        raise InputError(f"keep {text!r} is not a number above zero; write {forms}")
-    percent = stripped.endswith("%")
-    fraction = float(stripped.rstrip("% ")) / (100 if percent else 1)
-    if fraction == 0:
-        raise InputError(f"keep {text!r} keeps nothing; write {forms}")
-    if fraction > 1:
-        raise InputError(f"keep {text!r} is a fraction above one; write {forms}")
-    return fraction
 
 
 def rescale_to_lr(
@@ -372,25 +342,19 @@ def uniform_draws(seed: int) -> Callable[[int], Tensor]:
     return lambda count: torch.rand(count, generator=generator, dtype=torch.float64)
 
 
-def kept_count(keep: float | int, scored: int) -> int:
-    """How many of the scored rows (at least one) a fraction or a count keeps; see :func:`keep`."""
-    if isinstance(keep, bool) or not isinstance(keep, (int, float)):
-        raise InputError(f"keep must be a fraction (float) or a count (int), got {keep!r}")
-    if isinstance(keep, int):
-        if keep < 1:
-            raise InputError(f"keep as a count must be at least 1, got {keep}")
-        if keep > scored:
-            _log.warning("asked to keep %d rows, but only %d are scored: keeping them all", keep, scored)
-        return min(keep, scored)
-    if not 0 < keep <= 1:
-        raise InputError(f"keep as a fraction must be in (0, 1], got {keep}; a count must be an integer")
-    # 1e-9: a product that is 14.5 in decimals must not fall to 14 by its binary rounding
-    return max(1, min(scored, math.floor(keep * scored + 0.5 + 1e-9)))
-
-
-def quantile_count(quantile: float, scored: int) -> int:
-    """How many rows, from the largest down, reach the order statistic at or above the q-quantile.
-
-    ``≥`` that statistic keeps what ``≥`` the quantile keeps.
-    """
-    return scored - math.ceil(quantile * (scored - 1) - 1e-9)
+__all__ = [
+    "METHODS",
+    "Ranking",
+    "ScoreColumns",
+    "check_wanted",
+    "keep",
+    "kept_count",
+    "merit",
+    "number_names",
+    "pareto_fronts",
+    "parse_keep",
+    "quantile_count",
+    "rank",
+    "rescale_to_lr",
+    "uniform_draws",
+]

@@ -70,8 +70,8 @@ class TokenStatistics:
     @staticmethod
     def cat(parts: list[TokenStatistics]) -> TokenStatistics:
         """Join the statistics of consecutive token blocks."""
-        columns = zip(*([getattr(part, name) for name in TokenStatistics.__slots__] for part in parts), strict=True)
-        return TokenStatistics(*(None if column[0] is None else torch.cat(column) for column in columns))
+        *columns, squares = ([getattr(part, name) for part in parts] for name in TokenStatistics.__slots__)
+        return TokenStatistics(*map(torch.cat, columns), None if squares[0] is None else torch.cat(squares))
 
 
 def label_preactivations(

@@ -78,8 +78,16 @@ def token_statistics(
             back: a label outside the vocabulary gives NaN there (an error where ``DONOD_FAST_DEBUG`` is set).
     """
     bounds = torch.tensor([0, hidden.shape[0] if hidden.ndim else 0], dtype=torch.int32)
-    head = {"bias": bias, "logit_scale": logit_scale, "softcap": softcap}
-    call = check_plain_call(hidden, weight, labels, bounds, **head, workspace_bytes=workspace_bytes)
+    call = check_plain_call(
+        hidden,
+        weight,
+        labels,
+        bounds,
+        bias=bias,
+        logit_scale=logit_scale,
+        softcap=softcap,
+        workspace_bytes=workspace_bytes,
+    )
     return TokenColumns(*per_token(call, 3, _columns))
 
 

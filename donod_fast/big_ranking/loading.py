@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from donod_fast.errors import InputError, StoreError
-from donod_fast.ranking import rescale_to_lr
+from donod_fast.ranking import number_names, rescale_to_lr
+from donod_fast.rows import schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,14 +40,14 @@ class ScoredRows:
         group: int32.
         don: float64.
         nod: float64.
-        loss: float64; None where it was not asked for.
+        column: float64, what else was asked for; None where nothing was.
     """
 
     row: Any
     group: Any
     don: Tensor
     nod: Tensor
-    loss: Tensor | None
+    column: Tensor | None
 
 
 def scored_rows(
@@ -54,16 +55,16 @@ def scored_rows(
     groups: Groups,
     *,
     lr: float | None = None,
-    with_loss: bool = False,
+    column: str | None = None,
     seen: Callable[[Any], None] | None = None,
 ) -> Iterator[ScoredRows]:
-    """The rows that have DON and NOD (and a loss, where one is asked for), some hundred thousand at a time.
+    """The rows that have DON and NOD (and a value in ``column``, where one is named), some hundred thousand at a time.
 
     Args:
         folder: a finished one.
         groups: of the rows.
         lr: DON and NOD at this learning rate.
-        with_loss: whether the loss is read, too.
+        column: another number column that is read, too; DON and NOD may be named again.
         seen: called with the group numbers of all rows of each batch, scored or not.
 
     Raises:
@@ -71,7 +72,9 @@ def scored_rows(
         InputError: an infinite score, or a row with one of two scores.
     """
     pair = ["don", "nod"] if lr is None else ["weight_dot_update", "update_norm"]
-    wanted = ["row", *pair, *(["loss"] if with_loss else []), *([] if groups.column is None else [groups.column])]
+    named = [] if column in (None, "don", "nod") else [column]
+    grouped = [] if groups.column is None else [groups.column]
+    wanted = list(dict.fromkeys(["row", *pair, *named, *grouped]))
     for batch in _batches(_tables(folder, wanted)):
         row = batch.column("row").to_numpy()
         numbers = groups.numbers(row, None if groups.column is None else batch.column(groups.column))
@@ -80,22 +83,35 @@ def scored_rows(
         # Copied: Arrow's memory cannot be written, which PyTorch asks for.
         first, second = (torch.from_numpy(batch.column(name).to_numpy().copy()) for name in pair)
         don, nod = (first, second) if lr is None else rescale_to_lr(first, second, weight_norm(folder), lr)
-        loss = torch.from_numpy(batch.column("loss").to_numpy().copy()) if with_loss else None
         half = (first.isnan() != second.isnan()).nonzero()
         if len(half):
             raise InputError(
                 f"row {row[half[0, 0]]} has only one of {pair[0]} and {pair[1]}, which `donod-fast score` does not "
                 "write; rank in memory (--engine memory, without --by)"
             )
-        there = ~(don.isnan() | nod.isnan()) if loss is None else ~(don.isnan() | nod.isnan() | loss.isnan())
-        for name, column in (("don", don), ("nod", nod), ("loss", loss)):
-            if column is not None and (infinite := (column.isinf() & there)).any():
+        found = {"don": don, "nod": nod}
+        if column is not None and column not in found:
+            found[column] = torch.from_numpy(batch.column(column).to_numpy().copy()).double()
+        there = torch.ones(len(row), dtype=torch.bool)
+        for values in found.values():
+            there &= ~values.isnan()
+        for name, values in found.items():
+            if (infinite := (values.isinf() & there)).any():
                 raise InputError(f"column {name} has an infinite score, at row {row[infinite.numpy()][0]}")
         kept = there.numpy()
         # + 0.0: no −0.0, as in ranking.rank
         yield ScoredRows(
-            row[kept], numbers[kept], don[there] + 0.0, nod[there] + 0.0, None if loss is None else loss[there] + 0.0
+            row[kept],
+            numbers[kept],
+            don[there] + 0.0,
+            nod[there] + 0.0,
+            None if column is None else found[column][there] + 0.0,
         )
+
+
+def number_columns(folder: ScoresFolder) -> list[str]:
+    """Columns that every part has and that can be ranked by. Raises StoreError: a part is damaged."""
+    return number_names(schema(folder.carry, folder.signal_columns()))
 
 
 def weight_norm(folder: ScoresFolder) -> float:
@@ -129,6 +145,18 @@ def read_columns(folder: ScoresFolder, part: int, columns: Sequence[str]) -> pa.
     ):
         raise StoreError(f"{folder.storage.url(name)} does not hold the scores of rows {start} to {stop - 1}; {again}")
     return table
+
+
+def read_narrow(folder: ScoresFolder, columns: Sequence[str]) -> pa.Table:
+    """Some columns of all rows, ``row`` among them, in input order; nothing else is read.
+
+    Raises:
+        StoreError: the folder is unfinished, a part is damaged, or lacks one of them.
+    """
+    import pyarrow as pa
+
+    folder.part_files()  # refuses an unfinished folder
+    return pa.concat_tables(_tables(folder, columns))
 
 
 def _tables(folder: ScoresFolder, columns: Sequence[str]) -> Iterator[pa.Table]:
@@ -168,4 +196,4 @@ def _batches(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(held)
 
 
-__all__ = ["ScoredRows", "read_columns", "scored_rows", "weight_norm"]
+__all__ = ["ScoredRows", "number_columns", "read_columns", "read_narrow", "scored_rows", "weight_norm"]

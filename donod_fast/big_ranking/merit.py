@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from donod_fast.big_ranking.loading import scored_rows
+from donod_fast.big_ranking.loading import number_columns, scored_rows
+from donod_fast.column_methods import ColumnMethod, find_method
 from donod_fast.errors import InputError
 from donod_fast.parts import ColumnSummary, combined
 from donod_fast.ranking import METHODS
@@ -17,19 +18,19 @@ if TYPE_CHECKING:
 _WITH_CONSTANTS = ("topsis", "nodon", "weighted")
 
 
-def check_method(method: str) -> None:
-    """Refuse a method that cannot be computed in parts.
+def check_method(folder: ScoresFolder, method: str) -> ColumnMethod | None:
+    """Refuse a method that cannot be computed in parts; of one that ranks by a column, which.
 
     Raises:
-        InputError: it is not known, or it is ``pareto``.
+        InputError: it is not known, its column is not there, or it is ``pareto``.
+        StoreError: a part is damaged.
     """
-    if method not in METHODS:
-        raise InputError(f"unknown method {method!r}; known are {', '.join(METHODS)}")
     if method == "pareto":
         raise InputError(
             "method pareto compares all rows with each other in one sweep, which needs them in memory; take topsis, or "
             "rank in memory (--engine memory, without --by)"
         )
+    return None if method in METHODS else find_method(method, number_columns(folder))
 
 
 def constants_of(

@@ -69,14 +69,16 @@ class BigRanking:
     """Ranked rows of a folder, in a database on disk; a context manager that drops it. Made by :func:`rank_parts`.
 
     Attributes:
-        method: one of ``ranking.METHODS``, but for ``pareto``.
+        method: any that :func:`rank_parts` takes.
         total: number of rows, scored or not.
+        left_out: rows that have scores and that the method does not rank (IFD ≥ 1).
     """
 
     def __init__(self, folder: ScoresFolder, database: Database, method: str, groups: Groups, lr: float | None) -> None:
         self.method, self.total = method, folder.rows
         self._folder, self._database, self._groups, self._lr = folder, database, groups, lr
         self._rows = np.zeros(len(groups.names), np.int64)
+        self.left_out = 0
 
     def __enter__(self) -> BigRanking:
         return self
@@ -268,7 +270,7 @@ def rank_parts(
 
     Args:
         folder: a finished one.
-        method: one of ``ranking.METHODS``, but for ``pareto``.
+        method: one of ``ranking.METHODS`` but for ``pareto``, or of ``column_methods.py``.
         weights: of DON and NOD, for ``topsis``, ``nodon`` and ``weighted``.
         seed: for ``random``.
         lr: rank as if scored at this learning rate.
@@ -278,12 +280,12 @@ def rank_parts(
         threads: of DuckDB; None for all cores.
 
     Raises:
-        InputError: unknown method, bad weights, seed or group; DuckDB is not installed.
+        InputError: unknown method, a column that is not there, bad weights, seed or group; DuckDB is not installed.
         StoreError: the folder is unfinished or damaged; the disk or the memory does not suffice.
     """
     import pyarrow as pa
 
-    check_method(method)
+    by_column = check_method(folder, method)
     normalised_weights(weights)
     draw = uniform_draws(seed) if method == "random" else None
     if lr is not None:
@@ -294,9 +296,17 @@ def rank_parts(
     try:
         ranking = BigRanking(folder, database, method, groups, lr)
         database.run("CREATE TABLE merit (row BIGINT, grp INTEGER, value DOUBLE)")
-        for rows in scored_rows(folder, groups, lr=lr, with_loss=method == "loss", seen=ranking._saw):
-            value = merit(method, rows.don, rows.nod, rows.loss, weights=weights, constants=constants, draw=draw)
-            database.insert("merit", pa.table({"row": rows.row, "grp": rows.group, "value": value.numpy()}))
+        column = by_column.column if by_column is not None else "loss" if method == "loss" else None
+        for rows in scored_rows(folder, groups, lr=lr, column=column, seen=ranking._saw):
+            row, group = rows.row, rows.group
+            if by_column is None:
+                value = merit(method, rows.don, rows.nod, rows.column, weights=weights, constants=constants, draw=draw)
+            else:
+                assert rows.column is not None
+                there = ~by_column.left_out(rows.column)
+                row, group, value = row[there.numpy()], group[there.numpy()], by_column.value(rows.column[there])
+                ranking.left_out += len(there) - len(row)
+            database.insert("merit", pa.table({"row": row, "grp": group, "value": value.numpy()}))
     except BaseException:
         database.close()
         raise

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from donod_fast.cli import bench, check, demo, evaluate, folders, score, select, study, train
+from donod_fast.cli import bench, check, compare, damoc, demo, dual, evaluate, folders, score, select, study, train
 from donod_fast.errors import DonodError
 
 app = typer.Typer(
@@ -25,6 +25,9 @@ app.command("demo")(demo.demo)
 app.command("score")(score.score)
 app.command("select")(select.select)
 app.command("rank")(select.rank_command)
+app.command("compare")(compare.compare)
+app.command("dual")(dual.dual)
+app.command("damoc")(damoc.damoc)
 app.command("status")(folders.status)
 app.command("merge")(folders.merge_command)
 app.command("export")(folders.export_command)

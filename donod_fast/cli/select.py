@@ -11,26 +11,33 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from donod_fast.cli import output
-from donod_fast.cli.engines import Engine, RankOptions, load_columns, parse_size, ranked
+from donod_fast.cli.engines import KMEANS_IFD, Engine, RankOptions, load_columns, parse_size, ranked
+from donod_fast.column_methods import ENDS
 from donod_fast.errors import InputError
 
 if TYPE_CHECKING:
     from donod_fast.big_ranking import GroupCount
     from donod_fast.reading import Corpus
 
-_METHOD = "topsis, don, nod, weighted, pareto, nodon, don-threshold, random or loss."
+_METHODS = (
+    "topsis, don, nod, weighted, pareto, nodon, don-threshold, random, loss; any number column of SCORES; ifd, ifd-loss"
+)
 _SHOWN_GROUPS = 20
 
 Scores = Annotated[str, typer.Argument(help="A finished scores folder: a path, or a URL (s3://...).")]
 EngineName = Annotated[str, typer.Option(help="memory, duckdb (past memory), or auto: by what --memory holds.")]
 Memory = Annotated[str, typer.Option(help="What ranking may take of memory, as 2GiB.")]
+Prefer = Annotated[str | None, typer.Option(help="Of a column: high or low values first (default: its better end).")]
 
 
 def select(
     scores: Scores,
     out: Annotated[Path, typer.Option(help="Subset to write: .jsonl (.gz, .zst) or .parquet.")],
-    keep: Annotated[str | None, typer.Option(help="How much: 0.3 or 30% of the scored rows, or a count.")] = None,
-    method: Annotated[str, typer.Option(help=_METHOD)] = "topsis",
+    keep: Annotated[
+        str | None, typer.Option(help="How much: 0.3 or 30% of the ranked rows, or a count (kmeans-ifd: 0.4).")
+    ] = None,
+    method: Annotated[str, typer.Option(help=f"{_METHODS} (rows with IFD ≥ 1 left out); kmeans-ifd.")] = "topsis",
+    prefer: Prefer = None,
     by: Annotated[
         str | None, typer.Option(help="Keep a share of each group: a column that `score --carry` took along, or file.")
     ] = None,
@@ -39,6 +46,11 @@ def select(
     don_quantile: Annotated[float | None, typer.Option(help="For don-threshold: keep DON ≥ this quantile.")] = None,
     lr: Annotated[float | None, typer.Option(help="Rank as if scored at this learning rate (no model needed).")] = None,
     seed: Annotated[int, typer.Option(help="For random.")] = 0,
+    clusters: Annotated[int, typer.Option(help="For kmeans-ifd: how many.", min=1)] = 10,
+    embedding_model: Annotated[
+        str | None,
+        typer.Option(help="For kmeans-ifd: a sentence-transformers model (default: the column embedding)."),
+    ] = None,
     order: Annotated[str, typer.Option(help="Write in input order, or best first.")] = "input",
     explain: Annotated[bool, typer.Option("--explain", help="Show the best and the worst rows.")] = False,
     count: Annotated[int, typer.Option(help="How many rows --explain shows at either end.", min=1)] = 5,
@@ -58,12 +70,21 @@ def select(
 
     if order not in ("input", "best"):
         raise InputError(f"order must be input or best, got {order!r}")
-    if keep is None and method != "don-threshold":
+    if keep is None and method not in ("don-threshold", KMEANS_IFD):
         raise InputError("say how much to keep: --keep 0.3, --keep 30% or --keep 2000")
     wanted = None if keep is None else parse_keep(keep)
     folder = ScoresFolder.open(scores)
     options = RankOptions(
-        method, _weights(weights), lr, seed, by, engine, parse_size(memory), temp_dir or out.absolute().parent
+        with_end(method, prefer),
+        _weights(weights),
+        lr,
+        seed,
+        by,
+        engine,
+        parse_size(memory),
+        temp_dir or out.absolute().parent,
+        clusters,
+        embedding_model,
     )
     refuse_target(out, overwrite)  # before the work, and again when it is written
     with ranked(folder, options) as ranking:
@@ -77,29 +98,39 @@ def select(
             "kept": written,
             "scored": ranking.scored,
             "rows": folder.rows,
-            "method": method,
+            "method": options.method,
+            "left_out": dict(ranking.left_out),
             "engine": ranking.name,
             "update": folder.manifest["update"] if lr is None else {**folder.manifest["update"], "lr": lr},
         }
-        if by is not None:
-            summary |= {"by": by, "groups": [asdict(group) for group in kept.groups]}
+        if by is not None or method == KMEANS_IFD:
+            summary |= {"by": by or "cluster", "groups": [asdict(group) for group in kept.groups]}
         if json:
             output.as_json(summary)
         elif not quiet:
-            left_out = folder.rows - ranking.scored
+            without = folder.rows - ranking.scored - sum(ranking.left_out.values())
+            reasons = [f"{rows:,} rows with {reason} are left out" for reason, rows in ranking.left_out.items()]
+            reasons += [f"{without:,} rows have no score and are left out"] if without else []
             typer.echo(
-                f"{written:,} of {ranking.scored:,} scored rows by {method} → {out}"
-                + (f" ({left_out:,} rows have no score and are left out)" if left_out else "")
+                f"{written:,} of {ranking.scored:,} scored rows by {options.method} → {out}"
+                + (f" ({'; '.join(reasons)})" if reasons else "")
             )
             if by is not None:
                 typer.echo(_by_group(by, kept.groups))
+            if method == KMEANS_IFD:
+                typer.echo(_by_group("cluster", kept.groups, "IFD < 1"))
+            if method == KMEANS_IFD and (none := sum(not group.kept for group in kept.groups)):
+                typer.echo(
+                    f"{none:,} of {len(kept.groups):,} clusters keep no row: too few of theirs have an IFD below 1"
+                )
         if explain:
             _show(ranking, corpus, count)
 
 
 def rank_command(
     scores: Scores,
-    method: Annotated[str, typer.Option(help=_METHOD)] = "topsis",
+    method: Annotated[str, typer.Option(help=f"{_METHODS} (rows with IFD ≥ 1 left out).")] = "topsis",
+    prefer: Prefer = None,
     weights: Annotated[str, typer.Option(help="Weights of DON and NOD, as 0.5,0.5.")] = "0.5,0.5",
     lr: Annotated[float | None, typer.Option(help="Rank as if scored at this learning rate.")] = None,
     seed: Annotated[int, typer.Option(help="For random.")] = 0,
@@ -114,6 +145,9 @@ def rank_command(
     from donod_fast.store import ScoresFolder
 
     folder = ScoresFolder.open(scores)
+    if method == KMEANS_IFD:
+        raise InputError(f"method {KMEANS_IFD} chooses rows and does not rank them; use `donod-fast select --explain`")
+    method = with_end(method, prefer)
     options = RankOptions(method, _weights(weights), lr, seed, None, engine, parse_size(memory), temp_dir)
     with ranked(folder, options) as ranking:
         corpus = folder.reopened()
@@ -124,6 +158,17 @@ def rank_command(
             _show(ranking, corpus, count, width)
 
 
+def with_end(method: str, prefer: str | None) -> str:
+    """The method with the end that ``--prefer`` names."""
+    if prefer is None:
+        return method
+    if prefer not in ENDS:
+        raise InputError(f"--prefer must be {' or '.join(ENDS)}, got {prefer!r}")
+    if method == KMEANS_IFD:
+        raise InputError(f"method {KMEANS_IFD} keeps high IFDs; leave --prefer out")
+    return f"{method}@{prefer}"
+
+
 def _weights(text: str) -> tuple[float, float]:
     try:
         don, nod = map(float, text.split(","))
@@ -132,14 +177,14 @@ def _weights(text: str) -> tuple[float, float]:
     return don, nod
 
 
-def _by_group(by: str, groups: Sequence[GroupCount]) -> str:
-    """A table of the largest groups."""
+def _by_group(by: str, groups: Sequence[GroupCount], scored: str = "scored") -> str:
+    """A table of the largest groups; ``scored`` heads the rows that could be kept."""
     largest = sorted(groups, key=lambda group: -group.scored)[:_SHOWN_GROUPS]
     lines = [
         ("(none)" if group.name is None else group.name, f"{group.kept:,}", f"{group.scored:,}", f"{group.rows:,}")
         for group in largest
     ]
-    shown = output.table((by, "kept", "scored", "rows"), lines)
+    shown = output.table((by, "kept", scored, "rows"), lines)
     rest = len(groups) - len(largest)
     return shown + (f"\n… and {rest:,} smaller groups (all of them with --json)" if rest else "")
 
@@ -150,4 +195,4 @@ def _show(ranking: Engine, corpus: Corpus, count: int, width: int = 80) -> None:
     typer.echo(render(ranking.explain(corpus, count, width, sys.stdout.encoding or "ascii")))
 
 
-__all__ = ["load_columns", "rank_command", "select"]
+__all__ = ["load_columns", "rank_command", "select", "with_end"]

@@ -33,6 +33,12 @@ def train(
         list[str] | None, typer.Option("--set", help="Replace a value of the recipe: train.learning_rate=1e-4.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of the rows' order, adapters and dropout.", min=0)] = None,
+    packing: Annotated[
+        str | None, typer.Option(help="Pack the samples of a micro-batch: none, isolated, or paper (they see others).")
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="Parameter mask of `dual`: the only entries of the parameters that change.")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="Split of a saved or hub dataset.")] = None,
     data_revision: Annotated[str | None, typer.Option(help="Revision of a hub dataset.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count tokens, memory and hours; train nothing.")] = False,
@@ -46,7 +52,7 @@ def train(
     """
     from donod_fast.reading import open_corpus
 
-    chosen = _recipe(recipe, model, set or [], seed)
+    chosen = _recipe(recipe, model, set or [], seed, mask, packing)
     names = list(data or chosen.score.data)
     if not names:
         raise InputError("say what to train on: --data FILE (a recipe may name it under score.data)")
@@ -76,7 +82,9 @@ def train(
         typer.echo(_summary_text(outcome))
 
 
-def _recipe(name: str | None, model: str | None, overrides: list[str], seed: int | None) -> Recipe:
+def _recipe(
+    name: str | None, model: str | None, overrides: list[str], seed: int | None, mask: Path | None, packing: str | None
+) -> Recipe:
     from donod_fast.training.recipe_files import load_recipe, recipe_from
 
     if name is None and model is None:
@@ -86,6 +94,10 @@ def _recipe(name: str | None, model: str | None, overrides: list[str], seed: int
         given["model"] = model
     if seed is not None:
         given["seed"] = seed
+    if packing is not None:
+        given["packing"] = packing
+    if mask is not None:
+        given["parameter_mask"] = str(mask)
     if name is None:
         return recipe_from({"name": "train", "train": given}, overrides, where="the command line")
     import json

@@ -18,6 +18,7 @@ from multiprocessing.connection import wait as connection_wait
 from pathlib import Path
 from typing import Any, Protocol
 
+from donod_fast.criteria.kmeans_ifd import Questions
 from donod_fast.errors import WorkerError
 from donod_fast.ranking import ScoreColumns
 from donod_fast.studies.cells import Cell, CellStore
@@ -86,13 +87,20 @@ def make_grid(
     seeds: Sequence[int],
     *,
     weights: tuple[float, float] = (0.5, 0.5),
+    questions: Questions | None = None,
 ) -> Grid:
     """Select for every selection and seed, and find which trainings are the same.
+
+    ``questions`` are for ``kmeans-ifd`` alone.
 
     Raises:
         InputError: a selection that keeps no row.
     """
-    fixed = {chosen: selected_rows(columns, chosen, weights=weights) for chosen in selections if not chosen.seeded}
+    fixed = {
+        chosen: selected_rows(columns, chosen, weights=weights, questions=questions)
+        for chosen in selections
+        if not chosen.seeded
+    }
     of = {
         (chosen, seed): Unit(
             fixed[chosen] if chosen in fixed else selected_rows(columns, chosen, seed=seed, weights=weights), seed

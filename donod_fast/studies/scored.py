@@ -8,13 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from donod_fast.criteria.base import Criterion
+from donod_fast.criteria.running import fingerprints
 from donod_fast.masking import MaskSettings
 from donod_fast.models import LoadedModel, load_model
 from donod_fast.ranking import ScoreColumns
@@ -32,26 +34,35 @@ class Scores:
 
     Attributes:
         don, nod, loss, entropy: as in a scores table.
+        more: by name the number columns of further criteria.
     """
 
     don: Tensor
     nod: Tensor
     loss: Tensor
     entropy: Tensor
+    more: Mapping[str, Tensor] = field(default_factory=dict, kw_only=True)
 
     def replaced(self, places: Sequence[int], others: Scores) -> Scores:
         """These scores with those of ``others``, row by row, at ``places``."""
         at = torch.tensor(list(places), dtype=torch.int64)
-        return Scores(*(getattr(self, name).index_copy(0, at, getattr(others, name)) for name in COLUMNS))
+        return Scores(
+            *(getattr(self, name).index_copy(0, at, getattr(others, name)) for name in COLUMNS),
+            more={name: column.index_copy(0, at, others.more[name]) for name, column in self.more.items()},
+        )
 
     def picked(self, places: Sequence[int]) -> Scores:
         """The scores at ``places``, in their order."""
         at = torch.tensor(list(places), dtype=torch.int64)
-        return Scores(*(getattr(self, name)[at] for name in COLUMNS))
+        return Scores(
+            *(getattr(self, name)[at] for name in COLUMNS),
+            more={name: column[at] for name, column in self.more.items()},
+        )
 
     def columns(self) -> ScoreColumns:
         """For ranking; rows are numbered from 0."""
-        return ScoreColumns(torch.arange(len(self.don)), self.don, self.nod, self.loss)
+        more = {"entropy": self.entropy, **self.more}
+        return ScoreColumns(torch.arange(len(self.don)), self.don, self.nod, self.loss, more)
 
 
 class ScoringCells:
@@ -61,14 +72,21 @@ class ScoringCells:
         store: where the cells are.
         model: a folder or hub id, or a loaded model.
         masks: how rows are read and masked.
+        signals: further criteria, whose number columns are kept, too.
 
     Raises:
         ModelError: the model cannot be loaded.
     """
 
-    def __init__(self, store: CellStore, model: str | Path | LoadedModel, masks: MaskSettings | None = None) -> None:
+    def __init__(
+        self,
+        store: CellStore,
+        model: str | Path | LoadedModel,
+        masks: MaskSettings | None = None,
+        signals: Sequence[Criterion] = (),
+    ) -> None:
         self.loaded = model if isinstance(model, LoadedModel) else load_model(model)
-        self._store, self._masks = store, masks or MaskSettings()
+        self._store, self._masks, self._signals = store, masks or MaskSettings(), tuple(signals)
         self._scorers: dict[UpdateSettings, Scorer] = {}
         tokenizer = self.loaded.tokenizer
         words = digest([sorted(tokenizer.get_vocab().items()), getattr(tokenizer, "chat_template", None)])
@@ -78,6 +96,8 @@ class ScoringCells:
             "tokenizer": words,
             "masks": asdict(self._masks),
         }
+        if signals:
+            self._decisive["signals"] = dict(fingerprints(signals))
 
     def describe(self) -> dict[str, Any]:
         """The model, for a report."""
@@ -93,17 +113,23 @@ class ScoringCells:
             StoreError: a cell cannot be read or written.
         """
         parts = [self._part(records[at : at + _CHUNK], update) for at in range(0, len(records), _CHUNK)]
-        return Scores(
-            *(torch.tensor([x for part in parts for x in part[name]], dtype=torch.float64) for name in COLUMNS)
-        )
+
+        def column(name: str) -> Tensor:
+            return torch.tensor([x for part in parts for x in part[name]], dtype=torch.float64)
+
+        further = [name for name in parts[0] if name not in COLUMNS] if parts else []
+        return Scores(*map(column, COLUMNS), more={name: column(name) for name in further})
 
     def _part(self, records: Sequence[Mapping[str, Any]], update: UpdateSettings) -> Mapping[str, list[float]]:
         def work(_: Path) -> Mapping[str, Any]:
             scorer = self._scorers.get(update)
             if scorer is None:
-                scorer = self._scorers[update] = Scorer(self.loaded, update=update, masks=self._masks)
+                scorer = self._scorers[update] = Scorer(
+                    self.loaded, update=update, masks=self._masks, signals=self._signals
+                )
             table = scorer.score(list(records))
-            return {name: table.column(name).to_pylist() for name in COLUMNS}
+            further = [column.name for column in scorer.samples.signals.columns if column.kind == "number"]
+            return {name: table.column(name).to_pylist() for name in (*COLUMNS, *further)}
 
         settings = {**self._decisive, "update": update.as_dict(), "records": digest(records)}
         return self._store.result("scores", settings, work).result

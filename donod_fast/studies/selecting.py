@@ -1,26 +1,30 @@
 """From a table of scores to the rows that a study trains on: one method, one way to say how much.
 
-Adds to :mod:`donod_fast.ranking` the method ``all`` (every scored row), and puts the rows into the order of the
-input, so that equal sets are equal tuples and one cell of a study.
+Adds to :mod:`donod_fast.ranking` and ``column_methods.py`` the methods ``all`` (every scored row) and ``kmeans-ifd``,
+and puts the rows into the order of the input, so that equal sets are equal tuples and one cell of a study.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
+from donod_fast.column_methods import check_known, signals_of
+from donod_fast.criteria.base import Criterion
+from donod_fast.criteria.kmeans_ifd import KMEANS_IFD, Questions, choose
+from donod_fast.criteria.registry import SignalOptions, parse_signals
 from donod_fast.errors import InputError
 from donod_fast.ranking import METHODS, ScoreColumns, keep, rank
 
 ALL = "all"
 BY_THRESHOLD = "don-threshold"
 STUDY_METHODS = (ALL, *METHODS)
-"""What a study can select by: ``all``, and the methods of ranking."""
+"""What a study can select by without further signals; :func:`check_method` knows the others, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +32,8 @@ class Selection:
     """One way to choose rows. How much is said by one of the three, but for ``all`` by none.
 
     Attributes:
-        method: one of :data:`STUDY_METHODS`.
-        keep: fraction of the scored rows.
+        method: one that :func:`check_method` takes.
+        keep: fraction of the scored rows (of ``kmeans-ifd``, of each cluster's rows with an IFD below 1).
         don_quantile: for ``don-threshold``: rows with a DON at or above this quantile.
         don_threshold: for ``don-threshold``: rows with a DON at or above this value.
 
@@ -43,8 +47,7 @@ class Selection:
     don_threshold: float | None = None
 
     def __post_init__(self) -> None:
-        if self.method not in STUDY_METHODS:
-            raise InputError(f"unknown method {self.method!r}; known are {', '.join(STUDY_METHODS)}")
+        check_method(self.method)
         for name in ("keep", "don_quantile"):
             share = getattr(self, name)
             if share is not None and not 0 <= share <= 1:
@@ -83,12 +86,45 @@ class Selection:
         return {name: value for name, value in named.items() if value is not None}
 
 
+def check_method(method: str) -> None:
+    """Refuse what a study cannot select by, whatever it scores.
+
+    Args:
+        method: one of :data:`STUDY_METHODS`, ``kmeans-ifd``, or a column's (``column_methods.py``).
+
+    Raises:
+        InputError: it is no method.
+    """
+    if method not in (ALL, KMEANS_IFD):
+        check_known(method)
+
+
+def criteria_for(methods: Iterable[str], references: Sequence[str] = ()) -> tuple[Criterion, ...]:
+    """The signals that have to be scored for some methods.
+
+    Args:
+        methods: see :func:`check_method`.
+        references: reference sets, for influence.
+
+    Raises:
+        InputError: a signal lacks what it needs.
+    """
+    found: dict[str, None] = {}
+    for method in methods:
+        if method == KMEANS_IFD:
+            found |= {"ifd": None, "embedding": None}
+        elif method != ALL:
+            found |= dict.fromkeys(signals_of([method]))
+    return parse_signals(",".join(found), SignalOptions(tuple(references))) if found else ()
+
+
 def selected_rows(
     columns: ScoreColumns,
     selection: Selection,
     *,
     seed: int = 0,
     weights: tuple[float, float] = (0.5, 0.5),
+    questions: Questions | None = None,
 ) -> tuple[int, ...]:
     """The row numbers that a selection keeps, rising.
 
@@ -97,10 +133,18 @@ def selected_rows(
         selection: what to keep.
         seed: of ``random``'s draw; nothing to the others.
         weights: of DON and NOD, for ``topsis``, ``nodon``, ``weighted`` and ``pareto``.
+        questions: of the rows, for ``kmeans-ifd``.
 
     Raises:
-        InputError: no row has scores, or none is kept.
+        InputError: no row has scores, none is kept, or a column is not there.
     """
+    # A fraction is a float to `keep`; an integer would be a count.
+    share = None if selection.keep is None else float(selection.keep)
+    if selection.method == KMEANS_IFD:
+        if questions is None or share is None:
+            raise InputError(f"method {KMEANS_IFD} needs embeddings of the questions, which this study does not make")
+        found = choose(questions.rows, questions.embeddings, questions.ifd, keep=share)
+        return tuple(sorted(found.rows.tolist()))
     if selection.method == ALL:
         scored = ~(columns.don.isnan() | columns.nod.isnan())
         rows = columns.row[scored]
@@ -108,8 +152,6 @@ def selected_rows(
             raise InputError(f"nothing to select from: none of the {len(columns.row)} rows has scores")
     else:
         ranking = rank(columns, selection.method, seed=seed, weights=weights)
-        # A fraction is a float to `keep`; an integer would be a count.
-        share = None if selection.keep is None else float(selection.keep)
         rows = keep(ranking, keep=share, don_threshold=selection.don_threshold, don_quantile=selection.don_quantile)
         if not len(rows):
             raise InputError(f"no row has {selection.amount}; the largest DON is {float(ranking.value.max()):.6g}")
@@ -137,4 +179,14 @@ def rows_digest(rows: Sequence[int]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-__all__ = ["ALL", "BY_THRESHOLD", "STUDY_METHODS", "Selection", "merits", "rows_digest", "selected_rows"]
+__all__ = [
+    "ALL",
+    "BY_THRESHOLD",
+    "STUDY_METHODS",
+    "Selection",
+    "check_method",
+    "criteria_for",
+    "merits",
+    "rows_digest",
+    "selected_rows",
+]

@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from donod_fast.criteria.kmeans_ifd import KMEANS_IFD
 from donod_fast.errors import InputError
 from donod_fast.masking import MaskSettings
 from donod_fast.models import LoadedModel
@@ -23,7 +24,7 @@ from donod_fast.studies.corruptions import plant
 from donod_fast.studies.finetune import FineTuneSettings, fine_tune, tokenized
 from donod_fast.studies.heldout import heldout_loss
 from donod_fast.studies.scored import ScoringCells, digest
-from donod_fast.studies.selecting import Selection, selected_rows
+from donod_fast.studies.selecting import Selection, criteria_for, selected_rows
 from donod_fast.studies.stability_report import write_stability_report
 from donod_fast.studies.statistics import Estimate, mean_interval
 from donod_fast.studies.tables import Data, need, read_rows
@@ -101,6 +102,7 @@ def run_stability(
     heldout_rows: int | None = 200,
     proportions: Sequence[float] = PROPORTIONS,
     methods: Sequence[str] = METHODS,
+    references: Sequence[str] = (),
     update: UpdateSettings | None = None,
     training: FineTuneSettings = TRAINING,
     planted: Mapping[str, float] | None = None,
@@ -121,7 +123,8 @@ def run_stability(
         seeds: how many times rows, damage and orders are drawn.
         heldout_rows: the first so many of ``heldout``; None for all.
         proportions: to keep.
-        methods: of ranking.
+        methods: of ranking, by a column too (``el2n``, ``ifd``): what they need is scored. Not ``kmeans-ifd``.
+        references: reference sets, for methods by influence.
         update: that scores.
         training: of each selection; its seed is replaced by the study's.
         planted: by kind of damage, the share of rows to damage beforehand.
@@ -139,12 +142,14 @@ def run_stability(
         raise InputError("seeds ≥ 1, a method and proportions in (0, 1] are needed")
     for method in methods:
         Selection(method, keep=0.5)  # an unknown one is refused before any work is done
+    if KMEANS_IFD in methods:
+        raise InputError(f"this study does not embed questions, which {KMEANS_IFD} needs; the threshold study does")
     pool = read_rows(data, skip=skip)
     if rows > len(pool):
         raise InputError(f"rows is {rows}, but there are only {len(pool)} after the first {skip}; ask for fewer")
     unseen = read_rows(heldout, count=heldout_rows)
     store = CellStore(out, on_cell)
-    scoring = ScoringCells(store, model, masks)
+    scoring = ScoringCells(store, model, masks, criteria_for(methods, references))
     trainer = _Trainer(store, scoring.loaded, unseen, dict(measures or {}), masks)
     disjoint = rows * seeds <= len(pool)
     order = Random("rows").sample(range(len(pool)), len(pool))
@@ -174,7 +179,7 @@ def run_stability(
         "training": training.as_dict(),
         "planted": dict(planted or {}),
         "masks": asdict(masks or MaskSettings()),
-    }
+    } | ({"references": list(references)} if references else {})
     points = [
         _point(found, method, proportion, measure)
         for measure in base

@@ -16,12 +16,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from donod_fast.criteria.kmeans_ifd import KMEANS_IFD, Questions, read_questions
+from donod_fast.criteria.running import fingerprints
 from donod_fast.errors import InputError, StoreError
 from donod_fast.files import storage_error
 from donod_fast.ranking import METHODS, ScoreColumns
 from donod_fast.studies.cells import Cell, CellStore
 from donod_fast.studies.grid import Grid, Measured, Parts, Unit, make_grid, measure_all
-from donod_fast.studies.selecting import ALL, BY_THRESHOLD, STUDY_METHODS, Selection
+from donod_fast.studies.selecting import ALL, BY_THRESHOLD, Selection, check_method, criteria_for
 from donod_fast.studies.threshold_family import with_family
 from donod_fast.studies.threshold_findings import Costs
 from donod_fast.studies.threshold_parts import MakeParts, named_sections, open_score_corpus
@@ -103,7 +105,7 @@ def run_threshold(
         store = CellStore(out)
         scored = _score(recipe, out, store, tell)
         columns = ScoreColumns.from_table(scored.table)
-        grid = make_grid(columns, selections, recipe.study.seeds)
+        grid = make_grid(columns, selections, recipe.study.seeds, questions=scored.questions)
         results, computed = _measure(out, store, make_parts, grid, jobs, keep_models, tell)
         study = _study(recipe, grid, columns, scored, results, jobs, command)
         markdown, page = write_study(study, out)
@@ -117,12 +119,14 @@ def selections_of(recipe: Recipe) -> list[Selection]:
         InputError: an unknown method, or nothing to select by.
     """
     study = recipe.study
-    unknown = [method for method in study.methods if method not in STUDY_METHODS]
-    if unknown:
-        raise InputError(f"study.methods: unknown method {unknown[0]!r}; known are {', '.join(STUDY_METHODS)}")
+    for method in study.methods:
+        try:
+            check_method(method)
+        except InputError as error:
+            raise InputError(f"study.methods: {error}") from None
     found = [Selection(ALL)] if ALL in study.methods else []
     for method in study.methods:
-        if method in METHODS and method != BY_THRESHOLD:
+        if method not in (ALL, BY_THRESHOLD):
             found += [Selection(method, keep=float(share)) for share in study.keeps]
     found += [Selection(BY_THRESHOLD, don_quantile=float(quantile)) for quantile in study.don_quantiles]
     found += [Selection(BY_THRESHOLD, don_threshold=float(bound)) for bound in study.don_thresholds]
@@ -149,6 +153,7 @@ class _Scored:
     table: Any
     cell: Cell
     corruption: list[str] | None
+    questions: Questions | None
 
 
 def _score(recipe: Recipe, out: Path, store: CellStore, tell: Progress) -> _Scored:
@@ -162,9 +167,13 @@ def _score(recipe: Recipe, out: Path, store: CellStore, tell: Progress) -> _Scor
     section = recipe.score
     model = recipe.train.model if section.model is None else section.model
     revision = recipe.train.revision if section.model is None else section.revision
-    how = section.model_dump(mode="json", exclude={"data", "split", "data_revision", "model", "revision"})
+    criteria = criteria_for(recipe.study.methods, section.references)
+    elsewhere = {"data", "split", "data_revision", "model", "revision", "references"}
+    how = section.model_dump(mode="json", exclude=elsewhere)
     named = recipe.train.model_copy(update={"model": model, "revision": revision})
     settings = {"score": how, "model": model_identity(named), "corpus": corpus.fingerprint}
+    if criteria:
+        settings["signals"] = dict(fingerprints(criteria))
 
     def work(folder: Path) -> Mapping[str, Any]:
         scorer = Scorer.from_pretrained(
@@ -174,6 +183,7 @@ def _score(recipe: Recipe, out: Path, store: CellStore, tell: Progress) -> _Scor
             trust_remote_code=recipe.train.trust_remote_code,
             update=section.update_settings(),
             masks=section.masks(),
+            signals=criteria,
         )
         done = 0
 
@@ -200,9 +210,10 @@ def _score(recipe: Recipe, out: Path, store: CellStore, tell: Progress) -> _Scor
         }
 
     cell = store.result("score", settings, work)
-    table = ScoresFolder.open(cell.folder / SCORES).table()
+    scores = ScoresFolder.open(cell.folder / SCORES)
     tell("score", corpus.rows, corpus.rows, f"{cell.result['seconds']:.1f} s")
-    return _Scored(table, cell, _corruption(corpus.records()))
+    questions = read_questions(scores) if KMEANS_IFD in recipe.study.methods else None
+    return _Scored(scores.table(), cell, _corruption(corpus.records()), questions)
 
 
 def _corruption(records: Any) -> list[str] | None:
@@ -257,7 +268,7 @@ def _study(
         name=recipe.name,
         description=recipe.description,
         lines=tuple(table),
-        separations=tuple(separations(columns, scored.corruption)),
+        separations=tuple(separations(columns, scored.corruption, _further(grid))),
         costs=costs,
         scoring=scoring,
         seeds=grid.seeds,
@@ -267,6 +278,12 @@ def _study(
         command=command,
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
+
+
+def _further(grid: Grid) -> tuple[str, ...]:
+    """Methods of the grid that rank by a column of their own."""
+    known = (ALL, KMEANS_IFD, *METHODS)
+    return tuple(dict.fromkeys(chosen.method for chosen in grid.selections if chosen.method not in known))
 
 
 def _tokens_of_all(

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from donod_fast.column_methods import FILTERED, split_end
+from donod_fast.criteria.kmeans_ifd import KMEANS_IFD
 from donod_fast.errors import CorpusError, InputError
-from donod_fast.studies.selecting import ALL, Selection
+from donod_fast.studies.selecting import ALL, BY_THRESHOLD, Selection
 from donod_fast.studies.threshold import selections_of
 from donod_fast.studies.threshold_family import is_family, with_family
 from donod_fast.studies.threshold_parts import named_sections, section_problems
@@ -228,8 +230,11 @@ def _selections(recipe: Recipe, whole: TrainPlan, unknown: list[str]) -> list[Pl
                 f"how many rows have {chosen.amount}: only the scores can tell; its trainings cost no hours here"
             )
         # The quantile q of DON keeps what `don` keeps at 1 − q.
-        same = ("don", round(share, 9)) if share is not None and chosen.method.startswith("don") else chosen
-        new = ("all",) if share == 1.0 else same
+        same = ("don", round(share, 9)) if share is not None and chosen.method in ("don", BY_THRESHOLD) else chosen
+        filtered = split_end(chosen.method)[0] in (*FILTERED, KMEANS_IFD)
+        if filtered:
+            unknown.append(f"{chosen.method}: keeps {chosen.amount} of the rows with IFD < 1, counted as if all were")
+        new = ("all",) if share == 1.0 and not filtered else same
         trainings = 0 if new in seen else len(recipe.study.seeds)
         seen.add(new)
         part = None if share is None else whole.counts.share(share)

@@ -142,15 +142,20 @@ def lines(
     return made
 
 
-def separations(columns: ScoreColumns, corruption: Sequence[str] | None) -> list[Separation]:
-    """Each score against each planted kind, and against all kinds together; empty where nothing is planted."""
+def separations(
+    columns: ScoreColumns, corruption: Sequence[str] | None, further: Sequence[str] = ()
+) -> list[Separation]:
+    """Each score (and ``further`` methods) against each planted kind, and against all kinds together.
+
+    Empty where nothing is planted.
+    """
     if corruption is None:
         return []
     labels = np.array(corruption, dtype=object)[columns.row.numpy()]
     clean = np.isin(labels, CLEAN)
     kinds = list(dict.fromkeys(labels[~clean]))
     found = []
-    for score in SCORES:
+    for score in (*SCORES, *further):
         merit = merits(columns, score).numpy()
         there = ~np.isnan(merit)
         for kind in [*kinds, *(["all kinds"] if len(kinds) > 1 else [])]:

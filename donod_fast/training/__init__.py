@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from donod_fast.training.counting import recipe_counts
+    from donod_fast.training.dynamic_pack import DynamicPackCollator
     from donod_fast.training.planning import TokenCounts, TrainPlan, plan_training
     from donod_fast.training.recipe import EvalSection, LoraSettings, Recipe, ScoreSection, StudySection, TrainSettings
     from donod_fast.training.recipe_files import apply_overrides, load_recipe, recipe_from, recipe_names
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from donod_fast.training.trainer import TrainStats, train_model
 
 __all__ = [
+    "DynamicPackCollator",
     "EvalSection",
     "LoraSettings",
     "Recipe",
@@ -46,6 +48,7 @@ __all__ = [
 
 _HOMES = {
     "counting": ("recipe_counts",),
+    "dynamic_pack": ("DynamicPackCollator",),
     "planning": ("TokenCounts", "TrainPlan", "plan_training"),
     "recipe_files": ("apply_overrides", "load_recipe", "recipe_from", "recipe_names"),
     "run": ("TrainOutcome", "train"),

@@ -247,8 +247,8 @@ def plan_training(
     """Plan a training on one epoch's tokens.
 
     Operations (Kaplan et al., arXiv 2001.08361): 2 for each weight and token forward, 2 for the gradient of the
-    input and 2 for that of a trained weight; the embedding is a look-up; attention over the rows' own lengths,
-    causal; what gradient checkpointing computes again is counted once more.
+    input and 2 for that of a trained weight; the embedding is a look-up; attention over the rows' own lengths
+    (over packed rows in packing ``"paper"``), causal; what gradient checkpointing computes again is counted once more.
 
     Args:
         settings: the training.
@@ -369,7 +369,11 @@ def _activations(settings: TrainSettings, size: ModelSize, longest: int) -> int:
 
 def _epoch_flops(settings: TrainSettings, size: ModelSize, counts: TokenCounts) -> float:
     products = size.parameters - size.embedding
-    attention = 2.0 * size.layers * size.heads_dim * counts.squares  # two products, half of each pair is causal
+    squares = counts.squares
+    if settings.packing == "paper" and counts.rows:  # attention over packed rows, not over the samples in them
+        packed = settings.micro_batch * counts.tokens / counts.rows
+        squares = max(squares, round(counts.tokens * min(settings.max_length or packed, packed)))
+    attention = 2.0 * size.layers * size.heads_dim * squares  # two products, half of each pair is causal
     again = 1 if settings.gradient_checkpointing else 0
     weights = 3 if settings.method == "full" else 2  # without gradients of the frozen weights
     adapters = 0.0 if settings.method == "full" else 6.0 * size.adapters * counts.tokens

@@ -15,7 +15,15 @@ from donod_fast.masking import MaskSettings
 from donod_fast.settings import UpdateSettings
 
 try:
-    from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+    from pydantic import (
+        BaseModel,
+        ConfigDict,
+        Field,
+        SerializerFunctionWrapHandler,
+        StringConstraints,
+        model_serializer,
+        model_validator,
+    )
 except ImportError as error:
     raise InputError("recipes need pydantic: pip install 'donod-fast[train]'") from error
 
@@ -23,6 +31,9 @@ Name = Annotated[str, StringConstraints(min_length=1)]
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+
+_LATER: dict[str, Any] = {"packing": "none", "parameter_mask": None}
+"""Settings of training that came later, with what they are where nobody asks for them."""
 
 
 class Section(BaseModel):
@@ -63,6 +74,9 @@ class TrainSettings(Section):
         lora: the adapters' settings; nothing to ``full``.
         global_batch: samples of an optimizer step over all processes.
         micro_batch: samples of one forward on one device; the steps between are accumulated.
+        packing: whether the samples of a micro-batch are put into few rows of ``max_length`` tokens:
+            ``"isolated"`` keeps them from attending to each other and gives the gradients of ``"none"``, ``"paper"``
+            lets them (see :mod:`donod_fast.training.dynamic_pack`).
         learning_rate: the highest, after warm-up.
         optimizer: a name of transformers' ``OptimizerNames``.
         weight_decay: of matrices; norms and biases have none.
@@ -79,6 +93,8 @@ class TrainSettings(Section):
             bfloat16 themselves lose updates that are smaller than half their last digit.
         gradient_checkpointing: compute activations twice and keep few.
         attention: ``attn_implementation`` of transformers; None for its choice.
+        parameter_mask: a file of :mod:`donod_fast.training.parameter_mask`: the only entries of the parameters that
+            change (``full`` only). Its content counts, not where it lies.
         save_steps: optimizer steps between checkpoints to resume from; None for none.
         trust_remote_code: run Python code that comes with the model.
     """
@@ -90,6 +106,7 @@ class TrainSettings(Section):
     lora: LoraSettings = LoraSettings()
     global_batch: Positive = 16
     micro_batch: Positive = 1
+    packing: Literal["none", "paper", "isolated"] = "none"
     learning_rate: Annotated[float, Field(gt=0.0)] = 2e-5
     optimizer: Name = "adamw_torch"
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
@@ -109,6 +126,7 @@ class TrainSettings(Section):
     mixed_precision: bool = False
     gradient_checkpointing: bool = False
     attention: str | None = None
+    parameter_mask: Name | None = None
     save_steps: Positive | None = None
     trust_remote_code: bool = False
 
@@ -120,6 +138,29 @@ class TrainSettings(Section):
                 "choose a micro-batch that divides it"
             )
         return self
+
+    @model_validator(mode="after")
+    def _there_is_something_to_pack(self) -> TrainSettings:
+        if self.packing != "none" and self.micro_batch == 1:
+            raise ValueError(
+                f"packing {self.packing!r} packs the samples of a micro-batch, and micro_batch is 1; raise it, to 8 say"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _masks_are_of_the_model(self) -> TrainSettings:
+        if self.parameter_mask is not None and self.method != "full":
+            raise ValueError(
+                f"a parameter mask says which entries of the model itself change, and method {self.method} trains "
+                "adapters beside it; use method: full"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before_they_came(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what came later and was not asked for: manifests and cells from before are of the same training."""
+        found: dict[str, Any] = plain(self)
+        return {name: value for name, value in found.items() if _LATER.get(name, ...) != value}
 
     def masks(self, max_length: int | None = None) -> MaskSettings:
         """How rows become tokens and labels; ``max_length`` is the limit where the settings name none."""
@@ -135,6 +176,7 @@ class ScoreSection(Section):
         revision: of a hub model.
         data: files, globs, saved datasets or hub ids: the corpus to select from.
         split, data_revision: of a saved or hub dataset.
+        references: reference sets, for a study's methods by influence.
         format, template, train_on, max_length: how rows are read and masked.
         dtype: of the scoring model.
         update, lr, weight_decay, eps, reduction, storage_dtype: see :class:`donod_fast.settings.UpdateSettings`.
@@ -146,6 +188,7 @@ class ScoreSection(Section):
     data: tuple[Name, ...] = ()
     split: Name = "train"
     data_revision: str | None = None
+    references: tuple[Name, ...] = ()
     format: Name = "auto"
     template: Name = "auto"
     train_on: Literal["all", "last"] = "all"
@@ -213,7 +256,8 @@ class StudySection(Section):
     """The cells of the threshold study: methods × how much is kept × seeds.
 
     Attributes:
-        methods: names of :data:`donod_fast.ranking.METHODS`, and ``all`` for the whole corpus.
+        methods: names of :data:`donod_fast.ranking.METHODS` or ``column_methods.py`` (``el2n``, ``ifd``, ``loss@high``;
+            what they need is scored), ``kmeans-ifd``, and ``all`` for the whole corpus.
         keeps: fractions of the scored rows.
         don_quantiles: for the method ``don-threshold``: rows with a DON at or above this quantile are kept.
         don_thresholds: likewise, values of DON itself.

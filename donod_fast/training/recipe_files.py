@@ -22,7 +22,17 @@ except ImportError as error:
 
 _DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz", ".zst")
 _PACKAGE = "package:"  # what comes with donod_fast, wherever it is installed
-_PATHS = ("train.model", "score.model", "score.data", "eval.problems", "heldout", "train.template", "score.template")
+_PATHS = (
+    "train.model",
+    "train.parameter_mask",
+    "score.model",
+    "score.data",
+    "score.references",
+    "eval.problems",
+    "heldout",
+    "train.template",
+    "score.template",
+)
 
 
 def recipe_names() -> list[str]:

@@ -24,12 +24,14 @@ from donod_fast.store import locked
 from donod_fast.templates import resolve_template
 from donod_fast.training.folder import MODEL, TrainingFolder
 from donod_fast.training.loading import load_for_training, merged_from_adapter, model_identity
+from donod_fast.training.parameter_mask import read_mask
 from donod_fast.training.recipe import TrainSettings
 from donod_fast.training.samples import TrainingRows, check_rows, prepare_rows
 from donod_fast.training.trainer import Checkpoints, StepReport, TrainStats, is_spread, train_model
 
-# What does not change the trained weights: where the model lies (its identity counts), and how often to save.
-_NOT_DECISIVE = {"model", "revision", "save_steps", "trust_remote_code"}
+# What does not change the trained weights: where the model and the parameter mask lie (their contents count), and how
+# often to save.
+_NOT_DECISIVE = {"model", "revision", "save_steps", "trust_remote_code", "parameter_mask"}
 _PACKAGES = ("donod-fast", "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes")
 
 
@@ -244,13 +246,19 @@ def _manifest(settings: TrainSettings, corpus: Corpus, chosen: Sequence[int] | N
     digest = None if chosen is None else hashlib.sha256(np.asarray(chosen, dtype=np.int64).tobytes()).hexdigest()
     return {
         "kind": "training",
-        "settings": settings.model_dump(mode="json", exclude=_NOT_DECISIVE),
+        "settings": {**settings.model_dump(mode="json", exclude=_NOT_DECISIVE), **_mask_digest(settings)},
         "model": {"name": settings.model, "revision": settings.revision, "identity": model_identity(settings)},
         "data": corpus.describe(),
         "selected": {"rows": _chosen_count(corpus, chosen), "sha256": digest},
         "save_steps": settings.save_steps,
         "versions": {"python": platform.python_version(), **dict(_versions())},
     }
+
+
+def _mask_digest(settings: TrainSettings) -> dict[str, str]:
+    """The parameter mask by its content; nothing without one, as in folders from before there were masks."""
+    file = settings.parameter_mask
+    return {} if file is None else {"parameter_mask_sha256": read_mask(file).digest}
 
 
 def _versions() -> Iterator[tuple[str, str]]:

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from donod_fast.errors import CorpusError
 from donod_fast.masking import Masker
 from donod_fast.reading import Corpus
 from donod_fast.samples import IGNORE_INDEX, Record, Status, TokenizedSample
+from donod_fast.training.dynamic_pack import DynamicPackCollator, Variant
 
 _CHUNK = 1024
 
@@ -193,14 +195,23 @@ class StepOrder(torch.utils.data.Sampler[int]):
 
 @dataclass(frozen=True)
 class Collator:
-    """Batches of rows named by number: padded to the right, padding without label and attention."""
+    """Batches of rows named by number: padded to the right, padding without label and attention; or packed.
+
+    Attributes:
+        rows: what is named.
+        pad_id: fills the rows of a batch.
+        pack: makes a batch of samples in its own way (:mod:`donod_fast.training.dynamic_pack`); None pads.
+    """
 
     rows: TrainingRows
     pad_id: int
+    pack: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]] | None = None
 
-    def __call__(self, items: Sequence[dict[str, int]]) -> dict[str, Tensor]:
-        """``input_ids``, ``labels`` and ``attention_mask``, each (rows, longest row) int64."""
+    def __call__(self, items: Sequence[dict[str, int]]) -> dict[str, Any]:
+        """``input_ids``, ``labels`` and ``attention_mask``, each (rows, longest row) int64, or what ``pack`` gives."""
         pairs = [self.rows.row(item["row"]) for item in items]
+        if self.pack is not None:
+            return self.pack([{"input_ids": ids, "labels": labels} for ids, labels in pairs])
         shape = len(pairs), max(len(ids) for ids, _ in pairs)
         batch = {
             "input_ids": torch.full(shape, self.pad_id),
@@ -212,6 +223,28 @@ class Collator:
             batch["labels"][at, : len(ids)] = torch.from_numpy(labels)
             batch["attention_mask"][at, : len(ids)] = 1
         return batch
+
+    def packing(
+        self, model: Any, variant: Variant, limit: int | None, context: Callable[[], AbstractContextManager[Any]]
+    ) -> Collator:
+        """The same for packed rows, once it is proved that this model can be packed so.
+
+        The rows are cut already and none is cut further: one that is longer than ``limit`` is the limit.
+
+        Args:
+            model: as it will be trained.
+            variant: ``"paper"`` or ``"isolated"``.
+            limit: most tokens of a packed row; None for the longest row.
+            context: entered around the forwards of the proof.
+
+        Raises:
+            InputError: positions would run past the model's limit (``"paper"``).
+            ModelError: its samples cannot be isolated; says why.
+        """
+        longest = max(2, int(self.rows.lengths.max()))
+        most = max(longest, limit or longest)
+        pack = DynamicPackCollator.for_model(model, most, self.pad_id, variant, context=context)
+        return Collator(self.rows, self.pad_id, pack)
 
 
 __all__ = ["Collator", "StepOrder", "TrainingRows", "check_rows", "prepare_rows"]

@@ -23,10 +23,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from donod_fast import models
 from donod_fast.errors import InputError, ModelError
 from donod_fast.models import quiet
 from donod_fast.precision import silence_torchao
 from donod_fast.samples import TokenizedSample
+from donod_fast.training.parameter_mask import MaskedTraining, read_mask, restoring_callback
 from donod_fast.training.recipe import TrainSettings
 from donod_fast.training.samples import Collator, StepOrder, TrainingRows
 
@@ -53,7 +55,7 @@ class TrainStats:
         losses: (step, loss) of every step.
         resumed_steps: steps that an earlier run had done.
         processes: how many took part.
-        trainable: parameters that were trained.
+        trainable: parameters that were trained; under a parameter mask its entries.
     """
 
     steps: int
@@ -122,8 +124,9 @@ def train_model(
 
     Raises:
         CorpusError: no sample is ready.
-        InputError: the processes and batches do not go together, or an optimizer is not known.
-        ModelError: TRL's output layer does not give the model's own loss.
+        InputError: the processes and batches do not go together, an optimizer is not known, or the parameter mask
+            is not one of this model.
+        ModelError: TRL's output layer does not give the model's own loss, or its samples cannot be packed as asked.
     """
     rows = samples if isinstance(samples, TrainingRows) else TrainingRows.of(samples)
     with ExitStack() as stack:
@@ -132,9 +135,24 @@ def train_model(
         stack.enter_context(_random_state_kept())
         stack.enter_context(_young_garbage_only())
         stack.enter_context(_model_put_back(model, settings))
+        masked = None
+        if settings.parameter_mask is not None:
+            masked = MaskedTraining(model, read_mask(settings.parameter_mask))
+            stack.enter_context(masked.installed())
         folder = checkpoints.folder if checkpoints else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         trainer = _trainer(model, tokenizer, rows, settings, folder, checkpoints, progress)
+        if masked is not None:
+            _refuse_spread_mask(trainer)
+            trainer.add_callback(restoring_callback(masked))
         prove_loss(trainer, rows)
+        if settings.packing != "none":
+            limits = (settings.max_length, models._max_length(trainer.model.config, tokenizer))
+            trainer.data_collator = trainer.data_collator.packing(
+                trainer.model,
+                settings.packing,
+                min((n for n in limits if n is not None), default=None),
+                trainer.compute_loss_context_manager,
+            )
         begin = time.perf_counter()
         _run(trainer, checkpoints)
         seconds = time.perf_counter() - begin
@@ -150,7 +168,9 @@ def train_model(
             losses=tuple((int(e["step"]), float(e["loss"])) for e in trainer.state.log_history if "loss" in e),
             resumed_steps=checkpoints.step if checkpoints else 0,
             processes=trainer.args.world_size,
-            trainable=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+            trainable=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+            if masked is None
+            else masked.entries,
         )
         if on_trained is not None:
             on_trained(trainer)
@@ -192,6 +212,14 @@ def prove_loss(trainer: Any, rows: TrainingRows) -> None:
 def is_spread(trainer: Any) -> bool:
     """Whether each process holds a part of the parameters only (FSDP, DeepSpeed)."""
     return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
+
+
+def _refuse_spread_mask(trainer: Any) -> None:
+    if is_spread(trainer):
+        raise InputError(
+            "a parameter mask needs whole parameters in each process, and FSDP and DeepSpeed spread them; "
+            "train with data parallelism alone, or without --mask"
+        )
 
 
 def _run(trainer: Any, checkpoints: Checkpoints | None) -> None:
@@ -250,7 +278,7 @@ def _trainer(
     trainer = Trainer(
         model=model,
         args=args,
-        data_collator=Collator(rows, pad_id),
+        data_collator=Collator(rows, pad_id),  # until the model's packing is proved, which takes the trainer
         train_dataset=datasets.Dataset.from_dict({"row": list(range(len(order)))}),
         processing_class=tokenizer,
         callbacks=[Steps()],

@@ -194,7 +194,7 @@ def test_the_content_decides_and_not_the_place(tmp_path: Path, reference: str) -
     folder.mkdir()
     copy = write_lines(folder / "val.jsonl", REFERENCES)
     assert Influence([str(copy)]).settings() == Influence([reference]).settings()
-    write_lines(copy, REFERENCES[:-1])
+    write_lines(copy, REFERENCES[::-1])
     assert Influence([str(copy)]).settings() != Influence([reference]).settings()
     packed = tmp_path / "val.jsonl.gz"
     packed.write_bytes(gzip.compress(Path(reference).read_bytes()))
@@ -211,7 +211,7 @@ def test_columns_added_to_a_scored_folder_are_the_same_and_of_one_content(tmp_pa
     wanted = by_hand(scorer_with(), REFERENCES)
     del wanted["influence_max"]
     assert_columns(ScoresFolder.open(tmp_path / "scores").table(), wanted, 1e-9)
-    write_lines(Path(reference), ROWS)
+    write_lines(Path(reference), ROWS[: len(REFERENCES)])
     with pytest.raises(SettingsMismatchError, match=r"influence.*references"):
         run(Influence([reference]))
 

@@ -274,13 +274,17 @@ def test_where_nothing_is_read_back_every_token_goes_through_and_the_same_comes_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     case = make_case(LENGTHS, VOCAB, DIM, margins=CONFIDENT)
-    hidden = torch.where((case.labels == IGNORE_INDEX).unsqueeze(1), torch.nan, case.hidden)  # looked at by nobody
+    unscored = (case.labels == IGNORE_INDEX).unsqueeze(1)
+    states = (case.hidden, torch.where(unscored, torch.nan, case.hidden))
     matrices = torch.randn(2, VOCAB, DIM, generator=torch.Generator().manual_seed(1))
 
     def everything() -> list[Tensor]:
-        arguments = (hidden, case.weight, case.labels)
-        dots = gradient_dots(*arguments, case.cu_seqlens, matrices, reduction="sum")
-        return [*token_statistics(*arguments), *dots.unbind(1)]
+        found: list[Tensor] = []
+        for hidden in states:
+            arguments = (hidden, case.weight, case.labels)
+            dots = gradient_dots(*arguments, case.cu_seqlens, matrices, reduction="sum")
+            found += [*token_statistics(*arguments), *dots.unbind(1)]
+        return found
 
     expected = everything()
     monkeypatch.setattr(

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from donod_fast.criteria.base import Column
+from donod_fast.criteria.entries import SignalEntry, arrow_array, arrow_field
+from donod_fast.parts import signals_of
 from donod_fast.ranking import ScoreColumns
 from donod_fast.rows import SCORE_COLUMNS, schema
 from donod_fast.shards import ShardPlan
@@ -24,9 +27,11 @@ def folder_of(
     part_rows: Sequence[int],
     carried: Mapping[str, Sequence[str | None]] | None = None,
     inputs: Sequence[tuple[str, int]] = (("rows", -1),),
+    signals: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> ScoresFolder:
     """A finished folder with these columns; what is not given is made up. ``inputs`` are names and rows of the inputs.
 
+    ``signals`` are columns of further criteria: numbers, flags where they are bools, vectors where they have two axes.
     The parts have these numbers of rows; an input begins and ends where a part does.
     """
     total = sum(part_rows)
@@ -40,7 +45,9 @@ def folder_of(
     segments[:, 2] = owner[begins]
     segments[:, 3] = begins - np.concatenate([[0], np.cumsum(counts)])[segments[:, 2]]
     segments[:, 4] = part_rows
+    entries = [signal_entry(name, found) for name, found in (signals or {}).items()]
     manifest = {
+        "signals": [entry.as_dict() for entry in entries],
         "input": {"rows": total, "fingerprint": "f", "inputs": [{"name": name, "kind": "rows"} for name, _ in inputs]},
         "part_rows": max(part_rows),
         "update": {"rule": "adamw", "lr": 2e-5, "storage_dtype": None},
@@ -64,9 +71,23 @@ def folder_of(
         },
         schema=schema(list(carried)),
     )
+    for entry in entries:
+        for column in entry.columns:
+            values = list((signals or {})[entry.name][column.name])
+            table = table.append_column(arrow_field(column), arrow_array(column, values))
     for part, (begin, rows) in enumerate(zip(begins.tolist(), part_rows, strict=True)):
-        folder.write_table(part, table.slice(begin, rows))
+        folder.write_table(part, table.slice(begin, rows), signals_of(entries))
     return folder
+
+
+def signal_entry(name: str, columns: Mapping[str, Any]) -> SignalEntry:
+    """A criterion of the manifest with these columns."""
+    found = []
+    for column, values in columns.items():
+        array = np.asarray(values)
+        kind = "vector" if array.ndim == 2 else "flag" if array.dtype == bool else "number"
+        found.append(Column(column, "", kind=kind, size=array.shape[1] if array.ndim == 2 else 1))  # type: ignore[arg-type]
+    return SignalEntry(name, {}, name, tuple(found))
 
 
 def columns_of(folder: ScoresFolder, lr: float | None = None) -> ScoreColumns:
