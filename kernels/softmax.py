@@ -70,8 +70,8 @@ class TokenStatistics:
     @staticmethod
     def cat(parts: list[TokenStatistics]) -> TokenStatistics:
         """Join the statistics of consecutive token blocks."""
-        *columns, squares = ([getattr(part, name) for part in parts] for name in TokenStatistics.__slots__)
-        return TokenStatistics(*map(torch.cat, columns), None if squares[0] is None else torch.cat(squares))
+        names = [name for name in TokenStatistics.__slots__ if getattr(parts[0], name) is not None]
+        return TokenStatistics(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
 
 def label_preactivations(

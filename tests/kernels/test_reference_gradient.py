@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,10 +11,11 @@ from head_cases import MIB, Case, make_bias, make_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_products import gradients
+from test_workspace import allocations, slack
 from torch import Tensor
 
 from donod_fast.errors import InputError
-from donod_fast.kernels import accumulate_gradients, don_nod, gradient_dots, gradient_products
+from donod_fast.kernels import accumulate_gradients, don_nod, gradient_dots, gradient_products, token_statistics
 
 VOCAB, DIM = 507, 123
 # At 1 MiB the logits of 150 tokens are cut into blocks, at 100,000 rows of W not even one token's are held.
@@ -141,6 +143,23 @@ def test_the_mean_over_references_is_that_of_all_products(
     )  # fmt: skip
     wanted = torch.stack([every.sum(1), (every / norms).sum(1)], 1)
     torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12, equal_nan=True)
+
+
+@pytest.mark.parametrize("lengths", [(20, 3, 0, 11), (260, 3, 31)], ids=["stored", "streamed"])
+@pytest.mark.parametrize("what", ["dots", "sums", "statistics", "extras"])
+def test_no_more_than_the_workspace_is_held(what: str, lengths: tuple[int, ...]) -> None:
+    case = make_case(lengths, vocab=3001, dim=257)
+    arguments = (case.hidden, case.weight, case.labels, case.cu_seqlens)
+    into, scales = torch.zeros(4, 3001, 257), torch.ones(len(lengths), 4)
+    softcap = {"softcap": 20.0, "workspace_bytes": MIB}
+    calls: dict[str, Callable[[], object]] = {
+        "dots": lambda: gradient_dots(*arguments, into, **softcap),
+        "sums": lambda: accumulate_gradients(*arguments, scales, into, **softcap),
+        "statistics": lambda: token_statistics(*arguments[:3], **softcap),
+        "extras": lambda: don_nod(*arguments, **softcap, weight_norm=1.0, extras=("error_norm", "gradient_norm")),
+    }
+    peak, _ = allocations(calls[what])
+    assert MIB / 16 < peak <= MIB + slack(case)
 
 
 @pytest.mark.parametrize(
