@@ -55,7 +55,7 @@ def draw_comparison(comparison: Comparison, path: Path, *, title: str = "") -> N
     selecting = [at for at, end in enumerate(comparison.ends) if end != AS_IS]
     side = max(2.6, 0.36 * max(len(ordered), len(selecting))) + 1.6
     with rc_context({"font.size": 8, "svg.fonttype": "path"}):
-        figure = Figure(figsize=(2 * side, side - 0.2), layout="constrained")
+        figure = Figure(figsize=(2 * side, side + 0.4), layout="constrained")
         FigureCanvasAgg(figure)  # no window, whatever the user's backend is
         left, right = figure.subplots(1, 2)
         # Both maps can be told apart with any colour vision.

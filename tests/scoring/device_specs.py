@@ -49,6 +49,7 @@ class FaultySpec:
         place: a folder that the processes share.
         meet: before its first batch each process waits until so many have come there.
         device: which device.
+        signals: none.
     """
 
     model: Path
@@ -57,6 +58,7 @@ class FaultySpec:
     meet: int = 1
     device: str = "cpu"
     token_budget: int | None = None
+    signals: tuple[()] = ()
 
     def on(self, device: str) -> FaultySpec:
         return replace(self, device=device)
