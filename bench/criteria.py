@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
 from collections.abc import Callable
 from itertools import islice
+from pathlib import Path
 
 import torch
 from record import interleaved, print_rows, write_rows
@@ -32,7 +34,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", required=True)
-    parser.add_argument("--reference", action="append", default=[])
+    parser.add_argument("--reference", help="JSON Lines; its last rows are the reference set")
+    parser.add_argument("--reference-rows", type=int, default=64)
     parser.add_argument("--rows", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--update", default="adamw")
@@ -43,10 +46,10 @@ def main() -> None:
     scorer = Scorer.from_pretrained(options.model, update=UpdateSettings(options.update))
     records = list(islice(open_corpus([options.data]).records(), options.rows))
     samples = [one for one in scorer.masker.tokenize_many(records) if one.status is Status.SCORED]
-    told = SignalOptions(tuple(options.reference))
+    told = SignalOptions(_last_rows(options.reference, options.reference_rows))
     wanted = [name for name in SIGNALS if options.reference or not name.startswith("influence")]
     names = options.signals.split(",") if options.signals else wanted
-    sets = {name: parse_signals(name, told) for name in names}
+    sets = {name: parse_signals(name, told if name.startswith("influence") else None) for name in names}
     if len(names) > 1:
         sets["all of these"] = tuple(criterion for one in sets.values() for criterion in one)
     bound = {name: SignalSet.of(criteria, scorer) for name, criteria in sets.items()}
@@ -73,7 +76,7 @@ def main() -> None:
             "rows": len(samples),
             "tokens": tokens,
             "update": options.update,
-            "references": ",".join(path.rsplit("/", 1)[-1] for path in options.reference),
+            "references": options.reference_rows if name.startswith(("influence", "all")) and told.references else 0,
             "rounds": options.rounds,
         }
         for name in sets
@@ -81,6 +84,17 @@ def main() -> None:
     print_rows(rows)
     if not options.no_record:
         write_rows("criteria.csv", rows)
+
+
+def _last_rows(path: str | None, count: int) -> tuple[str, ...]:
+    """A file of the last rows, which are not those that are scored."""
+    if path is None:
+        return ()
+    chosen = Path(tempfile.mkdtemp(prefix="donod-fast-bench-")) / "reference.jsonl"
+    chosen.write_text(
+        "".join(Path(path).read_text(encoding="utf-8").splitlines(keepends=True)[-count:]), encoding="utf-8"
+    )
+    return (str(chosen),)
 
 
 def _scored(scorer: Scorer, samples: list, signals: SignalSet) -> object:  # type: ignore[type-arg]

@@ -24,6 +24,8 @@ class Estimate(NamedTuple):
 
     def text(self, digits: int = 3) -> str:
         """``0.653 [0.610, 0.694]``."""
+        if not (math.isfinite(self.low) and math.isfinite(self.high)):
+            return f"{self.value:.{digits}f}"
         return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
