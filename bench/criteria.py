@@ -83,7 +83,7 @@ def main() -> None:
     ]
     print_rows(rows)
     if not options.no_record:
-        write_rows("criteria.csv", rows)
+        write_rows("criteria", rows)
 
 
 def _last_rows(path: str | None, count: int) -> tuple[str, ...]:
