@@ -72,6 +72,8 @@ def select(
         raise InputError(f"order must be input or best, got {order!r}")
     if keep is None and method not in ("don-threshold", KMEANS_IFD):
         raise InputError("say how much to keep: --keep 0.3, --keep 30% or --keep 2000")
+    if embedding_model is not None and method != KMEANS_IFD:
+        raise InputError(f"--embedding-model is for --method {KMEANS_IFD}, which embeds the questions; got {method}")
     wanted = None if keep is None else parse_keep(keep)
     folder = ScoresFolder.open(scores)
     options = RankOptions(

@@ -208,6 +208,8 @@ def test_a_folder_without_ifd_or_embeddings_says_how_they_are_added(scores: Path
     done = invoke("select", tmp_path / "out", *out)
     assert_one_line_error(done, 2, "--embedding-model sentence-transformers/all-mpnet-base-v2", "--signals embedding")
     assert_one_line_error(invoke("rank", tmp_path / "out", "--method", "kmeans-ifd"), 2, "use `donod-fast select")
+    other = invoke("select", tmp_path / "out", "--method", "ifd", "--keep", "0.5", "--embedding-model", "x", *out[2:])
+    assert_one_line_error(other, 2, "--embedding-model is for --method kmeans-ifd")
 
 
 @pytest.mark.shared
