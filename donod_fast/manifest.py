@@ -6,8 +6,14 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from donod_fast.errors import StoreError
+
+if TYPE_CHECKING:
+    from donod_fast.storage import Storage
+
+MANIFEST = "manifest.json"
 VERSION = 2
 
 # Sections of a manifest that decide the numbers: a run must agree with all of them to add to a folder.
@@ -25,6 +31,26 @@ _WANTED = (("version", int), ("input", dict), ("input.rows", int), ("part_rows",
 def is_whole(manifest: Any) -> bool:
     """Whether what was read from a manifest file has all that a reader relies on."""
     return isinstance(manifest, dict) and all(isinstance(at(manifest, name), kind) for name, kind in _WANTED)
+
+
+def read_manifest(storage: Storage, name: str) -> dict[str, Any]:
+    """The manifest of a folder, which messages call by this name.
+
+    Raises:
+        StoreError: there is none, or it is damaged or of another version.
+    """
+    file = storage.url(MANIFEST)
+    try:
+        manifest: dict[str, Any] = json.loads(storage.read(MANIFEST).decode("utf-8"))
+    except FileNotFoundError:
+        raise StoreError(f"{name} holds no {MANIFEST}: name a folder that `donod-fast score` wrote") from None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{file} cannot be read ({error}); score again with --overwrite") from error
+    if not is_whole(manifest):
+        raise StoreError(f"{file} is damaged; score again with --overwrite")
+    if manifest["version"] != VERSION:
+        raise StoreError(f"{file} is not of version {VERSION}: another release of donod-fast wrote it")
+    return manifest
 
 
 def settings_hash(manifest: Mapping[str, Any]) -> str:
@@ -78,4 +104,4 @@ def at(manifest: Mapping[str, Any], name: str) -> Any:
     return [] if value is None and name == "carry" else value
 
 
-__all__ = ["VERSION", "at", "differences", "is_whole", "settings_hash"]
+__all__ = ["MANIFEST", "VERSION", "at", "differences", "is_whole", "read_manifest", "settings_hash"]

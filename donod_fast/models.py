@@ -208,7 +208,7 @@ def _loaded(model: Any, tokenizer: Any, name: str, revision: str | None, fingerp
         fingerprint=fingerprint,
         dtype=first.dtype,
         device=execution_device(embedding, first),
-        max_length=_max_length(model.config, tokenizer),
+        max_length=length_limit(model.config, tokenizer),
         precision=quantised or str(first.dtype).removeprefix("torch."),
         quantised=quantised is not None,
         offloaded=is_offloaded(model),
@@ -369,7 +369,8 @@ def _hub_commit(name: str, revision: str | None, config: Any) -> str | None:
     return found[1] if found else None
 
 
-def _max_length(config: Any, tokenizer: Any) -> int | None:
+def length_limit(config: Any, tokenizer: Any) -> int | None:
+    """Most tokens that model and tokenizer say they take; None where neither says."""
     inner = text_config(config)
     limits = [getattr(inner, key, None) for key in ("max_position_embeddings", "n_positions", "max_seq_len")]
     limits.append(getattr(tokenizer, "model_max_length", None))

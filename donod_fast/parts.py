@@ -130,6 +130,10 @@ class PartSummary:
             dict(signals or {}),
         )
 
+    def bears(self, signals: Mapping[str, str]) -> bool:
+        """Whether it has the criteria named, each with this fingerprint of its settings."""
+        return all(self.signals.get(name, ("",))[0] == mark for name, mark in signals.items())
+
     def as_json(self) -> str:
         """As JSON; equal summaries give equal text."""
         signals = [(name, *entry) for name, entry in self.signals.items()]  # in a list: their order is the table's

@@ -217,33 +217,33 @@ def score_parts(
     return formats
 
 
-def _scored_before(folder: ScoresFolder, part: int) -> tuple[pa.Table, Signals] | None:
-    """A part that is there and lacks criteria only, with those that it has."""
+def _scored_before(folder: ScoresFolder, part: int) -> tuple[pa.Table, PartSummary] | None:
+    """A part that is there and lacks criteria only, with its summary."""
     if not folder.wanted:
         return None
     try:
         table, summary = folder.read_part(part), folder.summary(part)
     except StoreError:  # damaged: as good as absent
         return None
-    return None if table is None or summary is None else (table, summary.signals)
+    return None if table is None or summary is None else (table, summary)
 
 
 def _with_signals(
     scorer: Scorer,
     samples: Sequence[TokenizedSample],
     table: pa.Table,
-    there: Signals,
+    there: PartSummary,
     progress: Progress | None,
     stages: Stages,
 ) -> tuple[pa.Table, Signals]:
     """The table of a part with the columns of the criteria that it lacks, and the names of all that it has then."""
     asked = scorer.samples.signals
-    have = [name for name, mark in asked.fingerprints.items() if there.get(name, ("",))[0] == mark]
+    have = [name for name, mark in asked.fingerprints.items() if there.bears({name: mark})]
     lacking = asked.without(have)
     values = scorer.samples.add(samples, table.column("loss").to_pylist(), lacking, progress, stages=stages)
     for at, column in enumerate(lacking.columns):
         table = table.append_column(arrow_field(column), arrow_array(column, [row[at] for row in values]))
-    return table, {**there, **signals_of(lacking.entries)}
+    return table, {**there.signals, **signals_of(lacking.entries)}
 
 
 def manifest_of(corpus: Corpus, scorer: Scorer, part_rows: int) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from donod_fast.criteria.entries import SignalEntry, joined
 from donod_fast.errors import SettingsMismatchError, StoreError
 from donod_fast.files import remove
 from donod_fast.locking import LOCK, locked
-from donod_fast.manifest import VERSION, differences, is_whole, settings_hash
+from donod_fast.manifest import MANIFEST, VERSION, differences, read_manifest, settings_hash
 from donod_fast.parts import PartSummary, Signals, combined, part_bytes, read_part, read_summary, table_bytes
 from donod_fast.rows import ScoreRow
 from donod_fast.shards import ShardPlan
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from donod_fast.kernels.topsis import ColumnConstants
     from donod_fast.reading import Corpus
 
-MANIFEST = "manifest.json"
 PLAN = "plan.parquet"
 PROBLEMS = "problems.json"
 PARTS = "part-*.parquet"
@@ -82,18 +81,7 @@ class ScoresFolder:
             StoreError: it holds no scores, or its manifest is damaged or of another version.
         """
         storage = open_storage(place)
-        file = storage.url(MANIFEST)
-        try:
-            manifest = json.loads(storage.read(MANIFEST).decode("utf-8"))
-        except FileNotFoundError:
-            raise StoreError(f"{place} holds no {MANIFEST}: name a folder that `donod-fast score` wrote") from None
-        except (OSError, ValueError) as error:
-            raise StoreError(f"{file} cannot be read ({error}); score again with --overwrite") from error
-        if not is_whole(manifest):
-            raise StoreError(f"{file} is damaged; score again with --overwrite")
-        if manifest["version"] != VERSION:
-            raise StoreError(f"{file} is not of version {VERSION}: another release of donod-fast wrote it")
-        return ScoresFolder(storage, manifest)
+        return ScoresFolder(storage, read_manifest(storage, str(place)))
 
     @staticmethod
     def open_or_create(
@@ -206,7 +194,7 @@ class ScoresFolder:
         entries = self.signals
         if entries:
             there = [summary for summary in self.summaries() if summary is not None]
-            entries = tuple(entry for entry in entries if all(_bears(part.signals, entry) for part in there))
+            entries = tuple(one for one in entries if all(part.bears({one.name: one.fingerprint}) for part in there))
         return tuple(column for entry in entries for column in entry.columns)
 
     @property
@@ -239,14 +227,13 @@ class ScoresFolder:
         if not self.wanted:
             return True
         try:
-            return self._has_wanted(self.summary(part))
+            return self._has_wanted(part)
         except StoreError:
             return False
 
-    def _has_wanted(self, summary: PartSummary | None) -> bool:
-        if summary is None:
-            return False
-        return all(summary.signals.get(name, ("",))[0] == mark for name, mark in self.wanted.items())
+    def _has_wanted(self, part: int) -> bool:
+        summary = self.summary(part)
+        return summary is not None and summary.bears(self.wanted)
 
     def write_part(self, part: int, rows: Sequence[ScoreRow], signals: Sequence[SignalEntry] = ()) -> None:
         """Commit a part: after this returns it survives a crash; before, there is no trace of it.
@@ -271,7 +258,7 @@ class ScoresFolder:
             if self.part_name(part) not in there:
                 return True
             try:
-                return self.read_part(part) is None or bool(self.wanted and not self._has_wanted(self.summary(part)))
+                return self.read_part(part) is None or bool(self.wanted and not self._has_wanted(part))
             except StoreError:
                 self.storage.remove(self.part_name(part))
                 return True
@@ -411,10 +398,6 @@ class ScoresFolder:
                 f"{self.name} is unfinished: {there} of {self.parts} parts are there; "
                 "run `donod-fast score` again with the same settings to finish it"
             )
-
-
-def _bears(signals: Signals, entry: SignalEntry) -> bool:
-    return signals.get(entry.name, ("",))[0] == entry.fingerprint
 
 
 __all__ = ["LOCK", "MANIFEST", "Problem", "ScoresFolder", "differences", "locked", "remove"]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from donod_fast.errors import BackendError, InputError
-from donod_fast.kernels.arguments import DEFAULT_WORKSPACE, HeadArguments, HeadBatch, check_call, gather_batch
+from donod_fast.kernels.arguments import DEFAULT_WORKSPACE, HeadArguments, HeadBatch, check_plain_call, gather_batch
 from donod_fast.kernels.precision import full_precision
 from donod_fast.kernels.scores import precise_dtype
 from donod_fast.kernels.softmax import (
@@ -63,21 +63,16 @@ def gradient_products(
             f"other_hidden must be {hidden.dtype} on {hidden.device}, got {other_hidden.dtype} on {other_hidden.device}"
         )
     sides = [
-        check_call(
+        check_plain_call(
             states,
             weight,
             targets,
             bounds,
-            lr=0.0,
-            update="sgd",
-            weight_decay=0.0,
-            reduction=reduction,
             bias=bias,
             logit_scale=logit_scale,
             softcap=softcap,
-            storage_dtype=None,
-            weight_norm=0.0,
             workspace_bytes=workspace_bytes,
+            reduction=reduction,
         )
         for states, targets, bounds in ((hidden, labels, cu_seqlens), (other_hidden, other_labels, other_cu_seqlens))
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from donod_fast.criteria.base import Column, Criterion, Need
@@ -68,10 +68,4 @@ def parse_signals(text: str, options: SignalOptions | None = None) -> tuple[Crit
     return criteria
 
 
-def known_columns(criteria: Sequence[Criterion] | None = None) -> dict[str, Column]:
-    """By name the columns that criteria yield, base columns first; of all criteria that need no more than a model."""
-    chosen = tuple(make(SignalOptions()) for make in SIGNALS.values()) if criteria is None else criteria
-    return {column.name: column for column in (*BASE, *(column for one in chosen for column in one.columns))}
-
-
-__all__ = ["BASE", "SIGNALS", "SignalOptions", "known_columns", "parse_signals"]
+__all__ = ["BASE", "SIGNALS", "SignalOptions", "parse_signals"]

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from donod_fast import models
 from donod_fast.errors import CorpusError, InputError, ModelError
 from donod_fast.masking import Masker
-from donod_fast.models import _max_length, quiet, text_config
+from donod_fast.models import length_limit, quiet, text_config
 from donod_fast.precision import silence_torchao
 from donod_fast.reading import Corpus, open_corpus
 from donod_fast.training.planning import TokenCounts, model_config
@@ -77,7 +77,7 @@ def count_tokens(settings: TrainSettings, config: Any, corpus: Corpus) -> TokenC
         tokenizer = models._attempt(
             settings.model, "its tokenizer", lambda: AutoTokenizer.from_pretrained(source, **options)
         )
-    masks = settings.masks(_max_length(config, tokenizer))
+    masks = settings.masks(length_limit(config, tokenizer))
     rows = prepare_rows(corpus, Masker(tokenizer, masks, vocab_size=int(text_config(config).vocab_size)))
     left_out = sum(rows.skipped.values())
     return TokenCounts.of(rows.lengths.tolist(), f"counted; {left_out:,} rows left out" if left_out else "counted")

@@ -7,15 +7,11 @@ of processes. Nothing is left behind: the random state, the model's own forward 
 
 from __future__ import annotations
 
-import gc
-import logging
 import math
-import random
 import tempfile
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from donod_fast import models
 from donod_fast.errors import InputError, ModelError
-from donod_fast.models import quiet
+from donod_fast.models import length_limit, quiet
 from donod_fast.precision import silence_torchao
 from donod_fast.samples import TokenizedSample
 from donod_fast.training.parameter_mask import MaskedTraining, read_mask, restoring_callback
 from donod_fast.training.recipe import TrainSettings
 from donod_fast.training.samples import Collator, StepOrder, TrainingRows
+from donod_fast.training.surroundings import model_put_back, no_warnings, random_state_kept, young_garbage_only
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -131,10 +127,10 @@ def train_model(
     rows = samples if isinstance(samples, TrainingRows) else TrainingRows.of(samples)
     with ExitStack() as stack:
         stack.enter_context(quiet())
-        stack.enter_context(_no_warnings())
-        stack.enter_context(_random_state_kept())
-        stack.enter_context(_young_garbage_only())
-        stack.enter_context(_model_put_back(model, settings))
+        stack.enter_context(no_warnings())
+        stack.enter_context(random_state_kept())
+        stack.enter_context(young_garbage_only())
+        stack.enter_context(model_put_back(model, settings))
         masked = None
         if settings.parameter_mask is not None:
             masked = MaskedTraining(model, read_mask(settings.parameter_mask))
@@ -146,7 +142,7 @@ def train_model(
             trainer.add_callback(restoring_callback(masked))
         prove_loss(trainer, rows)
         if settings.packing != "none":
-            limits = (settings.max_length, models._max_length(trainer.model.config, tokenizer))
+            limits = (settings.max_length, length_limit(trainer.model.config, tokenizer))
             trainer.data_collator = trainer.data_collator.packing(
                 trainer.model,
                 settings.packing,
@@ -348,70 +344,6 @@ def _arguments(settings: TrainSettings, steps: int, folder: Path, *, saves: bool
     if args.n_gpu > 1:
         args._n_gpu = 1  # one process trains on one device; several take `accelerate launch`
     return args
-
-
-@contextmanager
-def _random_state_kept() -> Iterator[None]:
-    """The trainer seeds every generator; a caller's own randomness must go on as if it had not."""
-    python, numpy = random.getstate(), np.random.get_state()
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
-    with torch.random.fork_rng(devices=list(devices)):
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
-
-
-@contextmanager
-def _model_put_back(model: Any, settings: TrainSettings) -> Iterator[None]:
-    """TRL and accelerate put a forward of their own into the model; a copy of it would run the original's weights."""
-    own = {name: vars(model).get(name) for name in ("forward", "_original_forward")}
-    trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    if settings.method == "full":
-        model.requires_grad_(True)
-    try:
-        yield
-    finally:
-        for name, value in own.items():
-            if value is not None:
-                setattr(model, name, value)
-            elif name in vars(model):
-                delattr(model, name)
-        if settings.gradient_checkpointing and getattr(model, "is_gradient_checkpointing", False):
-            model.gradient_checkpointing_disable()
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(trainable.get(name, parameter.requires_grad))
-            parameter.grad = None
-        model.eval()
-
-
-@contextmanager
-def _young_garbage_only() -> Iterator[None]:
-    """The trainer collects garbage once, half a second over all that is imported: let it see new objects only."""
-    if gc.get_freeze_count():  # the caller's own doing
-        yield
-        return
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-
-
-@contextmanager
-def _no_warnings() -> Iterator[None]:
-    """What matters of the libraries' warnings is checked here; the rest would drown a study of a hundred trainings."""
-    levels = {name: logging.getLogger(name).level for name in ("trl", "peft", "accelerate")}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for name in levels:
-            logging.getLogger(name).setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for name, level in levels.items():
-                logging.getLogger(name).setLevel(level)
 
 
 __all__ = ["Checkpoints", "StepReport", "TrainStats", "is_spread", "planned_steps", "prove_loss", "train_model"]

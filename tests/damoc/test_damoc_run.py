@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +37,6 @@ NOISE = {"much": 1.0, "none": 0.0, "some": 0.5, "little": 0.25}
 """The candidates: the family's base model with noise added to its matrices, in units of their standard deviation."""
 
 TRAIN = {"learning_rate": 1e-3, "global_batch": 4, "micro_batch": 4, "template": "alpaca"}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """The models are tiny: threads cost them more than they give."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
