@@ -14,10 +14,10 @@ from itertools import islice
 import torch
 from record import interleaved, print_rows, summary, write_rows
 
-from donod_fast.batching import collate, group_by_length
-from donod_fast.reading import open_corpus
-from donod_fast.samples import Status
-from donod_fast.scorer import Scorer
+from donod_fast.data.reading import open_corpus
+from donod_fast.data.types import Status
+from donod_fast.models.batching import collate, group_by_length
+from donod_fast.scoring.scorer import Scorer
 
 
 def main() -> None:

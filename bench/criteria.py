@@ -19,14 +19,14 @@ from pathlib import Path
 import torch
 from record import interleaved, print_rows, write_rows
 
-from donod_fast.batching import collate, make_batches
 from donod_fast.criteria.base import Criterion
 from donod_fast.criteria.registry import SIGNALS, SignalOptions, parse_signals
 from donod_fast.criteria.running import NO_SIGNALS, SignalSet
-from donod_fast.reading import open_corpus
-from donod_fast.samples import Status
-from donod_fast.scorer import Scorer
-from donod_fast.settings import UpdateSettings
+from donod_fast.data.reading import open_corpus
+from donod_fast.data.types import Status
+from donod_fast.models.batching import collate, make_batches
+from donod_fast.scoring.scorer import Scorer
+from donod_fast.scoring.settings import UpdateSettings
 
 
 def main() -> None:

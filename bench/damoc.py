@@ -20,10 +20,10 @@ import torch
 from record import print_rows, write_rows
 from scipy.stats import kendalltau
 
-from donod_fast.damoc.recipe import damoc_recipe_from
-from donod_fast.damoc.report import DamocOutcome
-from donod_fast.damoc.run import run_damoc
-from donod_fast.models import load_model, quiet
+from donod_fast.models.loading import load_model, quiet
+from donod_fast.studies.damoc.recipe import damoc_recipe_from
+from donod_fast.studies.damoc.report import DamocOutcome
+from donod_fast.studies.damoc.run import run_damoc
 
 NOISE = (0.4, 0.0, 0.2, 0.1)
 """In standard deviations of each matrix; not in the order that should come out."""

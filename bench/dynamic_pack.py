@@ -22,9 +22,9 @@ import torch
 from record import interleaved, print_rows, summary, write_rows
 
 from donod_fast.benchmark.timing import forget_peak, peak_bytes
-from donod_fast.masking import Masker, MaskSettings
-from donod_fast.models import load_model
-from donod_fast.reading import open_corpus
+from donod_fast.data.masking import Masker, MaskSettings
+from donod_fast.data.reading import open_corpus
+from donod_fast.models.loading import load_model
 from donod_fast.training.dynamic_pack import DynamicPackCollator
 from donod_fast.training.samples import Collator, StepOrder, TrainingRows, prepare_rows
 

@@ -21,13 +21,13 @@ from pathlib import Path
 import torch
 from record import interleaved, print_rows, summary, write_rows
 
-from donod_fast.batching import collate, make_batches, packing_efficiency
 from donod_fast.benchmark.paper_loop import score_sample
-from donod_fast.pipeline import score_corpus
-from donod_fast.reading import open_corpus
-from donod_fast.samples import IGNORE_INDEX, Status
-from donod_fast.scorer import Scorer
-from donod_fast.settings import UpdateSettings
+from donod_fast.data.reading import open_corpus
+from donod_fast.data.types import IGNORE_INDEX, Status
+from donod_fast.engines.local import score_corpus
+from donod_fast.models.batching import collate, make_batches, packing_efficiency
+from donod_fast.scoring.scorer import Scorer
+from donod_fast.scoring.settings import UpdateSettings
 
 
 def main() -> None:

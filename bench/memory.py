@@ -33,7 +33,7 @@ from pathlib import Path
 calls = 0
 stub = sys.argv.pop(1) == "stub"
 if stub:
-    from donod_fast.trunk import Trunk
+    from donod_fast.models.trunk import Trunk
 
     def embeddings(self, batch):
         global calls

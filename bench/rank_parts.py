@@ -30,11 +30,12 @@ import numpy as np
 import pyarrow as pa
 from record import print_rows, write_rows
 
-from donod_fast.big_ranking import RowSet, rank_parts
-from donod_fast.ranking import ScoreColumns, keep, rank
-from donod_fast.rows import schema
-from donod_fast.shards import ShardPlan
-from donod_fast.store import ScoresFolder
+from donod_fast.data.shards import ShardPlan
+from donod_fast.scores.folder import ScoresFolder
+from donod_fast.scores.rows import schema
+from donod_fast.selection.keeping import keep
+from donod_fast.selection.out_of_core import RowSet, rank_parts
+from donod_fast.selection.ranking import ScoreColumns, rank
 
 SOURCES = ("web", "code", "math", "chat", "books", "wiki", "forum")
 SHARES = (0.4, 0.2, 0.1, 0.1, 0.1, 0.09, 0.01)

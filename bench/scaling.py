@@ -26,9 +26,9 @@ from typing import Any
 from memory import MODEL, write_short_rows
 from record import print_rows, write_rows
 
-from donod_fast.masking import Masker, MaskSettings
-from donod_fast.reading import open_corpus
-from donod_fast.store import PARTS, ScoresFolder
+from donod_fast.data.masking import Masker, MaskSettings
+from donod_fast.data.reading import open_corpus
+from donod_fast.scores.folder import PARTS, ScoresFolder
 
 COMMAND = [sys.executable, "-P", "-c", "from donod_fast.cli import main; main()"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from record import is_recorded, print_rows, write_rows
 
-from donod_fast.benchmark.shapes import SHAPES
-from donod_fast.precision import silence_torchao
-from donod_fast.samples import Status, TokenizedSample
+from donod_fast.data.types import Status, TokenizedSample
+from donod_fast.models.precision import silence_torchao
+from donod_fast.models.shapes import SHAPES
 from donod_fast.training.planning import ACCELERATORS, TokenCounts, plan_training
 from donod_fast.training.recipe import TrainSettings
 from donod_fast.training.trainer import train_model

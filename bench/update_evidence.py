@@ -21,8 +21,8 @@ from record import print_rows, write_rows
 from torch import Tensor
 
 from donod_fast.kernels import topsis
-from donod_fast.scorer import Scorer
-from donod_fast.settings import UpdateSettings
+from donod_fast.scoring.scorer import Scorer
+from donod_fast.scoring.settings import UpdateSettings
 
 
 def main() -> None:

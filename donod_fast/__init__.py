@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from donod_fast.kernels import SGD, AdamW, DonNod, Sign, don_nod, gradient_products, token_statistics, topsis
-    from donod_fast.scorer import Scorer
+    from donod_fast.scoring.scorer import Scorer
 
 _HOMES = {
     "don_nod": "donod_fast.kernels",
@@ -24,7 +24,7 @@ _HOMES = {
     "gradient_products": "donod_fast.kernels",
     "token_statistics": "donod_fast.kernels",
     "topsis": "donod_fast.kernels",
-    "Scorer": "donod_fast.scorer",
+    "Scorer": "donod_fast.scoring.scorer",
 }
 
 __all__ = [

@@ -10,11 +10,11 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
+from donod_fast.data.types import IGNORE_INDEX, Status, TokenizedSample
 from donod_fast.errors import CorpusError
-from donod_fast.samples import IGNORE_INDEX, Status, TokenizedSample
 
 if TYPE_CHECKING:
-    from donod_fast.masking import Masker
+    from donod_fast.data.masking import Masker
 
 QUANTILES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 
@@ -98,7 +98,7 @@ def user_samples(data: str, masker: Masker, path: Path, *, rows: int | None) -> 
     Raises:
         CorpusError: it cannot be read, or none of its rows can be scored.
     """
-    from donod_fast.reading import open_corpus
+    from donod_fast.data.reading import open_corpus
 
     corpus = open_corpus([data])
     records = list(corpus.records(0, corpus.rows if rows is None else min(rows, corpus.rows)))

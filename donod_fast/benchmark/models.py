@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from donod_fast.benchmark.shapes import ModelShape
-from donod_fast.models import LoadedModel, quiet, wrap_model
-from donod_fast.precision import silence_torchao
+from donod_fast.models.loading import LoadedModel, quiet, wrap_model
+from donod_fast.models.precision import silence_torchao
+from donod_fast.models.shapes import ModelShape
 
 
 def random_model(shape: ModelShape, *, device: torch.device, dtype: torch.dtype, seed: int = 0) -> LoadedModel:

@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from donod_fast.batching import Batch, collate, make_batches, used_tokens
 from donod_fast.benchmark import table
 from donod_fast.benchmark.paper_loop import score_sample
 from donod_fast.benchmark.work import Work
+from donod_fast.data.types import IGNORE_INDEX, TokenizedSample
 from donod_fast.errors import ModelError
-from donod_fast.profiling import NO_STAGES, Stages
-from donod_fast.samples import IGNORE_INDEX, TokenizedSample
-from donod_fast.scorer import PART_ROWS, Scorer
-from donod_fast.workers import in_order, worker_count
+from donod_fast.models.batching import Batch, collate, make_batches, used_tokens
+from donod_fast.scoring.scorer import PART_ROWS, Scorer
+from donod_fast.system.profiling import NO_STAGES, Stages
+from donod_fast.system.threads import in_order, worker_count
 
 UPDATE = "adamw"
 PADDED_ROWS = 16
@@ -212,8 +212,8 @@ def ours(
     slots = sum(batch.tokens for some in _parts(samples) for batch in our_batches(scorer, some))
 
     def to_folder(stages: Stages) -> None:
-        from donod_fast.pipeline import score_corpus
-        from donod_fast.reading import open_corpus
+        from donod_fast.data.reading import open_corpus
+        from donod_fast.engines.local import score_corpus
 
         out = scratch / "scores"
         shutil.rmtree(out, ignore_errors=True)

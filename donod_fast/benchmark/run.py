@@ -19,15 +19,15 @@ from donod_fast.benchmark.picture import draw
 from donod_fast.benchmark.programs import Program
 from donod_fast.benchmark.record import aligned, append_rows, circumstances, short_error
 from donod_fast.benchmark.settings import BenchmarkSettings
-from donod_fast.benchmark.shapes import SHAPES
 from donod_fast.benchmark.table import Measured
 from donod_fast.benchmark.timing import forget_peak, interleaved, peak_bytes
 from donod_fast.benchmark.variants import Variants
 from donod_fast.benchmark.work import Work, work_of
+from donod_fast.data.types import TokenizedSample
 from donod_fast.errors import DonodError, ModelError
-from donod_fast.profiling import Stages
-from donod_fast.samples import TokenizedSample
-from donod_fast.scorer import Scorer
+from donod_fast.models.shapes import SHAPES
+from donod_fast.scoring.scorer import Scorer
+from donod_fast.system.profiling import Stages
 
 Say = Callable[[str], Any]
 

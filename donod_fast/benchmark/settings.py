@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from donod_fast.benchmark.corpus import LENGTHS
-from donod_fast.benchmark.shapes import SHAPES
 from donod_fast.errors import InputError
+from donod_fast.models.shapes import SHAPES
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 # A few batches of every kind, and a round of all programs within a minute on either.
@@ -76,7 +76,7 @@ class BenchmarkSettings:
         Raises:
             InputError: there is no such device.
         """
-        from donod_fast.placement import one_device
+        from donod_fast.models.placement import one_device
 
         return one_device(self.device)
 

@@ -12,15 +12,15 @@ import torch
 from donod_fast.benchmark import table
 from donod_fast.benchmark.models import random_model
 from donod_fast.benchmark.record import short_error
-from donod_fast.benchmark.shapes import ModelShape
+from donod_fast.data.masking import MaskSettings
 from donod_fast.errors import DonodError, ModelError
-from donod_fast.masking import MaskSettings
-from donod_fast.models import LoadedModel, find_decoder, load_model
-from donod_fast.precision import refuse_precision, to_float8
-from donod_fast.scorer import Scorer
+from donod_fast.models.loading import LoadedModel, find_decoder, load_model
+from donod_fast.models.precision import refuse_precision, to_float8
+from donod_fast.models.shapes import ModelShape
+from donod_fast.scoring.scorer import Scorer
 
 Load = Callable[[str], LoadedModel]
-"""Loads the model; the argument is a precision of ``donod_fast.precision``."""
+"""Loads the model; the argument is a precision of ``donod_fast.models.precision``."""
 
 
 class Variants:

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from donod_fast.batching import used_tokens
+from donod_fast.data.types import TokenizedSample
 from donod_fast.errors import ModelError
-from donod_fast.models import LoadedModel, text_config
-from donod_fast.samples import TokenizedSample
+from donod_fast.models.batching import used_tokens
+from donod_fast.models.loading import LoadedModel, text_config
 
 
 @dataclass(frozen=True, slots=True)

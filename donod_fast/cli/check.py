@@ -13,10 +13,10 @@ from donod_fast.cli import options, output
 from donod_fast.errors import DonodError, InputError
 
 if TYPE_CHECKING:
-    from donod_fast.agreement import Agreement
-    from donod_fast.check import CheckLine
-    from donod_fast.reading import Corpus
-    from donod_fast.scorer import Scorer
+    from donod_fast.data.reading import Corpus
+    from donod_fast.scoring.numerics_check import CheckLine
+    from donod_fast.scoring.scorer import Scorer
+    from donod_fast.selection.agreement import Agreement
 
 
 class CheckFailed(DonodError):
@@ -50,10 +50,10 @@ def check(
 
     With --against, and with --precision float8 (against bfloat16), also whether both rank DATA alike.
     """
-    from donod_fast.check import check_scorer
-    from donod_fast.placement import parse_max_memory
-    from donod_fast.reading import open_corpus
-    from donod_fast.scorer import Scorer
+    from donod_fast.data.reading import open_corpus
+    from donod_fast.models.placement import parse_max_memory
+    from donod_fast.scoring.numerics_check import check_scorer
+    from donod_fast.scoring.scorer import Scorer
 
     memory = None if max_memory is None else parse_max_memory(max_memory)
 
@@ -77,7 +77,7 @@ def check(
     if other is None:
         scorer = checked()
     else:
-        from donod_fast.models import DTYPES
+        from donod_fast.models.loading import DTYPES
 
         if corpus is None:
             raise InputError("ranks are compared on rows of yours: give --data, the corpus that you mean to score")
@@ -122,7 +122,7 @@ def _ranks(
     *,
     quiet: bool,
 ) -> tuple[_Ranks, Scorer]:
-    from donod_fast.agreement import compare_runs, spread_rows
+    from donod_fast.selection.agreement import compare_runs, spread_rows
 
     records = spread_rows(corpus, rows)
     with output.progress_bar(2 * len(records), quiet=quiet) as progress:

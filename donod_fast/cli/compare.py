@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from donod_fast.cli import output
-from donod_fast.cli.engines import parse_size
 from donod_fast.cli.select import Memory, Scores
 from donod_fast.errors import StoreError
+from donod_fast.selection.rankers import parse_size
 
 
 def compare(
@@ -33,11 +33,11 @@ def compare(
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Show rank correlations and top-k overlaps between all number columns of SCORES, and the methods."""
-    from donod_fast.comparison import compare_folder
-    from donod_fast.comparison.picture import check_picture, draw_comparison
-    from donod_fast.comparison.tables import render
-    from donod_fast.ranking import parse_keep
-    from donod_fast.store import ScoresFolder
+    from donod_fast.scores.folder import ScoresFolder
+    from donod_fast.selection.comparison import compare_folder
+    from donod_fast.selection.comparison.picture import check_picture, draw_comparison
+    from donod_fast.selection.comparison.tables import render
+    from donod_fast.selection.keeping import parse_keep
 
     if out is not None:
         check_picture(out)

@@ -15,7 +15,7 @@ from donod_fast.cli.score import Interrupted
 from donod_fast.errors import ModelError
 
 if TYPE_CHECKING:
-    from donod_fast.damoc.run import Progress
+    from donod_fast.studies.damoc.run import Progress
 
 
 def damoc(
@@ -34,9 +34,9 @@ def damoc(
     json: Annotated[bool, typer.Option("--json", help="Print report.json.")] = False,
 ) -> None:
     """Rank candidate models after filtering, compression, pruning and one epoch (DaMoC). Run again, it goes on."""
-    from donod_fast.damoc.recipe import load_damoc_recipe
-    from donod_fast.damoc.report import data_line, remarks, table_rows
-    from donod_fast.damoc.run import run_damoc
+    from donod_fast.studies.damoc.recipe import load_damoc_recipe
+    from donod_fast.studies.damoc.report import data_line, remarks, table_rows
+    from donod_fast.studies.damoc.run import run_damoc
 
     chosen = load_damoc_recipe(recipe, set or [])
     try:

@@ -10,7 +10,7 @@ import typer
 from donod_fast.cli import options, output
 
 if TYPE_CHECKING:
-    from donod_fast.dual import DualOutcome
+    from donod_fast.selection.dual import DualOutcome
 
 
 def dual(
@@ -45,12 +45,12 @@ def dual(
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Choose the rows of DATA and the parameters of MODEL that lower the loss of a reference set most (DualSFT)."""
-    from donod_fast.dual.run import DualSettings, refuse_folder
-    from donod_fast.dual.run import dual as run_dual
-    from donod_fast.masking import MaskSettings
-    from donod_fast.models import load_model
-    from donod_fast.ranking import parse_keep
-    from donod_fast.reading import open_corpus
+    from donod_fast.data.masking import MaskSettings
+    from donod_fast.data.reading import open_corpus
+    from donod_fast.models.loading import load_model
+    from donod_fast.selection.dual.run import DualSettings, refuse_folder
+    from donod_fast.selection.dual.run import dual as run_dual
+    from donod_fast.selection.keeping import parse_keep
 
     settings = DualSettings(
         layers=tuple(name for given in layers or () for name in given.split(",") if name),
@@ -94,7 +94,7 @@ def summary(outcome: DualOutcome) -> dict[str, Any]:
 
 def summary_text(outcome: DualOutcome) -> str:
     """The same for a reader: subset, mask, and where the mask's entries lie."""
-    from donod_fast.dual.run import MASK, SUBSET
+    from donod_fast.selection.dual.run import MASK, SUBSET
 
     left_out = (
         f", {sum(outcome.reference_left_out.values()):,} rows left out: {output.counts(outcome.reference_left_out)}"

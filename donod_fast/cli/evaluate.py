@@ -105,7 +105,7 @@ def evaluate(
     from donod_fast.evaluation import origins, run
     from donod_fast.evaluation.generation_settings import GenerationSettings
     from donod_fast.evaluation.prompts import choose_style
-    from donod_fast.sandbox import Limits, find_isolation
+    from donod_fast.evaluation.sandbox import Limits, find_isolation
 
     given = {"--model": model is not None, "--samples": samples is not None, "--canonical": canonical}
     chosen = origins.one_origin(given)
@@ -134,8 +134,8 @@ def evaluate(
             return origins.from_vllm(
                 str(model), some, known, settings, revision=revision, dtype=dtype, trust_remote_code=trust_remote_code
             )
-        from donod_fast.models import load_model
-        from donod_fast.placement import parse_max_memory
+        from donod_fast.models.loading import load_model
+        from donod_fast.models.placement import parse_max_memory
 
         loaded = load_model(
             str(model),

@@ -13,7 +13,7 @@ import typer
 from donod_fast.cli import output
 
 if TYPE_CHECKING:
-    from donod_fast.monitoring import FolderStatus
+    from donod_fast.scores.monitoring import FolderStatus
 
 _SHOWN_PROBLEMS = 10
 
@@ -24,7 +24,7 @@ def status(
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Show how far SCORES is: rows by status, parts, speed, time left, and what went wrong."""
-    from donod_fast.monitoring import folder_status
+    from donod_fast.scores.monitoring import folder_status
 
     while True:
         found = folder_status(scores)
@@ -78,8 +78,8 @@ def merge_command(
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Join SCORES, made apart with the same settings, into one folder."""
-    from donod_fast.merging import merge
-    from donod_fast.store import locked
+    from donod_fast.scores.folder import locked
+    from donod_fast.scores.merging import merge
 
     with locked(out):
         folder = merge(scores, out, overwrite=overwrite)
@@ -104,8 +104,8 @@ def export_command(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary.")] = False,
 ) -> None:
     """Write every record of the corpus with its scores beside it."""
-    from donod_fast.exporting import export
-    from donod_fast.store import ScoresFolder
+    from donod_fast.scores.exporting import export
+    from donod_fast.scores.folder import ScoresFolder
 
     folder = ScoresFolder.open(scores)
     rows = export(folder, folder.reopened(), out, records=records, overwrite=overwrite)

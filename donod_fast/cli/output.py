@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from donod_fast.scoring import Progress
+from donod_fast.scoring.sample_scorer import Progress
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

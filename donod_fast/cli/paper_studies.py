@@ -10,8 +10,8 @@ import typer
 from donod_fast.errors import InputError
 
 if TYPE_CHECKING:
-    from donod_fast.studies.cells import Cell
-    from donod_fast.studies.finetune import FineTuneSettings
+    from donod_fast.studies.core.cells import Cell
+    from donod_fast.studies.core.finetune import FineTuneSettings
 
 Data = Annotated[list[str], typer.Argument(help="Files to take rows from, in this order.")]
 Model = Annotated[str, typer.Option(help="Folder or hub id of a causal language model (safetensors).")]
@@ -48,7 +48,7 @@ def sensitivity(
     cells: Cells = None,
 ) -> None:
     """What the ranking owes to the scoring step, which the paper leaves open: overlap, separation, held-out loss."""
-    from donod_fast.studies.sensitivity import run_sensitivity
+    from donod_fast.studies.sensitivity.run import run_sensitivity
 
     run_sensitivity(
         out,
@@ -91,7 +91,7 @@ def ablation(
     cells: Cells = None,
 ) -> None:
     """DON alone, NOD alone (both ways), weighted sum, Pareto front, TOPSIS, random, all rows (the paper's Table 5)."""
-    from donod_fast.studies.ablation import run_ablation
+    from donod_fast.studies.sensitivity.ablation import run_ablation
 
     run_ablation(
         out,
@@ -130,8 +130,8 @@ def noise(
     keep: Keep = 0.3,
 ) -> None:
     """Do the scores notice damaged rows? Overlap of the best after damaging them, and separation (the paper's §4.4)."""
-    from donod_fast.studies.corruptions import KINDS
-    from donod_fast.studies.noise import UPDATES, run_noise
+    from donod_fast.studies.core.corruptions import KINDS
+    from donod_fast.studies.noise.run import UPDATES, run_noise
 
     chosen = _names(updates)
     unknown = [name for name in chosen if name not in UPDATES]
@@ -172,7 +172,7 @@ def stability(
     """Fine-tune on 10, 20, … 100 % of a corpus by each method: held-out loss with intervals (the paper's Figure 4)."""
     from dataclasses import replace
 
-    from donod_fast.studies.stability import TRAINING, run_stability
+    from donod_fast.studies.stability.run import TRAINING, run_stability
 
     training = TRAINING
     if learning_rate is not None:
@@ -211,7 +211,7 @@ def focus(
     epochs: Annotated[float, typer.Option(help="Of the fine-tuning.")] = 1.0,
 ) -> None:
     """May one look at the output layer alone? Weights that moved, and scores of every layer (Figures 3, 6–11)."""
-    from donod_fast.studies.focus import run_focus
+    from donod_fast.studies.focus.run import run_focus
 
     corpora: dict[str, Any] = {}
     skips: dict[str, int] = {}
@@ -263,7 +263,7 @@ def _shares(given: list[str] | None) -> dict[str, float]:
 def _training(learning_rate: float | None, tokens: int | None) -> FineTuneSettings:
     from dataclasses import replace
 
-    from donod_fast.studies.sensitivity_measures import TRAINING
+    from donod_fast.studies.sensitivity.measures import TRAINING
 
     training = TRAINING if learning_rate is None else replace(TRAINING, learning_rate=learning_rate)
     return training if tokens is None else replace(training, tokens=tokens)

@@ -14,10 +14,10 @@ from donod_fast.errors import DonodError, InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from donod_fast.cluster import RaySettings
     from donod_fast.criteria.base import Criterion
-    from donod_fast.planning import RunPlan
-    from donod_fast.reading import Corpus
+    from donod_fast.data.reading import Corpus
+    from donod_fast.engines.ray import RaySettings
+    from donod_fast.scoring.dry_run import RunPlan
 
 MIB = 1 << 20
 SUPERVISED_ROWS = 4096
@@ -119,17 +119,17 @@ def score(
 ) -> None:
     """Score every row of DATA with MODEL into the folder OUT. Run again, it resumes."""
     from donod_fast.cli.score_run import ScoreRun, summary, summary_text
-    from donod_fast.compiled_trunk import wants_compiling
-    from donod_fast.masking import MaskSettings
-    from donod_fast.opening import known_files, settled_part_rows
-    from donod_fast.placement import one_device, parse_max_memory
-    from donod_fast.planning import plan_run
-    from donod_fast.reading import open_corpus
-    from donod_fast.reading.inputs import SPOOL_NAME, STDIN
-    from donod_fast.settings import UpdateSettings
-    from donod_fast.spec import ScorerSpec
-    from donod_fast.storage import is_url
-    from donod_fast.store import locked, remove
+    from donod_fast.data.masking import MaskSettings
+    from donod_fast.data.reading import open_corpus
+    from donod_fast.data.reading.inputs import SPOOL_NAME, STDIN
+    from donod_fast.models.compiled_trunk import wants_compiling
+    from donod_fast.models.placement import one_device, parse_max_memory
+    from donod_fast.scores.folder import locked, remove
+    from donod_fast.scores.opening import known_files, settled_part_rows
+    from donod_fast.scoring.dry_run import plan_run
+    from donod_fast.scoring.settings import UpdateSettings
+    from donod_fast.scoring.spec import ScorerSpec
+    from donod_fast.system.storage import is_url
 
     if trace is not None and (trace.is_dir() or not trace.absolute().parent.is_dir()):
         raise InputError(f"--trace {trace}: name a file in a folder that exists")
@@ -246,7 +246,7 @@ def _cluster(
         if address is not None:
             raise InputError("--address is that of a Ray cluster: give --engine ray, too")
         return None
-    from donod_fast.cluster import RaySettings
+    from donod_fast.engines.ray import RaySettings
 
     return RaySettings(
         address=address,
@@ -259,7 +259,7 @@ def _cluster(
 
 def _devices(devices: str | None, *, device: str | None, device_map: str | None, trace: Path | None) -> tuple[str, ...]:
     """The devices asked for by ``--devices``; none where it was not given."""
-    from donod_fast.devices import parse_devices
+    from donod_fast.engines.devices import parse_devices
 
     if devices is None:
         return ()

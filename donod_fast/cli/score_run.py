@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from donod_fast.cli import output
-from donod_fast.devices import score_on_devices
-from donod_fast.pipeline import Outcome, score_corpus
-from donod_fast.profiling import NO_STAGES, Report, Stages
-from donod_fast.reading import Corpus
-from donod_fast.scoring import Progress
-from donod_fast.spec import ScorerSpec
+from donod_fast.data.reading import Corpus
+from donod_fast.engines.devices import score_on_devices
+from donod_fast.engines.local import Outcome, score_corpus
+from donod_fast.scoring.sample_scorer import Progress
+from donod_fast.scoring.spec import ScorerSpec
+from donod_fast.system.profiling import NO_STAGES, Report, Stages
 
 if TYPE_CHECKING:
-    from donod_fast.cluster import RaySettings
+    from donod_fast.engines.ray import RaySettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class ScoreRun:
         return self._on_several(quiet) if self.devices else self._on_one(quiet)
 
     def _on_cluster(self, quiet: bool, cluster: RaySettings) -> Done:
-        from donod_fast.cluster import score_on_ray
+        from donod_fast.engines.ray import score_on_ray
 
         outcome, seconds = self._timed(
             quiet,

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from donod_fast.cli import output
-from donod_fast.cli.engines import KMEANS_IFD, Engine, RankOptions, load_columns, parse_size, ranked
-from donod_fast.column_methods import ENDS
 from donod_fast.errors import InputError
+from donod_fast.selection.column_methods import ENDS
+from donod_fast.selection.rankers import KMEANS_IFD, Engine, RankOptions, load_columns, parse_size, ranked
 
 if TYPE_CHECKING:
-    from donod_fast.big_ranking import GroupCount
-    from donod_fast.reading import Corpus
+    from donod_fast.data.reading import Corpus
+    from donod_fast.selection.out_of_core import GroupCount
 
 _METHODS = (
     "topsis, don, nod, weighted, pareto, nodon, don-threshold, random, loss; any number column of SCORES; ifd, ifd-loss"
@@ -64,9 +64,10 @@ def select(
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Rank the rows of SCORES and write the original records of the best to OUT, unchanged."""
-    from donod_fast.ranking import parse_keep
-    from donod_fast.selection import refuse_target, write_subset
-    from donod_fast.store import ScoresFolder
+    from donod_fast.data.record_files import refuse_target
+    from donod_fast.scores.folder import ScoresFolder
+    from donod_fast.selection.keeping import parse_keep
+    from donod_fast.selection.subset import write_subset
 
     if order not in ("input", "best"):
         raise InputError(f"order must be input or best, got {order!r}")
@@ -144,7 +145,7 @@ def rank_command(
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Show the best and the worst rows of SCORES, text beside numbers."""
-    from donod_fast.store import ScoresFolder
+    from donod_fast.scores.folder import ScoresFolder
 
     folder = ScoresFolder.open(scores)
     if method == KMEANS_IFD:
@@ -192,7 +193,7 @@ def _by_group(by: str, groups: Sequence[GroupCount], scored: str = "scored") -> 
 
 
 def _show(ranking: Engine, corpus: Corpus, count: int, width: int = 80) -> None:
-    from donod_fast.explain import render
+    from donod_fast.selection.explain import render
 
     typer.echo(render(ranking.explain(corpus, count, width, sys.stdout.encoding or "ascii")))
 

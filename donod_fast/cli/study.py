@@ -16,7 +16,7 @@ from donod_fast.cli.score import Interrupted
 from donod_fast.errors import InputError
 
 if TYPE_CHECKING:
-    from donod_fast.studies.threshold import Progress
+    from donod_fast.studies.threshold.run import Progress
 
 app = typer.Typer(
     help="Studies whose cells are kept: a study that was killed goes on where it was.",
@@ -69,7 +69,7 @@ def threshold(
 
     chosen = load_recipe(recipe, set or [])
     if dry_run:
-        from donod_fast.studies.threshold_plan import plan_threshold
+        from donod_fast.studies.threshold.plan import plan_threshold
 
         plan = plan_threshold(chosen, rows=rows, row_tokens=row_tokens, gpu=gpu)
         if json:
@@ -77,7 +77,7 @@ def threshold(
         else:
             typer.echo(plan.text())
         return
-    from donod_fast.studies.threshold import run_threshold
+    from donod_fast.studies.threshold.run import run_threshold
 
     command = shlex.join(["donod-fast", *sys.argv[1:]])
     try:

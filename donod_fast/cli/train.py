@@ -50,7 +50,7 @@ def train(
 
     On several GPUs: accelerate launch -m donod_fast.training RECIPE …
     """
-    from donod_fast.reading import open_corpus
+    from donod_fast.data.reading import open_corpus
 
     chosen = _recipe(recipe, model, set or [], seed, mask, packing)
     names = list(data or chosen.score.data)

@@ -13,25 +13,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
-from donod_fast.samples import TokenizedSample
+from donod_fast.data.types import TokenizedSample
+from donod_fast.scores.columns import NAN, Column, Value
 
 if TYPE_CHECKING:
-    from donod_fast.head import Head
-    from donod_fast.scorer import Scorer
-
-Value = float | bool | Tensor | None
-"""Of a column in one row: a number (NaN for none), a flag, or a (size,) vector; None where there is none."""
-
-NAN = math.nan
+    from donod_fast.models.head import Head
+    from donod_fast.scoring.scorer import Scorer
 
 
 class Need(StrEnum):
@@ -47,25 +42,6 @@ class Need(StrEnum):
 
 FORWARD = frozenset({Need.ERROR_NORM, Need.GRADIENT_NORM, Need.SCORED_STATES, Need.ALL_STATES})
 """Needs for which the row itself must be run; without one of them a scored folder is added to without that."""
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column that a criterion yields.
-
-    Attributes:
-        name: in the scores table.
-        text: what it is, in a line.
-        better: which end a selection by it keeps by default; None where it ranks nothing.
-        kind: ``number`` (float64, NaN where there is none), ``flag`` (bool or null) or ``vector`` (float32, null).
-        size: entries of a vector.
-    """
-
-    name: str
-    text: str
-    better: Literal["high", "low"] | None = None
-    kind: Literal["number", "flag", "vector"] = "number"
-    size: int = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -188,6 +164,7 @@ def fingerprint(criterion: Criterion) -> str:
 
 __all__ = [
     "FORWARD",
+    "NAN",
     "BatchView",
     "Bound",
     "Column",

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from donod_fast.criteria.base import NAN, Bound, Column, Criterion, Need, RowView, Value
-from donod_fast.samples import Status, TokenizedSample
+from donod_fast.data.types import Status, TokenizedSample
 
 
 @dataclass(frozen=True)

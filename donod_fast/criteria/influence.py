@@ -31,8 +31,8 @@ from donod_fast.errors import InputError
 from donod_fast.kernels import accumulate_gradients, gradient_dots, gradient_products
 
 if TYPE_CHECKING:
-    from donod_fast.head import Head
-    from donod_fast.scorer import Scorer
+    from donod_fast.models.head import Head
+    from donod_fast.scoring.scorer import Scorer
 
 
 class _OfReferences(Criterion):

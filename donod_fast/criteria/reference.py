@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from donod_fast.batching import batch_slots, collate, make_batches
+from donod_fast.data.types import Status, TokenizedSample
 from donod_fast.errors import CorpusError, InputError
 from donod_fast.kernels import IGNORE_INDEX, don_nod
-from donod_fast.samples import Status, TokenizedSample
+from donod_fast.models.batching import batch_slots, collate, make_batches
 
 if TYPE_CHECKING:
-    from donod_fast.scorer import Scorer
+    from donod_fast.scoring.scorer import Scorer
 
 _log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def open_reference_sets(sources: Sequence[str]) -> tuple[ReferenceSet, ...]:
         CorpusError: one is absent, cannot be read or holds no row.
         InputError: one is standard input, or is given twice.
     """
-    from donod_fast.reading import open_corpus
+    from donod_fast.data.reading import open_corpus
 
     if "-" in sources:
         raise InputError("--reference cannot be standard input, which is read once only; give a file")
@@ -177,7 +177,7 @@ def _report(chosen: ReferenceSet, census: Census) -> None:
 
 def _samples(chosen: ReferenceSet, scorer: Scorer, census: Census) -> Iterator[list[TokenizedSample]]:
     """The rows that can be scored, some at a time."""
-    from donod_fast.reading import reopen_corpus
+    from donod_fast.data.reading import reopen_corpus
 
     records = reopen_corpus(chosen.description).records()
     while some := list(islice(records, _ROWS)):
@@ -194,7 +194,7 @@ def _run(
     samples: Sequence[TokenizedSample], scorer: Scorer
 ) -> Generator[tuple[tuple[int, ...], ReferenceBatch | None], None, None]:
     """Groups of samples and their batch; None for a sample that does not fit in memory alone."""
-    from donod_fast.scoring import is_out_of_memory
+    from donod_fast.system.memory import is_out_of_memory
 
     packs, rope = scorer.trunk.packs, scorer.trunk.rope
     waiting = make_batches(samples, scorer.samples.token_budget, packs, rope)

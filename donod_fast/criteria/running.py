@@ -20,11 +20,11 @@ from donod_fast.criteria.base import (
     Value,
     fingerprint,
 )
-from donod_fast.criteria.entries import SignalEntry
-from donod_fast.samples import TokenizedSample
+from donod_fast.data.types import TokenizedSample
+from donod_fast.scores.signals import SignalEntry
 
 if TYPE_CHECKING:
-    from donod_fast.scorer import Scorer
+    from donod_fast.scoring.scorer import Scorer
 
 Second = Sequence[tuple[float, int]]
 
@@ -43,7 +43,7 @@ class SignalSet:
 
     def __init__(self, criteria: Sequence[Criterion] = (), bound: Sequence[Bound] = ()) -> None:
         self._criteria, self._bound = tuple(criteria), tuple(bound)
-        self.entries = tuple(SignalEntry.of(one, beside) for one, beside in zip(criteria, bound, strict=True))
+        self.entries = tuple(_entry(one, beside) for one, beside in zip(criteria, bound, strict=True))
         self.columns: tuple[Column, ...] = tuple(column for entry in self.entries for column in entry.columns)
         needs = frozenset[Need]().union(*(one.needs for one in criteria))
         self.extras = tuple(str(need) for need in (Need.ERROR_NORM, Need.GRADIENT_NORM) if need in needs)
@@ -92,6 +92,11 @@ class SignalSet:
     def nothing(self) -> tuple[Value, ...]:
         """The values of a row that has no score."""
         return (None,) * len(self.columns)
+
+
+def _entry(criterion: Criterion, bound: Bound) -> SignalEntry:
+    """The manifest's entry of a criterion that is bound to a model."""
+    return SignalEntry(criterion.name, criterion.settings(), fingerprint(criterion), tuple(bound.columns))
 
 
 NO_SIGNALS = SignalSet()

@@ -11,18 +11,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from donod_fast.data.reading import open_corpus
 from donod_fast.demo.corpus import CLEAN, CORPUS_FILE, MODEL_FOLDER, Row, read_corpus
+from donod_fast.demo.plane import draw_plane
 from donod_fast.demo.report import detect, format_table
+from donod_fast.engines.local import score_corpus
 from donod_fast.errors import StoreError
-from donod_fast.models import load_model
-from donod_fast.pipeline import score_corpus
-from donod_fast.plane import draw_plane
-from donod_fast.ranking import ScoreColumns, keep, rank
-from donod_fast.reading import open_corpus
-from donod_fast.scorer import Scorer
-from donod_fast.selection import write_subset
-from donod_fast.settings import UpdateSettings
-from donod_fast.store import ScoresFolder, locked
+from donod_fast.models.loading import load_model
+from donod_fast.scores.folder import ScoresFolder, locked
+from donod_fast.scoring.scorer import Scorer
+from donod_fast.scoring.settings import UpdateSettings
+from donod_fast.selection.keeping import keep
+from donod_fast.selection.ranking import ScoreColumns, rank
+from donod_fast.selection.subset import write_subset
 
 UPDATES = ("adamw", "sgd")
 

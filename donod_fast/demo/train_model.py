@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from donod_fast.data.types import IGNORE_INDEX
 from donod_fast.demo.corpus import CLEAN, MODEL_FOLDER, demo_corpus, generate, question_of
 from donod_fast.demo.tokenizer import MAX_LENGTH, VOCAB_SIZE, train_tokenizer
-from donod_fast.samples import IGNORE_INDEX
 
 SEED = 17
 """Of the weights and of the training rows; the embedded corpus has another."""

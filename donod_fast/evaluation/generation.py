@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from donod_fast.encoding import TextEncoder
+from donod_fast.data.rendering import Renderer
+from donod_fast.data.templates import ResolvedTemplate, resolve_template
+from donod_fast.data.tokenizing import TextEncoder
+from donod_fast.data.types import Conversation, Message, SampleError
 from donod_fast.errors import InputError, ModelError
 from donod_fast.evaluation.generation_settings import GenerationSettings
 from donod_fast.evaluation.problems import Problem
@@ -17,10 +20,7 @@ from donod_fast.evaluation.prompts import Prompt, cut_at_stop, make_program, mak
 from donod_fast.evaluation.samples import Sample
 from donod_fast.evaluation.sampling import NucleusSampler, uniforms
 from donod_fast.evaluation.stopping import RowStops
-from donod_fast.models import quiet, text_config
-from donod_fast.rendering import Renderer
-from donod_fast.samples import Conversation, Message, SampleError
-from donod_fast.templates import ResolvedTemplate, resolve_template
+from donod_fast.models.loading import quiet, text_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

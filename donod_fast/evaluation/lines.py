@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from donod_fast.errors import StoreError
-from donod_fast.files import storage_error
+from donod_fast.system.files import storage_error
 
 
 def whole_lines(path: Path) -> list[dict[str, Any]]:

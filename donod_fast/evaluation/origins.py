@@ -17,7 +17,7 @@ from donod_fast.evaluation.run import Source
 from donod_fast.evaluation.samples import canonical_samples, read_samples
 
 if TYPE_CHECKING:
-    from donod_fast.models import LoadedModel
+    from donod_fast.models.loading import LoadedModel
 
 ENGINES = ("transformers", "vllm")
 
@@ -128,7 +128,7 @@ def from_vllm(
         InputError: vLLM is not installed, or as :func:`from_model`.
     """
     from donod_fast.evaluation.vllm_engine import generate_with_vllm, vllm_version
-    from donod_fast.fingerprint import folder_fingerprint, hub_fingerprint
+    from donod_fast.models.fingerprint import folder_fingerprint, hub_fingerprint
 
     version = vllm_version()
     shots = find_shots(known) if settings.style == "3-shot" else []

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from donod_fast.errors import CorpusError, InputError
 from donod_fast.evaluation.benchmarks import HUMAN_EVAL, MBPP_SPLITS, Benchmark, find_benchmark
+from donod_fast.evaluation.judging import evalplus_check, human_eval_check, mbpp_check
 from donod_fast.evaluation.records import Line, read_records, record_digest
-from donod_fast.judging import evalplus_check, human_eval_check, mbpp_check
 
 if TYPE_CHECKING:
-    from donod_fast.judging import Check
+    from donod_fast.evaluation.judging import Check
 
 _SPLITS = (*MBPP_SPLITS, "all")
 

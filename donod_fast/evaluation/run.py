@@ -20,7 +20,7 @@ from donod_fast.evaluation.samples import Sample, check_samples, sample_line
 from donod_fast.evaluation.verdicts import judge_samples
 
 if TYPE_CHECKING:
-    from donod_fast.sandbox import Isolation, Limits
+    from donod_fast.evaluation.sandbox import Isolation, Limits
 
 EVALPLUS_MEMORY = 4 << 30
 """Bytes that EvalPlus allows a program by default (its documentation of execution, "Memory Limits")."""
@@ -56,7 +56,7 @@ def evaluate_samples(
         unsafe: run programs without isolation where there is none.
         workers: programs that run at once; None is the number of cores.
         seconds: processor time of one program; None is the judge's own for the kind of benchmark
-            (:data:`donod_fast.judging.relay.SECONDS`).
+            (:data:`donod_fast.evaluation.judging.relay.SECONDS`).
         limits: the sandbox's other limits; None are :func:`default_limits`.
         packages: let programs import the packages that are installed here.
         cache: a file of verdicts that several evaluations share, also at the same time.
@@ -124,10 +124,10 @@ def evaluate(
         overwrite: see there.
         progress: see there.
     """
+    from donod_fast.evaluation.judging.relay import SECONDS
+    from donod_fast.evaluation.sandbox import Isolation, find_isolation
     from donod_fast.evaluation.stoppable import shared_sandbox
-    from donod_fast.judging.relay import SECONDS
-    from donod_fast.sandbox import Isolation, find_isolation
-    from donod_fast.store import locked
+    from donod_fast.scores.folder import locked
 
     if not problems:
         raise InputError("there are no problems to evaluate")
@@ -176,7 +176,7 @@ def evaluate(
 
 def default_limits(problems: Sequence[Problem]) -> Limits:
     """The sandbox's own limits; on EvalPlus's data with its 4 GiB of memory, for some of its answers are huge."""
-    from donod_fast.sandbox import Limits
+    from donod_fast.evaluation.sandbox import Limits
 
     plus = any(one.check.kind == "evalplus" for one in problems)
     return Limits(memory=EVALPLUS_MEMORY) if plus else Limits()

@@ -9,7 +9,7 @@ from functools import cache
 from weakref import WeakSet
 
 from donod_fast.errors import SandboxError
-from donod_fast.sandbox import Isolation, Limits, Process, Sandbox
+from donod_fast.evaluation.sandbox import Isolation, Limits, Process, Sandbox
 
 
 class StoppableSandbox(Sandbox):

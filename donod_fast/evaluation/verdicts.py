@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from donod_fast.errors import InputError
+from donod_fast.evaluation.judging import Verdict
 from donod_fast.evaluation.lines import line_writer, whole_lines
 from donod_fast.evaluation.problems import Problem
 from donod_fast.evaluation.samples import Sample
-from donod_fast.judging import Verdict
 
 if TYPE_CHECKING:
     from donod_fast.evaluation.stoppable import StoppableSandbox
@@ -85,7 +85,7 @@ def judge_samples(
         problems: the tasks.
         samples: programs for them.
         sandbox: where they run.
-        seconds: time limit of one program, as :func:`donod_fast.judging.judge`.
+        seconds: time limit of one program, as :func:`donod_fast.evaluation.judging.judge`.
         conditions: what else verdicts depend on, for their keys.
         workers: programs that run at once; None is the number of cores.
         stores: files of verdicts that are looked up first, and that every new verdict is added to. Several processes
@@ -139,7 +139,7 @@ def _judge(
     seconds: float,
     threads: int,
 ) -> Iterator[tuple[str, Verdict]]:
-    from donod_fast.judging import judge
+    from donod_fast.evaluation.judging import judge
 
     def verdict(sample: Sample) -> Verdict:
         return judge(problems[sample.task_id].check, sample.program, sandbox, seconds=seconds)

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from donod_fast import models
+from donod_fast.data.masking import Masker
+from donod_fast.data.reading import Corpus, open_corpus
 from donod_fast.errors import CorpusError, InputError, ModelError
-from donod_fast.masking import Masker
-from donod_fast.models import length_limit, quiet, text_config
-from donod_fast.precision import silence_torchao
-from donod_fast.reading import Corpus, open_corpus
+from donod_fast.models import loading as models
+from donod_fast.models.loading import length_limit, quiet, text_config
+from donod_fast.models.precision import silence_torchao
 from donod_fast.training.planning import TokenCounts, model_config
 from donod_fast.training.recipe import Recipe, TrainSettings
 from donod_fast.training.samples import prepare_rows

@@ -33,10 +33,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from donod_fast.data.types import IGNORE_INDEX
 from donod_fast.errors import InputError, ModelError
-from donod_fast.models import text_config
-from donod_fast.packing import config_refusal
-from donod_fast.samples import IGNORE_INDEX
+from donod_fast.models.loading import text_config
+from donod_fast.models.packing import config_refusal
 
 Variant = Literal["paper", "isolated"]
 Way = Literal["positions", "bounds", "mask"]

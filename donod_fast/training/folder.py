@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from donod_fast.errors import SettingsMismatchError, StoreError
-from donod_fast.files import atomic_writer, storage_error
+from donod_fast.system.files import atomic_writer, storage_error
 
 VERSION = 1
 MANIFEST = "manifest.json"

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from donod_fast import models
 from donod_fast.errors import InputError, ModelError
-from donod_fast.fingerprint import folder_fingerprint
-from donod_fast.models import LoadedModel, load_model, wrap_model
+from donod_fast.models import loading as models
+from donod_fast.models.fingerprint import folder_fingerprint
+from donod_fast.models.loading import LoadedModel, load_model, wrap_model
 from donod_fast.training.recipe import TrainSettings
 
 

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from donod_fast.benchmark.shapes import SHAPES
 from donod_fast.errors import InputError
-from donod_fast.models import quiet, text_config
-from donod_fast.precision import silence_torchao
+from donod_fast.models.loading import quiet, text_config
+from donod_fast.models.precision import silence_torchao
+from donod_fast.models.shapes import SHAPES
 from donod_fast.training.recipe import TrainSettings
 from donod_fast.training.trainer import planned_steps
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from donod_fast.data.masking import MaskSettings
 from donod_fast.errors import InputError
-from donod_fast.masking import MaskSettings
-from donod_fast.settings import UpdateSettings
+from donod_fast.scoring.settings import UpdateSettings
 
 try:
     from pydantic import (
@@ -87,13 +87,13 @@ class TrainSettings(Section):
         max_steps: optimizer steps, whatever ``epochs`` says; None for all.
         max_grad_norm: gradients are clipped to this norm; 0 leaves them.
         max_length: tokens kept of a row, from its start; None for the model's own limit.
-        format, template, train_on: see :class:`donod_fast.masking.MaskSettings`; the same as in scoring.
+        format, template, train_on: see :class:`donod_fast.data.masking.MaskSettings`; the same as in scoring.
         seed: of the order of rows, of adapters and of dropout.
         mixed_precision: with float32 weights, forward and backward in bfloat16 (autocast). Weights that are
             bfloat16 themselves lose updates that are smaller than half their last digit.
         gradient_checkpointing: compute activations twice and keep few.
         attention: ``attn_implementation`` of transformers; None for its choice.
-        parameter_mask: a file of :mod:`donod_fast.training.parameter_mask`: the only entries of the parameters that
+        parameter_mask: a file of :mod:`donod_fast.models.parameter_mask`: the only entries of the parameters that
             change (``full`` only). Its content counts, not where it lies.
         save_steps: optimizer steps between checkpoints to resume from; None for none.
         trust_remote_code: run Python code that comes with the model.
@@ -179,7 +179,7 @@ class ScoreSection(Section):
         references: reference sets, for a study's methods by influence.
         format, template, train_on, max_length: how rows are read and masked.
         dtype: of the scoring model.
-        update, lr, weight_decay, eps, reduction, storage_dtype: see :class:`donod_fast.settings.UpdateSettings`.
+        update, lr, weight_decay, eps, reduction, storage_dtype: see ``UpdateSettings``.
         stated_rows, stated_tokens: rows of the corpus and mean tokens of one, for plans made where it is not at hand.
     """
 
@@ -256,7 +256,7 @@ class StudySection(Section):
     """The cells of the threshold study: methods × how much is kept × seeds.
 
     Attributes:
-        methods: names of :data:`donod_fast.ranking.METHODS` or ``column_methods.py`` (``el2n``, ``ifd``, ``loss@high``;
+        methods: names of ``OWN_METHODS`` or ``column_methods.py`` (``el2n``, ``ifd``, ``loss@high``;
             what they need is scored), ``kmeans-ifd``, and ``all`` for the whole corpus.
         keeps: fractions of the scored rows.
         don_quantiles: for the method ``don-threshold``: rows with a DON at or above this quantile are kept.

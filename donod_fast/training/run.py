@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from donod_fast.data.masking import Masker
+from donod_fast.data.reading import Corpus, corpus_from_rows
+from donod_fast.data.templates import resolve_template
 from donod_fast.errors import CorpusError, InputError
-from donod_fast.masking import Masker
-from donod_fast.models import LoadedModel, quiet
-from donod_fast.reading import Corpus, corpus_from_rows
-from donod_fast.store import locked
-from donod_fast.templates import resolve_template
+from donod_fast.models.loading import LoadedModel, quiet
+from donod_fast.models.parameter_mask import read_mask
+from donod_fast.scores.folder import locked
 from donod_fast.training.folder import MODEL, TrainingFolder
 from donod_fast.training.loading import load_for_training, merged_from_adapter, model_identity
-from donod_fast.training.parameter_mask import read_mask
 from donod_fast.training.recipe import TrainSettings
 from donod_fast.training.samples import TrainingRows, check_rows, prepare_rows
 from donod_fast.training.trainer import Checkpoints, StepReport, TrainStats, is_spread, train_model

@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from donod_fast.data.masking import Masker
+from donod_fast.data.reading import Corpus
+from donod_fast.data.types import IGNORE_INDEX, Record, Status, TokenizedSample
 from donod_fast.errors import CorpusError
-from donod_fast.masking import Masker
-from donod_fast.reading import Corpus
-from donod_fast.samples import IGNORE_INDEX, Record, Status, TokenizedSample
 from donod_fast.training.dynamic_pack import DynamicPackCollator, Variant
 
 _CHUNK = 1024

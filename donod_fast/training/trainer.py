@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from donod_fast.data.types import TokenizedSample
 from donod_fast.errors import InputError, ModelError
-from donod_fast.models import length_limit, quiet
-from donod_fast.precision import silence_torchao
-from donod_fast.samples import TokenizedSample
-from donod_fast.training.parameter_mask import MaskedTraining, read_mask, restoring_callback
+from donod_fast.models.loading import length_limit, quiet
+from donod_fast.models.parameter_mask import MaskedTraining, read_mask, restoring_callback
+from donod_fast.models.precision import silence_torchao
 from donod_fast.training.recipe import TrainSettings
 from donod_fast.training.samples import Collator, StepOrder, TrainingRows
 from donod_fast.training.surroundings import model_put_back, no_warnings, random_state_kept, young_garbage_only

@@ -18,18 +18,18 @@ from score_runs import short_rows, write_lines
 from tiny_models import tiny_model, tiny_tokenizer
 from torch import Tensor
 
-from donod_fast.batching import Batch
 from donod_fast.criteria.base import Criterion
 from donod_fast.criteria.influence import Influence, InfluenceMax
 from donod_fast.criteria.reference import short_names
+from donod_fast.data.masking import MaskSettings
+from donod_fast.data.reading import corpus_from_rows
+from donod_fast.data.types import Status, TokenizedSample
+from donod_fast.engines.local import score_corpus
 from donod_fast.errors import CorpusError, InputError, SettingsMismatchError
-from donod_fast.masking import MaskSettings
-from donod_fast.pipeline import score_corpus
-from donod_fast.reading import corpus_from_rows
-from donod_fast.samples import Status, TokenizedSample
-from donod_fast.scorer import Scorer
-from donod_fast.settings import UpdateSettings
-from donod_fast.store import ScoresFolder, locked
+from donod_fast.models.batching import Batch
+from donod_fast.scores.folder import ScoresFolder, locked
+from donod_fast.scoring.scorer import Scorer
+from donod_fast.scoring.settings import UpdateSettings
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 ROWS = short_rows(20, seed=3)

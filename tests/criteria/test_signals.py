@@ -18,17 +18,17 @@ from tiny_models import tiny_model, tiny_tokenizer
 from donod_fast.criteria.base import Criterion
 from donod_fast.criteria.ifd import scored_runs
 from donod_fast.criteria.registry import parse_signals
-from donod_fast.devices import score_on_devices
+from donod_fast.data.reading import corpus_from_rows, open_corpus
+from donod_fast.data.types import TokenizedSample
+from donod_fast.engines.devices import score_on_devices
+from donod_fast.engines.local import Outcome, score_corpus
 from donod_fast.errors import CorpusError, InputError, SettingsMismatchError
-from donod_fast.exporting import export
-from donod_fast.merging import merge
-from donod_fast.pipeline import Outcome, score_corpus
-from donod_fast.reading import corpus_from_rows, open_corpus
-from donod_fast.samples import TokenizedSample
-from donod_fast.scorer import Scorer
-from donod_fast.settings import UpdateSettings
-from donod_fast.spec import ScorerSpec
-from donod_fast.store import ScoresFolder, locked
+from donod_fast.scores.exporting import export
+from donod_fast.scores.folder import ScoresFolder, locked
+from donod_fast.scores.merging import merge
+from donod_fast.scoring.scorer import Scorer
+from donod_fast.scoring.settings import UpdateSettings
+from donod_fast.scoring.spec import ScorerSpec
 
 ALL = "perplexity,el2n,grand,ifd,embedding"
 ROWS = short_rows(40, seed=3)

@@ -9,7 +9,7 @@ from score_runs import short_rows
 from tiny_models import tiny_model, tiny_tokenizer
 
 from donod_fast.criteria.registry import parse_signals
-from donod_fast.scorer import Scorer
+from donod_fast.scoring.scorer import Scorer
 
 pytestmark = [
     pytest.mark.gpu,
@@ -36,7 +36,7 @@ def test_criteria_added_later_on_a_gpu_are_those_computed_together() -> None:
     scorer = Scorer(tiny_model("llama").to("cuda"), tiny_tokenizer(), signals=parse_signals("el2n,ifd"))
     rows = short_rows(60, seed=5)
     table = scorer.score(rows)
-    from donod_fast.reading import corpus_from_rows
+    from donod_fast.data.reading import corpus_from_rows
 
     samples = scorer.masker.tokenize_many(list(corpus_from_rows(rows).records()))
     later = scorer.samples.add(samples, table.column("loss").to_pylist(), scorer.samples.signals)

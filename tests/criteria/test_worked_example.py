@@ -11,8 +11,8 @@ import torch
 from score_runs import short_rows
 from tiny_models import tiny_model, tiny_tokenizer
 
-from donod_fast.reading import corpus_from_rows
-from donod_fast.scorer import Scorer
+from donod_fast.data.reading import corpus_from_rows
+from donod_fast.scoring.scorer import Scorer
 
 GUIDE = Path(__file__).parents[2] / "CONTRIBUTING.md"
 

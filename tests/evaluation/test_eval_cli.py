@@ -170,14 +170,14 @@ def test_wrong_use_is_one_line_with_the_remedy(problems: Path, model: Path, tmp_
 
 
 def test_without_isolation_it_refuses_unless_told(problems: Path, judge: FakeJudge) -> None:
-    from donod_fast.sandbox import Isolation
+    from donod_fast.evaluation.sandbox import Isolation
 
     def none_here(unsafe: bool = False) -> Isolation:
         if unsafe:
             return Isolation.NONE
         raise SandboxError("no isolation: install bubblewrap, or --unsafe-exec")
 
-    with mock.patch("donod_fast.sandbox.find_isolation", none_here):
+    with mock.patch("donod_fast.evaluation.sandbox.find_isolation", none_here):
         assert_one_line_error(run_eval("humaneval", "--problems", problems, "--canonical"), 7, "--unsafe-exec")
         assert not judge.programs
         done = run_eval("humaneval", "--problems", problems, "--canonical", "--unsafe-exec")

@@ -304,7 +304,7 @@ def test_without_vllm_the_error_says_so() -> None:
 
 
 def test_the_embedded_model_writes_programs(problems: list[Problem]) -> None:
-    from donod_fast.models import load_model
+    from donod_fast.models.loading import load_model
 
     loaded = load_model(DEMO_MODEL, device="cpu")
     found = list(generate(loaded.model, loaded.tokenizer, problems, GenerationSettings(max_new_tokens=8)))

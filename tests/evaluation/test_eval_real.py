@@ -75,7 +75,7 @@ def test_human_evals_example_gives_its_own_figure(tmp_path: Path) -> None:
 
 
 def test_a_trained_model_writes_the_same_programs_in_a_batch_and_alone() -> None:
-    from donod_fast.models import load_model
+    from donod_fast.models.loading import load_model
 
     loaded = load_model(MODEL, device="cpu")
     problems = sorted(load_problems("humaneval", FILES["humaneval"]), key=lambda one: len(one.prompt))[:12]

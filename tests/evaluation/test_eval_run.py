@@ -22,11 +22,11 @@ from eval_cases import ENVIRONMENT, FakeJudge, fake_judge, human_eval_record, wr
 from donod_fast.errors import CorpusError, InputError, SandboxError, SettingsMismatchError, StoreError
 from donod_fast.evaluation import Problem, Sample, canonical_samples, evaluate_samples, load_problems
 from donod_fast.evaluation.folder import SAMPLES, VERDICTS
+from donod_fast.evaluation.judging import Verdict
+from donod_fast.evaluation.judging.relay import SECONDS
 from donod_fast.evaluation.passk import BOOTSTRAP
 from donod_fast.evaluation.run import evaluate
-from donod_fast.judging import Verdict
-from donod_fast.judging.relay import SECONDS
-from donod_fast.sandbox import Limits
+from donod_fast.evaluation.sandbox import Limits
 
 COUNT = 6
 
@@ -164,7 +164,7 @@ def test_base_and_plus_are_counted_apart(tmp_path: Path) -> None:
         base, both = {"0": (True, True), "1": (True, False)}.get(check.task_id[-1], (False, False))
         return Verdict("passed" if both else "failed", "", base, both, 0.0)
 
-    with mock.patch("donod_fast.judging.judge", judge):
+    with mock.patch("donod_fast.evaluation.judging.judge", judge):
         stored = evaluate_samples(problems, canonical_samples(problems)).as_dict()
     assert stored["settings"]["judging"]["memory"] == 4 << 30  # as EvalPlus
     assert (stored["passed"], stored["plus_passed"], stored["base_passed"], stored["total"]) == (1, 1, 2, 4)
@@ -220,7 +220,7 @@ def test_verdicts_of_an_interrupted_run_are_kept(problems: list[Problem], tmp_pa
             return sorted(done, key=lambda one: one.exception() is None), rest
 
         with (
-            mock.patch("donod_fast.judging.judge", stops),
+            mock.patch("donod_fast.evaluation.judging.judge", stops),
             mock.patch("donod_fast.evaluation.verdicts.wait", late),
             pytest.raises(KeyboardInterrupt),
         ):
@@ -238,7 +238,7 @@ KILLED = textwrap.dedent(
     import sys, time
     from pathlib import Path
     from unittest import mock
-    from donod_fast.judging import Verdict
+    from donod_fast.evaluation.judging import Verdict
     from donod_fast.evaluation import Sample, evaluate_samples, load_problems
     problems = load_problems("humaneval", sys.argv[1])
     from donod_fast.evaluation.run import evaluate
@@ -248,7 +248,7 @@ KILLED = textwrap.dedent(
                 time.sleep(float(sys.argv[3]))
                 print("made", one.task_id, flush=True)
                 yield Sample(one.task_id, 0, one.canonical)
-    with mock.patch("donod_fast.judging.judge", lambda *_, **__: Verdict("passed", "", True, None, 0.1)):
+    with mock.patch("donod_fast.evaluation.judging.judge", lambda *_, **__: Verdict("passed", "", True, None, 0.1)):
         result = evaluate(problems, source, len(problems), Path(sys.argv[2]), settings={})
     print("passed", result.passed, flush=True)
     """
@@ -295,7 +295,7 @@ def test_other_settings_in_the_same_folder_are_refused_by_name(
 def test_a_folder_in_use_or_of_something_else_is_refused(
     problems: list[Problem], judge: FakeJudge, tmp_path: Path
 ) -> None:
-    from donod_fast.store import locked
+    from donod_fast.scores.folder import locked
 
     with locked(tmp_path / "held"), pytest.raises(StoreError, match="in use"):
         evaluate_samples(problems, [], tmp_path / "held")
@@ -310,7 +310,7 @@ def test_without_isolation_nothing_is_run_and_no_folder_made(
     problems: list[Problem], judge: FakeJudge, tmp_path: Path
 ) -> None:
     with (
-        mock.patch("donod_fast.sandbox.find_isolation", side_effect=SandboxError("none here")),
+        mock.patch("donod_fast.evaluation.sandbox.find_isolation", side_effect=SandboxError("none here")),
         pytest.raises(SandboxError),
     ):
         evaluate_samples(problems, some_samples(problems), tmp_path / "out")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
-from head_cases import MIB, Case, make_bias, make_case
+from head_cases import MIB, Case, gradients, make_bias, make_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from triton_cases import interpreted
 
 from donod_fast.errors import BackendError, InputError
-from donod_fast.kernels import IGNORE_INDEX, don_nod, gradient_products
+from donod_fast.kernels import don_nod, gradient_products
 from donod_fast.kernels.triton_backend import configs, logits
 from donod_fast.kernels.triton_backend.configs import Configs, DirectConfig, GramConfig, LogitsConfig
 
@@ -36,26 +35,6 @@ HEADS: dict[str, dict[str, Any]] = {
     "bias": {"bias": make_bias(VOCAB)},
     "softcap": {"bias": make_bias(VOCAB), "softcap": 5.0, "logit_scale": 0.7},
 }
-
-
-def gradients(case: Case, *, reduction: str = "mean", **head: Any) -> Tensor:
-    """(samples, vocab · dim) float64 gradients by autograd; NaN without a scored token."""
-    found = []
-    for start, stop in pairwise(case.cu_seqlens.tolist()):
-        weight = case.weight.double().requires_grad_(True)
-        z = case.hidden[start:stop].double() @ weight.t()
-        if "bias" in head:
-            z = z + head["bias"].double()
-        z = z * head.get("logit_scale", 1.0)
-        if "softcap" in head:
-            z = head["softcap"] * torch.tanh(z / head["softcap"])
-        labels = case.labels[start:stop]
-        if bool((labels == IGNORE_INDEX).all()):
-            found.append(torch.full((weight.numel(),), torch.nan, dtype=torch.float64))
-            continue
-        loss = torch.nn.functional.cross_entropy(z, labels, ignore_index=IGNORE_INDEX, reduction=reduction)
-        found.append(torch.autograd.grad(loss, weight)[0].flatten())
-    return torch.stack(found)
 
 
 def two_sets(dtype: torch.dtype = torch.float32, margins: tuple[float, ...] | None = None) -> tuple[Case, Case]:

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from head_cases import MIB, Case, make_bias, make_case
+from allocation_counts import allocations, slack
+from head_cases import MIB, Case, gradients, make_bias, make_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_products import gradients
-from test_workspace import allocations, slack
 from torch import Tensor
 
 from donod_fast.errors import InputError

@@ -9,9 +9,9 @@ import pytest
 import torch
 from tiny_models import tiny_model, tiny_tokenizer
 
-from donod_fast import budget
-from donod_fast.batching import Batch
-from donod_fast.budget import (
+from donod_fast.models.batching import Batch
+from donod_fast.scoring import budget
+from donod_fast.scoring.budget import (
     CPU_PLATEAU,
     PACKED_PLATEAU,
     PADDED_PLATEAU,
@@ -23,7 +23,7 @@ from donod_fast.budget import (
     settled,
     synthetic_batch,
 )
-from donod_fast.scorer import Scorer
+from donod_fast.scoring.scorer import Scorer
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 

@@ -12,12 +12,12 @@ from score_runs import assert_same_bits, short_rows, tiny_scorer, write_lines
 from tiny_models import save_tiny, tiny_model, tiny_tokenizer
 
 from donod_fast import Scorer as ExportedScorer
+from donod_fast.data.masking import MaskSettings
+from donod_fast.data.types import Status
 from donod_fast.errors import CorpusError, HeadMismatchError, InputError, ModelError
-from donod_fast.masking import MaskSettings
-from donod_fast.rows import SCORE_COLUMNS
-from donod_fast.samples import Status
-from donod_fast.scorer import Scorer
-from donod_fast.settings import UpdateSettings
+from donod_fast.scores.rows import SCORE_COLUMNS
+from donod_fast.scoring.scorer import Scorer
+from donod_fast.scoring.settings import UpdateSettings
 
 ROWS = short_rows(30, seed=11)
 
@@ -104,10 +104,10 @@ def test_scoring_twice_gives_the_same_bits(scorer: Scorer) -> None:
 
 
 def test_more_rows_than_are_read_at_once_keep_their_order(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    import donod_fast.scorer
+    import donod_fast.scoring.scorer
 
     wanted = scorer.score(ROWS)
-    monkeypatch.setattr(donod_fast.scorer, "PART_ROWS", 7)
+    monkeypatch.setattr(donod_fast.scoring.scorer, "PART_ROWS", 7)
     seen = []
     found = scorer.score(ROWS, progress=lambda rows, tokens: seen.append(rows))
     assert sum(seen) == len(ROWS)

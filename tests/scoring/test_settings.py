@@ -11,7 +11,7 @@ import torch
 
 from donod_fast.errors import InputError
 from donod_fast.kernels import SGD, AdamW, Sign, don_nod
-from donod_fast.settings import REDUCTIONS, STORAGE_DTYPES, UPDATES, UpdateSettings
+from donod_fast.scoring.settings import REDUCTIONS, STORAGE_DTYPES, UPDATES, UpdateSettings
 
 
 def test_the_defaults_are_those_of_the_paper_s_training() -> None:

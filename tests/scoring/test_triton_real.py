@@ -9,11 +9,11 @@ import pytest
 import torch
 from score_runs import own_states, tiny_scorer
 
+from donod_fast.data.reading import open_corpus
 from donod_fast.errors import BackendError
 from donod_fast.kernels import don_nod, gradient_products, reference_don_nod
-from donod_fast.reading import open_corpus
-from donod_fast.scorer import Scorer
-from donod_fast.settings import UpdateSettings
+from donod_fast.scoring.scorer import Scorer
+from donod_fast.scoring.settings import UpdateSettings
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 DATA, MODEL = SHARED / "data", SHARED / "models" / "tiny-instruct"

@@ -6,10 +6,10 @@ import pytest
 
 from donod_fast.demo.corpus import CORPUS_FILE, MODEL_FOLDER
 from donod_fast.errors import InputError
-from donod_fast.settings import UpdateSettings
-from donod_fast.studies.ablation import run_ablation
-from donod_fast.studies.finetune import FineTuneSettings
-from donod_fast.studies.sensitivity import run_sensitivity
+from donod_fast.scoring.settings import UpdateSettings
+from donod_fast.studies.core.finetune import FineTuneSettings
+from donod_fast.studies.sensitivity.ablation import run_ablation
+from donod_fast.studies.sensitivity.run import run_sensitivity
 
 OPTIONS = {
     "rows": 30,

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from donod_fast.errors import StoreError
-from donod_fast.studies.cells import RESULT, Cell, CellStore
+from donod_fast.studies.core.cells import RESULT, Cell, CellStore
 
 _PROGRAM = """
 import os, sys, time
 from pathlib import Path
-from donod_fast.studies.cells import CellStore
+from donod_fast.studies.core.cells import CellStore
 root, how = Path(sys.argv[1]), sys.argv[2]
 def work(folder):
     with open(root / "log", "a") as file:

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from donod_fast.errors import InputError
-from donod_fast.studies.corruptions import KINDS, MASK, SHARE, corrupt, plant, response_column
+from donod_fast.studies.core.corruptions import KINDS, MASK, SHARE, corrupt, plant, response_column
 
 TEXT = "The sum of 12 and 30 is\n  42, since 12 + 30 = 42.\nAnd so it goes on for many more words."
 ROWS = [

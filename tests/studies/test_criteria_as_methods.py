@@ -11,19 +11,20 @@ import torch
 from demo_parts import MODEL, clean_rows
 from threshold_fakes import FakeParts, demo_recipe
 
-from donod_fast.criteria.kmeans_ifd import KMEANS_IFD, choose, read_questions
 from donod_fast.errors import InputError
-from donod_fast.ranking import ScoreColumns, keep, rank
-from donod_fast.scorer import Scorer
-from donod_fast.settings import UpdateSettings
-from donod_fast.store import ScoresFolder
-from donod_fast.studies import threshold
-from donod_fast.studies.cells import CellStore
-from donod_fast.studies.scored import ScoringCells
-from donod_fast.studies.selecting import Selection, criteria_for, merits, selected_rows
-from donod_fast.studies.stability import run_stability
-from donod_fast.studies.threshold import Outcome, run_threshold, selections_of
-from donod_fast.studies.threshold_plan import plan_threshold
+from donod_fast.scores.folder import ScoresFolder
+from donod_fast.scoring.scorer import Scorer
+from donod_fast.scoring.settings import UpdateSettings
+from donod_fast.selection.keeping import keep
+from donod_fast.selection.kmeans_ifd import KMEANS_IFD, choose, read_questions
+from donod_fast.selection.ranking import ScoreColumns, rank
+from donod_fast.studies.core.cells import CellStore
+from donod_fast.studies.core.scored import ScoringCells
+from donod_fast.studies.core.selecting import Selection, criteria_for, merits, selected_rows
+from donod_fast.studies.stability.run import run_stability
+from donod_fast.studies.threshold import run as threshold
+from donod_fast.studies.threshold.plan import plan_threshold
+from donod_fast.studies.threshold.run import Outcome, run_threshold, selections_of
 
 ROWS = 40
 METHODS = ["topsis", "el2n", "ifd", "loss@high", KMEANS_IFD]

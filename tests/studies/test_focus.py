@@ -11,15 +11,15 @@ import pytest
 import torch
 from demo_parts import MODEL, clean_rows
 
+from donod_fast.data.types import TokenizedSample
 from donod_fast.errors import InputError, ModelError
-from donod_fast.models import LoadedModel, load_model, wrap_model
-from donod_fast.samples import TokenizedSample
-from donod_fast.scorer import Scorer
-from donod_fast.settings import UpdateSettings
-from donod_fast.studies.cells import Cell
-from donod_fast.studies.finetune import tokenized
-from donod_fast.studies.focus import REST, SUM, agreement, run_focus, weight_deltas
-from donod_fast.studies.layers import WHOLE, layer_groups, layer_scores
+from donod_fast.models.loading import LoadedModel, load_model, wrap_model
+from donod_fast.scoring.scorer import Scorer
+from donod_fast.scoring.settings import UpdateSettings
+from donod_fast.studies.core.cells import Cell
+from donod_fast.studies.core.finetune import tokenized
+from donod_fast.studies.core.layers import WHOLE, layer_groups, layer_scores
+from donod_fast.studies.focus.run import REST, SUM, agreement, run_focus, weight_deltas
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 UPDATES = {
@@ -227,7 +227,7 @@ def test_the_study_ranks_matrices_compares_layers_and_resumes(
 @pytest.mark.skipif(not (SHARED / "models").is_dir(), reason="the real data of ../shared is absent")
 @pytest.mark.parametrize("update", ["adamw", "sgd"])
 def test_on_a_real_model_the_output_layers_scores_are_those_of_scoring(update: str) -> None:
-    from donod_fast.studies.tables import read_rows
+    from donod_fast.studies.core.tables import read_rows
 
     loaded = load_model(SHARED / "models" / "tiny-instruct")
     real = read_rows(SHARED / "data" / "gsm8k" / "test.jsonl", count=6)

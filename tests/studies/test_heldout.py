@@ -9,12 +9,12 @@ import pytest
 import torch
 from threshold_fakes import demo_rows
 
+from donod_fast.data.masking import Masker, MaskSettings
+from donod_fast.data.types import Record
 from donod_fast.demo.corpus import MODEL_FOLDER
 from donod_fast.errors import InputError
-from donod_fast.masking import Masker, MaskSettings
-from donod_fast.models import LoadedModel, load_model
-from donod_fast.samples import Record
-from donod_fast.studies.heldout import heldout_loss
+from donod_fast.models.loading import LoadedModel, load_model
+from donod_fast.studies.core.heldout import heldout_loss
 
 ROWS = demo_rows(24)
 

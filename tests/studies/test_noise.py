@@ -17,12 +17,12 @@ from torch import Tensor
 
 from donod_fast.errors import InputError
 from donod_fast.kernels import topsis
-from donod_fast.models import LoadedModel, load_model
-from donod_fast.scorer import Scorer
-from donod_fast.settings import UpdateSettings
-from donod_fast.studies.cells import Cell
-from donod_fast.studies.corruptions import corrupt
-from donod_fast.studies.noise import SCORES, UPDATES, NoiseResult, run_noise
+from donod_fast.models.loading import LoadedModel, load_model
+from donod_fast.scoring.scorer import Scorer
+from donod_fast.scoring.settings import UpdateSettings
+from donod_fast.studies.core.cells import Cell
+from donod_fast.studies.core.corruptions import corrupt
+from donod_fast.studies.noise.run import SCORES, UPDATES, NoiseResult, run_noise
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 ROWS = 40

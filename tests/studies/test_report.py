@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from donod_fast.studies.report import (
+from donod_fast.studies.core.report import (
     Code,
     Items,
     Number,
@@ -26,8 +26,8 @@ from donod_fast.studies.report import (
     as_markdown,
     write_report,
 )
-from donod_fast.studies.report_pictures import Level, Point, curves
-from donod_fast.studies.tables import write_csv, write_json
+from donod_fast.studies.core.report_pictures import Level, Point, curves
+from donod_fast.studies.core.tables import write_csv, write_json
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from donod_fast.errors import InputError
-from donod_fast.ranking import ScoreColumns
-from donod_fast.studies.grid import make_grid
-from donod_fast.studies.selecting import STUDY_METHODS, Selection, merits, rows_digest, selected_rows
+from donod_fast.selection.ranking import ScoreColumns
+from donod_fast.studies.core.grid import make_grid
+from donod_fast.studies.core.selecting import STUDY_METHODS, Selection, merits, rows_digest, selected_rows
 
 
 def columns(count: int = 40, unscored: tuple[int, ...] = (3, 17)) -> ScoreColumns:

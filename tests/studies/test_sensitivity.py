@@ -14,21 +14,28 @@ import torch
 from donod_fast.demo.corpus import CORPUS_FILE, MODEL_FOLDER
 from donod_fast.errors import InputError
 from donod_fast.kernels import topsis
-from donod_fast.models import load_model
-from donod_fast.ranking import ScoreColumns
-from donod_fast.scorer import Scorer
-from donod_fast.settings import UpdateSettings
-from donod_fast.studies.cells import CellStore
-from donod_fast.studies.finetune import FineTuneSettings, RowLosses, fine_tune, planned_course, row_losses, tokenized
-from donod_fast.studies.heldout import heldout_loss
-from donod_fast.studies.sensitivity import run_sensitivity
-from donod_fast.studies.sensitivity_measures import ANY, Measures, damaged_corpus, separation
-from donod_fast.studies.sensitivity_outcome import Measured, Outcome, training_noise
-from donod_fast.studies.sensitivity_report import findings
-from donod_fast.studies.sensitivity_settings import ALL, CLEAN, DEFAULT, EVERY, NOD_HIGH, RANDOM, Scoring, Setting
-from donod_fast.studies.sensitivity_spread import balanced_weights, ranked, spread
-from donod_fast.studies.statistics import Estimate
-from donod_fast.studies.tables import read_rows
+from donod_fast.models.loading import load_model
+from donod_fast.scoring.scorer import Scorer
+from donod_fast.scoring.settings import UpdateSettings
+from donod_fast.selection.ranking import ScoreColumns
+from donod_fast.studies.core.cells import CellStore
+from donod_fast.studies.core.finetune import (
+    FineTuneSettings,
+    RowLosses,
+    fine_tune,
+    planned_course,
+    row_losses,
+    tokenized,
+)
+from donod_fast.studies.core.heldout import heldout_loss
+from donod_fast.studies.core.statistics import Estimate
+from donod_fast.studies.core.tables import read_rows
+from donod_fast.studies.sensitivity.measures import ANY, Measures, damaged_corpus, separation
+from donod_fast.studies.sensitivity.outcome import Measured, Outcome, training_noise
+from donod_fast.studies.sensitivity.report import findings
+from donod_fast.studies.sensitivity.run import run_sensitivity
+from donod_fast.studies.sensitivity.settings import ALL, CLEAN, DEFAULT, EVERY, NOD_HIGH, RANDOM, Scoring, Setting
+from donod_fast.studies.sensitivity.spread import balanced_weights, ranked, spread
 
 TRAINING = FineTuneSettings(tokens=200, step_tokens=100, learning_rate=1e-3)
 SHARES = {"shuffled": 0.15, "masked": 0.1}

@@ -12,13 +12,14 @@ import torch
 from demo_parts import MODEL, clean_rows
 
 from donod_fast.errors import InputError
-from donod_fast.models import LoadedModel, load_model
-from donod_fast.ranking import ScoreColumns, keep, rank
-from donod_fast.scorer import Scorer
-from donod_fast.studies.cells import Cell
-from donod_fast.studies.finetune import FineTuneSettings, fine_tune, tokenized
-from donod_fast.studies.heldout import heldout_loss
-from donod_fast.studies.stability import LOSS, StabilityResult, run_stability
+from donod_fast.models.loading import LoadedModel, load_model
+from donod_fast.scoring.scorer import Scorer
+from donod_fast.selection.keeping import keep
+from donod_fast.selection.ranking import ScoreColumns, rank
+from donod_fast.studies.core.cells import Cell
+from donod_fast.studies.core.finetune import FineTuneSettings, fine_tune, tokenized
+from donod_fast.studies.core.heldout import heldout_loss
+from donod_fast.studies.stability.run import LOSS, StabilityResult, run_stability
 
 ROWS = 20
 TRAINING = FineTuneSettings(epochs=1.0, learning_rate=1e-3, step_tokens=200)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from donod_fast.errors import InputError
-from donod_fast.studies.statistics import Estimate, auc, mean_interval, overlap, spearman, wilson
-from donod_fast.studies.threshold_intervals import paired, pooled, pooled_share, verdict
+from donod_fast.studies.core.statistics import Estimate, auc, mean_interval, overlap, spearman, wilson
+from donod_fast.studies.threshold.intervals import paired, pooled, pooled_share, verdict
 
 
 def brute_force_auc(higher: np.ndarray, lower: np.ndarray) -> float:

@@ -21,12 +21,12 @@ from filelock import FileLock
 from threshold_fakes import TASKS, TOKENS_A_ROW, FakeParts, demo_recipe, demo_rows
 
 from donod_fast.errors import InputError, StoreError
-from donod_fast.studies.grid import MODEL, measure_all
-from donod_fast.studies.statistics import Estimate, mean_interval
-from donod_fast.studies.threshold import Outcome, run_threshold, selections_of
-from donod_fast.studies.threshold_findings import Costs, findings
-from donod_fast.studies.threshold_plan import plan_threshold
-from donod_fast.studies.threshold_table import Line, Measure, pass_shares
+from donod_fast.studies.core.grid import MODEL, measure_all
+from donod_fast.studies.core.statistics import Estimate, mean_interval
+from donod_fast.studies.threshold.findings import Costs, findings
+from donod_fast.studies.threshold.plan import plan_threshold
+from donod_fast.studies.threshold.run import Outcome, run_threshold, selections_of
+from donod_fast.studies.threshold.table import Line, Measure, pass_shares
 from donod_fast.training import load_recipe, recipe_from
 
 ROWS = 80
@@ -177,7 +177,7 @@ def _sentences(path: Path) -> list[str]:
 
 
 def test_a_measure_that_is_asked_for_later_trains_again_and_keeps_the_others(tmp_path: Path) -> None:
-    from donod_fast.studies.grid import Unit
+    from donod_fast.studies.core.grid import Unit
 
     @dataclass(frozen=True)
     class More(FakeParts):
@@ -223,7 +223,7 @@ class Slow(FakeParts):
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="processes are looked up in /proc")
 def test_processes_end_with_a_study_that_was_killed(tmp_path: Path) -> None:
-    from donod_fast.studies.grid import Unit
+    from donod_fast.studies.core.grid import Unit
 
     log = tmp_path / "log"
     log.touch()
@@ -376,8 +376,8 @@ def test_the_plan_counts_a_corpus_that_is_at_hand(tmp_path: Path) -> None:
 
 
 def test_a_threshold_value_of_don_is_named_as_unknown_before_the_scores_are_there(tmp_path: Path) -> None:
-    from donod_fast.studies import threshold_plan
-    from donod_fast.studies.selecting import Selection
+    from donod_fast.studies.core.selecting import Selection
+    from donod_fast.studies.threshold import plan as threshold_plan
 
     assert threshold_plan._share(Selection("don-threshold", don_threshold=0.0)) is None
     assert recipe_from({"name": "x", "train": {"model": "y"}}).study.don_quantiles

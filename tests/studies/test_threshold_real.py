@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from donod_fast.data.reading import open_corpus
 from donod_fast.errors import InputError, SandboxError
-from donod_fast.family import BASE_MODEL
-from donod_fast.reading import open_corpus
-from donod_fast.sandbox import find_isolation
-from donod_fast.studies.cells import CellStore
-from donod_fast.studies.grid import MODEL, Unit, measured
-from donod_fast.studies.threshold import run_threshold
-from donod_fast.studies.threshold_family import is_family, with_family
-from donod_fast.studies.threshold_parts import MakeParts
+from donod_fast.evaluation.sandbox import find_isolation
+from donod_fast.studies.core.cells import CellStore
+from donod_fast.studies.core.grid import MODEL, Unit, measured
+from donod_fast.studies.family import BASE_MODEL
+from donod_fast.studies.threshold.family_files import is_family, with_family
+from donod_fast.studies.threshold.parts import MakeParts
+from donod_fast.studies.threshold.run import run_threshold
 from donod_fast.training import Recipe, load_recipe, recipe_from
 
 SMALL = ('score.data=["family:train?rows=120&tasks=24&seed=1"]', "eval.0.batch_size=24")

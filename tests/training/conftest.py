@@ -1,22 +1,5 @@
-"""Shared by the tests of training: the tiny models of ``tests/scoring`` are theirs too."""
-
-from __future__ import annotations
-
-import sys
-from collections.abc import Iterator
-from pathlib import Path
+"""Training needs TRL."""
 
 import pytest
-import torch
 
 pytest.importorskip("trl", reason="the extra `train` is not installed")
-sys.path.append(str(Path(__file__).parent.parent / "scoring"))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """The models are tiny: threads cost them more than they give."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_dynamic_pack import alone, drawn
+from pack_cases import alone, drawn
 from tiny_models import save_tiny, tiny_model, tiny_tokenizer
 from training_cases import prepared, question_rows, settings, weights
 

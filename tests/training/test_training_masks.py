@@ -9,8 +9,8 @@ import torch
 from tiny_models import VOCAB, tiny_model, tiny_tokenizer
 from training_cases import prepared, settings
 
-from donod_fast.masking import Masker, MaskSettings
-from donod_fast.samples import IGNORE_INDEX, Record, Status
+from donod_fast.data.masking import Masker, MaskSettings
+from donod_fast.data.types import IGNORE_INDEX, Record, Status
 from donod_fast.training.samples import Collator, StepOrder, TrainingRows
 from donod_fast.training.trainer import train_model
 

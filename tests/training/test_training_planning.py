@@ -9,8 +9,8 @@ import torch
 from tiny_models import tiny_model, tiny_tokenizer
 from training_cases import prepared, settings
 
-from donod_fast.benchmark.shapes import SHAPES
 from donod_fast.errors import CorpusError, InputError
+from donod_fast.models.shapes import SHAPES
 from donod_fast.training import TokenCounts, TrainSettings, load_recipe, plan_training, recipe_counts
 from donod_fast.training.planning import ACCELERATORS, _activations, model_config, model_size
 from donod_fast.training.trainer import train_model
@@ -110,8 +110,8 @@ def test_a_recipe_is_counted_without_its_weights_and_its_corpus(monkeypatch: pyt
 def test_tokens_of_a_corpus_at_hand_are_counted_as_training_counts_them() -> None:
     from transformers import AutoTokenizer
 
-    from donod_fast.masking import Masker
-    from donod_fast.reading import open_corpus
+    from donod_fast.data.masking import Masker
+    from donod_fast.data.reading import open_corpus
     from donod_fast.training import prepare_rows
 
     recipe = load_recipe("tiny")

@@ -1,0 +1,277 @@
+"""Turns of a conversation as data sets spell them: roles, contents, tool calls, tools, weights.
+
+Both spellings are read here, ``{"role", "content"}`` and ShareGPT's ``{"from", "value"}``; they
+differ in the name of the key only, and real files mix them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from donod_fast.data.types import Message, SampleError, Status
+
+ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "model": "assistant",
+    "function_call": "assistant",
+    "tool_call": "assistant",
+    "tool": "tool",
+    "function": "tool",
+    "observation": "tool",
+    "function_response": "tool",
+    "tool_response": "tool",
+}
+"""A role as data sets spell it (in lower case) → the role of a Message."""
+
+CALL_ROLES = frozenset({"function_call", "tool_call"})
+"""Roles whose content is itself a tool call, as JSON text."""
+
+CONTENT_KEYS = ("content", "value", "text")
+WEIGHT_KEYS = ("loss_weight", "weight")
+SHOWN_CHARACTERS = 40
+
+
+def _unknown(detail: str) -> SampleError:
+    return SampleError(Status.UNKNOWN_FORMAT, detail)
+
+
+def as_list(value: object) -> list[Any] | None:
+    """A list, tuple, array or tensor as a list; None for anything else."""
+    if isinstance(value, list):
+        return value
+    if isinstance(value, tuple):
+        return list(value)
+    if not isinstance(value, type) and hasattr(value, "tolist"):
+        converted = value.tolist()
+        return converted if isinstance(converted, list) else None
+    return None
+
+
+def kind_of(value: object) -> str:
+    """A value's type in words of JSON, for messages."""
+    names = {str: "a string", bool: "a truth value", int: "a number", float: "a number", list: "a list"}
+    if value is None:
+        return "null"
+    return "an object" if isinstance(value, Mapping) else names.get(type(value), f"a {type(value).__name__}")
+
+
+def shown(value: object) -> str:
+    """A value as one short line, for messages."""
+    try:
+        text = repr(value[: SHOWN_CHARACTERS + 1] if isinstance(value, str) else value)
+    except (ValueError, RecursionError):  # an integer of too many digits, nesting too deep
+        return kind_of(value)
+    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
+
+
+def text_column(columns: Mapping[str, Any], name: str) -> str:
+    """The text in a column.
+
+    Raises:
+        SampleError: it is no string.
+    """
+    value = columns[name]
+    if not isinstance(value, str):
+        raise _unknown(f"{name} is {kind_of(value)}, not a string")
+    return value
+
+
+def parse_turns(value: object, column: str, role_key: str) -> list[Message]:
+    """Read a list of turns.
+
+    Args:
+        value: the column's value.
+        column: its name, for messages.
+        role_key: ``"role"`` or ``"from"``: where a turn's role is looked for first.
+
+    Raises:
+        SampleError: it is no list of turns, is empty, or a turn is of a wrong type somewhere.
+    """
+    items = as_list(value)
+    if items is None:
+        raise _unknown(f"{column} is {kind_of(value)}, not a list of messages")
+    if not items:
+        raise _unknown(f"{column} holds no message")
+    return [_parse_turn(item, f"{column}[{number}]", role_key) for number, item in enumerate(items)]
+
+
+def checked_turns(turns: Sequence[Message]) -> tuple[Message, ...]:
+    """Pass on turns that hold something to score.
+
+    Raises:
+        SampleError: no assistant turn, none that is scored, or the last one is empty.
+    """
+    replies = [turn for turn in turns if turn.role == "assistant"]
+    if not replies:
+        raise SampleError(Status.ALL_MASKED, "the conversation has no assistant turn to score")
+    if not replies[-1].content.strip() and not replies[-1].tool_calls:
+        raise SampleError(Status.EMPTY_RESPONSE, "the last assistant turn is empty")
+    if not any(turn.scored for turn in replies):
+        raise SampleError(Status.ALL_MASKED, "every assistant turn has weight 0")
+    return tuple(turns)
+
+
+def _parse_turn(item: object, place: str, role_key: str) -> Message:
+    if not isinstance(item, Mapping):
+        raise _unknown(f"{place} is {kind_of(item)}, not an object")
+    role_name = _role_name(item, place, role_key)
+    role = ROLES[role_name]
+    scored = _weight_scores(item, place) or role != "assistant"
+    if role_name in CALL_ROLES:
+        text = _content(item, place) or ""
+        calls = _calls_in_text(text, place)
+        return Message(role, "" if calls else text, calls, scored)
+    calls = _tool_calls(item, place)
+    if calls and role != "assistant":
+        raise _unknown(f"{place} has tool_calls but the role {role_name}")
+    content = _content(item, place)
+    if content is None and not calls:
+        raise _unknown(f"{place} ({role_name}) has neither content nor tool_calls")
+    return Message(role, content or "", calls, scored)
+
+
+def _role_name(item: Mapping[str, Any], place: str, role_key: str) -> str:
+    other_key = "from" if role_key == "role" else "role"
+    value = item.get(role_key)
+    if value is None:
+        value = item.get(other_key)
+    if value is None:
+        raise _unknown(f"{place} has no {role_key}")
+    if not isinstance(value, str):
+        raise _unknown(f"{place} has {kind_of(value)} for its {role_key}, not a string")
+    name = value.strip().lower()
+    if name not in ROLES:
+        raise _unknown(f"{place} has the unknown {role_key} {shown(value)}")
+    return name
+
+
+def _content(item: Mapping[str, Any], place: str) -> str | None:
+    """A turn's text; None where it is null or absent."""
+    key = next((key for key in CONTENT_KEYS if item.get(key) is not None), None)
+    if key is None:
+        return None
+    value = item[key]
+    if isinstance(value, str):
+        return value
+    parts = as_list(value)
+    if parts is None:
+        raise _unknown(f"{place}: {key} is {kind_of(value)}, not a string or a list of parts")
+    return "".join(_part_text(part, f"{place}: {key}[{number}]") for number, part in enumerate(parts))
+
+
+def _part_text(part: object, place: str) -> str:
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, Mapping):
+        raise _unknown(f"{place} is {kind_of(part)}, not a text part")
+    kind = part.get("type", "text")
+    if kind != "text":
+        raise _unknown(f"{place} is a part of type {shown(kind)}; only text can be scored")
+    text = part.get("text") if part.get("text") is not None else part.get("value")
+    if not isinstance(text, str):
+        raise _unknown(f"{place} has {kind_of(text)} for its text, not a string")
+    return text
+
+
+def _weight_scores(item: Mapping[str, Any], place: str) -> bool:
+    """Whether the turn's own weight leaves it scored: anything but 0 does."""
+    for key in WEIGHT_KEYS:
+        weight = item.get(key)
+        if weight is None:
+            continue
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise _unknown(f"{place}: {key} is {kind_of(weight)}, not a number")
+        if weight == 0:
+            return False
+    return True
+
+
+def _tool_calls(item: Mapping[str, Any], place: str) -> tuple[Mapping[str, Any], ...]:
+    """OpenAI's ``tool_calls``, or its older single ``function_call``."""
+    value = item.get("tool_calls")
+    if value is None:
+        call = item.get("function_call")
+        return () if call is None else (_call(call, f"{place}: function_call"),)
+    calls = as_list(value)
+    if calls is None:
+        raise _unknown(f"{place}: tool_calls is {kind_of(value)}, not a list")
+    return tuple(_call(call, f"{place}: tool_calls[{number}]") for number, call in enumerate(calls))
+
+
+def _call(value: object, place: str) -> Mapping[str, Any]:
+    """One call in the OpenAI form with its arguments as an object; an id is kept."""
+    if not isinstance(value, Mapping):
+        raise _unknown(f"{place} is {kind_of(value)}, not an object")
+    function = value.get("function") if value.get("function") is not None else value
+    if not isinstance(function, Mapping):
+        raise _unknown(f"{place}: function is {kind_of(function)}, not an object")
+    name = function.get("name")
+    if not isinstance(name, str) or not name:
+        raise _unknown(f"{place} has no name of a function")
+    call: dict[str, Any] = {
+        "type": "function",
+        "function": {"name": name, "arguments": _arguments(function.get("arguments"), place)},
+    }
+    return {"id": value["id"], **call} if isinstance(value.get("id"), str) else call
+
+
+def _arguments(value: object, place: str) -> dict[str, Any]:
+    if isinstance(value, str):
+        # Arguments that are no JSON object cannot be rendered as they are: to wrap them in a made-up
+        # key would score text that the record does not hold.
+        value = _json(value, f"{place}: arguments") if value.strip() else None
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise _unknown(f"{place}: arguments are {kind_of(value)}, not an object")
+    return dict(value)
+
+
+def _calls_in_text(text: str, place: str) -> tuple[Mapping[str, Any], ...]:
+    """The calls that a ShareGPT ``function_call`` turn spells as JSON; none where it is other text."""
+    try:
+        value = _json(text, place)
+        return tuple(_call(call, place) for call in (value if isinstance(value, list) else [value]))
+    except SampleError:
+        return ()
+
+
+def parse_tools(value: object) -> tuple[Mapping[str, Any], ...]:
+    """Read a ``tools`` column: function descriptions as a list or as the JSON text of one.
+
+    A bare ``{"name", "parameters", …}`` becomes ``{"type": "function", "function": {…}}``, the form
+    that chat templates expect.
+
+    Raises:
+        SampleError: it is neither.
+    """
+    if isinstance(value, str):
+        value = _json(value, "tools") if value.strip() else None
+    if value is None:
+        return ()
+    tools = as_list(value)
+    if tools is None:
+        raise _unknown(f"tools is {kind_of(value)}, not a list")
+    for number, tool in enumerate(tools):
+        if not isinstance(tool, Mapping):
+            raise _unknown(f"tools[{number}] is {kind_of(tool)}, not an object")
+    return tuple(
+        {"type": "function", "function": tool} if "name" in tool and "function" not in tool else tool for tool in tools
+    )
+
+
+def _json(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # broken, or deeper or longer than Python reads
+        raise _unknown(f"{place}: not valid JSON ({shown(str(error))})") from error

@@ -1,0 +1,333 @@
+"""Record → tokens + label mask: which tokens of a row are scored, proved row by row.
+
+A conversation is rendered by a chat template, any other text is taken as it is; the text is tokenised
+once, and the characters to be scored become tokens through the tokenizer's offsets. Where a prompt
+stands in front, its own tokens must be the beginning of the whole's: otherwise the model would be
+scored on tokens that it never has to predict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from donod_fast.data.formats import carried_values, record_id, to_sample
+from donod_fast.data.rendering import Renderer
+from donod_fast.data.spans import Span, assistant_turns, marked_spans, prompt_spans, shared_length
+from donod_fast.data.templates import resolve_template
+from donod_fast.data.tokenizing import Encoded, TextEncoder
+from donod_fast.data.types import (
+    IGNORE_INDEX,
+    Conversation,
+    PlainText,
+    PromptCompletion,
+    Record,
+    Sample,
+    SampleError,
+    Status,
+    TokenizedSample,
+    TokenRow,
+)
+from donod_fast.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Rows whose encodings are held at once: enough for the tokenizer's own threads, little memory.
+_CHUNK = 256
+
+Encodings = Mapping[str, Encoded | SampleError]
+
+
+@dataclass(frozen=True, slots=True)
+class MaskSettings:
+    """How rows are read and masked.
+
+    Attributes:
+        format: a format name of :mod:`donod_fast.data.formats`, or ``"auto"``.
+        template: see :func:`donod_fast.data.templates.resolve_template`.
+        train_on: ``"all"`` assistant turns of a conversation, or the ``"last"`` one only.
+        max_length: tokens kept of a row, from its start; None keeps all.
+    """
+
+    format: str = "auto"
+    template: str = "auto"
+    train_on: str = "all"
+    max_length: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    record: Record
+    id: str
+    format: str
+    sample: Sample | SampleError
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A text to tokenise and the characters of it to score.
+
+    Attributes:
+        text: the whole text.
+        spans: what to score, in order.
+        mask: how the spans were found; by ``"generation"`` marks they need no prompt's proof.
+        has_prompt: whether something must stay unscored.
+        framed: whether the tokenizer's front tokens and an end token are put around the text.
+        unmarked: the plan to follow where a marked text begins in the middle of a token.
+    """
+
+    text: str
+    spans: tuple[Span, ...]
+    mask: str
+    has_prompt: bool
+    framed: bool = False
+    unmarked: Callable[[], _Plan] | None = None
+
+    @property
+    def prompts(self) -> list[str]:
+        """The texts whose tokens must be the beginning of the whole's."""
+        if self.mask == "generation":
+            return []
+        return [self.text[: span.start] for span in self.spans if span.start]
+
+
+@dataclass(frozen=True, slots=True)
+class _Masked:
+    ids: Sequence[int]
+    flags: list[bool]
+    mask: str
+    has_prompt: bool
+
+
+class Masker:
+    """Turns records into tokens and flags, one row in, one row out.
+
+    Args:
+        tokenizer: a transformers tokenizer, fast or slow.
+        settings: how to read and mask.
+        vocab_size: number of rows of the model's output layer; ids at or past it are refused.
+        carry: columns of the records whose values go along with the samples, as text.
+
+    Raises:
+        InputError: a setting has no known value.
+        ModelError: the template is asked of a tokenizer that has none, or is no valid Jinja.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, settings: MaskSettings, *, vocab_size: int, carry: Sequence[str] = ()
+    ) -> None:
+        if settings.train_on not in ("all", "last"):
+            raise InputError(f"train_on is 'all' or 'last', not {settings.train_on!r}")
+        if settings.max_length is not None and settings.max_length < 2:
+            raise InputError(f"max_length must be at least 2 (a token and its target), not {settings.max_length}")
+        if vocab_size < 1:
+            raise InputError(f"vocab_size must be positive, not {vocab_size}")
+        self._settings = settings
+        self._vocab_size = vocab_size
+        self.carry = tuple(carry)
+        self._template = resolve_template(tokenizer, settings.template)
+        self._renderer = Renderer(tokenizer, self._template)
+        self._encoder = TextEncoder(tokenizer)
+
+    def describe(self) -> dict[str, Any]:
+        """The settings that decide tokens and masks, in plain values for the manifest."""
+        return {
+            "format": self._settings.format,
+            "template": self._template.name,
+            "template_sha256": self._template.sha256,
+            "train_on": self._settings.train_on,
+            "max_length": self._settings.max_length,
+            "vocab_size": self._vocab_size,
+        }
+
+    def tokenize(self, record: Record) -> TokenizedSample:
+        """Tokenise and mask one row; a row that cannot be scored comes back with its status."""
+        return self.tokenize_many([record])[0]
+
+    def tokenize_many(self, records: Sequence[Record]) -> list[TokenizedSample]:
+        """Tokenise and mask rows, in their order: the same results as one by one, in fewer calls."""
+        done: list[TokenizedSample] = []
+        for begin in range(0, len(records), _CHUNK):
+            done += self._tokenize_chunk(records[begin : begin + _CHUNK])
+        if self.carry:
+            done = [
+                replace(sample, carried=carried_values(record, self.carry))
+                for sample, record in zip(done, records, strict=True)
+            ]
+        return done
+
+    def tokenize_sample(self, sample: Sample) -> TokenizedSample:
+        """Tokenise and mask a sample that comes from no file; row 0, without id and format."""
+        record = Record(row=0, file="-", place="sample", data={})
+        return self._tokenize_rows([_Row(record, "", "", sample)])[0]
+
+    def _tokenize_chunk(self, records: Sequence[Record]) -> list[TokenizedSample]:
+        rows = []
+        for record in records:
+            try:
+                sample, name = to_sample(record, self._settings.format)
+                rows.append(_Row(record, record_id(record), name, sample))
+            except SampleError as error:
+                rows.append(_Row(record, record_id(record), "", error))
+        return self._tokenize_rows(rows)
+
+    def _tokenize_rows(self, rows: Sequence[_Row]) -> list[TokenizedSample]:
+        plans = [self._plan(row.sample) for row in rows]
+        texts = [text for plan in plans if isinstance(plan, _Plan) for text in (plan.text, *plan.prompts)]
+        encoded = self._encoder.encode(texts)
+        return [self._finish(row, plan, encoded) for row, plan in zip(rows, plans, strict=True)]
+
+    def _plan(self, sample: Sample | SampleError) -> _Plan | TokenRow | SampleError:
+        match sample:
+            case Conversation():
+                try:
+                    return self._plan_conversation(sample)
+                except SampleError as error:
+                    return error
+            case PromptCompletion(prompt, completion):
+                text = prompt + completion
+                return _Plan(text, (Span(len(prompt), len(text)),), "prefix", bool(prompt.strip()), framed=True)
+            case PlainText(text):
+                return _Plan(text, (Span(0, len(text)),), "text", False, framed=True)
+            case _:
+                return sample
+
+    def _plan_conversation(self, conversation: Conversation) -> _Plan:
+        rendering = self._renderer.write(conversation)
+        messages = rendering.conversation.messages
+        turns = assistant_turns(messages)
+        wanted = [at for at in (turns[-1:] if self._settings.train_on == "last" else turns) if messages[at].scored]
+        if not wanted:
+            raise SampleError(Status.ALL_MASKED, "the conversation has no assistant turn to be scored")
+        has_prompt = any(m.content.strip() for at, m in enumerate(messages) if at not in wanted)
+
+        def by_prompts() -> _Plan:
+            found = prompt_spans(self._renderer, rendering, wanted)
+            return _Plan(rendering.text, tuple(found), "prefix", has_prompt)
+
+        spans = marked_spans(rendering)
+        if spans is None:
+            return by_prompts()
+        chosen = tuple(span for at, span in zip(turns, spans, strict=True) if at in wanted)
+        return _Plan(rendering.text, chosen, "generation", has_prompt, unmarked=by_prompts)
+
+    def _finish(self, row: _Row, plan: _Plan | TokenRow | SampleError, encoded: Encodings) -> TokenizedSample:
+        try:
+            if isinstance(plan, SampleError):
+                raise plan
+            masked = _token_row(plan) if isinstance(plan, TokenRow) else self._mask(plan, encoded)
+        except SampleError as error:
+            return _refused(row, error.status, error.detail)
+        return self._checked(row, masked)
+
+    def _mask(self, plan: _Plan, encoded: Encodings) -> _Masked:
+        whole = self._encoded(plan.text, encoded)
+        flags = [False] * len(whole.ids)
+        for span in plan.spans:
+            if plan.mask == "generation":
+                begin = _marked_begin(plan.text, span, whole)
+                if begin is None:
+                    assert plan.unmarked is not None
+                    return self._mask(plan.unmarked(), encoded)
+            else:
+                begin = self._proved_begin(plan.text[: span.start], whole, encoded)
+            end = whole.tokens_before(span.end)
+            if end is None:  # without offsets: as many tokens as the text up to the end shares with the whole
+                end = shared_length(self._encoded(plan.text[: span.end], encoded).ids, whole.ids)
+            flags[begin:end] = [True] * (end - begin)
+        if not plan.framed:
+            return _Masked(whole.ids, flags, plan.mask, plan.has_prompt)
+        front, back = self._encoder.framed(plan.text, whole.ids)
+        ids = [*front, *whole.ids, *back]
+        return _Masked(ids, [False] * len(front) + flags + [True] * len(back), plan.mask, plan.has_prompt)
+
+    def _proved_begin(self, prompt: str, whole: Encoded, encoded: Encodings) -> int:
+        """Number of tokens of the prompt, once they are shown to be the beginning of the whole's."""
+        ids = self._encoded(prompt, encoded).ids if prompt else []
+        if whole.ids[: len(ids)] == ids:
+            return len(ids)
+        place = shared_length(ids, whole.ids)
+        alone = self._encoder.names(ids[place : place + 3])
+        joined = self._encoder.names(whole.ids[place : place + 3])
+        raise SampleError(
+            Status.PROMPT_NOT_PREFIX,
+            f"the prompt's tokens are not the beginning of the whole's: from token {place} on the prompt "
+            f"alone is {alone}, with the response it is {joined}; let the prompt end where a token ends "
+            "(move white space at its end to the start of the response)",
+        )
+
+    def _encoded(self, text: str, encoded: Encodings) -> Encoded:
+        found = encoded.get(text) or self._encoder.encode([text])[text]
+        if isinstance(found, SampleError):
+            raise found
+        return found
+
+    def _checked(self, row: _Row, masked: _Masked) -> TokenizedSample:
+        """Prove the mask, cut the row to the length limit, and say what is wrong with it if anything is."""
+        ids, flags, total = masked.ids, masked.flags, len(masked.ids)
+        highest, lowest = max(ids, default=0), min(ids, default=0)
+        if highest >= self._vocab_size or lowest < 0:
+            wrong = highest if highest >= self._vocab_size else lowest
+            detail = f"token id {wrong} is outside the model's vocabulary of {self._vocab_size}"
+            return _refused(row, Status.INVALID_TOKENS, detail, total)
+        if masked.has_prompt and total and all(flags):
+            detail = "every token would be scored although there is a prompt; the template writes no prompt"
+            return _refused(row, Status.ALL_SCORED, detail, total)
+        flags[:1] = [False] * bool(flags)  # nothing predicts the first token
+        if True not in flags:
+            return _refused(row, Status.ALL_MASKED, "no token is left to score", total)
+        limit = self._settings.max_length
+        truncated = limit is not None and total > limit
+        if truncated:
+            ids, flags = ids[:limit], flags[:limit]
+            if True not in flags:
+                detail = f"no token to score within the first {limit} of {total} tokens; raise the length limit"
+                return _refused(row, Status.TOO_LONG, detail, total)
+        return TokenizedSample(
+            row=row.record.row,
+            id=row.id,
+            status=Status.SCORED,
+            input_ids=tuple(ids),
+            scored=tuple(flags),
+            tokens=total,
+            truncated=truncated,
+            format=row.format,
+            mask=masked.mask,
+        )
+
+
+def _marked_begin(text: str, span: Span, whole: Encoded) -> int | None:
+    """First token of a marked text; None where that token also holds words in front of it."""
+    begin = whole.tokens_before(span.start)
+    while begin:
+        bounds = whole.bounds(begin - 1)
+        if bounds is None or bounds[1] <= span.start:
+            break
+        if text[bounds[0] : span.start].strip():
+            return None
+        begin -= 1  # only white space: the word is the response's own
+    return begin
+
+
+def _token_row(row: TokenRow) -> _Masked:
+    ids, labels = row.input_ids, row.labels
+    if len(ids) != len(labels):
+        raise SampleError(Status.INVALID_TOKENS, f"{len(ids)} input_ids, but {len(labels)} labels")
+    for at, (token, label) in enumerate(zip(ids, labels, strict=True)):
+        if label not in (IGNORE_INDEX, token):
+            raise SampleError(
+                Status.INVALID_TOKENS,
+                f"label {label} at {at} is neither {IGNORE_INDEX} nor the token there, {token}; labels are "
+                "aligned with input_ids, not shifted",
+            )
+    return _Masked(ids, [label != IGNORE_INDEX for label in labels], "labels", False)
+
+
+def _refused(row: _Row, status: Status, detail: str, tokens: int = 0) -> TokenizedSample:
+    origin = f"{row.record.file}, {row.record.place}: "
+    if not detail.startswith(origin):
+        detail = origin + detail
+    detail = detail.encode("utf-8", errors="backslashreplace").decode("utf-8")
+    return TokenizedSample(row.record.row, row.id, status, detail, tokens=tokens, format=row.format)

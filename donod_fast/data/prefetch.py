@@ -1,0 +1,258 @@
+"""Parts made ready ahead of the device: read, formatted, templated, tokenised and masked, in processes or in a thread.
+
+The processes are those of ``prepare_process.py``. Until they are there, parts are prepared in this one, so that the
+device does not wait for them to start.
+
+A JSON Lines file is read by the workers themselves, who can start at any row of it. Any other input is read once, in
+order, by a thread of this process, and the workers get its records.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Set
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import islice
+
+from donod_fast.data.masking import Masker
+from donod_fast.data.prefetch_worker import Job, Part, WorkerProcess, tokenized
+from donod_fast.data.reading import Corpus
+from donod_fast.data.types import Record, TokenizedSample
+from donod_fast.system.profiling import NO_STAGES, Stages
+
+_log = logging.getLogger(__name__)
+
+MOST_WORKERS = 4
+WORKER_ROWS = 4096
+"""From here on processes are worth the second or two that they take to start."""
+
+# How long a part waits for a worker that starts before it is looked whether this process is free to prepare it.
+_START_WAIT = 0.05
+
+Prepared = tuple[Part, list[TokenizedSample]]
+
+
+class Step(StrEnum):
+    """What is being done with a part."""
+
+    PREPARING = "preparing"
+    PREPARED = "prepared"
+    UNPREPARED = "unprepared"  # preparing it raised an error
+    SCORING = "scoring"
+    SCORED = "scored"
+
+
+OnStep = Callable[[int, Step], None]
+"""Called with a part's number when a step begins; in any thread."""
+
+
+def no_step(part: int, step: Step) -> None:
+    """Nobody wants to know."""
+
+
+def default_workers(device_type: str, rows: int) -> int:
+    """How many preparation processes serve one device: none on a CPU, whose cores are the device, or for few rows."""
+    if device_type == "cpu" or rows < WORKER_ROWS:
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(0, min(MOST_WORKERS, cores - 1))
+
+
+def prepared(
+    corpus: Corpus,
+    masker: Masker,
+    parts: Iterable[Part],
+    workers: int = 0,
+    stages: Stages = NO_STAGES,
+    on_step: OnStep = no_step,
+) -> Generator[Prepared, None, None]:
+    """The parts with their samples, in the order given, ``max(1, workers)`` of them being prepared ahead.
+
+    The results do not depend on ``workers``. With 0 one thread of this process prepares; where the masker or the
+    corpus cannot be sent to another process, too. Closing the generator ends the workers.
+
+    Raises:
+        CorpusError: an input cannot be read.
+        WorkerError: a worker process was ended from outside while it prepared a part.
+    """
+    local = _Local(PartReader(corpus), masker, stages, on_step)
+    # Plain JSON Lines can be read from near any row. A corpus of rows given from Python is not sent to everybody.
+    they_read = starts_anywhere(corpus, 0, corpus.rows, frozenset({"jsonl"}))
+    setup = _setup(masker, corpus if they_read else None) if workers else None
+    if setup is None:
+        with ThreadPoolExecutor(1, "prepare") as pool:
+            yield from _ahead(parts, lambda part: pool.submit(local.prepare, part), 1)
+        return
+    team = _Team(local, setup, workers, they_read=they_read)
+    try:
+        yield from _ahead(parts, team.submit, workers)
+    finally:
+        team.close()
+
+
+def _setup(masker: Masker, corpus: Corpus | None) -> bytes | None:
+    """What a worker is sent first; None where it cannot be sent."""
+    if sys.platform == "win32":  # there nobody can look whether a pipe has something
+        return None
+    try:
+        return pickle.dumps((masker, corpus))
+    except Exception as error:  # a tokenizer may hold anything
+        _log.warning("rows are prepared in the main process, the tokenizer cannot be sent to another (%s)", error)
+        return None
+
+
+def _ahead(
+    parts: Iterable[Part], submit: Callable[[Part], Future[list[TokenizedSample]]], count: int
+) -> Iterator[Prepared]:
+    coming: deque[tuple[Part, Future[list[TokenizedSample]]]] = deque()
+    try:
+        for part in parts:
+            coming.append((part, submit(part)))
+            if len(coming) > count:
+                first, future = coming.popleft()
+                yield first, future.result()
+        while coming:
+            first, future = coming.popleft()
+            yield first, future.result()
+    finally:
+        for _, future in coming:
+            future.cancel()
+
+
+class PartReader:
+    """Reads parts of a corpus; as long as their rows rise, no input is read more than once."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        self._corpus = corpus
+        self._records: Iterator[Record] = iter(())
+        self._next = 0  # row of the next record; 0 before the first part
+
+    def read(self, part: Part) -> list[Record]:
+        """The part's records.
+
+        Raises:
+            CorpusError: an input cannot be read, or has changed.
+        """
+        skipped = part.start - self._next
+        if self._next == 0 or skipped < 0 or (skipped and starts_anywhere(self._corpus, part.start, part.stop)):
+            self._records, skipped = self._corpus.records(part.start), 0
+        self._next = part.stop
+        records = list(islice(self._records, skipped, skipped + part.stop - part.start))
+        self._corpus.check_unchanged(part.start, part.stop)  # before the part is committed
+        return records
+
+
+_ANYWHERE = frozenset({"jsonl", "saved", "hub", "rows"})
+
+
+def starts_anywhere(corpus: Corpus, start: int, stop: int, kinds: Set[str] = _ANYWHERE) -> bool:
+    """Whether all inputs with rows in ``start`` to ``stop`` can be read from any row on, and are of these kinds."""
+    first = 0
+    for source in corpus.describe()["inputs"]:
+        last = first + source["rows"]
+        if first < stop and start < last and (source["kind"] not in kinds or source.get("compression")):
+            return False
+        first = last
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Local:
+    """Preparation in this process."""
+
+    reader: PartReader
+    masker: Masker
+    stages: Stages
+    on_step: OnStep
+
+    def prepare(self, part: Part) -> list[TokenizedSample]:
+        with self.preparing(part):
+            return self.tokenize(part, self.read(part))
+
+    @contextmanager
+    def preparing(self, part: Part) -> Iterator[None]:
+        self.on_step(part.number, Step.PREPARING)
+        try:
+            yield
+        except BaseException:
+            self.on_step(part.number, Step.UNPREPARED)
+            raise
+        self.on_step(part.number, Step.PREPARED)
+
+    def read(self, part: Part) -> list[Record]:
+        with self.stages.stage("read"):
+            return self.reader.read(part)
+
+    def tokenize(self, part: Part, records: list[Record]) -> list[TokenizedSample]:
+        with self.stages.stage("tokenize"):
+            return tokenized(self.masker, records, part.excluded)
+
+
+class _Team:
+    """Worker processes, each with a thread of this process that talks to it."""
+
+    def __init__(self, local: _Local, setup: bytes, workers: int, *, they_read: bool) -> None:
+        self._local, self._is_local, self._they_read = local, threading.Lock(), they_read
+        self._reading = ThreadPoolExecutor(1, "read")
+        self._pool = ThreadPoolExecutor(workers, "prepare")
+        self._workers = tuple(WorkerProcess(setup) for _ in range(workers))
+        self._free = list(self._workers)
+
+    def submit(self, part: Part) -> Future[list[TokenizedSample]]:
+        """Have a part prepared by whoever is free first."""
+        reading = None if self._they_read else self._reading.submit(self._local.read, part)
+        return self._pool.submit(self._prepare, part, reading)
+
+    def close(self) -> None:
+        """End the processes, whatever they are at."""
+        for worker in self._workers:
+            worker.kill()
+        self._reading.shutdown(cancel_futures=True)
+        self._pool.shutdown(cancel_futures=True)
+        for worker in self._workers:
+            worker.close()
+
+    def _prepare(self, part: Part, reading: Future[list[Record]] | None) -> list[TokenizedSample]:
+        with self._local.preparing(part):
+            return self._prepare_anywhere(part, reading)
+
+    def _prepare_anywhere(self, part: Part, reading: Future[list[Record]] | None) -> list[TokenizedSample]:
+        worker = self._free.pop()  # there are as many of them as threads
+        try:
+            while not worker.is_ready():
+                if self._is_local.acquire(timeout=_START_WAIT):
+                    try:
+                        return self._here(part, reading)
+                    finally:
+                        self._is_local.release()
+            records = None if reading is None else reading.result()
+            try:
+                job = pickle.dumps(Job(part, records))
+            except Exception:  # rows given from Python may hold anything
+                answer = None
+            else:
+                answer = worker.ask(job, part)
+            if answer is None:
+                with self._is_local:
+                    return self._here(part, reading)
+        finally:
+            self._free.append(worker)
+        for name, begin, seconds in answer.spans:
+            self._local.stages.elsewhere(name, begin, seconds, answer.process)
+        if answer.error is not None:
+            raise answer.error
+        return answer.samples
+
+    def _here(self, part: Part, reading: Future[list[Record]] | None) -> list[TokenizedSample]:
+        return self._local.tokenize(part, self._local.read(part) if reading is None else reading.result())
+
+
+__all__ = ["OnStep", "Part", "PartReader", "Step", "default_workers", "no_step", "prepared", "starts_anywhere"]

@@ -1,0 +1,253 @@
+"""The process that prepares parts: its own life, and its parent's side of the pipes.
+
+It is a program started anew with two pipes, rather than one of ``multiprocessing``: it does not run the caller's main
+module again, and it ends by itself when its parent does, however that ends. It is sent the masker once and then a part
+at a time, and loads neither torch nor the model.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from typing import IO
+
+from donod_fast.data.formats import carried_values, record_id
+from donod_fast.data.masking import Masker
+from donod_fast.data.reading import Corpus
+from donod_fast.data.types import Record, Status, TokenizedSample
+from donod_fast.errors import WorkerError
+
+_log = logging.getLogger(__name__)
+
+_PROGRAM = """
+import sys, pickle
+sys.path[:] = pickle.load(sys.stdin.buffer)
+from donod_fast.data.prefetch_worker import serve
+serve()
+"""
+_ENVIRONMENT = {
+    "CUDA_VISIBLE_DEVICES": "",
+    "OMP_NUM_THREADS": "1",
+    "RAYON_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+_READY = b""
+_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part's number, its first row and one past its last.
+
+    ``excluded`` holds rows that no process survives, each with what to say of it: they are read, and nothing more.
+    """
+
+    number: int
+    start: int
+    stop: int
+    excluded: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A part to prepare, with its records; None where the worker is to read them itself."""
+
+    part: Part
+    records: list[Record] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A part's samples, or the error that there are none for.
+
+    Attributes:
+        process: id of the worker.
+        spans: what it did: stage, begin and seconds by ``time.perf_counter``.
+        samples: one a row.
+        error: to be raised in the parent.
+    """
+
+    process: int
+    spans: list[tuple[str, float, float]]
+    samples: list[TokenizedSample]
+    error: Exception | None = None
+
+
+class WorkerProcess:
+    """A worker process as this one sees it."""
+
+    def __init__(self, setup: bytes) -> None:
+        # In a process group of its own: an interrupt at the terminal is this process's to handle.
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _PROGRAM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **_ENVIRONMENT},
+            process_group=0,
+        )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._input, self._output = self._process.stdin, self._process.stdout
+        self._ready = self._gone = self._killed = False
+        # It reads only once it has imported what it needs, and a pipe holds little.
+        self._sender = threading.Thread(target=self._send, args=(setup,), name="start", daemon=True)
+        self._sender.start()
+
+    def is_ready(self) -> bool:
+        """Whether it can be asked. One that cannot start never is, and the log says so.
+
+        Raises:
+            WorkerError: it was killed by :meth:`kill`.
+        """
+        if self._killed:
+            raise WorkerError("the preparation processes were ended")
+        if not self._ready and not self._gone and wait([self._output.fileno()], 0):
+            found = _receive(self._output)
+            self._ready, self._gone = found == _READY, found != _READY
+            if self._gone and not self._killed:
+                reason = f"exit code {self._process.wait()}" if found is None else found.decode()
+                _log.warning("a preparation process cannot start (%s); rows are prepared in the main one", reason)
+        return self._ready
+
+    def ask(self, job: bytes, part: Part) -> Answer | None:
+        """Have it do a job. None where it cannot even read it.
+
+        Raises:
+            WorkerError: the process ended meanwhile.
+        """
+        try:
+            _send(self._input, job)
+            found = _receive(self._output)
+        except OSError:  # a broken pipe
+            found = None
+        if found is None:
+            code = self._process.wait()
+            how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+            raise WorkerError(
+                f"a preparation process was ended {how} while it had the rows {part.start} to {part.stop - 1} "
+                "(killed, or out of memory); run the same command again to resume"
+            )
+        answer: Answer | None = pickle.loads(found)
+        return answer
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._killed = True
+        self._process.kill()
+
+    def close(self) -> None:
+        """Give back what a killed process leaves."""
+        self._process.wait()
+        self._sender.join()
+        for pipe in (self._input, self._output):
+            with suppress(OSError):  # what was not flushed goes nowhere
+                pipe.close()
+
+    def _send(self, setup: bytes) -> None:
+        with suppress(OSError):  # it is gone, which its other pipe tells
+            self._input.write(pickle.dumps(sys.path))
+            _send(self._input, setup)
+
+
+def serve() -> None:
+    """A worker process's life: set up, then a job at a time until the parent closes the pipe, or is gone."""
+    jobs, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not get between the answers
+    setup = _receive(jobs)
+    if setup is None:
+        return
+    _end_with_parent()
+    with suppress(BrokenPipeError):  # the parent is gone
+        try:
+            masker, corpus = pickle.loads(setup)
+        except Exception as error:
+            _send(answers, f"{type(error).__name__}: {error}".encode())
+            return
+        _send(answers, _READY)
+        while (job := _receive(jobs)) is not None:
+            _send(answers, pickle.dumps(_work(masker, corpus, job)))
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process with its parent, even where a row keeps it busy for ever.
+
+    Without it (it is Linux's), a process that is at no such row ends when it looks at its pipe.
+    """
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _work(masker: Masker, corpus: Corpus | None, job: bytes) -> Answer | None:
+    try:
+        found: Job = pickle.loads(job)
+    except Exception:  # of a class that cannot be imported here
+        return None
+    spans = []
+    begin = time.perf_counter()
+    try:
+        records = found.records
+        if records is None:
+            assert corpus is not None
+            records = list(corpus.records(found.part.start, found.part.stop))
+            read = time.perf_counter()
+            spans.append(("read", begin, read - begin))
+            begin = read
+        samples = tokenized(masker, records, found.part.excluded)
+    except Exception as error:
+        return Answer(os.getpid(), spans, [], _sendable(error))
+    spans.append(("tokenize", begin, time.perf_counter() - begin))
+    return Answer(os.getpid(), spans, samples)
+
+
+def tokenized(masker: Masker, records: Sequence[Record], excluded: Mapping[int, str]) -> list[TokenizedSample]:
+    """One sample a record; the tokenizer never sees those that are excluded."""
+    if not excluded:
+        return masker.tokenize_many(records)
+    kept = iter(masker.tokenize_many([record for record in records if record.row not in excluded]))
+    return [_lost(masker, record, excluded[record.row]) if record.row in excluded else next(kept) for record in records]
+
+
+def _lost(masker: Masker, record: Record, cause: str) -> TokenizedSample:
+    detail = f"{record.file}, {record.place}: {cause}".encode("utf-8", errors="backslashreplace").decode("utf-8")
+    carried = carried_values(record, masker.carry)
+    return TokenizedSample(record.row, record_id(record), Status.WORKER_LOST, detail, carried=carried)
+
+
+def _sendable(error: Exception) -> Exception:
+    """The error itself where it survives the way to the parent, else one that says the same."""
+    try:
+        if type(pickle.loads(pickle.dumps(error))) is type(error):
+            return error
+    except Exception:
+        pass
+    return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def _send(pipe: IO[bytes], content: bytes) -> None:
+    """Write a message: its length in eight bytes, then itself."""
+    pipe.write(len(content).to_bytes(8, "little"))
+    pipe.write(content)
+    pipe.flush()
+
+
+def _receive(pipe: IO[bytes]) -> bytes | None:
+    """Read a message; None where the other end is gone."""
+    size = pipe.read(8)
+    if len(size) < 8:
+        return None
+    length = int.from_bytes(size, "little")
+    content = pipe.read(length)
+    return content if len(content) == length else None

@@ -1,0 +1,245 @@
+"""The corpus: all rows of all inputs in one sequence, counted, fingerprinted and reopenable."""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from donod_fast.data.reading.inputs import (
+    STDIN,
+    find_sources,
+    is_same,
+    open_file,
+    open_hub_dataset,
+    open_saved_dataset,
+    restored_file,
+)
+from donod_fast.data.reading.source import Checkpoint, KnownFile, Source
+from donod_fast.data.reading.streams import check_unchanged
+from donod_fast.data.reading.tables import PYTHON_ROWS, DatasetRows, RowList
+from donod_fast.data.types import Record
+from donod_fast.errors import CorpusError, InputError
+from donod_fast.system.places import place_of_entry
+
+if TYPE_CHECKING:
+    import datasets
+
+
+class Corpus:
+    """The rows of one or more inputs, in the order given. Rows are read when asked for.
+
+    Attributes:
+        sources: the inputs in order.
+        rows: number of rows over all inputs.
+        fingerprint: sha256 (hex) over the digests of the inputs in order: their content (of Parquet files
+            footer and size); names do not count.
+    """
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        """Join opened inputs.
+
+        Raises:
+            CorpusError: they hold no row at all.
+        """
+        self.sources = tuple(sources)
+        self._stops = list(accumulate(source.rows for source in self.sources))
+        self.rows = self._stops[-1] if self._stops else 0
+        digests = "\n".join(source.digest for source in self.sources)
+        self.fingerprint = hashlib.sha256(digests.encode()).hexdigest()
+        if self.rows == 0:
+            names = ", ".join(str(source.describe()["name"]) for source in self.sources[:5]) or "the input"
+            raise CorpusError(f"{names}: holds no row; give a file with at least one record")
+
+    def describe(self) -> dict[str, Any]:
+        """Say what the corpus is made of, in JSON types: enough for :func:`reopen_corpus`.
+
+        ``inputs`` holds one entry an input: ``kind``, ``name`` (as given), ``rows``, ``digest``; for a file
+        ``path`` (absolute) or ``url``, ``compression``, ``size`` (bytes), ``stamp`` (modification time or
+        etag), ``sha256`` (of a Parquet file ``footer_sha256``); for a saved or hub dataset ``path`` or
+        ``id``, ``split``, ``revision``.
+        """
+        return {
+            "rows": self.rows,
+            "fingerprint": self.fingerprint,
+            "inputs": [source.describe() for source in self.sources],
+        }
+
+    def records(self, start: int = 0, stop: int | None = None) -> Iterator[Record]:
+        """Stream the records of the rows ``start <= row < stop`` in order.
+
+        A row that cannot be parsed is a record with a ``problem``. Memory stays flat, but for JSON
+        documents, which are loaded one at a time.
+
+        Args:
+            start: first row, ≥ 0.
+            stop: one past the last row; None (or more than ``rows``) for all.
+
+        Raises:
+            CorpusError: an input cannot be read, or has changed since the corpus was opened.
+        """
+        stop = self.rows if stop is None else min(stop, self.rows)
+        for index in range(bisect_right(self._stops, start), len(self.sources)):
+            source = self.sources[index]
+            first_row = self._stops[index] - source.rows
+            if first_row >= stop:
+                return
+            yield from source.records(first_row, max(start - first_row, 0), min(stop - first_row, source.rows))
+
+    def check_unchanged(self, start: int, stop: int) -> None:
+        """See that the files with the rows ``start <= row < stop`` are still what they were when they were opened.
+
+        :meth:`records` does so when it has come to its end; this is for who stops earlier.
+
+        Raises:
+            CorpusError: one is gone or has changed.
+        """
+        for index in range(bisect_right(self._stops, start), len(self.sources)):
+            source = self.sources[index]
+            if self._stops[index] - source.rows >= stop:
+                return
+            facts = getattr(source, "facts", None)
+            if facts is not None:
+                check_unchanged(facts)
+
+
+def open_corpus(
+    inputs: Sequence[str],
+    *,
+    split: str = "train",
+    revision: str | None = None,
+    spool_dir: Path | None = None,
+    known: Mapping[str, KnownFile] | None = None,
+) -> Corpus:
+    """Open inputs, counting rows and hashing content in one streaming pass over each file.
+
+    Of a Parquet file only the footer is read.
+
+    Args:
+        inputs: files (JSON Lines, JSON, CSV, TSV, Parquet; each also .gz or .zst), URLs of such files
+            (``s3://…``, ``gs://…``, whatever fsspec reads), globs of either, folders written by
+            ``datasets.save_to_disk``, ``"-"`` for standard input (JSON or JSON Lines), or, where nothing
+            local has that name, ids of hub datasets.
+        split: which split of a dataset that has several.
+        revision: revision of hub datasets; None for the newest.
+        spool_dir: folder that keeps a copy of standard input (``stdin.jsonl``), so that the corpus
+            can be reopened; None for a temporary copy.
+        known: what an earlier run knew of files, by absolute path or URL (``str`` of the place). A file of the
+            same kind, compression, size and stamp as the entry says is taken from there, without a pass.
+
+    Raises:
+        CorpusError: an input is absent or cannot be read, or there is no row in all of them.
+    """
+    if isinstance(inputs, str):
+        inputs = [inputs]
+    if list(inputs).count(STDIN) > 1:
+        raise CorpusError(f"{STDIN}: standard input can be read once only; name it once")
+    return Corpus([source for name in inputs for source in find_sources(name, split, revision, spool_dir, known)])
+
+
+def corpus_from_rows(rows: Sequence[Mapping[str, Any]] | datasets.Dataset) -> Corpus:
+    """Make a corpus of rows given from Python; they are kept by reference, not copied.
+
+    Raises:
+        CorpusError: there is no row.
+        InputError: ``rows`` is neither a sequence nor one ``datasets.Dataset``.
+    """
+    if isinstance(rows, Sequence) and not isinstance(rows, str | bytes):
+        return Corpus([RowList(rows)])
+    if not isinstance(rows, Mapping) and hasattr(rows, "_fingerprint") and hasattr(rows, "__len__"):
+        # A datasets.Dataset (a DatasetDict is a mapping), told without importing datasets.
+        return Corpus([DatasetRows(PYTHON_ROWS, rows, {"kind": "rows"})])
+    raise InputError(f"rows is a {type(rows).__name__}; give a list of dicts or one split of a dataset")
+
+
+def reopen_corpus(description: Mapping[str, Any], checkpoints: Sequence[Sequence[Checkpoint]] | None = None) -> Corpus:
+    """Open a corpus again from what :meth:`Corpus.describe` said, and check that it is the same.
+
+    A file of the same size and stamp (modification time or etag) is taken as it is, without a pass over it. Where
+    only the stamp differs, the content decides: a hash of all its bytes, but for Parquet files one of the footer,
+    which proves the same columns, row groups, sizes and statistics, and not that every value is the same.
+
+    Args:
+        description: what the corpus was.
+        checkpoints: for each input, places where reading can start, by ascending row; None for none: reading
+            JSON Lines then starts at the begin.
+
+    Raises:
+        CorpusError: an input is gone or its content has changed (named in the message), or the rows
+            came from Python and are in no file.
+    """
+    return _from_entries(description, checkpoints, _reopened)
+
+
+def restored_corpus(
+    description: Mapping[str, Any], checkpoints: Sequence[Sequence[Checkpoint]] | None = None
+) -> Corpus:
+    """Make a corpus again from what :meth:`Corpus.describe` said, without a look at its files.
+
+    Each reading of rows then checks size and stamp of the file. Saved and hub datasets are opened.
+
+    Args:
+        description: what the corpus was.
+        checkpoints: as for :func:`reopen_corpus`.
+
+    Raises:
+        CorpusError: the description is damaged, a dataset is gone or has changed, or the rows came from Python.
+    """
+    return _from_entries(description, checkpoints, _restored)
+
+
+def _from_entries(
+    description: Mapping[str, Any],
+    checkpoints: Sequence[Sequence[Checkpoint]] | None,
+    make: Callable[[Mapping[str, Any], Sequence[Checkpoint]], Source],
+) -> Corpus:
+    try:
+        entries = description["inputs"]
+        places: Sequence[Sequence[Checkpoint]] = [()] * len(entries) if checkpoints is None else checkpoints
+        return Corpus([make(entry, those) for entry, those in zip(entries, places, strict=True)])
+    except (KeyError, TypeError) as error:
+        raise CorpusError(f"the description of the corpus is damaged ({error!r}); score again") from error
+
+
+def _restored(entry: Mapping[str, Any], checkpoints: Sequence[Checkpoint]) -> Source:
+    kind, name = entry["kind"], entry["name"]
+    if kind == "rows":
+        raise CorpusError("the rows were given from Python and are in no file; give the same rows again")
+    if kind == "saved":
+        return _same_dataset(entry, open_saved_dataset(name, Path(entry["path"]), entry["split"]))
+    if kind == "hub":
+        return _same_dataset(entry, open_hub_dataset(entry["id"], entry["split"], entry["revision"]))
+    return restored_file(entry, checkpoints)
+
+
+def _reopened(entry: Mapping[str, Any], checkpoints: Sequence[Checkpoint]) -> Source:
+    kind, name = entry["kind"], entry["name"]
+    if kind in ("rows", "saved", "hub"):
+        return _restored(entry, checkpoints)
+    place = place_of_entry(entry)
+    try:
+        stat = place.stat()
+    except OSError as error:
+        raise CorpusError(f"{place}: the input is gone ({error.strerror or error}); put it back there") from error
+    # The size first: it is known at once, the hash only after a pass over the file.
+    if stat.size != entry["size"]:
+        raise _changed(place, f"{stat.size} bytes, {entry['size']} then")
+    if is_same(entry, stat):
+        return restored_file(entry, checkpoints)
+    source = open_file(name, place, kind, entry["compression"])
+    if source.digest != entry["digest"]:
+        raise _changed(place, "same size, other content")
+    return source
+
+
+def _same_dataset(entry: Mapping[str, Any], source: DatasetRows) -> DatasetRows:
+    if source.digest != entry["digest"]:
+        raise _changed(entry.get("path") or entry["id"], f"{source.digest}, {entry['digest']} then")
+    return source
+
+
+def _changed(path: object, what: str) -> CorpusError:
+    return CorpusError(f"{path}: the input has changed since it was scored ({what}); put it back, or score again")

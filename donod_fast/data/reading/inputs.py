@@ -1,0 +1,312 @@
+"""What an input name means: a file, a URL, a glob, a saved dataset's folder, standard input or a hub id."""
+
+from __future__ import annotations
+
+import atexit
+import glob
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit
+
+from donod_fast.data.reading.csv_files import CsvFile, open_csv
+from donod_fast.data.reading.json_files import (
+    JsonDocument,
+    JsonLinesFile,
+    open_json_document,
+    open_json_lines,
+    sniff_json,
+)
+from donod_fast.data.reading.line_scan import Checkpoints
+from donod_fast.data.reading.source import Checkpoint, KnownFile, Source
+from donod_fast.data.reading.streams import BUFFER_BYTES, CODECS, facts_of_entry, file_errors
+from donod_fast.data.reading.tables import DatasetRows, ParquetFile, open_parquet
+from donod_fast.errors import CorpusError
+from donod_fast.system.places import LocalPlace, Place, RemotePlace, Stat, local_path, remote_info, remote_matches
+
+REMOTE_OPENERS = 8
+"""How many of the files that a URL with wildcards matches are opened at one time."""
+
+STDIN = "-"
+SPOOL_NAME = "stdin.jsonl"
+
+KINDS = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",  # by name; sniffing may find JSON Lines in it
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+}
+"""File suffix → kind of file; each may be followed by a suffix of ``CODECS``."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_KNOWN_FILES = ", ".join(KINDS) + " (also with " + " or ".join(CODECS) + "), or - for standard input"
+
+
+def find_sources(
+    name: str,
+    split: str,
+    revision: str | None,
+    spool_dir: Path | None,
+    known: Mapping[str, KnownFile] | None = None,
+) -> list[Source]:
+    """Open everything that one input name stands for.
+
+    Args:
+        name: as the user gave it.
+        split: which split of a dataset with splits.
+        revision: which revision of a hub dataset; None for its newest.
+        spool_dir: where to keep a copy of standard input; None for a file that goes at exit.
+        known: files that need no pass, by path or URL; see :func:`open_corpus`.
+
+    Raises:
+        CorpusError: nothing is there, or it cannot be read.
+    """
+    known = {} if known is None else known
+    if name == STDIN:
+        place = LocalPlace(_spooled(sys.stdin.buffer, spool_dir).absolute())
+        return [_known_source(STDIN, place, {"json", "jsonl"}, None, known) or _sniffed(STDIN, place, None)]
+    try:
+        path = local_path(name)
+        if path is None:
+            return _remote_sources(name, known)
+        return _local_sources(name, path, split, known) or [open_hub_dataset(name, split, revision)]
+    except (OSError, ValueError) as error:  # a name too long for the file system, a NUL in it
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CorpusError(f"{name[:200]!r}: cannot be looked up: {reason}; check the path") from error
+
+
+def open_file(name: str, place: Place, kind: str, compression: str | None) -> Source:
+    """Open a file of a known kind, counting and hashing it.
+
+    Raises:
+        CorpusError: it cannot be read as that kind.
+    """
+    if kind == "jsonl":
+        return open_json_lines(name, place, compression)
+    if kind == "json":
+        return open_json_document(name, place, compression)
+    if kind == "parquet":
+        return open_parquet(name, place, compression)
+    return open_csv(name, place, compression, kind)
+
+
+def restored_file(entry: Mapping[str, Any], checkpoints: Iterable[Checkpoint], name: str | None = None) -> Source:
+    """Make a file's source of what is known of it; the file is not looked at.
+
+    Args:
+        entry: its entry in a description.
+        checkpoints: places where reading can start, by ascending row.
+        name: how the user names the file now; None for the name it had.
+
+    Raises:
+        KeyError: the entry lacks something.
+    """
+    facts, rows, kind = facts_of_entry(entry, name), int(entry["rows"]), entry["kind"]
+    if kind == "jsonl":
+        return JsonLinesFile(facts, rows, Checkpoints(checkpoints))
+    if kind == "json":
+        return JsonDocument(facts, rows)
+    if kind == "parquet":
+        return ParquetFile(facts, rows, tuple(entry.get("row_groups", ())))
+    return CsvFile(facts, rows, kind)
+
+
+def _local_sources(name: str, path: Path, split: str, known: Mapping[str, KnownFile]) -> list[Source]:
+    """The sources at a path or glob; empty where the name can only be a hub id."""
+    if not name:
+        raise CorpusError("an input's name is empty; give a file, a folder, a pattern or a hub id")
+    if path.is_dir():
+        return [open_saved_dataset(name, path, split)]
+    if path.exists():
+        return [_open_local(name, path, known)]
+    if glob.has_magic(name):
+        # glob.glob rather than Path.glob: it takes absolute patterns and leaves hidden files out.
+        found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
+        files = [match for match in found if Path(match).is_file()]
+        if not files:
+            raise CorpusError(f"{name}: the pattern matches no file; check it, and quote it for the shell")
+        return [_open_local(match, Path(match), known) for match in files]
+    if _HUB_ID.fullmatch(name) and _kind_and_codec(path.name) is None and not path.is_symlink():
+        return []
+    raise CorpusError(f"{name}: there is no such file; check the path")
+
+
+def _open_local(name: str, path: Path, known: Mapping[str, KnownFile]) -> Source:
+    if not path.is_file():
+        raise CorpusError(f"{name}: not a regular file; pipe its content in and name it {STDIN}")
+    return _open_by_suffix(name, LocalPlace(path.absolute()), path.name, known)
+
+
+def _remote_sources(url: str, known: Mapping[str, KnownFile]) -> list[Source]:
+    """The sources behind a URL, which may have wildcards."""
+    with file_errors(url):
+        try:
+            info = remote_info(url)
+        except FileNotFoundError:
+            if not glob.has_magic(url):
+                raise
+            matches = remote_matches(url)
+            if not matches:
+                raise CorpusError(f"{url}: the pattern matches no file; check it, and quote it for the shell") from None
+            with ThreadPoolExecutor(REMOTE_OPENERS) as pool:
+                return list(pool.map(lambda match: _open_remote(match[0], known, match[1]), matches))
+    if info.get("type") == "directory":
+        raise CorpusError(f"{url}: a folder; give its files: '{url.rstrip('/')}/*.jsonl'")
+    return [_open_remote(url, known)]
+
+
+def _open_remote(url: str, known: Mapping[str, KnownFile], listed: Stat | None = None) -> Source:
+    # What follows "?" in a web address is no part of the file's name.
+    path = urlsplit(url).path if url.lower().startswith(("http://", "https://")) else url.partition("::")[0]
+    return _open_by_suffix(url, RemotePlace(url), path.rpartition("/")[2], known, listed)
+
+
+def _open_by_suffix(
+    name: str, place: Place, file_name: str, known: Mapping[str, KnownFile], listed: Stat | None = None
+) -> Source:
+    found = _kind_and_codec(file_name)
+    if found is None:
+        raise CorpusError(f"{name}: unknown kind of file; known are {_KNOWN_FILES}")
+    kind, compression = found
+    # Only a look into a .json tells which kind it is.
+    kinds = {"json", "jsonl"} if kind == "json" else {kind}
+    source = _known_source(name, place, kinds, compression, known, listed)
+    if source is not None:
+        return source
+    return _sniffed(name, place, compression) if kind == "json" else open_file(name, place, kind, compression)
+
+
+def _sniffed(name: str, place: Place, compression: str | None) -> Source:
+    return open_file(name, place, sniff_json(name, place, compression), compression)
+
+
+def _known_source(
+    name: str,
+    place: Place,
+    kinds: Collection[str],
+    compression: str | None,
+    known: Mapping[str, KnownFile],
+    listed: Stat | None = None,
+) -> Source | None:
+    """The source of a file that is what it was by size and stamp; None where it must be read.
+
+    ``listed`` is what a listing made just now said of it, which spares a look at each file.
+    """
+    file = known.get(str(place))
+    if file is None or file.entry.get("kind") not in kinds or file.entry.get("compression") != compression:
+        return None
+    with file_errors(name):
+        stat = place.stat() if listed is None else listed
+    if not is_same(file.entry, stat):
+        return None
+    try:
+        return restored_file(file.entry, file.checkpoints, name)
+    except KeyError:  # an entry of an older version
+        return None
+
+
+def is_same(entry: Mapping[str, Any], stat: Stat) -> bool:
+    """Tell by size and stamp that a file is the one that an entry describes.
+
+    A stamp that says nothing (``""``: a web server that tells neither etag nor time) proves nothing.
+    """
+    return stat.stamp != "" and entry.get("size") == stat.size and entry.get("stamp") == stat.stamp
+
+
+def _kind_and_codec(file_name: str) -> tuple[str, str | None] | None:
+    """Tell a file's kind and compression by its suffixes; None where they are unknown."""
+    suffixes = [suffix.lower() for suffix in PurePosixPath(file_name).suffixes]
+    compression = CODECS.get(suffixes[-1]) if suffixes else None
+    if compression is not None:
+        suffixes.pop()
+    kind = KINDS.get(suffixes[-1]) if suffixes else None
+    return None if kind is None else (kind, compression)
+
+
+def open_saved_dataset(name: str, path: Path, split: str) -> DatasetRows:
+    """Open a folder that ``datasets.save_to_disk`` wrote.
+
+    Raises:
+        CorpusError: it is no such folder, is damaged, or lacks the split.
+    """
+    if not any((path / marker).is_file() for marker in ("state.json", "dataset_dict.json")):
+        raise CorpusError(f"{name}: a folder, but no dataset saved by save_to_disk; give its files: '{name}/*.jsonl'")
+    import datasets  # takes seconds to import, and few inputs need it
+
+    try:
+        dataset: Any = datasets.load_from_disk(str(path))
+    except Exception as error:  # datasets passes on whatever pyarrow and json raise
+        raise CorpusError(f"{name}: the saved dataset cannot be read: {error}; save it again") from error
+    if isinstance(dataset, datasets.DatasetDict):
+        if split not in dataset:
+            raise CorpusError(f"{name}: has no split {split!r}; it has {', '.join(map(str, dataset))}")
+        dataset = dataset[split]
+    return DatasetRows(name, dataset, {"kind": "saved", "path": str(path.absolute()), "split": split})
+
+
+def open_hub_dataset(hub_id: str, split: str, revision: str | None) -> DatasetRows:
+    """Open a dataset of the Hugging Face hub (downloaded, or from the local cache).
+
+    Raises:
+        CorpusError: there is none, or ``datasets`` cannot load it.
+    """
+    import datasets
+
+    try:
+        dataset: Any = datasets.load_dataset(hub_id, split=split, revision=revision)
+    except Exception as error:  # network, missing split, missing configuration, builder errors
+        reason = str(error).split("\n")[0]
+        raise CorpusError(
+            f"{hub_id}: there is no such file, and as a hub dataset (split {split!r}) it cannot be loaded: "
+            f"{reason}; check the name, or save it with datasets' save_to_disk and name that folder"
+        ) from error
+    return DatasetRows(hub_id, dataset, {"kind": "hub", "id": hub_id, "split": split, "revision": revision})
+
+
+def _spooled(stdin: BinaryIO, spool_dir: Path | None) -> Path:
+    """Keep standard input in a file: complete, or not there."""
+    folder = spool_dir if spool_dir is not None else Path(tempfile.mkdtemp(prefix="donod-fast-"))
+    if spool_dir is None:
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = folder / SPOOL_NAME
+    partial = folder / f".{SPOOL_NAME}.{os.getpid()}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("wb") as file:
+                shutil.copyfileobj(stdin, file, BUFFER_BYTES)
+                file.flush()
+                os.fsync(file.fileno())
+            if path.exists():
+                _refuse_other_content(path, partial)  # the same: it stays, with its modification time
+            else:
+                partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise CorpusError(
+            f"standard input: cannot be kept in {path}: {error.strerror}; make room or choose another folder"
+        ) from error
+    return path
+
+
+def _refuse_other_content(path: Path, new: Path) -> None:
+    """Keep the copy that earlier scores in this folder were made from: a selection needs it."""
+    with path.open("rb") as old_file, new.open("rb") as new_file:
+        while True:
+            old_block, new_block = old_file.read(BUFFER_BYTES), new_file.read(BUFFER_BYTES)
+            if old_block != new_block:
+                raise CorpusError(
+                    f"standard input: {path} holds other rows from an earlier run; "
+                    "use another folder, or remove that file and the scores made from it"
+                )
+            if not new_block:
+                return

@@ -1,0 +1,217 @@
+"""JSON Lines (streamed, with byte offsets to skip by) and JSON documents (loaded, one at a time)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, BinaryIO
+
+from donod_fast.data.reading.line_scan import Checkpoints, scan_lines
+from donod_fast.data.reading.source import Checkpoint, Unmarked
+from donod_fast.data.reading.streams import BOM, FileFacts, changed_error, peeking, reading, scanning
+from donod_fast.data.types import Record
+from donod_fast.errors import CorpusError
+from donod_fast.system.places import Place
+
+SNIFFED_LINES = 20
+
+RECORD_LISTS = frozenset({"messages", "conversations", "conversation", "prompt", "completion", "tools"})
+"""Columns that hold lists of objects *within* one record: such a list does not wrap a corpus."""
+
+
+@dataclass(frozen=True, slots=True)
+class JsonLinesFile(Unmarked):
+    """A JSON Lines file. Blank lines are no rows; a broken line is a row with a problem.
+
+    Attributes:
+        facts: the file as scanned.
+        rows: number of lines that are not blank.
+        checkpoints: rows with the place of their lines in the plain bytes: one every
+            ``CHECKPOINT_ROWS`` after a scan; whatever was given, where the file is known already.
+    """
+
+    facts: FileFacts
+    rows: int
+    checkpoints: Checkpoints = field(repr=False, compare=False)
+
+    @property
+    def digest(self) -> str:
+        """Hash of the kind and of the bytes as stored."""
+        return f"jsonl {self.facts.digest}"
+
+    def describe(self) -> dict[str, Any]:
+        """What :func:`open_json_lines` and a later check need, as JSON types."""
+        return self.facts.describe("jsonl", self.rows)
+
+    def checkpoint(self, row: int) -> Checkpoint | None:
+        """The nearest at or before a row; None where the file is compressed. See :class:`Source`."""
+        # A compressed stream can only be read from its begin.
+        return self.checkpoints.before(row) if self.facts.compression is None else None
+
+    def checkpoint_after(self, row: int) -> int:
+        """The byte offset of the first at or after a row, or the file's size; see :class:`Source`."""
+        if self.facts.compression is not None:
+            return -1
+        offset = self.checkpoints.offset_after(row)
+        return self.facts.size if offset is None else offset
+
+    def records(self, first_row: int, start: int, stop: int) -> Iterator[Record]:
+        """Stream rows as records with their raw bytes; see :class:`Source`."""
+        if start >= stop:
+            return
+        row, offset, line = self.checkpoint(start) or (0, 0, 1)
+        end = self.checkpoint_after(stop) if self.facts.compression is None else None
+        with reading(self.facts, offset, end) as stream:
+            for _, number, raw in islice(_numbered_rows(stream, offset, line), start - row, stop - row):
+                data, problem = parse_object(raw)
+                yield Record(first_row + start, self.facts.name, f"line {number}", data, raw, problem)
+                start += 1
+            if start < stop:
+                raise changed_error(self.facts, f"{start} rows, {self.rows} before")
+
+
+def open_json_lines(name: str, place: Place, compression: str | None) -> JsonLinesFile:
+    """Count and hash a JSON Lines file in one streaming pass; nothing is parsed yet.
+
+    Raises:
+        CorpusError: the file cannot be read.
+    """
+    with scanning(name, place, compression) as scan:
+        rows, checkpoints = scan_lines(scan.stream)
+    return JsonLinesFile(scan.facts, rows, checkpoints)
+
+
+def parse_object(raw: bytes) -> tuple[dict[str, Any] | None, str | None]:
+    """Parse one line: (the object, None) or (None, what is wrong with it). Raises nothing."""
+    value, problem = _parse(raw)
+    if problem is None and not isinstance(value, dict):
+        remedy = "; a file that is one JSON array must be named .json" if isinstance(value, list) else ""
+        return None, f"not a JSON object but {_kind(value)}{remedy}"
+    return value, problem
+
+
+def _numbered_rows(stream: BinaryIO, offset: int, line: int) -> Iterator[tuple[int, int, bytes]]:
+    """Yield (byte offset, line number, line without its end) of the lines that are not blank."""
+    for number, text in enumerate(stream, line):
+        begin, offset = offset, offset + len(text)
+        row = text.removeprefix(BOM) if number == 1 else text
+        if row.strip():
+            yield begin, number, _without_line_end(row)
+
+
+def _without_line_end(line: bytes) -> bytes:
+    return line.removesuffix(b"\n").removesuffix(b"\r") if line.endswith(b"\n") else line
+
+
+def _parse(raw: bytes) -> tuple[Any, str | None]:
+    try:
+        return json.loads(raw.decode("utf-8")), None
+    except UnicodeDecodeError as error:
+        return None, f"not UTF-8: byte 0x{raw[error.start]:02x} at byte {error.start + 1}"
+    except json.JSONDecodeError as error:
+        place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno} column {error.colno}"
+        return None, f"not valid JSON: {error.msg} at {place}"
+    except RecursionError:
+        return None, "the JSON is nested too deep"
+    except ValueError as error:  # an integer with more digits than Python converts
+        return None, f"not readable JSON: {error}"
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    names = {list: "an array", str: "a string", bool: "a truth value", int: "a number", float: "a number"}
+    return names.get(type(value), f"a {type(value).__name__}")
+
+
+@dataclass(frozen=True, slots=True)
+class JsonDocument(Unmarked):
+    """A JSON file that is one value: an array of records, an object around one, or one record."""
+
+    facts: FileFacts
+    rows: int
+
+    @property
+    def digest(self) -> str:
+        """Hash of the kind and of the bytes as stored."""
+        return f"json {self.facts.digest}"
+
+    def describe(self) -> dict[str, Any]:
+        """What :func:`open_json_document` and a later check need, as JSON types."""
+        return self.facts.describe("json", self.rows)
+
+    def records(self, first_row: int, start: int, stop: int) -> Iterator[Record]:
+        """Load the document and yield rows as records; see :class:`Source`."""
+        if start >= stop:
+            return
+        with reading(self.facts) as stream:
+            items = _document_rows(self.facts.name, stream.read())
+        if len(items) != self.rows:
+            raise changed_error(self.facts, f"{len(items)} rows, {self.rows} before")
+        for row in range(start, stop):
+            item = items[row]
+            data, problem = (item, None) if isinstance(item, dict) else (None, f"not an object but {_kind(item)}")
+            yield Record(first_row + row, self.facts.name, f"record {row}", data, None, problem)
+
+
+def open_json_document(name: str, place: Place, compression: str | None) -> JsonDocument:
+    """Load a JSON document once to count its rows and to hash it.
+
+    Raises:
+        CorpusError: the file cannot be read or is not valid JSON, with the position.
+    """
+    with scanning(name, place, compression) as scan:
+        rows = len(_document_rows(name, scan.stream.read()))
+    return JsonDocument(scan.facts, rows)
+
+
+def _document_rows(name: str, content: bytes) -> list[Any]:
+    content = content.removeprefix(BOM)
+    if not content.strip():
+        return []
+    value, problem = _parse(content)
+    if problem is not None:
+        raise CorpusError(f"{name}: {problem}; mend the file, or give one record a line (JSON Lines)")
+    if isinstance(value, dict):
+        return _wrapped_rows(value) or [value]
+    if not isinstance(value, list):
+        raise CorpusError(f"{name}: holds {_kind(value)}; an array of objects or JSON Lines is wanted")
+    return value
+
+
+def _wrapped_rows(value: dict[str, Any]) -> list[Any] | None:
+    """The rows within ``{"data": [{…}, …]}``, or None where the object is itself a record."""
+    lists = [
+        (key, items)
+        for key, items in value.items()
+        if isinstance(items, list) and items and all(isinstance(item, dict) for item in items)
+    ]
+    if len(lists) != 1 or lists[0][0] in RECORD_LISTS:
+        return None
+    return lists[0][1]
+
+
+def sniff_json(name: str, place: Place, compression: str | None) -> str:
+    """Tell by content whether a file is JSON Lines (``"jsonl"``) or one JSON document (``"json"``).
+
+    Raises:
+        CorpusError: the file cannot be read.
+    """
+    with peeking(name, place, compression) as stream:
+        first = next(_numbered_rows(stream, 0, 1), (0, 1, b""))[2]
+        value, problem = _parse(first)
+        if problem is None:
+            if any(line.strip() for line in stream):
+                return "jsonl"
+            # One line, one record: as JSON Lines its bytes can be written back untouched.
+            return "jsonl" if isinstance(value, dict) and _wrapped_rows(value) is None else "json"
+        if first.lstrip().startswith(b"["):
+            return "json"
+        rest = stream.read()
+    # Several lines of which the first is no JSON: one document over many lines, or a broken line.
+    if _parse(first + b"\n" + rest)[1] is None:
+        return "json"
+    following = rest.split(b"\n", SNIFFED_LINES)[:SNIFFED_LINES]
+    return "jsonl" if any(parse_object(line)[0] is not None for line in following) else "json"

@@ -1,0 +1,97 @@
+"""One pass over JSON Lines: how many rows, and where every so many of them begin.
+
+A row is a line that is not blank. The pass looks at blocks of bytes, not at lines: NumPy finds the line
+ends of a block, and only lines that begin with white space are looked at one by one.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
+
+import numpy as np
+
+from donod_fast.data.reading.source import Checkpoint
+from donod_fast.data.reading.streams import BOM
+
+CHECKPOINT_ROWS = 1024
+"""Every so many rows the byte offset is kept, so that reading can start near any row."""
+
+SCAN_BYTES = 1 << 18
+"""Bytes in one block: what NumPy makes of it stays in the processor's cache."""
+
+_WHITE = np.zeros(256, dtype=bool)
+_WHITE[list(b" \t\n\r\x0b\x0c")] = True  # what bytes.strip() takes off
+
+
+class Checkpoints:
+    """Rows with the byte offset and number of their lines, by ascending row."""
+
+    __slots__ = ("lines", "offsets", "rows")
+
+    def __init__(self, checkpoints: Iterable[Checkpoint] = ()) -> None:
+        """Take the checkpoints given, by ascending row."""
+        self.rows, self.offsets, self.lines = array("q"), array("q"), array("q")
+        for row, offset, line in checkpoints:
+            self.append(row, offset, line)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Checkpoint]:
+        return zip(self.rows, self.offsets, self.lines, strict=True)
+
+    def append(self, row: int, offset: int, line: int) -> None:
+        """Add one behind all others."""
+        self.rows.append(row)
+        self.offsets.append(offset)
+        self.lines.append(line)
+
+    def before(self, row: int) -> Checkpoint:
+        """The nearest at or before a row; the file's begin where there is none."""
+        index = bisect_right(self.rows, row) - 1
+        return (self.rows[index], self.offsets[index], self.lines[index]) if index >= 0 else (0, 0, 1)
+
+    def offset_after(self, row: int) -> int | None:
+        """The byte offset of the first at or after a row; None where there is none."""
+        index = bisect_left(self.rows, row)
+        return self.offsets[index] if index < len(self.rows) else None
+
+
+def scan_lines(stream: BinaryIO) -> tuple[int, Checkpoints]:
+    """Count the rows of JSON Lines and keep the place of every ``CHECKPOINT_ROWS``-th.
+
+    Args:
+        stream: the plain bytes from the begin; read to its end.
+    """
+    rows, line = 0, 1  # rows that have begun and ended; number of the line that is open
+    checkpoints = Checkpoints()
+    offset = 0  # of the block
+    begin, filled = 0, False  # of the open line: its offset, and whether it is known not to be blank
+    while block := stream.read(SCAN_BYTES):
+        ends = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == ord("\n"))
+        head = block[: ends[0]] if len(ends) else block
+        filled = filled or bool((head.removeprefix(BOM) if offset == 0 else head).strip())
+        if len(ends):
+            starts = np.concatenate(([begin - offset], ends[:-1] + 1))
+            is_row = np.ones(len(ends), dtype=bool)
+            is_row[0] = filled
+            whites = _WHITE[np.frombuffer(block, dtype=np.uint8)[starts[1:]]]
+            for index in (np.flatnonzero(whites) + 1).tolist():
+                is_row[index] = bool(block[starts[index] : ends[index]].strip())
+            found = np.flatnonzero(is_row)
+            for position in range(-rows % CHECKPOINT_ROWS, len(found), CHECKPOINT_ROWS):
+                index = int(found[position])
+                checkpoints.append(rows + position, offset + int(starts[index]), line + index)
+            rows += len(found)
+            line += len(ends)
+            begin = offset + int(ends[-1]) + 1
+            filled = bool(block[ends[-1] + 1 :].strip())
+        offset += len(block)
+    if filled:  # the last line has no line end
+        if rows % CHECKPOINT_ROWS == 0:
+            checkpoints.append(rows, begin, line)
+        rows += 1
+    return rows, checkpoints

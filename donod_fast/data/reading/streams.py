@@ -1,0 +1,259 @@
+"""Bytes of files: opened, decompressed, hashed, and every failure turned into a CorpusError."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
+
+from donod_fast.errors import CorpusError
+from donod_fast.system.places import Place, Stat, is_url, place_of_entry
+from donod_fast.system.retrying import GaveUpError
+
+BOM = b"\xef\xbb\xbf"
+BUFFER_BYTES = 1 << 20
+CODECS = {".gz": "gzip", ".zst": "zstd"}
+"""File suffix → pyarrow's name of the compression."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What a file was when it was scanned.
+
+    Attributes:
+        name: the file as the user gave it, for messages.
+        place: where it lies.
+        compression: ``"gzip"``, ``"zstd"`` or None.
+        size: bytes as stored.
+        stamp: what changes when the file is written again (modification time or etag).
+        sha256: hex digest of the bytes as stored, or, of a Parquet file, of its footer.
+        of_footer: whether ``sha256`` is that of the footer.
+    """
+
+    name: str
+    place: Place
+    compression: str | None
+    size: int
+    stamp: str
+    sha256: str
+    of_footer: bool = False
+
+    @property
+    def digest(self) -> str:
+        """The hash; with the size where only the footer was hashed."""
+        return f"footer {self.sha256} {self.size}" if self.of_footer else self.sha256
+
+    def describe(self, kind: str, rows: int) -> dict[str, Any]:
+        """The facts as JSON types; :func:`facts_of_entry` reads them."""
+        return {
+            "kind": kind,
+            "name": self.name,
+            **self.place.entry,
+            "compression": self.compression,
+            "rows": rows,
+            "size": self.size,
+            "stamp": self.stamp,
+            "footer_sha256" if self.of_footer else "sha256": self.sha256,
+            "digest": f"{kind} {self.digest}",
+        }
+
+
+def facts_of_entry(entry: Mapping[str, Any], name: str | None = None) -> FileFacts:
+    """The facts that :meth:`FileFacts.describe` described; the file is not looked at.
+
+    Args:
+        entry: the description.
+        name: how the user names the file now; None for the name it had.
+
+    Raises:
+        KeyError: the description lacks something.
+    """
+    of_footer = "footer_sha256" in entry
+    return FileFacts(
+        entry["name"] if name is None else name,
+        place_of_entry(entry),
+        entry["compression"],
+        entry["size"],
+        entry["stamp"],
+        entry["footer_sha256" if of_footer else "sha256"],
+        of_footer,
+    )
+
+
+def changed_error(facts: FileFacts, what: str) -> CorpusError:
+    """The error for a file that is no longer what was scanned."""
+    return CorpusError(
+        f"{facts.name}: the file {facts.place} has changed since it was first read ({what}); "
+        "put the original content back, or score the new content into another folder"
+    )
+
+
+class _HashingFile(io.RawIOBase):
+    """Passes a file's bytes through and hashes them on the way."""
+
+    def __init__(self, file: io.RawIOBase) -> None:
+        self._file = file
+        self.hash = hashlib.sha256()
+        self.size = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._file.readinto(buffer) or 0
+        self.hash.update(memoryview(buffer)[:count])
+        self.size += count
+        return count
+
+
+@dataclass(slots=True)
+class Scan:
+    """A first pass over a file: ``stream`` gives its bytes, ``facts`` is there after the pass."""
+
+    stream: BinaryIO
+    _facts: FileFacts | None = None
+
+    @property
+    def facts(self) -> FileFacts:
+        """Size and hash of the file; only after the ``with`` block of :func:`scanning`."""
+        assert self._facts is not None, "the scan has not ended"
+        return self._facts
+
+    def facts_found(self, facts: FileFacts) -> None:
+        """Take what the pass has found."""
+        self._facts = facts
+
+
+@contextmanager
+def file_errors(name: str, file: io.RawIOBase | None = None) -> Iterator[None]:
+    """Turn what reading a file may raise into a CorpusError that names file, place and remedy."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise CorpusError(f"{name}: there is no such file; check the {'URL' if is_url(name) else 'path'}") from error
+    except PermissionError as error:
+        remedy = f"check the credentials ({error})" if is_url(name) else "make the file readable for this user"
+        raise CorpusError(f"{name}: permission denied; {remedy}") from error
+    except GaveUpError as error:
+        raise CorpusError(f"{name}: cannot be read: {error}; run again when the store can be reached") from error
+    except (OSError, pa.ArrowException) as error:
+        place = f", at about byte {file.tell()} of the file" if file is not None and not file.closed else ""
+        reason = str(error).split("\n")[0]
+        raise CorpusError(
+            f"{name}: cannot be read{place}: {reason}; the file may be damaged or cut off, fetch it again"
+        ) from error
+
+
+@contextmanager
+def scanning(name: str, place: Place, compression: str | None) -> Iterator[Scan]:
+    """Read a file for the first time, hashing the stored bytes while handing out the plain ones.
+
+    Raises:
+        CorpusError: the file cannot be opened, read or decompressed, or is written to at the same time.
+    """
+    with file_errors(name):
+        stat = place.settled_stat()
+    with file_errors(name), place.open(size=stat.size) as file, file_errors(name, file):
+        hashing = _HashingFile(file)
+        scan = Scan(_plain_bytes(io.BufferedReader(hashing, BUFFER_BYTES), compression))
+        yield scan
+        # A reader may stop early (a decompressor at its end mark), but the hash is that of all bytes.
+        while hashing.read(BUFFER_BYTES):
+            pass
+    scan.facts_found(FileFacts(name, place, compression, hashing.size, stat.stamp, hashing.hash.hexdigest()))
+    refuse_moving(name, place, stat, hashing.size)
+
+
+def refuse_moving(name: str, place: Place, before: Stat, size: int) -> None:
+    """Refuse a file that was written to during its first pass.
+
+    Args:
+        name: the file as the user gave it.
+        place: where it lies.
+        before: what it was before the pass.
+        size: how many bytes the pass gave.
+
+    Raises:
+        CorpusError: it is not what it was before.
+    """
+    with file_errors(name):
+        after = place.stat()
+    if after != before or size != before.size:
+        raise CorpusError(
+            f"{name}: the file {place} changes while it is read ({before.size} bytes before, {size} read, "
+            f"{after.size} after); wait until it is complete"
+        )
+
+
+@contextmanager
+def unchanged(facts: FileFacts) -> Iterator[None]:
+    """See to it that a scanned file is the same before and after something is read from it.
+
+    Raises:
+        CorpusError: size or stamp are not what they were. Where the reading itself failed and the file has
+            changed, the change is what is said.
+    """
+    check_unchanged(facts)
+    try:
+        yield
+    except CorpusError:
+        check_unchanged(facts)
+        raise
+    check_unchanged(facts)
+
+
+@contextmanager
+def reading(facts: FileFacts, start: int = 0, end: int | None = None) -> Iterator[BinaryIO]:
+    """Open a scanned file again for its plain bytes (seekable where it is not compressed).
+
+    Args:
+        facts: which file.
+        start: the byte to begin at (0 where the file is compressed).
+        end: a byte that reading will hardly pass, if one is known: spares remote files the bytes behind.
+
+    Raises:
+        CorpusError: the file cannot be read, or its size or stamp is not what it was, before or after.
+    """
+    with unchanged(facts), peeking(facts.name, facts.place, facts.compression, start, end, facts.size) as stream:
+        yield stream
+
+
+@contextmanager
+def peeking(
+    name: str, place: Place, compression: str | None, start: int = 0, end: int | None = None, size: int | None = None
+) -> Iterator[BinaryIO]:
+    """Open a file for its plain bytes, without a hash; ``start`` and ``end`` as for :func:`reading`, ``size`` if known.
+
+    Raises:
+        CorpusError: the file cannot be opened, read or decompressed.
+    """
+    with file_errors(name), place.open(start, end, size) as file, file_errors(name, file):
+        yield _plain_bytes(io.BufferedReader(file, BUFFER_BYTES), compression)
+
+
+def check_unchanged(facts: FileFacts) -> None:
+    """Refuse a scanned file whose size or stamp is not what it was.
+
+    Raises:
+        CorpusError: it has changed, is gone, or cannot be looked at.
+    """
+    with file_errors(facts.name):
+        size, stamp = facts.place.stat()
+    if size != facts.size:
+        raise changed_error(facts, f"{size} bytes, {facts.size} before")
+    if stamp != facts.stamp:
+        raise changed_error(facts, f"the same size, but written again: stamp {stamp}, {facts.stamp} before")
+
+
+def _plain_bytes(stored: io.BufferedReader, compression: str | None) -> BinaryIO:
+    if compression is None:
+        return stored
+    # pyarrow's stream is no io.RawIOBase but offers readinto, which is all that BufferedReader calls.
+    codec: Any = compression  # pyarrow's stub wants a Literal
+    plain = pa.CompressedInputStream(pa.PythonFile(stored, mode="r"), codec)
+    return io.BufferedReader(cast(io.RawIOBase, plain), BUFFER_BYTES)

@@ -1,0 +1,234 @@
+"""Parquet files, datasets.Dataset objects, and plain lists of rows."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from donod_fast.data.reading.canonical import canonical_json
+from donod_fast.data.reading.source import Unmarked
+from donod_fast.data.reading.streams import (
+    BUFFER_BYTES,
+    FileFacts,
+    changed_error,
+    file_errors,
+    peeking,
+    refuse_moving,
+    scanning,
+    unchanged,
+)
+from donod_fast.data.types import Record
+from donod_fast.errors import CorpusError
+from donod_fast.system.places import LocalPlace, Place
+
+BATCH_ROWS = 256
+"""Rows that are Python objects at one time."""
+
+PAGE_BY_PAGE: dict[str, Any] = {"buffer_size": BUFFER_BYTES, "pre_buffer": False}
+"""Without these pyarrow loads a whole row group, which may be the whole file (5 MB instead of 200)."""
+
+PYTHON_ROWS = "<rows>"
+"""The file name in records of rows that were given from Python."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetFile(Unmarked):
+    """A Parquet file, streamed. A null column is left out of its record: where files of different
+    columns were merged, null stands for a key that was not there.
+
+    Attributes:
+        facts: the file when it was opened. Where it is not compressed as a whole, only the footer was read and
+            hashed: it says which rows lie where, but not that no byte of them has changed. The stamp does.
+        rows: number of rows.
+        groups: rows of each row group; empty where nobody has looked.
+    """
+
+    facts: FileFacts
+    rows: int
+    groups: tuple[int, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def digest(self) -> str:
+        """Hash of the kind and of the footer and size, or of the bytes as stored if it is compressed."""
+        return f"parquet {self.facts.digest}"
+
+    def describe(self) -> dict[str, Any]:
+        """What :func:`open_parquet` and a later check need, as JSON types."""
+        return {**self.facts.describe("parquet", self.rows), "row_groups": list(self.groups)}
+
+    def row_groups(self) -> Sequence[int] | None:
+        """Rows of each row group: kept from opening, or read from the footer of a known file."""
+        if self.groups or not self.rows:
+            return self.groups
+        with unchanged(self.facts), ExitStack() as stack:
+            return _groups(_open_parquet(stack, self.facts).metadata)
+
+    def records(self, first_row: int, start: int, stop: int) -> Iterator[Record]:
+        """Stream rows as records, row group by row group; see :class:`Source`."""
+        if start >= stop:
+            return
+        name = self.facts.name
+        with unchanged(self.facts), ExitStack() as stack:
+            file = _open_parquet(stack, self.facts)
+            if file.metadata.num_rows != self.rows:
+                raise changed_error(self.facts, f"{file.metadata.num_rows} rows, {self.rows} before")
+            row = 0  # of the next row group's begin
+            for group, group_rows in enumerate(_groups(file.metadata)):
+                begin, row = row, row + group_rows
+                if row <= start or begin >= stop:
+                    continue
+                with file_errors(f"{name}, record {begin} and after"):
+                    for batch in file.iter_batches(batch_size=BATCH_ROWS, row_groups=[group]):
+                        skipped, wanted = max(start - begin, 0), max(stop - begin, 0)
+                        rows = enumerate(_rows(batch.slice(skipped, wanted - skipped)), begin + skipped)
+                        for place, (data, problem) in rows:
+                            yield Record(first_row + place, name, f"record {place}", data, None, problem)
+                        begin += batch.num_rows
+                        if begin >= stop:
+                            return
+
+
+def open_parquet(name: str, place: Place, compression: str | None) -> ParquetFile:
+    """Read and hash a Parquet file's footer; all of the file only where it is compressed as a whole.
+
+    Raises:
+        CorpusError: the file cannot be read, is no Parquet file, or names a column twice.
+    """
+    with ExitStack() as stack:
+        if compression is None:
+            with file_errors(name):
+                stat = place.settled_stat()
+                stream: Any = stack.enter_context(place.open_table(stat.size))
+                metadata = pq.ParquetFile(stream).metadata
+                facts = FileFacts(name, place, None, stat.size, stat.stamp, _footer_hash(stream, stat.size), True)
+            refuse_moving(name, place, stat, stream.seek(0, io.SEEK_END))
+        else:
+            stream = stack.enter_context(tempfile.TemporaryFile())
+            with scanning(name, place, compression) as scan:
+                shutil.copyfileobj(scan.stream, stream)
+            facts = scan.facts
+            with file_errors(name):
+                metadata = pq.ParquetFile(stream).metadata
+        columns: list[str] = metadata.schema.to_arrow_schema().names
+    if len(set(columns)) < len(columns):
+        raise CorpusError(f"{name}: two columns have the same name; rename one")
+    return ParquetFile(facts, metadata.num_rows, _groups(metadata))
+
+
+def _footer_hash(stream: Any, size: int) -> str:
+    """Hash what Parquet keeps at its end: the footer, its length in four bytes, and four letters."""
+    stream.seek(size - 8)
+    length = int.from_bytes(stream.read(4), "little")
+    stream.seek(size - 8 - length)
+    return hashlib.sha256(stream.read(length + 8)).hexdigest()
+
+
+def _groups(metadata: Any) -> tuple[int, ...]:
+    return tuple(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
+
+
+def _open_parquet(stack: ExitStack, facts: FileFacts) -> Any:
+    name, place = facts.name, facts.place
+    with file_errors(name):
+        if facts.compression is not None:
+            # Parquet is read from its end, which a compressed stream does not allow.
+            plain = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+            with peeking(name, place, facts.compression, size=facts.size) as stream:
+                shutil.copyfileobj(stream, plain)
+            return stack.enter_context(pq.ParquetFile(plain, **PAGE_BY_PAGE))
+        # A local file is opened by pyarrow itself, which then reads without Python's lock.
+        source = place.path if isinstance(place, LocalPlace) else stack.enter_context(place.open_table(facts.size))
+        return stack.enter_context(pq.ParquetFile(source, **PAGE_BY_PAGE))
+
+
+def _rows(batch: Any) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
+    try:
+        for row in batch.to_pylist():
+            yield _present(row), None
+    except (ValueError, OverflowError):  # a string that is not UTF-8, a date that Python cannot hold
+        for position in range(batch.num_rows):
+            try:
+                yield _present(batch.slice(position, 1).to_pylist()[0]), None
+            except (ValueError, OverflowError) as error:
+                yield None, f"a value cannot be read: {error}"
+
+
+def _present(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {column: value for column, value in row.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRows(Unmarked):
+    """A ``datasets.Dataset``, with null columns left out of the records as in Parquet.
+
+    Attributes:
+        name: folder, hub id or ``PYTHON_ROWS``, for messages.
+        dataset: the dataset; rows are read from it as plain Python values.
+        origin: what its description says besides rows and fingerprint (JSON types, with ``kind``).
+    """
+
+    name: str
+    dataset: Any = field(repr=False)
+    origin: Mapping[str, Any]
+
+    @property
+    def rows(self) -> int:
+        """How many rows it holds."""
+        return len(self.dataset)
+
+    @property
+    def digest(self) -> str:
+        """The dataset's own fingerprint and its length."""
+        return f"dataset {self.dataset._fingerprint} {self.rows}"
+
+    def describe(self) -> dict[str, Any]:
+        """Origin, rows and fingerprint as JSON types."""
+        return {**self.origin, "name": self.name, "rows": self.rows, "digest": self.digest}
+
+    def records(self, first_row: int, start: int, stop: int) -> Iterator[Record]:
+        """Stream rows as records; see :class:`Source`."""
+        plain = self.dataset.with_format(None)
+        for begin in range(start, stop, BATCH_ROWS):
+            end = min(begin + BATCH_ROWS, stop)
+            try:
+                columns: dict[str, list[Any]] = plain[begin:end]
+            except Exception as error:  # whatever a feature's decoder raises
+                raise CorpusError(f"{self.name}, records {begin} to {end - 1}: cannot be read: {error}") from error
+            for row in range(begin, end):
+                data = _present({column: values[row - begin] for column, values in columns.items()})
+                yield Record(first_row + row, self.name, f"record {row}", data)
+
+
+class RowList(Unmarked):
+    """Rows given from Python as a sequence of mappings; kept by reference."""
+
+    def __init__(self, items: Sequence[Mapping[str, Any]]) -> None:
+        self._items = items
+        self.rows = len(items)
+        content = hashlib.sha256()
+        for item in items:
+            content.update((canonical_json(item) or b"") + b"\n")
+        self.digest = f"rows {content.hexdigest()}"
+
+    def describe(self) -> dict[str, Any]:
+        """Rows and hash; such rows cannot be opened again from it."""
+        return {"kind": "rows", "name": PYTHON_ROWS, "rows": self.rows, "digest": self.digest}
+
+    def records(self, first_row: int, start: int, stop: int) -> Iterator[Record]:
+        """Yield rows as records; see :class:`Source`."""
+        for row in range(start, stop):
+            item: object = self._items[row]
+            data, problem = (item, None) if isinstance(item, Mapping) else (None, _no_mapping(item))
+            yield Record(first_row + row, PYTHON_ROWS, f"record {row}", data, None, problem)
+
+
+def _no_mapping(item: object) -> str:
+    return f"not a mapping of columns to values but a {type(item).__name__}"

@@ -1,0 +1,174 @@
+"""Records → a file of records: JSON Lines (plain, .gz, .zst) or Parquet.
+
+A record that came from JSON Lines is written back byte for byte. A file is complete or absent: it is written under
+another name beside the target, synced, then renamed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import gzip
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from donod_fast.data.types import Record
+from donod_fast.errors import InputError, StoreError
+from donod_fast.system.files import atomic_writer, storage_error
+
+JSON_LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
+PARQUET = ".parquet"
+
+_PARQUET_BATCH = 1024  # records that are Arrow arrays (one row group) at one time
+
+
+@contextmanager
+def new_file(out: Path, overwrite: bool) -> Iterator[BinaryIO]:
+    """A file that becomes ``out`` only when whole. A link is followed: what it points at is replaced."""
+    _refuse_existing(out, overwrite)
+    with atomic_writer(out.resolve() if out.is_symlink() else out) as file:
+        yield file
+        _refuse_existing(out, overwrite)  # it may have appeared meanwhile
+
+
+def refuse_target(out: Path, overwrite: bool) -> None:
+    """Refuse a target of :func:`write_subset` that can be told beforehand to be none.
+
+    Raises:
+        InputError: its name has another suffix.
+        StoreError: it exists, or is no file.
+    """
+    if not out.name.lower().endswith((*JSON_LINES, PARQUET)):
+        raise InputError(f"{out}: the name must end in {', '.join(JSON_LINES)} or {PARQUET}")
+    _refuse_existing(out, overwrite)
+
+
+def _refuse_existing(out: Path, overwrite: bool) -> None:
+    try:
+        there, regular = out.exists(), out.is_file()
+    except OSError as error:
+        raise storage_error(out, error) from error
+    if there and not regular:
+        raise StoreError(f"{out} is not a regular file; give the name of a file")
+    if there and not overwrite:
+        raise StoreError(f"{out} exists already; give another name, or ask to overwrite it")
+
+
+@contextmanager
+def compressing(file: BinaryIO, name: str) -> Iterator[BinaryIO]:
+    with ExitStack() as stack:
+        stream: Any = file
+        if name.endswith(".gz"):
+            # No name and no time in the header: equal subsets are equal files
+            stream = stack.enter_context(gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0))
+        elif name.endswith(".zst"):
+            import pyarrow as pa
+
+            # Arrow closes what it writes to; the file itself is still to be synced
+            own = stack.enter_context(os.fdopen(os.dup(file.fileno()), "wb"))
+            stream = stack.enter_context(pa.CompressedOutputStream(pa.PythonFile(own, "w"), "zstd"))
+        yield stream
+
+
+def json_line(record: Record) -> bytes:
+    """The record as one line: its own bytes where it has them, else compact JSON."""
+    if record.raw is not None:
+        return record.raw + b"\n"
+    data = dict(record.data or {})
+    try:
+        return _to_json(data) + b"\n"
+    except (TypeError, ValueError, RecursionError) as error:
+        column = next((name for name, value in data.items() if not _fits_json({name: value})), "")
+        raise InputError(
+            f"row {record.row} ({record.file}, {record.place}), column {column!r}: JSON cannot hold its "
+            f"value ({error}); write to a name that ends in {PARQUET}"
+        ) from error
+
+
+def _to_json(value: Any) -> bytes:
+    options: dict[str, Any] = {"separators": (",", ":"), "allow_nan": False, "default": _plain}
+    try:
+        return json.dumps(value, ensure_ascii=False, **options).encode("utf-8")
+    except UnicodeEncodeError:  # a lone surrogate: JSON can escape it, UTF-8 cannot hold it
+        return json.dumps(value, ensure_ascii=True, **options).encode("ascii")
+
+
+def _fits_json(value: Any) -> bool:
+    try:
+        _to_json(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def _plain(value: Any) -> Any:
+    """What JSON lacks, in a form that says the same; the rest is refused rather than bent."""
+    if isinstance(value, (datetime.date, datetime.time)):  # a datetime is a date
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return dict(value)
+    if hasattr(value, "tolist"):  # numpy's and torch's arrays and scalars
+        return value.tolist()
+    raise TypeError(f"a {type(value).__name__} is no JSON value")
+
+
+def write_parquet(stream: Callable[[], Iterator[Record]], file: BinaryIO) -> None:
+    """Two passes: the first finds one type a column, the second writes row groups in those types."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types: dict[str, Any] = {}
+    for batch in _batches(stream()):
+        for name in {name: None for record in batch for name in record.data or ()}:
+            values = [(record.data or {}).get(name) for record in batch]
+            with _naming_column(name):
+                types[name] = _common_type(values, name, types.get(name))
+    for name, kind in types.items():  # an object without keys is an Arrow type that Parquet lacks
+        with _naming_column(name):
+            pq.ParquetWriter(pa.BufferOutputStream(), pa.schema([(name, kind)])).close()
+    schema = pa.schema(list(types.items()))
+    with pq.ParquetWriter(file, schema) as writer:
+        for batch in _batches(stream()):
+            columns = {}
+            for name, kind in types.items():
+                with _naming_column(name):
+                    columns[name] = pa.array([(record.data or {}).get(name) for record in batch], kind)
+            writer.write_table(pa.table(columns, schema=schema))
+
+
+def _common_type(values: list[Any], name: str, known: Any) -> Any:
+    """The Arrow type of ``values`` joined with that of the batches before (None for the first one)."""
+    import pyarrow as pa
+
+    found = pa.array(values).type
+    if known is None:
+        known = found
+    # Arrow would turn text among bytes into bytes
+    bytes_here = pa.types.is_binary(found) or pa.types.is_binary(known)
+    if bytes_here and (pa.types.is_string(known) or any(isinstance(value, str) for value in values)):
+        raise TypeError("text in some rows, bytes in others")
+    fields = [pa.schema([(name, kind)]) for kind in (known, found)]
+    return pa.unify_schemas(fields, promote_options="permissive").field(name).type
+
+
+def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:
+    while batch := list(islice(records, _PARQUET_BATCH)):
+        yield batch
+
+
+@contextmanager
+def _naming_column(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (TypeError, ValueError, OverflowError, NotImplementedError) as error:  # Arrow's derive from these
+        raise InputError(
+            f"column {name!r}: its values cannot form one Parquet column ({str(error).splitlines()[0]}); "
+            "write to a name that ends in .jsonl"
+        ) from error
+
+
+__all__ = ["JSON_LINES", "PARQUET", "compressing", "json_line", "new_file", "refuse_target", "write_parquet"]

@@ -1,0 +1,278 @@
+"""The plan of a corpus: which rows form which shard, and where their bytes lie.
+
+A shard is a run of rows that is read, scored and committed as one part. Where its bounds are depends on the inputs
+and on ``part_rows`` alone, never on who scores it:
+
+- an input that fits whole into the shard at hand is added to it, so that many small files make few parts;
+- any other input begins a shard of its own and is cut every ``part_rows`` rows;
+- Parquet is cut between row groups. A row group of more than ``part_rows`` rows is cut within.
+
+Plain JSON Lines can be read from any shard's byte offset, Parquet from any row group. A compressed file, a CSV file and
+a JSON document are read from their beginning: their shards form one *run*, which had better go to one worker
+(:meth:`ShardPlan.tasks`); so do the shards of one large row group.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from donod_fast.errors import StoreError
+
+if TYPE_CHECKING:
+    from donod_fast.data.reading import Corpus
+    from donod_fast.data.reading.source import Checkpoint, Source
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Rows of one input within a shard.
+
+    Attributes:
+        input: the input's position in the corpus.
+        start: first row, counted within the input.
+        rows: how many, at least one.
+        skip: rows to pass over after ``offset``.
+        offset: byte to read from (plain JSON Lines), -1 for other inputs.
+        end: a byte at or after the end of the last row, -1 for other inputs.
+        line: number of the line at ``offset``, from 1; 0 for other inputs.
+    """
+
+    input: int
+    start: int
+    rows: int
+    skip: int = 0
+    offset: int = -1
+    end: int = -1
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """What a worker is sent: the number of a part, and where its rows are.
+
+    Attributes:
+        number: of the part, from 0.
+        first_row: row of the corpus.
+        segments: in the order of their rows.
+    """
+
+    number: int
+    first_row: int
+    segments: tuple[Segment, ...]
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return sum(segment.rows for segment in self.segments)
+
+    @property
+    def stop(self) -> int:
+        """One past its last row."""
+        return self.first_row + self.rows
+
+
+_COLUMNS = ("shard", "run", "input", "start", "rows", "skip", "offset", "end", "line")
+
+
+class ShardPlan:
+    """All shards of a corpus, in the order of their rows.
+
+    Args:
+        segments: (n, 9) int64, one line a segment: shard, run, and the fields of :class:`Segment`. Shards count from 0
+            without a gap.
+    """
+
+    def __init__(self, segments: Any) -> None:
+        self._segments = segments
+        shards = segments[:, 0]
+        self._begin = np.flatnonzero(np.diff(shards, prepend=-1))  # of each shard among the segments
+        rows = np.add.reduceat(segments[:, 4], self._begin) if len(segments) else np.zeros(0, np.int64)
+        self._first = np.concatenate([np.zeros(1, np.int64), np.cumsum(rows)])
+
+    def __len__(self) -> int:
+        return len(self._begin)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the corpus."""
+        return int(self._first[-1])
+
+    def part_range(self, number: int) -> tuple[int, int]:
+        """First row of a shard and one past its last."""
+        return int(self._first[number]), int(self._first[number + 1])
+
+    def shard(self, number: int) -> Shard:
+        """One shard."""
+        stop = self._begin[number + 1] if number + 1 < len(self) else len(self._segments)
+        lines = self._segments[self._begin[number] : stop, 2:].tolist()
+        return Shard(number, int(self._first[number]), tuple(Segment(*line) for line in lines))
+
+    def __iter__(self) -> Iterator[Shard]:
+        return map(self.shard, range(len(self)))
+
+    def lines(self) -> Iterator[Any]:
+        """The segments of each shard as (n, 9) int64, in the form that the class takes."""
+        stops = [*self._begin[1:], len(self._segments)]
+        return (self._segments[begin:stop] for begin, stop in zip(self._begin, stops, strict=True))
+
+    def tasks(self, parts: Sequence[int], most: int) -> list[tuple[int, ...]]:
+        """Group part numbers into what one worker had better do in one go.
+
+        Args:
+            parts: in rising order.
+            most: how many shards that can be read from anywhere go into one task. A run stays whole.
+        """
+        runs = self._segments[self._begin, 1]
+        tasks: list[tuple[int, ...]] = []
+        for run, members in groupby(parts, key=lambda part: int(runs[part])):
+            numbers = list(members)
+            size = len(numbers) if run >= 0 else most
+            tasks += [tuple(numbers[at : at + size]) for at in range(0, len(numbers), size)]
+        return tasks
+
+    def without_inputs_of(self, part: int, parts: Sequence[int]) -> list[int]:
+        """Those of ``parts`` that have rows of other inputs than all that ``part`` has rows of."""
+        inputs = {segment.input for segment in self.shard(part).segments}
+        return [other for other in parts if {segment.input for segment in self.shard(other).segments} - inputs]
+
+    def checkpoints(self, inputs: int) -> list[list[Checkpoint]]:
+        """For each input, where it can be read from; empty for an input that is read from its beginning."""
+        found: list[list[Checkpoint]] = [[] for _ in range(inputs)]
+        known = self._segments[self._segments[:, 6] >= 0]
+        for _, _, input, start, _, skip, offset, _, line in known.tolist():
+            checkpoint = (start - skip, offset, line)
+            if not found[input] or found[input][-1] != checkpoint:
+                found[input].append(checkpoint)
+        return found
+
+    def inputs_of_parts(self) -> Any:
+        """(n, 3) int64, one line a segment: input, first row of the corpus, rows."""
+        rows = self._segments[:, 4]
+        first = np.cumsum(rows) - rows
+        return np.stack([self._segments[:, 2], first, rows], 1)
+
+    def to_bytes(self) -> bytes:
+        """As a Parquet file."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = pa.table({name: self._segments[:, at] for at, name in enumerate(_COLUMNS)})
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+        return buffer.getvalue()
+
+    @staticmethod
+    def from_bytes(content: bytes, name: str) -> ShardPlan:
+        """Read what :meth:`to_bytes` wrote.
+
+        Raises:
+            StoreError: it is damaged; ``name`` says what.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            table = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True).read()
+            segments = np.stack([table.column(column).to_numpy() for column in _COLUMNS], 1)
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise StoreError(f"{name} is damaged ({reason}); score again with --overwrite") from error
+        return ShardPlan(segments)
+
+    @staticmethod
+    def uniform(rows: int, part_rows: int) -> ShardPlan:
+        """Rows of one unnamed input, cut every ``part_rows``."""
+        starts = np.arange(0, rows, part_rows, dtype=np.int64)
+        segments = np.zeros((len(starts), len(_COLUMNS)), np.int64)
+        segments[:, 0] = np.arange(len(starts))
+        segments[:, (1, 6, 7)] = -1
+        segments[:, 3] = starts
+        segments[:, 4] = np.minimum(part_rows, rows - starts)
+        return ShardPlan(segments)
+
+
+def plan_shards(corpus: Corpus, part_rows: int) -> ShardPlan:
+    """Cut a corpus into shards of about ``part_rows`` rows; the module's head says where.
+
+    It looks at nothing but what opening the corpus found out.
+    """
+    cutter = _Cutter(part_rows)
+    for number, source in enumerate(corpus.sources):
+        cutter.add(number, source)
+    return ShardPlan(np.array(cutter.lines, np.int64).reshape(-1, len(_COLUMNS)))
+
+
+class _Cutter:
+    """Gathers segments into shards."""
+
+    def __init__(self, part_rows: int) -> None:
+        self._part_rows = part_rows
+        self._shard, self._filled = 0, 0
+        self._runs = 0
+        self.lines: list[tuple[int, ...]] = []
+
+    def add(self, input: int, source: Source) -> None:
+        rows = source.rows
+        if rows and self._filled + rows <= self._part_rows:
+            self._put(input, source, 0, rows, -1)
+            return
+        self._close()
+        groups = source.row_groups()
+        if groups is None:
+            anywhere = source.checkpoint(0) is not None or source.describe()["kind"] in ("saved", "hub", "rows")
+            run = -1 if anywhere or rows <= self._part_rows else self._new_run()
+            self._cut(input, source, 0, rows, run)
+            return
+        start = 0
+        for group in groups:
+            if self._filled + group > self._part_rows:
+                self._close()
+            if group > self._part_rows:
+                self._cut(input, source, start, group, self._new_run())
+                self._close()
+            elif group:
+                self._put(input, source, start, group, -1)
+            start += group
+
+    def _cut(self, input: int, source: Source, start: int, rows: int, run: int) -> None:
+        for begin in range(start, start + rows, self._part_rows):
+            self._close()
+            self._put(input, source, begin, min(self._part_rows, start + rows - begin), run)
+
+    def _put(self, input: int, source: Source, start: int, rows: int, run: int) -> None:
+        last = self.lines[-1] if self._filled else None
+        if last is not None and last[2] == input and last[3] + last[4] == start and last[6] < 0:
+            self.lines[-1] = (*last[:4], last[4] + rows, *last[5:])  # the next row group of the same file
+        else:
+            place = source.checkpoint(start)
+            where = (0, -1, -1, 0)
+            if place is not None:
+                row, offset, line = place
+                where = (start - row, offset, source.checkpoint_after(start + rows), line)
+            self.lines.append((self._shard, run, input, start, rows, *where))
+        self._filled += rows
+
+    def _close(self) -> None:
+        if self._filled:
+            self._shard, self._filled = self._shard + 1, 0
+
+    def _new_run(self) -> int:
+        self._runs += 1
+        return self._runs - 1
+
+
+def default_part_rows(rows: int) -> int:
+    """Rows of a part where nobody says: 1,024, and up to 16,384 so that a folder has some thousands of parts."""
+    size = 1024
+    while size < 16384 and rows > size * 4096:
+        size *= 2
+    return size
+
+
+__all__ = ["Segment", "Shard", "ShardPlan", "default_part_rows", "plan_shards"]

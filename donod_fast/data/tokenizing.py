@@ -1,0 +1,128 @@
+"""Text → token ids with the place of every token, many texts a call.
+
+The one place that calls the tokenizer: without special tokens, truncation, padding or its warnings.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from donod_fast.data.types import SampleError, Status
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The tokens of a text.
+
+    Attributes:
+        ids: token ids.
+        encoding: the fast tokenizer's own result, which knows the place of each token; None for a
+            slow tokenizer.
+    """
+
+    ids: list[int]
+    encoding: Any
+
+    def bounds(self, token: int) -> tuple[int, int] | None:
+        """Characters ``start`` to ``end`` (exclusive) of a token; None for a slow tokenizer."""
+        return None if self.encoding is None else self.encoding.token_to_chars(token) or (0, 0)
+
+    def tokens_before(self, place: int) -> int | None:
+        """How many tokens start before the character ``place``; None for a slow tokenizer."""
+        if self.encoding is None:
+            return None
+        # Asking for a few tokens' bounds is ten times faster than having the list of all of them made.
+        return bisect_left(range(len(self.ids)), place, key=self._start)
+
+    def _start(self, token: int) -> int:
+        bounds = self.bounds(token)
+        return bounds[0] if bounds else 0
+
+
+class TextEncoder:
+    """A tokenizer reduced to what masking needs.
+
+    Attributes:
+        front: ids that the tokenizer itself puts before a text (BOS, mostly; often none).
+        end_token: text of the EOS token, ``""`` where there is none.
+        end_id: id of the EOS token, or None.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self.end_token = str(tokenizer.eos_token or "")
+        self.end_id: int | None = tokenizer.eos_token_id
+        self.front = _front(tokenizer)
+
+    def encode(self, texts: Iterable[str]) -> dict[str, Encoded | SampleError]:
+        """Tokenise every different text once; one that fails holds its error and spoils no other."""
+        unique = list(dict.fromkeys(texts))
+        if not unique:
+            return {}
+        try:
+            return dict(zip(unique, self._call(unique), strict=True))
+        except BaseException as error:
+            if not _is_tokenizers(error):
+                raise
+            if len(unique) == 1:
+                return {unique[0]: SampleError(Status.TOKENIZER_FAILED, _cause(unique[0], error))}
+        return {text: found for one in unique for text, found in self.encode([one]).items()}
+
+    def framed(self, text: str, ids: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The ids to put before and after a text that no template has framed.
+
+        Those in front are the tokenizer's own, and the EOS token follows; each only where the text
+        does not bring it already.
+        """
+        front = () if self.front and tuple(ids[: len(self.front)]) == self.front else self.front
+        ends = self.end_id is None or text.endswith(self.end_token) or (bool(ids) and ids[-1] == self.end_id)
+        return front, () if ends or self.end_id is None else (self.end_id,)
+
+    def names(self, ids: Sequence[int]) -> list[str]:
+        """The tokens' own spelling, for messages."""
+        return [str(name) for name in self._tokenizer.convert_ids_to_tokens(list(ids))]
+
+    def _call(self, texts: list[str]) -> list[Encoded]:
+        found = self._tokenizer(
+            texts,
+            add_special_tokens=False,
+            padding=False,
+            truncation=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )
+        encodings = found.encodings or [None] * len(texts)
+        return [Encoded(list(i), e) for i, e in zip(found["input_ids"], encodings, strict=True)]
+
+
+def _front(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    probe = "a"
+    bare = list(tokenizer(probe, add_special_tokens=False, verbose=False)["input_ids"])
+    whole = list(tokenizer(probe, add_special_tokens=True, verbose=False)["input_ids"])
+    for at in range(len(whole) - len(bare) + 1):
+        if whole[at : at + len(bare)] == bare:
+            return tuple(whole[:at])
+    return ()
+
+
+def _is_tokenizers(error: BaseException) -> bool:
+    # A panic in the tokenizer's Rust code arrives as a BaseException of this name.
+    return (isinstance(error, Exception) and not isinstance(error, MemoryError)) or (
+        type(error).__name__ == "PanicException"
+    )
+
+
+def _cause(text: str, error: BaseException) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as bad:
+        return f"the text is no valid Unicode: a lone surrogate at character {bad.start}"
+    lines = str(error).strip().splitlines()
+    return f"the tokenizer failed: {lines[0] if lines else type(error).__name__}"

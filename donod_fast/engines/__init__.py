@@ -1,0 +1,1 @@
+"""Who runs the scoring of a corpus: this process, a process for each device, or a Ray cluster."""

@@ -1,0 +1,1 @@
+"""Processes that score on one device each, and the queue of parts that they share."""

@@ -1,0 +1,328 @@
+"""A process for each device, over one queue of parts that they all draw from; lost ones are replaced.
+
+The parent holds the folder's manifest, hands out part numbers and shows the progress; it computes nothing. A child
+(``device_child.py``) loads the model on its device, and reads, scores and commits each part that it is given. So no
+device waits for another but at the very end, and what a part holds does not depend on who scored it.
+
+Parent and child talk over a pipe of their own, not over a shared queue: a process that is killed while it holds a
+queue's lock would leave the others waiting for ever.
+
+A child that dies, or that is silent for too long and killed for it, is replaced; what becomes of the part that it was
+at says ``isolation.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from donod_fast.criteria.running import fingerprints
+from donod_fast.data.prefetch import default_workers
+from donod_fast.data.reading import Corpus
+from donod_fast.engines.device.child import At, Child, Failed, Idle, Passed, Probed, Progressed, Ready, Trying, Wants
+from donod_fast.engines.device.process import DeviceProcess, Slot
+from donod_fast.engines.device.queue import OnProblem, Work
+from donod_fast.engines.isolation import MOST_TRIES
+from donod_fast.errors import InputError, ModelError, WorkerError
+from donod_fast.scores.folder import ScoresFolder, differences, remove
+from donod_fast.scores.opening import open_scores
+from donod_fast.scoring.sample_scorer import Progress
+from donod_fast.scoring.spec import ScorerSpec
+from donod_fast.system.files import temporary_name
+from donod_fast.system.profiling import Report
+from donod_fast.system.storage import open_storage
+
+log = logging.getLogger(__name__)
+
+STALL_TIMEOUT = 1800.0
+"""Seconds without a sign of life after which a process is taken to hang."""
+
+_LOADING_SECONDS = 1800.0  # a process that loads the model, which it may have to fetch, has at least these
+
+_POLL_SECONDS = 1.0  # a death that closes no pipe is seen within this
+
+
+class DevicePool:
+    """Scores parts into a folder that the caller holds (``store.locked``); its processes stay from call to call.
+
+    Use it as a context manager: it leaves no process behind. A program that makes one has to be importable without
+    running (``if __name__ == "__main__"``): the processes are spawned. It is for one thread at a time.
+
+    Attributes:
+        on_problem: told of every process that is lost and of every row that is left out.
+
+    Args:
+        corpus: what to score; every process gets a copy (of its description, not of the files).
+        spec: how to load the scorer.
+        out: the scores folder, a path or a URL.
+        devices: as :func:`donod_fast.engines.devices.parse_devices` gives them.
+        part_rows: rows of a part.
+        overwrite: drop the scores that the folder holds.
+        rescore_changed: where files have changed since they were scored, forget their scores only.
+        workers: processes of each device that tokenise ahead of it; None for what suits device, rows and cores.
+        profile: have the processes note where their time goes.
+        stall_timeout: seconds without a sign of life after which a process is taken to hang, killed and replaced; while
+            it loads the model it has half an hour at least.
+        on_problem: see above.
+
+    Raises:
+        InputError: names an argument with a wrong value.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        spec: ScorerSpec,
+        out: Path | str,
+        devices: Sequence[str],
+        *,
+        part_rows: int,
+        overwrite: bool = False,
+        rescore_changed: bool = False,
+        workers: int | None = None,
+        profile: bool = False,
+        stall_timeout: float = STALL_TIMEOUT,
+        on_problem: OnProblem | None = None,
+    ) -> None:
+        if part_rows < 1:
+            raise InputError(f"part_rows must be at least 1, got {part_rows}")
+        if not devices:
+            raise InputError("devices is empty; name at least one")
+        if workers is not None and workers < 0:
+            raise InputError(f"workers must be at least 0, got {workers}")
+        if not stall_timeout > 0:
+            raise InputError(f"stall_timeout must be more than 0 seconds, got {stall_timeout:g}")
+        self._corpus, self._out, self._devices = corpus, out, list(devices)
+        self._overwrite, self._rescore_changed = overwrite, rescore_changed
+        self._stall_timeout = stall_timeout
+        self._wanted = fingerprints(spec.signals)
+        self.on_problem: OnProblem = on_problem or (lambda part, text: None)
+        ahead = _workers_of_each(devices, corpus.rows) if workers is None else workers
+        threads = max(1, torch.get_num_threads() // len(devices))
+        self._slots = [Slot(Child(corpus, spec, device, out, part_rows, ahead, threads, profile)) for device in devices]
+        self._children: list[DeviceProcess] = []
+        self._folder: ScoresFolder | None = None
+        self._work: Work | None = None
+        self._formats: Counter[str] = Counter()
+        self._budgets: dict[str, int] = {}
+        self._told_budgets: dict[str, int] = {}
+        self._attended = time.monotonic()
+        self._is_started = False
+
+    def __enter__(self) -> DevicePool:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @property
+    def reports(self) -> list[Report]:
+        """Where the time went, by device; of the processes that are there."""
+        return [child.report for child in self._children if child.report is not None]
+
+    def open(self) -> ScoresFolder:
+        """Start the processes, and open or make the folder as soon as the first of them has loaded the model.
+
+        Raises:
+            SettingsMismatchError: the folder holds scores made with other settings.
+            ModelError: the model cannot be loaded on a device.
+            StoreError, CorpusError, InputError: as for ``score_corpus``.
+        """
+        if not self._is_started:
+            self._is_started = True
+            for slot in self._slots:
+                self._children.append(DeviceProcess(slot, is_first=True))
+        while self._folder is None:
+            self._attend()
+        return self._folder
+
+    def score(self, parts: Sequence[int], progress: Progress | None = None) -> Counter[str]:
+        """Score parts that are missing; when it returns all of them are committed.
+
+        A process that dies or hangs is replaced, and a row that ends every process that meets it becomes one of status
+        ``worker_lost``. Where parts cannot be scored or read, all others are before an error says so, and the pool can
+        be used again; after any other error it is to be closed.
+
+        Args:
+            parts: their numbers. Rising ones cost one reading of the corpus.
+            progress: called in this process, with rows and tokens as they are scored.
+
+        Returns:
+            rows by record format, as far as they are known of processes that were not lost.
+
+        Raises:
+            CorpusError: an input of some parts cannot be read; all other parts are committed.
+            WorkerError: parts could not be scored, or no device is left; names device, rows and cause.
+            ModelError: the model is not the same one on all devices.
+            StoreError: a part cannot be written.
+        """
+        folder = self.open()
+        work = Work(folder, parts, progress or _unseen, lambda part, text: self.on_problem(part, text))
+        self._work, self._formats = work, Counter()
+        while not work.is_handed_out or any(child.ready and not child.idle for child in self._children):
+            work.hand_out([child for child in self._children if child.idle])
+            self._attend()
+        self._work = None
+        self._tell_budgets()
+        work.raise_what_is_left()
+        return self._formats
+
+    def close(self) -> None:
+        """Leave no process behind, and no half-written file."""
+        for child in self._children:
+            child.terminate()
+        for child in self._children:
+            child.ended()
+            self._tidy(child)
+        self._children.clear()
+
+    # --- what the children say
+
+    def _attend(self) -> None:
+        """Hear the children for a while, and see who is gone."""
+        if not self._children:
+            raise WorkerError("no device is left; what is committed stays, and the same command resumes")
+        by_pipe = {child.pipe: child for child in self._children}
+        for pipe in wait(list(by_pipe), timeout=_POLL_SECONDS):
+            child = by_pipe[pipe]  # type: ignore[index]
+            try:
+                message = child.pipe.recv()
+            except (EOFError, OSError):
+                self._lost(child, None)
+            else:
+                child.heard = time.monotonic()
+                self._answer(child, message)
+        for child in [child for child in self._children if child.has_ended]:
+            self._lost(child, None)
+        self._end_silent()
+
+    def _end_silent(self) -> None:
+        """Kill who has been silent for too long."""
+        away = time.monotonic() - self._attended - 2 * _POLL_SECONDS
+        self._attended = time.monotonic()
+        for child in list(self._children):
+            if away > 0:  # nobody listened: this process was stopped, or at something else
+                child.heard += away
+            patience = self._stall_timeout if child.ready else max(self._stall_timeout, _LOADING_SECONDS)
+            if child.silent_for() < patience:
+                continue
+            if self._work is not None and self._work.forget_committed(child):
+                child.heard = time.monotonic()
+                continue
+            child.kill()
+            self._lost(child, None, f"did not answer for {patience:g} s")
+
+    def _answer(self, child: DeviceProcess, message: object) -> None:
+        match message:
+            case Ready(manifest):
+                self._admit(child, manifest)
+            case Failed():
+                self._lost(child, message)
+            case At():
+                child.steps_to(message)
+            case _:
+                self._note(child, message)
+
+    def _note(self, child: DeviceProcess, message: object) -> None:
+        """Hear what a child says of the work that it was given."""
+        assert self._work is not None
+        match message:
+            case Wants():
+                self._work.answer_wish(child, len(self._children))
+            case Progressed(rows, tokens):
+                self._work.progressed(child, rows, tokens)
+            case Trying(row):
+                child.trying = row
+            case Passed(scored):
+                self._work.passed(child, scored)
+            case Probed(unread):
+                self._work.probed(child, unread)
+            case Idle(formats, report, budget, unread):
+                self._work.finished(child, unread)
+                self._formats.update(formats)
+                child.report = report
+                if budget is not None:
+                    self._budgets[child.device] = budget
+
+    def _admit(self, child: DeviceProcess, manifest: Mapping[str, Any]) -> None:
+        """Take a child that has loaded the model; with the first one the folder is opened."""
+        child.ready = child.idle = True
+        if self._folder is None:
+            manifest = {**manifest, "model": {**manifest["model"], "device": self._devices}}
+            self._folder = open_scores(
+                self._out,
+                self._corpus,
+                manifest,
+                overwrite=self._overwrite,
+                rescore_changed=self._rescore_changed,
+            )
+            self._folder.wanted = self._wanted
+        elif unlike := differences(self._folder.manifest, manifest, ("in the folder", f"on {child.device}")):
+            raise ModelError(
+                f"{child.device} does not score as the first device did:\n  " + "\n  ".join(unlike)
+                + "\nName devices of one kind, or give --dtype and --revision."
+            )  # fmt: skip
+
+    # --- who is lost
+
+    def _lost(self, child: DeviceProcess, failure: Failed | None, cause: str | None = None) -> None:
+        """Part with a child, and replace it; or end the run with the reason."""
+        self._children.remove(child)
+        how = child.ended()
+        cause = cause or (how if failure is None else failure.text)
+        kind = None if failure is None else failure.kind
+        if kind is not None and (child.ready or child.is_first):
+            # Nothing that another process would do better: the model, the corpus or the folder is at fault.
+            raise kind(f"{child.device}: {cause}")
+        if self._folder is None:  # no process has loaded the model so far, nothing is lost
+            raise ModelError(f"{child.device}: the process that loads the model there {cause}")
+        self._tidy(child)
+        child.slot.strikes += 1
+        where = "" if child.ready else " while it loaded the model"
+        if self._work is not None and child.ready:
+            where = self._work.lost(child, failure, cause)
+        if child.slot.strikes < MOST_TRIES:
+            log.warning("%s: the process %s%s; another takes its place", child.device, cause, where)
+            self._children.append(DeviceProcess(child.slot, is_first=False))
+            return
+        given_up = f"{child.device}: the process {cause}{where}, the last of {MOST_TRIES} in a row"
+        if not self._children:
+            raise WorkerError(
+                f"{given_up}, and no device is left; what is committed stays, and the same command resumes"
+            )
+        log.warning("%s; the other devices go on without", given_up)
+        self.on_problem(None, f"{given_up}; the device is given up")
+
+    def _tidy(self, child: DeviceProcess) -> None:
+        """Remove what a process that has ended was writing."""
+        folder = open_storage(self._out).local
+        for file in [] if folder is None else folder.glob(temporary_name("*", str(child.id))):
+            remove(file)
+
+    def _tell_budgets(self) -> None:
+        for device, budget in self._budgets.items():
+            if self._told_budgets.get(device) != budget:
+                log.warning("%s: memory ran out; --token-budget %d would have fitted", device, budget)
+        self._told_budgets.update(self._budgets)
+
+
+def _workers_of_each(devices: Sequence[str], rows: int) -> int:
+    """The preparation processes of each device: as for one, but the cores are shared."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    alone = min(default_workers(torch.device(device).type, rows // len(devices)) for device in devices)
+    return max(0, min(alone, cores // len(devices) - 1))
+
+
+def _unseen(rows: int, tokens: int) -> None:
+    """Progress that nobody looks at."""
+
+
+__all__ = ["STALL_TIMEOUT", "DevicePool", "OnProblem"]

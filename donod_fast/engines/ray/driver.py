@@ -1,0 +1,309 @@
+"""A whole run on a Ray cluster, seen from its driver.
+
+The driver computes nothing and needs no GPU. A worker loads the model and makes the folder; then tasks, which are
+descriptors of shards and never rows, go through a pool of actors (``stream.py``, ``ray_worker.py``), and small reports
+come back.
+
+Who repeats what. A row that ends its process is the affair of the pool that each worker has. The task of a worker or a
+node that is lost is given by Ray to another worker, or to the same one elsewhere, as often as need be; what is
+committed is not scored again. How often it may be lost is bounded by the ledger (``ledger.py``). There a worker that
+hangs shows, too, and is ended. What is left because a device gave up is tried once more, by whoever is there.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import time
+from collections import Counter
+from collections.abc import Generator, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+from donod_fast import errors
+from donod_fast.criteria.running import fingerprints
+from donod_fast.data.prefetch import default_workers
+from donod_fast.data.reading import Corpus
+from donod_fast.engines.device.queue import OnProblem
+from donod_fast.engines.isolation import MOST_TRIES
+from donod_fast.engines.local import Outcome, unreadable_inputs
+from donod_fast.engines.ray.connection import connected, first_line, import_ray, worker_resources
+from donod_fast.engines.ray.ledger import Ledger, News
+from donod_fast.engines.ray.settings import RaySettings
+from donod_fast.engines.ray.stream import PARTING_SECONDS, POLL_SECONDS, ActorPool, Stream
+from donod_fast.engines.ray.worker import Report, ShardWorker, WorkerJob, open_folder
+from donod_fast.errors import CorpusError, DonodError, InputError, WorkerError
+from donod_fast.scores.folder import ScoresFolder
+from donod_fast.scoring.sample_scorer import Progress
+from donod_fast.scoring.scorer import PART_ROWS
+from donod_fast.scoring.spec import ScorerSpec
+from donod_fast.system.storage import is_url
+
+log = logging.getLogger(__name__)
+
+_TASKS_OF_EACH = 16  # of a worker, so that all end at about the same time …
+_PARTS_OF_TASK = 16  # … but none is longer than that
+_MOST_TASKS = 4096  # each costs the driver a millisecond before the first one is begun
+
+_ANSWER_SECONDS = 60.0  # for the ledger, which is beside the driver and has nothing else to do
+_LOADING_SECONDS = 1800.0
+
+_RESUMES = "what is committed stays, and the same command resumes"
+
+
+def score_on_ray(
+    corpus: Corpus,
+    spec: ScorerSpec,
+    out: Path | str,
+    settings: RaySettings,
+    *,
+    part_rows: int = PART_ROWS,
+    overwrite: bool = False,
+    rescore_changed: bool = False,
+    progress: Progress | None = None,
+    on_problem: OnProblem | None = None,
+) -> Outcome:
+    """Score a corpus into a folder that the caller holds (``store.locked``), with workers of a Ray cluster.
+
+    As ``devices.score_on_devices``, and resumable by it and by any other cluster: parts are the same.
+    Each node must see the inputs and the folder under the same names, and have this package installed.
+
+    Args:
+        corpus: what to score.
+        spec: how to load the scorer.
+        out: the scores folder, a path or a URL.
+        settings: which cluster, and what each worker takes.
+        part_rows: rows of a part.
+        overwrite: drop the scores that the folder holds.
+        rescore_changed: where files have changed since they were scored, forget their scores only.
+        progress: called in this process.
+        on_problem: told of what goes wrong, by part; None to have the folder keep it for ``donod-fast status``.
+
+    Raises:
+        InputError: Ray is missing, the cluster does not answer or has no room for a worker, or the rows were given from
+            Python.
+        SettingsMismatchError: the folder holds scores made with other settings.
+        ModelError: the model cannot be loaded on a node, or is not the same one on all of them.
+        WorkerError: parts could not be scored by any worker, or no worker answers any more; names rows and cause. Parts
+            committed so far stay.
+        StoreError, CorpusError: as for ``score_corpus``; they name the node.
+    """
+    if part_rows < 1:
+        raise InputError(f"part_rows must be at least 1, got {part_rows}")
+    if any(entry["kind"] == "rows" for entry in corpus.describe()["inputs"]):
+        raise InputError("rows given from Python are in no file that another machine could read; score files instead")
+    if spec.device_map is not None:
+        raise InputError("a worker of the engine ray has one device; leave device_map out")
+    out = out if isinstance(out, str) and is_url(out) else Path(out).absolute()
+    with connected(settings):
+        cpus, gpus = worker_resources(settings, spec.device)
+        threads = max(1, int(cpus))
+        device = "cuda:0" if gpus else "cpu"
+        job = WorkerJob(
+            spec=spec,
+            out=str(out),
+            device=device,
+            part_rows=part_rows,
+            threads=threads,
+            ahead=min(threads - 1, default_workers(device.partition(":")[0], corpus.rows // settings.workers)),
+            stall_timeout=settings.stall_timeout,
+            driver_folder=str(Path.cwd()),
+        )
+        _open(job, corpus, cpus, gpus, overwrite=overwrite, rescore_changed=rescore_changed)
+        folder = ScoresFolder.open(out)
+        folder.wanted = fingerprints(spec.signals)
+        missing = folder.missing_parts()
+        resumed = folder.rows - sum(stop - start for start, stop in map(folder.part_range, missing))
+        if resumed and progress is not None:
+            progress(resumed, 0)
+        run = _Run(folder, settings, progress, on_problem or folder.note_problem)
+        run.score(missing, ActorPool(ShardWorker, (job, run.ledger), settings.workers, cpus, gpus))
+    return Outcome(folder, folder.counts(), resumed, run.formats)
+
+
+def _open(job: WorkerJob, corpus: Corpus, cpus: float, gpus: float, *, overwrite: bool, rescore_changed: bool) -> None:
+    """Have a worker load the model and open or make the folder."""
+    ray = import_ray()
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=MOST_TRIES)(open_folder)
+    try:
+        opened = task.remote(job, corpus, overwrite, rescore_changed)
+    except (TypeError, AttributeError, ValueError) as error:  # what pickle raises
+        raise InputError(f"cannot hand corpus and settings to another process: {error}") from error
+    patience = 2 * max(job.stall_timeout, _LOADING_SECONDS)
+    deadline = time.monotonic() + patience
+    while not ray.wait([opened], timeout=POLL_SECONDS)[0]:
+        if time.monotonic() > deadline:
+            raise WorkerError(f"no worker could load the model within {patience:g} s; is the cluster busy?")
+    try:
+        report = Report.from_json(ray.get(opened))
+    except ray.exceptions.RayError as error:
+        raise WorkerError(f"the worker that loads the model was lost again and again: {first_line(error)}") from error
+    if report.kind:
+        raise _error(report)
+
+
+class _Run:
+    """What the driver knows of a run.
+
+    Attributes:
+        ledger: handle of the run's ledger.
+        formats: rows by record format, as far as workers that were not lost could tell.
+    """
+
+    def __init__(
+        self, folder: ScoresFolder, settings: RaySettings, progress: Progress | None, on_problem: OnProblem
+    ) -> None:
+        self._ray = import_ray()
+        self._folder, self._settings = folder, settings
+        self._progress: Progress = progress or (lambda rows, tokens: None)
+        self._on_problem = on_problem
+        self._tasks: list[tuple[int, ...]] = []
+        self._told = (0, 0)
+        self._ended: set[tuple[int, int]] = set()  # task and attempt, of workers that hung
+        self._failed: dict[int, str] = {}
+        self._unread: dict[int, str] = {}
+        self.ledger = self._start_ledger()
+        self.formats: Counter[str] = Counter()
+
+    def score(self, missing: Sequence[int], pool: ActorPool) -> None:
+        """Score parts; when it returns all of them are committed."""
+        again = self._round(missing, pool)
+        if again:  # a device may have given up, which others have not
+            log.warning("%d parts were left by a worker; they are tried once more", len(again))
+            for part in again:
+                del self._failed[part]
+            self._round(sorted(again), pool)
+        if self._failed:
+            parts = "1 part is" if len(self._failed) == 1 else f"{len(self._failed)} parts are"
+            raise WorkerError(
+                f"{self._failed[min(self._failed)]}; {parts} left unscored for such reasons, the others are committed, "
+                "and the same command resumes"
+            )
+        if self._unread:
+            raise unreadable_inputs(self._folder, CorpusError(self._unread[min(self._unread)]))
+
+    def _round(self, parts: Sequence[int], pool: ActorPool) -> list[int]:
+        """Have every part tried; gives those that are left and worth another try."""
+        if not parts:
+            return []
+        plan, first = self._folder.plan, len(self._tasks)
+        size = max(1, min(_PARTS_OF_TASK, len(parts) // (pool.size * _TASKS_OF_EACH)), -(-len(parts) // _MOST_TASKS))
+        self._tasks += plan.tasks(parts, size)
+        silent = set(range(first, len(self._tasks)))
+        items = [
+            {"task": task, "shards": pickle.dumps([plan.shard(part) for part in self._tasks[task]])}
+            for task in sorted(silent)
+        ]
+        again: list[int] = []
+        with closing(self._reports(Stream(pool, items, "report"))) as reports:
+            for report in reports:
+                silent.discard(report.task)
+                again += self._hear_report(report)
+        for task in silent:
+            for part in self._tasks[task]:
+                self._failed[part] = f"{self._rows_of(task)}: Ray has dropped them"
+        return again
+
+    def _reports(self, stream: Stream) -> Generator[Report, None, None]:
+        try:
+            yield from map(Report.from_json, stream.results(self._hear_ledger))
+        except self._ray.exceptions.RayError as error:
+            held = ", ".join(self._rows_of(held.task) for held in self._news().held)
+            at = f" (in work were {held})" if held else ""
+            raise WorkerError(f"Ray gave up: {first_line(error)}{at}; {_RESUMES}") from error
+        finally:
+            if not stream.is_over:  # the run has failed or was interrupted: leave nobody at work
+                with suppress(self._ray.exceptions.RayError):
+                    self._ray.get(self.ledger.stop.remote(), timeout=PARTING_SECONDS)
+                    stream.end(lambda: self._ray.get(self.ledger.workers.remote(), timeout=PARTING_SECONDS))
+
+    def _hear_report(self, report: Report) -> list[int]:
+        """Note how a task ended; gives the parts that are worth another try."""
+        self.formats.update(report.formats)
+        told = {}
+        for part, text in report.problems:
+            told[part] = f"{report.where}: {text}"
+            self._on_problem(part, told[part])
+        if not report.kind:
+            return []
+        error = _error(report)
+        if not isinstance(error, CorpusError | WorkerError):  # of the model or the folder: the same everywhere
+            raise error
+        lost = f"{self._rows_of(report.task)} cannot be scored: {error}"
+        left = [part for part in report.left if not self._folder.is_committed(part)]  # a worker may not have looked
+        for part in left:
+            if isinstance(error, CorpusError):
+                self._unread[part] = told.get(part, str(error))
+            else:
+                self._failed[part] = told.get(part, lost)
+            if part not in told:
+                self._on_problem(part, self._unread.get(part) or self._failed[part])
+        return [] if report.is_final or isinstance(error, CorpusError) else left
+
+    # --- the ledger
+
+    def _start_ledger(self) -> Any:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = NodeAffinitySchedulingStrategy(self._ray.get_runtime_context().get_node_id(), soft=False)
+        return self._ray.remote(num_cpus=0, max_restarts=0)(Ledger).options(scheduling_strategy=here).remote()
+
+    def _news(self) -> News:
+        try:
+            news: News = self._ray.get(self.ledger.news.remote(), timeout=_ANSWER_SECONDS)
+        except self._ray.exceptions.RayError as error:
+            raise WorkerError(f"the run's ledger, a process of this machine, is lost: {first_line(error)}") from error
+        return news
+
+    def _hear_ledger(self) -> None:
+        """Show the progress, note who was lost, end who hangs, and end the run where nobody is left.
+
+        Raises:
+            WorkerError: workers are lost one after the other, or there are none.
+        """
+        news = self._news()
+        if (news.rows, news.tokens) != self._told:
+            self._progress(news.rows - self._told[0], news.tokens - self._told[1])
+            self._told = (news.rows, news.tokens)
+        for task, where in news.losses:
+            text = f"{where}: a worker was lost at {self._rows_of(task)}; they go to another"
+            log.warning("%s", text)
+            self._on_problem(self._tasks[task][0], text)
+        held = ", ".join(self._rows_of(held.task) for held in news.held)
+        at = f" (in work were {held})" if held else ""
+        if news.strikes > MOST_TRIES * self._settings.workers:
+            raise WorkerError(f"{news.strikes} workers were lost without a part done in between{at}; {_RESUMES}")
+        if news.silent > 2 * self._settings.stall_timeout:
+            raise WorkerError(
+                f"no worker has answered for {news.silent:.0f} s, and none took its place{at}: are nodes of the cluster"
+                f" gone, or busy? {_RESUMES}"
+            )
+        self._end_silent(news)
+
+    def _end_silent(self, news: News) -> None:
+        """Kill workers that hang: Ray starts others, which get their tasks."""
+        patience = self._settings.stall_timeout
+        for hung in news.held:
+            if hung.silent <= patience or (hung.task, hung.attempt) in self._ended:
+                continue
+            self._ended.add((hung.task, hung.attempt))
+            log.warning("%s: a worker did not answer for %g s, and is ended", hung.where, patience)
+            with suppress(self._ray.exceptions.RayError):
+                worker = self._ray.get(self.ledger.worker.remote(hung.task), timeout=_ANSWER_SECONDS)
+                if worker is not None:
+                    self._ray.kill(worker, no_restart=False)
+
+    def _rows_of(self, task: int) -> str:
+        parts = self._tasks[task]
+        return f"rows {self._folder.part_range(parts[0])[0]} to {self._folder.part_range(parts[-1])[1] - 1}"
+
+
+def _error(report: Report) -> DonodError:
+    """The error that a worker raised, with its node."""
+    kind = getattr(errors, report.kind, WorkerError)
+    error: DonodError = kind(f"{report.where}: {report.text}")
+    return error
+
+
+__all__ = ["score_on_ray"]

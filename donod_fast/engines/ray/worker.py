@@ -1,0 +1,267 @@
+"""What a worker of the cluster does: it opens the folder itself, is sent shards, and has a device's process score them.
+
+The process is that of a ``DevicePool``, so that a crash, a hang or a row that no process
+survives is dealt with here, and Ray deals only with the loss of workers and nodes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from donod_fast.criteria.running import fingerprints
+from donod_fast.data.reading import Corpus
+from donod_fast.data.shards import Shard
+from donod_fast.engines.device.pool import DevicePool
+from donod_fast.engines.ray.connection import import_ray, node_name
+from donod_fast.errors import CorpusError, DonodError, StoreError, WorkerError
+from donod_fast.scores.folder import ScoresFolder
+from donod_fast.scoring.spec import ScorerSpec
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_PULSE_SECONDS = 2.0
+_FIRST_PULSE_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerJob:
+    """What all workers of a run are told.
+
+    Attributes:
+        spec: how to load the scorer.
+        out: the scores folder, an absolute path or a URL.
+        device: on which device.
+        part_rows: rows of a part.
+        threads: of the device's process.
+        ahead: processes that tokenise ahead of it.
+        stall_timeout: of the pool.
+        driver_folder: where the driver was started. Ray puts it on the import path of workers, which it must not be on.
+    """
+
+    spec: ScorerSpec
+    out: str
+    device: str
+    part_rows: int
+    threads: int
+    ahead: int
+    stall_timeout: float
+    driver_folder: str
+
+    def settle_in(self) -> None:
+        """Set this process up for its children."""
+        import torch
+
+        sys.path[:] = [place for place in sys.path if place != self.driver_folder]
+        os.environ["OMP_NUM_THREADS"] = str(self.threads)
+        torch.set_num_threads(self.threads)
+
+    def pool(self, corpus: Corpus, **options: Any) -> DevicePool:
+        """A pool of one device."""
+        return DevicePool(
+            corpus,
+            self.spec,
+            self.out,
+            [self.device],
+            part_rows=self.part_rows,
+            workers=self.ahead,
+            stall_timeout=self.stall_timeout,
+            **options,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a worker ended what it was sent.
+
+    Attributes:
+        task: its number, -1 for the opening of the folder.
+        where: the worker's node.
+        formats: rows by record format.
+        problems: parts, and what went wrong there.
+        left: parts that are not committed.
+        kind: name of the error's class, "" where there was none.
+        text: of the error.
+        is_final: whether it makes no sense to try what is left once more.
+    """
+
+    task: int
+    where: str
+    formats: dict[str, int] = field(default_factory=dict)
+    problems: list[tuple[int | None, str]] = field(default_factory=list)
+    left: list[int] = field(default_factory=list)
+    kind: str = ""
+    text: str = ""
+    is_final: bool = False
+
+    def to_json(self) -> str:
+        """As text."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> Report:
+        """Read what :meth:`to_json` wrote."""
+        return Report(**json.loads(text))
+
+
+def open_folder(job: WorkerJob, corpus: Corpus, overwrite: bool, rescore_changed: bool) -> str:
+    """Load the model on a node of the cluster, and open or make the scores folder; gives a :class:`Report`'s text."""
+    where = node_name(import_ray())
+    try:
+        job.settle_in()
+        with job.pool(corpus, overwrite=overwrite, rescore_changed=rescore_changed) as pool:
+            pool.open()
+    except Exception as error:
+        return Report(-1, where, kind=_kind(error), text=_text(error)).to_json()
+    return Report(-1, where).to_json()
+
+
+class ShardWorker:
+    """An actor of Ray Data. What it is called with and what it returns are batches of one row.
+
+    Nothing of a task's fate is an exception: those of actors are what Ray thinks them to be, not ours.
+
+    Args:
+        job: what all workers are told.
+        ledger: handle of the run's ledger.
+    """
+
+    def __init__(self, job: WorkerJob, ledger: Any) -> None:
+        self._job, self._ledger = job, ledger
+        self._ray = import_ray()
+        self._where = node_name(self._ray)
+        self._folder: ScoresFolder | None = None
+        self._pool: DevicePool | None = None
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        task = int(batch["task"][0])
+        report = self._report(task, pickle.loads(batch["shards"][0]))
+        return {"report": [report.to_json()]}
+
+    def _report(self, task: int, shards: Sequence[Shard]) -> Report:
+        me = self._ray.get_runtime_context().current_actor
+        why_not = self._ray.get(self._ledger.begin.remote(task, self._where, me))
+        if why_not is not None:
+            parts = [shard.number for shard in shards]
+            return Report(task, self._where, left=parts, kind=WorkerError.__name__, text=why_not, is_final=True)
+        problems: list[tuple[int | None, str]] = []
+        formats: dict[str, int] = {}
+        left: list[int] = []
+        kind = text = ""
+        with _Pulse(self._ray, self._ledger, task) as pulse:
+            try:
+                formats = self._scored(shards, pulse, problems)
+            except Exception as error:
+                kind, text = _kind(error), _text(error)
+                if not isinstance(error, CorpusError):  # after which a pool is as good as before
+                    self._close()
+                left = [shard.number for shard in shards if not self._is_committed(shard)]
+            pulse.rows = sum(shard.rows for shard in shards if shard.number not in left)
+        return Report(task, self._where, formats, problems, left, kind, text)
+
+    def _scored(self, shards: Sequence[Shard], pulse: _Pulse, problems: list[tuple[int | None, str]]) -> dict[str, int]:
+        if self._folder is None:
+            self._job.settle_in()
+            try:
+                self._folder = ScoresFolder.open(_place(self._job.out))
+                self._folder.wanted = fingerprints(self._job.spec.signals)
+            except StoreError as error:
+                raise StoreError(f"{error} (every node of the cluster must see it under that name)") from error
+        folder = self._folder
+        if any(shard.number >= folder.parts or folder.plan.shard(shard.number) != shard for shard in shards):
+            raise StoreError(
+                f"{folder.name} has another plan here than where the run was started; name a folder that every node of "
+                "the cluster sees under that name"
+            )
+        missing = [shard for shard in shards if not self._is_committed(shard)]  # an attempt may have been lost
+        pulse.rows = sum(shard.rows for shard in shards) - sum(shard.rows for shard in missing)
+        if not missing:
+            return {}
+        pulse.awaited = lambda: self._is_committed(missing[0])
+        if self._pool is None:
+            self._pool = self._job.pool(folder.corpus())
+        self._pool.on_problem = lambda part, text: problems.append((part, text))
+        return dict(self._pool.score([shard.number for shard in missing], pulse.progress))
+
+    def _is_committed(self, shard: Shard) -> bool:
+        return self._folder is not None and self._folder.is_committed(shard.number)
+
+    def _close(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
+        self._pool = None
+
+
+class _Pulse:
+    """Signs of life to the ledger while a task is in work, with what is done of it.
+
+    Attributes:
+        rows: done.
+        awaited: says whether the first part that was missing is committed.
+    """
+
+    def __init__(self, ray: Any, ledger: Any, task: int) -> None:
+        self._ray, self._ledger, self._task = ray, ledger, task
+        self.rows = self._tokens = 0
+        self.awaited: Callable[[], bool] = lambda: False
+        self._has_committed = self._is_stopped = False
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
+
+    def __enter__(self) -> _Pulse:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._over.set()
+        self._thread.join()
+        self._tell(self._ledger.end)
+
+    def progress(self, rows: int, tokens: int) -> None:
+        """What a pool reports.
+
+        Raises:
+            WorkerError: the run was ended.
+        """
+        self.rows += rows
+        self._tokens += tokens
+        if self._is_stopped:
+            raise WorkerError("the run was ended")
+
+    def _beat(self) -> None:
+        pause = _FIRST_PULSE_SECONDS
+        while not self._over.wait(pause):
+            pause = min(_PULSE_SECONDS, 1.2 * pause)
+            self._is_stopped = bool(self._tell(self._ledger.sign))
+
+    def _tell(self, method: Any) -> Any:
+        self._has_committed = self._has_committed or self.awaited()
+        told = method.remote(self._task, self.rows, self._tokens, has_committed=self._has_committed)
+        return self._ray.get(told)
+
+
+def _place(out: str) -> Path | str:
+    from donod_fast.system.storage import is_url
+
+    return out if is_url(out) else Path(out)
+
+
+def _kind(error: Exception) -> str:
+    return type(error).__name__ if isinstance(error, DonodError) else WorkerError.__name__
+
+
+def _text(error: Exception) -> str:
+    if isinstance(error, DonodError):
+        return str(error)
+    return f"failed ({type(error).__name__}: {' '.join(str(error).split())[:300]})"
+
+
+__all__ = ["Report", "ShardWorker", "WorkerJob", "open_folder"]

@@ -1,0 +1,237 @@
+"""The program as the tests see it: objects that ask, and answers that are plain data of this process's own types."""
+
+from __future__ import annotations
+
+import builtins
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+from donod_fast.evaluation.judging.codec import Reference, Refused
+from donod_fast.evaluation.judging.decoder import decode
+from donod_fast.evaluation.judging.encoder import encode
+
+NONCE = 8
+
+_EXCEPTIONS: dict[str, type[Exception]] = {
+    name: kind for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, Exception)
+}
+
+
+class Stopped(BaseException):  # not an Exception: no test's ``except Exception`` may hold it up
+    """The program can answer no more, or has sent what is no answer. Final: nothing can pass after it.
+
+    Attributes:
+        status: of the verdict.
+        detail: of the verdict.
+    """
+
+    def __init__(self, status: str, detail: str) -> None:
+        super().__init__(status, detail)
+        self.status = status
+        self.detail = detail
+
+
+class ProgramError(Exception):
+    """An exception of a class of the program's own that derives from no builtin but ``Exception``."""
+
+
+class Program:
+    """Asks the program, one question at a time.
+
+    Args:
+        exchange: sends the bytes of a question, returns those of its answer; raises :class:`Stopped`.
+
+    Attributes:
+        stopped: what ended it, or None; looked at before anything is called passed: tests may swallow what is raised.
+        raised: the exception that the last question raised here, to tell it from one of the tests' own.
+        last: the last value that it answered with.
+    """
+
+    def __init__(self, exchange: Callable[[bytes], bytes]) -> None:
+        self._exchange = exchange
+        self.stopped: Stopped | None = None
+        self.raised: Exception | None = None
+        self.last: Any = None
+
+    def load(self, ask: Callable[[bytes], bytes]) -> None:
+        """Have the program's text run; ``ask`` is given the nonce and returns the whole answer.
+
+        Raises:
+            Stopped: it is gone, or left by a SystemExit.
+            Exception: what it raised, as a builtin.
+        """
+        nonce = os.urandom(NONCE)
+        self._open(nonce, self._guarded(ask, nonce))
+
+    def name(self, name: str) -> Any:
+        """What the program has under a global name: plain data or a :class:`Remote`; NameError where nothing."""
+        return self.ask("name", name)
+
+    def ask(self, *question: Any) -> Any:
+        """The value of an answer.
+
+        Raises:
+            Stopped: it is gone, or what it sent is no answer.
+            Exception: what it raised, as the builtin of that name.
+        """
+        if self.stopped is not None:
+            raise self.stopped
+        nonce = os.urandom(NONCE)
+        self.last = self._open(nonce, self._guarded(self._exchange, nonce + encode(question, _refer)))
+        return self.last
+
+    def batch(self, target: Any, calls: list[bytes]) -> list[Any]:
+        """Answers to the first of several calls, at least one: values, or the exceptions that it raised."""
+        answers = self.ask("batch", target, calls)
+        if type(answers) is not list or not 0 < len(answers) <= len(calls):
+            self._stop("protocol", "a batch of answers that does not fit its questions")
+        return [self._value(one) for one in answers]
+
+    def _value(self, data: Any) -> Any:
+        if type(data) is not bytes:
+            self._stop("protocol", "an answer that is no bytes")
+        try:
+            return self._content(data)
+        except Exception as error:
+            return Raised(error)
+
+    def _guarded(self, ask: Callable[[bytes], bytes], question: bytes) -> bytes:
+        if self.stopped is not None:
+            raise self.stopped
+        try:
+            return ask(question)
+        except Stopped as stopped:
+            self.stopped = stopped
+            raise
+
+    def _open(self, nonce: bytes, answer: bytes) -> Any:
+        if answer[:NONCE] != nonce:
+            self._stop("protocol", "an answer to something that was not asked")
+        return self._content(answer[NONCE:])
+
+    def _content(self, data: bytes) -> Any:
+        try:
+            answer = decode(data, self._resolve)
+        except Refused as error:
+            self._stop("protocol", f"the program answered with {error}")
+        if type(answer) is tuple and len(answer) == 3 and answer[0] == "raised":
+            self._raise(answer[1], answer[2])
+        if type(answer) is not tuple or len(answer) != 2 or answer[0] != "value":
+            self._stop("protocol", "an answer that is neither a value nor an exception")
+        return answer[1]
+
+    def _resolve(self, reference: Reference) -> Any:
+        if not reference.kind:
+            raise Refused("a reference to something of the judge's")
+        kind = RemoteIterator if reference.kind == "iterator" else Remote
+        return kind(self, reference.number, reference.kind)
+
+    def _raise(self, names: Any, message: Any) -> NoReturn:
+        if type(names) is not list or not names or any(type(one) is not str for one in [*names, message]):
+            self._stop("protocol", "an exception that is none")
+        if "Exception" not in names:
+            self._stop("exited", f"{names[0]}: {message}".rstrip(": "))
+        self.raised = _builtin(names, message)
+        raise self.raised
+
+    def _stop(self, status: str, detail: str) -> NoReturn:
+        self.stopped = Stopped(status, detail)
+        raise self.stopped
+
+
+class Raised:
+    """An exception within a batch of answers."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+class Remote:
+    """An object of the program's own class, or a function of it.
+
+    It can be called, asked for attributes, items, length and truth, and given back as an argument. It equals itself
+    only, and is in no order with anything: whatever decides a test is compared here, between values of this process.
+    """
+
+    __slots__ = ("_donod_kind", "_donod_number", "_donod_program")
+
+    def __init__(self, program: Program, number: int, kind: str) -> None:
+        object.__setattr__(self, "_donod_program", program)
+        object.__setattr__(self, "_donod_number", number)
+        object.__setattr__(self, "_donod_kind", kind)
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return self._donod_program.ask("call", self, arguments, named)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name.endswith("__"):
+            raise AttributeError(name)  # what Python itself looks for is never the program's to define
+        return self._donod_program.ask("attribute", self, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._donod_program.ask("set_attribute", self, name, value)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._donod_program.ask("item", self, key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._donod_program.ask("set_item", self, key, value)
+
+    def __len__(self) -> int:
+        length = self._donod_program.ask("length", self)
+        if type(length) is not int:
+            raise TypeError("a length that is no integer")
+        return length
+
+    def __bool__(self) -> bool:
+        return self._donod_program.ask("truth", self) is True
+
+    def __iter__(self) -> Iterator[Any]:
+        iterator = self._donod_program.ask("iterate", self)
+        return iterator if isinstance(iterator, RemoteIterator) else iter(iterator)
+
+    def __contains__(self, value: Any) -> bool:
+        # Here, not there: the program is not told what is looked for.
+        return any(one is value or one == value for one in self)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Remote) and self._donod_number == other._donod_number
+
+    def __hash__(self) -> int:
+        return hash(self._donod_number)
+
+    def __repr__(self) -> str:
+        return f"<{self._donod_kind} of the program>"
+
+
+class RemoteIterator(Remote):
+    """An iterator of the program: a generator, a map, a zip. One question an item."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return self._donod_program.ask("next", self)
+
+
+def _refer(value: Any) -> Reference:
+    if isinstance(value, Remote):
+        return Reference(value._donod_number, "")
+    raise Refused(f"the tests would give the program {type(value).__name__}, which is not plain data")
+
+
+def _builtin(names: list[str], message: str) -> Exception:
+    """The nearest builtin exception, with the program's name for it in the message where that is another."""
+    for name in names:
+        kind = _EXCEPTIONS.get(name)
+        if kind is Exception and names[0] != "Exception":
+            break
+        if kind is not None:
+            try:
+                return kind(message if name == names[0] else f"{names[0]}: {message}")
+            except TypeError:  # such as UnicodeDecodeError, which wants five arguments
+                continue
+    return ProgramError(f"{names[0]}: {message}")

@@ -1,0 +1,49 @@
+"""Programs that models wrote, run as what they are: hostile.
+
+Each runs in a process of its own without network, seeing nothing of the machine but an interpreter and its libraries
+(read-only), with one scratch folder in memory, an empty environment, and limits on time, memory, processes, files and
+output. When it ends, however it ends, nothing that it started is left.
+
+How to use it::
+
+    isolation = find_isolation()                        # proves it by a real probe; SandboxError where there is none
+    sandbox = Sandbox(isolation, Limits(seconds=5))     # one for all threads
+
+    done = sandbox.run({"main.py": text}, ["{python}", "{program}/main.py"])
+    done.how, done.code, done.stdout                    # "exited", 0, b"…"
+
+    with sandbox.start({"server.py": text}, ["{python}", "{program}/server.py"]) as process:
+        process.send(b"a request")                      # frames over a private channel, not stdin or stdout
+        answer = process.receive(time.monotonic() + 2, max_bytes=1 << 20)   # Timeout, Ended, TooLarge
+    # here everything inside has been killed; process.finish() instead waits for it to end by itself
+
+Inside, ``{program}`` (``/program``) holds the files, the working folder is the scratch folder (``/scratch``, also
+``/tmp``), standard input is empty. ``{python}`` starts without ``site`` (so without ``exit`` and ``quit``), with a
+fixed hash seed. The channel is the socket whose descriptor number stands in the environment's ``DONOD_CHANNEL``; a
+frame is a 4-byte big-endian length and that many bytes::
+
+    channel = socket.socket(fileno=int(os.environ["DONOD_CHANNEL"]))
+
+A program costs some tens of milliseconds to start. One small process of ours stays from the first program on, to start
+the others; it ends with the process that it serves.
+"""
+
+from __future__ import annotations
+
+from donod_fast.evaluation.sandbox.isolation import find_isolation
+from donod_fast.evaluation.sandbox.limits import ChannelError, Ended, Finished, Isolation, Limits, Timeout, TooLarge
+from donod_fast.evaluation.sandbox.process import Process
+from donod_fast.evaluation.sandbox.sandbox import Sandbox
+
+__all__ = [
+    "ChannelError",
+    "Ended",
+    "Finished",
+    "Isolation",
+    "Limits",
+    "Process",
+    "Sandbox",
+    "Timeout",
+    "TooLarge",
+    "find_isolation",
+]

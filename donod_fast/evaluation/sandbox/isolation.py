@@ -1,0 +1,113 @@
+"""Which isolation this machine gives, found by trying: a probe program runs inside and tries to break out."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+from donod_fast.errors import DonodError, SandboxError
+from donod_fast.evaluation.sandbox.limits import Isolation, Limits
+from donod_fast.evaluation.sandbox.sandbox import Sandbox
+
+_CANDIDATES = (Isolation.BUBBLEWRAP, Isolation.NAMESPACES)
+_REMEDY = (
+    "install bubblewrap (apt-get install bubblewrap), allow user namespaces (sysctl user.max_user_namespaces; Ubuntu: "
+    "kernel.apparmor_restrict_unprivileged_userns; Docker: --privileged or a seccomp profile that has them), or accept "
+    "that programs written by a model can do whatever you can: --unsafe-exec"
+)
+_PROBE = """
+import os, socket, sys
+
+secret, port = sys.argv[1], int(sys.argv[2])
+broken = []
+
+def must_fail(what, action):
+    try:
+        action()
+    except OSError:
+        return
+    broken.append(what)
+
+def reach():
+    with socket.create_connection(("127.0.0.1", port), timeout=2):
+        pass
+
+must_fail("a file outside can be read", lambda: open(secret).close())
+must_fail("the network can be reached", reach)
+def write(path):
+    open(path, "x").close()
+    os.unlink(path)
+
+for folder in ("/", "/program", "/usr", "/etc", os.path.dirname(sys.executable)):
+    must_fail(f"{folder} can be written", lambda: write(os.path.join(folder, os.path.basename(secret))))
+must_fail("system calls are not filtered", lambda: os.memfd_create("probe"))
+must_fail("the process may change its user", lambda: os.setuid(0))
+must_fail("the process may change its root", lambda: os.chroot("."))
+if os.getpid() > 20:
+    broken.append("it shares the machine's process numbers")
+with open("probe", "w") as file:
+    file.write("scratch works")
+print("; ".join(broken) or "isolated")
+"""
+
+_lock = threading.Lock()
+_failures: dict[Isolation, str] = {}  # of candidates that were tried; empty where one works
+
+
+def find_isolation(unsafe: bool = False) -> Isolation:
+    """Find the best isolation that works here; proved once in each process by a probe that tries to break out.
+
+    Args:
+        unsafe: return :attr:`Isolation.NONE` where nothing works, instead of refusing. It never replaces what works.
+
+    Raises:
+        SandboxError: there is no isolation; the message says why of each kind, and what would help.
+    """
+    if os.name != "posix":
+        raise SandboxError("programs cannot be run here: it takes Linux for isolation, and a POSIX system for none")
+    with _lock:
+        for isolation in _CANDIDATES:
+            if isolation not in _failures:
+                _failures[isolation] = probe(isolation)
+            if not _failures[isolation]:
+                return isolation
+    if unsafe:
+        return Isolation.NONE
+    reasons = "; ".join(f"{isolation}: {reason}" for isolation, reason in _failures.items())
+    raise SandboxError(f"there is no isolation for programs written by a model ({reasons}); {_REMEDY}")
+
+
+def probe(isolation: Isolation) -> str:
+    """Try one kind of isolation; the reason why it does not serve, or an empty string where it does."""
+    if isolation == Isolation.NONE:
+        return "it is no isolation"
+    if sys.platform != "linux":
+        return "it is of Linux only"
+    if isolation == Isolation.BUBBLEWRAP and not shutil.which("bwrap"):
+        return "bwrap is not installed"
+    try:
+        return _run_probe(isolation)
+    except (DonodError, OSError) as error:
+        return str(error)
+
+
+def _run_probe(isolation: Isolation) -> str:
+    with tempfile.TemporaryDirectory(prefix="donod-probe-") as folder, socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        secret = Path(folder) / secrets.token_hex(8)
+        secret.write_text("outside", encoding="utf-8")
+        Path(folder).chmod(0o755)
+        secret.chmod(0o644)
+        command = ["{python}", "{program}/probe.py", str(secret), str(listener.getsockname()[1])]
+        done = Sandbox(isolation, Limits(seconds=60)).run({"probe.py": _PROBE}, command)
+    said = done.stdout.decode("utf-8", "replace").strip()
+    if done.how == "exited" and done.code == 0 and said == "isolated":
+        return ""
+    return said or done.stderr.decode("utf-8", "replace").strip()[-500:] or f"the probe ended: {done.how} {done.code}"

@@ -1,0 +1,261 @@
+"""From a batch of tokens to the final hidden states: the model without its output layer.
+
+Either samples are rows padded on the right and no attention mask is passed: under causal attention a padded
+position comes after every real one, so that none of the real ones can see it, and attention can use its fastest
+causal kernel. Or they are packed one after the other into a single row, and attention is told where each starts.
+That either holds for a given model is not assumed: it is measured when the trunk is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from donod_fast.errors import DonodError, InputError, ModelError
+from donod_fast.models.attention_switch import switch_of
+from donod_fast.models.batching import Batch
+from donod_fast.models.last_layer import NarrowLastLayer
+from donod_fast.models.loading import LoadedModel, find_decoder, quiet, text_config
+from donod_fast.models.packing import choose_packing
+from donod_fast.models.placement import one_at_a_time
+from donod_fast.models.rope import rope_switch
+
+PADDING_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+"""How far trailing tokens may move the hidden states of those before them: the median over tokens of the
+error relative to the token's norm. Other shapes take other kernels and round otherwise (in bfloat16 by a
+hundredth after many layers, and a token that a mixture of experts routes elsewhere by more: hence the
+median); attention that sees the padding moves every token."""
+
+QUANTISED_TOLERANCE = 1e-1
+"""The least of these for a quantised trunk. Where activations are rounded to 8 bits, another rounding of the 24th
+makes another value now and then, and layers spread it; bitsandbytes' int8 looks for outliers over the whole batch
+(0.01–0.02 were measured of either)."""
+
+
+class Trunk:
+    """The decoder of a causal language model, called so that nothing but hidden states is computed.
+
+    Attributes:
+        decoder: the module that gives the final (normed) hidden states.
+        dim: their width d.
+        pad_id: the token to pad with. Any would do; it is the tokenizer's where that has one.
+        run: what is called, with keyword arguments only: the decoder, or a compiled form of it.
+        padding_error: what trailing tokens were measured to change (see :data:`PADDING_TOLERANCE`).
+        rope: how the longest sample of a batch changes the others, None where it does not (nearly always);
+            to be handed on to :func:`~donod_fast.models.batching.make_batches` and ``collate``.
+        packs: whether packed batches are served.
+        packing_refusal: why they are not, else empty.
+        packing_error: how far packed states were measured from padded ones.
+
+    Args:
+        loaded: the model.
+        packing: ``"auto"`` packs on CUDA where this was proved to be right for the model, ``"on"`` wherever it
+            was, ``"off"`` never.
+    """
+
+    def __init__(self, loaded: LoadedModel, *, packing: str = "auto") -> None:
+        """Find the decoder and prove that padding on the right changes nothing.
+
+        Raises:
+            InputError: ``packing`` has an unknown value.
+            ModelError: there is no decoder, its attention is not causal, its outputs are not finite, or it
+                cannot be packed although ``"on"`` was asked for.
+        """
+        self._name = loaded.name
+        self._device = loaded.device
+        if getattr(text_config(loaded.model.config), "is_causal", True) is False:
+            raise ModelError(f"{loaded.name}: its config says is_causal=False; DONOD needs causal attention")
+        self.decoder = find_decoder(loaded.name, loaded.model)
+        self.run: Callable[..., Any] = one_at_a_time(self.decoder) if loaded.offloaded else self.decoder
+        self._quantised = loaded.quantised
+        self.pad_id = _pad_id(loaded)
+        self.rope = rope_switch(loaded.model.config)
+        self._switch = switch_of(self.decoder)
+        tokens = probe_tokens(loaded, rows=2, length=12)
+        try:
+            with quiet():  # transformers asks for a mask when it sees padding; the proof is why none is needed
+                self.dim = int(self(tokens).shape[-1])
+                self.padding_error = self._prove_padding(tokens)
+                decided = choose_packing(
+                    packing,
+                    loaded,
+                    self.decoder,
+                    probe_tokens(loaded, rows=1, length=32)[0].tolist(),
+                    self.tolerance(loaded.dtype),
+                    self._states,
+                )
+        except DonodError:
+            raise
+        except Exception as error:  # the model's own code may raise anything
+            reason = " ".join(str(error).split())[:300]
+            raise ModelError(f"{loaded.name}: its decoder cannot run on {self._device}: {reason}") from error
+        self._attention = decided.attention
+        self.packs = bool(decided.attention)
+        self.packing_refusal = decided.refusal
+        self.packing_error = decided.error
+        self._narrow = self._proved_narrow(tokens)
+
+    def __call__(self, input_ids: Tensor) -> Tensor:
+        """Hidden states of a batch padded on the right.
+
+        Args:
+            input_ids: (B, T) integer token ids. What stands at padded positions has no influence.
+
+        Returns:
+            (B, T, d) final hidden states, the output layer's input, in the model's dtype and on the device of
+            its last layer. An inference tensor: no gradient can flow through it.
+
+        Raises:
+            InputError: the ids are no non-empty (B, T) integer tensor.
+            ModelError: the decoder gives no (B, T, d) hidden states.
+        """
+        if input_ids.dim() != 2 or not input_ids.numel() or input_ids.is_floating_point():
+            raise InputError(
+                f"input_ids has to be a (rows, tokens) integer tensor; got {tuple(input_ids.shape)} {input_ids.dtype}"
+            )
+        return self._hidden(input_ids, "", input_ids.shape[1])
+
+    def states(self, batch: Batch) -> Tensor:
+        """Hidden states of a padded or packed batch.
+
+        Args:
+            batch: on the host or on the model's device; a packed one only where ``packs``.
+
+        Returns:
+            (slots, d), to be indexed by ``batch.predictors``; else as of a call.
+
+        Raises:
+            InputError: the batch is packed and the model does not pack; see ``packing_refusal``.
+            ModelError: as of a call.
+        """
+        return self._states(self._served(batch), self._attention)
+
+    def scored_states(self, batch: Batch) -> Tensor:
+        """Hidden states where a token is scored: (scored, d), those of ``batch.predictors``; else as :meth:`states`."""
+        if self._narrow is None:
+            hidden = self.states(batch)
+            return hidden[batch.predictors.to(hidden.device, non_blocking=True)]
+        rows = batch.predictors.to(self._device, non_blocking=True)
+        with self._narrow.installed():
+            return self._states(self._served(batch), self._attention, scored_rows=rows)
+
+    def _served(self, batch: Batch) -> Batch:
+        if batch.sample_bounds is not None and not self.packs:
+            raise InputError(f"{self._name}: a packed batch, but it is not packed: {self.packing_refusal}")
+        return batch
+
+    def _states(self, batch: Batch, attention: str, **more: Tensor) -> Tensor:
+        """(slots, d); ``attention`` names the registered function that packed samples are served by."""
+        bounds, positions = batch.sample_bounds, batch.position_ids
+        if bounds is None or positions is None:
+            return self._hidden(batch.input_ids, "", batch.longest, **more).flatten(0, 1)
+        # All four bounds: without one of them a layer would ask the device for it, and wait.
+        bounds = bounds.to(self._device, non_blocking=True)
+        packed = {
+            "position_ids": positions.to(self._device, non_blocking=True),
+            "cu_seq_lens_q": bounds,
+            "cu_seq_lens_k": bounds,
+            "max_length_q": batch.longest,
+            "max_length_k": batch.longest,
+        }
+        return self._hidden(batch.input_ids, attention, batch.longest, **packed, **more)[0]
+
+    def _hidden(self, input_ids: Tensor, attention: str, longest: int, **more: Any) -> Tensor:
+        """(B, T, d) of (B, T) ids of sequences of up to ``longest`` tokens; (1, scored, d) with ``scored_rows``."""
+        kind, before = 0, None
+        if self.rope is not None:
+            kind = self.rope.kind(longest)
+            if self.rope.by_length and longest >= self.rope.limit:
+                before = self._forget_lengths
+        with torch.inference_mode():
+            input_ids = input_ids.to(self._device, non_blocking=True)
+            with self._switch.using(attention, kind, before):
+                output = self.run(input_ids=input_ids, use_cache=False, **more)
+        hidden = getattr(output, "last_hidden_state", None)
+        if hidden is None and isinstance(output, tuple) and output:
+            hidden = output[0]
+        scored = more.get("scored_rows")
+        rows = input_ids.shape if scored is None else (1, len(scored))
+        if not isinstance(hidden, Tensor) or hidden.shape[:-1] != rows:
+            raise ModelError(f"{self._name}: its decoder gives no (rows, tokens, dim) hidden states")
+        return hidden
+
+    def _proved_narrow(self, tokens: Tensor) -> NarrowLastLayer | None:
+        """The last layer for scored rows alone, where it gives what the whole layer gives."""
+        narrow = NarrowLastLayer.of(self.decoder)
+        if narrow is None:
+            return None
+        rows = torch.arange(1, tokens.numel(), 3, device=self._device)
+        try:
+            with narrow.installed(), quiet():
+                found = self._hidden(tokens, "", tokens.shape[1], scored_rows=rows)[0]
+        except Exception:  # a layer that is called otherwise: it is run whole
+            return None
+        whole = self(tokens).flatten(0, 1)[rows]
+        return narrow if token_error(found, whole) <= self.tolerance(whole.dtype) else None
+
+    def _forget_lengths(self) -> None:
+        """Dynamic RoPE keeps the frequencies of the longest sequence so far; a short one makes it start anew."""
+        self.decoder(input_ids=torch.tensor([[self.pad_id]], device=self._device), use_cache=False)
+
+    def tolerance(self, dtype: torch.dtype) -> float:
+        """How far hidden states of this dtype may be moved by what is beside them."""
+        return max(PADDING_TOLERANCE.get(dtype, 5e-2), QUANTISED_TOLERANCE if self._quantised else 0.0)
+
+    def _prove_padding(self, tokens: Tensor) -> float:
+        """Compare a short batch alone with the same followed by padding, and by other tokens."""
+        alone = self(tokens)
+        if not bool(torch.isfinite(alone).all()):
+            raise ModelError(
+                f"{self._name}: its hidden states are not finite in {alone.dtype}; load it with another "
+                "dtype (float16 overflows in many models that were trained in bfloat16)"
+            )
+        length = tokens.shape[1]
+        padded = self(torch.cat([tokens, torch.full_like(tokens[:, :5], self.pad_id)], dim=1))[:, :length]
+        followed = self(torch.cat([tokens, tokens[:, :5].flip(0)], dim=1))[:, :length]
+        error = max(token_error(padded, alone), token_error(followed, padded))
+        limit = self.tolerance(alone.dtype)
+        if not error <= limit:
+            raise ModelError(
+                f"{self._name}: tokens at the end change the hidden states of those before them "
+                f"(by {error:.1e}, limit {limit:.0e}); its attention is not causal, "
+                "DONOD needs a decoder-only language model"
+            )
+        return error
+
+
+def probe_tokens(loaded: LoadedModel, *, rows: int, length: int) -> Tensor:
+    """Fixed token ids (rows, length) int64, spread over the vocabulary, without the special ones."""
+    vocabulary = _vocabulary(loaded)
+    special = {int(i) for i in getattr(loaded.tokenizer, "all_special_ids", None) or ()}
+    # A prime stride that does not divide the vocabulary visits all of it.
+    stride = next(prime for prime in (7919, 7907, 7901) if vocabulary % prime)
+    ids = [i for i in (((k + 1) * stride) % vocabulary for k in range(8 * rows * length)) if i not in special]
+    ids = (ids or [0]) * (rows * length)
+    return torch.tensor(ids[: rows * length], dtype=torch.int64, device=loaded.device).reshape(rows, length)
+
+
+def _vocabulary(loaded: LoadedModel) -> int:
+    """Ids below this number are safe to feed."""
+    table = getattr(loaded.model.get_input_embeddings(), "weight", None)
+    sizes = [len(loaded.tokenizer)]
+    if isinstance(table, Tensor) and table.dim() == 2:
+        sizes.append(int(table.shape[0]))
+    declared = getattr(text_config(loaded.model.config), "vocab_size", None)
+    sizes += [declared] if isinstance(declared, int) and declared > 0 else []
+    return min(sizes)
+
+
+def _pad_id(loaded: LoadedModel) -> int:
+    ids = (getattr(loaded.tokenizer, key, None) for key in ("pad_token_id", "eos_token_id"))
+    vocabulary = _vocabulary(loaded)
+    return next((i for i in ids if isinstance(i, int) and 0 <= i < vocabulary), 0)
+
+
+def token_error(a: Tensor, b: Tensor) -> float:
+    """Median over tokens of |a − b| / |b|. Inputs (B, T, d) of any float dtype."""
+    a, b = a.float(), b.float()
+    return float(((a - b).norm(dim=-1) / b.norm(dim=-1).clamp_min(1e-30)).median())

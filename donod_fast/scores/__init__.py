@@ -1,0 +1,1 @@
+"""The life of a scores folder: manifest, rows, parts, merging, monitoring and export."""

@@ -1,0 +1,92 @@
+"""Parts written in the background: the device scores the next one while the last one is synced to disk."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from donod_fast.errors import StoreError
+from donod_fast.scores.folder import ScoresFolder
+from donod_fast.scores.rows import ScoreRow
+from donod_fast.system.profiling import NO_STAGES, Stages
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from donod_fast.scores.parts import Signals
+    from donod_fast.scores.signals import SignalEntry
+
+# What a crash can lose beside the part at hand; a run that resumes scores it again.
+_MOST_WAITING = 2
+
+
+class PartWriter:
+    """Commits parts in the order given, one at a time, in a thread."""
+
+    def __init__(self, folder: ScoresFolder, pool: ThreadPoolExecutor, stages: Stages) -> None:
+        self._folder, self._pool, self._stages = folder, pool, stages
+        self._waiting: deque[Future[None]] = deque()
+        self._failed = False
+
+    def write(self, part: int, rows: Sequence[ScoreRow], signals: Sequence[SignalEntry] = ()) -> None:
+        """Have a part committed; waits while two others are.
+
+        Raises:
+            StoreError: an earlier part could not be written. No part after it is.
+        """
+        self._submit(lambda: self._folder.write_part(part, rows, signals))
+
+    def write_table(self, part: int, table: pa.Table, signals: Signals) -> None:
+        """As :meth:`write`, of a table that holds the part's rows. Raises StoreError."""
+        self._submit(lambda: self._folder.write_table(part, table, signals))
+
+    def _submit(self, commit: Callable[[], None]) -> None:
+        self._waiting.append(self._pool.submit(self._write, commit))
+        while len(self._waiting) > _MOST_WAITING or self._waiting[0].done():
+            with self._stages.stage("wait for disk"):
+                self._waiting.popleft().result()
+            if not self._waiting:
+                return
+
+    def finish(self) -> None:
+        """Wait until every part is committed.
+
+        Raises:
+            StoreError: one could not be.
+        """
+        while self._waiting:
+            self._waiting.popleft().result()
+
+    def _write(self, commit: Callable[[], None]) -> None:
+        if self._failed:
+            return
+        try:
+            with self._stages.stage("write"):
+                commit()
+        except BaseException:
+            self._failed = True
+            raise
+
+
+@contextmanager
+def background_writer(folder: ScoresFolder, stages: Stages = NO_STAGES) -> Iterator[PartWriter]:
+    """A writer whose parts are all committed when the block ends, also where it ends by an error.
+
+    Raises:
+        StoreError: a part could not be written; not where another error is on its way.
+    """
+    with ThreadPoolExecutor(1, "write") as pool:
+        writer = PartWriter(folder, pool, stages)
+        try:
+            yield writer
+        except BaseException:
+            with suppress(StoreError):
+                writer.finish()
+            raise
+        writer.finish()
+
+
+__all__ = ["PartWriter", "background_writer"]

@@ -1,0 +1,70 @@
+"""Columns of a scores table beyond those that every row has: their kinds, and their form in Arrow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Value = float | bool | Tensor | None
+"""Of a column in one row: a number (NaN for none), a flag, or a (size,) vector; None where there is none."""
+
+NAN = math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column that a criterion yields.
+
+    Attributes:
+        name: in the scores table.
+        text: what it is, in a line.
+        better: which end a selection by it keeps by default; None where it ranks nothing.
+        kind: ``number`` (float64, NaN where there is none), ``flag`` (bool or null) or ``vector`` (float32, null).
+        size: entries of a vector.
+    """
+
+    name: str
+    text: str
+    better: Literal["high", "low"] | None = None
+    kind: Literal["number", "flag", "vector"] = "number"
+    size: int = 1
+
+
+def arrow_field(column: Column) -> pa.Field:
+    """The column's type in a table."""
+    import pyarrow as pa
+
+    match column.kind:
+        case "flag":
+            return pa.field(column.name, pa.bool_())
+        case "vector":
+            return pa.field(column.name, pa.list_(pa.float32(), column.size))
+    return pa.field(column.name, pa.float64(), nullable=False)
+
+
+def arrow_array(column: Column, values: Sequence[Value]) -> pa.Array:
+    """The column itself; None is null, of a number NaN."""
+    import numpy as np
+    import pyarrow as pa
+
+    kind = arrow_field(column).type
+    if column.kind == "number":
+        return pa.array([float("nan") if value is None else float(value) for value in values], kind)
+    if column.kind == "flag":
+        return pa.array(values, kind)
+    flat = np.zeros((len(values), column.size), np.float32)
+    missing = np.array([value is None for value in values], bool)
+    for at, value in enumerate(values):
+        if value is not None:
+            flat[at] = value
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), type=kind, mask=pa.array(missing))
+
+
+__all__ = ["NAN", "Column", "Value", "arrow_array", "arrow_field"]

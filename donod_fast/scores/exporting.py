@@ -1,0 +1,119 @@
+"""A scores folder → one table of records with their scores beside them: a Parquet file, or a ``datasets`` folder."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from donod_fast.data.reading import Corpus
+from donod_fast.data.record_files import write_parquet
+from donod_fast.data.types import Record
+from donod_fast.errors import InputError, StoreError
+from donod_fast.scores.folder import ScoresFolder
+from donod_fast.system.files import atomic_writer, storage_error
+
+PREFIX = "donod."
+"""What stands before the name of a score among the columns of a record."""
+
+RECORD = "record"
+"""The column that holds a whole record as JSON."""
+
+
+def export(
+    folder: ScoresFolder, corpus: Corpus, out: Path, *, records: str = "columns", overwrite: bool = False
+) -> int:
+    """Write every row of a finished folder with its record, in input order, and return how many there are.
+
+    The scores are the columns ``donod.row``, ``donod.status``, ``donod.don`` and so on; they are null where the row
+    has none. Memory stays flat: the corpus is streamed twice, once to find the types of its columns.
+
+    Args:
+        folder: the scores.
+        corpus: the records that they are of.
+        out: a name that ends in ``.parquet``, or the folder of a dataset (``datasets.load_from_disk`` reads it).
+        records: ``"columns"`` for the record's columns as they are, ``"json"`` for one column ``record`` of JSON text,
+            which holds whatever columns cannot (a value that is text in one row and a number in another).
+        overwrite: replace what is there.
+
+    Raises:
+        InputError: a column's values cannot form one column (named), or one is called like a score.
+        CorpusError: an input cannot be read, or has changed since it was scored.
+        StoreError: the folder is unfinished, or the target exists or cannot be written.
+    """
+    if records not in ("columns", "json"):
+        raise InputError(f"records must be columns or json, got {records!r}")
+    folder.part_files()  # all are there
+    if out.exists() and not overwrite:
+        raise StoreError(f"{out} exists already; give another name, or --overwrite")
+
+    def rows() -> Iterator[Record]:
+        return _joined(folder, corpus, as_json=records == "json")
+
+    if out.suffix == ".parquet":
+        if out.is_dir():
+            raise StoreError(f"{out} is a folder; give the name of a file")
+        with atomic_writer(out) as file:
+            write_parquet(rows, file)
+    else:
+        _save_dataset(rows, out)
+    return folder.rows
+
+
+def _joined(folder: ScoresFolder, corpus: Corpus, *, as_json: bool) -> Iterator[Record]:
+    """Records whose data are their own columns and their scores."""
+    known = {column.name for entry in folder.signals for column in entry.columns}
+    left_out = known - {column.name for column in folder.signal_columns()}
+    for part in range(folder.parts):
+        table = folder.read_part(part)
+        if table is None:
+            raise StoreError(f"{folder.storage.url(folder.part_name(part))} is gone; run `donod-fast score` again")
+        scores = table.select(
+            [name for name in table.column_names if not name.startswith("record.") and name not in left_out]
+        ).to_pylist()
+        for record, row in zip(corpus.records(*folder.part_range(part)), scores, strict=True):
+            own: dict[str, Any] = _as_json(record) if as_json else dict(record.data or {})
+            taken = [name for name in own if name.startswith(PREFIX)]
+            if taken:
+                raise InputError(
+                    f"{record.file}, {record.place}: the column {taken[0]!r} is called like a score; use --records json"
+                )
+            yield replace(record, data={**own, **{PREFIX + name: _known(value) for name, value in row.items()}})
+
+
+def _as_json(record: Record) -> dict[str, Any]:
+    if record.raw is not None:
+        return {RECORD: record.raw.decode("utf-8", errors="replace")}
+    if record.data is None:
+        return {}
+    return {RECORD: json.dumps(record.data, ensure_ascii=False, default=str)}
+
+
+def _known(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _save_dataset(rows: Any, out: Path) -> None:
+    import datasets
+
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent) as place:
+            table, saved = Path(place) / "rows.parquet", Path(place) / "saved"
+            with table.open("wb") as file:
+                write_parquet(rows, file)
+            dataset: Any = datasets.Dataset.from_parquet(str(table), cache_dir=str(Path(place) / "cache"))
+            dataset.save_to_disk(str(saved))
+            if out.is_dir():
+                shutil.rmtree(out)
+            saved.rename(out)
+    except OSError as error:
+        raise storage_error(out, error) from error
+
+
+__all__ = ["export"]

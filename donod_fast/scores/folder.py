@@ -1,0 +1,403 @@
+"""The scores folder: ``manifest.json`` and ``plan.parquet`` beside ``part-*.parquet``, each part complete or absent.
+
+Part k holds the rows of shard k of the folder's plan (``shards.py``). What a folder was made with stands in its
+manifest; a run with other settings is refused. A process that scores into a folder holds its lock (``locking.py``).
+The folder lies on a disk or on an object store (``storage.py``).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from donod_fast.data.shards import ShardPlan
+from donod_fast.errors import SettingsMismatchError, StoreError
+from donod_fast.scores.columns import Column
+from donod_fast.scores.manifest import MANIFEST, VERSION, differences, read_manifest, settings_hash
+from donod_fast.scores.parts import PartSummary, Signals, combined, part_bytes, read_part, read_summary, table_bytes
+from donod_fast.scores.rows import ScoreRow
+from donod_fast.scores.signals import SignalEntry, joined
+from donod_fast.system.files import remove
+from donod_fast.system.locking import LOCK, locked
+from donod_fast.system.storage import Storage, open_storage
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from donod_fast.data.reading import Corpus
+    from donod_fast.kernels.topsis import ColumnConstants
+
+PLAN = "plan.parquet"
+PROBLEMS = "problems.json"
+PARTS = "part-*.parquet"
+
+_READERS = 4
+_MOST_PROBLEMS = 1000
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that went wrong on the way.
+
+    Attributes:
+        part: at which part, None where at none.
+        text: what.
+        time: when, in seconds since 1970.
+    """
+
+    part: int | None
+    text: str
+    time: float
+
+
+class ScoresFolder:
+    """A scores folder that has a manifest.
+
+    Attributes:
+        storage: where it lies.
+        manifest: what it was made with (see ``open_or_create``).
+        wanted: criteria that a part must have to count as committed, by name with the fingerprint of the settings.
+    """
+
+    def __init__(self, place: Path | str | Storage, manifest: Mapping[str, Any]) -> None:
+        self.storage = open_storage(place) if isinstance(place, (Path, str)) else place
+        self.manifest = manifest
+        self.wanted: Mapping[str, str] = {}
+
+    @staticmethod
+    def open(place: Path | str) -> ScoresFolder:
+        """Open an existing folder, by its path or URL.
+
+        Raises:
+            StoreError: it holds no scores, or its manifest is damaged or of another version.
+        """
+        storage = open_storage(place)
+        return ScoresFolder(storage, read_manifest(storage, str(place)))
+
+    @staticmethod
+    def open_or_create(
+        place: Path | str, manifest: Mapping[str, Any], plan: ShardPlan | None = None, *, overwrite: bool = False
+    ) -> ScoresFolder:
+        """Open the folder if it was made with the same settings, or start it with this manifest and plan.
+
+        With ``overwrite`` the scores that it holds are dropped first. ``manifest`` holds ``input``, ``model``,
+        ``update``, ``masks``, ``head``, ``part_rows`` and whatever else is worth recording. Without a plan part k holds
+        the rows k · part_rows … of the input.
+
+        Raises:
+            SettingsMismatchError: the folder was made with other settings; names each difference.
+            StoreError: it cannot be read or written.
+        """
+        storage = open_storage(place)
+        manifest = {"version": VERSION, **manifest}
+        if plan is not None:
+            manifest["plan"] = {"file": PLAN, "parts": len(plan)}
+        # Through JSON once, so that what is compared is what a reader would read.
+        wanted = json.loads(json.dumps(manifest))
+        if overwrite:
+            # The manifest first: if we are killed here, what is left is no folder of scores.
+            for old in [MANIFEST, *storage.names("plan*.parquet"), PROBLEMS, *storage.names(PARTS)]:
+                storage.remove(old)
+        if storage.exists(MANIFEST):
+            folder = ScoresFolder.open(place)
+            unlike = differences(folder.manifest, wanted)
+            if unlike:
+                raise SettingsMismatchError(
+                    f"{place} holds scores made with other settings:\n  "
+                    + "\n  ".join(unlike)
+                    + "\nUse another --out folder, the same settings, or --overwrite to drop the old scores."
+                )
+            return folder
+        if storage.names(PARTS):
+            raise StoreError(f"{place} holds parts but no {MANIFEST}; use another folder, or --overwrite")
+        folder = ScoresFolder(storage, wanted)
+        storage.make()
+        if plan is not None:
+            storage.write(PLAN, plan.to_bytes())
+            folder.__dict__["plan"] = plan
+        folder.write_manifest(wanted)
+        return folder
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        """Replace the manifest by another, in one step. Raises StoreError."""
+        self.storage.write(MANIFEST, json.dumps(manifest, indent=2).encode())
+        self.manifest = manifest
+
+    @property
+    def path(self) -> Path:
+        """The folder's path, where it lies on a disk."""
+        if self.storage.local is None:
+            raise StoreError(f"{self.storage.name} is not on a disk")
+        return self.storage.local
+
+    @property
+    def name(self) -> str:
+        """The folder's path or URL."""
+        return self.storage.name
+
+    @cached_property
+    def plan(self) -> ShardPlan:
+        """Which rows are in which part.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        entry = self.manifest.get("plan")
+        if entry is None:
+            return ShardPlan.uniform(int(self.manifest["input"]["rows"]), int(self.manifest["part_rows"]))
+        file = self.storage.url(entry["file"])
+        try:
+            plan = ShardPlan.from_bytes(self.storage.read(entry["file"]), file)
+        except OSError as error:
+            raise StoreError(f"{file} cannot be read ({error}); score again with --overwrite") from error
+        if (len(plan), plan.rows) != (entry["parts"], self.rows):
+            raise StoreError(f"{file} is not the plan that the manifest was written for; score again with --overwrite")
+        return plan
+
+    @cached_property
+    def settings(self) -> str:
+        """Hash of the settings that its rows are scored with."""
+        return settings_hash(self.manifest)
+
+    @property
+    def carry(self) -> tuple[str, ...]:
+        """Columns of the records that its parts carry along."""
+        return tuple(self.manifest.get("carry") or ())
+
+    @property
+    def signals(self) -> tuple[SignalEntry, ...]:
+        """Criteria whose columns its parts have, or are to have; not every part need have all."""
+        return tuple(map(SignalEntry.from_json, self.manifest.get("signals") or ()))
+
+    def add_signals(self, entries: Sequence[SignalEntry]) -> None:
+        """Have further criteria in the folder; their columns come with the parts.
+
+        Raises:
+            SettingsMismatchError: one is there with other settings.
+            StoreError: the manifest cannot be written.
+        """
+        signals = joined(self.signals, entries, self.name)
+        if signals != self.signals:
+            self.write_manifest({**self.manifest, "signals": [entry.as_dict() for entry in signals]})
+
+    def signal_columns(self) -> tuple[Column, ...]:
+        """Columns of the criteria that every part has by now. Raises StoreError: a part is damaged."""
+        entries = self.signals
+        if entries:
+            there = [summary for summary in self.summaries() if summary is not None]
+            entries = tuple(one for one in entries if all(part.bears({one.name: one.fingerprint}) for part in there))
+        return tuple(column for entry in entries for column in entry.columns)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the input."""
+        return int(self.manifest["input"]["rows"])
+
+    @property
+    def parts(self) -> int:
+        """How many parts a finished folder has."""
+        return len(self.plan)
+
+    def part_name(self, part: int) -> str:
+        """The file name of a part."""
+        generation = int(self.manifest.get("generation") or 0)  # see revising.py
+        return f"part-g{generation}-{part:06d}.parquet" if generation else f"part-{part:06d}.parquet"
+
+    def part_path(self, part: int) -> Path:
+        """The file of a part, where the folder lies on a disk."""
+        return self.path / self.part_name(part)
+
+    def part_range(self, part: int) -> tuple[int, int]:
+        """First row of a part and one past its last."""
+        return self.plan.part_range(part)
+
+    def is_committed(self, part: int) -> bool:
+        """Whether a part is there, with what is ``wanted``; its rows are not read."""
+        if not self.storage.exists(self.part_name(part)):
+            return False
+        if not self.wanted:
+            return True
+        try:
+            return self._has_wanted(part)
+        except StoreError:
+            return False
+
+    def _has_wanted(self, part: int) -> bool:
+        summary = self.summary(part)
+        return summary is not None and summary.bears(self.wanted)
+
+    def write_part(self, part: int, rows: Sequence[ScoreRow], signals: Sequence[SignalEntry] = ()) -> None:
+        """Commit a part: after this returns it survives a crash; before, there is no trace of it.
+
+        ``signals`` are the criteria whose values the rows have.
+        """
+        start, stop = self.part_range(part)
+        if [row.row for row in rows] != list(range(start, stop)):
+            raise StoreError(f"part {part} must hold rows {start} to {stop - 1} in order, each once")
+        content = part_bytes(rows, self.plan.shard(part), self.settings, self.carry, signals)
+        self.storage.write(self.part_name(part), content)
+
+    def write_table(self, part: int, table: pa.Table, signals: Signals | None = None) -> None:
+        """As :meth:`write_part`, of a table that holds the part's rows; ``signals`` as in its summary."""
+        self.storage.write(self.part_name(part), table_bytes(table, self.plan.shard(part), self.settings, signals))
+
+    def missing_parts(self) -> list[int]:
+        """Parts that are absent, lack what is ``wanted``, or are damaged (such a file is dropped)."""
+        there = set(self.storage.names(PARTS))
+
+        def is_missing(part: int) -> bool:
+            if self.part_name(part) not in there:
+                return True
+            try:
+                return self.read_part(part) is None or bool(self.wanted and not self._has_wanted(part))
+            except StoreError:
+                self.storage.remove(self.part_name(part))
+                return True
+
+        return [part for part, missing in enumerate(self._of_each(is_missing)) if missing]
+
+    def part_files(self) -> list[str]:
+        """Paths or URLs of all parts, in order.
+
+        Raises:
+            StoreError: the run is unfinished.
+        """
+        there = set(self.storage.names(PARTS))
+        names = [self.part_name(part) for part in range(self.parts)]
+        self._refuse_unfinished(sum(name in there for name in names))
+        return [self.storage.url(name) for name in names]
+
+    def summary(self, part: int) -> PartSummary | None:
+        """What a part's footer says of it; None where it is absent.
+
+        Raises:
+            StoreError: it is damaged.
+        """
+        name = self.part_name(part)
+        try:
+            with self.storage.open(name) as file:
+                return read_summary(file, self.storage.url(name), part, self.part_range(part), self.settings)
+        except FileNotFoundError:
+            return None
+
+    def summaries(self) -> list[PartSummary | None]:
+        """Of all parts, in order. Raises StoreError."""
+        there = set(self.storage.names(PARTS))
+        return self._of_each(lambda part: self.summary(part) if self.part_name(part) in there else None)
+
+    def constants(self) -> tuple[ColumnConstants, ColumnConstants]:
+        """TOPSIS's constants of DON and of NOD over all rows, from the summaries alone.
+
+        Raises:
+            StoreError: the run is unfinished or a part is damaged.
+        """
+        found = [summary for summary in self.summaries() if summary is not None]
+        self._refuse_unfinished(len(found))
+        return combined(summary.don for summary in found), combined(summary.nod for summary in found)
+
+    def counts(self) -> Counter[str]:
+        """Rows by status over the parts that are there."""
+        counts: Counter[str] = Counter()
+        for summary in self.summaries():
+            if summary is not None:
+                counts.update(summary.counts)
+        return counts
+
+    def first_detail(self) -> str:
+        """Why the first row has no score, "" where it has one or its part is absent; reads one part only.
+
+        Raises:
+            StoreError: the part is damaged.
+        """
+        table = self.read_part(0)
+        return "" if table is None else str(table.column("detail")[0].as_py())
+
+    def table(self) -> pa.Table:
+        """All rows in input order, with the columns that every part has.
+
+        Raises:
+            StoreError: the run is unfinished or a part is damaged.
+        """
+        import pyarrow as pa
+
+        there = [table for table in map(self.read_part, range(self.parts)) if table is not None]
+        self._refuse_unfinished(len(there))
+        names = [name for name in there[0].column_names if all(name in table.column_names for table in there)]
+        return pa.concat_tables([table.select(names) for table in there])
+
+    def read_part(self, part: int) -> pa.Table | None:
+        """The rows of a part; None where it is absent.
+
+        Raises:
+            StoreError: it is damaged.
+        """
+        name = self.part_name(part)
+        try:
+            with self.storage.open(name) as file:
+                return read_part(file, self.storage.url(name), part, self.part_range(part), self.settings, self.carry)
+        except FileNotFoundError:
+            return None
+
+    def corpus(self) -> Corpus:
+        """The corpus that it was made from, without a look at the files: they are checked when they are read.
+
+        Raises:
+            CorpusError: its rows were given from Python.
+        """
+        from donod_fast.data.reading.corpus import restored_corpus
+
+        description = self.manifest["input"]
+        return restored_corpus(description, self.plan.checkpoints(len(description["inputs"])))
+
+    def reopened(self) -> Corpus:
+        """The corpus that it was made from, found to be the same: by size and stamp, else by content.
+
+        Raises:
+            CorpusError: an input is gone or has changed, or its rows were given from Python.
+        """
+        from donod_fast.data.reading import reopen_corpus
+
+        description = self.manifest["input"]
+        return reopen_corpus(description, self.plan.checkpoints(len(description["inputs"])))
+
+    def note_problem(self, part: int | None, text: str) -> None:
+        """Keep what went wrong, for ``donod-fast status``. Only for the process that holds the folder.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        problems = [*self.problems(), Problem(part, text, time.time())][-_MOST_PROBLEMS:]
+        content = [{"part": problem.part, "text": problem.text, "time": problem.time} for problem in problems]
+        self.storage.write(PROBLEMS, json.dumps(content, indent=1).encode())
+
+    def problems(self) -> list[Problem]:
+        """What went wrong so far, oldest first; nothing where that cannot be read."""
+        try:
+            return [Problem(**entry) for entry in json.loads(self.storage.read(PROBLEMS))]
+        except (OSError, ValueError, TypeError):
+            return []
+
+    def _of_each(self, look: Callable[[int], _T]) -> list[_T]:
+        if self.storage.local is not None or self.parts < 2:
+            return [look(part) for part in range(self.parts)]
+        with ThreadPoolExecutor(_READERS) as pool:  # an object store answers slowly, and many at a time
+            return list(pool.map(look, range(self.parts)))
+
+    def _refuse_unfinished(self, there: int) -> None:
+        if there < self.parts:
+            raise StoreError(
+                f"{self.name} is unfinished: {there} of {self.parts} parts are there; "
+                "run `donod-fast score` again with the same settings to finish it"
+            )
+
+
+__all__ = ["LOCK", "MANIFEST", "Problem", "ScoresFolder", "differences", "locked", "remove"]

@@ -1,0 +1,107 @@
+"""What a scores folder was made with: which settings decide the numbers, and how two manifests differ in them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from donod_fast.errors import StoreError
+
+if TYPE_CHECKING:
+    from donod_fast.system.storage import Storage
+
+MANIFEST = "manifest.json"
+VERSION = 2
+
+# Sections of a manifest that decide the numbers: a run must agree with all of them to add to a folder.
+_DECISIVE = ("input.fingerprint", "input.rows", "part_rows", "carry", "model.fingerprint", "model.revision",
+             "model.dtype", "model.precision", "model.weight_norm", "update", "masks", "head")  # fmt: skip
+
+# Of these the ones that say what is scored, not how; and the norm, whose last digit depends on the number of threads.
+_NO_SETTINGS = ("input.fingerprint", "input.rows", "part_rows", "model.weight_norm")
+
+# Entries that a reader relies on, with their types.
+_WANTED = (("version", int), ("input", dict), ("input.rows", int), ("part_rows", int), ("update", dict),
+           ("update.storage_dtype", (str, type(None))), ("model", dict), ("model.weight_norm", float))  # fmt: skip
+
+
+def is_whole(manifest: Any) -> bool:
+    """Whether what was read from a manifest file has all that a reader relies on."""
+    return isinstance(manifest, dict) and all(isinstance(at(manifest, name), kind) for name, kind in _WANTED)
+
+
+def read_manifest(storage: Storage, name: str) -> dict[str, Any]:
+    """The manifest of a folder, which messages call by this name.
+
+    Raises:
+        StoreError: there is none, or it is damaged or of another version.
+    """
+    file = storage.url(MANIFEST)
+    try:
+        manifest: dict[str, Any] = json.loads(storage.read(MANIFEST).decode("utf-8"))
+    except FileNotFoundError:
+        raise StoreError(f"{name} holds no {MANIFEST}: name a folder that `donod-fast score` wrote") from None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{file} cannot be read ({error}); score again with --overwrite") from error
+    if not is_whole(manifest):
+        raise StoreError(f"{file} is damaged; score again with --overwrite")
+    if manifest["version"] != VERSION:
+        raise StoreError(f"{file} is not of version {VERSION}: another release of donod-fast wrote it")
+    return manifest
+
+
+def settings_hash(manifest: Mapping[str, Any]) -> str:
+    """Hash of the settings that rows are scored with; of equal hashes the scores belong together."""
+    settings = {name: at(manifest, name) for name in _DECISIVE if name not in _NO_SETTINGS}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def differences(
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    where: tuple[str, str] = ("in the folder", "asked for"),
+    *,
+    but: tuple[str, ...] = (),
+) -> list[str]:
+    """One line per decisive setting that differs, named as ``section.key``.
+
+    Args:
+        old: a manifest.
+        new: another.
+        where: names the two.
+        but: settings that may differ.
+    """
+    lines = []
+    for name in _DECISIVE:
+        if name in but:
+            continue
+        before, after = at(old, name), at(new, name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            keys = sorted(before.keys() | after.keys())
+            pairs = [(f"{name}.{key}", before.get(key), after.get(key)) for key in keys]
+        else:
+            pairs = [(name, before, after)]
+        lines += [f"{key}: {a!r} {where[0]}, {b!r} {where[1]}" for key, a, b in pairs if not _equal(key, a, b)]
+    return lines
+
+
+def _equal(key: str, a: Any, b: Any) -> bool:
+    if key == "model.precision" and a is None:
+        return True  # a folder from before it was recorded
+    if key == "model.weight_norm" and isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=1e-12)
+    return bool(a == b)
+
+
+def at(manifest: Mapping[str, Any], name: str) -> Any:
+    """An entry by its name ``section.key``; None where there is none."""
+    value: Any = manifest
+    for key in name.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return [] if value is None and name == "carry" else value
+
+
+__all__ = ["MANIFEST", "VERSION", "at", "differences", "is_whole", "read_manifest", "settings_hash"]

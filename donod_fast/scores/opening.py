@@ -1,0 +1,116 @@
+"""The scores folder of a run: started, found again with the same settings and the same files, or refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from donod_fast.data.shards import default_part_rows, plan_shards
+from donod_fast.errors import SettingsMismatchError, StoreError
+from donod_fast.scores.folder import MANIFEST, ScoresFolder
+from donod_fast.scores.manifest import differences
+from donod_fast.scores.revising import finish_revision, revise
+from donod_fast.scores.signals import SignalEntry
+from donod_fast.system.storage import open_storage
+
+if TYPE_CHECKING:
+    from donod_fast.data.reading import Corpus, KnownFile
+
+_INPUT = ("input.fingerprint", "input.rows")
+
+
+def open_scores(
+    out: Path | str,
+    corpus: Corpus,
+    manifest: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+    rescore_changed: bool = False,
+) -> ScoresFolder:
+    """Open or start a scores folder that the caller holds (``store.locked``).
+
+    Args:
+        out: the folder, a path or a URL.
+        corpus: what is to be scored.
+        manifest: of :func:`donod_fast.engines.local.manifest_of`, for this corpus.
+        overwrite: drop the scores that the folder holds.
+        rescore_changed: where files have changed since they were scored, forget their scores only.
+
+    Raises:
+        SettingsMismatchError: the folder was made with other settings, or (unless ``rescore_changed``) from files that
+            have changed since; names each.
+        StoreError: it cannot be read or written.
+    """
+    signals = [SignalEntry.from_json(entry) for entry in manifest.get("signals") or ()]
+    plan = plan_shards(corpus, int(manifest["part_rows"]))
+    if not overwrite and open_storage(out).exists(MANIFEST):
+        folder = ScoresFolder.open(out)
+        finish_revision(folder)
+        changed = changed_inputs(folder.manifest["input"], manifest["input"])
+        unlike = differences(folder.manifest, manifest, but=_INPUT)
+        if changed and not unlike:
+            if not rescore_changed:
+                raise SettingsMismatchError(
+                    f"{out} holds scores of files that have changed since:\n  "
+                    + "\n  ".join(changed)
+                    + "\nPut the original content back, or give --rescore-changed to score these files anew "
+                    "(the scores of all others are kept)."
+                )
+            revise(folder, manifest["input"], plan)
+            folder.add_signals(signals)
+            return folder
+    folder = ScoresFolder.open_or_create(out, manifest, plan, overwrite=overwrite)
+    folder.add_signals(signals)
+    return folder
+
+
+def changed_inputs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """One line for each input that has other content than before; empty where the inputs are not the same ones."""
+    before, now = old.get("inputs", []), new.get("inputs", [])
+    if [_place(entry) for entry in before] != [_place(entry) for entry in now]:
+        return []
+    return [
+        f"{_place(b)}: {_facts(a)} when it was scored, {_facts(b)} now"
+        for a, b in zip(before, now, strict=True)
+        if a["digest"] != b["digest"] and _place(b) is not None
+    ]
+
+
+def settled_part_rows(out: Path | str, rows: int, asked: int | None, *, overwrite: bool = False) -> int:
+    """Rows of a part: as asked, else as the folder has them, else what suits the corpus."""
+    if asked is not None:
+        return asked
+    if not overwrite and open_storage(out).exists(MANIFEST):
+        return int(ScoresFolder.open(out).manifest["part_rows"])
+    return default_part_rows(rows)
+
+
+def known_files(out: Path | str) -> dict[str, KnownFile]:
+    """What a folder knows of its inputs, for ``open_corpus``; nothing where there is none."""
+    from donod_fast.data.reading import KnownFile
+
+    try:
+        folder = ScoresFolder.open(out)
+        entries = folder.manifest["input"]["inputs"]
+        places = folder.plan.checkpoints(len(entries))
+    except (StoreError, KeyError):  # whoever opens it to score says what is wrong
+        return {}
+    return {
+        str(place): KnownFile(entry, checkpoints)
+        for entry, checkpoints in zip(entries, places, strict=True)
+        if (place := entry.get("path") or entry.get("url")) is not None
+    }
+
+
+def _place(entry: Mapping[str, Any]) -> str | None:
+    place = entry.get("path") or entry.get("url") or entry.get("id")
+    return None if place is None else str(place)
+
+
+def _facts(entry: Mapping[str, Any]) -> str:
+    size = f"{entry['size']:,} bytes, " if "size" in entry else ""
+    return f"{size}{entry['rows']:,} rows, content {str(entry['digest'])[-12:]}"
+
+
+__all__ = ["changed_inputs", "known_files", "open_scores", "settled_part_rows"]

@@ -1,0 +1,239 @@
+"""The token budget by itself: how many tokens a batch may have, found from free memory and a probe.
+
+On a CUDA device two small batches go through the trunk, and the peak of allocated memory over their sizes gives
+bytes per token. The budget is what fills most of the free memory beside the head's workspace, at most the size from
+which larger batches bring nothing. On a CPU that size is small (larger batches leave the cache), and memory decides
+only where it is short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+from donod_fast.data.types import Status, TokenizedSample
+from donod_fast.models.batching import Batch, collate
+from donod_fast.models.loading import LoadedModel, text_config
+from donod_fast.models.trunk import probe_tokens
+from donod_fast.system.memory import free_bytes, is_out_of_memory
+from donod_fast.system.threads import worker_count
+
+if TYPE_CHECKING:
+    from donod_fast.scoring.sample_scorer import SampleScorer
+
+CPU_PLATEAU = 1024
+"""Padded tokens; from here to twice as many the speed is the same (bench/notes.md)."""
+
+PADDED_PLATEAU = 16_384
+PACKED_PLATEAU = 32_768
+"""Tokens of a batch on an accelerator from which more only costs memory: the products are large enough long before, and
+what packing in input order leaves empty falls below one slot in a hundred."""
+
+STEP = 256
+"""Budgets are multiples of this, and at least this: a longer sample is alone in its batch anyway."""
+
+_SHARE = 0.8  # of the free memory: fragments, and samples that are longer than the probe's
+_PROBES = (512, 2048)
+_SMALLEST_PROBE = 32
+_PROBE_LENGTH = 256
+_TOLERANCE = 1.1
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A token budget and where it comes from.
+
+    Attributes:
+        tokens: slots of a batch, padding included.
+        how: where the number comes from, one phrase for a reader and for the manifest.
+        bytes_per_token: measured (on a CPU: estimated) memory of the trunk for each of them, None where unknown.
+        free_bytes: memory that was free with the model loaded, None where unknown.
+    """
+
+    tokens: int
+    how: str
+    bytes_per_token: float | None = None
+    free_bytes: int | None = None
+
+
+class MemoryMeter(Protocol):
+    """What measures a device's memory."""
+
+    def free(self) -> int:
+        """Bytes that could be allocated now."""
+
+    def peak(self, run: Callable[[], object]) -> int:
+        """Most bytes that ``run`` holds at a time, beyond those that are held already."""
+
+
+def find_token_budget(
+    loaded: LoadedModel,
+    samples: SampleScorer,
+    *,
+    workspace_bytes: int,
+    meters: Sequence[MemoryMeter] | None = None,
+) -> Budget:
+    """Find the budget for a loaded model on its device.
+
+    Args:
+        loaded: the model; where its weights lie decides what is measured.
+        samples: its scorer, whose trunk (and, once, whole forward) is run on synthetic samples.
+        workspace_bytes: what the head mathematics may hold beside the trunk.
+        meters: of every device that holds a part of the model; None for those of its CUDA devices.
+    """
+    if meters is None:
+        meters = cuda_meters(loaded)
+    if not meters:
+        if loaded.device.type != "cpu":
+            return Budget(PADDED_PLATEAU, f"a fixed number: the memory of {loaded.device.type} cannot be measured")
+        return cpu_budget(
+            free_bytes(loaded.device),
+            activation_bytes(loaded),
+            workers=worker_count(loaded.device),
+            workspace_bytes=workspace_bytes,
+        )
+    packs = samples.trunk.packs
+
+    def run(tokens: int) -> object:
+        return samples.trunk.scored_states(synthetic_batch(loaded, tokens, packed=packs))
+
+    try:  # what is allocated once and kept (handles, compiled kernels) is no part of a batch
+        samples.forward(synthetic_batch(loaded, _SMALLEST_PROBE, packed=packs))
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+    plateau = PACKED_PLATEAU if packs else PADDED_PLATEAU
+    found = [probed_budget(meter, run, workspace_bytes=workspace_bytes, plateau=plateau) for meter in meters]
+    return min(found, key=lambda budget: budget.tokens)
+
+
+def cuda_meters(loaded: LoadedModel) -> list[MemoryMeter]:
+    """One for each CUDA device that the model is on."""
+    places = {loaded.device, *(parameter.device for parameter in loaded.model.parameters())}
+    return [CudaMeter(place) for place in sorted(places, key=str) if place.type == "cuda"]
+
+
+def probed_budget(meter: MemoryMeter, run: Callable[[int], object], *, workspace_bytes: int, plateau: int) -> Budget:
+    """Measure two batches and solve for the budget; a probe that does not fit is halved.
+
+    Args:
+        meter: of the device.
+        run: runs the trunk on a batch of so many tokens.
+        workspace_bytes: kept free for the head.
+        plateau: the most that is of use.
+    """
+    small, large = _PROBES
+    while small >= _SMALLEST_PROBE:
+        try:
+            low, high = (_peak(meter, run, tokens) for tokens in (small, large))
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            small, large = small // 2, large // 2
+            continue
+        return solve_budget(
+            (small, low), (large, high), free=meter.free(), workspace_bytes=workspace_bytes, plateau=plateau
+        )
+    return Budget(STEP, f"memory is short: a probe of {2 * small} tokens does not fit", None, meter.free())
+
+
+def solve_budget(
+    small: tuple[int, int], large: tuple[int, int], *, free: int, workspace_bytes: int, plateau: int
+) -> Budget:
+    """The budget from two measured batches.
+
+    Args:
+        small: tokens and peak bytes of the smaller one.
+        large: of the larger one.
+        free: bytes that are free.
+        workspace_bytes: kept free for the head.
+        plateau: the most that is of use.
+    """
+    per_token = (large[1] - small[1]) / (large[0] - small[0])
+    if per_token <= 0:  # all of it is held whatever the size
+        per_token = max(1.0, large[1] / large[0])
+    once = max(0.0, small[1] - per_token * small[0])
+    fits = int((_SHARE * free - workspace_bytes - once) / per_token)
+    tokens = max(STEP, min(fits, plateau) // STEP * STEP)
+    reason = "larger batches bring nothing" if fits >= plateau else "what fits" if fits >= STEP else "memory is short"
+    return Budget(tokens, f"{reason}: {_size(per_token)} a token measured, {_size(free)} free", per_token, free)
+
+
+def cpu_budget(free: int | None, per_token: float, *, workers: int, workspace_bytes: int) -> Budget:
+    """The plateau, or less where ``workers`` such batches and the workspace do not fit into ``free`` bytes."""
+    if free is None:
+        return Budget(CPU_PLATEAU, "the best size on CPUs", per_token)
+    fits = int((_SHARE * free - workspace_bytes) / (workers * per_token))
+    if fits >= CPU_PLATEAU:
+        return Budget(CPU_PLATEAU, "the best size on CPUs", per_token, free)
+    tokens = max(STEP, fits // STEP * STEP)
+    return Budget(tokens, f"memory is short: {_size(free)} free", per_token, free)
+
+
+def settled(own: int, recorded: object) -> int:
+    """The budget to go on with in a folder that was begun with ``recorded`` tokens, where ``own`` were found now.
+
+    Other batches round otherwise in the last bits, so that a run that resumes (or another device of it) keeps to the
+    recorded number, unless that is clearly more than what fits now.
+    """
+    return recorded if isinstance(recorded, int) and 0 < recorded <= _TOLERANCE * own else own
+
+
+def activation_bytes(loaded: LoadedModel) -> float:
+    """Estimate of the trunk's memory for each token: hidden state, residual, attention and the wide layer."""
+    config = text_config(loaded.model.config)
+    dim = int(getattr(config, "hidden_size", None) or loaded.model.get_output_embeddings().weight.shape[1])
+    wide = int(getattr(config, "intermediate_size", None) or 4 * dim)
+    return (6 * dim + 3 * wide) * torch.finfo(loaded.dtype).bits / 8
+
+
+def synthetic_batch(loaded: LoadedModel, tokens: int, *, packed: bool) -> Batch:
+    """A batch of ``tokens`` (a power of two) slots in samples of an ordinary length, every slot used and scored."""
+    longest = min(_PROBE_LENGTH, tokens, (loaded.max_length or tokens + 1) - 1)
+    length = 1 << max(0, longest.bit_length() - 1)
+    # One token more than is run: the last is predicted and predicts nothing.
+    ids = probe_tokens(loaded, rows=max(1, tokens // length), length=length + 1).tolist()
+    scored = (False, *[True] * length)
+    samples = [TokenizedSample(i, "", Status.SCORED, "", tuple(row), scored) for i, row in enumerate(ids)]
+    return collate(samples, range(len(samples)), packed=packed)
+
+
+class CudaMeter:
+    """Measures a CUDA device through PyTorch's allocator."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def free(self) -> int:
+        """What the device has free, and what the allocator holds and does not use."""
+        torch.cuda.synchronize(self._device)
+        held, used = torch.cuda.memory_reserved(self._device), torch.cuda.memory_allocated(self._device)
+        return (free_bytes(self._device) or 0) + held - used
+
+    def peak(self, run: Callable[[], object]) -> int:
+        """Most bytes allocated during ``run`` beyond those before it."""
+        torch.cuda.synchronize(self._device)
+        before = torch.cuda.memory_allocated(self._device)
+        torch.cuda.reset_peak_memory_stats(self._device)
+        run()
+        torch.cuda.synchronize(self._device)
+        return torch.cuda.max_memory_allocated(self._device) - before
+
+
+def _peak(meter: MemoryMeter, run: Callable[[int], object], tokens: int) -> int:
+    run(tokens)  # the first batch of a size may search for kernels, with workspaces of its own
+    return meter.peak(lambda: run(tokens))
+
+
+def _size(number: float) -> str:
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20)):
+        if number >= size:
+            return f"{number / size:,.1f} {unit}"
+    return f"{number / 1024:,.1f} KiB"
+
+
+__all__ = ["Budget", "CudaMeter", "MemoryMeter", "activation_bytes", "cpu_budget", "cuda_meters", "find_token_budget",
+           "probed_budget", "settled", "solve_budget", "synthetic_batch"]  # fmt: skip

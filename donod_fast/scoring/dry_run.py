@@ -1,0 +1,156 @@
+"""``--dry-run``: what a run will meet, hold and take, before it starts."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+from donod_fast.data.reading import Corpus
+from donod_fast.data.types import Status, TokenizedSample
+from donod_fast.models.batching import batch_slots, make_batches
+from donod_fast.scoring.budget import Budget, activation_bytes
+from donod_fast.scoring.scorer import PART_ROWS, Scorer
+from donod_fast.system.memory import free_bytes
+from donod_fast.system.threads import worker_count
+
+# Rows that are scored for the estimate of time; their lengths are spread over the corpus's.
+_SAMPLE_ROWS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What a scoring run will be, from a full reading and a timed sample.
+
+    Attributes:
+        rows: rows of the input.
+        by_status: rows by the status that reading and masking gives them (``scored`` = ready).
+        formats: rows by record format.
+        truncated: rows that the length limit cuts.
+        tokens: tokens of the ready rows within the length limit.
+        scored_tokens: of those, how many are targets.
+        model_bytes: parameters and buffers.
+        token_budget: slots of a batch, padding included.
+        token_budget_how: where that number comes from.
+        packed: whether samples are packed into one row, else padded to like lengths.
+        packing_refusal: why they are not packed, or empty.
+        batches: batches of the ready rows.
+        slots_used: share of the batches' slots that holds a token that has to be run.
+        batch_bytes: the trunk's activations (measured by a probe, or an estimate), for all batches that are under way
+            at a time.
+        workspace_bytes: bound on what the head mathematics holds.
+        free_bytes: memory that is free on the device of the model now, or None if unknown.
+        sample_rows: rows timed.
+        tokens_per_second: of the timed sample, trunk and head together.
+        seconds: estimate for all ready rows.
+    """
+
+    rows: int
+    by_status: dict[str, int]
+    formats: dict[str, int]
+    truncated: int
+    tokens: int
+    scored_tokens: int
+    model_bytes: int
+    token_budget: int
+    token_budget_how: str
+    packed: bool
+    packing_refusal: str
+    batches: int
+    slots_used: float
+    batch_bytes: int
+    workspace_bytes: int
+    free_bytes: int | None
+    sample_rows: int
+    tokens_per_second: float
+    seconds: float
+
+
+def plan_run(
+    corpus: Corpus,
+    scorer: Scorer,
+    *,
+    workspace_bytes: int,
+    part_rows: int = PART_ROWS,
+    budget: Budget | None = None,
+) -> RunPlan:
+    """Read and tokenise everything, score a small sample against the clock.
+
+    Args:
+        corpus: what to score.
+        scorer: with what.
+        workspace_bytes: the scorer's bound on what the head mathematics holds.
+        part_rows: rows of a part; batches are formed within a part.
+        budget: how the scorer's token budget was found; None where it was given.
+
+    Raises:
+        CorpusError: the input cannot be read.
+    """
+    by_status: Counter[str] = Counter()
+    formats: Counter[str] = Counter()
+    packs, rope = scorer.trunk.packs, scorer.trunk.rope
+    truncated = tokens = scored_tokens = batches = used = slots = 0
+    stride = max(1, corpus.rows // _SAMPLE_ROWS)
+    sample: list[TokenizedSample] = []
+    chunk = []
+    for record in corpus.records():
+        chunk.append(record)
+        if len(chunk) < part_rows and record.row + 1 < corpus.rows:
+            continue
+        ready: list[TokenizedSample] = []
+        for tokenized in scorer.masker.tokenize_many(chunk):
+            by_status[str(tokenized.status)] += 1
+            formats[tokenized.format or "unknown"] += 1
+            truncated += tokenized.truncated
+            if tokenized.status is Status.SCORED:
+                ready.append(tokenized)
+                tokens += len(tokenized.input_ids)
+                scored_tokens += tokenized.scored_tokens
+                if tokenized.row % stride == 0 and len(sample) < _SAMPLE_ROWS:
+                    sample.append(tokenized)
+        groups = make_batches(ready, scorer.samples.token_budget, packs, rope)
+        batches += len(groups)
+        used += sum(batch_slots(ready, group, True, rope) for group in groups)
+        slots += sum(batch_slots(ready, group, packs, rope) for group in groups)
+        chunk = []
+    rate = _measure(scorer, sample)
+    model = scorer.loaded.model
+    model_bytes = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
+    return RunPlan(
+        rows=corpus.rows,
+        by_status=dict(by_status),
+        formats=dict(formats),
+        truncated=truncated,
+        tokens=tokens,
+        scored_tokens=scored_tokens,
+        model_bytes=model_bytes,
+        token_budget=scorer.samples.token_budget,
+        token_budget_how="given" if budget is None else budget.how,
+        packed=packs,
+        packing_refusal=scorer.trunk.packing_refusal,
+        batches=batches,
+        slots_used=used / slots if slots else 1.0,
+        batch_bytes=_batch_bytes(scorer, budget),
+        workspace_bytes=workspace_bytes,
+        free_bytes=free_bytes(scorer.loaded.device),
+        sample_rows=len(sample),
+        tokens_per_second=rate,
+        seconds=tokens / rate if rate else 0.0,
+    )
+
+
+def _measure(scorer: Scorer, sample: list[TokenizedSample]) -> float:
+    """Tokens per second of the sample, after a short warm-up; 0 where there is nothing to score."""
+    if not sample:
+        return 0.0
+    scorer.samples.score(sample[:2])
+    start = time.perf_counter()
+    scorer.samples.score(sample)
+    return sum(len(s.input_ids) for s in sample) / (time.perf_counter() - start)
+
+
+def _batch_bytes(scorer: Scorer, budget: Budget | None) -> int:
+    """Of every batch under way at a time."""
+    measured = None if budget is None else budget.bytes_per_token
+    per_token = measured or activation_bytes(scorer.loaded)
+    return int(worker_count(scorer.loaded.device) * scorer.samples.token_budget * per_token)

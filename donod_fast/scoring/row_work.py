@@ -1,0 +1,109 @@
+"""What is run for some rows: each row's own sample, and those of the second pass of the criteria that need one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from torch import Tensor
+
+from donod_fast.criteria.base import NAN
+from donod_fast.criteria.running import NO_SIGNALS, SignalSet
+from donod_fast.data.types import TokenizedSample
+
+
+class Found(NamedTuple):
+    """What running a sample gave.
+
+    Attributes:
+        values: of a row's own sample its scores, in the order of ``SCORE_COLUMNS`` (nothing where they are known); of
+            the second pass the sum of its token losses.
+        numbers: (width,) of the criteria, for a row's own sample.
+    """
+
+    values: list[float]
+    numbers: Tensor | None = None
+
+
+@dataclass(slots=True)
+class RowRun:
+    """What was found for a row.
+
+    Attributes:
+        own: scores, in the order of ``SCORE_COLUMNS``; None where it did not fit in memory.
+        numbers: of the criteria, likewise.
+        second: by criterion, of each sample of the second pass the sum of its token losses and their number.
+    """
+
+    own: list[float] | None = None
+    numbers: Tensor | None = None
+    second: list[list[tuple[float, int]]] = field(default_factory=list)
+
+
+class Work:
+    """Samples to be run, in one list, and the rows that they belong to.
+
+    Attributes:
+        rows: that results are wanted for.
+        samples: what is run, a row's own before those of its second pass.
+        signals: the criteria.
+        scores: whether the own samples get DON and NOD.
+    """
+
+    def __init__(self, rows: Sequence[TokenizedSample], signals: SignalSet, *, own: bool, scores: bool) -> None:
+        self.rows, self.signals, self.scores = rows, signals, scores
+        self.samples: list[TokenizedSample] = []
+        self._role: list[tuple[int, int, int]] = []  # of each sample: row, criterion (−1: its own), place there
+        self._results = [RowRun() for _ in rows]
+        self._pending = [0] * len(rows)
+        for number, row in enumerate(rows):
+            if own:
+                self._append(row, number, -1, 0)
+            if signals:
+                for criterion, further in enumerate(signals.second_pass(row)):
+                    self._results[number].second.append([(NAN, sample.scored_tokens) for sample in further])
+                    for place, sample in enumerate(further):
+                        self._append(sample, number, criterion, place)
+
+    @staticmethod
+    def scoring(rows: Sequence[TokenizedSample], signals: SignalSet = NO_SIGNALS) -> Work:
+        """For rows that have nothing yet."""
+        return Work(rows, signals, own=True, scores=True)
+
+    @staticmethod
+    def adding(rows: Sequence[TokenizedSample], signals: SignalSet) -> Work:
+        """For rows that have their scores: they are run again only where a criterion needs it."""
+        return Work(rows, signals, own=signals.needs_forward, scores=False)
+
+    def is_own(self, item: int) -> bool:
+        """Whether a sample is a row's own."""
+        return self._role[item][1] < 0
+
+    def idle_rows(self) -> list[TokenizedSample]:
+        """Rows for which nothing need be run."""
+        return [row for row, pending in zip(self.rows, self._pending, strict=True) if not pending]
+
+    def take(self, item: int, found: Found | None) -> TokenizedSample | None:
+        """Note what a sample gave, None for one that did not fit in memory; the row, if that was its last one."""
+        number, criterion, place = self._role[item]
+        result = self._results[number]
+        if found is not None:
+            if criterion < 0:
+                result.own, result.numbers = found
+            else:
+                result.second[criterion][place] = (found.values[0], self.samples[item].scored_tokens)
+        self._pending[number] -= 1
+        return None if self._pending[number] else self.rows[number]
+
+    def results(self) -> list[RowRun]:
+        """By row, when every sample has been taken."""
+        return self._results
+
+    def _append(self, sample: TokenizedSample, number: int, criterion: int, place: int) -> None:
+        self.samples.append(sample)
+        self._role.append((number, criterion, place))
+        self._pending[number] += 1
+
+
+__all__ = ["Found", "RowRun", "Work"]

@@ -1,0 +1,347 @@
+"""Batches → rows of scores: trunk, head mathematics, and what becomes of a sample that fails there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from donod_fast.criteria.base import Value
+from donod_fast.criteria.running import NO_SIGNALS, SignalSet
+from donod_fast.data.types import Status, TokenizedSample
+from donod_fast.errors import InputError
+from donod_fast.kernels import don_nod
+from donod_fast.kernels.arguments import MIB
+from donod_fast.kernels.scores import precise_dtype
+from donod_fast.models.batching import Batch, batch_slots, collate, make_batches
+from donod_fast.models.head import Head
+from donod_fast.models.trunk import Trunk
+from donod_fast.scores.rows import SCORE_COLUMNS, ScoreRow
+from donod_fast.scoring.batch_scores import launch_signals
+from donod_fast.scoring.row_work import Found, RowRun, Work
+from donod_fast.scoring.settings import UpdateSettings
+from donod_fast.system.memory import is_out_of_memory
+from donod_fast.system.profiling import NO_STAGES, Stages
+from donod_fast.system.threads import in_order, launched_ahead, worker_count
+
+_T = TypeVar("_T")
+Progress = Callable[[int, int], None]
+"""Called with (rows, tokens) as they are done."""
+
+
+class SampleScorer:
+    """Scores tokenised samples with one model.
+
+    Attributes:
+        token_budget: slots of a batch; may be set between two calls of ``score``.
+        signals: further criteria that rows are scored by.
+        fitting_budget: where memory ran out in any call so far, the size that batches were cut to; else None.
+
+    Args:
+        trunk: the decoder without its head.
+        head: the proved output layer.
+        weight_norm: ‖W‖_F of it.
+        settings: the update.
+        token_budget: slots of a batch, padding included.
+        workspace_bytes: workspace of the head mathematics.
+        backend: of the head.
+        even_threads: every batch gets the same number of torch's threads, a single one too: compiled code is for one
+            number of them.
+    """
+
+    def __init__(
+        self,
+        trunk: Trunk,
+        head: Head,
+        weight_norm: float,
+        settings: UpdateSettings,
+        *,
+        token_budget: int,
+        workspace_bytes: int,
+        backend: str = "auto",
+        even_threads: bool = False,
+    ) -> None:
+        self.trunk, self.head, self.weight_norm = trunk, head, weight_norm
+        self.settings = settings
+        self.token_budget = token_budget
+        self.fitting_budget: int | None = None
+        self.even_threads = even_threads
+        self.signals = NO_SIGNALS
+        if workspace_bytes < MIB:  # each worker gets at least this much of it
+            raise InputError(f"workspace must be at least 1 MiB ({MIB} bytes), got {workspace_bytes} bytes")
+        self._workspace_bytes = workspace_bytes
+        self._arguments = {
+            **settings.kernel_arguments(),
+            "bias": head.bias,
+            "logit_scale": head.logit_scale,
+            "softcap": head.softcap,
+            "weight_norm": weight_norm,
+            "backend": backend,
+        }
+
+    def score(
+        self, samples: Sequence[TokenizedSample], progress: Progress | None = None, *, stages: Stages = NO_STAGES
+    ) -> list[ScoreRow]:
+        """One row per sample, in the order given, with ``signals``. Samples that are not ready keep their status.
+
+        Where memory runs out, the rest is batched anew with half of what failed. The next call starts with
+        the full budget again: what a part's batches are must not depend on the parts before it.
+        """
+        work = Work.scoring([sample for sample in samples if sample.status is Status.SCORED], self.signals)
+        found = iter(self._run(work, len(samples), progress, stages))
+        rows = []
+        with stages.stage("rows"):
+            for sample in samples:
+                if sample.status is not Status.SCORED:
+                    rows.append(ScoreRow.unscored(sample, signals=self.signals.nothing()))
+                    continue
+                row, values = _row(sample, (run := next(found)).own), self.signals.nothing()
+                if self.signals and row.status == Status.SCORED:
+                    values = self._values(self.signals, sample, row.loss, run)
+                rows.append(replace(row, signals=values) if values else row)
+        return rows
+
+    def add(
+        self,
+        samples: Sequence[TokenizedSample],
+        losses: Sequence[float],
+        signals: SignalSet,
+        progress: Progress | None = None,
+        *,
+        stages: Stages = NO_STAGES,
+    ) -> list[tuple[Value, ...]]:
+        """Values of further criteria for rows that have been scored before, in the order given.
+
+        Args:
+            samples: the rows, as they were scored.
+            losses: of them, as they stand in the scores; NaN where a row has none, which gets no values.
+            signals: what to compute; rows are run again only where one of these needs it.
+            progress: called with (rows, tokens) as they are done.
+            stages: records where the time goes.
+        """
+        ready = [sample.status is Status.SCORED and loss == loss for sample, loss in zip(samples, losses, strict=True)]
+        chosen = [sample for sample, is_ready in zip(samples, ready, strict=True) if is_ready]
+        work = Work.adding(chosen, signals)
+        found = iter(self._run(work, len(samples), progress, stages))
+        return [
+            self._values(signals, sample, loss, next(found)) if is_ready else signals.nothing()
+            for sample, loss, is_ready in zip(samples, losses, ready, strict=True)
+        ]
+
+    def _values(self, signals: SignalSet, sample: TokenizedSample, loss: float, run: RowRun) -> tuple[Value, ...]:
+        return signals.of_row(sample, loss, self.settings.reduction, run.numbers, run.second)
+
+    def _run(self, work: Work, rows: int, progress: Progress | None, stages: Stages) -> list[RowRun]:
+        """What was found for every row of the work; of ``rows`` in all, the others are done without it."""
+        if progress is not None:
+            idle = work.idle_rows()
+            progress(rows - len(work.rows) + len(idle), sum(len(row.input_ids) for row in idle))
+        with stages.run(self.device, worker_count(self.device)):
+            for group, found in self._scored_groups(work, stages):
+                done = [row for item, values in zip(group, found, strict=True) if (row := work.take(item, values))]
+                if progress is not None and done:
+                    progress(len(done), sum(len(row.input_ids) for row in done))
+        return work.results()
+
+    def settle(self, weight_norm: float) -> None:
+        """Take ‖W‖ as another process found it: its last digit depends on the number of threads."""
+        self.weight_norm = weight_norm
+        self._arguments["weight_norm"] = weight_norm
+
+    @property
+    def device(self) -> torch.device:
+        """Where the head is, and the scores are made."""
+        return self.head.weight.device
+
+    def _scored_groups(self, work: Work, stages: Stages) -> Iterator[tuple[tuple[int, ...], list[Found | None]]]:
+        """Groups of the work's samples, each with what they gave, until every sample has been in one."""
+        samples, packs, rope = work.samples, self.trunk.packs, self.trunk.rope
+        groups = self._groups(work, range(len(samples)), self.token_budget)
+        while groups:
+            done = 0
+            with closing(self._tried_groups(work, groups, stages)) as results:
+                while True:
+                    with stages.stage("results"):  # beside what has a stage of its own: waiting for the device
+                        item = next(results, None)
+                    if item is None or item[1] is None:
+                        break
+                    done += 1
+                    yield item[0], item[1]
+            if done == len(groups):
+                return
+            left = [i for group in groups[done:] for i in group]
+            budget = batch_slots(samples, groups[done], packs, rope) // 2
+            self.fitting_budget = min(budget, self.fitting_budget or budget)
+            groups = self._groups(work, left, budget)
+
+    def _groups(self, work: Work, items: Sequence[int], budget: int) -> list[tuple[int, ...]]:
+        """Batches of some of the work's samples; in each the rows' own come first."""
+        groups = make_batches([work.samples[i] for i in items], budget, self.trunk.packs, self.trunk.rope)
+        named = [tuple(items[i] for i in group) for group in groups]
+        if not work.signals:
+            return named
+        return [tuple(sorted(group, key=lambda item: not work.is_own(item))) for group in named]
+
+    def _tried_groups(
+        self, work: Work, groups: Sequence[tuple[int, ...]], stages: Stages
+    ) -> Generator[tuple[tuple[int, ...], list[Found | None] | None], None, None]:
+        """Each group with what it gave, in order; None for one that does not fit in memory but a smaller one may.
+
+        On CUDA batches are launched ahead: nothing is read back between them.
+        """
+        samples = work.samples
+        packs, rope, ahead = self.trunk.packs, self.trunk.rope, launches_ahead(self.device)
+        workers = 1 if ahead else worker_count(self.device)
+        if not self.even_threads:
+            workers = min(workers, max(1, len(groups)))
+
+        def made(group: tuple[int, ...]) -> Batch | None:
+            with stages.stage("collate"):
+                batch = self._unless_short(lambda: collate(samples, group, packed=packs, pin=ahead, rope=rope))
+            if batch is not None and stages is not NO_STAGES:
+                tokens = sum(len(samples[i].input_ids) for i in group)
+                stages.batch(len(group), tokens, batch_slots(samples, group, True, rope), batch.tokens)
+            return batch
+
+        def unfit(group: tuple[int, ...]) -> list[Found | None] | None:
+            return None if len(group) > 1 else [None]
+
+        def found(scores: Tensor) -> list[Found | None]:
+            with stages.stage("rows"):
+                if not work.signals:
+                    return [Found(values) for values in scores.tolist()]
+                base = scores[:, : len(SCORE_COLUMNS)].tolist()
+                return [Found(values, rest) for values, rest in zip(base, scores[:, len(SCORE_COLUMNS) :], strict=True)]
+
+        def on_device(group: tuple[int, ...], batch: Batch) -> Tensor:
+            if work.signals:
+                return self._launch_signals(work, group, batch, workers, stages)
+            return self.launch(batch, workers, stages)
+
+        def tried(group: tuple[int, ...]) -> list[Found | None] | None:
+            batch = made(group)
+            if batch is None:
+                scores = None
+            elif work.signals:
+                scores = self._unless_short(lambda: on_device(group, batch).cpu())
+            else:
+                scores = self._unless_short(lambda: self.forward(batch, workers, stages))
+            return unfit(group) if scores is None else found(scores)
+
+        def launched(group: tuple[int, ...], batch: Batch | None) -> Callable[[], list[Found | None]] | None:
+            with stages.stage("launch"):
+                scores = None if batch is None else self._unless_short(lambda: to_host(on_device(group, batch)))
+            if scores is not None:
+                return lambda: found(scores())
+            rows = unfit(group)
+            return None if rows is None else lambda: rows
+
+        if ahead:
+            return launched_ahead(made, launched, groups, start=lambda: torch.cuda.set_device(self.device))
+        return in_order(tried, groups, workers)
+
+    def _unless_short(self, compute: Callable[[], _T]) -> _T | None:
+        """What ``compute`` gives; None where memory runs out."""
+        try:
+            return compute()
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Out of the except clause: the exception would keep the failed batch's tensors alive.
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return None
+
+    def forward(self, batch: Batch, workers: int = 1, stages: Stages = NO_STAGES) -> Tensor:
+        """(samples, 6) scores of a batch on the host, in the order of ``SCORE_COLUMNS``.
+
+        ``workers`` batches are under way at a time; each gets its share of the workspace.
+        """
+        return self.launch(batch, workers, stages).cpu()
+
+    @torch.inference_mode()
+    def launch(self, batch: Batch, workers: int = 1, stages: Stages = NO_STAGES) -> Tensor:
+        """(samples, 6) scores on the head's device, which may not have computed them yet; as :meth:`forward`."""
+        with stages.on_device("trunk"):
+            flat = self.trunk.scored_states(batch).to(self.device, non_blocking=True)
+        with stages.on_device("head"):
+            scores = don_nod(
+                flat,
+                self.head.weight,
+                batch.labels.to(self.device, non_blocking=True),
+                batch.cu_seqlens,
+                workspace_bytes=max(MIB, self._workspace_bytes // workers),
+                **self._arguments,
+            )
+            columns = [getattr(scores, name) for name in SCORE_COLUMNS]
+            return torch.stack([column.to(precise_dtype(column.device)) for column in columns], 1)
+
+    def _launch_signals(self, work: Work, group: tuple[int, ...], batch: Batch, workers: int, stages: Stages) -> Tensor:
+        return launch_signals(
+            batch,
+            [work.samples[i] for i in group],
+            sum(map(work.is_own, group)),
+            trunk=self.trunk,
+            head=self.head,
+            signals=work.signals,
+            scores=work.scores,
+            arguments=self._arguments,
+            workspace_bytes=max(MIB, self._workspace_bytes // workers),
+            stages=stages,
+        )
+
+
+def launches_ahead(device: torch.device) -> bool:
+    """Whether batches are launched on a device before the results of earlier ones are looked at."""
+    return device.type == "cuda"
+
+
+def to_host(scores: Tensor) -> Callable[[], Tensor]:
+    """Start to copy a tensor of a CUDA device to the host; the function given back waits for it.
+
+    From another device it is copied at once.
+    """
+    if scores.device.type != "cuda":
+        found = scores.cpu()
+        return lambda: found
+    with torch.cuda.device(scores.device):
+        host = torch.empty(scores.shape, dtype=scores.dtype, pin_memory=True)
+        host.copy_(scores, non_blocking=True)
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        copied.record()
+
+    def wait() -> Tensor:
+        copied.synchronize()
+        return host
+
+    return wait
+
+
+def _too_large(sample: TokenizedSample) -> ScoreRow:
+    detail = f"{len(sample.input_ids)} tokens do not fit in memory, even alone; lower --max-length"
+    return ScoreRow.unscored(sample, Status.OUT_OF_MEMORY, detail)
+
+
+def _row(sample: TokenizedSample, values: list[float] | None) -> ScoreRow:
+    if values is None:
+        return _too_large(sample)
+    if not all(map(math.isfinite, values)):
+        detail = "the model gave NaN or infinity on this row; try --dtype float32"
+        return ScoreRow.unscored(sample, Status.NON_FINITE, detail)
+    scores: dict[str, Any] = dict(zip(SCORE_COLUMNS, values, strict=True))
+    return ScoreRow(
+        sample.row,
+        sample.id,
+        str(Status.SCORED),
+        "",
+        sample.tokens,
+        sample.scored_tokens,
+        sample.truncated,
+        **scores,
+        carried=sample.carried,
+    )

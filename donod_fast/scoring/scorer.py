@@ -1,0 +1,235 @@
+"""``Scorer``: a model, ready to score corpora. The public face of the pipeline in Python."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from donod_fast.criteria.base import Criterion
+from donod_fast.criteria.running import SignalSet
+from donod_fast.data.masking import Masker, MaskSettings
+from donod_fast.data.types import Record
+from donod_fast.errors import InputError
+from donod_fast.kernels import DEFAULT_WORKSPACE, frobenius_norm
+from donod_fast.models.compiled_trunk import CompiledTrunk, compile_trunk
+from donod_fast.models.head import HeadProof, prove_head, read_head
+from donod_fast.models.loading import LoadedModel, load_model, wrap_model
+from donod_fast.models.placement import DeviceMap, MaxMemory
+from donod_fast.models.trunk import Trunk
+from donod_fast.scores.rows import ScoreRow, to_table
+from donod_fast.scoring.budget import CPU_PLATEAU, Budget, find_token_budget
+from donod_fast.scoring.sample_scorer import Progress, SampleScorer
+from donod_fast.scoring.settings import UpdateSettings
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
+
+    from donod_fast.data.reading import Corpus
+
+PART_ROWS = 1024
+
+
+class Scorer:
+    """Scores every sample of a corpus with one causal language model.
+
+    The output layer is proved at construction: our head on our hidden states must equal the model's own
+    logits, else the model is refused with the name of what differs.
+
+    Args:
+        model: a transformers causal language model, already loaded (see ``from_pretrained``).
+        tokenizer: its tokenizer.
+        update: the update that scores a sample; AdamW from fresh state at 2e-5 by default.
+        masks: format, template, which turns are scored, length limit. A limit of None becomes the model's
+            own, where it has one.
+        token_budget: slots of a batch, padding included; None to find it from free memory (``budget.py``).
+        workspace_bytes: what the head mathematics may hold at once.
+        backend: which kernels serve the head.
+        packing: ``"auto"``, ``"on"`` or ``"off"``: samples packed in input order, or padded to like lengths.
+        compile: compile the trunk (and on a CPU the head's elementwise passes) before scoring; see
+            ``compiled_trunk.py``.
+        carry: columns of the records to carry along into the scores, as text (``record.NAME``).
+        signals: further criteria, whose columns come out of the same pass (``donod_fast.criteria``).
+
+    Raises:
+        ModelError: the model cannot be scored with (HeadMismatchError: its head is not ours).
+        CorpusError: a reference set of the signals cannot be read.
+        InputError: names an argument with a wrong value.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any = None,
+        *,
+        update: UpdateSettings | None = None,
+        masks: MaskSettings | None = None,
+        token_budget: int | None = None,
+        workspace_bytes: int = DEFAULT_WORKSPACE,
+        backend: str = "auto",
+        packing: str = "auto",
+        compile: bool = False,
+        carry: Sequence[str] = (),
+        signals: Sequence[Criterion] = (),
+    ) -> None:
+        self.loaded: LoadedModel = model if isinstance(model, LoadedModel) else wrap_model(model, tokenizer)
+        self.update = update or UpdateSettings()
+        self.trunk = Trunk(self.loaded, packing=packing)
+        self.head = read_head(self.loaded.model)
+        self.proof: HeadProof = prove_head(self.loaded, self.trunk, self.head)
+        self.weight_norm = frobenius_norm(self.head.weight)
+        self.compiled: CompiledTrunk | None = compile_trunk(self.trunk, self.loaded) if compile else None
+        if compile and backend == "auto" and self.loaded.device.type == "cpu":
+            backend = "inductor"
+        self.masks = _limited(masks or MaskSettings(), self.loaded.max_length)
+        vocab = self.head.weight.shape[0]
+        self.masker = Masker(self.loaded.tokenizer, self.masks, vocab_size=vocab, carry=carry)
+        if token_budget is not None and token_budget < 1:
+            raise InputError(f"token budget must be at least 1, got {token_budget}")
+        self.samples = SampleScorer(
+            self.trunk,
+            self.head,
+            self.weight_norm,
+            self.update,
+            token_budget=token_budget or CPU_PLATEAU,
+            workspace_bytes=workspace_bytes,
+            backend=backend,
+            even_threads=self.compiled is not None,
+        )
+        self.budget: Budget | None = None
+        if token_budget is None:
+            self.budget = find_token_budget(self.loaded, self.samples, workspace_bytes=workspace_bytes)
+            self.samples.token_budget = self.budget.tokens
+        self.samples.signals = SignalSet.of(signals, self)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        dtype: str = "auto",
+        device: str | None = None,
+        trust_remote_code: bool = False,
+        precision: str = "auto",
+        device_map: DeviceMap | None = None,
+        max_memory: MaxMemory | None = None,
+        offload_folder: str | Path | None = None,
+        **options: Any,
+    ) -> Scorer:
+        """Load a model (a folder or a hub id, safetensors only) and make a scorer of it.
+
+        Arguments are those of :func:`donod_fast.models.loading.load_model`; ``options`` those of the class.
+
+        Raises:
+            ModelError: it cannot be loaded or scored with; the message says why.
+        """
+        loaded = load_model(
+            name_or_path,
+            revision=revision,
+            dtype=dtype,
+            device=device,
+            trust_remote_code=trust_remote_code,
+            precision=precision,
+            device_map=device_map,
+            max_memory=max_memory,
+            offload_folder=offload_folder,
+        )
+        return cls(loaded, **options)
+
+    def score(
+        self,
+        dataset: datasets.Dataset | Sequence[Mapping[str, Any]] | str | Path | Sequence[str | Path],
+        *,
+        progress: Progress | None = None,
+    ) -> pa.Table:
+        """Score a corpus in memory: one row per input row, in input order (see ``ScoreRow``).
+
+        Args:
+            dataset: a ``datasets.Dataset``, a list of records, a path, a list of paths, or a hub id.
+            progress: called with (rows, tokens) as they are done.
+
+        Raises:
+            CorpusError: an input cannot be read.
+        """
+        rows: list[ScoreRow] = []
+        corpus = as_corpus(dataset)
+        batch: list[Record] = []
+        for record in corpus.records():
+            batch.append(record)
+            if len(batch) == PART_ROWS:
+                rows += self.score_records(batch, progress)
+                batch = []
+        if batch:
+            rows += self.score_records(batch, progress)
+        return to_table(rows, self.masker.carry, self.samples.signals.columns)
+
+    def score_records(self, records: Sequence[Record], progress: Progress | None = None) -> list[ScoreRow]:
+        """Tokenise, mask and score some records: one row each, in their order."""
+        return self.samples.score(self.masker.tokenize_many(records), progress)
+
+    def describe(self) -> dict[str, Any]:
+        """The model and every setting that decides the numbers, for a manifest."""
+        loaded, head = self.loaded, self.head
+        return {
+            "model": {
+                "name": loaded.name,
+                "revision": loaded.revision,
+                "fingerprint": loaded.fingerprint,
+                "dtype": str(loaded.dtype).removeprefix("torch."),
+                "precision": loaded.precision,
+                "device": str(loaded.device),
+                "weight_norm": self.weight_norm,
+                "vocab": head.weight.shape[0],
+                "dim": head.weight.shape[1],
+                "tied_embeddings": head.tied,
+            },
+            "head": {
+                "bias": head.bias is not None,
+                "logit_scale": head.logit_scale,
+                "softcap": head.softcap,
+            },
+            "trunk": {
+                "packed": self.trunk.packs,
+                "packing_refusal": self.trunk.packing_refusal,
+                "compiled": self.compiled is not None,
+                "token_budget_how": "given" if self.budget is None else self.budget.how,
+            },
+            "update": self.update.as_dict(),
+            "carry": list(self.masker.carry),
+            "signals": [entry.as_dict() for entry in self.samples.signals.entries],
+            "masks": {**self.masker.describe(), "tokenizer_sha256": _tokenizer_digest(loaded.tokenizer)},
+        }
+
+
+def as_corpus(dataset: Any) -> Corpus:
+    """Open whatever ``Scorer.score`` accepts."""
+    from donod_fast.data.reading import corpus_from_rows, open_corpus
+
+    if isinstance(dataset, (str, Path)):
+        return open_corpus([str(dataset)])
+    if isinstance(dataset, (list, tuple)) and dataset and all(isinstance(item, (str, Path)) for item in dataset):
+        return open_corpus([str(item) for item in dataset])
+    return corpus_from_rows(dataset)
+
+
+def _tokenizer_digest(tokenizer: Any) -> str:
+    """Hash of what turns text into ids: no part of the model's fingerprint, and as decisive."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    state = sorted(tokenizer.get_vocab().items()) if backend is None else json.loads(backend.to_str())
+    if isinstance(state, dict):  # these two are settings of a call, and change with it
+        state = {key: value for key, value in state.items() if key not in ("truncation", "padding")}
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def _limited(masks: MaskSettings, model_length: int | None) -> MaskSettings:
+    if model_length is None:
+        return masks
+    if masks.max_length is None:
+        return MaskSettings(masks.format, masks.template, masks.train_on, model_length)
+    if masks.max_length > model_length:
+        raise InputError(f"max length {masks.max_length} is more than the model's own {model_length} positions")
+    return masks

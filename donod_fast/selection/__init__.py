@@ -1,0 +1,1 @@
+"""From columns of scores to a subset: ranking, how much is kept, comparison and explanation."""

@@ -1,0 +1,194 @@
+"""Ranking by one column of a scores table: which end is better, and which rows are left out.
+
+A method of this kind is a name:
+
+- that of any number column: ``el2n``, ``perplexity``, ``ifd_ppl``, ``influence_cos:val``, ``scored_tokens`` …; of a
+  column that bears the name of a reference set, what stands before the colon is enough where there is one set;
+- ``ifd`` and ``ifd-loss``: by ``ifd_ppl`` and ``ifd_loss``, high first, without the rows at or above 1, whose answers
+  the instruction makes no more likely: the papers' selections leave them out;
+- either with an end behind it, ``loss@high`` (on the command line ``--prefer high``): the rows at that end first,
+  whatever the column's own is.
+
+The value of a row (``Ranking.value``) is the column, negated where low is good. Ties go by row number, as always.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from donod_fast.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from donod_fast.criteria.base import Column
+
+OWN_METHODS = ("topsis", "don", "nod", "weighted", "pareto", "nodon", "don-threshold", "random", "loss")
+"""Those of :mod:`donod_fast.selection.ranking`, which need DON, NOD and the loss only."""
+
+_BASE = ("don", "nod", "loss", "entropy", "weight_dot_update", "update_norm", "tokens", "scored_tokens")
+_LEFT_OUT = {"ifd": ("ifd_ppl", 1.0), "ifd-loss": ("ifd_loss", 1.0)}
+FILTERED = tuple(_LEFT_OUT)
+"""Methods that leave rows out."""
+
+ENDS = ("high", "low")
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnMethod:
+    """A ranking by one column.
+
+    Attributes:
+        name: as it was asked for.
+        column: of the scores table.
+        high: whether high values come first.
+        limit: rows with a value at or above it are left out; None for none.
+    """
+
+    name: str
+    column: str
+    high: bool
+    limit: float | None = None
+
+    def value(self, column: Tensor) -> Tensor:
+        """The figure of merit of each row, (n,) float64; elementwise."""
+        return (column if self.high else -column) + 0.0  # no −0.0, which DuckDB and a reader would show
+
+    def left_out(self, column: Tensor) -> Tensor:
+        """(n,) bool: the rows that the method leaves out."""
+        return column >= (float("inf") if self.limit is None else self.limit)
+
+
+def find_method(method: str, present: Collection[str]) -> ColumnMethod | None:
+    """The column that a method ranks by; None for one of :data:`OWN_METHODS`.
+
+    Args:
+        method: see the module.
+        present: the number columns of the scores.
+
+    Raises:
+        InputError: there is no such method or column, it is not known which end is better, or an end is given to a
+            method that has an order of its own. The message says what to do.
+    """
+    name, end = split_end(method)
+    if name in OWN_METHODS and (end is None or name not in _BASE):
+        if end is not None:
+            raise InputError(
+                f"method {name} has an order of its own; --prefer {end} is for methods that rank by one column"
+            )
+        return None
+    wanted, limit = _LEFT_OUT.get(name, (name, None))
+    column = _resolved(name, wanted, present)
+    better = end or ("high" if name in _LEFT_OUT else better_end(column))
+    if better is None:
+        raise InputError(
+            f"method {name}: which end of the column {column} is better is not known; say it by --prefer high or "
+            f"--prefer low (in recipes {name}@high or {name}@low)"
+        )
+    return ColumnMethod(method, column, better == "high", limit)
+
+
+def split_end(method: str) -> tuple[str, str | None]:
+    """``loss@high`` → ``loss``, ``high``; None where no end is named."""
+    name, at, end = method.rpartition("@")
+    return (name, end) if at and name and end in ENDS else (method, None)
+
+
+def better_end(column: str) -> str | None:
+    """Which end of a column is better: ``high``, ``low``, or None where that is not known.
+
+    A column of a reference set (``influence_cos:val``) is as the criterion's.
+    """
+    known = _catalogue().get(column.partition(":")[0])
+    return None if known is None else known[0].better
+
+
+def check_known(method: str) -> None:
+    """Refuse what cannot be a method whatever columns the scores have, before anything is scored.
+
+    Raises:
+        InputError: as :func:`find_method`.
+    """
+    name, _ = split_end(method)
+    column = _LEFT_OUT.get(name, (name, None))[0]
+    known = set(_number_columns())
+    if column in known or column.partition(":")[0] in known:
+        known.add(column)
+    find_method(method, known)
+
+
+def signals_of(methods: Iterable[str]) -> tuple[str, ...]:
+    """Names of the signals that methods need beside the base columns, each once, in the order of need."""
+    found: dict[str, None] = {}
+    for method in methods:
+        name, _ = split_end(method)
+        if name not in OWN_METHODS:
+            signal = _signal_of(_LEFT_OUT.get(name, (name, None))[0])
+            if signal is not None:
+                found[signal] = None
+    return tuple(found)
+
+
+def _resolved(name: str, column: str, present: Collection[str]) -> str:
+    if column in present:
+        return column
+    sets = sorted(other for other in present if other.startswith(column + ":"))
+    if len(sets) == 1:
+        return sets[0]
+    if sets:
+        raise InputError(f"method {name}: there are several such columns; name one of {', '.join(sets)}")
+    signal = _signal_of(column)
+    if signal is None:
+        kinds = _other_columns()
+        if column in kinds:
+            raise InputError(f"method {name}: the column {column} is a {kinds[column]}, not a number to rank by")
+        raise InputError(
+            f"unknown method {name!r}; known are {', '.join(OWN_METHODS)}, {', '.join(FILTERED)}, and by name the "
+            f"number columns of the scores: {', '.join(sorted(present))}"
+        )
+    reference = " --reference FILE" if column.startswith("influence") else ""
+    raise InputError(
+        f"method {name} needs the column {column}, which not all parts of these scores have; add it by `donod-fast "
+        f"score … --signals {signal}{reference} --out DIR`, with the same data, model and folder as before"
+    )
+
+
+def _signal_of(column: str) -> str | None:
+    """The signal that gives a number column; None for a base column, or where none does."""
+    known = _catalogue().get(column.partition(":")[0])
+    return None if known is None or known[0].kind != "number" else known[1]
+
+
+def _number_columns() -> tuple[str, ...]:
+    return (*_BASE, *(name for name, (column, _) in _catalogue().items() if column.kind == "number"))
+
+
+def _other_columns() -> dict[str, str]:
+    """Columns of another kind than number, with their kind."""
+    return {name: column.kind for name, (column, _) in _catalogue().items() if column.kind != "number"}
+
+
+def _catalogue() -> dict[str, tuple[Column, str | None]]:
+    """By name the columns that are known without a model, and the signal that gives each; None for a base column."""
+    from donod_fast.criteria.registry import BASE, SIGNALS, SignalOptions
+
+    found: dict[str, tuple[Column, str | None]] = {column.name: (column, None) for column in BASE}
+    for signal, make in SIGNALS.items():
+        for column in make(SignalOptions()).columns:
+            found[column.name.partition(":")[0]] = column, signal
+    return found
+
+
+__all__ = [
+    "ENDS",
+    "FILTERED",
+    "OWN_METHODS",
+    "ColumnMethod",
+    "better_end",
+    "check_known",
+    "find_method",
+    "signals_of",
+    "split_end",
+]

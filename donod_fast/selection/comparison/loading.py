@@ -1,0 +1,123 @@
+"""A scores folder → what a comparison needs of it: named columns only, of all rows or of a drawn sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from donod_fast.errors import InputError
+from donod_fast.selection.column_methods import OWN_METHODS, find_method, split_end
+from donod_fast.selection.comparison.measures import RANKED, Comparison, compare_columns
+from donod_fast.selection.kmeans_ifd import KMEANS_IFD, choose, read_questions
+from donod_fast.selection.out_of_core.loading import number_columns, read_columns, weight_norm
+from donod_fast.selection.ranking import ScoreColumns
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from donod_fast.scores.folder import ScoresFolder
+
+DEFAULT_MEMORY = 2 << 30
+
+# Measured: a criterion's column, its value, its selection and ranks; and the rows with what finds their places.
+_BYTES_PER_VALUE, _BYTES_PER_ROW = 48, 400
+
+
+def compare_folder(
+    folder: ScoresFolder,
+    names: Sequence[str] | None = None,
+    *,
+    share: float | int = 0.3,
+    measure: str = "spearman",
+    sample: int | None = None,
+    seed: int = 0,
+    embedding_model: str | None = None,
+    memory: int = DEFAULT_MEMORY,
+) -> Comparison:
+    """Compare the criteria of a folder.
+
+    Args:
+        folder: a finished one.
+        names: methods and columns; None for all columns and the methods that rank by several. ``kmeans-ifd`` has to be
+            named: it reads the embeddings (see ``criteria/kmeans_ifd.py``), and keeps ``share`` of each cluster.
+        share: how much each selects, a fraction or a count.
+        measure: ``spearman`` or ``kendall``.
+        sample: so many rows, drawn by ``seed``, instead of all.
+        seed: of the draw, from 0.
+        embedding_model: for ``kmeans-ifd``.
+        memory: bytes that the comparison may take.
+
+    Raises:
+        InputError: an unknown name, a column that is not there, a sample out of range, or more rows than fit in memory.
+        StoreError: the folder is unfinished or damaged.
+    """
+    if sample is not None and sample < 2:
+        raise InputError(f"--sample must be at least 2 rows, got {sample}")
+    if seed < 0:
+        raise InputError(f"--seed must not be negative, got {seed}")
+    present = number_columns(folder)
+    wanted = list(names) if names is not None else [*RANKED, *present]
+    clustered = KMEANS_IFD in wanted
+    if clustered and sample is not None:
+        raise InputError(f"{KMEANS_IFD} chooses among all rows; leave --sample out, or leave it out of --columns")
+    wanted = [name for name in wanted if name != KMEANS_IFD]
+    columns = list(dict.fromkeys(["row", "don", "nod", "loss", *(_column(name, present) for name in wanted)]))
+    drawn = folder.rows if sample is None else min(sample, folder.rows)
+    needed = drawn * (_BYTES_PER_ROW + _BYTES_PER_VALUE * len(wanted))
+    if needed > memory:
+        fits = max(memory // (_BYTES_PER_ROW + _BYTES_PER_VALUE * len(wanted)), 2)
+        raise InputError(
+            f"{drawn:,} rows by {len(wanted)} criteria take about {needed / 2**30:.2g} GiB; compare a sample "
+            f"by --sample {fits}, fewer criteria by --columns, or give more by --memory"
+        )
+    table = _read(folder, columns, None if drawn == folder.rows else drawn, seed)
+    scores = ScoreColumns.from_table(table, weight_norm=weight_norm(folder), more=columns[4:])
+    chosen = {}
+    if clustered:
+        chosen[KMEANS_IFD] = _clustered(folder, share, embedding_model, memory)
+    return compare_columns(scores, wanted, share=share, measure=measure, total=folder.rows, chosen=chosen)
+
+
+def _column(name: str, present: Sequence[str]) -> str:
+    """The column that a name needs beside DON, NOD and the loss; ``don`` where it needs none."""
+    bare, _ = split_end(name)
+    if bare in OWN_METHODS:
+        return "don"
+    if bare in present:
+        return bare
+    by = find_method(name, present)
+    return "don" if by is None else by.column
+
+
+def _clustered(folder: ScoresFolder, share: float | int, model: str | None, memory: int) -> list[int]:
+    if not isinstance(share, float):
+        raise InputError(f"{KMEANS_IFD} keeps a share of each cluster; give --keep as a fraction")
+    questions = read_questions(folder, model, memory=memory)
+    rows: list[int] = choose(questions.rows, questions.embeddings, questions.ifd, keep=share).rows.tolist()
+    return rows
+
+
+def _read(folder: ScoresFolder, columns: Sequence[str], sample: int | None, seed: int) -> pa.Table:
+    """The columns of all rows, or of so many drawn ones, in input order."""
+    import pyarrow as pa
+
+    folder.part_files()  # refuses an unfinished folder
+    wanted: Any = None
+    if sample is not None:
+        # Memory by the sample, not by the rows: without shuffling the generator keeps no list of them.
+        wanted = np.sort(np.random.default_rng(seed).choice(folder.rows, sample, replace=False, shuffle=False))
+    tables = []
+    for part in range(folder.parts):
+        start, stop = folder.part_range(part)
+        if wanted is None:
+            tables.append(read_columns(folder, part, columns))
+            continue
+        here = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, stop)]
+        if len(here):
+            tables.append(read_columns(folder, part, columns).take(pa.array(here - start)))
+    return pa.concat_tables(tables)
+
+
+__all__ = ["DEFAULT_MEMORY", "compare_folder"]

@@ -1,0 +1,78 @@
+"""A comparison as text: two triangular tables, cut into blocks of columns that fit the terminal."""
+
+from __future__ import annotations
+
+import math
+
+from donod_fast.selection.comparison.measures import AS_IS, Comparison, Matrix
+
+_CELL = 5
+_MARKS = {"high": "", "low": " (low)", AS_IS: " (?)"}
+
+
+def render(comparison: Comparison, width: int = 80) -> str:
+    """Both tables, with what their numbers are.
+
+    Args:
+        comparison: what to show.
+        width: columns of the terminal.
+    """
+    share = comparison.keep
+    amount = f"{100 * share:g} %" if isinstance(share, float) else f"{share:,} rows"
+    rows = f"{comparison.rows:,} rows"
+    if comparison.rows < comparison.total:
+        rows = f"a sample of {comparison.rows:,} of {comparison.total:,} rows"
+    measure = "Spearman's rank correlation" if comparison.measure == "spearman" else "Kendall's rank correlation (τ-b)"
+    parts = [
+        f"{measure}, {rows}; each turned so that high is preferred",
+        "((low): low values are; (?): not known which, taken as they are; n/a: constant, or too few values)",
+        "",
+        _triangle(comparison, comparison.correlation, width),
+        "",
+        f"share of rows that both select, of the {amount} that each keeps"
+        + (f" (by chance {_number(share)})" if isinstance(share, float) else ""),
+        "",
+        _triangle(comparison, comparison.overlap, width, selecting=True),
+    ]
+    return "\n".join(parts)
+
+
+def _triangle(comparison: Comparison, matrix: Matrix, width: int, *, selecting: bool = False) -> str:
+    if selecting:
+        shown = [at for at, end in enumerate(comparison.ends) if end != AS_IS]
+    else:
+        shown = [at for at, values in enumerate(comparison.values) if values]
+    if len(shown) < 2:
+        return f"(fewer than two of them {'select' if selecting else 'order'} rows)"
+    digits = len(str(len(comparison.names)))
+    labels = {
+        at: f"{at + 1:>{digits}} {comparison.names[at]}{_MARKS[comparison.ends[at]] if not selecting else ''}"
+        for at in shown
+    }
+    widest = min(max(map(len, labels.values())), max(width // 2, 12))
+    at_once = max((width - widest) // _CELL, 1)
+    blocks: list[str] = []
+    # The last has no rows below it, the first no columns before it.
+    for begin in range(0, len(shown) - 1, at_once):
+        columns = shown[begin : min(begin + at_once, len(shown) - 1)]
+        lines = ["".ljust(widest) + "".join(f"{at + 1:>{_CELL}}" for at in columns)]
+        if begin == 0:
+            lines.append(labels[shown[0]][:widest])
+        for at in shown[begin + 1 :]:
+            cells = "".join(f"{_number(matrix[at, other]):>{_CELL}}" for other in columns if other < at)
+            lines.append(labels[at][:widest].ljust(widest) + cells)
+        blocks.append("\n".join(line.rstrip() for line in lines))
+    return "\n\n".join(blocks)
+
+
+def _number(value: float) -> str:
+    """Two decimals in four characters: ``.83``, ``-.12``, ``1.0``."""
+    if math.isnan(value):
+        return "n/a"
+    text = f"{value:.2f}"
+    if text in ("1.00", "-1.00"):
+        return text[:-1]
+    return text.replace("-0.00", "0.00").replace("0.", ".", 1)
+
+
+__all__ = ["render"]

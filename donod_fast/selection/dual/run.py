@@ -1,0 +1,315 @@
+"""DualSFT in a folder: candidates, a reference set and a model in; utilities, a subset and a parameter mask out.
+
+``DIR/utilities.parquet`` has one row a candidate, ``subset.jsonl`` the original records of the best,
+``importance.safetensors`` the column sums, ``mask.safetensors`` the entries for ``donod-fast train --mask``.
+``manifest.json`` is written last: a folder that has one is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from donod_fast.data.masking import Masker, MaskSettings
+from donod_fast.data.types import Status, TokenizedSample
+from donod_fast.errors import InputError, StoreError
+from donod_fast.kernels import DEFAULT_WORKSPACE
+from donod_fast.models.loading import LoadedModel, quiet
+from donod_fast.models.parameter_mask import write_mask
+from donod_fast.scoring.sample_scorer import Progress
+from donod_fast.selection.dual.backward import prove_layers
+from donod_fast.selection.dual.choosing import best_rows, parameter_masks
+from donod_fast.selection.dual.interactions import ORDERS, Interactions, interact
+from donod_fast.selection.dual.layers import Chosen, choose_layers
+from donod_fast.selection.dual.objective import Objective, reference_objective
+from donod_fast.selection.subset import write_subset
+from donod_fast.system.files import atomic_writer, remove
+from donod_fast.system.locking import locked
+
+if TYPE_CHECKING:
+    from donod_fast.data.reading import Corpus
+
+VERSION = 1
+MANIFEST, UTILITIES, SUBSET = "manifest.json", "utilities.parquet", "subset.jsonl"
+IMPORTANCE, MASK = "importance.safetensors", "mask.safetensors"
+_CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class DualSettings:
+    """How the matrix is made and what is kept of it.
+
+    Attributes:
+        layers: see :func:`donod_fast.selection.dual.layers.choose_layers`.
+        order: ``"first"`` or ``"second"`` (exact Gauss–Newton); utility, importance, subset and mask are of that order.
+        lr: η. To first order it is a factor, and changes no choice.
+        keep: fraction or count of the scored candidates for the subset.
+        parameters: share of the entries of the chosen parameters for the mask.
+        masks: format, template, which turns are scored, length limit; of candidates and reference alike.
+        token_budget: slots of a batch.
+        workspace_bytes: what the head mathematics may hold at once.
+    """
+
+    layers: tuple[str, ...] = ()
+    order: str = "first"
+    lr: float = 0.01
+    keep: float | int = 0.3
+    parameters: float = 0.1
+    masks: MaskSettings = field(default_factory=MaskSettings)
+    token_budget: int = 2048
+    workspace_bytes: int = DEFAULT_WORKSPACE
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be meant, before a model is loaded."""
+        if self.order not in ORDERS:
+            raise InputError(f"order must be first or second, got {self.order!r}")
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise InputError(f"lr must be a finite number above zero, got {self.lr!r}")
+        if not 0.0 < self.parameters <= 1.0:
+            raise InputError(f"the share of parameters must be above 0 and at most 1, got {self.parameters!r}")
+        if self.token_budget < 1:
+            raise InputError(f"token budget must be at least 1, got {self.token_budget}")
+
+
+@dataclass(frozen=True)
+class DualOutcome:
+    """What was found.
+
+    Attributes:
+        out: the folder.
+        rows: candidates.
+        statuses: how many of them by status.
+        kept: rows of the subset.
+        reference_rows, reference_tokens: reference rows with a score, and their targets.
+        reference_left_out: its other rows by status.
+        reference_loss: L in nats.
+        parameters: entries of the chosen parameters.
+        masked: entries of the mask.
+        tensors: by parameter name its entries, importance summed, and entries of the mask.
+        order: of what was chosen.
+    """
+
+    out: Path
+    rows: int
+    statuses: Counter[str]
+    kept: int
+    reference_rows: int
+    reference_tokens: int
+    reference_left_out: Counter[str]
+    reference_loss: float
+    parameters: int
+    masked: int
+    tensors: dict[str, dict[str, Any]] = field(repr=False)
+    order: str
+
+
+def dual(
+    loaded: LoadedModel,
+    corpus: Corpus,
+    reference: Corpus,
+    out: str | Path,
+    settings: DualSettings | None = None,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> DualOutcome:
+    """Choose data and parameters at once.
+
+    Args:
+        loaded: the model, see :func:`donod_fast.models.loading.load_model`.
+        corpus: the candidates.
+        reference: the rows whose loss is to fall.
+        out: folder to write.
+        settings: how.
+        overwrite: replace what the folder holds.
+        progress: called with (rows, tokens) of candidates as they are done.
+
+    Raises:
+        InputError: a layer that is not served, a reference set or a corpus with no scored token.
+        ModelError: the model is not served.
+        StoreError: the folder holds results already, is in use, or cannot be written.
+    """
+    settings = settings or DualSettings()
+    folder = Path(out)
+    refuse_folder(folder, overwrite=overwrite)
+    with quiet():
+        chosen = choose_layers(loaded, settings.layers)
+        prove_layers(chosen, workspace_bytes=settings.workspace_bytes)
+        masks = _limited(settings.masks, loaded.max_length)
+        masker = Masker(loaded.tokenizer, masks, vocab_size=int(chosen.head.weight.shape[0]))
+        samples = [sample for chunk in _tokenised(reference, masker) for sample in chunk]
+        objective = reference_objective(
+            chosen,
+            samples,
+            token_budget=settings.token_budget,
+            workspace_bytes=settings.workspace_bytes,
+            source=_names(reference),
+        )
+        found = interact(
+            chosen,
+            objective,
+            _tokenised(corpus, masker),
+            lr=settings.lr,
+            order=settings.order,
+            token_budget=settings.token_budget,
+            workspace_bytes=settings.workspace_bytes,
+            progress=progress,
+        )
+    best = best_rows(found.utilities, settings.keep, settings.order)
+    with locked(folder):
+        refuse_folder(folder, overwrite=overwrite)
+        remove(folder / MANIFEST)
+        kept = write_subset(corpus, [found.utilities[at].row for at in best], folder / SUBSET, overwrite=True)
+        tensors, masked = _write_parameters(folder, found, settings.parameters)
+        _write_utilities(folder / UTILITIES, found)
+        outcome = DualOutcome(
+            out=folder,
+            rows=len(found.utilities),
+            statuses=Counter(row.status for row in found.utilities),
+            kept=kept,
+            reference_rows=len(objective.samples),
+            reference_tokens=objective.tokens,
+            reference_left_out=Counter(str(s.status) for s in samples if s.status is not Status.SCORED),
+            reference_loss=objective.loss,
+            parameters=sum(value.numel() for value in found.importance.values()),
+            masked=masked,
+            tensors=tensors,
+            order=settings.order,
+        )
+        manifest = _manifest(chosen, corpus, reference, objective, masker, settings, outcome)
+        with atomic_writer(folder / MANIFEST) as file:
+            file.write(json.dumps(manifest, indent=2).encode())
+    return outcome
+
+
+def refuse_folder(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that holds something that is not to be replaced.
+
+    Raises:
+        StoreError: it holds results, or another command's manifest.
+    """
+    file = folder / MANIFEST
+    if not file.exists():
+        return
+    try:
+        kind = json.loads(file.read_text(encoding="utf-8")).get("kind")
+    except (OSError, ValueError, AttributeError):
+        kind = None
+    if kind != "dual":
+        raise StoreError(f"{folder} holds something else than results of `dual`; name another --out")
+    if not overwrite:
+        raise StoreError(f"{folder} holds results already; name another --out, or give --overwrite")
+
+
+def _tokenised(corpus: Corpus, masker: Masker) -> Iterator[Sequence[TokenizedSample]]:
+    records = corpus.records()
+    while chunk := list(islice(records, _CHUNK)):
+        yield masker.tokenize_many(chunk)
+
+
+def _limited(masks: MaskSettings, limit: int | None) -> MaskSettings:
+    if masks.max_length is not None:
+        if limit is not None and masks.max_length > limit:
+            raise InputError(f"max length {masks.max_length} is more than the model's own {limit} positions")
+        return masks
+    return MaskSettings(masks.format, masks.template, masks.train_on, limit)
+
+
+def _names(corpus: Corpus) -> str:
+    return ", ".join(str(source.describe()["name"]) for source in corpus.sources)
+
+
+def _write_parameters(folder: Path, found: Interactions, share: float) -> tuple[dict[str, dict[str, Any]], int]:
+    """Importance and mask; what they hold, by parameter, and the mask's entries."""
+    from safetensors.torch import save
+
+    masks = parameter_masks(found.importance, share)
+    mask = write_mask(folder / MASK, masks, overwrite=True)
+    values = {name: value.detach().cpu().float().contiguous() for name, value in found.importance.items()}
+    with atomic_writer(folder / IMPORTANCE) as file:
+        file.write(save(values, metadata={"format": "donod-fast parameter importance", "order": found.order}))
+    tensors = {
+        name: {
+            "shape": list(value.shape),
+            "entries": value.numel(),
+            "importance": float(value.double().sum()),
+            "masked": int(masks[name].sum()),
+        }
+        for name, value in found.importance.items()
+    }
+    return tensors, mask.entries
+
+
+def _write_utilities(path: Path, found: Interactions) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = found.utilities
+    table = pa.table(
+        {
+            "row": pa.array([row.row for row in rows], pa.int64()),
+            "id": pa.array([row.id for row in rows], pa.string()),
+            "status": pa.array([row.status for row in rows], pa.string()),
+            "detail": pa.array([row.detail for row in rows], pa.string()),
+            "scored_tokens": pa.array([row.scored_tokens for row in rows], pa.int32()),
+            "loss": pa.array([row.loss for row in rows], pa.float64()),
+            "utility_first": pa.array([row.first for row in rows], pa.float64()),
+            "utility_second": pa.array([row.second for row in rows], pa.float64()),
+        }
+    )
+    with atomic_writer(path) as file:
+        pq.write_table(table, file)
+
+
+def _manifest(
+    chosen: Chosen,
+    corpus: Corpus,
+    reference: Corpus,
+    objective: Objective,
+    masker: Masker,
+    settings: DualSettings,
+    outcome: DualOutcome,
+) -> dict[str, Any]:
+    import platform
+    from importlib.metadata import version
+
+    loaded = chosen.loaded
+    said: Mapping[str, Any] = asdict(settings)
+    return {
+        "kind": "dual",
+        "version": VERSION,
+        "method": "DualSFT (arXiv 2605.06166), our reading",
+        "curvature": "exact Gauss-Newton" if settings.order == "second" else None,
+        "settings": {key: value for key, value in said.items() if key not in ("masks", "workspace_bytes")},
+        "masks": masker.describe(),
+        "model": {
+            "name": loaded.name,
+            "revision": loaded.revision,
+            "fingerprint": loaded.fingerprint,
+            "dtype": str(loaded.dtype).removeprefix("torch."),
+        },
+        "data": corpus.describe(),
+        "reference": {
+            **reference.describe(),
+            "scored_rows": outcome.reference_rows,
+            "scored_tokens": outcome.reference_tokens,
+            "left_out": dict(outcome.reference_left_out),
+            "loss": objective.loss,
+        },
+        "rows": outcome.rows,
+        "statuses": dict(outcome.statuses),
+        "kept": outcome.kept,
+        "parameters": outcome.tensors,
+        "masked": outcome.masked,
+        "versions": {name: version(name) for name in ("donod-fast", "torch", "transformers")}
+        | {"python": platform.python_version()},
+    }
+
+
+__all__ = ["DualOutcome", "DualSettings", "dual", "refuse_folder"]

@@ -1,0 +1,119 @@
+"""A DuckDB database in a temporary folder: tables on disk, bounded memory, errors in our words."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from donod_fast.errors import InputError, StoreError
+from donod_fast.system.files import storage_error
+
+
+class Database:
+    """A database that lives as long as its ``with`` block, and leaves nothing behind.
+
+    Args:
+        folder: where its temporary folder is made; None for the system's place for such.
+        memory: bytes that DuckDB may hold; what does not fit is written to the temporary folder.
+        threads: that DuckDB may use; None for all cores.
+
+    Raises:
+        InputError: DuckDB is not installed.
+        StoreError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path | None, memory: int, threads: int | None = None) -> None:
+        try:
+            import duckdb
+        except ImportError:
+            raise InputError(
+                "ranking past memory and keeping a share of each group need DuckDB: pip install 'donod-fast[large]'"
+            ) from None
+        try:
+            self.path = Path(tempfile.mkdtemp(prefix=".donod-fast-rank-", dir=folder))
+        except OSError as error:
+            raise storage_error(folder or Path(tempfile.gettempdir()), error) from error
+        options: dict[str, Any] = {
+            "memory_limit": f"{memory // 1024}KiB",
+            "temp_directory": str(self.path / "spill"),
+            "preserve_insertion_order": "false",
+            "autoinstall_known_extensions": "false",
+        }
+        if threads is not None:
+            options["threads"] = str(threads)
+        self._engine: Any = duckdb
+        try:
+            with self._in_our_words():
+                self._connection: Any = duckdb.connect(str(self.path / "ranks.duckdb"), config=options)
+        except BaseException:
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drop the database and its folder."""
+        try:
+            with self._in_our_words():
+                self._connection.close()
+        finally:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    def run(self, statement: str) -> None:
+        """Execute a statement that gives no rows."""
+        with self._in_our_words():
+            self._connection.execute(statement)
+
+    def columns(self, query: str) -> dict[str, Any]:
+        """The columns of a query's result, as numpy arrays; they should be few rows."""
+        with self._in_our_words():
+            found: dict[str, Any] = self._connection.execute(query).fetchnumpy()
+        return found
+
+    def one(self, query: str) -> tuple[Any, ...]:
+        """The one row of a query's result."""
+        with self._in_our_words():
+            row: tuple[Any, ...] = self._connection.execute(query).fetchone()
+        return row
+
+    def insert(self, table: str, batch: Any) -> None:
+        """Add the rows of an Arrow table, whose columns are those of the table."""
+        with self._in_our_words():
+            self._connection.register("batch", batch)
+            self._connection.execute(f"INSERT INTO {table} SELECT * FROM batch")
+            self._connection.unregister("batch")
+
+    def replace(self, table: str, content: Any) -> None:
+        """Make a (small) table of an Arrow table, in the place of one of that name."""
+        with self._in_our_words():
+            self._connection.register("content", content)
+            self._connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT * FROM content")
+            self._connection.unregister("content")
+
+    @contextmanager
+    def _in_our_words(self) -> Iterator[None]:
+        try:
+            yield
+        except self._engine.OutOfMemoryException as error:
+            reason = str(error).splitlines()[0]
+            raise StoreError(f"ranking needs more memory than it may use ({reason}); give more by --memory") from error
+        except self._engine.IOException as error:
+            reason = str(error).splitlines()[0]
+            raise StoreError(
+                f"the temporary folder {self.path.parent} cannot be written ({reason}); "
+                "name one with room by --temp-dir"
+            ) from error
+
+
+__all__ = ["Database"]

@@ -1,0 +1,109 @@
+"""Which group a row belongs to: a carried column's value, or the input file that the row is from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from donod_fast.errors import InputError
+from donod_fast.scores.rows import CARRIED
+
+if TYPE_CHECKING:
+    from donod_fast.scores.folder import ScoresFolder
+
+BY_FILE = "file"
+
+
+class Groups(Protocol):
+    """Numbers groups in the order in which they appear.
+
+    Attributes:
+        names: of the groups so far; None is the group of rows without a value.
+        column: of the parts that it looks at, None for none.
+    """
+
+    names: list[str | None]
+    column: str | None
+
+    def numbers(self, rows: Any, values: Any) -> Any:
+        """The group of each row, as int32: of (n,) row numbers, and of the values of ``column`` as an Arrow array."""
+
+
+class OneGroup:
+    """All rows are one group."""
+
+    def __init__(self) -> None:
+        self.names: list[str | None] = [None]
+        self.column: str | None = None
+
+    def numbers(self, rows: Any, values: Any) -> Any:
+        """Zeros."""
+        return np.zeros(len(rows), np.int32)
+
+
+class FileGroups:
+    """A group for each input of the corpus."""
+
+    def __init__(self, folder: ScoresFolder) -> None:
+        self.names: list[str | None] = [str(entry["name"]) for entry in folder.manifest["input"]["inputs"]]
+        self.column: str | None = None
+        segments = folder.plan.inputs_of_parts()
+        self._inputs, self._first = segments[:, 0].astype(np.int32), segments[:, 1]
+
+    def numbers(self, rows: Any, values: Any) -> Any:
+        """Positions of the inputs in the corpus."""
+        return self._inputs[np.searchsorted(self._first, rows, side="right") - 1]
+
+
+class CarriedGroups:
+    """A group for each value of a carried column; rows without a value are a group, too."""
+
+    def __init__(self, column: str) -> None:
+        self.names: list[str | None] = []
+        self.column: str | None = CARRIED + column
+        self._numbers: dict[str | None, int] = {}
+
+    def numbers(self, rows: Any, values: Any) -> Any:
+        """Numbers of the values; new values get the next ones."""
+        encoded = values.dictionary_encode(null_encoding="encode")
+        chunks = [chunk for chunk in encoded.chunks if len(chunk)] if hasattr(encoded, "chunks") else [encoded]
+        return np.concatenate(
+            [np.zeros(0, np.int32)]
+            + [
+                np.array([self._number(name) for name in chunk.dictionary.to_pylist()], np.int32)[
+                    chunk.indices.to_numpy(zero_copy_only=False)
+                ]
+                for chunk in chunks
+            ]
+        )
+
+    def _number(self, name: str | None) -> int:
+        if name not in self._numbers:
+            self._numbers[name] = len(self.names)
+            self.names.append(name)
+        return self._numbers[name]
+
+
+def groups_by(folder: ScoresFolder, by: str | None) -> Groups:
+    """The groups that ``--by`` names: None for one group, ``"file"``, or a carried column.
+
+    Raises:
+        InputError: the folder does not carry that column.
+    """
+    carried: Mapping[str, None] = dict.fromkeys(folder.carry)
+    if by is None:
+        return OneGroup()
+    if by in carried:
+        return CarriedGroups(by)
+    if by == BY_FILE:
+        return FileGroups(folder)
+    there = f"it carries {', '.join(carried)}" if carried else "it carries none"
+    raise InputError(
+        f"--by {by}: {folder.name} does not carry the records' column {by!r} ({there}); score into a new folder with "
+        f"`donod-fast score … --carry {by}`, or take --by {BY_FILE}"
+    )
+
+
+__all__ = ["BY_FILE", "Groups", "groups_by"]

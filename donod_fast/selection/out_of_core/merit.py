@@ -1,0 +1,57 @@
+"""What a method must know before it can value rows one by one, and which methods can."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from donod_fast.errors import InputError
+from donod_fast.scores.parts import ColumnSummary, combined
+from donod_fast.selection.column_methods import OWN_METHODS, ColumnMethod, find_method
+from donod_fast.selection.out_of_core.loading import number_columns, scored_rows
+
+if TYPE_CHECKING:
+    from donod_fast.kernels.topsis import ColumnConstants
+    from donod_fast.scores.folder import ScoresFolder
+    from donod_fast.selection.out_of_core.groups import Groups
+
+_WITH_CONSTANTS = ("topsis", "nodon", "weighted")
+
+
+def check_method(folder: ScoresFolder, method: str) -> ColumnMethod | None:
+    """Refuse a method that cannot be computed in parts; of one that ranks by a column, which.
+
+    Raises:
+        InputError: it is not known, its column is not there, or it is ``pareto``.
+        StoreError: a part is damaged.
+    """
+    if method == "pareto":
+        raise InputError(
+            "method pareto compares all rows with each other in one sweep, which needs them in memory; take topsis, or "
+            "rank in memory (--engine memory, without --by)"
+        )
+    return None if method in OWN_METHODS else find_method(method, number_columns(folder))
+
+
+def constants_of(
+    folder: ScoresFolder, method: str, groups: Groups, lr: float | None
+) -> tuple[ColumnConstants, ColumnConstants] | None:
+    """What the method must know of all scored rows: constants of DON and NOD, None where it needs none.
+
+    They come from the footers of the parts; at another learning rate from one pass over the rows, with sums that do not
+    depend on anything but the rows. The footers are read in any case: that proves the folder finished and of one piece.
+
+    Raises:
+        InputError: a score that is none.
+        StoreError: the folder is unfinished or damaged.
+    """
+    constants = folder.constants()
+    if method not in _WITH_CONSTANTS or lr is None:
+        return constants if method in _WITH_CONSTANTS else None
+    don, nod = [], []
+    for rows in scored_rows(folder, groups, lr=lr):
+        don.append(ColumnSummary.of(rows.don.numpy()))
+        nod.append(ColumnSummary.of(rows.nod.numpy()))
+    return combined(don), combined(nod)
+
+
+__all__ = ["check_method", "constants_of"]

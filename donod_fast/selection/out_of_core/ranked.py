@@ -1,0 +1,317 @@
+"""All rows of a scores folder ranked past memory: ``ranking.rank`` and ``ranking.keep``, over part files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+
+from donod_fast.errors import InputError
+from donod_fast.kernels.topsis import normalised_weights
+from donod_fast.selection.keeping import check_wanted, quantile_count
+from donod_fast.selection.out_of_core.cutting import Cut, find_cuts
+from donod_fast.selection.out_of_core.database import Database
+from donod_fast.selection.out_of_core.groups import Groups, groups_by
+from donod_fast.selection.out_of_core.loading import read_columns, scored_rows, weight_norm
+from donod_fast.selection.out_of_core.merit import check_method, constants_of
+from donod_fast.selection.out_of_core.row_set import RowSet
+from donod_fast.selection.out_of_core.shares import shares
+from donod_fast.selection.ranking import Ranking, ScoreColumns, merit, rescale_to_lr, uniform_draws
+
+if TYPE_CHECKING:
+    from donod_fast.scores.folder import ScoresFolder
+
+DEFAULT_MEMORY = 2 << 30
+
+_MARKED = 1 << 22  # rows whose bits are set in one go
+_LEAST = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class GroupCount:
+    """A group and what is kept of it.
+
+    Attributes:
+        name: the value of the column, or the input's name; None for rows without a value.
+        rows: how many rows it has.
+        scored: how many of them are scored.
+        kept: how many of those are kept.
+    """
+
+    name: str | None
+    rows: int
+    scored: int
+    kept: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What :meth:`BigRanking.keep` chose.
+
+    Attributes:
+        rows: the rows to keep.
+        groups: by group, in order of appearance; one group where none were asked for.
+        best_first: the rows in order of rank, where that was asked for.
+    """
+
+    rows: RowSet
+    groups: tuple[GroupCount, ...]
+    best_first: list[int] | None
+
+
+class BigRanking:
+    """Ranked rows of a folder, in a database on disk; a context manager that drops it. Made by :func:`rank_parts`.
+
+    Attributes:
+        method: any that :func:`rank_parts` takes.
+        total: number of rows, scored or not.
+        left_out: rows that have scores and that the method does not rank (IFD ≥ 1).
+    """
+
+    def __init__(self, folder: ScoresFolder, database: Database, method: str, groups: Groups, lr: float | None) -> None:
+        self.method, self.total = method, folder.rows
+        self._folder, self._database, self._groups, self._lr = folder, database, groups, lr
+        self._rows = np.zeros(len(groups.names), np.int64)
+        self.left_out = 0
+
+    def __enter__(self) -> BigRanking:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drop the database."""
+        self._database.close()
+
+    @cached_property
+    def scored(self) -> int:
+        """Number of ranked rows."""
+        return sum(self._scored)
+
+    @cached_property
+    def highest(self) -> float:
+        """The largest figure of merit; NaN without a scored row."""
+        (found,) = self._database.one("SELECT max(value) FROM merit")
+        return float("nan") if found is None else float(found)
+
+    def keep(
+        self,
+        *,
+        keep: float | int | None = None,
+        don_threshold: float | None = None,
+        don_quantile: float | None = None,
+        best_first: bool = False,
+        most: int = 10**6,
+    ) -> Chosen:
+        """The rows to keep, of each group: the same rows that ``ranking.keep`` gives where there is one group.
+
+        Args:
+            keep: a fraction of the scored rows of each group, or a count, divided among the groups (``shares.py``).
+            don_threshold: for ``don-threshold``, the same for every group.
+            don_quantile: for ``don-threshold``, of each group by itself.
+            best_first: list the rows in order of rank, too.
+            most: how many rows may be listed so.
+
+        Raises:
+            InputError: as ``ranking.keep``; more rows than may be listed.
+            StoreError: the disk or the memory does not suffice.
+        """
+        check_wanted(self.method, self.scored, self.total, keep, don_threshold, don_quantile)
+        scored = dict(enumerate(self._scored))
+        if keep is not None:
+            wanted = {group: count for group, count in enumerate(shares(keep, self._scored)) if count}
+            if self.method == "nodon":  # what topsis leaves out
+                self._cut({group: scored[group] - count for group, count in wanted.items()})
+            else:
+                self._cut(wanted)
+        elif don_threshold is not None:
+            self._write_cuts(dict.fromkeys(scored, (don_threshold, self.total)))
+        else:
+            counts = {group: quantile_count(cast(float, don_quantile), rows) for group, rows in scored.items() if rows}
+            cuts = find_cuts(self._database, _BY_VALUE, counts)
+            self._write_cuts({group: (cut.key, self.total) for group, cut in cuts.items()})
+        return self._chosen(most if best_first else None)
+
+    def ends(self, count: int) -> tuple[Ranking, ScoreColumns, list[int]]:
+        """The ``count`` best and the ``count`` worst rows (all, if they are fewer), as if there were no others.
+
+        Returns:
+            The ranking of these rows, their scores, and the rank of each among all rows, from 1.
+
+        Raises:
+            StoreError: a part is absent or damaged.
+        """
+        ends = []
+        for order in ("value DESC, row", "value, row DESC"):
+            query = f"SELECT row, value FROM merit ORDER BY {order} LIMIT {count}"
+            ends.append(self._database.columns(query))
+        best, worst = reversed(ends) if self.method == "nodon" else ends
+        wanted = min(count, self.scored)
+        rest = min(count, self.scored - wanted)  # of the worst: those that are not among the best
+        row = np.concatenate([best["row"], worst["row"][:rest][::-1]])
+        value = np.concatenate([best["value"], worst["value"][:rest][::-1]])
+        if self.method == "nodon":
+            value = 1 - value
+        ranks = [*range(1, wanted + 1), *range(self.scored - rest + 1, self.scored + 1)]
+        rows = torch.from_numpy(np.ascontiguousarray(row))
+        ranking = Ranking(self.method, rows, torch.from_numpy(np.ascontiguousarray(value)), len(row))
+        return ranking, self._columns_of(rows.tolist()), ranks
+
+    @cached_property
+    def _scored(self) -> list[int]:
+        found = self._database.columns("SELECT grp, count(*) AS counted FROM merit GROUP BY grp")
+        scored = np.zeros(len(self._groups.names), np.int64)
+        scored[found["grp"]] = found["counted"]
+        return [int(rows) for rows in scored]
+
+    def _saw(self, numbers: Any) -> None:
+        counted = np.bincount(numbers, minlength=len(self._groups.names))
+        self._rows = counted + np.pad(self._rows, (0, len(counted) - len(self._rows)))
+
+    def _cut(self, wanted: Mapping[int, int]) -> None:
+        """Cut each group so that so many rows are above; ties go by row number."""
+        cuts = find_cuts(self._database, _BY_VALUE, {group: count for group, count in wanted.items() if count})
+        ends = {group: (float("inf"), -1) for group, count in wanted.items() if not count}
+        ends |= {group: (cut.key, self.total) for group, cut in cuts.items()}
+        partly = {group: cut for group, cut in cuts.items() if cut.wanted < cut.tied}
+        if partly:
+            self._write_cuts({group: (cut.key, -1) for group, cut in partly.items()})
+            tied = (
+                "SELECT m.grp, -CAST(m.row AS DOUBLE) AS key FROM merit m "
+                "JOIN cuts c ON m.grp = c.grp AND m.value = c.value"
+            )
+            rows: dict[int, Cut] = find_cuts(self._database, tied, {group: cut.wanted for group, cut in partly.items()})
+            ends |= {group: (cuts[group].key, int(-cut.key)) for group, cut in rows.items()}
+        self._write_cuts(ends)
+
+    def _write_cuts(self, ends: Mapping[int, tuple[float, int]]) -> None:
+        import pyarrow as pa
+
+        types = pa.schema([("grp", pa.int32()), ("value", pa.float64()), ("row", pa.int64())])
+        content = {
+            "grp": list(ends),
+            "value": [end[0] for end in ends.values()],
+            "row": [end[1] for end in ends.values()],
+        }
+        self._database.replace("cuts", pa.table(content, schema=types))
+
+    def _chosen(self, most: int | None) -> Chosen:
+        above = "(m.value > c.value OR (m.value = c.value AND m.row <= c.row))"
+        chosen = f"merit m JOIN cuts c ON m.grp = c.grp WHERE {'NOT ' if self.method == 'nodon' else ''}{above}"
+        rows = RowSet(self.total)
+        kept = np.zeros(len(self._groups.names), np.int64)
+        for start in range(0, self.total, _MARKED):
+            window = f"m.row >= {start} AND m.row < {start + _MARKED}"
+            found = self._database.columns(f"SELECT m.row, m.grp FROM {chosen} AND {window}")
+            rows.add(found["row"])
+            kept += np.bincount(found["grp"], minlength=len(kept))
+        order = None
+        if most is not None:
+            if kept.sum() > most:
+                raise InputError(
+                    f"{kept.sum():,} rows best first would have to be held in memory, which has room for {most:,}; "
+                    "take --order input, keep fewer, or give more --memory"
+                )
+            by_rank = "m.value, m.row DESC" if self.method == "nodon" else "m.value DESC, m.row"
+            order = self._database.columns(f"SELECT m.row FROM {chosen} ORDER BY {by_rank}")["row"].tolist()
+        counts = zip(self._groups.names, self._rows.tolist(), self._scored, kept.tolist(), strict=True)
+        return Chosen(rows, tuple(GroupCount(*one) for one in counts), order)
+
+    def _columns_of(self, rows: Sequence[int]) -> ScoreColumns:
+        """Scores of a few rows, read from their parts."""
+        names = ("don", "nod", "loss", "weight_dot_update", "update_norm")
+        scores: dict[int, list[float]] = {}
+        for part, members in groupby(sorted(rows), key=self._part_of):
+            table = read_columns(self._folder, part, ["row", *names])
+            first = self._folder.part_range(part)[0]
+            scores |= {row: [table.column(name)[row - first].as_py() for name in names] for row in members}
+        columns = {
+            name: torch.tensor([scores[row][at] for row in rows], dtype=torch.float64) for at, name in enumerate(names)
+        }
+        if self._lr is not None:
+            columns["don"], columns["nod"] = rescale_to_lr(
+                columns["weight_dot_update"], columns["update_norm"], weight_norm(self._folder), self._lr
+            )
+        return ScoreColumns(torch.tensor(rows, dtype=torch.int64), columns["don"], columns["nod"], columns["loss"])
+
+    def _part_of(self, row: int) -> int:
+        low, high = 0, self._folder.parts - 1
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if row < self._folder.part_range(middle)[1] else (middle + 1, high)
+        return low
+
+
+_BY_VALUE = "SELECT grp, value AS key FROM merit"
+
+
+def rank_parts(
+    folder: ScoresFolder,
+    method: str = "topsis",
+    *,
+    weights: tuple[float, float] = (0.5, 0.5),
+    seed: int = 0,
+    lr: float | None = None,
+    by: str | None = None,
+    memory: int = DEFAULT_MEMORY,
+    temp_dir: Path | None = None,
+    threads: int | None = None,
+) -> BigRanking:
+    """Rank the scored rows of a folder without holding them in memory; a row has the rank that ``ranking.rank`` gives.
+
+    Args:
+        folder: a finished one.
+        method: one of ``column_methods.OWN_METHODS`` but for ``pareto``, or of ``column_methods.py``.
+        weights: of DON and NOD, for ``topsis``, ``nodon`` and ``weighted``.
+        seed: for ``random``.
+        lr: rank as if scored at this learning rate.
+        by: groups to keep a share of: a carried column, or ``"file"`` for the inputs.
+        memory: bytes that the process may take, about; DuckDB gets half of them.
+        temp_dir: where the table of values is kept (up to some ten bytes a row); None for the system's place.
+        threads: of DuckDB; None for all cores.
+
+    Raises:
+        InputError: unknown method, a column that is not there, bad weights, seed or group; DuckDB is not installed.
+        StoreError: the folder is unfinished or damaged; the disk or the memory does not suffice.
+    """
+    import pyarrow as pa
+
+    by_column = check_method(folder, method)
+    normalised_weights(weights)
+    draw = uniform_draws(seed) if method == "random" else None
+    if lr is not None:
+        rescale_to_lr(torch.zeros(0), torch.zeros(0), weight_norm(folder), lr)  # refuses what is no rate
+    groups = groups_by(folder, by)
+    constants = constants_of(folder, method, groups_by(folder, None), lr)
+    database = Database(temp_dir, max(memory // 2, _LEAST), threads)
+    try:
+        ranking = BigRanking(folder, database, method, groups, lr)
+        database.run("CREATE TABLE merit (row BIGINT, grp INTEGER, value DOUBLE)")
+        column = by_column.column if by_column is not None else "loss" if method == "loss" else None
+        for rows in scored_rows(folder, groups, lr=lr, column=column, seen=ranking._saw):
+            row, group = rows.row, rows.group
+            if by_column is None:
+                value = merit(method, rows.don, rows.nod, rows.column, weights=weights, constants=constants, draw=draw)
+            else:
+                assert rows.column is not None
+                there = ~by_column.left_out(rows.column)
+                row, group, value = row[there.numpy()], group[there.numpy()], by_column.value(rows.column[there])
+                ranking.left_out += len(there) - len(row)
+            database.insert("merit", pa.table({"row": row, "grp": group, "value": value.numpy()}))
+    except BaseException:
+        database.close()
+        raise
+    return ranking
+
+
+__all__ = ["DEFAULT_MEMORY", "BigRanking", "Chosen", "GroupCount", "rank_parts"]

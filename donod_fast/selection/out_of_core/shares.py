@@ -1,0 +1,35 @@
+"""How many rows of each group are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from donod_fast.selection.keeping import kept_count
+
+
+def shares(keep: float | int, scored: Sequence[int]) -> list[int]:
+    """How many rows of each group are kept, given how many of its rows are scored.
+
+    A fraction is taken of each group by itself, rounded as ``keeping.keep`` does, at least one row of
+    a group that has a scored one. A count is divided in proportion, and what whole numbers leave over goes to the
+    largest remainders (of equal ones to the larger group, then to the earlier), so that the sum is the count.
+
+    Raises:
+        InputError: a count or a fraction out of range.
+    """
+    total = sum(scored)
+    if isinstance(keep, float) or total == 0:
+        return [kept_count(keep, rows) if rows else 0 for rows in scored]
+    count = kept_count(keep, total)
+    given = [count * rows // total for rows in scored]
+    left = count - sum(given)
+
+    def rank(group: int) -> tuple[int, int, int]:
+        return -(count * scored[group] % total), -scored[group], group
+
+    for group in sorted(range(len(scored)), key=rank)[:left]:
+        given[group] += 1
+    return given
+
+
+__all__ = ["shares"]

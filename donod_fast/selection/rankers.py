@@ -1,0 +1,336 @@
+"""Ranking in memory or past it: which of the two serves a command, behind one interface."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from donod_fast.errors import InputError
+from donod_fast.selection.kmeans_ifd import KMEANS_IFD
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from donod_fast.scores.folder import ScoresFolder
+    from donod_fast.selection.explain import ExplainedRow
+    from donod_fast.selection.kmeans_ifd import Chosen
+    from donod_fast.selection.out_of_core import BigRanking, GroupCount, RowSet
+    from donod_fast.selection.ranking import Ranking, ScoreColumns
+    from donod_fast.selection.subset import Records
+
+ENGINES = ("auto", "memory", "duckdb")
+UNHELPED = "IFD ≥ 1"
+
+# Of the ranking in memory, measured: all columns of the parts, those that are ranked, their copies and sorts.
+_BYTES_PER_ROW = 400
+_BYTES_PER_SIGNAL = 24  # of a further column of numbers
+_BYTES_AT_LEAST = 300 << 20  # Python, PyTorch and Arrow
+_RECORD_BYTES = 4096  # of a chosen record that is held, roughly
+
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+@dataclass(frozen=True)
+class RankOptions:
+    """What the options of a command say about the ranking.
+
+    Attributes:
+        method: of ``column_methods.OWN_METHODS`` or ``column_methods.py``, or ``kmeans-ifd``.
+        weights: of DON and NOD.
+        lr: rank as if scored at this rate; None for the folder's.
+        seed: for ``random``.
+        by: groups to keep a share of each.
+        engine: one of :data:`ENGINES`.
+        memory: bytes that the ranking may take.
+        temp_dir: for what does not fit.
+        clusters: of ``kmeans-ifd``.
+        embedding_model: of ``kmeans-ifd``; None for the folder's own embeddings.
+    """
+
+    method: str
+    weights: tuple[float, float]
+    lr: float | None = None
+    seed: int = 0
+    by: str | None = None
+    engine: str = "auto"
+    memory: int = 2 << 30
+    temp_dir: Path | None = None
+    clusters: int = 10
+    embedding_model: str | None = None
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The rows to keep, best first where they are a list or a tensor; and by group or cluster, where there are any."""
+
+    rows: Tensor | RowSet | list[int]
+    groups: tuple[GroupCount, ...] = ()
+
+
+class Engine(Protocol):
+    """A ranking of all rows of a folder.
+
+    Attributes:
+        name: ``memory`` or ``duckdb``.
+    """
+
+    name: str
+
+    @property
+    def scored(self) -> int:
+        """How many rows are ranked."""
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """Rows that have scores and are not ranked, by the reason: ``IFD ≥ 1``."""
+
+    @property
+    def highest(self) -> float:
+        """The largest figure of merit."""
+
+    def keep(
+        self, keep: float | int | None, don_threshold: float | None, don_quantile: float | None, best_first: bool
+    ) -> Kept:
+        """As ``ranking.keep``; in order of rank if ``best_first``."""
+
+    def explain(self, corpus: Records, count: int, width: int, encoding: str) -> list[ExplainedRow]:
+        """As ``explain.best_and_worst``."""
+
+
+@contextmanager
+def ranked(folder: ScoresFolder, options: RankOptions) -> Iterator[Engine]:
+    """Rank the rows of a finished folder.
+
+    Raises:
+        InputError: a bad option.
+        StoreError: the folder is unfinished or damaged.
+    """
+    if options.engine not in ENGINES:
+        raise InputError(f"--engine must be one of {', '.join(ENGINES)}, got {options.engine!r}")
+    if options.lr is not None:
+        _refuse_rounded(folder)
+    if options.method == KMEANS_IFD:
+        yield _Clusters(folder, options)
+        return
+    signals = sum(column.kind == "number" for entry in folder.signals for column in entry.columns)
+    needed = folder.rows * (_BYTES_PER_ROW + _BYTES_PER_SIGNAL * signals) + _BYTES_AT_LEAST
+    if options.engine == "memory" and options.by is not None:
+        raise InputError("--by needs the engine duckdb; leave --engine out")
+    if options.engine == "memory" or (options.engine == "auto" and options.by is None and needed <= options.memory):
+        yield _InMemory(folder, options)
+        return
+    from donod_fast.selection.out_of_core import rank_parts
+
+    with rank_parts(
+        folder,
+        options.method,
+        weights=options.weights,
+        seed=options.seed,
+        lr=options.lr,
+        by=options.by,
+        memory=options.memory,
+        temp_dir=options.temp_dir,
+    ) as ranking:
+        yield _PastMemory(ranking, options)
+
+
+def load_columns(folder: ScoresFolder, lr: float | None = None, more: Collection[str] | None = None) -> ScoreColumns:
+    """The columns that ranking needs, at the folder's learning rate or another.
+
+    Args:
+        folder: a finished one.
+        lr: the learning rate.
+        more: number columns that are wanted beside DON, NOD and the loss; None for all.
+
+    Raises:
+        InputError: another rate is asked of scores whose update is not the same at every rate.
+        StoreError: the folder is unfinished or damaged.
+    """
+    from donod_fast.selection.out_of_core.loading import number_columns, read_narrow
+    from donod_fast.selection.ranking import ScoreColumns
+
+    if lr is not None:
+        _refuse_rounded(folder)
+    if any(column.kind == "vector" for column in folder.signal_columns()):
+        table = read_narrow(folder, ["row", *number_columns(folder)])  # vectors may take a hundred times the memory
+    else:
+        table = folder.table()
+    return ScoreColumns.from_table(table, weight_norm=folder.manifest["model"]["weight_norm"], lr=lr, more=more)
+
+
+def parse_size(text: str) -> int:
+    """Read ``"2GiB"``, ``"500MB"`` or a number of bytes.
+
+    Raises:
+        InputError: it does not read so.
+    """
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]i?B)?", text.strip(), re.IGNORECASE)
+    unit = "" if found is None else (found[2] or "").upper()
+    if found is None or unit not in _UNITS or float(found[1]) == 0:
+        raise InputError(f"--memory {text!r} is no size; give for example 2GiB or 500MB")
+    return int(float(found[1]) * _UNITS[unit])
+
+
+class _InMemory:
+    name = "memory"
+
+    def __init__(self, folder: ScoresFolder, options: RankOptions) -> None:
+        from donod_fast.selection.ranking import rank
+
+        self._columns = load_columns(folder, options.lr)
+        self._ranking: Ranking = rank(self._columns, options.method, weights=options.weights, seed=options.seed)
+
+    @property
+    def scored(self) -> int:
+        return len(self._ranking.order)
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        return _unhelped(self._ranking.left_out)
+
+    @property
+    def highest(self) -> float:
+        return float(self._ranking.value.max())
+
+    def keep(
+        self, keep: float | int | None, don_threshold: float | None, don_quantile: float | None, best_first: bool
+    ) -> Kept:
+        from donod_fast.selection.keeping import keep as keep_rows
+
+        return Kept(keep_rows(self._ranking, keep=keep, don_threshold=don_threshold, don_quantile=don_quantile))
+
+    def explain(self, corpus: Records, count: int, width: int, encoding: str) -> list[ExplainedRow]:
+        from donod_fast.selection.explain import best_and_worst
+
+        return best_and_worst(self._ranking, self._columns, corpus, count, width, encoding=encoding)
+
+
+class _PastMemory:
+    name = "duckdb"
+
+    def __init__(self, ranking: BigRanking, options: RankOptions) -> None:
+        self._ranking, self._options = ranking, options
+
+    @property
+    def scored(self) -> int:
+        return self._ranking.scored
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        return _unhelped(self._ranking.left_out)
+
+    @property
+    def highest(self) -> float:
+        return self._ranking.highest
+
+    def keep(
+        self, keep: float | int | None, don_threshold: float | None, don_quantile: float | None, best_first: bool
+    ) -> Kept:
+        most = self._options.memory // _RECORD_BYTES if best_first else 0
+        chosen = self._ranking.keep(
+            keep=keep, don_threshold=don_threshold, don_quantile=don_quantile, best_first=best_first, most=most
+        )
+        groups = chosen.groups if self._options.by is not None else ()
+        return Kept(chosen.rows if chosen.best_first is None else chosen.best_first, groups)
+
+    def explain(self, corpus: Records, count: int, width: int, encoding: str) -> list[ExplainedRow]:
+        from donod_fast.selection.explain import best_and_worst
+
+        ranking, columns, ranks = self._ranking.ends(count)
+        shown = best_and_worst(ranking, columns, corpus, count, width, encoding=encoding)
+        return [replace(row, rank=rank) for row, rank in zip(shown, ranks, strict=True)]
+
+
+class _Clusters:
+    """K-Means + IFD: it chooses rows, and gives no order to the others."""
+
+    name = "memory"
+
+    def __init__(self, folder: ScoresFolder, options: RankOptions) -> None:
+        from donod_fast.selection.kmeans_ifd import read_questions
+
+        if options.by is not None:
+            raise InputError(f"method {KMEANS_IFD} keeps a share of each of its clusters; leave --by out")
+        if options.engine == "duckdb":
+            raise InputError(f"method {KMEANS_IFD} needs the embeddings in memory; leave --engine duckdb out")
+        self._options = options
+        self._questions = read_questions(folder, options.embedding_model, memory=options.memory)
+        self._chosen: Chosen | None = None
+        self._columns = load_columns(folder, options.lr, ())
+
+    @property
+    def scored(self) -> int:
+        return sum(cluster.helped for cluster in self._kept().clusters)
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        chosen = self._kept()
+        reasons = {
+            UNHELPED: chosen.unhelped,
+            "no IFD": chosen.without_ifd,
+            "no embedding": chosen.without_embedding,
+        }
+        return {reason: rows for reason, rows in reasons.items() if rows}
+
+    @property
+    def highest(self) -> float:
+        return float(self._kept().ifd.max())
+
+    def keep(
+        self, keep: float | int | None, don_threshold: float | None, don_quantile: float | None, best_first: bool
+    ) -> Kept:
+        from donod_fast.selection.kmeans_ifd import KEEP, choose
+        from donod_fast.selection.out_of_core import GroupCount
+
+        if don_threshold is not None or don_quantile is not None:
+            raise InputError(
+                f"method {KMEANS_IFD} takes --keep; --don-threshold and --don-quantile are don-threshold's"
+            )
+        questions = self._questions
+        self._chosen = choose(
+            questions.rows,
+            questions.embeddings,
+            questions.ifd,
+            clusters=self._options.clusters,
+            keep=KEEP if keep is None else keep,  # a count is refused by name
+        )
+        groups = [
+            GroupCount(str(number), cluster.rows, cluster.helped, cluster.kept)
+            for number, cluster in enumerate(self._chosen.clusters)
+        ]
+        return Kept(self._chosen.rows.tolist(), tuple(groups))
+
+    def explain(self, corpus: Records, count: int, width: int, encoding: str) -> list[ExplainedRow]:
+        import torch
+
+        from donod_fast.selection.explain import best_and_worst
+        from donod_fast.selection.ranking import Ranking
+
+        chosen = self._kept()
+        rows, ifd = torch.from_numpy(chosen.rows), torch.from_numpy(chosen.ifd)
+        ranking = Ranking(KMEANS_IFD, rows, ifd, len(self._columns.row))
+        return best_and_worst(ranking, self._columns, corpus, count, width, encoding=encoding)
+
+    def _kept(self) -> Chosen:
+        if self._chosen is None:
+            raise InputError(f"method {KMEANS_IFD} chooses rows and does not rank them; use `donod-fast select`")
+        return self._chosen
+
+
+def _unhelped(rows: int) -> Mapping[str, int]:
+    return {UNHELPED: rows} if rows else {}
+
+
+def _refuse_rounded(folder: ScoresFolder) -> None:
+    if folder.manifest["update"]["storage_dtype"] is not None:
+        raise InputError(
+            "--lr: these scores round the updated weights to a storage dtype, which is not the same at "
+            "every learning rate; score again with the rate you want"
+        )
+
+
+__all__ = ["ENGINES", "KMEANS_IFD", "Engine", "Kept", "RankOptions", "load_columns", "parse_size", "ranked"]

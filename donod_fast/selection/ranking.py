@@ -1,0 +1,352 @@
+"""Columns of scores → ranking → rows to keep. All on the CPU in float64; every tie goes by row number.
+
+What each method prefers, and its figure of merit (``Ranking.value``, higher is better):
+
+- ``topsis``: closeness to (max DON, min NOD), in [0, 1]; the paper's method (A.5).
+- ``don``: high DON first; the value is DON.
+- ``nod``: low NOD first; the value is −NOD. The paper's §4.5 compares with selection by NOD alone in
+  words that can be read both ways; we take the direction in which TOPSIS uses NOD (low is good).
+- ``weighted``: w_d · (DON − min)/(max − min) + w_n · (1 − (NOD − min)/(max − min)), weights scaled to the
+  sum 1, extremes over the scored rows. A constant column gives 0 for every row.
+- ``pareto``: non-dominated sorting for (max DON, min NOD), fronts in order, within a front by closeness;
+  the value is −front, fronts counted from 1. Rows of equal DON and NOD share a front.
+- ``nodon``: the reverse selection, what DONOD would drop: the exact reverse of ``topsis``, worst first
+  (so ties by *descending* row number: keeping 70 % of it is what ``topsis`` at 30 % leaves out). The
+  value is 1 − closeness.
+- ``don-threshold``: as ``don``, but :func:`~donod_fast.selection.keeping.keep` cuts it by a value or a quantile of DON.
+- ``random``: a permutation drawn from a seed; the value is a uniform number in [0, 1).
+- ``loss``: low loss first; the value is −loss. GraNd, EL2N and their kin keep the *hard* samples; here the
+  baseline stands for "drop what the model finds least likely", the plainest detector of noise.
+
+Beside them every number column of the scores is a method, and so are ``ifd`` and ``ifd-loss``: ``column_methods.py``.
+How much of a ranking is kept: ``keeping.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from donod_fast.errors import InputError
+from donod_fast.kernels.scores import don_and_nod
+from donod_fast.kernels.topsis import (
+    ColumnConstants,
+    column_constants,
+    normalised_weights,
+    topsis,
+    topsis_from_constants,
+)
+from donod_fast.selection.column_methods import ColumnMethod, find_method
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class ScoreColumns:
+    """The columns of a table of scores that ranking needs: (n,) each, in any order of rows.
+
+    Attributes:
+        row: int64, 0-based position in the input.
+        don: float64, delta of norm in units of ‖W‖; NaN where the row was not scored.
+        nod: float64, norm of delta in units of ‖W‖; NaN where the row was not scored.
+        loss: float64, nats; NaN where the row was not scored.
+        more: by name other columns to rank by, float64 each; NaN where a row has no value.
+
+    Raises:
+        InputError: shapes or dtypes that differ from the above.
+    """
+
+    row: Tensor
+    don: Tensor
+    nod: Tensor
+    loss: Tensor
+    more: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        numbers = {"don": self.don, "nod": self.nod, "loss": self.loss, **self.more}
+        for name, column in {"row": self.row, **numbers}.items():
+            dtype = torch.int64 if name == "row" else torch.float64
+            if column.dtype != dtype or column.shape != (self.row.numel(),):
+                raise InputError(
+                    f"column {name} must be {dtype} of shape ({self.row.numel()},), "
+                    f"got {column.dtype} of shape {tuple(column.shape)}"
+                )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns that can be ranked by."""
+        return ("don", "nod", "loss", *self.more)
+
+    def column(self, name: str) -> Tensor:
+        """One of :attr:`names`."""
+        return self.more[name] if name in self.more else {"don": self.don, "nod": self.nod, "loss": self.loss}[name]
+
+    @staticmethod
+    def from_table(
+        table: pa.Table,
+        *,
+        weight_norm: float | None = None,
+        lr: float | None = None,
+        more: Collection[str] | None = None,
+    ) -> ScoreColumns:
+        """The columns of a scores table; with ``lr`` (and ‖W‖) DON and NOD at that learning rate instead.
+
+        Args:
+            table: of a scores folder.
+            weight_norm: ‖W‖.
+            lr: the learning rate.
+            more: which other columns to take; None for all that are numbers.
+
+        Raises:
+            InputError: see :func:`rescale_to_lr`.
+        """
+
+        def column(name: str) -> Tensor:
+            return torch.from_numpy(table.column(name).to_numpy().copy())
+
+        don, nod = column("don"), column("nod")
+        if lr is not None and weight_norm is not None:
+            don, nod = rescale_to_lr(column("weight_dot_update"), column("update_norm"), weight_norm, lr)
+        names = number_names(table.schema) if more is None else more
+        others = {name: column(name).double() for name in names if name not in ("row", "don", "nod", "loss")}
+        return ScoreColumns(column("row"), don, nod, column("loss"), others)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Scored rows, best first.
+
+    Attributes:
+        method: of :data:`OWN_METHODS`, or of ``column_methods.py``.
+        order: (n_scored,) int64 row numbers, best first.
+        value: (n_scored,) float64 figure of merit aligned with ``order``, never increasing.
+        total: number of rows ranked or not (``total - len(order)`` were not scored, or left out).
+        left_out: rows that have scores and that the method does not rank: IFD ≥ 1.
+    """
+
+    method: str
+    order: Tensor
+    value: Tensor
+    total: int
+    left_out: int = 0
+
+
+def rank(
+    columns: ScoreColumns,
+    method: str = "topsis",
+    *,
+    weights: tuple[float, float] = (0.5, 0.5),
+    seed: int = 0,
+) -> Ranking:
+    """Rank the scored rows (neither DON nor NOD NaN; for ``loss`` and other columns, no NaN there either).
+
+    Args:
+        columns: the table of scores.
+        method: one of :data:`OWN_METHODS` (the module's head says what each prefers), or of ``column_methods.py``.
+        weights: of DON and NOD, for ``topsis``, ``nodon``, ``weighted`` and ties of ``pareto``.
+        seed: for ``random``, 0 ≤ seed < 2**63; the draw does not depend on device or order of ``columns``.
+
+    Raises:
+        InputError: unknown method, a column that is not there, bad weights or seed, an infinite score.
+    """
+    by_column = find_method(method, columns.names)
+    if by_column is not None:
+        normalised_weights(weights)
+        return _rank_by_column(columns, by_column)
+    row, by_row = columns.row.cpu().sort(stable=True)
+    # + 0.0 turns −0.0 into 0.0, so that no sort can tell the two apart
+    don, nod, loss = (column.cpu()[by_row] + 0.0 for column in (columns.don, columns.nod, columns.loss))
+    scored = ~(don.isnan() | nod.isnan())
+    if method == "loss":
+        scored &= ~loss.isnan()
+    row, don, nod, loss = row[scored], don[scored], nod[scored], loss[scored]
+    for name, column in (("don", don), ("nod", nod), ("loss", loss)):
+        if column.isinf().any():
+            raise InputError(f"column {name} has an infinite score, at row {int(row[column.isinf()][0])}")
+
+    closeness = topsis(don, nod, weights=weights)  # also where it is not used: it checks the weights
+    if method in ("topsis", "nodon"):
+        value = closeness
+    elif method == "pareto":
+        value = -pareto_fronts(don, nod).double()
+    else:
+        constants = (column_constants(don), column_constants(nod)) if method == "weighted" and len(row) else None
+        draw = uniform_draws(seed) if method == "random" else None
+        value = merit(method, don, nod, loss, weights=weights, constants=constants, draw=draw)
+    best = _best_first(value)
+    if method == "pareto":
+        by_closeness = _best_first(closeness)
+        best = by_closeness[_best_first(value[by_closeness])]
+    if method == "nodon":
+        best, value = best.flip(0), 1 - value
+    return Ranking(method, order=row[best], value=value[best], total=len(columns.row))
+
+
+def number_names(schema: pa.Schema) -> list[str]:
+    """Columns of a scores table that hold numbers, ``row`` aside."""
+    import pyarrow.types as types
+
+    return [
+        entry.name
+        for entry in schema
+        if entry.name != "row" and (types.is_floating(entry.type) or types.is_integer(entry.type))
+    ]
+
+
+def _rank_by_column(columns: ScoreColumns, by: ColumnMethod) -> Ranking:
+    row, by_row = columns.row.cpu().sort(stable=True)
+    don, nod, column = (one.cpu()[by_row] + 0.0 for one in (columns.don, columns.nod, columns.column(by.column)))
+    scored = ~(don.isnan() | nod.isnan() | column.isnan())
+    row, don, nod, column = row[scored], don[scored], nod[scored], column[scored]
+    for name, one in (("don", don), ("nod", nod), (by.column, column)):
+        if one.isinf().any():
+            raise InputError(f"column {name} has an infinite score, at row {int(row[one.isinf()][0])}")
+    there = ~by.left_out(column)
+    row, value = row[there], by.value(column[there])
+    best = _best_first(value)
+    return Ranking(by.name, row[best], value[best], len(columns.row), len(there) - len(row))
+
+
+def merit(
+    method: str,
+    don: Tensor,
+    nod: Tensor,
+    loss: Tensor | None,
+    *,
+    weights: tuple[float, float],
+    constants: tuple[ColumnConstants, ColumnConstants] | None,
+    draw: Callable[[int], Tensor] | None,
+) -> Tensor:
+    """Figures of merit (n,) of some scored rows, given what must be known of all of them.
+
+    Elementwise: the value of a row does not depend on the rows beside it. ``nodon`` has the value of ``topsis``.
+
+    Args:
+        method: any but ``pareto``, which has no such value.
+        don: (n,) float64.
+        nod: (n,) float64.
+        loss: (n,) float64, for ``loss``.
+        weights: of DON and NOD, for ``topsis``, ``nodon`` and ``weighted``.
+        constants: of DON and NOD over all scored rows, for the same methods; may be None where there are no rows.
+        draw: gives the numbers of ``random`` for the next rows (:func:`uniform_draws`).
+    """
+    match method:
+        case "topsis" | "nodon" if constants is not None:
+            return topsis_from_constants(don, nod, *constants, weights=weights)
+        case "weighted" if constants is not None:
+            return _weighted_sum(don, nod, weights, constants)
+        case "nod":
+            return -nod
+        case "loss" if loss is not None:
+            return -loss
+        case "random" if draw is not None:
+            return draw(len(don))
+        case _:
+            return don
+
+
+def rescale_to_lr(
+    weight_dot_update: Tensor,  # (n,) ⟨W,U⟩
+    update_norm: Tensor,  # (n,) ‖U‖
+    weight_norm: float,  # ‖W‖
+    lr: float,
+) -> tuple[Tensor, Tensor]:
+    """DON and NOD, (n,) float64 each, at another learning rate η, from the stored scalars alone.
+
+    NOD = η‖U‖ and DON = (2η⟨W,U⟩ − η²‖U‖²)/(‖W‖ + ‖W′‖), ‖W′‖² = ‖W‖² − 2η⟨W,U⟩ + η²‖U‖². Exact for
+    every update U that does not depend on η: SGD (with weight decay too), sign, AdamW from fresh state.
+    The quotient is ‖W‖ − ‖W′‖ without the cancellation. NaN stays NaN; where W and W′ are both zero,
+    DON is 0.
+
+    Raises:
+        InputError: lr or weight_norm negative or not finite, shapes that differ.
+    """
+    for name, number in (("lr", lr), ("weight_norm", weight_norm)):
+        if not (math.isfinite(number) and number >= 0):
+            raise InputError(f"{name} must be finite and not negative, got {number}")
+    if weight_dot_update.shape != update_norm.shape:
+        raise InputError(
+            f"weight_dot_update and update_norm must have one shape, "
+            f"got {tuple(weight_dot_update.shape)} and {tuple(update_norm.shape)}"
+        )
+    return don_and_nod(weight_dot_update.double(), update_norm.double(), weight_norm, lr)
+
+
+def pareto_fronts(don: Tensor, nod: Tensor) -> Tensor:
+    """Front of each sample, (n,) int64 from 1, under non-dominated sorting for (max DON, min NOD).
+
+    A sample dominates another that it is no worse than in both and better than in one. Front 1 is not
+    dominated; front k is not dominated once the fronts before it are gone. A sweep in O(n log n): by
+    falling DON, then rising NOD, a sample's dominators come before it, and front k holds one exactly
+    where the least NOD seen in it is no larger. ``least`` is sorted, so the front is found by bisection.
+    """
+    by_nod = nod.argsort(stable=True)
+    sweep = by_nod[don[by_nod].argsort(descending=True, stable=True)]
+    least: list[float] = []
+    fronts: list[int] = []
+    previous: tuple[float, float] | None = None
+    for point in zip(don[sweep].tolist(), nod[sweep].tolist(), strict=True):
+        if point != previous:  # equal samples do not dominate each other
+            front = bisect_right(least, point[1])
+            if front == len(least):
+                least.append(point[1])
+            else:
+                least[front] = point[1]
+        fronts.append(front + 1)
+        previous = point
+    result = torch.empty(len(fronts), dtype=torch.int64)
+    result[sweep] = torch.tensor(fronts, dtype=torch.int64)
+    return result
+
+
+def _best_first(value: Tensor) -> Tensor:
+    """Positions by falling value; equal values keep their order."""
+    return value.argsort(descending=True, stable=True)
+
+
+def _weighted_sum(
+    don: Tensor, nod: Tensor, weights: tuple[float, float], constants: tuple[ColumnConstants, ColumnConstants]
+) -> Tensor:
+    largest = max(map(float, weights))  # as in TOPSIS: no overflow, only the ratio counts
+    don_weight, nod_weight = (float(weight) / largest for weight in weights)
+    of_don, of_nod = constants
+    don_part = don_weight * _unit_range(don, of_don.low, of_don.high)
+    nod_part = nod_weight * _unit_range(-nod, -of_nod.high, -of_nod.low)
+    return (don_part + nod_part) / (don_weight + nod_weight)
+
+
+def _unit_range(column: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Min–max normalised to [0, 1]; zeros for a constant column. 1 − u(NOD) is u(−NOD)."""
+    halved, low, high = column / 2, low / 2, high / 2  # a range beyond the largest number must not overflow
+    return torch.zeros_like(column) if low == high else (halved - low) / (high - low)
+
+
+def uniform_draws(seed: int) -> Callable[[int], Tensor]:
+    """A function that draws the values of ``random`` for the next so many scored rows, in order of row numbers.
+
+    Raises:
+        InputError: a seed that is no integer, or out of range.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise InputError(f"seed must be an integer from 0 to 2**63 - 1, got {seed!r}")
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return lambda count: torch.rand(count, generator=generator, dtype=torch.float64)
+
+
+__all__ = [
+    "Ranking",
+    "ScoreColumns",
+    "merit",
+    "number_names",
+    "pareto_fronts",
+    "rank",
+    "rescale_to_lr",
+    "uniform_draws",
+]

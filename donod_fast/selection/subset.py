@@ -1,0 +1,138 @@
+"""Chosen rows → a file of the original records, unchanged: JSON Lines (plain, .gz, .zst) or Parquet.
+
+A record that came from JSON Lines is written back byte by byte. The file is complete or absent: it is
+written under another name beside the target, synced, then renamed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+from torch import Tensor
+
+from donod_fast.data.record_files import JSON_LINES, PARQUET, compressing, json_line, new_file, write_parquet
+from donod_fast.data.types import Record
+from donod_fast.errors import CorpusError, InputError, StoreError
+from donod_fast.selection.out_of_core.row_set import RowSet
+
+_T = TypeVar("_T")
+
+
+class Records(Protocol):
+    """What is asked of a corpus here; ``donod_fast.data.reading.Corpus`` is one."""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+
+    def records(self, start: int = 0, stop: int | None = None) -> Iterator[Record]:
+        """Stream the records of ``start <= row < stop`` in order."""
+
+    def describe(self) -> dict[str, Any]:
+        """``inputs``: a list of dicts, with the absolute ``path`` of each input that is a file."""
+
+
+def write_subset(
+    corpus: Records,
+    rows: Sequence[int] | Tensor | RowSet,
+    out: Path,
+    *,
+    order: Literal["input", "best"] = "input",
+    overwrite: bool = False,
+) -> int:
+    """Write the records of some rows to ``out`` and return how many they are.
+
+    JSON Lines: a record that came from JSON Lines keeps its bytes. Others become compact JSON in UTF-8
+    (escaped where a lone surrogate has no UTF-8); dates and times become ISO 8601 strings,
+    arrays lists. Parquet: the union of the records' columns in order of appearance, null where a record
+    lacks one; a mixture of integers and floats in a column becomes floats.
+
+    Args:
+        corpus: where the records come from. It is streamed once, for Parquet twice (the types of the
+            columns are known only after all records).
+        rows: row numbers, each once, best first: (k,) ints or an int64 tensor; or a set, which takes one bit for
+            each row of the corpus and has no order of its own.
+        out: ends in ``.jsonl``, ``.jsonl.gz``, ``.jsonl.zst`` or ``.parquet``.
+        order: ``"input"`` keeps the order of the corpus, in flat memory; ``"best"`` that of ``rows``,
+            which holds the chosen records in memory.
+        overwrite: replace a file that exists (never one of the corpus's own).
+
+    Raises:
+        InputError: no rows, a row twice, a set in the order ``"best"``, another suffix, or a value that the
+            format cannot hold (the message names row and column, or the column).
+        CorpusError: a row that the corpus does not have or cannot read.
+        StoreError: the target exists, is one of the inputs, or cannot be written.
+    """
+    if order not in ("input", "best"):
+        raise InputError(f'order must be "input" or "best", got {order!r}')
+    name = out.name.lower()
+    if not name.endswith((*JSON_LINES, PARQUET)):
+        raise InputError(f"{out}: the name must end in {', '.join(JSON_LINES)} or {PARQUET}")
+    numbers: list[int] | RowSet = (
+        _checked_set(rows, corpus.rows, order) if isinstance(rows, RowSet) else _checked_rows(rows, corpus.rows)
+    )
+    for entry in corpus.describe().get("inputs", ()):
+        if entry.get("path") is not None and Path(entry["path"]).resolve() == out.resolve():
+            raise StoreError(f"{out} is one of the inputs of the corpus; write the subset elsewhere")
+
+    with new_file(out, overwrite) as file:
+        if name.endswith(PARQUET):
+            held: list[Record] | None = None
+            if isinstance(numbers, list) and order == "best":
+                held = _in_order_of(numbers, ((record.row, record) for record in _chosen(corpus, numbers)))
+            # streamed anew for each of the two passes, unless they are held anyhow
+            write_parquet(lambda: iter(held) if held is not None else _chosen(corpus, numbers), file)
+        else:
+            lines = ((record.row, json_line(record)) for record in _chosen(corpus, numbers))
+            in_order = isinstance(numbers, RowSet) or order == "input"
+            ordered = (line for _, line in lines) if in_order else _in_order_of(numbers, lines)
+            with compressing(file, name) as stream:
+                for line in ordered:
+                    stream.write(line)
+    return len(numbers)
+
+
+def _checked_rows(rows: Sequence[int] | Tensor, available: int) -> list[int]:
+    numbers = [int(row) for row in (rows.tolist() if isinstance(rows, Tensor) else rows)]
+    if not numbers:
+        raise InputError("no rows were chosen, so there is nothing to write")
+    if len(set(numbers)) < len(numbers):
+        raise InputError("a row was chosen twice; give each row number once")
+    for row in (min(numbers), max(numbers)):
+        if not 0 <= row < available:
+            raise CorpusError(f"row {row} is not in the corpus, which has {available} rows")
+    return numbers
+
+
+def _checked_set(rows: RowSet, available: int, order: str) -> RowSet:
+    if order == "best":
+        raise InputError('a set of rows has no order; give the rows as a list, or order="input"')
+    last = rows.last
+    if last < 0:
+        raise InputError("no rows were chosen, so there is nothing to write")
+    if last >= available:
+        raise CorpusError(f"row {last} is not in the corpus, which has {available} rows")
+    return rows
+
+
+def _chosen(corpus: Records, rows: list[int] | RowSet) -> Iterator[Record]:
+    """The records of ``rows``, in input order, in one pass over the corpus."""
+    rising, last = (rows, rows.last) if isinstance(rows, RowSet) else (sorted(rows), max(rows))
+    wanted = iter(rising)
+    row = next(wanted)
+    for record in corpus.records(row, last + 1):
+        if record.row != row:
+            continue
+        if record.data is None:
+            raise CorpusError(f"{record.file}, {record.place}: cannot be read: {record.problem}")
+        yield record
+        row = next(wanted, -1)
+    if row != -1:
+        raise CorpusError(f"row {row} is missing from the corpus; it has changed since it was scored")
+
+
+def _in_order_of(numbers: Iterable[int], numbered: Iterable[tuple[int, _T]]) -> list[_T]:
+    by_row = dict(numbered)
+    return [by_row[row] for row in numbers]

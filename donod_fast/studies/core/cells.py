@@ -1,0 +1,153 @@
+"""``CellStore``: the cells of a study, each computed once and kept, so that a killed study goes on where it was.
+
+A cell is a kind of work (``"train"``, ``"score"``), its settings and its result, all plain JSON values. Its
+folder is named by a hash of kind and settings: cells with equal settings are one cell, whoever asks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from donod_fast.errors import StoreError
+from donod_fast.system.files import atomic_writer, storage_error
+
+RESULT = "result.json"
+_FORMAT = 1  # of result.json; another makes other cells
+
+Work = Callable[[Path], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A finished cell.
+
+    Attributes:
+        kind: what was done.
+        settings: everything that decides the result.
+        result: what came out; JSON values.
+        folder: what the work left beside its result (a model, samples), if it left anything.
+        seconds: wall time of the work.
+        cached: whether it was there already.
+    """
+
+    kind: str
+    settings: Mapping[str, Any]
+    result: Mapping[str, Any]
+    folder: Path
+    seconds: float
+    cached: bool
+
+
+class CellStore:
+    """Cells in ``root/cells/<kind>-<hash>/``.
+
+    Args:
+        root: the study's folder, made if need be.
+        on_cell: called with each cell that :meth:`result` returns, for progress.
+
+    Raises:
+        StoreError: the folder cannot be made.
+    """
+
+    def __init__(self, root: Path, on_cell: Callable[[Cell], None] | None = None) -> None:
+        self.root = root
+        self._cells = root / "cells"
+        self._on_cell = on_cell
+        try:
+            self._cells.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(self._cells, error) from error
+
+    def folder(self, kind: str, settings: Mapping[str, Any]) -> Path:
+        """Where the cell is kept, whether or not it exists."""
+        return self._cells / f"{kind}-{_digest(kind, settings)}"
+
+    def known(self, kind: str, settings: Mapping[str, Any]) -> Cell | None:
+        """The finished cell, or None.
+
+        Raises:
+            StoreError: its file is damaged; the message names it.
+        """
+        folder = self.folder(kind, settings)
+        path = folder / RESULT
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
+        try:
+            kept = json.loads(text)
+            return Cell(kind, kept["settings"], kept["result"], folder, float(kept["seconds"]), cached=True)
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{path} is damaged; delete its folder and run the study again") from error
+
+    def result(self, kind: str, settings: Mapping[str, Any], work: Work) -> Cell:
+        """The cell; where it is not known, ``work`` is done first.
+
+        ``work`` is given the cell's folder, which an earlier attempt may have begun to fill (so that training
+        can resume from its checkpoints), and returns the result. Only one process works on a cell at a time. If
+        ``work`` raises, nothing is recorded.
+
+        Raises:
+            StoreError: the cell cannot be read or written, or its settings or result are no JSON values.
+        """
+        folder = self.folder(kind, settings)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(folder, error) from error
+        with FileLock(folder.with_suffix(".lock")):
+            cell = self.known(kind, settings)
+            if cell is None:
+                began = time.perf_counter()
+                outcome = dict(work(folder))
+                seconds = time.perf_counter() - began
+                kept = {"kind": kind, "settings": settings, "result": outcome, "seconds": round(seconds, 3)}
+                text = _json(kept, folder)
+                with atomic_writer(folder / RESULT) as file:
+                    file.write(text.encode())
+                plain = json.loads(text)  # what a later run will read: tuples as lists, keys as strings
+                cell = Cell(kind, plain["settings"], plain["result"], folder, plain["seconds"], cached=False)
+        if self._on_cell is not None:
+            self._on_cell(cell)
+        return cell
+
+    def all(self) -> Iterator[Cell]:
+        """Every finished cell, in the order of their folders' names.
+
+        Raises:
+            StoreError: a cell's file is damaged.
+        """
+        for path in sorted(self._cells.glob(f"*/{RESULT}")):
+            try:
+                kept = json.loads(path.read_text(encoding="utf-8"))
+                yield Cell(kept["kind"], kept["settings"], kept["result"], path.parent, kept["seconds"], cached=True)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise StoreError(f"{path} is damaged; delete its folder and run the study again") from error
+
+    def forget(self, kind: str, settings: Mapping[str, Any]) -> None:
+        """Drop a cell and what it left."""
+        shutil.rmtree(self.folder(kind, settings), ignore_errors=True)
+
+
+def _digest(kind: str, settings: Mapping[str, Any]) -> str:
+    text = _json({"format": _FORMAT, "kind": kind, "settings": settings}, None)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def _json(value: Mapping[str, Any], where: Path | None) -> str:
+    try:
+        return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=True)
+    except (TypeError, ValueError) as error:
+        place = f" of {where}" if where is not None else ""
+        raise StoreError(f"a cell's settings and result{place} must be JSON values ({error})") from error

@@ -1,0 +1,250 @@
+"""Fine-tune a model in memory on chosen records, with a budget of tokens: the measure of a selection in the studies.
+
+Selections differ in the length of their rows, so that an epoch of each is another amount of training. Here every
+selection can be trained on the same number of tokens: its rows are gone through in seeded orders, again and again,
+until the budget is used up. A step has as many rows as come closest to ``step_tokens``, so that the steps are nearly
+as many, too. The trainer is that of :mod:`donod_fast.training`.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from random import Random
+from typing import Any
+
+from donod_fast.data.masking import Masker, MaskSettings
+from donod_fast.data.types import Record, Status, TokenizedSample
+from donod_fast.errors import InputError
+from donod_fast.models.loading import LoadedModel
+from donod_fast.scoring.scorer import Scorer
+from donod_fast.scoring.settings import UpdateSettings
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuneSettings:
+    """How a selection is trained.
+
+    Attributes:
+        tokens: tokens to train on, prompts included; None for ``epochs`` passes over the rows.
+        epochs: passes over the rows where ``tokens`` is None.
+        learning_rate: the highest, of AdamW, after warm-up; it falls by a cosine to 0.
+        step_tokens: tokens of an optimizer step, on average; at least one row.
+        warmup_ratio: share of the steps with a rising rate, rounded up.
+        weight_decay: of AdamW.
+        max_grad_norm: gradients are clipped to this norm.
+        seed: of the order of rows.
+
+    Raises:
+        InputError: names the setting with a wrong value.
+    """
+
+    tokens: int | None = None
+    epochs: float = 1.0
+    learning_rate: float = 2e-5
+    step_tokens: int = 2048
+    warmup_ratio: float = 0.025
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "epochs", "learning_rate", "step_tokens", "max_grad_norm"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"{name} must be above 0 and finite, got {value}")
+        if not 0 <= self.warmup_ratio <= 1:
+            raise InputError(f"warmup_ratio must be from 0 to 1, got {self.warmup_ratio}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON-able record of the settings."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuned:
+    """What a training left.
+
+    Attributes:
+        model: a trained copy, in eval mode.
+        rows: rows trained on, each counted as often as it came.
+        tokens: their tokens, prompts included, without padding.
+        scored_tokens: those of them with a loss.
+        steps: optimizer steps.
+        seconds: wall time.
+        loss: mean loss of a scored token over the last half of the steps, nats.
+    """
+
+    model: Any
+    rows: int
+    tokens: int
+    scored_tokens: int
+    steps: int
+    seconds: float
+    loss: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """The numbers, for a cell's result."""
+        return {name: getattr(self, name) for name in ("rows", "tokens", "scored_tokens", "steps", "seconds", "loss")}
+
+
+def tokenized(
+    loaded: LoadedModel, records: Sequence[Mapping[str, Any]], masks: MaskSettings | None = None
+) -> list[TokenizedSample]:
+    """Records as tokens and masks, by the masks that scoring uses; one for each, in their order."""
+    masks = masks or MaskSettings()
+    if masks.max_length is None:
+        masks = replace(masks, max_length=loaded.max_length)
+    vocab = loaded.model.get_output_embeddings().weight.shape[0]
+    masker = Masker(loaded.tokenizer, masks, vocab_size=vocab)
+    return masker.tokenize_many([Record(i, "-", f"record {i}", record) for i, record in enumerate(records)])
+
+
+def fine_tune(
+    loaded: LoadedModel,
+    samples: Sequence[TokenizedSample],
+    settings: FineTuneSettings,
+) -> FineTuned:
+    """Train a copy of the model on some samples; the model itself stays as it is.
+
+    Args:
+        loaded: the model to start from.
+        samples: see :func:`tokenized`; those without a scored token are left out.
+        settings: budget and optimizer.
+
+    Raises:
+        InputError: no sample can be trained on, or the extra ``train`` is not installed.
+    """
+    try:
+        from donod_fast.training.recipe import TrainSettings
+        from donod_fast.training.trainer import train_model
+    except ImportError as error:
+        raise InputError(
+            f"training needs a package that is missing ({error}): pip install 'donod-fast[train]'"
+        ) from error
+    ready = [sample for sample in samples if sample.status is Status.SCORED]
+    if not ready:
+        raise InputError("none of the selected rows can be trained on; `donod-fast score` says why of each")
+    course = planned_course(ready, settings)
+    tokens = sum(len(sample.input_ids) for sample in course)
+    batch = max(1, round(settings.step_tokens * len(course) / tokens))
+    model: Any = copy.deepcopy(loaded.model)
+    stats = train_model(
+        model,
+        loaded.tokenizer,
+        course,
+        TrainSettings(
+            model=loaded.name,
+            global_batch=batch,
+            micro_batch=batch,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            warmup_ratio=settings.warmup_ratio,
+            max_grad_norm=settings.max_grad_norm,
+            schedule="cosine",
+            epochs=1.0,
+            seed=settings.seed,
+        ),
+    )
+    losses = [loss for _, loss in stats.losses][stats.steps // 2 :]
+    return FineTuned(
+        model=model.eval(),
+        rows=stats.rows,
+        tokens=stats.tokens,
+        scored_tokens=stats.scored_tokens,
+        steps=stats.steps,
+        seconds=stats.seconds,
+        loss=sum(losses) / max(1, len(losses)),
+    )
+
+
+def planned_course(samples: Sequence[TokenizedSample], settings: FineTuneSettings) -> list[TokenizedSample]:
+    """The samples in the order of training, each as often as it comes: seeded orders until the budget is used up.
+
+    The last sample is the one that comes closest to the budget.
+    """
+    rng = Random(settings.seed)
+    own = sum(len(sample.input_ids) for sample in samples)
+    left = round(settings.epochs * own) if settings.tokens is None else settings.tokens
+    course: list[TokenizedSample] = []
+    while True:
+        for sample in rng.sample(list(samples), len(samples)):
+            length = len(sample.input_ids)
+            if course and length > 2 * left:
+                return course
+            course.append(sample)
+            left -= length
+            if left <= 0:
+                return course
+
+
+@dataclass(frozen=True, slots=True)
+class RowLosses:
+    """A model's losses on held-out rows, row by row, so that two models can be compared on the same rows.
+
+    Attributes:
+        sums: loss of each row, summed over its scored tokens, nats.
+        tokens: scored tokens of each row.
+    """
+
+    sums: tuple[float, ...]
+    tokens: tuple[int, ...]
+
+    @property
+    def loss(self) -> float:
+        """Nats a scored token, over all."""
+        return sum(self.sums) / sum(self.tokens)
+
+    @property
+    def error(self) -> float:
+        """Standard error of ``loss`` over rows (ratio estimator)."""
+        return _ratio_error(self.sums, self.tokens)
+
+    def less(self, other: RowLosses) -> tuple[float, float]:
+        """``loss`` minus that of the other model on the same rows, and the standard error of the difference.
+
+        Raises:
+            InputError: the rows are others.
+        """
+        if self.tokens != other.tokens:
+            raise InputError("losses can only be compared on the same held-out rows")
+        differences = [own - theirs for own, theirs in zip(self.sums, other.sums, strict=True)]
+        return sum(differences) / sum(self.tokens), _ratio_error(differences, self.tokens)
+
+    @staticmethod
+    def mean(several: Sequence[RowLosses]) -> RowLosses:
+        """The mean over models (seeds), row by row.
+
+        Raises:
+            InputError: none, or the rows are others.
+        """
+        if not several or any(one.tokens != several[0].tokens for one in several):
+            raise InputError("a mean of losses needs at least one model, and the same held-out rows for all")
+        sums = tuple(math.fsum(column) / len(several) for column in zip(*(one.sums for one in several), strict=True))
+        return RowLosses(sums, several[0].tokens)
+
+
+def row_losses(model: Any, tokenizer: Any, records: Sequence[Mapping[str, Any]]) -> RowLosses:
+    """Losses on held-out rows, as :func:`donod_fast.studies.core.heldout.heldout_loss` takes them, but row by row.
+
+    Raises:
+        InputError: no row has a loss.
+        ModelError: the model cannot be scored with.
+    """
+    table = Scorer(model, tokenizer, update=UpdateSettings("sgd")).score(list(records))
+    losses, tokens = table.column("loss").to_pylist(), table.column("scored_tokens").to_pylist()
+    there = [(loss * count, int(count)) for loss, count in zip(losses, tokens, strict=True) if math.isfinite(loss)]
+    if not there:
+        raise InputError("none of the held-out rows has a loss; the statuses of `donod-fast score` say why")
+    return RowLosses(tuple(total for total, _ in there), tuple(count for _, count in there))
+
+
+def _ratio_error(sums: Sequence[float], tokens: Sequence[int]) -> float:
+    mean = math.fsum(sums) / sum(tokens)
+    squares = math.fsum((total - count * mean) ** 2 for total, count in zip(sums, tokens, strict=True))
+    return math.sqrt(squares * len(sums) / max(1, len(sums) - 1)) / sum(tokens)
+
+
+__all__ = ["FineTuneSettings", "FineTuned", "RowLosses", "fine_tune", "planned_course", "row_losses", "tokenized"]

@@ -1,0 +1,248 @@
+"""The grid of a study that trains: which rows with which seed, each such training done and measured once.
+
+Two selections that keep the same rows are one training at a given seed. What is trained and measured stands behind
+:class:`Parts`, so that the grid does not know what a model is.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait as connection_wait
+from pathlib import Path
+from typing import Any, Protocol
+
+from donod_fast.errors import WorkerError
+from donod_fast.selection.kmeans_ifd import Questions
+from donod_fast.selection.ranking import ScoreColumns
+from donod_fast.studies.core.cells import Cell, CellStore
+from donod_fast.studies.core.selecting import Selection, rows_digest, selected_rows
+
+TRAINING, MODEL = "training", "training/model"
+"""In a training's cell: where it works, and the model, which is there until it is measured."""
+
+
+class Parts(Protocol):
+    """What trains and measures. Its settings are JSON values and decide, with rows and seed, every result."""
+
+    @property
+    def training(self) -> Mapping[str, Any]:
+        """Everything that decides a training but its rows and seed."""
+
+    @property
+    def base(self) -> Mapping[str, Any]:
+        """What names the model before training."""
+
+    @property
+    def measures(self) -> Mapping[str, Mapping[str, Any]]:
+        """What is measured of every model: name → everything that decides it."""
+
+    def train(self, rows: Sequence[int], seed: int, folder: Path) -> Mapping[str, Any]:
+        """Train on rows of the corpus and leave the model in ``folder / MODEL``; returns what is worth keeping."""
+
+    def measure(self, name: str, model: Path | None) -> Mapping[str, Any]:
+        """One measure of a model's folder, or of the model before training."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One training: rows of the corpus, rising, and a seed."""
+
+    rows: tuple[int, ...]
+    seed: int
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What names it among a study's cells."""
+        return {"rows": rows_digest(self.rows), "count": len(self.rows), "seed": self.seed}
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Selections × seeds.
+
+    Attributes:
+        selections: in the order of the report.
+        seeds: of training and of random draws.
+        units: the distinct trainings; all selections of the first seed come first, so that a study that is
+            stopped half-way has a whole table of fewer seeds.
+        of: the unit of each selection and seed.
+    """
+
+    selections: tuple[Selection, ...]
+    seeds: tuple[int, ...]
+    units: tuple[Unit, ...]
+    of: Mapping[tuple[Selection, int], Unit] = field(repr=False)
+
+
+def make_grid(
+    columns: ScoreColumns,
+    selections: Sequence[Selection],
+    seeds: Sequence[int],
+    *,
+    weights: tuple[float, float] = (0.5, 0.5),
+    questions: Questions | None = None,
+) -> Grid:
+    """Select for every selection and seed, and find which trainings are the same.
+
+    ``questions`` are for ``kmeans-ifd`` alone.
+
+    Raises:
+        InputError: a selection that keeps no row.
+    """
+    fixed = {
+        chosen: selected_rows(columns, chosen, weights=weights, questions=questions)
+        for chosen in selections
+        if not chosen.seeded
+    }
+    of = {
+        (chosen, seed): Unit(
+            fixed[chosen] if chosen in fixed else selected_rows(columns, chosen, seed=seed, weights=weights), seed
+        )
+        for seed in seeds
+        for chosen in selections
+    }
+    return Grid(tuple(selections), tuple(seeds), tuple(dict.fromkeys(of.values())), of)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A finished unit, or the model before training (``unit`` None).
+
+    Attributes:
+        unit: which.
+        training: what its training returned; empty before training.
+        seconds: wall time of that training.
+        measures: what each measure returned.
+        measure_seconds: wall time of them all.
+    """
+
+    unit: Unit | None
+    training: Mapping[str, Any]
+    seconds: float
+    measures: Mapping[str, Mapping[str, Any]]
+    measure_seconds: float
+
+
+def measured(store: CellStore, parts: Parts, unit: Unit | None, *, keep_models: bool = False) -> Measured:
+    """Train and measure one unit, as far as that is not done already.
+
+    The model lies in the training's folder until all is measured, so that a study killed in between goes on with
+    it; a measure that is asked for later, when the model is gone, costs the training again.
+
+    Raises:
+        StoreError: a cell cannot be read or written.
+    """
+    if unit is None:
+        of: dict[str, Any] = {"base": dict(parts.base)}
+        cells = {
+            name: store.result("measure", {**of, "measure": name, "how": dict(how)}, _measure(parts, name, None))
+            for name, how in parts.measures.items()
+        }
+        return _as_measured(None, None, cells)
+
+    of = {**parts.training, **unit.key}
+    wanted = {name: {"training": of, "measure": name, "how": dict(how)} for name, how in parts.measures.items()}
+    missing = [name for name, settings in wanted.items() if store.known("measure", settings) is None]
+    model = store.folder("train", of) / MODEL
+    if missing and store.known("train", of) is not None and not model.exists():
+        store.forget("train", of)
+    trained = store.result("train", of, lambda folder: parts.train(unit.rows, unit.seed, folder))
+    cells = {name: store.result("measure", settings, _measure(parts, name, model)) for name, settings in wanted.items()}
+    if not keep_models and model.exists():
+        shutil.rmtree(model.parent, ignore_errors=True)
+    return _as_measured(unit, trained, cells)
+
+
+def _measure(parts: Parts, name: str, model: Path | None) -> Callable[[Path], Mapping[str, Any]]:
+    return lambda _: parts.measure(name, model)
+
+
+def _as_measured(unit: Unit | None, trained: Cell | None, cells: Mapping[str, Cell]) -> Measured:
+    return Measured(
+        unit,
+        {} if trained is None else trained.result,
+        0.0 if trained is None else trained.seconds,
+        {name: cell.result for name, cell in cells.items()},
+        sum(cell.seconds for cell in cells.values()),
+    )
+
+
+def measure_all(
+    root: Path,
+    make_parts: Callable[[], Parts],
+    units: Sequence[Unit | None],
+    *,
+    jobs: int = 1,
+    keep_models: bool = False,
+) -> Iterator[Measured]:
+    """Every unit, as it is finished; in this process for one job, else in so many processes of one thread each.
+
+    The processes are spawned: a program that asks for several must be importable without running
+    (``if __name__ == "__main__"``). They end when this process does, however it ends.
+
+    Args:
+        root: the study's folder.
+        make_parts: makes trainer and measures, once in each process; can be pickled where ``jobs`` > 1.
+        units: what to do, first come first served.
+        jobs: processes.
+        keep_models: leave the trained models in their cells.
+
+    Raises:
+        WorkerError: a process was ended from outside; finished cells stay.
+    """
+    if jobs <= 1 or len(units) <= 1:
+        store, parts = CellStore(root), make_parts()
+        for unit in units:
+            yield measured(store, parts, unit, keep_models=keep_models)
+        return
+    # Spawned, not forked: a forked copy of a process with threads (torch's) may hang.
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (root, make_parts, keep_models)) as pool:
+        waiting: set[Future[Measured]] = {pool.submit(_one, unit) for unit in units}
+        try:
+            while waiting:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+        except BrokenProcessPool as error:
+            raise WorkerError(
+                "a process of the study was ended from outside (killed, or out of memory); what it finished is kept: "
+                "run the same command again, with fewer --jobs if memory was short"
+            ) from error
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+_here: dict[str, Any] = {}
+
+
+def _begin(root: Path, make_parts: Callable[[], Parts], keep_models: bool) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _here.update(store=CellStore(root), make_parts=make_parts, keep_models=keep_models)
+
+
+def _end_with_parent() -> None:
+    """A process whose parent was killed would wait for work for ever."""
+    parent = parent_process()
+    if parent is not None:
+        connection_wait([parent.sentinel])
+        os._exit(1)
+
+
+def _one(unit: Unit | None) -> Measured:
+    if "parts" not in _here:  # here and not in _begin, whose errors the pool would hide
+        _here["parts"] = _here["make_parts"]()
+    return measured(_here["store"], _here["parts"], unit, keep_models=_here["keep_models"])
+
+
+__all__ = ["MODEL", "TRAINING", "Grid", "Measured", "Parts", "Unit", "make_grid", "measure_all", "measured"]

@@ -1,0 +1,193 @@
+"""From a table of scores to the rows that a study trains on: one method, one way to say how much.
+
+Adds to ``selection/ranking.py`` and ``column_methods.py`` the methods ``all`` (every scored row) and ``kmeans-ifd``,
+and puts the rows into the order of the input, so that equal sets are equal tuples and one cell of a study.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from donod_fast.criteria.base import Criterion
+from donod_fast.criteria.registry import SignalOptions, parse_signals
+from donod_fast.errors import InputError
+from donod_fast.selection.column_methods import OWN_METHODS, check_known, signals_of
+from donod_fast.selection.keeping import keep
+from donod_fast.selection.kmeans_ifd import KMEANS_IFD, Questions, choose
+from donod_fast.selection.ranking import ScoreColumns, rank
+
+ALL = "all"
+BY_THRESHOLD = "don-threshold"
+STUDY_METHODS = (ALL, *OWN_METHODS)
+"""What a study can select by without further signals; :func:`check_method` knows the others, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """One way to choose rows. How much is said by one of the three, but for ``all`` by none.
+
+    Attributes:
+        method: one that :func:`check_method` takes.
+        keep: fraction of the scored rows (of ``kmeans-ifd``, of each cluster's rows with an IFD below 1).
+        don_quantile: for ``don-threshold``: rows with a DON at or above this quantile.
+        don_threshold: for ``don-threshold``: rows with a DON at or above this value.
+
+    Raises:
+        InputError: an unknown method, or a way to say how much that the method does not take.
+    """
+
+    method: str
+    keep: float | None = None
+    don_quantile: float | None = None
+    don_threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        check_method(self.method)
+        for name in ("keep", "don_quantile"):
+            share = getattr(self, name)
+            if share is not None and not 0 <= share <= 1:
+                raise InputError(f"{name} is a share from 0 to 1, got {share}")
+        if self.don_threshold is not None and not math.isfinite(self.don_threshold):
+            raise InputError(f"don_threshold must be a finite number, got {self.don_threshold}")
+        given = {name for name in ("keep", "don_quantile", "don_threshold") if getattr(self, name) is not None}
+        ways: dict[str, list[set[str]]] = {ALL: [set()], BY_THRESHOLD: [{"don_quantile"}, {"don_threshold"}]}
+        wanted = ways.get(self.method, [{"keep"}])
+        if given not in wanted:
+            named = " or ".join(", ".join(way) or "nothing" for way in wanted)
+            raise InputError(f"method {self.method} takes {named}, got {', '.join(sorted(given)) or 'nothing'}")
+
+    @property
+    def seeded(self) -> bool:
+        """Whether the rows depend on the seed."""
+        return self.method == "random"
+
+    @property
+    def amount(self) -> str:
+        """How much, for a reader: ``30 %``, ``DON ≥ q0.7``, ``100 %``."""
+        if self.don_quantile is not None:
+            return f"DON ≥ q{self.don_quantile:g}"
+        if self.don_threshold is not None:
+            return f"DON ≥ {self.don_threshold:g}"
+        return f"{100 * (1.0 if self.keep is None else self.keep):g} %"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, those that are said."""
+        named = {
+            "method": self.method,
+            "keep": self.keep,
+            "don_quantile": self.don_quantile,
+            "don_threshold": self.don_threshold,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+
+def check_method(method: str) -> None:
+    """Refuse what a study cannot select by, whatever it scores.
+
+    Args:
+        method: one of :data:`STUDY_METHODS`, ``kmeans-ifd``, or a column's (``column_methods.py``).
+
+    Raises:
+        InputError: it is no method.
+    """
+    if method not in (ALL, KMEANS_IFD):
+        check_known(method)
+
+
+def criteria_for(methods: Iterable[str], references: Sequence[str] = ()) -> tuple[Criterion, ...]:
+    """The signals that have to be scored for some methods.
+
+    Args:
+        methods: see :func:`check_method`.
+        references: reference sets, for influence.
+
+    Raises:
+        InputError: a signal lacks what it needs.
+    """
+    found: dict[str, None] = {}
+    for method in methods:
+        if method == KMEANS_IFD:
+            found |= {"ifd": None, "embedding": None}
+        elif method != ALL:
+            found |= dict.fromkeys(signals_of([method]))
+    return parse_signals(",".join(found), SignalOptions(tuple(references))) if found else ()
+
+
+def selected_rows(
+    columns: ScoreColumns,
+    selection: Selection,
+    *,
+    seed: int = 0,
+    weights: tuple[float, float] = (0.5, 0.5),
+    questions: Questions | None = None,
+) -> tuple[int, ...]:
+    """The row numbers that a selection keeps, rising.
+
+    Args:
+        columns: the table of scores.
+        selection: what to keep.
+        seed: of ``random``'s draw; nothing to the others.
+        weights: of DON and NOD, for ``topsis``, ``nodon``, ``weighted`` and ``pareto``.
+        questions: of the rows, for ``kmeans-ifd``.
+
+    Raises:
+        InputError: no row has scores, none is kept, or a column is not there.
+    """
+    # A fraction is a float to `keep`; an integer would be a count.
+    share = None if selection.keep is None else float(selection.keep)
+    if selection.method == KMEANS_IFD:
+        if questions is None or share is None:
+            raise InputError(f"method {KMEANS_IFD} needs embeddings of the questions, which this study does not make")
+        found = choose(questions.rows, questions.embeddings, questions.ifd, keep=share)
+        return tuple(sorted(found.rows.tolist()))
+    if selection.method == ALL:
+        scored = ~(columns.don.isnan() | columns.nod.isnan())
+        rows = columns.row[scored]
+        if not len(rows):
+            raise InputError(f"nothing to select from: none of the {len(columns.row)} rows has scores")
+    else:
+        ranking = rank(columns, selection.method, seed=seed, weights=weights)
+        rows = keep(ranking, keep=share, don_threshold=selection.don_threshold, don_quantile=selection.don_quantile)
+        if not len(rows):
+            raise InputError(f"no row has {selection.amount}; the largest DON is {float(ranking.value.max()):.6g}")
+    return tuple(sorted(rows.tolist()))
+
+
+def merits(columns: ScoreColumns, method: str, *, weights: tuple[float, float] = (0.5, 0.5)) -> Tensor:
+    """Each row's figure of merit under a method, (n,) float64 by position in ``columns``, higher is better.
+
+    NaN where the row has no scores. For separation (AUC) of what a method would keep from what it would drop.
+
+    Raises:
+        InputError: an unknown method.
+    """
+    ranking = rank(columns, method, weights=weights)
+    value = columns.don.new_full((len(columns.row),), math.nan)
+    place = {row: at for at, row in enumerate(columns.row.tolist())}
+    value[[place[row] for row in ranking.order.tolist()]] = ranking.value
+    return value
+
+
+def rows_digest(rows: Sequence[int]) -> str:
+    """Names a set of rows, whatever their order: 16 hexadecimal digits."""
+    text = ",".join(map(str, sorted(rows)))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+__all__ = [
+    "ALL",
+    "BY_THRESHOLD",
+    "STUDY_METHODS",
+    "Selection",
+    "check_method",
+    "criteria_for",
+    "merits",
+    "rows_digest",
+    "selected_rows",
+]

@@ -1,0 +1,292 @@
+"""DaMoC's token compression: the words of least conditional perplexity are left out, down to about half the length.
+
+Our reading of arXiv 2509.01221, whose formulas are not public. The conditional perplexity of a token is that given all
+that stands before it in the rendered record (``token_losses.py``): of an instruction's tokens given the template's
+words and earlier turns, of an answer's tokens given the instruction. The tokens that a model foresees tell it least and
+go first. So that text stays text, whole words go (a word's perplexity is the mean over its tokens, in nats, which is
+the information lost for each token gained); numbers, negations, questions' ends and code stay (``words.py``), so a text
+that is mostly those stays longer than asked for. Order, line breaks and all other fields of a record stay.
+
+Where a guard (``guard.py``) finds that a shortened text no longer says the same, a rewriter (``rewriters.py``) is
+asked; where there is none, or what it answers is nonsense (empty, not shorter, or refused by the guard too), the
+original text stays. By default instructions are compressed and answers are not: a model is trained to write what an
+answer says. Programs in answers are recognised by a rule of thumb only: leave answers alone where they are code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from donod_fast.data.types import SampleError
+from donod_fast.errors import InputError
+from donod_fast.studies.damoc.fields import SIDES, TextField, read_fields, replaced
+from donod_fast.studies.damoc.guard import Guard
+from donod_fast.studies.damoc.rewriters import ManyRewriter, RewriteError, Rewriter, rewrite
+from donod_fast.studies.damoc.token_losses import Placed, Rendered, TokenLosses
+from donod_fast.studies.damoc.words import join_words, split_words
+
+if TYPE_CHECKING:
+    from donod_fast.scoring.scorer import Scorer
+
+LEAST_WORDS = 4
+"""A text of fewer words stays as it is."""
+
+_CHUNK = 256  # records under way at a time
+
+
+class CompressionStatus(StrEnum):
+    """What became of a record; where it has several texts, the last of these that is true of any."""
+
+    KEPT = "kept"  # as it was: the detail says why
+    COMPRESSED = "compressed"
+    REWRITTEN = "rewritten"
+    REWRITER_FAILED = "rewriter_failed"  # an original text stays, since the rewriter failed or answered nonsense
+
+
+@dataclass(frozen=True, slots=True)
+class Compressed:
+    """A record after compression.
+
+    Attributes:
+        record: of the same format, with other texts in place of some.
+        status: what became of it.
+        detail: why texts stayed or what failed, one line; empty where there is nothing to say.
+        tokens: of the texts that were to be compressed, before.
+        compressed_tokens: of the same texts, after.
+        f1: the guard's least figure of a text that was changed; NaN where none was or there is no guard.
+    """
+
+    record: Mapping[str, Any]
+    status: CompressionStatus
+    detail: str
+    tokens: int
+    compressed_tokens: int
+    f1: float = math.nan
+
+    @property
+    def ratio(self) -> float:
+        """What share of the tokens is left; 1 for a record without any."""
+        return self.compressed_tokens / self.tokens if self.tokens else 1.0
+
+
+@dataclass(slots=True)
+class _Text:
+    """A text on its way."""
+
+    owner: int
+    field: TextField
+    status: CompressionStatus = CompressionStatus.KEPT
+    text: str = ""
+    detail: str = ""
+    f1: float = math.nan
+    refused: bool = False  # by the guard
+
+    def keep(self, detail: str, status: CompressionStatus = CompressionStatus.KEPT) -> None:
+        self.status, self.text, self.detail, self.f1 = status, self.field.text, detail, math.nan
+
+    def take(self, text: str, status: CompressionStatus) -> None:
+        self.status, self.text, self.detail = status, text, ""
+
+
+def compress_records(
+    records: Sequence[Mapping[str, Any]],
+    scorer: Scorer,
+    guard: Guard | None = None,
+    rewriter: Rewriter | ManyRewriter | None = None,
+    ratio: float = 0.5,
+    *,
+    fields: Sequence[str] = ("instruction", "input"),
+) -> list[Compressed]:
+    """Compress the texts of records, one result for each, in their order.
+
+    Whatever a record holds or a rewriter does, it spoils no other record.
+
+    Args:
+        records: as their files hold them, of any format of :mod:`donod_fast.data.formats`; they are not changed.
+        scorer: the model that tells how likely a token is; its template and format are those of the records.
+        guard: refuses shortened texts; None for none.
+        rewriter: asked for what the guard refuses.
+        ratio: about what share of a text's tokens stays.
+        fields: which sides of a record are compressed, of :data:`~donod_fast.studies.damoc.fields.SIDES`.
+
+    Raises:
+        InputError: ratio or fields have no valid value, or there is a rewriter and no guard.
+        ModelError: the scorer's template cannot be used.
+    """
+    if not 0.0 < ratio <= 1.0:
+        raise InputError(f"ratio is the share of tokens that stays, above 0 and at most 1, got {ratio}")
+    unknown = [side for side in fields if side not in SIDES]
+    if unknown or not fields:
+        raise InputError(f"fields to compress are of {', '.join(SIDES)}; got {', '.join(unknown) or 'none'}")
+    if rewriter is not None and guard is None:
+        raise InputError("a rewriter is asked where a guard refuses a compressed text; give a guard too")
+    measure = TokenLosses(scorer)
+    done: list[Compressed] = []
+    for begin in range(0, len(records), _CHUNK):
+        chunk = records[begin : begin + _CHUNK]
+        texts, problems = _shortened(chunk, begin, scorer.masks.format, measure, ratio, frozenset(fields))
+        if guard is not None:
+            _judge([text for text in texts if text.status is CompressionStatus.COMPRESSED], guard)
+            _rewrite(texts, guard, rewriter, measure)
+        done += _assembled(chunk, texts, problems, measure)
+    return done
+
+
+def _shortened(
+    records: Sequence[Mapping[str, Any]],
+    begin: int,
+    format: str,
+    measure: TokenLosses,
+    ratio: float,
+    sides: frozenset[str],
+) -> tuple[list[_Text], dict[int, str]]:
+    """The texts to compress, shortened; and by place the records of which nothing can be read."""
+    problems: dict[int, str] = {}
+    owners: list[tuple[int, list[TextField], Rendered]] = []
+    for at, record in enumerate(records):
+        try:
+            sample, found = read_fields(record, begin + at, format)
+            owners.append((at, found, measure.render(sample, found, sides)))
+        except SampleError as error:
+            problems[at] = error.detail
+    texts: list[_Text] = []
+    losses = measure.measure([rendered for _, _, rendered in owners])
+    for (at, found, rendered), tokens in zip(owners, losses, strict=True):
+        for field, start in zip(found, rendered.starts, strict=True):
+            if field.side in sides:
+                text = _Text(at, field)
+                texts.append(text)
+                _shorten(text, start, tokens, ratio)
+        if not any(field.side in sides for field in found):
+            problems[at] = f"there is no text on its {' or '.join(sorted(sides))} side"
+    return texts, problems
+
+
+def _shorten(text: _Text, start: int | None, tokens: list[Placed] | SampleError, ratio: float) -> None:
+    if isinstance(tokens, SampleError):
+        text.keep(tokens.detail)
+        return
+    if start is None:
+        text.keep("the template does not write it as it stands")
+        return
+    original = text.field.text
+    words = split_words(original)
+    if len(words) < LEAST_WORDS:
+        text.keep(f"fewer than {LEAST_WORDS} words")
+        return
+    kept = _kept_words(
+        [(word.start + start, word.end + start) for word in words], [word.stays for word in words], tokens, ratio
+    )
+    if len(kept) == len(words):
+        text.keep("there is no word that could be left out")
+        return
+    text.take(join_words(original, words, kept), CompressionStatus.COMPRESSED)
+
+
+def _kept_words(
+    bounds: Sequence[tuple[int, int]], stays: Sequence[bool], tokens: Sequence[Placed], ratio: float
+) -> frozenset[int]:
+    """Positions of the words that are kept: those of least mean loss go, until ``ratio`` of the tokens is left.
+
+    A token belongs to each word that it has a character of. A word of which a token has no loss stays.
+    """
+    losses: list[list[float]] = [[] for _ in bounds]
+    at = 0
+    for first, last, loss in tokens:
+        while at < len(bounds) and bounds[at][1] <= first:
+            at += 1
+        for word in range(at, len(bounds)):
+            if bounds[word][0] >= last:
+                break
+            losses[word].append(loss)
+    left = sum(len(some) for some in losses)
+    target = ratio * left
+    open_words = [
+        (math.fsum(some) / len(some), word)
+        for word, some in enumerate(losses)
+        if some and not stays[word] and not math.isnan(math.fsum(some))
+    ]
+    kept = set(range(len(bounds)))
+    for _, word in sorted(open_words):
+        if left <= target or len(kept) == 1:
+            break
+        kept.remove(word)
+        left -= len(losses[word])
+    return frozenset(kept)
+
+
+def _judge(texts: Sequence[_Text], guard: Guard) -> None:
+    """Measure shortened texts; the original takes the place of those that are refused."""
+    values = guard.f1([text.field.text for text in texts], [text.text for text in texts])
+    for text, value in zip(texts, values, strict=True):
+        if value >= guard.least_f1:
+            text.f1 = float(value)
+        else:  # NaN as well
+            text.keep(f"the guard refuses it: F1 {value:.3f} is below {guard.least_f1:g}")
+            text.refused = True
+
+
+def _rewrite(
+    texts: Sequence[_Text], guard: Guard, rewriter: Rewriter | ManyRewriter | None, measure: TokenLosses
+) -> None:
+    """Ask for each text that the guard refused, and judge the answers."""
+    refused = [text for text in texts if text.refused]
+    if rewriter is None or not refused:
+        return
+    answers = [
+        answer.strip() if isinstance(answer, str) else answer
+        for answer in rewrite(rewriter, [text.field.text for text in refused])
+    ]
+    lengths = measure.lengths([text.field.text for text in refused] + [one for one in answers if isinstance(one, str)])
+    answered = []
+    for text, answer in zip(refused, answers, strict=True):
+        before = text.detail
+        if isinstance(answer, Exception):
+            said = " ".join(str(answer).split())[:300]
+            problem = said if isinstance(answer, RewriteError) else f"{type(answer).__name__}: {said}"
+        elif not answer:
+            problem = "its answer is empty"
+        elif lengths[answer] >= lengths[text.field.text]:
+            problem = f"its answer is not shorter ({lengths[answer]} tokens of {lengths[text.field.text]})"
+        else:
+            text.take(answer, CompressionStatus.REWRITTEN)
+            answered.append(text)
+            continue
+        text.keep(f"{before}; the rewriter fails: {problem}", CompressionStatus.REWRITER_FAILED)
+    _judge(answered, guard)
+    for text in answered:
+        if text.status is CompressionStatus.KEPT:
+            text.keep(f"the rewriter's answer is no better: {text.detail}", CompressionStatus.REWRITER_FAILED)
+
+
+def _assembled(
+    records: Sequence[Mapping[str, Any]], texts: Sequence[_Text], problems: Mapping[int, str], measure: TokenLosses
+) -> list[Compressed]:
+    lengths = measure.lengths([one for text in texts for one in (text.field.text, text.text)])
+    by_record: list[list[_Text]] = [[] for _ in records]
+    for text in texts:
+        by_record[text.owner].append(text)
+    found = []
+    for at, (record, own) in enumerate(zip(records, by_record, strict=True)):
+        changed = [text for text in own if text.text != text.field.text]
+        details = [f"{text.field.name}: {text.detail}" for text in own if text.detail]
+        found.append(
+            Compressed(
+                replaced(record, {text.field.path: text.text for text in changed}) if changed else record,
+                max((text.status for text in own), key=_ORDER.index, default=CompressionStatus.KEPT),
+                "; ".join([problems[at], *details] if at in problems else details),
+                sum(lengths[text.field.text] for text in own),
+                sum(lengths[text.text] for text in own),
+                min((text.f1 for text in changed if not math.isnan(text.f1)), default=math.nan),
+            )
+        )
+    return found
+
+
+_ORDER = list(CompressionStatus)
+
+__all__ = ["Compressed", "CompressionStatus", "compress_records"]

@@ -1,0 +1,292 @@
+"""The recipe of ``donod-fast damoc``: which candidates, on what data, by which of DaMoC's steps (arXiv 2509.01221).
+
+Read like the recipes of training: strict, an unknown key or a value of a wrong type is refused with its place; relative
+paths are relative to the recipe's own folder, ``package:…`` is what comes with donod_fast, ``family:…`` its generated
+family of tasks. Every step can be left out: a section that is absent does nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from donod_fast.errors import InputError
+from donod_fast.studies.damoc.pruning import MAX_SHARE, THRESHOLD
+from donod_fast.training import recipe_files
+from donod_fast.training.recipe import EvalSection, Name, Positive, Section, Share, TrainSettings
+
+try:
+    from pydantic import Field, ValidationError, model_validator
+except ImportError as error:
+    raise InputError("recipes need pydantic: pip install 'donod-fast[train]'") from error
+
+_PATHS = (
+    "data",
+    "heldout",
+    "eval.problems",
+    "candidates.model",
+    "candidates.base",
+    "filter.scores",
+    "filter.embeddings",
+    "compress.model",
+    "compress.guard",
+    "train.template",
+)
+
+
+class CandidateSection(Section):
+    """A model that may be fine-tuned.
+
+    Attributes:
+        name: in reports; each candidate has its own.
+        model: folder or hub id.
+        revision: of a hub model.
+        base: folder or hub id of the pre-trained weights that ``model`` was fine-tuned from: what the task vectors of
+            pruned layers are taken against. None: pruned layers are not merged.
+        base_revision: of a hub model.
+    """
+
+    name: Name
+    model: Name
+    revision: str | None = None
+    base: Name | None = None
+    base_revision: str | None = None
+
+
+class FilterSection(Section):
+    """Which rows candidates are trained on.
+
+    Attributes:
+        method: ``"none"`` (all rows), ``"random"``, ``"graph_cut"`` (distribution-aware) or ``"quality"`` (the best
+            by a column of scores). In the paper 10 to 20 % of the rows keep the order of models, 5 % do not.
+        share: of the rows, rounded to the nearest count, at least one.
+        seed: of ``random``.
+        trade_off: λ of ``graph_cut``'s objective, below 0.5.
+        embeddings: folder or hub id of the sentence-transformers model that embeds questions for ``graph_cut``.
+        scores: a scores folder over the same data, for ``quality``.
+        column: of its table.
+        better: which end of the column is kept.
+    """
+
+    method: Literal["none", "random", "graph_cut", "quality"] = "none"
+    share: Share = 0.2
+    seed: Annotated[int, Field(ge=0)] = 0
+    trade_off: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.4
+    embeddings: Name | None = None
+    scores: Name | None = None
+    column: Name | None = None
+    better: Literal["high", "low"] = "high"
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> FilterSection:
+        if self.method == "graph_cut" and self.embeddings is None:
+            raise ValueError("graph_cut needs embeddings: the folder or hub id of a sentence-transformers model")
+        if self.method == "quality" and (self.scores is None or self.column is None):
+            raise ValueError("quality needs scores (a scores folder over the same data) and column (of its table)")
+        return self
+
+
+class RewriterSection(Section):
+    """An OpenAI-compatible endpoint that rewrites what compression would damage.
+
+    Attributes:
+        base_url: such as ``http://127.0.0.1:8000/v1``.
+        model: the endpoint's name of it.
+        api_key_env: the environment variable that holds the key.
+    """
+
+    base_url: Name
+    model: Name
+    api_key_env: Name = "OPENAI_API_KEY"
+
+
+class CompressSection(Section):
+    """How rows are shortened before training.
+
+    Attributes:
+        method: ``"none"``, or ``"perplexity"``: words of least conditional perplexity are dropped.
+        model: folder or hub id of the causal model that measures it; the same for all candidates.
+        fields: which sides of a record: ``instruction``, ``input``, ``response``.
+        ratio: about what share of a text's tokens stays.
+        guard: folder or hub id of the model behind BERTScore; None for no guard.
+        least_f1: a compressed text with a lower F1 against the original is rewritten, or the original kept.
+        rewriter: what rewrites it.
+    """
+
+    method: Literal["none", "perplexity"] = "none"
+    model: Name | None = None
+    fields: Annotated[tuple[Literal["instruction", "input", "response"], ...], Field(min_length=1)] = (
+        "instruction",
+        "input",
+    )
+    ratio: Share = 0.5
+    guard: Name | None = None
+    least_f1: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.9
+    rewriter: RewriterSection | None = None
+
+    @model_validator(mode="after")
+    def _has_a_model(self) -> CompressSection:
+        if self.method != "none" and self.model is None:
+            raise ValueError("perplexity needs model: the folder or hub id of a causal language model")
+        if self.rewriter is not None and self.guard is None:
+            raise ValueError("a rewriter is asked where the guard refuses: name guard too")
+        return self
+
+
+class PruneSection(Section):
+    """How candidates are made smaller before training; see ``pruning.py`` and ``task_vectors.py``.
+
+    Attributes:
+        method: ``"none"`` or ``"similarity"``.
+        threshold: layers with a similarity at or above it are taken out.
+        max_share: at most this share of the layers.
+        rows: training rows (after filter and compression, from the start) that the similarity is measured on.
+        density: share of a pruned layer's task vector that is merged.
+        scale: what it is multiplied by.
+    """
+
+    method: Literal["none", "similarity"] = "none"
+    threshold: Annotated[float, Field(ge=-1.0, le=1.0)] = THRESHOLD
+    max_share: Annotated[float, Field(ge=0.0, le=1.0)] = MAX_SHARE
+    rows: Positive = 64
+    density: Share = 0.2
+    scale: float = 1.0
+
+
+class CandidateTraining(TrainSettings):
+    """How every candidate is trained; the model is the candidate's, and a parameter mask would fit one only."""
+
+    model: Literal["candidate"] = "candidate"
+    revision: None = None
+    parameter_mask: None = None
+
+
+class DamocRecipe(Section):
+    """A whole recipe.
+
+    Attributes:
+        name: short, for the report.
+        description: one paragraph for a reader.
+        candidates: in the order that breaks ties.
+        data: files, globs, saved datasets or hub ids: what a model is to be fine-tuned on.
+        split, data_revision: of a saved or hub dataset.
+        filter, compress, prune: DaMoC's steps.
+        train: of every candidate; one epoch unless it says otherwise.
+        heldout: files whose loss ranks the candidates, where there is no ``eval``; else it breaks ties.
+        eval: a benchmark; pass@k at the first ``pass_at`` ranks the candidates.
+        compare: also fine-tune every candidate as it is on all the data, and say how far the two rankings agree.
+        full_epochs: passes over the data of that.
+    """
+
+    name: Name
+    description: str = ""
+    candidates: Annotated[tuple[CandidateSection, ...], Field(min_length=1)]
+    data: Annotated[tuple[Name, ...], Field(min_length=1)]
+    split: Name = "train"
+    data_revision: str | None = None
+    filter: FilterSection = FilterSection()
+    compress: CompressSection = CompressSection()
+    prune: PruneSection = PruneSection()
+    train: CandidateTraining = CandidateTraining()
+    heldout: tuple[Name, ...] = ()
+    eval: EvalSection | None = None
+    compare: bool = False
+    full_epochs: Annotated[float, Field(gt=0.0)] = 1.0
+
+    @model_validator(mode="after")
+    def _can_rank(self) -> DamocRecipe:
+        names = [one.name for one in self.candidates]
+        twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
+        if twice is not None:
+            raise ValueError(f"two candidates are named {twice}; give each a name of its own")
+        if not self.heldout and self.eval is None:
+            raise ValueError("nothing ranks the candidates: name heldout files, or a benchmark under eval")
+        return self
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return self.model_dump(mode="json")
+
+
+def load_damoc_recipe(path: str | Path, overrides: Iterable[str] = ()) -> DamocRecipe:
+    """Read a recipe from a YAML file.
+
+    Args:
+        path: the file.
+        overrides: ``section.key=value`` strings, as those of :func:`donod_fast.training.load_recipe`.
+
+    Raises:
+        InputError: no such file, no valid YAML, an unknown key, or a value of a wrong type; names file, key and remedy.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise InputError(f"{path}: there is no such recipe file; give the path of a .yaml file")
+    values = recipe_files._read(file)
+    for name in _PATHS:
+        for holder, key in _holders(values, name.split(".")):
+            value = holder[key]
+            several = isinstance(value, list)
+            found = [recipe_files._resolved(item, file.parent) for item in (value if several else [value])]
+            holder[key] = found if several else found[0]
+    return damoc_recipe_from(values, overrides, where=str(file))
+
+
+def damoc_recipe_from(
+    values: Mapping[str, Any], overrides: Iterable[str] = (), *, where: str = "recipe"
+) -> DamocRecipe:
+    """Check plain values (as YAML gives them) as a recipe, with overrides put in; ``where`` begins a message.
+
+    Raises:
+        InputError: an unknown key, or a value of a wrong type.
+    """
+    plain: dict[str, Any] = json.loads(json.dumps(values, default=str))
+    named = set()
+    for override in overrides:
+        key, value = recipe_files._parsed(override)
+        recipe_files._put(plain, key, value)
+        named.add(key)
+    try:
+        return DamocRecipe.model_validate_json(json.dumps(plain), strict=True)
+    except ValidationError as error:
+        raise InputError("\n".join(_explained(where, item, plain, named) for item in error.errors())) from error
+
+
+def _holders(values: Any, path: list[str]) -> Iterator[tuple[dict[str, Any], str]]:
+    """The sections that hold the key at the end of a path; a list on the way is all of its items."""
+    if isinstance(values, list):
+        for item in values:
+            yield from _holders(item, path)
+    elif isinstance(values, dict) and path[0] in values:
+        if len(path) == 1:
+            yield values, path[0]
+        else:
+            yield from _holders(values[path[0]], path[1:])
+
+
+def _explained(where: str, item: Mapping[str, Any], values: Mapping[str, Any], overridden: set[str]) -> str:
+    if item["type"] != "extra_forbidden":
+        return recipe_files._explained(where, item, values, overridden)
+    section: Any = DamocRecipe
+    for part in item["loc"][:-1]:
+        if not isinstance(part, int):
+            section = recipe_files._section_of(section.model_fields[part].annotation)
+    known, key = list(section.model_fields), ".".join(map(str, item["loc"]))
+    near = difflib.get_close_matches(str(item["loc"][-1]), known, 1)
+    begin = f"--set {key}" if key in overridden else f"{where}: {key}"
+    return f"{begin} is no known key; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}")
+
+
+__all__ = [
+    "CandidateSection",
+    "CandidateTraining",
+    "CompressSection",
+    "DamocRecipe",
+    "FilterSection",
+    "PruneSection",
+    "RewriterSection",
+    "damoc_recipe_from",
+    "load_damoc_recipe",
+]

@@ -1,0 +1,1 @@
+"""The focus study: the output layer against the other layers."""

@@ -1,0 +1,1 @@
+"""The noise study: damaged rows among the selected."""

@@ -1,0 +1,100 @@
+"""The ablation's report: Markdown with what the numbers say, CSV and JSON with the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from donod_fast.studies.core.tables import write_csv, write_json, write_text
+from donod_fast.studies.sensitivity.measures import ANY
+from donod_fast.studies.sensitivity.outcome import Measured, Outcome
+from donod_fast.studies.sensitivity.report import HAPPENS, label, outcome_table, separation_table, training_note
+from donod_fast.studies.sensitivity.settings import ALL
+from donod_fast.studies.sensitivity.spread import Spread
+
+
+def write_ablation_report(
+    out: Path,
+    settings: Mapping[str, Any],
+    base: Measured | None,
+    outcomes: Sequence[Outcome],
+    spread: Spread,
+) -> None:
+    """Write ``report.md``, ``methods.csv``, ``separation.csv`` and ``result.json`` into a folder.
+
+    Raises:
+        StoreError: a file cannot be written.
+    """
+    first = [outcome for outcome in outcomes if outcome.keep == outcomes[0].keep]
+    tables = {
+        "methods": [outcome.as_row() for outcome in outcomes],
+        "separation": [row for outcome in first for row in outcome.separation_rows()],  # the same at every share
+    }
+    for name, rows in tables.items():
+        write_csv(out / f"{name}.csv", rows)
+    found = {"run": settings, "base": None if base is None else base._asdict(), "spread": spread.as_dict(), **tables}
+    write_json(out / "result.json", found)
+    write_text(out / "report.md", _markdown(settings, base, outcomes, first, spread))
+
+
+def _markdown(
+    settings: Mapping[str, Any],
+    base: Measured | None,
+    outcomes: Sequence[Outcome],
+    first: Sequence[Outcome],
+    spread: Spread,
+) -> str:
+    damaged = sum(settings["damaged"].values())
+    parts = [
+        "# Ablation: DON, NOD and their combinations\n",
+        f"{settings['rows']:,} rows, {damaged} of them damaged on purpose, scored by "
+        f"{Path(settings['model']).name} with {settings['update']['update']}.\n",
+        "## What the numbers say\n",
+        "".join(f"- {finding}\n" for finding in findings(outcomes, spread)),
+        "## Selections\n",
+        "Overlap: share of the kept rows that TOPSIS keeps, too (chance is the kept share). Damaged: share of the "
+        f"kept rows (chance {damaged / settings['rows']:.3f}).\n",
+        outcome_table(outcomes, with_keep=True),
+    ]
+    if base is not None:
+        parts.append(
+            training_note(settings["training"], outcomes) + f" Untrained it has {base.text()} on "
+            f"{settings['heldout_rows']} held-out rows, ± one standard error over these. Against random: at the same "
+            "share; ± one standard error over rows (paired) and trainings (by the spread of random draws, or of "
+            "selections that are all but the same).\n"
+        )
+    parts += [
+        "## Separation\n",
+        "AUC: the probability that an undamaged row ranks above a damaged one (0.5 is chance); 95 % interval for all "
+        "kinds together.\n",
+        separation_table(first),
+    ]
+    return "\n".join(parts)
+
+
+def findings(outcomes: Sequence[Outcome], spread: Spread) -> list[str]:
+    """Sentences that the numbers bear out."""
+    found = [
+        f"DON varies by {spread.don:.3g} of its mean, NOD by {spread.nod:.3g}; NOD has {100 * spread.nod_say:.1f} % of "
+        f"the say in TOPSIS at equal weights, whose rank correlation is {spread.topsis_don:.3f} with DON and "
+        f"{spread.topsis_nod:.3f} with −NOD.".replace(" -", " −")
+    ]
+    pooled = [(one, auc) for one in outcomes if one.keep == outcomes[0].keep and (auc := one.ranking_auc(ANY))]
+    if pooled:
+        pooled.sort(key=lambda pair: pair[1].value, reverse=True)
+        found.append(
+            "Separation of damage, best first: " + "; ".join(f"{label(o)} {a.text(2)}" for o, a in pooled) + "."
+        )
+    for keep in dict.fromkeys(one.keep for one in outcomes if one.setting.method != ALL):
+        lines = [(o, o.against_random) for o in outcomes if o.keep == keep and o.against_random is not None]
+        named = [f"{label(o)} ({d.text(signed=True)})" for o, d in lines if abs(d.value) > HAPPENS * d.error]
+        if lines:
+            clear = ", ".join(named) or "none"
+            found.append(
+                f"At {100 * keep:g} %, held-out loss differs from random's by {HAPPENS:g} standard errors: {clear}."
+            )
+    return found
+
+
+__all__ = ["findings", "write_ablation_report"]

@@ -1,0 +1,256 @@
+"""What the studies of sensitivity and ablation measure of a selection, each piece of work one kept cell.
+
+A corpus with planted damage is scored in the ways asked for; a selection from it is trained by a fixed budget of tokens
+and its loss taken on held-out rows. Equal selections with an equal seed are one cell, whichever setting made them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from donod_fast.data.types import Record, Status, TokenizedSample
+from donod_fast.errors import InputError
+from donod_fast.kernels.scores import with_weight_decay
+from donod_fast.models.loading import LoadedModel, load_model
+from donod_fast.scores.rows import to_table
+from donod_fast.scoring.scorer import Scorer
+from donod_fast.selection.keeping import keep
+from donod_fast.selection.ranking import ScoreColumns, rescale_to_lr
+from donod_fast.studies.core.cells import CellStore
+from donod_fast.studies.core.corruptions import KINDS, plant
+from donod_fast.studies.core.finetune import FineTuneSettings, RowLosses, fine_tune, row_losses, tokenized
+from donod_fast.studies.core.scored import digest
+from donod_fast.studies.core.statistics import Estimate, auc
+from donod_fast.studies.core.tables import Data, read_rows
+from donod_fast.studies.sensitivity.settings import ALL, CLEAN, EVERY, Scoring, Setting
+from donod_fast.studies.sensitivity.spread import ranked
+
+SHARES: dict[str, float] = dict.fromkeys(KINDS, 0.04)
+"""Of the rows that each kind of damage is planted in."""
+
+TRAINING = FineTuneSettings(tokens=20_000, learning_rate=1e-4, step_tokens=1024)
+"""Chosen once for the small model of the project's own runs, by a look at the loss after training on all rows."""
+
+ANY = "any"
+"""All kinds of damage together."""
+
+_COLUMNS = ("row", "weight_dot_update", "update_norm", "don", "nod", "loss")
+
+
+@dataclass(frozen=True)
+class DamagedCorpus:
+    """Rows to select from, of which it is known which are bad, and rows to measure on.
+
+    Attributes:
+        records: as they are scored and trained on.
+        kinds: of the damage of each, ``""`` where there is none.
+        heldout: other rows, undamaged.
+    """
+
+    records: list[dict[str, Any]]
+    kinds: list[str]
+    heldout: list[dict[str, Any]]
+
+    def damaged_share(self, rows: Sequence[int]) -> float:
+        """Share of some rows that is damaged."""
+        return sum(bool(self.kinds[row]) for row in rows) / len(rows)
+
+
+def damaged_corpus(
+    data: Data,
+    heldout: Data,
+    *,
+    skip: int = 0,
+    rows: int | None = None,
+    heldout_skip: int = 0,
+    heldout_rows: int | None = 100,
+    shares: Mapping[str, float] | None = None,
+    seed: int = 0,
+) -> DamagedCorpus:
+    """Read the rows and plant the damage.
+
+    Args:
+        data, heldout: records or paths; they may be the same file where the rows differ.
+        skip, rows: rows of ``data`` to leave out at the start, and to take after these (None: all).
+        heldout_skip, heldout_rows: likewise.
+        shares: by kind of damage; None for :data:`SHARES`.
+        seed: of the damage.
+
+    Raises:
+        CorpusError: the data cannot be read.
+        InputError: an unknown kind, shares above 1, or a kind that damages too few of the rows.
+    """
+    clean = read_rows(data, skip=skip, count=rows)
+    planted, kinds = plant(clean, SHARES if shares is None else shares, seed=seed)
+    return DamagedCorpus(planted, kinds, read_rows(heldout, skip=heldout_skip, count=heldout_rows))
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What training on a selection did.
+
+    Attributes:
+        losses: on the held-out rows.
+        tokens: trained on.
+        steps: of the optimizer.
+    """
+
+    losses: RowLosses
+    tokens: int
+    steps: int
+
+
+class Measures:
+    """Scores, selections and trainings over one damaged corpus with one model.
+
+    Args:
+        store: keeps the cells.
+        model: folder or hub id; it scores, and copies of it are trained.
+        corpus: rows and damage.
+        training: of each selection; the seed is set for each.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+    """
+
+    def __init__(
+        self, store: CellStore, model: str | Path, corpus: DamagedCorpus, training: FineTuneSettings = TRAINING
+    ) -> None:
+        self.store, self.corpus, self.training = store, corpus, training
+        self.loaded = load_model(model, dtype="float32")
+        self._model = model
+        self._lowered: dict[str, LoadedModel] = {"float32": self.loaded}
+        self._samples: list[TokenizedSample] | None = None
+        self._columns: dict[Scoring, ScoreColumns] = {}
+        self._decisive = {
+            "model": self.loaded.fingerprint,
+            "template": digest(getattr(self.loaded.tokenizer, "chat_template", None)),
+            "records": digest(corpus.records),
+        }
+        self._heldout = digest(corpus.heldout)
+
+    @property
+    def samples(self) -> list[TokenizedSample]:
+        """The corpus as it is trained on."""
+        if self._samples is None:
+            self._samples = tokenized(self.loaded, self.corpus.records)
+        return self._samples
+
+    def columns(self, scoring: Scoring) -> ScoreColumns:
+        """The scores of the corpus; another rate or decay costs no forward pass."""
+        if scoring not in self._columns:
+            self._columns[scoring] = self._scored(scoring)
+        return self._columns[scoring]
+
+    def separation(self, columns: ScoreColumns, setting: Setting) -> dict[str, dict[str, Estimate]]:
+        """The separation by the ranking's value, by DON and by −NOD: see :func:`separation`."""
+        ranking = ranked(columns, setting)
+        value = torch.full((len(columns.row),), math.nan, dtype=torch.float64)
+        value[ranking.order] = ranking.value  # rows are numbered by position
+        scores = {"ranking": value, "don": columns.don, "nod": -columns.nod}
+        return {name: separation(score, self.corpus.kinds) for name, score in scores.items()}
+
+    def select(self, setting: Setting, share: float, seed: int = 0) -> tuple[int, ...]:
+        """The rows that a setting keeps, rising; as many for each setting, but for ``all``.
+
+        Raises:
+            InputError: nothing to select from.
+        """
+        columns = self.columns(setting.scoring)
+        ready = [i for i, x in enumerate(columns.don.tolist()) if math.isfinite(x)]
+        if not ready:
+            raise InputError("none of the rows has scores; `donod-fast score` says why of each")
+        if setting.method == ALL:
+            return tuple(ready)
+        if setting.ranked:
+            return tuple(sorted(keep(ranked(columns, setting), keep=float(share)).tolist()))
+        count = max(1, math.floor(share * len(ready) + 0.5 + 1e-9))
+        pool = [row for row in ready if not self.corpus.kinds[row]] if setting.method == CLEAN else ready
+        if len(pool) < count:
+            raise InputError(
+                f"{share:g} of the rows are {count}, but only {len(pool)} are undamaged; plant or keep less"
+            )
+        return tuple(sorted(Random(f"{setting.method} {seed}").sample(pool, count)))
+
+    def train(self, rows: Sequence[int], seed: int) -> Trained:
+        """Train a copy of the model on some rows and take its held-out losses; no rows: the model as it is."""
+        training = replace(self.training, seed=seed)
+        settings = {
+            **self._decisive,
+            "rows": digest(sorted(rows)),
+            "heldout": self._heldout,
+            "training": training.as_dict() if rows else None,
+        }
+
+        def work(_: Path) -> Mapping[str, Any]:
+            if not rows:
+                losses, report = self._row_losses(self.loaded.model), {"tokens": 0, "steps": 0}
+            else:
+                tuned = fine_tune(self.loaded, [self.samples[row] for row in sorted(rows)], training)
+                losses, report = self._row_losses(tuned.model), tuned.as_dict()
+            return {**report, "heldout_loss": losses.loss, "sums": losses.sums, "row_tokens": losses.tokens}
+
+        kept = self.store.result("train", settings, work).result
+        return Trained(RowLosses(tuple(kept["sums"]), tuple(kept["row_tokens"])), kept["tokens"], kept["steps"])
+
+    def _row_losses(self, model: Any) -> RowLosses:
+        return row_losses(model, self.loaded.tokenizer, self.corpus.heldout)
+
+    def _scored(self, scoring: Scoring) -> ScoreColumns:
+        base = scoring.base()
+        kept = self.store.result(
+            "scores", {**self._decisive, "scoring": base.as_dict()}, lambda _: self._score(base)
+        ).result
+        column = {name: torch.tensor(kept[name], dtype=torch.float64) for name in _COLUMNS[1:]}
+        don, nod, norm = column["don"], column["nod"], float(kept["weight_norm"])
+        if scoring != base:
+            update = scoring.update
+            inner, square = with_weight_decay(
+                column["weight_dot_update"], column["update_norm"].square(), norm, update.weight_decay
+            )
+            don, nod = rescale_to_lr(inner, square.sqrt(), norm, update.lr)
+        return ScoreColumns(torch.tensor(kept["row"], dtype=torch.int64), don, nod, column["loss"])
+
+    def _score(self, scoring: Scoring) -> dict[str, Any]:
+        if scoring.dtype not in self._lowered:
+            self._lowered[scoring.dtype] = load_model(self._model, dtype=scoring.dtype)
+        scorer = Scorer(self._lowered[scoring.dtype], update=scoring.update)
+        records = [Record(i, "-", f"record {i}", record) for i, record in enumerate(self.corpus.records)]
+        samples = scorer.masker.tokenize_many(records)
+        if scoring.scope == EVERY:
+            samples = [_every_token(sample) for sample in samples]
+        table = to_table(scorer.samples.score(samples))
+        return {**{name: table.column(name).to_pylist() for name in _COLUMNS}, "weight_norm": scorer.weight_norm}
+
+
+def separation(score: Tensor, kinds: Sequence[str]) -> dict[str, Estimate]:
+    """By kind of damage (:data:`ANY` for all together), the AUC that an undamaged row has a higher score.
+
+    Rows without a score are left out, and so are kinds that no row has.
+    """
+    by_kind: dict[str, list[float]] = {}
+    for value, kind in zip(score.tolist(), kinds, strict=True):
+        if not math.isnan(value):
+            by_kind.setdefault(kind, []).append(value)
+    clean = by_kind.pop("", [])
+    if not clean or not by_kind:
+        return {}
+    every = [value for values in by_kind.values() for value in values]
+    return {ANY: auc(clean, every), **{kind: auc(clean, by_kind[kind]) for kind in KINDS if kind in by_kind}}
+
+
+def _every_token(sample: TokenizedSample) -> TokenizedSample:
+    if sample.status is not Status.SCORED:
+        return sample
+    return replace(sample, scored=(False, *(True for _ in sample.input_ids[1:])))
+
+
+__all__ = ["ANY", "SHARES", "TRAINING", "DamagedCorpus", "Measures", "Trained", "damaged_corpus", "separation"]

@@ -1,0 +1,134 @@
+"""Which column TOPSIS follows, and why: how much a column varies against its own size.
+
+TOPSIS (arXiv 2504.14810, A.5) divides a column by its L2 norm. What is left of its spread is σ/√(σ² + μ²), with mean μ
+and standard deviation σ: 1 where the mean is 0, next to nothing where all values are nearly the same. Under AdamW
+from fresh state ‖U‖² counts, in effect, the weights whose gradient is above eps, nearly all of them for any sample: NOD
+is nearly a constant, and at equal weights it has no say. Weights that divide by these spreads give both the same.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+from donod_fast.kernels import topsis
+from donod_fast.selection.ranking import Ranking, ScoreColumns, rank
+from donod_fast.studies.core.statistics import spearman
+from donod_fast.studies.sensitivity.settings import NOD_HIGH, Setting
+
+_CONSTANT = 1e-6  # of a column's size: about the rounding of scores in float32
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How DON and NOD vary over the scored rows.
+
+    Attributes:
+        don, nod: coefficient of variation σ/|μ| (inf where the mean is 0).
+        nod_say: NOD's part of the two spreads in TOPSIS at equal weights: 0.5 where both have the same say.
+        topsis_don, topsis_nod: rank correlation of the closeness with DON and with −NOD.
+        don_nod: rank correlation of DON with −NOD.
+    """
+
+    don: float
+    nod: float
+    nod_say: float
+    topsis_don: float
+    topsis_nod: float
+    don_nod: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringSpread:
+    """The spread of one way to score, and how its DON agrees with others'.
+
+    Attributes:
+        name: of the way to score.
+        spread: of its columns.
+        balanced: the weights that would balance them.
+        default: rank correlation of its DON with the default's.
+        sgd: with SGD's; None where SGD is not part of the study.
+    """
+
+    name: str
+    spread: Spread
+    balanced: tuple[float, float]
+    default: float
+    sgd: float | None
+
+    def as_row(self) -> dict[str, Any]:
+        """Plain values, for a CSV file."""
+        return {
+            "scoring": self.name,
+            **self.spread.as_dict(),
+            "balanced_don": self.balanced[0],
+            "balanced_nod": self.balanced[1],
+            "don_with_default": self.default,
+            "don_with_sgd": "" if self.sgd is None else self.sgd,
+        }
+
+
+def spread(columns: ScoreColumns) -> Spread:
+    """The spread of the scored rows of a table."""
+    don, nod = _scored(columns)
+    closeness = topsis(don, nod)
+    don_spread, nod_spread = _normalised_spread(don), _normalised_spread(nod)
+    total = don_spread + nod_spread
+    return Spread(
+        _variation(don),
+        _variation(nod),
+        nod_spread / total if total else 0.5,
+        spearman(closeness, don),
+        spearman(closeness, -nod),
+        spearman(don, -nod),
+    )
+
+
+def balanced_weights(columns: ScoreColumns) -> tuple[float, float]:
+    """Weights of DON and NOD, of sum 1, with which both columns have the same standard deviation in TOPSIS.
+
+    The same ranking as TOPSIS on columns divided by their standard deviations. Equal where a column is constant up to
+    rounding (NOD under ``sign``): what is left of it would only be made large.
+    """
+    don, nod = map(_normalised_spread, _scored(columns))
+    if min(don, nod) < _CONSTANT:
+        return 0.5, 0.5
+    return nod / (don + nod), don / (don + nod)
+
+
+def ranked(columns: ScoreColumns, setting: Setting) -> Ranking:
+    """The ranking that a setting asks for.
+
+    Raises:
+        InputError: see :func:`donod_fast.selection.ranking.rank`.
+    """
+    if setting.method == NOD_HIGH:
+        return rank(ScoreColumns(columns.row, columns.don, -columns.nod, columns.loss), "nod")
+    weights = balanced_weights(columns) if setting.weights is None else setting.weights
+    return rank(columns, setting.method, weights=weights)
+
+
+def _scored(columns: ScoreColumns) -> tuple[Tensor, Tensor]:
+    scored = ~(columns.don.isnan() | columns.nod.isnan())
+    return columns.don[scored], columns.nod[scored]
+
+
+def _normalised_spread(column: Tensor) -> float:
+    """σ of the column divided by its root mean square, in [0, 1]."""
+    size = float(column.square().mean().sqrt())
+    return float(column.std(correction=0)) / size if size else 0.0
+
+
+def _variation(column: Tensor) -> float:
+    mean = abs(float(column.mean()))
+    return float(column.std(correction=0)) / mean if mean else math.inf
+
+
+__all__ = ["ScoringSpread", "Spread", "balanced_weights", "ranked", "spread"]

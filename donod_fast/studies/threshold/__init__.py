@@ -1,0 +1,1 @@
+"""The threshold study: methods, kept shares and seeds."""

@@ -1,0 +1,151 @@
+"""One process at a time in a folder: a file lock on a disk, a lock object with a heartbeat on an object store."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from donod_fast.errors import StoreError
+from donod_fast.system.files import remove, storage_error
+from donod_fast.system.storage import Storage, open_storage
+
+LOCK = ".lock"
+
+BEAT_SECONDS = 20.0
+"""How often the holder of a lock object says that it lives."""
+
+DEAD_SECONDS = 120.0
+"""A lock object that is older than this has lost its holder."""
+
+_GLANCE_SECONDS = 0.5  # who looks whether a folder is in use holds its lock for a moment
+
+
+@contextmanager
+def locked(place: Path | str) -> Iterator[None]:
+    """Hold a folder for one process, made if need be.
+
+    On a disk temporary files of a killed process are removed, and the lock goes with the process, however it ends. On
+    an object store a lock is an object that its holder renews; that of a dead holder is taken over after two minutes.
+    There two processes may hold a folder at once if the store knows no conditional PUT or a holder was stopped for
+    longer than that: then work is done twice, and no score is wrong, since a part is one PUT of bytes that depend on
+    input and settings alone.
+
+    Raises:
+        StoreError: another process holds it, or it cannot be written.
+    """
+    storage = open_storage(place)
+    if storage.local is None:
+        with _object_lock(storage):
+            yield
+        return
+    with _file_lock(storage.local):
+        yield
+
+
+def is_locked(place: Path | str) -> bool:
+    """Whether a process holds a folder now. Of a folder on a disk the lock is taken for a moment, if it is free."""
+    storage = open_storage(place)
+    if not storage.exists(LOCK):
+        return False
+    if storage.local is None:
+        return _age(storage) < DEAD_SECONDS
+    import filelock
+
+    lock = filelock.FileLock(storage.local / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        return False
+    lock.release()
+    return False
+
+
+def _in_use(name: str, who: str = "another process") -> StoreError:
+    return StoreError(f"{name} is in use: {who} scores into it; wait for it to end")
+
+
+@contextmanager
+def _file_lock(path: Path) -> Iterator[None]:
+    import filelock
+
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path / LOCK, timeout=_GLANCE_SECONDS)
+        lock.acquire()
+    except filelock.Timeout:
+        raise _in_use(str(path)) from None
+    except (OSError, NotImplementedError) as error:
+        raise storage_error(path, error if isinstance(error, OSError) else OSError(str(error))) from error
+    try:
+        for file in path.glob(".*.tmp"):
+            remove(file)
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _object_lock(storage: Storage) -> Iterator[None]:
+    token = uuid.uuid4().hex
+    content = json.dumps({"token": token, "host": socket.gethostname(), "process": os.getpid()}).encode()
+    storage.make()
+    if not storage.create(LOCK, content):
+        if _age(storage) < DEAD_SECONDS:
+            raise _in_use(storage.name, _holder(storage))
+        storage.write(LOCK, content)
+    if _token(storage) != token:  # somebody else took it over at the same moment
+        raise _in_use(storage.name, _holder(storage))
+    over = threading.Event()
+    beat = threading.Thread(target=_beat, args=(storage, content, token, over), name="lock", daemon=True)
+    beat.start()
+    try:
+        yield
+    finally:
+        over.set()
+        beat.join()
+        if _token(storage) == token:
+            storage.remove(LOCK)
+
+
+def _beat(storage: Storage, content: bytes, token: str, over: threading.Event) -> None:
+    while not over.wait(BEAT_SECONDS):
+        if _token(storage) not in (token, None):  # taken over while this process was stopped
+            return
+        try:
+            storage.write(LOCK, content)
+        except StoreError:  # the next beat may get through; parts are safe without
+            continue
+
+
+def _age(storage: Storage) -> float:
+    try:
+        return max(0.0, time.time() - storage.modified(LOCK))
+    except FileNotFoundError:
+        return float("inf")
+
+
+def _token(storage: Storage) -> str | None:
+    try:
+        return str(json.loads(storage.read(LOCK))["token"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _holder(storage: Storage) -> str:
+    try:
+        held = json.loads(storage.read(LOCK))
+        return f"process {held['process']} on {held['host']}"
+    except (OSError, ValueError, KeyError):
+        return "another process"
+
+
+__all__ = ["LOCK", "is_locked", "locked"]

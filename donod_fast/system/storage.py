@@ -1,0 +1,249 @@
+"""Where a scores folder lies: a folder on a disk, or a prefix of an object store. Each file is whole or absent.
+
+On a disk a file is written under another name, synced and renamed; on an object store it is one PUT. Calls to an
+object store are tried again where their errors may pass (``retrying.py``).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import io
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from donod_fast.errors import StoreError
+from donod_fast.system import places
+from donod_fast.system.files import atomic_writer, remove, storage_error
+from donod_fast.system.retrying import retrying
+
+
+class Storage(Protocol):
+    """A folder of files.
+
+    Attributes:
+        name: the folder as the user gave it.
+        local: its path where it is on a disk, else None.
+    """
+
+    name: str
+    local: Path | None
+
+    def make(self) -> None:
+        """Make the folder if need be. Raises StoreError."""
+
+    def read(self, name: str) -> bytes:
+        """A file's content. Raises FileNotFoundError, or another OSError."""
+
+    def open(self, name: str) -> BinaryIO:
+        """A file to read from, seekable. Raises FileNotFoundError, or another OSError."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file: when this returns it survives a crash, before there is no trace of it. Raises StoreError."""
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a file that is not there; False where it is. Raises StoreError."""
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such a file."""
+
+    def names(self, pattern: str) -> list[str]:
+        """Names of the files that match a shell pattern, sorted."""
+
+    def remove(self, name: str) -> None:
+        """Delete a file if it is there. Raises StoreError."""
+
+    def modified(self, name: str) -> float:
+        """When a file was written, in seconds since 1970. Raises FileNotFoundError."""
+
+    def times(self, pattern: str) -> dict[str, float]:
+        """As :meth:`modified` for all files that match a shell pattern, by name."""
+
+    def url(self, name: str) -> str:
+        """A file's path or URL."""
+
+
+def is_url(place: str | Path) -> bool:
+    """Whether a place is named by a URL (``s3://…``) rather than by a path."""
+    return isinstance(place, str) and places.is_url(place)
+
+
+def open_storage(place: str | Path) -> Storage:
+    """The storage of a folder.
+
+    Raises:
+        StoreError: no file system serves such URLs, or its package is missing.
+    """
+    path = places.local_path(place) if isinstance(place, str) else place
+    return ObjectStorage(str(place)) if path is None else LocalStorage(path)
+
+
+class LocalStorage:
+    """A folder on a disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.local: Path | None = path
+        self._path = path
+        self.name = str(path)
+
+    def make(self) -> None:
+        """Make the folder."""
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(self._path, error) from error
+
+    def read(self, name: str) -> bytes:
+        """A file's content."""
+        return (self._path / name).read_bytes()
+
+    def open(self, name: str) -> BinaryIO:
+        """A file to read from."""
+        return (self._path / name).open("rb")
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write, sync, rename, sync the folder."""
+        with atomic_writer(self._path / name) as file:
+            file.write(content)
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a file that is not there."""
+        try:
+            with (self._path / name).open("xb") as file:
+                file.write(content)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise storage_error(self._path / name, error) from error
+        return True
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such a file."""
+        return (self._path / name).exists()
+
+    def names(self, pattern: str) -> list[str]:
+        """Names of matching files."""
+        return sorted(path.name for path in self._path.glob(pattern))
+
+    def remove(self, name: str) -> None:
+        """Delete a file if it is there."""
+        remove(self._path / name)
+
+    def modified(self, name: str) -> float:
+        """When a file was written."""
+        return (self._path / name).stat().st_mtime
+
+    def times(self, pattern: str) -> dict[str, float]:
+        """When matching files were written."""
+        found = {}
+        for path in self._path.glob(pattern):
+            with suppress(FileNotFoundError):  # a folder in use
+                found[path.name] = path.stat().st_mtime
+        return found
+
+    def url(self, name: str) -> str:
+        """A file's path."""
+        return str(self._path / name)
+
+
+class ObjectStorage:
+    """A prefix of an object store that fsspec knows."""
+
+    local: Path | None = None
+
+    def __init__(self, url: str) -> None:
+        import fsspec
+
+        self.name = url.rstrip("/")
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(self.name)
+        except (ImportError, ValueError, OSError) as error:
+            raise StoreError(
+                f"{url}: {error}; install the package of that object store (for s3://: pip install 'donod-fast[s3]')"
+            ) from error
+
+    def make(self) -> None:
+        """Nothing: a prefix needs no making, but for stores that imitate folders."""
+        self._changing(lambda: self._files.makedirs(self._root, exist_ok=True), self.name)
+
+    def read(self, name: str) -> bytes:
+        """A file's content."""
+        content: bytes = retrying(lambda: self._files.cat_file(self._at(name)), f"reading {self.url(name)}")
+        return content
+
+    def open(self, name: str) -> BinaryIO:
+        """A file to read from: its content, since parts are small."""
+        return io.BytesIO(self.read(name))
+
+    def write(self, name: str, content: bytes) -> None:
+        """One PUT."""
+        self._changing(lambda: self._files.pipe_file(self._at(name), content), self.url(name))
+        self._files.invalidate_cache(self._root)
+
+    def create(self, name: str, content: bytes) -> bool:
+        """A PUT on the condition that there is nothing yet, where the store knows such."""
+        try:
+            self._files.pipe_file(self._at(name), content, mode="create")
+        except FileExistsError:
+            return False
+        except (TypeError, ValueError, NotImplementedError):  # no conditional PUT there: the best that can be done
+            if self.exists(name):
+                return False
+            self.write(name, content)
+        except OSError as error:
+            if "recondition" in str(error) or "exists" in str(error).lower():
+                return False
+            raise _object_error(self.url(name), error) from error
+        self._files.invalidate_cache(self._root)
+        return True
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such a file."""
+        self._files.invalidate_cache(self._root)
+        return bool(retrying(lambda: self._files.exists(self._at(name)), f"looking for {self.url(name)}"))
+
+    def names(self, pattern: str) -> list[str]:
+        """Names of matching files."""
+        self._files.invalidate_cache(self._root)
+        try:
+            found = retrying(lambda: self._files.ls(self._root, detail=False), f"listing {self.name}")
+        except FileNotFoundError:
+            return []
+        names = (str(path).rstrip("/").rpartition("/")[2] for path in found)
+        return sorted(name for name in names if fnmatch.fnmatchcase(name, pattern))
+
+    def remove(self, name: str) -> None:
+        """Delete a file if it is there."""
+        with suppress(FileNotFoundError):
+            self._changing(lambda: self._files.rm_file(self._at(name)), self.url(name))
+        self._files.invalidate_cache(self._root)
+
+    def modified(self, name: str) -> float:
+        """When a file was written."""
+        return float(retrying(lambda: self._files.modified(self._at(name)), self.url(name)).timestamp())
+
+    def times(self, pattern: str) -> dict[str, float]:
+        """When matching files were written."""
+        return {name: self.modified(name) for name in self.names(pattern)}
+
+    def url(self, name: str) -> str:
+        """A file's URL."""
+        return f"{self.name}/{name}"
+
+    def _at(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    def _changing(self, call: Any, what: str) -> None:
+        try:
+            retrying(call, f"writing {what}")
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise _object_error(what, error) from error
+
+
+def _object_error(what: str, error: OSError) -> StoreError:
+    return StoreError(f"cannot write {what}: {error}")
+
+
+__all__ = ["LocalStorage", "ObjectStorage", "Storage", "is_url", "open_storage"]

@@ -1,0 +1,79 @@
+"""A worker trusts nothing that it can see for itself: its folder has to be the run's, its import path its own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster_specs import ClusterSpec
+from nodes import one_process
+
+from donod_fast.data.shards import Shard
+from donod_fast.engines.ray.worker import Report, ShardWorker, WorkerJob
+from donod_fast.errors import StoreError
+from donod_fast.scores.folder import ScoresFolder
+from donod_fast.scoring.scorer import Scorer
+
+
+class Pulse:
+    """What a worker tells of its progress, where nobody listens."""
+
+    rows = 0
+
+    def progress(self, rows: int, tokens: int) -> None:
+        raise AssertionError("nothing is left to be scored")
+
+
+@pytest.fixture
+def folder(data: Path, scorer: Scorer, tmp_path: Path) -> ScoresFolder:
+    return one_process(data, scorer, tmp_path / "scores")
+
+
+def scored(out: Path, shards: list[Shard], driver_folder: str = "") -> Pulse:
+    """Have a worker score shards, without a cluster."""
+    spec: Any = ClusterSpec(out, "", out)
+    worker = ShardWorker.__new__(ShardWorker)
+    worker._job = WorkerJob(spec, str(out), "cpu", 10, 1, 0, 60.0, driver_folder)
+    worker._folder = worker._pool = None
+    pulse: Any = Pulse()
+    assert worker._scored(shards, pulse, []) == {}
+    return pulse
+
+
+def test_what_is_committed_is_not_scored_again(folder: ScoresFolder) -> None:
+    assert scored(folder.path, [folder.plan.shard(2), folder.plan.shard(3)]).rows == 20
+
+
+def test_a_folder_that_the_node_does_not_see_is_named(folder: ScoresFolder, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"elsewhere holds no manifest\.json.*every node of the cluster"):
+        scored(tmp_path / "elsewhere", [folder.plan.shard(0)])
+
+
+def test_a_folder_with_another_plan_is_not_written_to(folder: ScoresFolder) -> None:
+    other = Shard(0, 0, folder.plan.shard(1).segments)
+    with pytest.raises(StoreError, match="another plan here"):
+        scored(folder.path, [other])
+
+
+def test_the_folder_of_the_driver_is_off_the_import_path(
+    folder: ScoresFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")  # to be put back
+    scored(folder.path, [folder.plan.shard(0)], driver_folder=str(tmp_path))
+    assert str(tmp_path) not in sys.path
+
+
+def test_a_report_comes_back_as_it_was_sent() -> None:
+    report = Report(3, "node a", {"alpaca": 2}, [(1, "odd"), (None, "é")], [1], "CorpusError", "gone", is_final=True)
+    back = Report.from_json(report.to_json())
+    assert (back.task, back.formats, back.left, back.kind, back.is_final) == (
+        3,
+        {"alpaca": 2},
+        [1],
+        "CorpusError",
+        True,
+    )
+    assert [tuple(problem) for problem in back.problems] == report.problems

@@ -1,0 +1,86 @@
+"""Records with their scores beside them: every row, each value as it was."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import datasets
+import pyarrow.parquet as pq
+import pytest
+from score_runs import assert_one_line_error, invoke, short_rows, write_lines
+from scored_folders import scored
+
+from donod_fast.scores.exporting import export
+from donod_fast.scoring.scorer import Scorer
+
+ROWS = [{**row, "n": at} if at % 2 else row for at, row in enumerate(short_rows(30, seed=3))]
+SCORES = ("row", "status", "tokens", "don", "nod", "loss")
+
+
+def joined(scorer: Scorer, out: Path, data: Path) -> list[dict[str, object]]:
+    """What is wanted: by hand, from the table and the lines."""
+    table = scored(scorer, out, [data]).table().to_pylist()
+    rows = []
+    for scores, line in zip(table, data.read_text().splitlines(), strict=True):
+        own = json.loads(line) if line.startswith("{") and line.endswith("}") else {}
+        rows.append({**own, **{f"donod.{name}": _known(scores[name]) for name in SCORES}})
+    return rows
+
+
+def _known(value: object) -> object:
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def test_every_row_stands_beside_its_scores_in_both_kinds_of_output(scorer: Scorer, tmp_path: Path) -> None:
+    data = write_lines(tmp_path / "rows.jsonl", ROWS)
+    with data.open("a") as file:
+        file.write('{"question": "cut o\n')
+    wanted = joined(scorer, tmp_path / "out", data)
+    assert len(wanted) == 31 and wanted[-1]["donod.status"] == "not_parsable"
+    assert invoke("export", tmp_path / "out", "--out", tmp_path / "all.parquet").out.startswith("31 rows")
+    assert invoke("export", tmp_path / "out", "--out", tmp_path / "saved").code == 0
+    for found in (
+        pq.read_table(tmp_path / "all.parquet").to_pylist(),
+        list(datasets.load_from_disk(tmp_path / "saved")),
+    ):
+        for row, right in zip(found, wanted, strict=True):
+            assert {name: row.get(name) for name in {*row, *right} if "donod." not in name} == {
+                name: right.get(name) for name in {*row, *right} if "donod." not in name
+            }
+            assert {name: row[f"donod.{name}"] for name in SCORES} == {name: right[f"donod.{name}"] for name in SCORES}
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_columns_of_no_one_type_are_named_and_go_out_as_json(scorer: Scorer, tmp_path: Path) -> None:
+    rows = [{"question": "a", "answer": "b", "n": "text"}, {"question": "a", "answer": "c", "n": 3}]
+    folder = scored(scorer, tmp_path / "out", [write_lines(tmp_path / "rows.jsonl", rows)])
+    options = ["export", tmp_path / "out", "--out", tmp_path / "all.parquet"]
+    assert_one_line_error(invoke(*options), 2, "column 'n'")
+    assert not (tmp_path / "all.parquet").exists()
+    assert invoke(*options, "--records", "json").code == 0
+    table = pq.read_table(tmp_path / "all.parquet")
+    assert [json.loads(text) for text in table.column("record").to_pylist()] == rows
+    assert_one_line_error(invoke(*options), 5, "exists already", "--overwrite")
+    assert export(folder, folder.reopened(), tmp_path / "all.parquet", records="json", overwrite=True) == 2
+
+
+def test_a_column_that_is_called_like_a_score_and_an_unfinished_folder_are_refused(
+    scorer: Scorer, tmp_path: Path
+) -> None:
+    data = write_lines(tmp_path / "rows.jsonl", [{"question": "a", "answer": "b", "donod.don": 1}])
+    folder = scored(scorer, tmp_path / "out", [data])
+    options = ["export", tmp_path / "out", "--out", tmp_path / "all.parquet"]
+    assert_one_line_error(invoke(*options), 2, "'donod.don' is called like a score")
+    folder.part_path(0).unlink()
+    assert_one_line_error(invoke(*options), 5, "unfinished")
+
+
+@pytest.mark.parametrize("records", ["columns", "json"])
+def test_a_corpus_that_has_changed_is_not_joined_to_old_scores(scorer: Scorer, tmp_path: Path, records: str) -> None:
+    data = write_lines(tmp_path / "rows.jsonl", ROWS)
+    scored(scorer, tmp_path / "out", [data])
+    write_lines(data, ROWS[::-1])
+    done = invoke("export", tmp_path / "out", "--out", tmp_path / "all.parquet", "--records", records)
+    assert_one_line_error(done, 3, str(data), "changed")

@@ -1,0 +1,26 @@
+"""Scores folders for the tests of what is done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from donod_fast.data.reading import open_corpus
+from donod_fast.engines.local import score_corpus
+from donod_fast.scores.folder import ScoresFolder, locked
+from donod_fast.scoring.scorer import Scorer
+
+PART_ROWS = 4
+
+
+def scored(scorer: Scorer, out: Path | str, files: Sequence[Path | str], **options: Any) -> ScoresFolder:
+    """Score files into a folder, or finish what is there."""
+    options = {"part_rows": PART_ROWS, **options}
+    with locked(out):
+        return score_corpus(open_corpus([str(file) for file in files]), scorer, out, **options).folder
+
+
+def committed(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """(inode, bytes) of each part of a folder on a disk."""
+    return {path.name: (path.stat().st_ino, path.read_bytes()) for path in folder.glob("part-*.parquet")}
