@@ -11,17 +11,22 @@ demo: $(VENV)/.demo
 
 test: lint types check-tests
 
-lint: $(VENV)/.dev
+lint: build/tree
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	cd build/tree && PYTHONPATH=. ../../$(BIN)/lint-imports ../../pyproject.toml
 
-# mypy does not see that kernels/ and recipes/ are installed inside donod_fast, so it is shown a tree where they are.
-types: $(VENV)/.dev
-	@rm -rf build/types && mkdir -p build/types/donod_fast
-	@cp -rs $(CURDIR)/donod_fast/. build/types/donod_fast/
-	@ln -s $(CURDIR)/kernels build/types/donod_fast/kernels
-	@ln -s $(CURDIR)/recipes build/types/donod_fast/recipes
-	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p donod_fast
+types: build/tree
+	cd build/tree && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p donod_fast
+
+# mypy and import-linter do not see that kernels/ and recipes/ are installed inside donod_fast, so they get a tree where
+# they are.
+.PHONY: build/tree
+build/tree: $(VENV)/.dev
+	@rm -rf build/tree && mkdir -p build/tree/donod_fast
+	@cp -rs $(CURDIR)/donod_fast/. build/tree/donod_fast/
+	@ln -s $(CURDIR)/kernels build/tree/donod_fast/kernels
+	@ln -s $(CURDIR)/recipes build/tree/donod_fast/recipes
 
 # A file's tests stay together, since they share what takes long to make.
 check-tests: $(VENV)/.dev

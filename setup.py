@@ -82,6 +82,7 @@ setup(
             "hypothesis>=6.100",
             "ruff>=0.6",
             "mypy>=1.11",
+            "import-linter>=2.3",
             "types-tqdm",
             "torchao>=0.16",
             *STUDY,
