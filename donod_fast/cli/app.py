@@ -6,36 +6,56 @@ import io
 import logging
 import os
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import typer
 
 from donod_fast.cli import bench, check, compare, damoc, demo, dual, evaluate, folders, score, select, study, train
+from donod_fast.cli.options import PlainCommand, PlainGroup
 from donod_fast.errors import DonodError
 
+HELP_NAMES = {"help_option_names": ["-h", "--help"]}
+
+# Plain help texts: the typographic ones take longer to import than all the rest of the command line.
 app = typer.Typer(
     name="donod-fast",
+    cls=PlainGroup,
     help="Score instruction-tuning data by what each sample does to a model's output layer (DON, NOD), "
     "and select what to train on.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    context_settings=HELP_NAMES,
 )
-app.command("demo")(demo.demo)
-app.command("score")(score.score)
-app.command("select")(select.select)
-app.command("rank")(select.rank_command)
-app.command("compare")(compare.compare)
-app.command("dual")(dual.dual)
-app.command("damoc")(damoc.damoc)
-app.command("status")(folders.status)
-app.command("merge")(folders.merge_command)
-app.command("export")(folders.export_command)
-app.command("check")(check.check)
-app.command("bench")(bench.bench)
-app.command("train")(train.train)
-app.command("eval")(evaluate.evaluate)
-app.add_typer(study.app, name="study")
+
+
+def _add(name: str, command: Callable[..., Any], panel: str, example: str) -> None:
+    app.command(name, cls=PlainCommand, rich_help_panel=panel, epilog=f"donod-fast {name} {example}".strip())(command)
+
+
+_SCORES = "Scoring and selecting"
+_add("demo", demo.demo, _SCORES, "--out demo-out")
+_add("score", score.score, _SCORES, "train.jsonl --model Qwen/Qwen2.5-0.5B --out scores")
+_add("select", select.select, _SCORES, "scores --keep 0.3 --out subset.jsonl")
+_add("rank", select.rank_command, _SCORES, "scores --method nod --count 10")
+_add("compare", compare.compare, _SCORES, "scores --columns topsis,nod,loss --out agreement.svg")
+_add("dual", dual.dual, _SCORES, "train.jsonl --model MODEL --reference target.jsonl --out dual")
+
+_FOLDERS = "Scores folders"
+_add("status", folders.status, _FOLDERS, "scores --watch 10")
+_add("merge", folders.merge_command, _FOLDERS, "scores-a scores-b --out scores")
+_add("export", folders.export_command, _FOLDERS, "scores --out scored.parquet")
+
+_MODELS = "Training and evaluation"
+_add("train", train.train, _MODELS, "--model MODEL --data subset.jsonl --out tuned")
+_add("eval", evaluate.evaluate, _MODELS, "humaneval --model tuned --out result")
+_add("damoc", damoc.damoc, _MODELS, "models.yaml --out damoc")
+app.add_typer(study.app, name="study", rich_help_panel=_MODELS)
+
+_CHECKS = "Checks and measurements"
+_add("check", check.check, _CHECKS, "--model MODEL --data train.jsonl")
+_add("bench", bench.bench, _CHECKS, "--shape tiny --out bench")
 
 
 def _version(value: bool) -> None:
@@ -55,7 +75,7 @@ def _options(
 
 def main() -> None:
     """Run the command line; exit codes are those of ``donod_fast.errors``, 130 when interrupted."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal without →, a file name that is no Unicode
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that cannot show →, a file name that is not Unicode
         sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING, format="donod-fast: %(message)s")
     try:
@@ -68,7 +88,7 @@ def main() -> None:
             raise
         name = type(error).__name__
         print(
-            f"donod-fast: internal error: {name}: {error}\nThis is a defect of donod-fast: please report it with "
+            f"donod-fast: internal error: {name}: {error}\nThis is a defect of donod-fast. Please report it with "
             "the output of the same command under DONOD_FAST_TRACEBACK=1.",
             file=sys.stderr,
         )

@@ -6,11 +6,12 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from donod_fast.scoring.sample_scorer import Progress
+if TYPE_CHECKING:
+    from donod_fast.scoring.sample_scorer import Progress
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

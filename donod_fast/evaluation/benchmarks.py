@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from donod_fast.errors import InputError
+from donod_fast.errors import InputError, suggest
 
 HUMAN_EVAL = "human-eval"
 MBPP = "mbpp"
@@ -96,5 +96,5 @@ def find_benchmark(name: str) -> Benchmark:
         InputError: there is none; names those that there are.
     """
     if name not in BENCHMARKS:
-        raise InputError(f"unknown benchmark {name!r}; known are {', '.join(BENCHMARKS)}")
+        raise InputError(f"unknown benchmark {name!r}; known are {', '.join(BENCHMARKS)}{suggest(name, BENCHMARKS)}")
     return BENCHMARKS[name]
