@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 def damoc(
     recipe: Annotated[
-        str, typer.Argument(help="A .yaml file with candidates, data and steps.", rich_help_panel="Recipe")
+        str,
+        typer.Argument(
+            metavar="RECIPE", help="A .yaml file with candidates, data and steps.", rich_help_panel="Recipe"
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the run: report and cells.", rich_help_panel="Output")] = Path(
         "donod-fast-damoc"
@@ -54,9 +57,7 @@ def damoc(
         with _progress(quiet=quiet or json) as progress:
             outcome = run_damoc(chosen, out, unsafe=unsafe_exec, keep_models=keep_models, progress=progress)
     except KeyboardInterrupt:
-        raise Interrupted(
-            f"interrupted; run the same command again to resume in {out}"
-        ) from None
+        raise Interrupted(f"interrupted; run the same command again to resume in {out}") from None
     if json:
         typer.echo(outcome.json.read_text(encoding="utf-8"), nl=False)
     else:

@@ -35,7 +35,9 @@ def evaluate(
     benchmark: Annotated[
         str,
         typer.Argument(
-            help="humaneval, humaneval+, mbpp, mbpp+ or mbpp-sanitized; or browse.", rich_help_panel="Tasks"
+            metavar="BENCHMARK",
+            help="humaneval, humaneval+, mbpp, mbpp+ or mbpp-sanitized; or browse.",
+            rich_help_panel="Tasks",
         ),
     ],
     tasks: TaskSettings,
@@ -44,7 +46,8 @@ def evaluate(
     judging: JudgingSettings,
     screen: ScreenSettings,
     folder: Annotated[
-        Path | None, typer.Argument(help="For browse: a folder that --out wrote.", rich_help_panel=_BROWSING)
+        Path | None,
+        typer.Argument(metavar="FOLDER", help="For browse: a folder that --out wrote.", rich_help_panel=_BROWSING),
     ] = None,
     show: Annotated[
         str | None, typer.Option(help="For browse: show this task (HumanEval/3, 3 or 3#0).", rich_help_panel=_BROWSING)

@@ -19,7 +19,9 @@ _SHOWN_PROBLEMS = 10
 
 
 def status(
-    scores: Annotated[str, typer.Argument(help="A scores folder: a path or a URL.", rich_help_panel="Input")],
+    scores: Annotated[
+        str, typer.Argument(metavar="SCORES", help="A scores folder: a path or a URL.", rich_help_panel="Input")
+    ],
     watch: Annotated[
         float | None,
         typer.Option(help="Show the state again every so many seconds, until done.", min=0.1, rich_help_panel="Output"),
@@ -77,7 +79,9 @@ def _text(found: FolderStatus) -> str:
 def merge_command(
     scores: Annotated[
         list[str],
-        typer.Argument(help="Two or more scores folders, in the order of their rows.", rich_help_panel="Input"),
+        typer.Argument(
+            metavar="SCORES...", help="Two or more scores folders, in the order of their rows.", rich_help_panel="Input"
+        ),
     ],
     out: Annotated[str, typer.Option(help="The new scores folder.", rich_help_panel="Output")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.", rich_help_panel="Output")] = False,
@@ -103,7 +107,7 @@ def merge_command(
 
 
 def export_command(
-    scores: Annotated[str, typer.Argument(help="A finished scores folder.", rich_help_panel="Input")],
+    scores: Annotated[str, typer.Argument(metavar="SCORES", help="A finished scores folder.", rich_help_panel="Input")],
     out: Annotated[
         Path,
         typer.Option(help="A .parquet file, or a folder for datasets.load_from_disk.", rich_help_panel="Output"),

@@ -11,21 +11,27 @@ supply values below the command line (``default_map``), required ones included.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
 from inspect import Parameter, Signature, signature
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args, get_type_hints
 
 import typer
+import typer.main
 from typer.core import TyperCommand, TyperGroup
 
 from donod_fast.cli.links import PAGES
 from donod_fast.system.options import OptionField, build, is_settings, options_of
 
 if TYPE_CHECKING:
-
     from typer._click.core import Context
     from typer._click.formatting import HelpFormatter
+
+HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 
 _MISSING: Any = Parameter.empty
 
@@ -55,9 +61,9 @@ def from_dataclasses(function: Callable[..., None]) -> Callable[..., None]:
 def _parameter(field: OptionField) -> Parameter:
     """The Typer parameter of an option."""
     option, kind, default = field.option, field.type, field.default
-    is_required = default is _unset()
+    is_required = default is dataclasses.MISSING
     flag = "--" + field.name.replace("_", "-")
-    given: dict[str, Any] = {"help": option.help, "rich_help_panel": option.panel}
+    given: dict[str, Any] = {"help": option.help, "rich_help_panel": option.panel, "metavar": _metavar(field)}
     if option.shown is not None or default == "":
         given["show_default"] = option.shown or False
     if option.minimum is not None:
@@ -80,10 +86,14 @@ def _parameter(field: OptionField) -> Parameter:
     )
 
 
-def _unset() -> Any:
-    from dataclasses import MISSING
-
-    return MISSING
+def _metavar(field: OptionField) -> str | None:
+    """What stands for a value in the help; None for a switch."""
+    if field.option.is_argument:
+        return field.name.upper() + ("..." if _is_many(field.type) else "")
+    if field.type is bool:
+        return None
+    kinds = {int: "INT", float: "NUMBER", Path: "PATH"}
+    return next((name for kind, name in kinds.items() if kind in (field.type, *get_args(field.type))), "TEXT")
 
 
 def _is_many(kind: Any) -> bool:
@@ -120,24 +130,74 @@ class PlainCommand(TyperCommand):
         formatter.write(f"\nPages: {PAGES}\n")
 
 
-class PlainGroup(TyperGroup):
-    """A group whose help shows its commands under the headings of their panels, as plain text."""
+@dataclass(frozen=True, slots=True)
+class LazyCommand:
+    """A command that is imported when it is used.
+
+    Attributes:
+        place: module and name of a function or a Typer application, as ``package.module:name``.
+        panel: heading that it stands under in the help of its group.
+        summary: its line there.
+        example: what the help shows as an example, without the name of the program; "" for none.
+    """
+
+    place: str
+    panel: str
+    summary: str
+    example: str = ""
+
+    def load(self, name: str) -> Any:
+        """Import the command."""
+        module, _, attribute = self.place.partition(":")
+        found = getattr(import_module(module), attribute)
+        if isinstance(found, typer.Typer):
+            return typer.main.get_command(found)
+        epilog = f"donod-fast {self.example}" if self.example else None
+        alone = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
+        alone.command(name, cls=PlainCommand, epilog=epilog, context_settings=HELP_NAMES)(found)
+        return typer.main.get_command(alone)
+
+
+class LazyGroup(TyperGroup):
+    """A group whose commands are imported when they are used, and whose help lists them under headings.
+
+    Attributes:
+        table: the commands by name; a subclass has them.
+    """
+
+    table: ClassVar[Mapping[str, LazyCommand]] = {}
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.commands = dict.fromkeys(self.table)  # for suggestions, which need the names alone
+
+    def get_help_option(self, ctx: Context) -> Any:
+        """The option ``--help``; with a default, since Typer imports pydantic to convert None."""
+        found = super().get_help_option(ctx)
+        if found is not None:
+            found.default = False
+        return found
+
+    def list_commands(self, ctx: Context) -> list[str]:
+        """Names of the commands, in the order of the table."""
+        return list(self.table)
+
+    def get_command(self, ctx: Context, cmd_name: str) -> Any:
+        """The command of a name, imported now; None if there is none."""
+        return self.table[cmd_name].load(cmd_name) if cmd_name in self.table else None
 
     def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Write the commands, a section for each panel in the order of its first command."""
-        sections: dict[str, list[tuple[str, Any]]] = {}
-        for name in self.list_commands(ctx):
-            command: Any = self.get_command(ctx, name)
-            panel = getattr(command, "rich_help_panel", None)
-            sections.setdefault(panel if isinstance(panel, str) else "Commands", []).append((name, command))
-        room = formatter.width - 6 - max(len(name) for name in self.list_commands(ctx))
-        for panel, commands in sections.items():
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for name, command in self.table.items():
+            sections.setdefault(command.panel, []).append((name, command.summary))
+        for panel, lines in sections.items():
             with formatter.section(panel):
-                formatter.write_dl([(name, command.get_short_help_str(room)) for name, command in commands])
+                formatter.write_dl(lines)
 
     def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Write the link to the pages."""
         formatter.write(f"\nPages: {PAGES}\n")
 
 
-__all__ = ["PlainCommand", "PlainGroup", "from_dataclasses"]
+__all__ = ["HELP_NAMES", "LazyCommand", "LazyGroup", "PlainCommand", "from_dataclasses"]

@@ -26,7 +26,10 @@ _SHOWN_GROUPS = 20
 _ORDERS = ("input", "best")
 
 Scores = Annotated[
-    str, typer.Argument(help="A finished scores folder: a path, or a URL (s3://…).", rich_help_panel="Input")
+    str,
+    typer.Argument(
+        metavar="SCORES", help="A finished scores folder: a path, or a URL (s3://…).", rich_help_panel="Input"
+    ),
 ]
 Prefer = Annotated[
     str | None,

@@ -4,32 +4,71 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from donod_fast.cli import output, paper_studies
+from donod_fast.cli import output
 from donod_fast.cli.errors import Interrupted
-from donod_fast.cli.options import PlainCommand, PlainGroup
+from donod_fast.cli.options import HELP_NAMES, LazyCommand, LazyGroup
 from donod_fast.errors import InputError
 
 if TYPE_CHECKING:
     from donod_fast.studies.threshold.run import Progress
 
+_PANEL = "Studies"
+
+
+def _command(name: str, summary: str, example: str) -> LazyCommand:
+    return LazyCommand(f"donod_fast.cli.{name}", _PANEL, summary, f"study {example}")
+
+
+class Studies(LazyGroup):
+    """The commands of ``donod-fast study``."""
+
+    table = {
+        "threshold": _command(
+            "study:threshold",
+            "Effect of the kept share on pass@1: score once, then select, train and evaluate.",
+            "threshold tiny-study --out study",
+        ),
+        "sensitivity": _command(
+            "paper_studies:sensitivity",
+            "Effect of choices that the paper leaves open.",
+            "sensitivity train.jsonl --model MODEL --heldout test.jsonl",
+        ),
+        "ablation": _command(
+            "paper_studies:ablation",
+            "DON, NOD and their combinations against random rows (Table 5).",
+            "ablation train.jsonl --model MODEL --heldout test.jsonl",
+        ),
+        "noise": _command(
+            "paper_studies:noise", "Response of the scores to damaged rows (§4.4).", "noise train.jsonl --model MODEL"
+        ),
+        "stability": _command(
+            "paper_studies:stability",
+            "Held-out loss by kept share and method (Figure 4).",
+            "stability train.jsonl --model MODEL --heldout test.jsonl",
+        ),
+        "focus": _command(
+            "paper_studies:focus",
+            "Weight changes and scores of every layer (Figures 3 and 6-11).",
+            "focus gsm8k=train.jsonl --model MODEL",
+        ),
+    }
+
+
 app = typer.Typer(
-    cls=PlainGroup,
+    cls=Studies,
     help="Run studies; completed cells are cached, so that an interrupted study resumes.",
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP_NAMES,
 )
-
-
-def _add(name: str, command: Callable[..., Any], example: str) -> None:
-    app.command(name, cls=PlainCommand, epilog=f"donod-fast study {name} {example}")(command)
 
 
 @app.callback()
@@ -45,7 +84,9 @@ def threshold(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="Name of a packaged recipe (tiny-study, llama-2-7b-code), or a .yaml file.", rich_help_panel="Recipe"
+            metavar="RECIPE",
+            help="Name of a packaged recipe (tiny-study, llama-2-7b-code), or a .yaml file.",
+            rich_help_panel="Recipe",
         ),
     ],
     out: Annotated[
@@ -131,19 +172,9 @@ def threshold(
                 progress=progress,
             )
     except KeyboardInterrupt:
-        raise Interrupted(
-            f"interrupted; run the same command again to resume in {out}"
-        ) from None
+        raise Interrupted(f"interrupted; run the same command again to resume in {out}") from None
     typer.echo(outcome.markdown.read_text(encoding="utf-8"))
     typer.echo(f"report: {outcome.page} and {outcome.markdown}")
-
-
-_add("threshold", threshold, "tiny-study --out study --unsafe-exec")
-_add("sensitivity", paper_studies.sensitivity, "train.jsonl --model MODEL --heldout test.jsonl")
-_add("ablation", paper_studies.ablation, "train.jsonl --model MODEL --heldout test.jsonl")
-_add("noise", paper_studies.noise, "train.jsonl --model MODEL")
-_add("stability", paper_studies.stability, "train.jsonl --model MODEL --heldout test.jsonl")
-_add("focus", paper_studies.focus, "gsm8k=train.jsonl --model MODEL")
 
 
 @contextmanager

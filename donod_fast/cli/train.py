@@ -24,6 +24,7 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Argument(
+            metavar="RECIPE",
             help="Name of a packaged recipe, or a .yaml file. Without one the paper's settings apply.",
             rich_help_panel="Recipe",
         ),
