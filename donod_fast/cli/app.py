@@ -6,6 +6,8 @@ import io
 import logging
 import os
 import sys
+from collections.abc import Mapping
+from typing import ClassVar
 
 import typer
 
@@ -27,7 +29,7 @@ def _command(name: str, panel: str, summary: str, example: str = "") -> LazyComm
 class Commands(LazyGroup):
     """The commands of ``donod-fast``."""
 
-    table = {
+    table: ClassVar[Mapping[str, LazyCommand]] = {
         "demo": _command("demo:demo", _SCORES, "Score and select an embedded corpus with planted errors.", "demo"),
         "score": _command(
             "score:score",
@@ -128,17 +130,19 @@ def _version(value: bool) -> None:
 
 
 def _install(context: typer.Context, parameter: typer.CallbackParam, value: bool) -> None:
-    from typer import completion
+    from typer._completion_classes import completion_init
+    from typer.completion import install_callback
 
-    completion.completion_init()
-    completion.install_callback(context, parameter, value)
+    completion_init()
+    install_callback(context, parameter, value)
 
 
 def _show(context: typer.Context, parameter: typer.CallbackParam, value: bool) -> None:
-    from typer import completion
+    from typer._completion_classes import completion_init
+    from typer.completion import show_callback
 
-    completion.completion_init()
-    completion.show_callback(context, parameter, value)
+    completion_init()
+    show_callback(context, parameter, value)
 
 
 @app.callback()
@@ -161,7 +165,7 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING, format="donod-fast: %(message)s")
     if _COMPLETE in os.environ:
-        from typer.completion import completion_init
+        from typer._completion_classes import completion_init
 
         completion_init()
     try:

@@ -4,44 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any, get_args, get_origin
 
 import typer
 
 from donod_fast.errors import InputError, suggest
+from donod_fast.system.options import OptionField, options_of
 
-if TYPE_CHECKING:
-    from typer._click.core import Parameter
-
-CONFIG = "config"
 MANIFEST = "manifest.json"
 
-_SECTION = "options"
-_KINDS = {"integer": "a whole number", "float": "a number", "boolean": "true or false"}
 
+def config_option(*kinds: type) -> Any:
+    """The option ``--config`` of a command with these settings dataclasses, as an argument of ``Annotated``.
 
-def read_config(context: typer.Context, name: str | None) -> str | None:
-    """Let the options of a file stand below those of the command line: a callback of Typer.
-
-    Raises:
-        InputError: the file cannot be read, a key is no option, or a value has the wrong type; names file and key.
+    Options of the file stand below those of the command line. The option's callback raises InputError if the file
+    cannot be read, a key is no option, or a value has the wrong type; the message names file and key.
     """
-    if name is not None and not context.resilient_parsing:
-        known = {str(one.name): one for one in context.command.params if one.name not in (CONFIG, "help")}
-        context.default_map = checked(load_options(name), known, name)
-    return name
+    known = {field.name: field for kind in kinds for field in options_of(kind)}
 
+    def read(context: typer.Context, value: str | None) -> str | None:
+        if value is not None and not context.resilient_parsing:
+            context.default_map = checked(load_options(value), known, value)
+        return value
 
-Config = Annotated[
-    str | None,
-    typer.Option(
+    return typer.Option(
         help="Take options from this YAML file, or from a scores folder (its manifest.json) to repeat its run. "
         "Options on the command line take precedence.",
+        metavar="PATH",
         rich_help_panel="Input",
-        callback=read_config,
+        callback=read,
         is_eager=True,
-    ),
-]
+    )
 
 
 def load_options(name: str) -> dict[str, Any]:
@@ -82,7 +75,9 @@ def _parsed(content: str, name: str) -> dict[str, Any]:
 
 def _of_manifest(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The options that a manifest records, with what the run had settled where an option left it open."""
-    recorded = manifest.get(_SECTION)
+    from donod_fast.scores.manifest import OPTIONS
+
+    recorded = manifest.get(OPTIONS)
     if not isinstance(recorded, dict):
         raise InputError(
             f"--config {name} records no options: release 0.1.0 wrote it, or `donod-fast merge`; give them by hand"
@@ -95,7 +90,7 @@ def _of_manifest(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {**recorded, **{key: value for key, value in settled.items() if recorded.get(key) is None}}
 
 
-def checked(found: Mapping[str, Any], known: Mapping[str, Parameter], name: str) -> dict[str, Any]:
+def checked(found: Mapping[str, Any], known: Mapping[str, OptionField], name: str) -> dict[str, Any]:
     """The values of a file by option; those that are null are left out.
 
     Raises:
@@ -105,37 +100,31 @@ def checked(found: Mapping[str, Any], known: Mapping[str, Parameter], name: str)
     for key, value in found.items():
         option = key.replace("-", "_")
         if option not in known:
-            raise InputError(
-                f"--config {name}: unknown option {key!r}{suggest(option, known)} (see donod-fast score --help)"
-            )
+            raise InputError(f"--config {name}: unknown option {key!r}{suggest(option, known)}")
         if value is not None:
-            values[option] = _value(known[option], value, f"--config {name}: {key}")
+            values[option] = _value(known[option].type, value, f"--config {name}: {key}")
     return values
 
 
-def _value(parameter: Parameter, value: Any, where: str) -> Any:
+def _value(kind: Any, value: Any, where: str) -> Any:
     """A value in the form that the command line would give it, refused if it has another type."""
-    kind = parameter.type.name.removesuffix(" range")
-    if parameter.multiple or parameter.nargs == -1:
-        many = value if isinstance(value, list) else [value]
-        if not all(isinstance(one, str) for one in many):
-            raise InputError(f"{where} must be a text or a list of texts, got {value!r}")
-        return many
+    kinds = (kind, *get_args(kind))
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    match kind:
-        case "boolean":
-            fits = isinstance(value, bool)
-        case "integer":
-            fits = is_number and int(value) == value
-        case "float":
-            fits = is_number or _reads_as_number(value)  # YAML reads 1e-5 as a text
-        case _:
-            if isinstance(value, list) and all(isinstance(one, str) for one in value):
-                return ",".join(value)
-            fits = isinstance(value, str) or is_number
-            value = str(value)
+    is_list = isinstance(value, list) and all(isinstance(one, str) for one in value)
+    if get_origin(kind) is tuple:
+        fits, wanted = is_list or isinstance(value, str), "a text or a list of texts"
+        value = [value] if isinstance(value, str) else value
+    elif bool in kinds:
+        fits, wanted = isinstance(value, bool), "true or false"
+    elif int in kinds:
+        fits, wanted = is_number and int(value) == value, "a whole number"
+    elif float in kinds:
+        fits, wanted = is_number or _reads_as_number(value), "a number"  # YAML reads 1e-5 as a text
+    else:
+        fits, wanted = is_list or is_number or isinstance(value, str), "a text"
+        value = ",".join(value) if is_list else str(value)
     if not fits:
-        raise InputError(f"{where} must be {_KINDS.get(kind, 'a text')}, got {value!r}")
+        raise InputError(f"{where} must be {wanted}, got {value!r}")
     return value
 
 
@@ -147,4 +136,4 @@ def _reads_as_number(value: Any) -> bool:
     return isinstance(value, str)
 
 
-__all__ = ["CONFIG", "Config", "checked", "load_options", "read_config"]
+__all__ = ["checked", "config_option", "load_options"]

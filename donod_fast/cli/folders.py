@@ -80,7 +80,7 @@ def merge_command(
     scores: Annotated[
         list[str],
         typer.Argument(
-            metavar="SCORES...", help="Two or more scores folders, in the order of their rows.", rich_help_panel="Input"
+            metavar="SCORES", help="Two or more scores folders, in the order of their rows.", rich_help_panel="Input"
         ),
     ],
     out: Annotated[str, typer.Option(help="The new scores folder.", rich_help_panel="Output")],

@@ -89,7 +89,7 @@ def _parameter(field: OptionField) -> Parameter:
 def _metavar(field: OptionField) -> str | None:
     """What stands for a value in the help; None for a switch."""
     if field.option.is_argument:
-        return field.name.upper() + ("..." if _is_many(field.type) else "")
+        return field.name.upper()
     if field.type is bool:
         return None
     kinds = {int: "INT", float: "NUMBER", Path: "PATH"}
@@ -169,7 +169,8 @@ class LazyGroup(TyperGroup):
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
-        self.commands = dict.fromkeys(self.table)  # for suggestions, which need the names alone
+        names: dict[str, Any] = dict.fromkeys(self.table)
+        self.commands = names  # for suggestions, which need the names alone
 
     def get_help_option(self, ctx: Context) -> Any:
         """The option ``--help``; with a default, since Typer imports pydantic to convert None."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from donod_fast.cli.config import Config
+from donod_fast.cli.config import config_option
 from donod_fast.cli.errors import Interrupted, NothingScored
 from donod_fast.cli.options import from_dataclasses
 from donod_fast.cli.settings import ScreenSettings
@@ -15,13 +15,15 @@ from donod_fast.engines.choosing import PANEL, ScoreRequest, ScoreRun, TargetSet
 if TYPE_CHECKING:
     from donod_fast.scoring.dry_run import RunPlan
 
+_CONFIG = config_option(ScoreRequest, TargetSettings, ScreenSettings)
+
 
 @from_dataclasses
 def score(
     request: ScoreRequest,
     target: TargetSettings,
     screen: ScreenSettings,
-    config: Config = None,
+    config: Annotated[str | None, _CONFIG] = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Read, plan and time a few rows; write nothing.", rich_help_panel=PANEL),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
@@ -29,7 +29,7 @@ def _command(name: str, summary: str, example: str) -> LazyCommand:
 class Studies(LazyGroup):
     """The commands of ``donod-fast study``."""
 
-    table = {
+    table: ClassVar[Mapping[str, LazyCommand]] = {
         "threshold": _command(
             "study:threshold",
             "Effect of the kept share on pass@1: score once, then select, train and evaluate.",

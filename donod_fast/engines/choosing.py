@@ -18,7 +18,7 @@ from donod_fast.engines.settings import EngineSettings
 from donod_fast.errors import InputError
 from donod_fast.models.settings import ModelSettings
 from donod_fast.scoring.settings import ColumnSettings, ComputeSettings, UpdateSettings
-from donod_fast.system.options import option
+from donod_fast.system.options import as_options, option
 
 if TYPE_CHECKING:
     from donod_fast.data.reading import Corpus
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from donod_fast.scoring.sample_scorer import Progress
     from donod_fast.scoring.spec import ScorerSpec
     from donod_fast.system.profiling import Report
-
-OPTIONS = "options"
-"""Section of the manifest that records a request."""
 
 SUPERVISED_ROWS = 4096
 """From this many rows on a separate process scores, and is replaced if it crashes or hangs."""
@@ -204,6 +201,7 @@ class ScoreRun:
         """
         from donod_fast.data.reading.inputs import SPOOL_NAME
         from donod_fast.scores.folder import locked, remove
+        from donod_fast.scores.opening import record_options
 
         request, target = self.request, self.target
         setup = self._setup()
@@ -216,10 +214,13 @@ class ScoreRun:
             if not devices and corpus.rows >= SUPERVISED_ROWS and target.trace is None and spec.device_map is None:
                 devices = (setup.first_device,)
             if request.engine.engine == "ray":
-                return self._on_cluster(corpus, spec, part_rows, watch)
-            if devices:
-                return self._on_devices(corpus, spec, part_rows, devices, watch)
-            return self._here(corpus, spec, part_rows, watch)
+                done = self._on_cluster(corpus, spec, part_rows, watch)
+            elif devices:
+                done = self._on_devices(corpus, spec, part_rows, devices, watch)
+            else:
+                done = self._here(corpus, spec, part_rows, watch)
+            record_options(done.outcome.folder, as_options(request))
+        return done
 
     def _setup(self) -> _Setup:
         from donod_fast.engines.devices import parse_devices
@@ -342,4 +343,4 @@ class _Setup:
         return replace(self.scorer, compile=wants_compiling(self.compile, rows, torch.device(self.first_device)))
 
 
-__all__ = ["OPTIONS", "Done", "ScoreRequest", "ScoreRun", "TargetSettings", "Watch"]
+__all__ = ["Done", "ScoreRequest", "ScoreRun", "TargetSettings", "Watch"]

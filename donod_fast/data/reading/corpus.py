@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from donod_fast.data.reading.inputs import (
-    STDIN,
     find_sources,
     is_same,
     open_file,
@@ -21,6 +20,7 @@ from donod_fast.data.reading.inputs import (
 from donod_fast.data.reading.source import Checkpoint, KnownFile, Source
 from donod_fast.data.reading.streams import check_unchanged
 from donod_fast.data.reading.tables import PYTHON_ROWS, DatasetRows, RowList
+from donod_fast.data.settings import STDIN
 from donod_fast.data.types import Record
 from donod_fast.errors import CorpusError, InputError
 from donod_fast.system.places import place_of_entry
