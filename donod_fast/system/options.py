@@ -175,7 +175,7 @@ def check_choices(settings: Any) -> None:
         value = getattr(settings, field.name)
         if about is None or not about.choices or (value is None and field.default is None):
             continue
-        if isinstance(value, str) and value not in about.choices:
+        if not isinstance(value, Mapping) and value not in about.choices:
             name = field.name.replace("_", " ")
             raise InputError(
                 f"{name} must be one of {', '.join(about.choices)}, got {value!r}{suggest(value, about.choices)}"
