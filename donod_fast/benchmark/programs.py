@@ -18,10 +18,11 @@ from torch import Tensor
 from donod_fast.benchmark import table
 from donod_fast.benchmark.paper_loop import score_sample
 from donod_fast.benchmark.work import Work
+from donod_fast.data.shards import PART_ROWS
 from donod_fast.data.types import IGNORE_INDEX, TokenizedSample
 from donod_fast.errors import ModelError
 from donod_fast.models.batching import Batch, collate, make_batches, used_tokens
-from donod_fast.scoring.scorer import PART_ROWS, Scorer
+from donod_fast.scoring.scorer import Scorer
 from donod_fast.system.profiling import NO_STAGES, Stages
 from donod_fast.system.threads import in_order, worker_count
 

@@ -7,10 +7,11 @@ from collections import Counter
 from dataclasses import dataclass
 
 from donod_fast.data.reading import Corpus
+from donod_fast.data.shards import PART_ROWS
 from donod_fast.data.types import Status, TokenizedSample
 from donod_fast.models.batching import batch_slots, make_batches
 from donod_fast.scoring.budget import Budget, activation_bytes
-from donod_fast.scoring.scorer import PART_ROWS, Scorer
+from donod_fast.scoring.scorer import Scorer
 from donod_fast.system.memory import free_bytes
 from donod_fast.system.threads import worker_count
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from donod_fast.criteria.base import Context, Criterion
 from donod_fast.criteria.running import SignalSet
 from donod_fast.data.masking import Masker, MaskSettings
+from donod_fast.data.shards import PART_ROWS
 from donod_fast.data.types import Record
 from donod_fast.errors import InputError
 from donod_fast.kernels import DEFAULT_WORKSPACE, frobenius_norm
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from donod_fast.data.reading import Corpus
-
-PART_ROWS = 1024
 
 
 class Scorer:
