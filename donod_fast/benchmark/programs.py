@@ -223,7 +223,7 @@ def ours(
         all_scored(outcome.counts["scored"], dict(outcome.counts))
 
     def to_rows(stages: Stages) -> None:
-        rows = [row for some in _parts(samples) for row in scorer.samples.score(some, stages=stages)]
+        rows = [row for some in _parts(samples) for row in scorer.sample_scorer.score(some, stages=stages)]
         all_scored(sum(row.status == "scored" for row in rows), {row.status for row in rows})
 
     def all_scored(count: int, statuses: Any) -> None:
@@ -248,7 +248,7 @@ def folder_obstacle() -> str:
 def our_batches(scorer: Scorer, samples: Sequence[TokenizedSample]) -> list[Batch]:
     """The batches that a part's samples are scored in."""
     trunk = scorer.trunk
-    groups = make_batches(samples, scorer.samples.token_budget, trunk.packs, trunk.rope)
+    groups = make_batches(samples, scorer.sample_scorer.token_budget, trunk.packs, trunk.rope)
     return [collate(samples, group, packed=trunk.packs, rope=trunk.rope) for group in groups]
 
 

@@ -12,6 +12,7 @@ from donod_fast.cli import output
 from donod_fast.data.reading import Corpus
 from donod_fast.engines.devices import score_on_devices
 from donod_fast.engines.local import Outcome, score_corpus
+from donod_fast.engines.request import RunOptions
 from donod_fast.scoring.sample_scorer import Progress
 from donod_fast.scoring.spec import ScorerSpec
 from donod_fast.system.profiling import NO_STAGES, Report, Stages
@@ -72,9 +73,7 @@ class ScoreRun:
                 self.spec,
                 self.out,
                 cluster,
-                part_rows=self.part_rows,
-                overwrite=self.overwrite,
-                rescore_changed=self.rescore_changed,
+                self._options(),
                 progress=progress,
             ),
         )
@@ -105,7 +104,7 @@ class ScoreRun:
             seconds,
             "" if compiled is None else f"{compiled.compilations} graphs compiled in {compiled.seconds:.1f} s",
             (stages.report(),) if self.profile else (),
-            scorer.samples.fitting_budget,
+            outcome.fitting_budget,
         )
 
     def _on_several(self, quiet: bool) -> Done:
@@ -117,16 +116,15 @@ class ScoreRun:
                 self.spec,
                 self.out,
                 self.devices,
-                part_rows=self.part_rows,
-                overwrite=self.overwrite,
-                rescore_changed=self.rescore_changed,
+                self._options(),
                 progress=progress,
-                workers=self.workers,
-                stall_timeout=self.stall_timeout,
                 on_report=reports.append if self.profile else None,
             ),
         )
         return Done(outcome, seconds, "", tuple(reports), None)
+
+    def _options(self) -> RunOptions:
+        return RunOptions(self.part_rows, self.overwrite, self.rescore_changed, self.workers, self.stall_timeout)
 
     def _timed(self, quiet: bool, score: Callable[[Progress | None], Outcome]) -> tuple[Outcome, float]:
         start = time.perf_counter()

@@ -9,6 +9,7 @@ That either holds for a given model is not assumed: it is measured when the trun
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 import torch
@@ -145,6 +146,12 @@ class Trunk:
         rows = batch.predictors.to(self._device, non_blocking=True)
         with self._narrow.installed():
             return self._states(self._served(batch), self._attention, scored_rows=rows)
+
+    def calling(self, run: Callable[..., Any]) -> Trunk:
+        """A trunk of the same model that calls ``run`` instead of the decoder, with keyword arguments only."""
+        other = copy(self)
+        other.run = run
+        return other
 
     def _served(self, batch: Batch) -> Batch:
         if batch.sample_bounds is not None and not self.packs:

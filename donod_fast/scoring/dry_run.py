@@ -109,7 +109,7 @@ def plan_run(
                 scored_tokens += tokenized.scored_tokens
                 if tokenized.row % stride == 0 and len(sample) < _SAMPLE_ROWS:
                     sample.append(tokenized)
-        groups = make_batches(ready, scorer.samples.token_budget, packs, rope)
+        groups = make_batches(ready, scorer.sample_scorer.token_budget, packs, rope)
         batches += len(groups)
         used += sum(batch_slots(ready, group, True, rope) for group in groups)
         slots += sum(batch_slots(ready, group, packs, rope) for group in groups)
@@ -125,7 +125,7 @@ def plan_run(
         tokens=tokens,
         scored_tokens=scored_tokens,
         model_bytes=model_bytes,
-        token_budget=scorer.samples.token_budget,
+        token_budget=scorer.sample_scorer.token_budget,
         token_budget_how="given" if budget is None else budget.how,
         packed=packs,
         packing_refusal=scorer.trunk.packing_refusal,
@@ -144,9 +144,9 @@ def _measure(scorer: Scorer, sample: list[TokenizedSample]) -> float:
     """Tokens per second of the sample, after a short warm-up; 0 where there is nothing to score."""
     if not sample:
         return 0.0
-    scorer.samples.score(sample[:2])
+    scorer.sample_scorer.score(sample[:2])
     start = time.perf_counter()
-    scorer.samples.score(sample)
+    scorer.sample_scorer.score(sample)
     return sum(len(s.input_ids) for s in sample) / (time.perf_counter() - start)
 
 
@@ -154,4 +154,4 @@ def _batch_bytes(scorer: Scorer, budget: Budget | None) -> int:
     """Of every batch under way at a time."""
     measured = None if budget is None else budget.bytes_per_token
     per_token = measured or activation_bytes(scorer.loaded)
-    return int(worker_count(scorer.loaded.device) * scorer.samples.token_budget * per_token)
+    return int(worker_count(scorer.loaded.device) * scorer.sample_scorer.token_budget * per_token)
