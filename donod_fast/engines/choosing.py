@@ -22,7 +22,8 @@ from donod_fast.system.options import as_options, option
 
 if TYPE_CHECKING:
     from donod_fast.data.reading import Corpus
-    from donod_fast.engines.local import Outcome
+    from donod_fast.engines.prologue import Outcome
+    from donod_fast.engines.request import RunOptions
     from donod_fast.scoring.dry_run import RunPlan
     from donod_fast.scoring.sample_scorer import Progress
     from donod_fast.scoring.spec import ScorerSpec
@@ -201,7 +202,6 @@ class ScoreRun:
         """
         from donod_fast.data.reading.inputs import SPOOL_NAME
         from donod_fast.scores.folder import locked, remove
-        from donod_fast.scores.opening import record_options
 
         request, target = self.request, self.target
         setup = self._setup()
@@ -209,18 +209,15 @@ class ScoreRun:
             if target.overwrite and request.corpus.reads_stdin:
                 remove(Path(target.out) / SPOOL_NAME)
             corpus = self._corpus(target.out)
-            spec, part_rows = setup.spec(corpus), self._part_rows(corpus)
+            spec, options = setup.spec(corpus), self._options(corpus)
             devices = setup.devices
             if not devices and corpus.rows >= SUPERVISED_ROWS and target.trace is None and spec.device_map is None:
                 devices = (setup.first_device,)
             if request.engine.engine == "ray":
-                done = self._on_cluster(corpus, spec, part_rows, watch)
-            elif devices:
-                done = self._on_devices(corpus, spec, part_rows, devices, watch)
-            else:
-                done = self._here(corpus, spec, part_rows, watch)
-            record_options(done.outcome.folder, as_options(request))
-        return done
+                return self._on_cluster(corpus, spec, options, watch)
+            if devices:
+                return self._on_devices(corpus, spec, options, devices, watch)
+            return self._here(corpus, spec, options, watch)
 
     def _setup(self) -> _Setup:
         from donod_fast.engines.devices import parse_devices
@@ -239,13 +236,26 @@ class ScoreRun:
         spool_dir = Path(folder) if folder is not None and self.request.corpus.reads_stdin else None
         return self.request.corpus.open(spool_dir=spool_dir, known=known)
 
+    def _options(self, corpus: Corpus) -> RunOptions:
+        from donod_fast.engines.request import RunOptions
+
+        engine, target = self.request.engine, self.target
+        return RunOptions(
+            self._part_rows(corpus),
+            target.overwrite,
+            target.rescore_changed,
+            engine.workers,
+            engine.ray.stall_timeout,
+            as_options(self.request),
+        )
+
     def _part_rows(self, corpus: Corpus) -> int:
         from donod_fast.scores.opening import settled_part_rows
 
         asked, target = self.request.engine.part_rows, self.target
         return settled_part_rows(target.out, corpus.rows, asked, overwrite=target.overwrite)
 
-    def _on_cluster(self, corpus: Corpus, spec: ScorerSpec, part_rows: int, watch: Watch) -> Done:
+    def _on_cluster(self, corpus: Corpus, spec: ScorerSpec, options: RunOptions, watch: Watch) -> Done:
         from donod_fast.engines.ray import score_on_ray
 
         start = time.perf_counter()
@@ -255,15 +265,13 @@ class ScoreRun:
                 spec,
                 self.target.out,
                 self.request.engine.ray,
-                part_rows=part_rows,
-                overwrite=self.target.overwrite,
-                rescore_changed=self.target.rescore_changed,
+                options,
                 progress=progress,
             )
         return self._done(outcome, start)
 
     def _on_devices(
-        self, corpus: Corpus, spec: ScorerSpec, part_rows: int, devices: tuple[str, ...], watch: Watch
+        self, corpus: Corpus, spec: ScorerSpec, options: RunOptions, devices: tuple[str, ...], watch: Watch
     ) -> Done:
         from donod_fast.engines.devices import score_on_devices
 
@@ -275,17 +283,13 @@ class ScoreRun:
                 spec,
                 self.target.out,
                 devices,
-                part_rows=part_rows,
-                overwrite=self.target.overwrite,
-                rescore_changed=self.target.rescore_changed,
+                options,
                 progress=progress,
-                workers=self.request.engine.workers,
-                stall_timeout=self.request.engine.ray.stall_timeout,
                 on_report=reports.append if self.target.profile else None,
             )
         return self._done(outcome, start, reports=reports)
 
-    def _here(self, corpus: Corpus, spec: ScorerSpec, part_rows: int, watch: Watch) -> Done:
+    def _here(self, corpus: Corpus, spec: ScorerSpec, options: RunOptions, watch: Watch) -> Done:
         from donod_fast.engines.local import score_corpus
         from donod_fast.system.profiling import NO_STAGES, Stages
 
@@ -298,19 +302,20 @@ class ScoreRun:
                 corpus,
                 scorer,
                 target.out,
-                part_rows=part_rows,
-                overwrite=target.overwrite,
-                rescore_changed=target.rescore_changed,
+                part_rows=options.part_rows,
+                overwrite=options.overwrite,
+                rescore_changed=options.rescore_changed,
                 progress=progress,
-                workers=self.request.engine.workers,
+                workers=options.workers,
                 stages=stages,
+                record=options.record,
             )
         done = self._done(outcome, start, reports=(stages.report(),) if target.profile else ())
         if target.trace is not None:
             stages.chrome_trace(target.trace)
         cost = scorer.compiled
         compiled = "" if cost is None else f"{cost.compilations} graphs compiled in {cost.seconds:.1f} s"
-        return replace(done, compiled=compiled, smaller_budget=scorer.samples.fitting_budget)
+        return replace(done, compiled=compiled, smaller_budget=outcome.fitting_budget)
 
     def _done(self, outcome: Outcome, start: float, *, reports: Iterable[Report] = ()) -> Done:
         seconds = time.perf_counter() - start

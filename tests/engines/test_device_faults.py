@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from device_specs import POISON, FaultySpec, wait_for
-from score_runs import assert_same_bits, leftovers, short_rows, tiny_scorer, write_lines
+from score_runs import assert_same_bits, leftovers, run_options, short_rows, tiny_scorer, write_lines
 from tiny_models import save_tiny
 
 from donod_fast.data.prefetch import Part, Step, prepared
@@ -24,6 +24,7 @@ from donod_fast.engines.device.child import At, Failed
 from donod_fast.engines.devices import DevicePool, score_on_devices
 from donod_fast.engines.isolation import MOST_TRIES, Suspect
 from donod_fast.engines.local import Outcome, score_corpus
+from donod_fast.engines.request import RunOptions
 from donod_fast.errors import CorpusError, InputError, ModelError, WorkerError
 from donod_fast.scores.folder import ScoresFolder, locked
 
@@ -84,8 +85,9 @@ def wanted(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def scored(data: Path, spec: Any, out: Path, names: list[str] = ONE, **options: Any) -> Outcome:
+    how = run_options(PART_ROWS, options)
     with locked(out):
-        outcome = score_on_devices(open_corpus([str(data)]), spec, out, names, part_rows=PART_ROWS, **options)
+        outcome = score_on_devices(open_corpus([str(data)]), spec, out, names, how, **options)
     assert leftovers(out) == []
     assert multiprocessing.active_children() == []
     return outcome
@@ -279,7 +281,10 @@ def test_a_file_that_vanishes_costs_its_own_parts_only(
     corpus = open_corpus([str(file) for file in files])
     out = tmp_path / "out"
     files[1].rename(tmp_path / "elsewhere")
-    with locked(out), DevicePool(corpus, FaultySpec(model, "", place), out, names, part_rows=PART_ROWS) as pool:  # type: ignore[arg-type]
+    with (
+        locked(out),
+        DevicePool(corpus, FaultySpec(model, "", place), out, names, RunOptions(part_rows=PART_ROWS)) as pool,
+    ):  # type: ignore[arg-type]
         folder = pool.open()
         with pytest.raises(CorpusError, match=r"b\.jsonl.*; 2 parts are left unscored"):
             pool.score(folder.missing_parts())
@@ -301,24 +306,26 @@ def test_the_processes_of_a_pool_stay_from_call_to_call_and_one_that_was_killed_
     out = tmp_path / "out"
     corpus = open_corpus([str(data)])
     problems: list[tuple[int | None, str]] = []
+
+    def heard(part: int | None, text: str) -> None:
+        problems.append((part, text))
+
     spec: Any = FaultySpec(model, "", place)
     with (
         locked(out),
-        DevicePool(
-            corpus, spec, out, ONE, part_rows=PART_ROWS, on_problem=lambda part, text: problems.append((part, text))
-        ) as pool,
+        DevicePool(corpus, spec, out, ONE, RunOptions(part_rows=PART_ROWS)) as pool,
     ):
         folder = pool.open()
         assert folder.missing_parts() == list(range(6))
-        formats = pool.score([4, 1])
+        formats = pool.score([4, 1], None, heard)
         assert sum(formats.values()) == 2 * PART_ROWS
         assert folder.missing_parts() == [0, 2, 3, 5]
         assert pool.score([]) == {}
-        pool.score([0])
+        pool.score([0], None, heard)
         assert len(list(place.glob("loading-*"))) == 1
         (child,) = multiprocessing.active_children()
         os.kill(child.pid or 0, signal.SIGKILL)
-        pool.score([2, 3, 5])
+        pool.score([2, 3, 5], None, heard)
         assert len(list(place.glob("loading-*"))) == 2
     assert problems == []  # no part was to blame
     assert multiprocessing.active_children() == []

@@ -367,7 +367,7 @@ def test_scores_of_packed_batches_are_those_of_padded_ones(kind: str) -> None:
         assert scorer.trunk.packs == (form == "on")
         rows[form] = {}
         for group in make_batches(samples, 256, scorer.trunk.packs):
-            columns = scorer.samples.forward(collate(samples, group, packed=scorer.trunk.packs))
+            columns = scorer.sample_scorer.forward.scores(collate(samples, group, packed=scorer.trunk.packs))
             rows[form].update(zip(group, columns.tolist(), strict=True))
     don, nod = SCORE_COLUMNS.index("don"), SCORE_COLUMNS.index("nod")
     assert len(rows["on"]) == len(rows["off"]) == 60

@@ -7,13 +7,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
 
 from device_specs import POISON, FaultySpec, wait_for
+from score_runs import run_options
 
 from donod_fast.data.reading import open_corpus
 from donod_fast.engines.device import process as device_process
@@ -99,9 +99,9 @@ def workers(place: Path, what: str = "worker") -> list[int]:
 def on_ray(data: Path, spec: Any, out: Path, address: str | None, **options: Any) -> Outcome:
     """Score with two workers of a cluster."""
     settings = RaySettings(address, workers=2, stall_timeout=options.pop("stall_timeout", 120.0))
-    call: Callable[..., Outcome] = score_on_ray
+    how = run_options(PART_ROWS, options)
     with locked(out):
-        return call(open_corpus([str(data)]), spec, out, settings, part_rows=PART_ROWS, **options)
+        return score_on_ray(open_corpus([str(data)]), spec, out, settings, how, **options)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from donod_fast.data.masking import Masker
 from donod_fast.data.reading import open_corpus
 from donod_fast.data.types import Record, TokenizedSample
 from donod_fast.engines.devices import score_on_devices
+from donod_fast.engines.request import RunOptions
 from donod_fast.errors import ModelError
 from donod_fast.scores.folder import locked
 from donod_fast.scoring.scorer import Scorer
@@ -177,4 +178,4 @@ if __name__ == "__main__":
     model, data, out, place = map(Path, sys.argv[1:])
     spec: Any = FaultySpec(model, "stuck", place, meet=2)
     with locked(out):
-        score_on_devices(open_corpus([str(data)]), spec, out, ["cpu", "cpu"], part_rows=1)
+        score_on_devices(open_corpus([str(data)]), spec, out, ["cpu", "cpu"], RunOptions(part_rows=1))

@@ -24,14 +24,12 @@ from typing import Any
 
 import torch
 
-from donod_fast.criteria.running import fingerprints
 from donod_fast.data.prefetch import Step
 from donod_fast.data.reading import Corpus
 from donod_fast.data.types import Status
 from donod_fast.engines.local import manifest_of, score_parts
 from donod_fast.errors import CorpusError, DonodError, WorkerError
 from donod_fast.scores.folder import ScoresFolder
-from donod_fast.scoring.budget import settled
 from donod_fast.scoring.scorer import Scorer
 from donod_fast.scoring.spec import ScorerSpec
 from donod_fast.system.profiling import NO_STAGES, Report, Stages
@@ -175,26 +173,15 @@ class Child:
         scorer = self.spec.on(self.device).load()
         link.send(Ready(manifest_of(self.corpus, scorer, self.part_rows)))
         stages = Stages() if self.profile else NO_STAGES
-        settled_in = False
+        job = link.pipe.recv()  # by now the folder is there
+        scorer = scorer.resuming(self._folder.manifest)
         while True:
-            job = link.pipe.recv()
-            if not settled_in:
-                self._settle(scorer)
-                settled_in = True
             link.send(self._probed(job, scorer, link) if isinstance(job, Probe) else self._scored(scorer, link, stages))
+            job = link.pipe.recv()
 
     @cached_property
     def _folder(self) -> ScoresFolder:
-        folder = ScoresFolder.open(self.out)
-        folder.wanted = fingerprints(self.spec.signals)
-        return folder
-
-    def _settle(self, scorer: Scorer) -> None:
-        """Score as the folder was begun, where a device has a say in it."""
-        manifest = self._folder.manifest
-        if self.spec.token_budget is None:
-            scorer.samples.token_budget = settled(scorer.samples.token_budget, manifest.get("token_budget"))
-        scorer.samples.settle(manifest["model"]["weight_norm"])
+        return ScoresFolder.open(self.out)
 
     def _scored(self, scorer: Scorer, link: _Link, stages: Stages) -> Idle:
         formats: Counter[str] = Counter()
@@ -218,7 +205,7 @@ class Child:
                 raise
             unread = (part, str(error))
         report = stages.report() if self.profile else None
-        return Idle(formats, report, scorer.samples.fitting_budget, unread)
+        return Idle(formats, report, scorer.sample_scorer.fitting_budget, unread)
 
     def _probed(self, probe: Probe, scorer: Scorer, link: _Link) -> Probed:
         first, last = min(probe.rows), max(probe.rows)
@@ -228,7 +215,7 @@ class Child:
             return Probed(str(error))
         for row in probe.rows:
             link.send(Trying(row))
-            (scores,) = scorer.samples.score([scorer.masker.tokenize(records[row])])
+            (scores,) = scorer.sample_scorer.score([scorer.masker.tokenize(records[row])])
             link.send(Passed(scores.status == Status.SCORED))
         return Probed()
 

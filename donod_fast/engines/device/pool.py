@@ -29,11 +29,12 @@ from donod_fast.data.prefetch import default_workers
 from donod_fast.data.reading import Corpus
 from donod_fast.engines.device.child import At, Child, Failed, Idle, Passed, Probed, Progressed, Ready, Trying, Wants
 from donod_fast.engines.device.process import DeviceProcess, Slot
-from donod_fast.engines.device.queue import OnProblem, Work
+from donod_fast.engines.device.queue import Work
 from donod_fast.engines.isolation import MOST_TRIES
+from donod_fast.engines.prologue import open_folder
+from donod_fast.engines.request import OnProblem, RunOptions
 from donod_fast.errors import InputError, ModelError, WorkerError
 from donod_fast.scores.folder import ScoresFolder, differences, remove
-from donod_fast.scores.opening import open_scores
 from donod_fast.scoring.sample_scorer import Progress
 from donod_fast.scoring.spec import ScorerSpec
 from donod_fast.system.files import temporary_name
@@ -41,9 +42,6 @@ from donod_fast.system.profiling import Report
 from donod_fast.system.storage import open_storage
 
 log = logging.getLogger(__name__)
-
-STALL_TIMEOUT = 1800.0
-"""Seconds without a sign of life after which a process is taken to hang."""
 
 _LOADING_SECONDS = 1800.0  # a process that loads the model, which it may have to fetch, has at least these
 
@@ -56,25 +54,16 @@ class DevicePool:
     Use it as a context manager: it leaves no process behind. A program that makes one has to be importable without
     running (``if __name__ == "__main__"``): the processes are spawned. It is for one thread at a time.
 
-    Attributes:
-        on_problem: told of every process that is lost and of every row that is left out.
-
     Args:
-        corpus: what to score; every process gets a copy (of its description, not of the files).
+        corpus: what to score; every process gets a copy of its description, not of the files.
         spec: how to load the scorer.
         out: the scores folder, a path or a URL.
         devices: as :func:`donod_fast.engines.devices.parse_devices` gives them.
-        part_rows: rows of a part.
-        overwrite: drop the scores that the folder holds.
-        rescore_changed: where files have changed since they were scored, forget their scores only.
-        workers: processes of each device that tokenise ahead of it; None for what suits device, rows and cores.
-        profile: have the processes note where their time goes.
-        stall_timeout: seconds without a sign of life after which a process is taken to hang, killed and replaced; while
-            it loads the model it has half an hour at least.
-        on_problem: see above.
+        options: how to run.
+        profile: have the processes record where their time goes.
 
     Raises:
-        InputError: names an argument with a wrong value.
+        InputError: ``devices`` is empty.
     """
 
     def __init__(
@@ -83,31 +72,21 @@ class DevicePool:
         spec: ScorerSpec,
         out: Path | str,
         devices: Sequence[str],
+        options: RunOptions = RunOptions(),
         *,
-        part_rows: int,
-        overwrite: bool = False,
-        rescore_changed: bool = False,
-        workers: int | None = None,
         profile: bool = False,
-        stall_timeout: float = STALL_TIMEOUT,
-        on_problem: OnProblem | None = None,
     ) -> None:
-        if part_rows < 1:
-            raise InputError(f"part_rows must be at least 1, got {part_rows}")
         if not devices:
             raise InputError("devices is empty; name at least one")
-        if workers is not None and workers < 0:
-            raise InputError(f"workers must be at least 0, got {workers}")
-        if not stall_timeout > 0:
-            raise InputError(f"stall_timeout must be more than 0 seconds, got {stall_timeout:g}")
         self._corpus, self._out, self._devices = corpus, out, list(devices)
-        self._overwrite, self._rescore_changed = overwrite, rescore_changed
-        self._stall_timeout = stall_timeout
+        self._options = options
         self._wanted = fingerprints(spec.signals)
-        self.on_problem: OnProblem = on_problem or (lambda part, text: None)
-        ahead = _workers_of_each(devices, corpus.rows) if workers is None else workers
+        self._on_problem: OnProblem = _unheard
+        ahead = _workers_of_each(devices, corpus.rows) if options.workers is None else options.workers
         threads = max(1, torch.get_num_threads() // len(devices))
-        self._slots = [Slot(Child(corpus, spec, device, out, part_rows, ahead, threads, profile)) for device in devices]
+        self._slots = [
+            Slot(Child(corpus, spec, device, out, options.part_rows, ahead, threads, profile)) for device in devices
+        ]
         self._children: list[DeviceProcess] = []
         self._folder: ScoresFolder | None = None
         self._work: Work | None = None
@@ -144,7 +123,9 @@ class DevicePool:
             self._attend()
         return self._folder
 
-    def score(self, parts: Sequence[int], progress: Progress | None = None) -> Counter[str]:
+    def score(
+        self, parts: Sequence[int], progress: Progress | None = None, on_problem: OnProblem | None = None
+    ) -> Counter[str]:
         """Score parts that are missing; when it returns all of them are committed.
 
         A process that dies or hangs is replaced, and a row that ends every process that meets it becomes one of status
@@ -154,6 +135,7 @@ class DevicePool:
         Args:
             parts: their numbers. Rising ones cost one reading of the corpus.
             progress: called in this process, with rows and tokens as they are scored.
+            on_problem: called for every process that is lost and every row that is left out.
 
         Returns:
             rows by record format, as far as they are known of processes that were not lost.
@@ -165,7 +147,8 @@ class DevicePool:
             StoreError: a part cannot be written.
         """
         folder = self.open()
-        work = Work(folder, parts, progress or _unseen, lambda part, text: self.on_problem(part, text))
+        self._on_problem = on_problem or _unheard
+        work = Work(folder, self._wanted, parts, progress or _unseen, self._on_problem)
         self._work, self._formats = work, Counter()
         while not work.is_handed_out or any(child.ready and not child.idle for child in self._children):
             work.hand_out([child for child in self._children if child.idle])
@@ -211,7 +194,9 @@ class DevicePool:
         for child in list(self._children):
             if away > 0:  # nobody listened: this process was stopped, or at something else
                 child.heard += away
-            patience = self._stall_timeout if child.ready else max(self._stall_timeout, _LOADING_SECONDS)
+            patience = (
+                self._options.stall_timeout if child.ready else max(self._options.stall_timeout, _LOADING_SECONDS)
+            )
             if child.silent_for() < patience:
                 continue
             if self._work is not None and self._work.forget_committed(child):
@@ -257,14 +242,7 @@ class DevicePool:
         child.ready = child.idle = True
         if self._folder is None:
             manifest = {**manifest, "model": {**manifest["model"], "device": self._devices}}
-            self._folder = open_scores(
-                self._out,
-                self._corpus,
-                manifest,
-                overwrite=self._overwrite,
-                rescore_changed=self._rescore_changed,
-            )
-            self._folder.wanted = self._wanted
+            self._folder = open_folder(self._out, self._corpus, manifest, self._options)
         elif unlike := differences(self._folder.manifest, manifest, ("in the folder", f"on {child.device}")):
             raise ModelError(
                 f"{child.device} does not score as the first device did:\n  " + "\n  ".join(unlike)
@@ -299,7 +277,7 @@ class DevicePool:
                 f"{given_up}, and no device is left; what is committed stays, and the same command resumes"
             )
         log.warning("%s; the other devices go on without", given_up)
-        self.on_problem(None, f"{given_up}; the device is given up")
+        self._on_problem(None, f"{given_up}; the device is given up")
 
     def _tidy(self, child: DeviceProcess) -> None:
         """Remove what a process that has ended was writing."""
@@ -322,7 +300,11 @@ def _workers_of_each(devices: Sequence[str], rows: int) -> int:
 
 
 def _unseen(rows: int, tokens: int) -> None:
-    """Progress that nobody looks at."""
+    """Drop a report of progress."""
 
 
-__all__ = ["STALL_TIMEOUT", "DevicePool", "OnProblem"]
+def _unheard(part: int | None, text: str) -> None:
+    """Drop a report of a problem; it is in the log, too."""
+
+
+__all__ = ["DevicePool"]

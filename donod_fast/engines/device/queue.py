@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from donod_fast.engines.device.child import Failed, Go, Probe, Task
 from donod_fast.engines.device.process import DeviceProcess
 from donod_fast.engines.isolation import MOST_TRIES, Suspect
+from donod_fast.engines.request import OnProblem
 from donod_fast.errors import CorpusError, WorkerError
 from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scoring.sample_scorer import Progress
-
-OnProblem = Callable[[int | None, str], None]
-"""Called with a part's number (None where it is about none) and with what went wrong."""
 
 
 class Work:
@@ -25,13 +23,21 @@ class Work:
 
     Args:
         folder: see above.
+        wanted: criteria that a committed part has: by name the fingerprint of the settings.
         parts: their numbers.
         progress: called with rows and tokens as they are scored.
         on_problem: told of parts at which a process was lost or that cannot be read, and of rows that are left out.
     """
 
-    def __init__(self, folder: ScoresFolder, parts: Iterable[int], progress: Progress, on_problem: OnProblem) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: ScoresFolder,
+        wanted: Mapping[str, str],
+        parts: Iterable[int],
+        progress: Progress,
+        on_problem: OnProblem,
+    ) -> None:
+        self.folder, self._wanted = folder, wanted
         self._queue = deque(parts)
         self._progress, self._on_problem = progress, on_problem
         self._suspects: dict[int, Suspect] = {}
@@ -83,7 +89,7 @@ class Work:
 
     def forget_committed(self, child: DeviceProcess) -> bool:
         """See which parts of a process are there by now; whether there are any."""
-        committed = [part for part in child.parts if self.folder.is_committed(part)]
+        committed = [part for part in child.parts if self.folder.is_committed(part, self._wanted)]
         for part in committed:
             start, stop = self.folder.part_range(part)
             child.rows -= stop - start
@@ -204,4 +210,4 @@ class Work:
         return f"rows {start} to {stop - 1}"
 
 
-__all__ = ["OnProblem", "Work"]
+__all__ = ["Work"]

@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +26,17 @@ from donod_fast import errors
 from donod_fast.criteria.running import fingerprints
 from donod_fast.data.prefetch import default_workers
 from donod_fast.data.reading import Corpus
-from donod_fast.engines.device.queue import OnProblem
 from donod_fast.engines.isolation import MOST_TRIES
-from donod_fast.engines.local import Outcome, unreadable_inputs
+from donod_fast.engines.prologue import OpenRun, Outcome, begin
 from donod_fast.engines.ray.connection import connected, first_line, import_ray, worker_resources
 from donod_fast.engines.ray.ledger import Ledger, News
 from donod_fast.engines.ray.settings import RaySettings
 from donod_fast.engines.ray.stream import PARTING_SECONDS, POLL_SECONDS, ActorPool, Stream
-from donod_fast.engines.ray.worker import Report, ShardWorker, WorkerJob, open_folder
+from donod_fast.engines.ray.worker import PartWorker, Report, WorkerJob, open_first
+from donod_fast.engines.request import OnProblem, RunOptions
 from donod_fast.errors import CorpusError, DonodError, InputError, WorkerError
 from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scoring.sample_scorer import Progress
-from donod_fast.scoring.scorer import PART_ROWS
 from donod_fast.scoring.spec import ScorerSpec
 from donod_fast.system.storage import is_url
 
@@ -57,10 +57,8 @@ def score_on_ray(
     spec: ScorerSpec,
     out: Path | str,
     settings: RaySettings,
+    options: RunOptions = RunOptions(),
     *,
-    part_rows: int = PART_ROWS,
-    overwrite: bool = False,
-    rescore_changed: bool = False,
     progress: Progress | None = None,
     on_problem: OnProblem | None = None,
 ) -> Outcome:
@@ -74,11 +72,9 @@ def score_on_ray(
         spec: how to load the scorer.
         out: the scores folder, a path or a URL.
         settings: which cluster, and what each worker takes.
-        part_rows: rows of a part.
-        overwrite: drop the scores that the folder holds.
-        rescore_changed: where files have changed since they were scored, forget their scores only.
-        progress: called in this process.
-        on_problem: told of what goes wrong, by part; None to have the folder keep it for ``donod-fast status``.
+        options: how to run; ``workers`` and ``stall_timeout`` are those of ``settings``.
+        progress: called in this process with rows and tokens as they are scored.
+        on_problem: called with each problem; None to record problems in the folder, for ``donod-fast status``.
 
     Raises:
         InputError: Ray is missing, the cluster does not answer or has no room for a worker, or the rows were given from
@@ -89,8 +85,6 @@ def score_on_ray(
             committed so far stay.
         StoreError, CorpusError: as for ``score_corpus``; they name the node.
     """
-    if part_rows < 1:
-        raise InputError(f"part_rows must be at least 1, got {part_rows}")
     if any(entry["kind"] == "rows" for entry in corpus.describe()["inputs"]):
         raise InputError("rows given from Python are in no file that another machine could read; score files instead")
     if spec.device_map is not None:
@@ -104,33 +98,31 @@ def score_on_ray(
             spec=spec,
             out=str(out),
             device=device,
-            part_rows=part_rows,
+            options=replace(
+                options,
+                workers=min(threads - 1, default_workers(device.partition(":")[0], corpus.rows // settings.workers)),
+                stall_timeout=settings.stall_timeout,
+            ),
             threads=threads,
-            ahead=min(threads - 1, default_workers(device.partition(":")[0], corpus.rows // settings.workers)),
-            stall_timeout=settings.stall_timeout,
             driver_folder=str(Path.cwd()),
         )
-        _open(job, corpus, cpus, gpus, overwrite=overwrite, rescore_changed=rescore_changed)
+        _open(job, corpus, cpus, gpus)
         folder = ScoresFolder.open(out)
-        folder.wanted = fingerprints(spec.signals)
-        missing = folder.missing_parts()
-        resumed = folder.rows - sum(stop - start for start, stop in map(folder.part_range, missing))
-        if resumed and progress is not None:
-            progress(resumed, 0)
-        run = _Run(folder, settings, progress, on_problem or folder.note_problem)
-        run.score(missing, ActorPool(ShardWorker, (job, run.ledger), settings.workers, cpus, gpus))
-    return Outcome(folder, folder.counts(), resumed, run.formats)
+        run = begin(folder, fingerprints(spec.signals), progress)
+        driver = _Driver(run, settings, progress, on_problem or folder.note_problem)
+        driver.score(ActorPool(PartWorker, (job.finding_a_folder(), driver.ledger), settings.workers, cpus, gpus))
+    return run.outcome(driver.formats)
 
 
-def _open(job: WorkerJob, corpus: Corpus, cpus: float, gpus: float, *, overwrite: bool, rescore_changed: bool) -> None:
+def _open(job: WorkerJob, corpus: Corpus, cpus: float, gpus: float) -> None:
     """Have a worker load the model and open or make the folder."""
     ray = import_ray()
-    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=MOST_TRIES)(open_folder)
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=MOST_TRIES)(open_first)
     try:
-        opened = task.remote(job, corpus, overwrite, rescore_changed)
+        opened = task.remote(job, corpus)
     except (TypeError, AttributeError, ValueError) as error:  # what pickle raises
         raise InputError(f"cannot hand corpus and settings to another process: {error}") from error
-    patience = 2 * max(job.stall_timeout, _LOADING_SECONDS)
+    patience = 2 * max(job.options.stall_timeout, _LOADING_SECONDS)
     deadline = time.monotonic() + patience
     while not ray.wait([opened], timeout=POLL_SECONDS)[0]:
         if time.monotonic() > deadline:
@@ -143,19 +135,17 @@ def _open(job: WorkerJob, corpus: Corpus, cpus: float, gpus: float, *, overwrite
         raise _error(report)
 
 
-class _Run:
-    """What the driver knows of a run.
+class _Driver:
+    """The driver's view of a run.
 
     Attributes:
         ledger: handle of the run's ledger.
         formats: rows by record format, as far as workers that were not lost could tell.
     """
 
-    def __init__(
-        self, folder: ScoresFolder, settings: RaySettings, progress: Progress | None, on_problem: OnProblem
-    ) -> None:
+    def __init__(self, run: OpenRun, settings: RaySettings, progress: Progress | None, on_problem: OnProblem) -> None:
         self._ray = import_ray()
-        self._folder, self._settings = folder, settings
+        self._open_run, self._folder, self._settings = run, run.folder, settings
         self._progress: Progress = progress or (lambda rows, tokens: None)
         self._on_problem = on_problem
         self._tasks: list[tuple[int, ...]] = []
@@ -166,9 +156,9 @@ class _Run:
         self.ledger = self._start_ledger()
         self.formats: Counter[str] = Counter()
 
-    def score(self, missing: Sequence[int], pool: ActorPool) -> None:
-        """Score parts; when it returns all of them are committed."""
-        again = self._round(missing, pool)
+    def score(self, pool: ActorPool) -> None:
+        """Score the missing parts; when it returns all of them are committed."""
+        again = self._round(self._open_run.missing, pool)
         if again:  # a device may have given up, which others have not
             log.warning("%d parts were left by a worker; they are tried once more", len(again))
             for part in again:
@@ -181,7 +171,7 @@ class _Run:
                 "and the same command resumes"
             )
         if self._unread:
-            raise unreadable_inputs(self._folder, CorpusError(self._unread[min(self._unread)]))
+            raise self._open_run.unreadable_inputs(CorpusError(self._unread[min(self._unread)]))
 
     def _round(self, parts: Sequence[int], pool: ActorPool) -> list[int]:
         """Have every part tried; gives those that are left and worth another try."""
@@ -231,7 +221,7 @@ class _Run:
         if not isinstance(error, CorpusError | WorkerError):  # of the model or the folder: the same everywhere
             raise error
         lost = f"{self._rows_of(report.task)} cannot be scored: {error}"
-        left = [part for part in report.left if not self._folder.is_committed(part)]  # a worker may not have looked
+        left = [part for part in report.left if not self._open_run.is_committed(part)]  # a worker may not have looked
         for part in left:
             if isinstance(error, CorpusError):
                 self._unread[part] = told.get(part, str(error))

@@ -12,7 +12,7 @@ import pickle
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from donod_fast.data.reading import Corpus
 from donod_fast.data.shards import Shard
 from donod_fast.engines.device.pool import DevicePool
 from donod_fast.engines.ray.connection import import_ray, node_name
+from donod_fast.engines.request import RunOptions
 from donod_fast.errors import CorpusError, DonodError, StoreError, WorkerError
 from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scoring.spec import ScorerSpec
@@ -40,20 +41,16 @@ class WorkerJob:
         spec: how to load the scorer.
         out: the scores folder, an absolute path or a URL.
         device: on which device.
-        part_rows: rows of a part.
+        options: how the pool of a worker runs.
         threads: of the device's process.
-        ahead: processes that tokenise ahead of it.
-        stall_timeout: of the pool.
         driver_folder: where the driver was started. Ray puts it on the import path of workers, which it must not be on.
     """
 
     spec: ScorerSpec
     out: str
     device: str
-    part_rows: int
+    options: RunOptions
     threads: int
-    ahead: int
-    stall_timeout: float
     driver_folder: str
 
     def settle_in(self) -> None:
@@ -64,18 +61,13 @@ class WorkerJob:
         os.environ["OMP_NUM_THREADS"] = str(self.threads)
         torch.set_num_threads(self.threads)
 
-    def pool(self, corpus: Corpus, **options: Any) -> DevicePool:
+    def pool(self, corpus: Corpus) -> DevicePool:
         """A pool of one device."""
-        return DevicePool(
-            corpus,
-            self.spec,
-            self.out,
-            [self.device],
-            part_rows=self.part_rows,
-            workers=self.ahead,
-            stall_timeout=self.stall_timeout,
-            **options,
-        )
+        return DevicePool(corpus, self.spec, self.out, [self.device], self.options)
+
+    def finding_a_folder(self) -> WorkerJob:
+        """The same for workers that come to a folder that is open: they must not drop its scores again."""
+        return replace(self, options=replace(self.options, overwrite=False, rescore_changed=False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,19 +104,19 @@ class Report:
         return Report(**json.loads(text))
 
 
-def open_folder(job: WorkerJob, corpus: Corpus, overwrite: bool, rescore_changed: bool) -> str:
+def open_first(job: WorkerJob, corpus: Corpus) -> str:
     """Load the model on a node of the cluster, and open or make the scores folder; gives a :class:`Report`'s text."""
     where = node_name(import_ray())
     try:
         job.settle_in()
-        with job.pool(corpus, overwrite=overwrite, rescore_changed=rescore_changed) as pool:
+        with job.pool(corpus) as pool:
             pool.open()
     except Exception as error:
         return Report(-1, where, kind=_kind(error), text=_text(error)).to_json()
     return Report(-1, where).to_json()
 
 
-class ShardWorker:
+class PartWorker:
     """An actor of Ray Data. What it is called with and what it returns are batches of one row.
 
     Nothing of a task's fate is an exception: those of actors are what Ray thinks them to be, not ours.
@@ -138,6 +130,7 @@ class ShardWorker:
         self._job, self._ledger = job, ledger
         self._ray = import_ray()
         self._where = node_name(self._ray)
+        self._wanted = fingerprints(job.spec.signals)
         self._folder: ScoresFolder | None = None
         self._pool: DevicePool | None = None
 
@@ -172,7 +165,6 @@ class ShardWorker:
             self._job.settle_in()
             try:
                 self._folder = ScoresFolder.open(_place(self._job.out))
-                self._folder.wanted = fingerprints(self._job.spec.signals)
             except StoreError as error:
                 raise StoreError(f"{error} (every node of the cluster must see it under that name)") from error
         folder = self._folder
@@ -188,11 +180,11 @@ class ShardWorker:
         pulse.awaited = lambda: self._is_committed(missing[0])
         if self._pool is None:
             self._pool = self._job.pool(folder.corpus())
-        self._pool.on_problem = lambda part, text: problems.append((part, text))
-        return dict(self._pool.score([shard.number for shard in missing], pulse.progress))
+        parts = [shard.number for shard in missing]
+        return dict(self._pool.score(parts, pulse.progress, lambda part, text: problems.append((part, text))))
 
     def _is_committed(self, shard: Shard) -> bool:
-        return self._folder is not None and self._folder.is_committed(shard.number)
+        return self._folder is not None and self._folder.is_committed(shard.number, self._wanted)
 
     def _close(self) -> None:
         if self._pool is not None:
@@ -264,4 +256,4 @@ def _text(error: Exception) -> str:
     return f"failed ({type(error).__name__}: {' '.join(str(error).split())[:300]})"
 
 
-__all__ = ["Report", "ShardWorker", "WorkerJob", "open_folder"]
+__all__ = ["PartWorker", "Report", "WorkerJob", "open_first"]
