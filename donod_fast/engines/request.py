@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from donod_fast.data.shards import PART_ROWS
+from donod_fast.engines.isolation import STALL_TIMEOUT
 from donod_fast.errors import InputError
-
-STALL_TIMEOUT = 1800.0
-"""Seconds without progress after which a process is considered hung."""
 
 OnProblem = Callable[[int | None, str], None]
 """Called with the number of a part (None for a problem of no single part) and a description of the problem."""

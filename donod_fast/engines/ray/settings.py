@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from donod_fast.engines.isolation import STALL_TIMEOUT
 from donod_fast.errors import InputError
 from donod_fast.system.options import option
 
@@ -42,7 +43,7 @@ class RaySettings:
     )
     cpus_per_worker: float = option(1.0, help="CPUs per Ray worker.", panel=PANEL, minimum=0)
     stall_timeout: float = option(
-        1800.0,
+        STALL_TIMEOUT,
         help="Seconds without progress after which a worker process is considered hung, killed and replaced.",
         panel=PANEL,
         minimum=1,
