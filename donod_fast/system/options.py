@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from donod_fast.errors import InputError, suggest
 
@@ -134,6 +134,8 @@ def build(kind: type[_T], typed: Mapping[str, Any]) -> _T:
             value = tuple(value)
         elif value is None and isinstance(field.default, tuple):
             value = field.default
+        elif isinstance(value, str) and Path in (hints[field.name], *get_args(hints[field.name])):
+            value = Path(value)
         values[field.name] = value
     return kind(**values)
 

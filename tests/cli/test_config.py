@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from score_runs import assert_one_line_error, invoke, short_rows, write_lines
@@ -36,6 +37,12 @@ def parts(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(folder.glob("part-*"))}
 
 
+def options_of(folder: Path) -> dict[str, Any]:
+    """What the manifest records."""
+    options: dict[str, Any] = json.loads((folder / "manifest.json").read_text())["options"]
+    return options
+
+
 def config(tmp_path: Path, text: str) -> Path:
     file = tmp_path / "run.yaml"
     file.write_text(text, encoding="utf-8")
@@ -55,7 +62,7 @@ def test_a_run_repeated_from_its_folder_gives_the_same_bits(scores: Path, tmp_pa
 
 
 def test_the_manifest_records_options_by_their_names(scores: Path, data: Path, model: Path) -> None:
-    options = json.loads((scores / "manifest.json").read_text())["options"]
+    options = options_of(scores)
     assert options["data"] == [str(data)] and options["model"] == str(model)
     assert (options["lr"], options["update"], options["max_length"], options["part_rows"]) == (3e-4, "sgd", 40, 10)
     assert options["signals"] == "perplexity" and options["device"] == "cpu" and options["carry"] is None
@@ -84,7 +91,8 @@ def test_the_command_line_overrides_the_file(scores: Path, tmp_path: Path) -> No
 
 def test_yaml_holds_any_option(model: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    text = f"data: {data}\nmodel: {model}\nout: {out}\nlr: 1e-4\nmax-length: 30\nsignals: [perplexity, el2n]\nquiet: true\n"
+    text = f"data: {data}\nmodel: {model}\nout: {out}\nquiet: true\n"
+    text += "lr: 1e-4\nmax-length: 30\nsignals: [perplexity, el2n]\n"
     done = invoke("score", "--config", config(tmp_path, text), "--device", "cpu")
     assert (done.code, done.out) == (0, ""), done.err
     manifest = json.loads((out / "manifest.json").read_text())
@@ -138,11 +146,11 @@ def test_a_folder_without_options_is_resumed_but_not_repeated(model: Path, data:
     (out / "part-000000.parquet").unlink()
     assert invoke(*options).code == 0
     assert parts(out) == wanted
-    assert json.loads((out / "manifest.json").read_text())["options"]["data"] == [str(data)]
+    assert options_of(out)["data"] == [str(data)]
 
 
 def test_criteria_of_earlier_runs_stay_recorded(model: Path, data: Path, tmp_path: Path) -> None:
     options = ["score", data, "--model", model, "--out", tmp_path / "out", "--device", "cpu", "-q"]
     for more in (["--signals", "perplexity"], ["--signals", "el2n"], []):
         assert invoke(*options, *more).code == 0
-    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["options"]["signals"] == "perplexity,el2n"
+    assert options_of(tmp_path / "out")["signals"] == "perplexity,el2n"
