@@ -30,7 +30,7 @@ build/tree: $(VENV)/.dev
 
 # A file's tests stay together, since they share what takes long to make.
 check-tests: $(VENV)/.dev
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --durations=10
 
 bench: $(VENV)/.dev
 	cd bench && ../$(BIN)/python head.py
@@ -50,11 +50,11 @@ gpu:
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: $(BIN)/python setup.py constraints.txt
+$(VENV)/.demo: $(BIN)/python setup.py pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[plot]"
 	@touch $@
 
-$(VENV)/.dev: $(BIN)/python setup.py constraints.txt
+$(VENV)/.dev: $(BIN)/python setup.py pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
 	@touch $@
 
