@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: demo test lint types check-tests bench compiled gpu clean
+.PHONY: demo test lint types check-tests bench compiled gpu dist clean
 
 demo: $(VENV)/.demo
 	$(BIN)/donod-fast demo --out demo-out
@@ -47,6 +47,12 @@ compiled: $(VENV)/.dev
 gpu:
 	$(PYTHON) bench/gpu.py $(GPU_OPTIONS)
 
+# Source distribution and wheel, in dist/.
+dist: $(VENV)/.release
+	rm -rf dist build/lib
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -58,5 +64,9 @@ $(VENV)/.dev: $(BIN)/python setup.py pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
 	@touch $@
 
+$(VENV)/.release: $(BIN)/python setup.py pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -q -c constraints.txt "build>=1.2" "twine>=6.1"
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) build dist demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
