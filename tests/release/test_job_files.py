@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -115,7 +116,8 @@ def test_the_slurm_job_requeues_itself_before_its_time_limit(tmp_path: Path, env
         job.send_signal(signal.SIGUSR1)
         assert job.wait() != 0
     finally:
-        os.killpg(job.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
     assert (tmp_path / "requeued").read_text(encoding="utf-8") == "requeue 7\n"
     assert "#SBATCH --signal=B:USR1@120\n" in script.read_text(encoding="utf-8")
 
