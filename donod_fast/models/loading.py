@@ -1,7 +1,7 @@
-"""A model and its tokenizer, loaded or refused: nothing is guessed, replaced or newly initialised in silence.
+"""Load a model and its tokenizer, or refuse them: nothing is silently guessed, replaced or newly initialised.
 
-:func:`load_model` reads a local folder or a hub id, :func:`wrap_model` takes objects that are loaded already.
-Both give a :class:`LoadedModel`, which is all that the rooms downstream know of a model.
+:func:`load_model` reads a local folder or a Hub id, :func:`wrap_model` takes loaded objects. Both return a
+:class:`LoadedModel`, the only description of a model that other packages use.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _OTHER_HEADS = (
     "MaskedLM",
     "RewardModel",
 )
-_NO_LIMIT = 10**9  # tokenizers without a limit of their own say 1e30
+_NO_LIMIT = 10**9  # tokenizers without a limit report 1e30
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,16 @@ class LoadedModel:
     Attributes:
         model: the model with its output layer (a transformers ``PreTrainedModel`` or a wrapper of one).
         tokenizer: its tokenizer.
-        name: the folder or hub id as the user gave it, or the name that the object in memory bears.
-        revision: the commit hash on the hub, None where there is none.
-        fingerprint: tells one model from another; see :mod:`donod_fast.models.fingerprint`.
-        dtype: the dtype of the weights (of the input embedding, where they differ).
-        device: where token ids have to be.
-        max_length: the longest sequence that model and tokenizer allow, None where neither says.
-        precision: of the trunk's weights: the dtype's name, or how they are quantised and by which release.
-        quantised: True where that is less than 16 bits.
-        offloaded: True where some weights come to a device only while they are used. One thread at a time then.
+        name: folder or Hub id as the user gave it, or the name of the object in memory.
+        revision: commit hash on the Hub, None for other models.
+        fingerprint: identifies the model; see :mod:`donod_fast.models.fingerprint`.
+        dtype: dtype of the weights (of the input embedding, if they differ).
+        device: device on which the model expects token ids.
+        max_length: longest sequence that model and tokenizer allow, None if neither has a limit.
+        precision: precision of the trunk's weights: the name of the dtype, or the kind of quantisation and its
+            library.
+        quantised: whether the weights have fewer than 16 bits.
+        offloaded: whether some weights are on a device only while they are used. Then only one thread may run it.
     """
 
     model: PreTrainedModel = field(repr=False)
@@ -80,29 +81,29 @@ def load_model(
     max_memory: MaxMemory | None = None,
     offload_folder: str | Path | None = None,
 ) -> LoadedModel:
-    """Load a causal language model and its tokenizer from a local folder or the Hugging Face hub.
+    """Load a causal language model and its tokenizer from a local folder or the Hugging Face Hub.
 
     Only ``safetensors`` weights are read, every weight must be in the checkpoint, and the model's own Python
     code runs only with ``trust_remote_code``. The model is in eval mode and its parameters need no gradient.
-    A checkpoint that is quantised stays so.
+    A quantised checkpoint stays quantised.
 
     Args:
-        name_or_path: a folder with ``config.json``, or a hub id. A folder that exists goes first.
-        revision: branch, tag or commit on the hub. Config, tokenizer and weights come from the same commit.
-        dtype: ``"auto"`` is the checkpoint's own dtype on an accelerator, and float32 on the CPU, where half
-            precision is slow and makes a sample's numbers depend on its batch (a quantised checkpoint's own
-            there too); or ``"float32"``, ``"bfloat16"`` or ``"float16"``.
-        device: None is CUDA where there is one, else the CPU. Other devices have to be asked for.
+        name_or_path: a folder with ``config.json``, or a Hub id. An existing folder takes precedence.
+        revision: branch, tag or commit on the Hub. Config, tokenizer and weights come from the same commit.
+        dtype: ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"auto"``. ``"auto"`` keeps the dtype of the checkpoint
+            on an accelerator, and of a quantised checkpoint everywhere. On the CPU it is float32, because half
+            precision is slow there and makes the scores of a sample depend on its batch.
+        device: None means CUDA if available, else the CPU. Other devices must be named.
         trust_remote_code: run Python code that comes with the model.
         precision: ``"auto"``, or ``"float8"`` for the linear layers of the trunk (bfloat16 elsewhere).
-        device_map: spread the model over devices and memories as accelerate does; see
+        device_map: distribute the model over devices and memories as accelerate does; see
             :func:`donod_fast.models.placement.place`, also for ``max_memory`` and ``offload_folder``.
-        max_memory: how much of each device a device map may use.
-        offload_folder: where weights go that have to be written to disk.
+        max_memory: memory of each device that a device map may use.
+        offload_folder: folder for weights that are off-loaded to disk.
 
     Raises:
-        InputError: a dtype, device, device map or precision that does not exist (here).
-        ModelError: the model cannot be loaded, or is no causal language model; names the remedy.
+        InputError: the dtype, device, device map or precision does not exist on this machine.
+        ModelError: the model cannot be loaded or is not a causal language model; the message names the remedy.
     """
     placement = place(device, device_map, max_memory, offload_folder)
     refuse_precision(precision, dtype, placement.device)
@@ -130,16 +131,16 @@ def load_model(
         if comes_quantised and precision != "auto":
             raise InputError(f"{name} comes quantised; precision={precision!r} is for models that do not")
         if comes_quantised and dtype == "auto":
-            wanted = "auto"  # the dtype that its quantised weights stand for
+            wanted = "auto"  # the dtype that its quantised weights represent
         if getattr(text_config(config), "attn_logit_softcapping", None) is not None:
-            options["attn_implementation"] = "eager"  # some releases run such models under one that drops the cap
-        # It warns of a cast in every layer of every batch; how far its numbers differ is what `check` measures.
+            options["attn_implementation"] = "eager"  # some releases use another one by default, which ignores the cap
+        # It warns about a cast in every layer of every batch. `check` measures the resulting error.
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         has_accelerate = is_accelerate_available()
         if not has_accelerate and (device_map is not None or comes_quantised):
             what = "a quantised model" if device_map is None else "a device map"
             raise ModelError(f"{name}: {what} needs accelerate: pip install 'donod-fast[accelerate]'")
-        # With accelerate the weights go straight to the device; without it through the CPU's memory.
+        # With accelerate the weights are read directly to the device, without it via the memory of the CPU.
         direct = has_accelerate and (placement.device.type != "cpu" or device_map is not None or comes_quantised)
         model, report = _attempt(
             name,
@@ -170,12 +171,12 @@ def load_model(
 
 
 def wrap_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> LoadedModel:
-    """Take a model and a tokenizer that are loaded already. The model is put into eval mode.
+    """Wrap a loaded model and its tokenizer, and put the model into eval mode.
 
-    Nothing else about the model is changed: dtype, devices, quantisation and ``requires_grad`` stay the caller's.
+    Nothing else about the model changes: dtype, devices, quantisation and ``requires_grad`` stay as they are.
 
     Raises:
-        ModelError: the model is no causal language model of transformers' kind, or there is no tokenizer.
+        ModelError: the model is not a causal language model of transformers, or the tokenizer is missing.
     """
     config = getattr(model, "config", None)
     if config is None or not callable(getattr(model, "get_output_embeddings", None)):
@@ -216,10 +217,10 @@ def _loaded(model: Any, tokenizer: Any, name: str, revision: str | None, fingerp
 
 
 def find_decoder(name: str, model: Any) -> Any:
-    """The module that gives the final (normed) hidden states: the model without its output layer.
+    """Module that returns the final (normed) hidden states: the model without its output layer.
 
     Raises:
-        ModelError: the model has none.
+        ModelError: the model has no such module.
     """
     getter = getattr(model, "get_decoder", None)
     decoder = getter() if callable(getter) else None
@@ -234,7 +235,7 @@ def find_decoder(name: str, model: Any) -> Any:
 
 
 def text_config(config: Any) -> Any:
-    """The part of a model's config that describes its language model (the config itself, mostly)."""
+    """Part of a config that describes the language model (usually the config itself)."""
     getter = getattr(config, "get_text_config", None)
     return getter() if callable(getter) else getattr(config, "text_config", config)
 
@@ -248,7 +249,7 @@ def _wanted_dtype(dtype: str, device: torch.device) -> str | torch.dtype:
 
 
 def _local_folder(name: str) -> Path | None:
-    """The folder that the name stands for, or None for a hub id. Checks what a folder has to hold."""
+    """Folder of this name, checked for the files of a model; None for a Hub id."""
     folder = Path(name).expanduser()
     if not name or folder.is_file():
         raise ModelError(f"{name!r} is no model: give the folder that holds config.json, or a hub id")
@@ -276,10 +277,10 @@ def _local_folder(name: str) -> Path | None:
 
 
 def _attempt(name: str, what: str, load: Callable[[], _T]) -> _T:
-    """Run a step of loading; whatever it raises becomes a ModelError that says what to do."""
+    """Run a step of loading; turn any error into a ModelError that names the remedy."""
     try:
         return load()
-    except Exception as error:  # transformers, the hub client and custom code raise nearly everything
+    except Exception as error:  # transformers, the Hub client and custom code raise many kinds of errors
         raise ModelError(f"{name}: cannot load {what}: {_reason(name, error)}") from error
 
 
@@ -332,7 +333,7 @@ _REASONS = (
         "tokenizer files or a package (sentencepiece) are missing; add tokenizer.json",
     ),
 )
-"""What transformers and the hub client say (in lower case), and what to tell the user."""
+"""Parts of error texts of transformers and the Hub client (in lower case), and the message for the user."""
 
 
 def _refuse_other_kinds(name: str, config: Any) -> None:
@@ -344,7 +345,7 @@ def _refuse_other_kinds(name: str, config: Any) -> None:
 
 
 def _refuse_incomplete(name: str, report: dict[str, Any]) -> None:
-    """Transformers initialises absent weights at random and goes on; scores from those mean nothing."""
+    """Refuse an incomplete checkpoint: transformers would fill in random weights, and scores would be meaningless."""
     missing = sorted(report.get("missing_keys") or ())
     if missing:
         more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
@@ -358,7 +359,7 @@ def _refuse_incomplete(name: str, report: dict[str, Any]) -> None:
 
 
 def _hub_commit(name: str, revision: str | None, config: Any) -> str | None:
-    """The commit that a hub id was loaded from: recorded in the config, else in the cache's folder names."""
+    """Commit that a Hub id was loaded from, recorded in the config, else in the folder names of the cache."""
     recorded = getattr(config, "_commit_hash", None)
     if recorded:
         return str(recorded)
@@ -370,7 +371,7 @@ def _hub_commit(name: str, revision: str | None, config: Any) -> str | None:
 
 
 def length_limit(config: Any, tokenizer: Any) -> int | None:
-    """Most tokens that model and tokenizer say they take; None where neither says."""
+    """Longest sequence that model and tokenizer allow, in tokens; None if neither has a limit."""
     inner = text_config(config)
     limits = [getattr(inner, key, None) for key in ("max_position_embeddings", "n_positions", "max_seq_len")]
     limits.append(getattr(tokenizer, "model_max_length", None))
@@ -379,7 +380,7 @@ def length_limit(config: Any, tokenizer: Any) -> int | None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' progress bars and warnings: what matters of them is raised as an error here."""
+    """Suppress progress bars and warnings of transformers; errors that matter are raised as exceptions."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
