@@ -75,7 +75,8 @@ def token_statistics(
 
     Raises:
         InputError: names the argument with a wrong shape, dtype, device or value. On an accelerator no
-            value is read back: a label outside the vocabulary gives NaN there (an error if ``DONOD_FAST_DEBUG`` is set).
+            value is read back: a label outside the vocabulary gives NaN there, or an error if ``DONOD_FAST_DEBUG`` is
+            set.
     """
     bounds = torch.tensor([0, hidden.shape[0] if hidden.ndim else 0], dtype=torch.int32)
     call = check_plain_call(

@@ -17,8 +17,8 @@ import torch
 
 from donod_fast.kernels.arguments import HeadBatch
 
-# Elements of a tile for elementwise arithmetic: few enough for a core's second-level cache on a CPU, many enough to keep
-# an accelerator busy.
+# Elements of a tile for elementwise arithmetic: few enough for a core's second-level cache on a CPU, many enough to
+# keep an accelerator busy.
 _CPU_TILE = 1 << 18
 _DEVICE_TILE = 1 << 24
 # On a CPU more tokens in one product bring nothing and cost cache.
