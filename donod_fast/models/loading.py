@@ -129,7 +129,7 @@ def load_model(
             raise ModelError(f"{name}: there are no tokenizer files beside the model; add tokenizer.json to it")
         comes_quantised = getattr(config, "quantization_config", None) is not None
         if comes_quantised and precision != "auto":
-            raise InputError(f"{name} comes quantised; precision={precision!r} is for models that do not")
+            raise InputError(f"{name} is quantised already; precision={precision!r} is for other models")
         if comes_quantised and dtype == "auto":
             wanted = "auto"  # the dtype that its quantised weights represent
         if getattr(text_config(config), "attn_logit_softcapping", None) is not None:
@@ -252,10 +252,10 @@ def _local_folder(name: str) -> Path | None:
     """Folder of this name, checked for the files of a model; None for a Hub id."""
     folder = Path(name).expanduser()
     if not name or folder.is_file():
-        raise ModelError(f"{name!r} is no model: give the folder that holds config.json, or a hub id")
+        raise ModelError(f"{name!r} is not a model: give a folder with config.json, or a hub id")
     if not folder.is_dir():
         if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name) or name.startswith(".") or name.endswith("/"):
-            raise ModelError(f"{name}: there is no such folder, and it is no hub id (those read 'owner/name')")
+            raise ModelError(f"{name}: there is no such folder, and it is not a hub id (form: 'owner/name')")
         return None
     files = sorted(file.name for file in folder.iterdir())
     if "adapter_config.json" in files:

@@ -108,7 +108,7 @@ def read_mask(path: str | Path) -> ParameterMask:
     try:
         shapes = {name: tuple(map(int, shape)) for name, shape in json.loads(metadata.get("shapes", "{}")).items()}
     except (ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"{file}: the shapes in its metadata are damaged; write it anew") from error
+        raise InputError(f"{file}: the shapes in its metadata are damaged; write it again") from error
     return _checked(ParameterMask({n: _unpacked(file, n, t, shapes.get(n)) for n, t in tensors.items()}, str(file)))
 
 
@@ -133,7 +133,7 @@ def _checked(mask: ParameterMask) -> ParameterMask:
         if value.dtype != torch.bool:
             raise InputError(f"{mask.source}: the mask of {name} has to be bool, not {value.dtype}")
     if not any(bool(value.any()) for value in mask.masks.values()):
-        raise InputError(f"{mask.source}: it lets no entry change, so there is nothing to train")
+        raise InputError(f"{mask.source}: no entry may change, so there is nothing to train")
     return mask
 
 

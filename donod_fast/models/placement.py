@@ -105,7 +105,7 @@ def one_device(device: str | torch.device | None) -> torch.device:
     try:
         found = torch.device(device)
     except (RuntimeError, TypeError) as error:
-        raise InputError(f"device={device!r} is no device; use 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
+        raise InputError(f"device={device!r} is not a device; use 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise InputError(f"device={device!r}: PyTorch sees {torch.cuda.device_count()} CUDA devices here")
     if found.type == "mps" and not torch.backends.mps.is_available():

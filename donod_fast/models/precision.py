@@ -46,7 +46,7 @@ def refuse_precision(precision: str, dtype: str, device: torch.device) -> None:
         raise InputError(f"precision='float8' starts from bfloat16 weights; leave out dtype={dtype!r}")
     reason = why_no_float8(device)
     if reason is not None:
-        raise InputError(f"precision='float8' {reason}; use precision='auto', or a model that comes quantised")
+        raise InputError(f"precision='float8' {reason}; use precision='auto', or a quantised model")
     torchao_float8()
 
 
@@ -99,7 +99,7 @@ def to_float8(name: str, decoder: nn.Module, head: nn.Module | None, quantise: Q
     """
     layers = float8_layers(decoder, head)
     if not layers:
-        raise ModelError(f"{name}: it has no linear layer that float8 is for; use precision='auto'")
+        raise ModelError(f"{name}: it has no linear layer that supports float8; use precision='auto'")
     for path, layer in layers if quantise is None else ():
         reason = why_no_float8(layer.weight.device)
         if reason is not None:
@@ -113,9 +113,9 @@ def to_float8(name: str, decoder: nn.Module, head: nn.Module | None, quantise: Q
         raise ModelError(f"{name}: torchao cannot put it into float8: {' '.join(str(error).split())[:300]}") from error
     left = [path for path, layer in layers if layer.weight is before[path]]
     if left:
-        raise ModelError(f"{name}: torchao left {left[0]} and {len(left) - 1} more layers as they were; upgrade it")
+        raise ModelError(f"{name}: torchao did not convert {left[0]} and {len(left) - 1} more layers; upgrade it")
     if share < 0.5:
-        _log.warning("%s: only %.0f %% of the trunk's weights are in layers that float8 is for", name, 100 * share)
+        _log.warning("%s: only %.0f %% of the trunk's weights are in layers that support float8", name, 100 * share)
     return f"float8 rowwise dynamic{_version('torchao')}"
 
 

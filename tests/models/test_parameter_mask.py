@@ -185,7 +185,7 @@ def test_a_mask_file_is_read_as_it_was_written_or_refused(tmp_path: Path) -> Non
     assert (tmp_path / "mask.safetensors").stat().st_size < 500
     with pytest.raises(StoreError, match="exists already"):
         write_mask(tmp_path / "mask.safetensors", masks)
-    with pytest.raises(InputError, match="lets no entry change"):
+    with pytest.raises(InputError, match="no entry may change"):
         write_mask(tmp_path / "none.safetensors", {"c": masks["c"]})
     with pytest.raises(InputError, match=r"has to be bool, not torch\.float32"):
         write_mask(tmp_path / "none.safetensors", {"c": torch.ones(2)})

@@ -138,11 +138,14 @@ def test_a_conversion_that_fails_or_leaves_layers_out_is_an_error() -> None:
     def lazy(module: nn.Module, chosen: Any) -> None:
         stand_in(module, lambda layer, name: chosen(layer, name) and not name.endswith("k_proj"))
 
-    for quantise, message in ((broken, "cannot put it into float8: no such kernel"), (lazy, "left layers.0.*k_proj")):
+    for quantise, message in (
+        (broken, "cannot put it into float8: no such kernel"),
+        (lazy, "did not convert layers.0.*k_proj"),
+    ):
         model = tiny_model("llama").to(torch.bfloat16)
         with pytest.raises(ModelError, match=message):
             to_float8("m", model.model, model.lm_head, quantise)
-    with pytest.raises(ModelError, match="no linear layer that float8 is for"):
+    with pytest.raises(ModelError, match="no linear layer that supports float8"):
         to_float8("m", nn.Sequential(nn.Linear(30, 30)), None, stand_in)
     with pytest.raises(ModelError, match=r"float8 needs a CUDA device .* this is cpu \(layers.0"):
         model = tiny_model("llama").to(torch.bfloat16)
@@ -153,7 +156,7 @@ def test_a_trunk_that_is_mostly_something_else_is_warned_of(caplog: pytest.LogCa
     model = tiny_model("mixtral").to(torch.bfloat16)  # its experts are stacked, not nn.Linear
     with caplog.at_level(logging.WARNING, logger="donod_fast.models.precision"):
         to_float8("m", model.model, model.lm_head, stand_in)
-    assert "of the trunk's weights are in layers that float8 is for" in caplog.text
+    assert "of the trunk's weights are in layers that support float8" in caplog.text
 
 
 # --- torchao's float8, on the CPU --------------------------------------------------------------------
@@ -257,7 +260,7 @@ def test_a_quantised_checkpoint_needs_accelerate_and_its_own_precision(
     with pytest.raises(ModelError, match=r"a quantised model needs accelerate: pip install 'donod-fast\[accelerate"):
         load_model(tmp_path, device="cpu")
     monkeypatch.setattr(donod_fast.models.loading, "refuse_precision", lambda *arguments: None)
-    with pytest.raises(InputError, match="comes quantised; precision='float8' is for models that do not"):
+    with pytest.raises(InputError, match="is quantised already; precision='float8' is for other models"):
         load_model(tmp_path, device="cpu", precision="float8")
 
 
