@@ -58,6 +58,7 @@ def check(
     memory = None if max_memory is None else parse_max_memory(max_memory)
 
     def load(name: str, **choices: Any) -> Scorer:
+        output.announce_model(name, choices.get("revision"), quiet=json)
         return Scorer.from_pretrained(
             name,
             device=device,

@@ -65,6 +65,7 @@ def dual(
     refuse_folder(out, overwrite=overwrite)  # before the work, and again when it is written
     corpus = open_corpus(data, split=split, revision=data_revision)
     wanted = open_corpus(reference, split=split)
+    output.announce_model(model, revision, quiet=quiet or json)
     loaded = load_model(model, revision=revision, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
     with output.progress_bar(corpus.rows, quiet=quiet or json) as progress:
         outcome = run_dual(loaded, corpus, wanted, out, settings, overwrite=overwrite, progress=progress)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from donod_fast.cli import output
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from donod_fast.scores.monitoring import FolderStatus
@@ -98,7 +99,7 @@ def merge_command(
 
 def export_command(
     scores: Annotated[str, typer.Argument(help="A finished scores folder.")],
-    out: Annotated[Path, typer.Option(help="A .parquet file, or a folder for datasets.load_from_disk.")],
+    out: Annotated[Path, typer.Option(help="A .parquet, .csv or .jsonl (.gz, .zst) file; without a suffix, a datasets folder.")],
     records: Annotated[str, typer.Option(help="The records as columns, or as one column of json.")] = "columns",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary.")] = False,
@@ -110,4 +111,4 @@ def export_command(
     folder = ScoresFolder.open(scores)
     rows = export(folder, folder.reopened(), out, records=records, overwrite=overwrite)
     if not quiet:
-        typer.echo(f"{rows:,} rows → {out}")
+        typer.echo(f"{plural(rows, 'row')} → {out}")

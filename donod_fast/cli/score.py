@@ -126,6 +126,7 @@ def score(
     from donod_fast.models.placement import one_device, parse_max_memory
     from donod_fast.scores.folder import locked, remove
     from donod_fast.scores.opening import known_files, settled_part_rows
+    from donod_fast.scores.unscored import commonest_cause
     from donod_fast.scoring.dry_run import plan_run
     from donod_fast.scoring.settings import UpdateSettings
     from donod_fast.scoring.spec import ScorerSpec
@@ -173,6 +174,7 @@ def score(
     if dry_run:
         corpus = open_data(None)
         spec = replace(spec, compile=compiles(corpus))
+        output.announce_model(model, revision, quiet=quiet or json)
         scorer = spec.load()
         size = settled_part_rows(out, corpus.rows, part_rows, overwrite=overwrite)
         plan = plan_run(corpus, scorer, workspace_bytes=workspace * MIB, part_rows=size, budget=scorer.budget)
@@ -211,8 +213,8 @@ def score(
     elif not quiet:
         typer.echo(summary_text(done))
     if not done.outcome.counts["scored"]:
-        first = done.outcome.folder.first_detail()
-        raise NothingScored(f"no row could be scored; the first one: {first}")
+        cause = commonest_cause(done.outcome.folder)
+        raise NothingScored(f"no row could be scored: {'there are no rows' if cause is None else cause.text()}")
 
 
 def _columns(text: str | None) -> tuple[str, ...]:

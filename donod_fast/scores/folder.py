@@ -312,15 +312,6 @@ class ScoresFolder:
                 counts.update(summary.counts)
         return counts
 
-    def first_detail(self) -> str:
-        """Why the first row has no score, "" where it has one or its part is absent; reads one part only.
-
-        Raises:
-            StoreError: the part is damaged.
-        """
-        table = self.read_part(0)
-        return "" if table is None else str(table.column("detail")[0].as_py())
-
     def table(self) -> pa.Table:
         """All rows in input order, with the columns that every part has.
 
