@@ -99,7 +99,9 @@ def merge_command(
 
 def export_command(
     scores: Annotated[str, typer.Argument(help="A finished scores folder.")],
-    out: Annotated[Path, typer.Option(help="A .parquet, .csv or .jsonl (.gz, .zst) file; without a suffix, a datasets folder.")],
+    out: Annotated[
+        Path, typer.Option(help="A .parquet, .csv or .jsonl (.gz, .zst) file; without a suffix, a datasets folder.")
+    ],
     records: Annotated[str, typer.Option(help="The records as columns, or as one column of json.")] = "columns",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary.")] = False,

@@ -37,9 +37,9 @@ def counts(by_status: Mapping[str, int]) -> str:
     return ", ".join(f"{by_status[name]:,} {name}" for name in order)
 
 
-def as_json(value: Mapping[str, Any]) -> None:
-    """Print a value as one JSON object on standard output."""
-    typer.echo(json.dumps(value, default=str))
+def as_json(value: Mapping[str, Any], *, err: bool = False) -> None:
+    """Print a value as one JSON object on standard output, or with ``err`` on standard error."""
+    typer.echo(json.dumps(value, default=str), err=err)
 
 
 def announce_model(name: str, revision: str | None = None, *, quiet: bool) -> None:

@@ -189,28 +189,36 @@ def write_csv(stream: Callable[[], Iterator[Record]], file: BinaryIO) -> None:
     """
     columns = list(dict.fromkeys(name for record in stream() for name in record.data or ()))
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-    writer = csv.writer(text)
-    writer.writerow(columns)
-    for record in stream():
-        data = record.data or {}
-        writer.writerow([_csv_field(record, name, data.get(name)) for name in columns])
-    text.detach()  # flushes; the file itself is the caller's
+    try:
+        writer = csv.writer(text)
+        writer.writerow(columns)
+        for record in stream():
+            data = record.data or {}
+            writer.writerow([_csv_field(record, name, data.get(name)) for name in columns])
+    finally:
+        text.detach()  # writes what is buffered; the file stays open for the caller
 
 
 def _csv_field(record: Record, column: str, value: Any) -> str:
     try:
-        if value is None:
-            return ""
-        if isinstance(value, bool | Mapping | list | tuple):
-            return _to_json(value).decode("utf-8")
-        found = str(_plain(value)) if not isinstance(value, str | int | float) else str(value)
-        found.encode("utf-8")  # a lone surrogate has no UTF-8
+        text = _csv_text(value)
+        text.encode("utf-8")  # a lone surrogate has no UTF-8
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"row {record.row} ({record.file}, {record.place}), column {column!r}: CSV cannot hold its "
             f"value ({error}); write to a name that ends in {PARQUET}"
         ) from error
-    return found
+    return text
+
+
+def _csv_text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()
+    return _to_json(value).decode("utf-8")
 
 
 __all__ = [

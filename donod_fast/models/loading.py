@@ -289,10 +289,29 @@ def _reason(name: str, error: Exception) -> str:
         return "the device's memory is too small; use a smaller dtype or another device"
     if "safetensor" in type(error).__name__.lower():
         return f"a safetensors file is damaged or cut short; download it again ({text[:200]})"
+    if any(hint in text.lower() for hint in _UNREACHABLE):
+        from huggingface_hub.constants import HF_HUB_OFFLINE
+
+        cause = "HF_HUB_OFFLINE is set" if HF_HUB_OFFLINE else " ".join(str(_first_cause(error)).split())[:200]
+        return (
+            f"the Hugging Face hub cannot be reached ({cause}) and the model is not in the local cache; "
+            "check the name and the network, or give the path of a local model folder"
+        )
     for hints, reason in _REASONS:
         if any(hint in text.lower() for hint in hints):
             return f"{reason} ({text[:250]})"
     return f"{type(error).__name__}: {text[:400]}"
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """The exception that the others were raised from: what the network said, not what three libraries made of it."""
+    while (before := error.__cause__ or error.__context__) is not None:
+        error = before
+    return error
+
+
+_UNREACHABLE = ("couldn't connect", "offline", "cached files", "connection error")
+"""What transformers and the hub client say (in lower case) if there is no network."""
 
 
 _REASONS = (
@@ -317,10 +336,6 @@ _REASONS = (
         "there is no such folder, nor such a model on the hub (if it is private: 'hf auth login')",
     ),
     (("invalid revision", "not a valid git identifier"), "there is no such revision on the hub"),
-    (
-        ("couldn't connect", "offline", "cached files", "connection error"),
-        "the hub cannot be reached and it is not in the local cache; download it first or give a folder",
-    ),
     (("deserializing header",), "a safetensors file is damaged or cut short; download it again"),
     (
         ("use_safetensors", "with `safetensors`"),

@@ -73,7 +73,7 @@ def write_mask(path: str | Path, masks: Mapping[str, Tensor], *, overwrite: bool
 
     file = Path(path)
     if file.exists() and not overwrite:
-        raise StoreError(f"{file} exists already; give another name, or ask to overwrite it")
+        raise StoreError(f"{file} exists already; give another name, or add --overwrite")
     mask = _checked(ParameterMask({name: value.cpu() for name, value in masks.items()}, str(file)))
     metadata = {
         "format": FORMAT,

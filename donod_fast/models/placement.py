@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from donod_fast.errors import InputError
+from donod_fast.system.wording import plural
 
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 """Device maps that accelerate makes by itself."""
@@ -106,13 +107,33 @@ def one_device(device: str | torch.device | None) -> torch.device:
         found = torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise InputError(f"device={device!r} is no device; use 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device={device!r}: PyTorch sees {torch.cuda.device_count()} CUDA devices here")
+    if found.type == "cuda":
+        _refuse_absent_cuda(found)
     if found.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError("device='mps': PyTorch sees no MPS device here; use device='cpu'")
+        raise InputError("device='mps': PyTorch sees no MPS device on this machine; use device='cpu'")
     if found.type == "meta":
         raise InputError("device='meta' holds no weights; use 'cpu' or 'cuda'")
     return found
+
+
+def _refuse_absent_cuda(device: torch.device) -> None:
+    there = torch.cuda.device_count()
+    if (device.index or 0) < there:
+        return
+    if there:
+        names = ", ".join(f"cuda:{index}" for index in range(there))
+        raise InputError(f"device='{device}': PyTorch sees {plural(there, 'CUDA device')} ({names}); use one of these")
+    raise InputError(f"device='{device}': {no_cuda()}, or use device='cpu'")
+
+
+def no_cuda() -> str:
+    """Why PyTorch has no CUDA device, and what to do about it."""
+    if torch.version.cuda is None and torch.version.hip is None:
+        return (
+            f"this PyTorch build has no CUDA support ({torch.__version__}); "
+            "install a CUDA build from https://pytorch.org/get-started"
+        )
+    return f"no CUDA device is visible to PyTorch {torch.__version__}; check nvidia-smi and CUDA_VISIBLE_DEVICES"
 
 
 def parse_max_memory(text: str) -> dict[int | str, int | str]:

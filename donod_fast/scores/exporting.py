@@ -109,9 +109,11 @@ def _joined(folder: ScoresFolder, corpus: Corpus, *, as_json: bool) -> Iterator[
             taken = [name for name in own if name.startswith(PREFIX)]
             if taken:
                 raise InputError(
-                    f"{record.file}, {record.place}: the column {taken[0]!r} has the name of a score; use --records json"
+                    f"{record.file}, {record.place}: column {taken[0]!r} has the name of a score; use --records json"
                 )
-            yield replace(record, raw=None, data={**own, **{PREFIX + name: _known(value) for name, value in row.items()}})
+            yield replace(
+                record, raw=None, data={**own, **{PREFIX + name: _known(value) for name, value in row.items()}}
+            )
 
 
 def _as_json(record: Record) -> dict[str, Any]:

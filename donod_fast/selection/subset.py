@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, BinaryIO, Literal, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -65,14 +65,10 @@ def write_subset(
         CorpusError: a row that the corpus does not have or cannot read.
         StoreError: the target exists, is one of the inputs, or cannot be written.
     """
-    if order not in ("input", "best"):
-        raise InputError(f'order must be "input" or "best", got {order!r}')
     name = out.name.lower()
     if not name.endswith((*JSON_LINES, PARQUET)):
         raise InputError(f"{out}: the name must end in {', '.join(JSON_LINES)} or {PARQUET}")
-    numbers: list[int] | RowSet = (
-        _checked_set(rows, corpus.rows, order) if isinstance(rows, RowSet) else _checked_rows(rows, corpus.rows)
-    )
+    numbers = _checked(rows, corpus.rows, order)
     for entry in corpus.describe().get("inputs", ()):
         if entry.get("path") is not None and Path(entry["path"]).resolve() == out.resolve():
             raise StoreError(f"{out} is one of the inputs of the corpus; write the subset elsewhere")
@@ -82,16 +78,51 @@ def write_subset(
             held: list[Record] | None = None
             if isinstance(numbers, list) and order == "best":
                 held = _in_order_of(numbers, ((record.row, record) for record in _chosen(corpus, numbers)))
-            # streamed anew for each of the two passes, unless they are held anyhow
+            # Streamed again for each of the two passes, unless the records are in memory already.
             write_parquet(lambda: iter(held) if held is not None else _chosen(corpus, numbers), file)
         else:
-            lines = ((record.row, json_line(record)) for record in _chosen(corpus, numbers))
-            in_order = isinstance(numbers, RowSet) or order == "input"
-            ordered = (line for _, line in lines) if in_order else _in_order_of(numbers, lines)
             with compressing(file, name) as stream:
-                for line in ordered:
-                    stream.write(line)
+                _write_lines(corpus, numbers, stream, order)
     return len(numbers)
+
+
+def write_lines(
+    corpus: Records,
+    rows: Sequence[int] | Tensor | RowSet,
+    stream: BinaryIO,
+    *,
+    order: Literal["input", "best"] = "input",
+) -> int:
+    """Write the records of some rows to an open stream as JSON Lines, and return how many they are.
+
+    The lines are those of :func:`write_subset`. Lines that were written before an error stay written.
+
+    Args:
+        corpus: where the records come from; it is streamed once.
+        rows: as in :func:`write_subset`.
+        stream: takes the bytes, for example standard output.
+        order: as in :func:`write_subset`.
+
+    Raises:
+        InputError: no rows, a row twice, a set in the order ``"best"``, or a value that JSON cannot hold.
+        CorpusError: a row that the corpus does not have or cannot read.
+    """
+    numbers = _checked(rows, corpus.rows, order)
+    _write_lines(corpus, numbers, stream, order)
+    return len(numbers)
+
+
+def _write_lines(corpus: Records, numbers: list[int] | RowSet, stream: BinaryIO, order: str) -> None:
+    lines = ((record.row, json_line(record)) for record in _chosen(corpus, numbers))
+    in_order = isinstance(numbers, RowSet) or order == "input"
+    for line in (line for _, line in lines) if in_order else _in_order_of(numbers, lines):
+        stream.write(line)
+
+
+def _checked(rows: Sequence[int] | Tensor | RowSet, available: int, order: str) -> list[int] | RowSet:
+    if order not in ("input", "best"):
+        raise InputError(f'order must be "input" or "best", got {order!r}')
+    return _checked_set(rows, available, order) if isinstance(rows, RowSet) else _checked_rows(rows, available)
 
 
 def _checked_rows(rows: Sequence[int] | Tensor, available: int) -> list[int]:
