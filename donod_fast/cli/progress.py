@@ -152,8 +152,11 @@ def display(*, quiet: bool) -> Iterator[Display]:
         shown.close()
 
 
-Steps = Callable[[str, int, int, str], None]
-"""``(step, done, total, detail)``: how studies and DaMoC report progress."""
+class Steps(Protocol):
+    """How studies and DaMoC report progress."""
+
+    def __call__(self, step: str, done: int, total: int, detail: str) -> None:
+        """``done`` of ``total`` in this step are done; ``detail`` names the current item."""
 
 
 @contextmanager
