@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from donod_fast.cli import options, output
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from donod_fast.selection.dual import DualOutcome
@@ -98,7 +99,8 @@ def summary_text(outcome: DualOutcome) -> str:
     from donod_fast.selection.dual.run import MASK, SUBSET
 
     left_out = (
-        f", {sum(outcome.reference_left_out.values()):,} rows left out: {output.counts(outcome.reference_left_out)}"
+        f", {plural(sum(outcome.reference_left_out.values()), 'row')} left out: "
+        f"{output.counts(outcome.reference_left_out)}"
         if outcome.reference_left_out
         else ""
     )
@@ -108,10 +110,10 @@ def summary_text(outcome: DualOutcome) -> str:
     ]
     return "\n".join(
         [
-            f"reference  loss {outcome.reference_loss:.4f} over {outcome.reference_tokens:,} tokens of "
-            f"{outcome.reference_rows:,} rows{left_out}",
+            f"reference  loss {outcome.reference_loss:.4f} over {plural(outcome.reference_tokens, 'token')} of "
+            f"{plural(outcome.reference_rows, 'row')}{left_out}",
             f"rows       {outcome.rows:,}: {output.counts(outcome.statuses)}",
-            f"subset     {outcome.kept:,} rows by utility of {outcome.order} order → {outcome.out / SUBSET}",
+            f"subset     {plural(outcome.kept, 'row')} by utility of {outcome.order} order → {outcome.out / SUBSET}",
             f"mask       {outcome.masked:,} of {outcome.parameters:,} entries → {outcome.out / MASK}",
             "",
             output.table(("parameter", "entries", "in the mask", "importance"), rows),

@@ -60,7 +60,9 @@ def _text(found: FolderStatus) -> str:
     for name, (norm, low, high) in found.constants.items():
         lines.append(f"{name.upper():8} ‖column‖ {norm:.6g}, from {low:.6g} to {high:.6g}")
     for name, parts in found.signals.items():
-        lines.append(f"signal   {name}, " + ("in every part" if parts == found.parts else f"in {parts:,} parts"))
+        lines.append(
+            f"signal   {name}, " + ("in every part" if parts == found.parts else f"in {plural(parts, 'part')}")
+        )
     lines += [f"damaged  {text}" for text in found.damaged.values()]
     hidden = len(found.problems) - _SHOWN_PROBLEMS
     if found.problems:
@@ -90,10 +92,11 @@ def merge_command(
     if json:
         output.as_json({**summary, "by_status": dict(counts)})
         return
-    typer.echo(f"{folder.rows:,} rows of {len(scores)} folders in {folder.name}: {output.counts(counts)}")
+    typer.echo(f"{plural(folder.rows, 'row')} of {len(scores)} folders in {folder.name}: {output.counts(counts)}")
     if left:
         typer.echo(
-            f"{left:,} of {folder.parts:,} parts are in none of them; `donod-fast score` of the same files adds them"
+            f"{left:,} of {plural(folder.parts, 'part')} in none of them; run `donod-fast score` on the same "
+            "files to add them"
         )
 
 

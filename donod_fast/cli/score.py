@@ -10,6 +10,7 @@ import typer
 
 from donod_fast.cli import options, output
 from donod_fast.errors import DonodError, InputError
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -277,13 +278,14 @@ def _plan_text(plan: RunPlan) -> str:
     lines = [
         f"rows     {plan.rows:,}: {output.counts(plan.by_status)} (scored = ready to be)",
         f"formats  {output.counts(plan.formats)}",
-        f"tokens   {plan.tokens:,}, of which {plan.scored_tokens:,} scored; {plan.truncated:,} rows cut to the limit",
+        f"tokens   {plan.tokens:,}, of which {plan.scored_tokens:,} scored; {plural(plan.truncated, 'row')} cut "
+        "to the limit",
         f"batches  {plan.batches:,} of at most {plan.token_budget:,} slots ({plan.token_budget_how}), "
         f"{plan.slots_used:.1%} used; "
         + ("packed" if plan.packed else f"padded{plan.packing_refusal and ': ' + plan.packing_refusal}"),
         f"memory   model {output.size(plan.model_bytes)} + batch about {output.size(plan.batch_bytes)} + "
         f"head at most {output.size(plan.workspace_bytes)} = {output.size(total)}; free now, model loaded: {free}",
         f"time     about {output.duration(plan.seconds)} at {plan.tokens_per_second:,.0f} tokens/s "
-        f"(timed on {plan.sample_rows} rows)",
+        f"(timed on {plural(plan.sample_rows, 'row')})",
     ]
     return "\n".join(lines)

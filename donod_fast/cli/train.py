@@ -13,6 +13,7 @@ from donod_fast.cli import output
 from donod_fast.cli.progress import display
 from donod_fast.cli.score import Interrupted
 from donod_fast.errors import InputError
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from donod_fast.training.recipe import Recipe
@@ -170,7 +171,10 @@ def _summary(outcome: TrainOutcome) -> dict[str, Any]:
 
 
 def _summary_text(outcome: TrainOutcome) -> str:
-    lines = [f"{outcome.folder}: {outcome.steps:,} steps on {outcome.rows:,} rows, last loss {outcome.loss:.4f}"]
+    lines = [
+        f"{outcome.folder}: {plural(outcome.steps, 'step')} on {plural(outcome.rows, 'row')}, last loss "
+        f"{outcome.loss:.4f}"
+    ]
     if outcome.resumed is None:
         lines[0] += " (was finished already)"
     left_out = sum(outcome.skipped.values())

@@ -22,6 +22,7 @@ from donod_fast.models.loading import LoadedModel, text_config
 from donod_fast.models.placement import execution_device, stored_tensor
 from donod_fast.models.precision import weight_kind
 from donod_fast.models.trunk import Trunk, probe_tokens
+from donod_fast.system.wording import plural
 
 SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 """Config attributes that cap the logits: Gemma 2–4 and kin, RecurrentGemma, xLSTM."""
@@ -177,7 +178,9 @@ def prove_head(loaded: LoadedModel, trunk: Trunk, head: Head) -> HeadProof:
     name, (vocabulary, dim) = loaded.name, head.weight.shape
     words = getattr(loaded.tokenizer, "vocab_size", None)
     if isinstance(words, int) and words > vocabulary:
-        raise ModelError(f"{name}: its tokenizer has {words} tokens, its output layer {vocabulary}; they do not match")
+        raise ModelError(
+            f"{name}: its tokenizer has {plural(words, 'token')}, its output layer {vocabulary}; they do not match"
+        )
     if dim != trunk.dim:
         raise _mismatch(loaded, f"its output layer takes vectors of {dim}, its decoder gives {trunk.dim}")
     tokens = probe_tokens(loaded, rows=2, length=12)
@@ -193,7 +196,7 @@ def prove_head(loaded: LoadedModel, trunk: Trunk, head: Head) -> HeadProof:
     if own.logits.shape[-1] != vocabulary:
         raise _mismatch(
             loaded,
-            f"the model gives {own.logits.shape[-1]} logits where its output layer has {vocabulary} rows "
+            f"the model gives {own.logits.shape[-1]} logits where its output layer has {plural(vocabulary, 'row')} "
             f"(it {'cuts' if own.logits.shape[-1] < vocabulary else 'pads'} the vocabulary)",
         )
     if own.logits.shape != ours.shape:
@@ -236,7 +239,7 @@ def _prove_layer(
         raise _mismatch(
             loaded,
             f"its output layer is not a plain linear layer: it gives {own.outputs.shape[-1]} values a token, "
-            f"its weight has {expected.shape[-1]} rows",
+            f"its weight has {plural(expected.shape[-1], 'row')}",
         )
     linear_error = relative_rms(own.outputs, expected, mean_share=_mean_share(limit))
     if not linear_error <= limit:

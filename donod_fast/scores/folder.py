@@ -27,6 +27,7 @@ from donod_fast.scores.signals import SignalEntry, joined
 from donod_fast.system.files import remove
 from donod_fast.system.locking import LOCK, locked
 from donod_fast.system.storage import Storage, open_storage
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -386,7 +387,7 @@ class ScoresFolder:
     def _refuse_unfinished(self, there: int) -> None:
         if there < self.parts:
             raise StoreError(
-                f"{self.name} is unfinished: {there} of {self.parts} parts are there; "
+                f"{self.name} is unfinished: {there} of {plural(self.parts, 'part')} committed; "
                 "run `donod-fast score` again with the same settings to finish it"
             )
 

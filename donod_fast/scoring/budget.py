@@ -20,6 +20,7 @@ from donod_fast.models.loading import LoadedModel, text_config
 from donod_fast.models.trunk import probe_tokens
 from donod_fast.system.memory import free_bytes, is_out_of_memory
 from donod_fast.system.threads import worker_count
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from donod_fast.scoring.sample_scorer import SampleScorer
@@ -137,7 +138,7 @@ def probed_budget(meter: MemoryMeter, run: Callable[[int], object], *, workspace
         return solve_budget(
             (small, low), (large, high), free=meter.free(), workspace_bytes=workspace_bytes, plateau=plateau
         )
-    return Budget(STEP, f"memory is short: a probe of {2 * small} tokens does not fit", None, meter.free())
+    return Budget(STEP, f"memory is short: a probe of {plural(2 * small, 'token')} does not fit", None, meter.free())
 
 
 def solve_budget(

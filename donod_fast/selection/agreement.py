@@ -22,6 +22,7 @@ from donod_fast.scoring.sample_scorer import Progress
 from donod_fast.scoring.scorer import Scorer
 from donod_fast.selection.keeping import keep
 from donod_fast.selection.ranking import ScoreColumns, rank
+from donod_fast.system.wording import plural
 
 KEPT = 0.3
 """The share that is selected for the overlap: the paper's upper one."""
@@ -63,7 +64,7 @@ def rank_agreement(reference: Sequence[ScoreRow], other: Sequence[ScoreRow]) -> 
     )
     both = sorted(first.keys() & second.keys())
     if len(both) < 3:
-        raise InputError(f"only {len(both)} rows are scored in both runs; give more rows in a known format")
+        raise InputError(f"only {plural(len(both), 'row')} scored in both runs; give more rows in a known format")
     columns = [_columns([scores[row] for row in both]) for scores in (first, second)]
     kept = [set(keep(rank(column), keep=KEPT).tolist()) for column in columns]
     return Agreement(

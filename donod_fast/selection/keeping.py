@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING, cast
 
 from donod_fast.errors import InputError
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,7 +63,7 @@ def check_wanted(
         InputError: as :func:`keep` says.
     """
     if scored == 0:
-        raise InputError(f"nothing to select from: none of the {total} rows has scores")
+        raise InputError(f"nothing to select from: none of the {plural(total, 'row')} has scores")
     if method != "don-threshold":
         if keep is None or don_threshold is not None or don_quantile is not None:
             raise InputError(

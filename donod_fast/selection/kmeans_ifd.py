@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from donod_fast.errors import InputError
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from donod_fast.scores.folder import ScoresFolder
@@ -118,7 +119,7 @@ def choose(
     by_row = np.flatnonzero(there)[np.argsort(numbers[there], kind="stable")]
     if len(by_row) < clusters:
         raise InputError(
-            f"kmeans-ifd: only {len(by_row)} rows have an IFD and an embedding, which are fewer than --clusters "
+            f"kmeans-ifd: only {plural(len(by_row), 'row')} with an IFD and an embedding, fewer than --clusters "
             f"{clusters}; " + (f"give at most --clusters {len(by_row)}" if len(by_row) else "score them first")
         )
     numbers, ratios = numbers[by_row], ratios[by_row]

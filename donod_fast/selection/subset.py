@@ -16,6 +16,7 @@ from donod_fast.data.record_files import JSON_LINES, PARQUET, compressing, json_
 from donod_fast.data.types import Record
 from donod_fast.errors import CorpusError, InputError, StoreError
 from donod_fast.selection.out_of_core.row_set import RowSet
+from donod_fast.system.wording import plural
 
 _T = TypeVar("_T")
 
@@ -133,7 +134,7 @@ def _checked_rows(rows: Sequence[int] | Tensor, available: int) -> list[int]:
         raise InputError("a row was chosen twice; give each row number once")
     for row in (min(numbers), max(numbers)):
         if not 0 <= row < available:
-            raise CorpusError(f"row {row} is not in the corpus, which has {available} rows")
+            raise CorpusError(f"row {row} is not in the corpus, which has {plural(available, 'row')}")
     return numbers
 
 
@@ -144,7 +145,7 @@ def _checked_set(rows: RowSet, available: int, order: str) -> RowSet:
     if last < 0:
         raise InputError("no rows were chosen, so there is nothing to write")
     if last >= available:
-        raise CorpusError(f"row {last} is not in the corpus, which has {available} rows")
+        raise CorpusError(f"row {last} is not in the corpus, which has {plural(available, 'row')}")
     return rows
 
 

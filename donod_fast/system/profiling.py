@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from donod_fast.system.files import atomic_writer
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     import torch
@@ -113,7 +114,7 @@ class Report:
                 *lines,
                 f"{self.device}: busy {self.busy:.1%}, idle {self.idle:.1%} of {self.wall_seconds:.1f} s; "
                 f"head {self.head_share:.1%} of its time",
-                f"{self.samples:,} samples, {self.tokens:,} tokens ({self.tokens_per_second:,.0f}/s); "
+                f"{plural(self.samples, 'sample')}, {plural(self.tokens, 'token')} ({self.tokens_per_second:,.0f}/s); "
                 f"{self.packing:.1%} of {self.slots:,} slots filled in {self.batches:,} batches",
                 f"peak memory {self.peak_bytes / 2**20:,.0f} MiB",
             ]

@@ -420,7 +420,7 @@ def test_an_unfinished_folder_is_refused_by_select_and_rank(scores: Path, tmp_pa
     shutil.copytree(scores, out)
     (out / "part-000000.parquet").unlink()
     for arguments in (["select", out, "--keep", "5", "--out", tmp_path / "s.jsonl"], ["rank", out]):
-        assert_one_line_error(invoke(*arguments), 5, "unfinished: 0 of 1 parts")
+        assert_one_line_error(invoke(*arguments), 5, "unfinished: 0 of 1 part committed")
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are Unicode there")

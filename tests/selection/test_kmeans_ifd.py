@@ -100,7 +100,7 @@ def test_equal_embeddings_are_one_cluster_without_a_warning(recwarn: pytest.Warn
     [
         (
             {"clusters": 41},
-            "only 40 rows have an IFD and an embedding, which are fewer than --clusters 41; .* --clusters 40",
+            "only 40 rows with an IFD and an embedding, fewer than --clusters 41; .* --clusters 40",
         ),
         ({"clusters": 0}, "--clusters must be a number from 1"),
         ({"keep": 3}, "keeps a share of each cluster, as --keep 0.4; got 3"),

@@ -13,6 +13,7 @@ from donod_fast.selection.comparison.measures import RANKED, Comparison, compare
 from donod_fast.selection.kmeans_ifd import KMEANS_IFD, choose, read_questions
 from donod_fast.selection.out_of_core.loading import number_columns, read_columns, weight_norm
 from donod_fast.selection.ranking import ScoreColumns
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -69,7 +70,7 @@ def compare_folder(
     if needed > memory:
         fits = max(memory // (_BYTES_PER_ROW + _BYTES_PER_VALUE * len(wanted)), 2)
         raise InputError(
-            f"{drawn:,} rows by {len(wanted)} criteria take about {needed / 2**30:.2g} GiB; compare a sample "
+            f"{plural(drawn, 'row')} by {len(wanted)} criteria take about {needed / 2**30:.2g} GiB; compare a sample "
             f"by --sample {fits}, fewer criteria by --columns, or give more by --memory"
         )
     table = _read(folder, columns, None if drawn == folder.rows else drawn, seed)

@@ -11,6 +11,7 @@ import numpy as np
 from donod_fast.errors import InputError
 from donod_fast.selection.comparison.measures import AS_IS, Comparison, Matrix
 from donod_fast.system.files import atomic_writer
+from donod_fast.system.wording import plural
 
 _FORMATS = {".png": "png", ".svg": "svg"}
 _NUMBERED = 22  # criteria up to which cells bear their numbers
@@ -50,7 +51,7 @@ def draw_comparison(comparison: Comparison, path: Path, *, title: str = "") -> N
 
     correlation_name = "Spearman's ρ" if comparison.measure == "spearman" else "Kendall's τ-b"
     share = comparison.keep
-    amount = f"{100 * share:g} %" if isinstance(share, float) else f"{share:,} rows"
+    amount = f"{100 * share:g} %" if isinstance(share, float) else f"{plural(share, 'row')}"
     ordered = [at for at, values in enumerate(comparison.values) if values]
     selecting = [at for at, end in enumerate(comparison.ends) if end != AS_IS]
     side = max(2.6, 0.36 * max(len(ordered), len(selecting))) + 1.6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from donod_fast.selection.comparison.measures import AS_IS, Comparison, Matrix
+from donod_fast.system.wording import plural
 
 _CELL = 5
 _MARKS = {"high": "", "low": " (low)", AS_IS: " (?)"}
@@ -18,10 +19,10 @@ def render(comparison: Comparison, width: int = 80) -> str:
         width: columns of the terminal.
     """
     share = comparison.keep
-    amount = f"{100 * share:g} %" if isinstance(share, float) else f"{share:,} rows"
-    rows = f"{comparison.rows:,} rows"
+    amount = f"{100 * share:g} %" if isinstance(share, float) else f"{plural(share, 'row')}"
+    rows = plural(comparison.rows, "row")
     if comparison.rows < comparison.total:
-        rows = f"a sample of {comparison.rows:,} of {comparison.total:,} rows"
+        rows = f"a sample of {comparison.rows:,} of {plural(comparison.total, 'row')}"
     measure = "Spearman's rank correlation" if comparison.measure == "spearman" else "Kendall's rank correlation (τ-b)"
     parts = [
         f"{measure}, {rows}; each turned so that high is preferred",

@@ -29,6 +29,7 @@ from donod_fast.selection.dual.gauss_newton import GaussNewton
 from donod_fast.selection.dual.layers import Chosen
 from donod_fast.selection.dual.objective import Objective
 from donod_fast.system.memory import is_out_of_memory
+from donod_fast.system.wording import plural
 
 ORDERS = ("first", "second")
 ROW_SUMS = ("auto", "kernel", "matrix")
@@ -241,7 +242,8 @@ class _Pass:
             if not is_out_of_memory(error):
                 raise
             reason = (
-                f"memory ran out in a product with the curvature of {self._objective.tokens:,} reference tokens; give "
+                f"memory ran out in a product with the curvature of "
+                f"{plural(self._objective.tokens, 'reference token')}; give "
                 "fewer reference rows or layers, or --order first"
             )
         raise ModelError(reason)

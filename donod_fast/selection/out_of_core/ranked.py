@@ -24,6 +24,7 @@ from donod_fast.selection.out_of_core.merit import check_method, constants_of
 from donod_fast.selection.out_of_core.row_set import RowSet
 from donod_fast.selection.out_of_core.shares import shares
 from donod_fast.selection.ranking import Ranking, ScoreColumns, merit, rescale_to_lr, uniform_draws
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from donod_fast.scores.folder import ScoresFolder
@@ -219,7 +220,8 @@ class BigRanking:
         if most is not None:
             if kept.sum() > most:
                 raise InputError(
-                    f"{kept.sum():,} rows best first would have to be held in memory, which has room for {most:,}; "
+                    f"{plural(kept.sum(), 'row')} best first would have to be held in memory, which has room "
+                    f"for {most:,}; "
                     "take --order input, keep fewer, or give more --memory"
                 )
             by_rank = "m.value, m.row DESC" if self.method == "nodon" else "m.value DESC, m.row"

@@ -63,7 +63,7 @@ def test_a_folder_holds_utilities_the_original_records_and_a_mask(base: Path, da
     )
     said = run(*command, "--keep", 3, "--parameters", 0.05, "--layers", "model.layers.1.mlp.*,lm_head")
     assert "3 rows by utility of second order" in said and "9: 8 scored, 1 not_parsable" in said
-    assert "3 rows, 1 rows left out: 1 unknown_format" in said
+    assert "3 rows, 1 row left out: 1 unknown_format" in said
     table = pq.read_table(out / "utilities.parquet").to_pylist()
     assert [row["row"] for row in table] == list(range(9)) and table[7]["status"] == "not_parsable"
     assert table[7]["utility_first"] != table[7]["utility_first"]  # NaN
