@@ -1,7 +1,7 @@
 """Chosen rows → a file of the original records, unchanged: JSON Lines (plain, .gz, .zst) or Parquet.
 
-A record that came from JSON Lines is written back byte by byte. The file is complete or absent: it is
-written under another name beside the target, synced, then renamed.
+A record from JSON Lines is written back byte by byte. The file is complete or absent: it is written under
+another name next to the target, synced, then renamed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 
 
 class Records(Protocol):
-    """What is asked of a corpus here; ``donod_fast.data.reading.Corpus`` is one."""
+    """The part of a corpus that is used here; ``donod_fast.data.reading.Corpus`` implements it."""
 
     @property
     def rows(self) -> int:
@@ -43,21 +43,21 @@ def write_subset(
     order: Literal["input", "best"] = "input",
     overwrite: bool = False,
 ) -> int:
-    """Write the records of some rows to ``out`` and return how many they are.
+    """Write the records of some rows to ``out`` and return their number.
 
-    JSON Lines: a record that came from JSON Lines keeps its bytes. Others become compact JSON in UTF-8
-    (escaped where a lone surrogate has no UTF-8); dates and times become ISO 8601 strings,
-    arrays lists. Parquet: the union of the records' columns in order of appearance, null where a record
-    lacks one; a mixture of integers and floats in a column becomes floats.
+    JSON Lines: a record from JSON Lines keeps its bytes. Other records become compact JSON in UTF-8
+    (escaped if a lone surrogate has no UTF-8); dates and times become ISO 8601 strings, arrays become lists.
+    Parquet: the union of the records' columns in order of appearance, null if a record lacks one; a column with
+    integers and floats becomes floats.
 
     Args:
-        corpus: where the records come from. It is streamed once, for Parquet twice (the types of the
-            columns are known only after all records).
-        rows: row numbers, each once, best first: (k,) ints or an int64 tensor; or a set, which takes one bit for
-            each row of the corpus and has no order of its own.
+        corpus: the source of the records. It is streamed once, for Parquet twice (the column types are known only
+            after all records).
+        rows: row numbers, each once, best first: (k,) ints or an int64 tensor; or a set, which needs one bit for
+            each row of the corpus and has no order.
         out: ends in ``.jsonl``, ``.jsonl.gz``, ``.jsonl.zst`` or ``.parquet``.
-        order: ``"input"`` keeps the order of the corpus, in flat memory; ``"best"`` that of ``rows``,
-            which holds the chosen records in memory.
+        order: ``"input"`` writes in corpus order, in constant memory; ``"best"`` in the order of ``rows``, with the
+            chosen records in memory.
         overwrite: replace a file that exists (never one of the corpus's own).
 
     Raises:
@@ -94,12 +94,12 @@ def write_lines(
     *,
     order: Literal["input", "best"] = "input",
 ) -> int:
-    """Write the records of some rows to an open stream as JSON Lines, and return how many they are.
+    """Write the records of some rows to an open stream as JSON Lines, and return their number.
 
     The lines are those of :func:`write_subset`. Lines that were written before an error stay written.
 
     Args:
-        corpus: where the records come from; it is streamed once.
+        corpus: the source of the records; it is streamed once.
         rows: as in :func:`write_subset`.
         stream: takes the bytes, for example standard output.
         order: as in :func:`write_subset`.
