@@ -281,8 +281,8 @@ def rescale_to_lr(
 def pareto_fronts(don: Tensor, nod: Tensor) -> Tensor:
     """Front of each sample, (n,) int64 from 1, under non-dominated sorting for (max DON, min NOD).
 
-    A sample dominates another if it is no worse in both values and better in at least one. Front 1 holds the samples that
-    none dominates; front k those that none dominates once fronts 1 to k − 1 are removed. A sweep in O(n log n): sorted
+    A sample dominates another if it is no worse in both values and better in at least one. No sample dominates those of
+    front 1; no sample dominates those of front k once fronts 1 to k − 1 are removed. A sweep in O(n log n): sorted
     by falling DON, then by rising NOD, all samples that dominate a sample come before it, and front k holds one of them
     exactly if the least NOD seen in it is no larger. ``least`` is sorted, so bisection finds the front.
     """
