@@ -11,8 +11,8 @@ def shares(keep: float | int, scored: Sequence[int]) -> list[int]:
     """The number of rows to keep of each group, given the number of its scored rows.
 
     A fraction applies to each group, rounded as in ``keeping.keep``; a group with scored rows keeps at least one. A
-    count is divided in proportion (largest remainder method; ties go to the larger group, then to the earlier one), so that
-    the sum is the count.
+    count is divided in proportion (largest remainder method; ties go to the larger group, then to the earlier one),
+    so that the sum is the count.
 
     Raises:
         InputError: a count or a fraction out of range.
