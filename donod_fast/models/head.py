@@ -120,11 +120,13 @@ def read_head(model: Any) -> Head:
         layer = None
     weight = getattr(layer, "weight", None)
     if layer is None or not isinstance(weight, Tensor):
-        raise ModelError(f"{name}: it has no output layer with a weight (get_output_embeddings()); DONOD needs one")
+        raise ModelError(
+            f"{name}: the model has no output layer with a weight (get_output_embeddings()); DONOD needs one"
+        )
     if hasattr(weight, "full_tensor"):
         raise ModelError(f"{name}: the output layer is sharded over devices; load the model whole on one device")
     if execution_device(layer, weight).type == "meta":
-        raise ModelError(f"{name}: the output layer is on the meta device (no weights); load or un-offload it")
+        raise ModelError(f"{name}: the output layer is on the meta device (no weights); load its weights")
     if not weight.numel():
         raise ModelError(
             f"{name}: the output layer is empty, shape {tuple(weight.shape)} (ZeRO-3 partitions it); "
@@ -223,7 +225,9 @@ def _prove_layer(
         )
     h, fed = hidden.double().cpu(), own.inputs.double().cpu()
     if not bool(h.any()):
-        raise ModelError(f"{loaded.name}: its hidden states are all zero; is the checkpoint whole and trained?")
+        raise ModelError(
+            f"{loaded.name}: its hidden states are all zero; check that the checkpoint is complete and trained"
+        )
     scale = float((h * fed).sum() / (h * h).sum().clamp_min(1e-300))
     if abs(scale - 1) <= limit:
         scale = 1.0

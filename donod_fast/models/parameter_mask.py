@@ -107,7 +107,7 @@ def read_mask(path: str | Path) -> ParameterMask:
     try:
         shapes = {name: tuple(map(int, shape)) for name, shape in json.loads(metadata.get("shapes", "{}")).items()}
     except (ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"{file}: the shapes in its metadata are damaged; write it anew") from error
+        raise InputError(f"{file}: the shapes in its metadata are damaged; write the mask again") from error
     return _checked(ParameterMask({n: _unpacked(file, n, t, shapes.get(n)) for n, t in tensors.items()}, str(file)))
 
 
@@ -130,9 +130,9 @@ def _unpacked(file: Path, name: str, tensor: Tensor, shape: tuple[int, ...] | No
 def _checked(mask: ParameterMask) -> ParameterMask:
     for name, value in mask.masks.items():
         if value.dtype != torch.bool:
-            raise InputError(f"{mask.source}: the mask of {name} has to be bool, not {value.dtype}")
+            raise InputError(f"{mask.source}: the mask of {name} must be bool, not {value.dtype}")
     if not any(bool(value.any()) for value in mask.masks.values()):
-        raise InputError(f"{mask.source}: it lets no entry change, so there is nothing to train")
+        raise InputError(f"{mask.source}: the mask allows no entry to change, so there is nothing to train")
     return mask
 
 

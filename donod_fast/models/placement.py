@@ -21,7 +21,7 @@ from donod_fast.errors import InputError
 from donod_fast.system.wording import plural
 
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
-"""Device maps that accelerate makes by itself."""
+"""Device maps that accelerate computes."""
 
 DeviceMap = str | Mapping[str, int | str | torch.device]
 MaxMemory = Mapping[int | str, int | str]
@@ -64,21 +64,21 @@ def place(
     """Check the four arguments together.
 
     Args:
-        device: None is CUDA where there is one, else the CPU.
+        device: None is CUDA if available, else the CPU.
         device_map: one of :data:`DEVICE_MAPS`, or the device (``"disk"`` too) of each module by its name.
         max_memory: how much of each device a map made by accelerate may use.
         offload_folder: a folder for weights that are off-loaded to disk; made where it is missing.
 
     Raises:
-        InputError: a device that does not exist (here), an unknown map, or arguments that do not go together.
+        InputError: a device that is not available, an unknown map, or arguments that exclude each other.
     """
     if device_map is None:
         for name, given in (("max_memory", max_memory), ("offload_folder", offload_folder)):
             if given is not None:
-                raise InputError(f"{name} is for a device map; give device_map='auto' with it")
+                raise InputError(f"{name} needs a device map; add device_map='auto'")
         return Placement(one_device(device))
     if device is not None:
-        raise InputError(f"device={device!r} and device_map={device_map!r}: give one of the two")
+        raise InputError(f"device={device!r} and device_map={device_map!r}: give only one of them")
     if isinstance(device_map, str):
         if device_map not in DEVICE_MAPS:
             known = ", ".join(DEVICE_MAPS)
@@ -96,7 +96,7 @@ def place(
 
 
 def one_device(device: str | torch.device | None) -> torch.device:
-    """The device by its name; None is CUDA where there is one, else the CPU.
+    """The device by its name; None is CUDA if available, else the CPU.
 
     Raises:
         InputError: there is no such device.
@@ -106,7 +106,7 @@ def one_device(device: str | torch.device | None) -> torch.device:
     try:
         found = torch.device(device)
     except (RuntimeError, TypeError) as error:
-        raise InputError(f"device={device!r} is no device; use 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
+        raise InputError(f"device={device!r} is not a device; use 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
     if found.type == "cuda":
         _refuse_absent_cuda(found)
     if found.type == "mps" and not torch.backends.mps.is_available():
@@ -140,13 +140,13 @@ def parse_max_memory(text: str) -> dict[int | str, int | str]:
     """Read ``"0=20GiB,cpu=60GiB"``: sizes by the index of a device, or ``cpu``.
 
     Raises:
-        InputError: it does not read so.
+        InputError: the text cannot be read.
     """
     sizes: dict[int | str, int | str] = {}
     for part in text.split(","):
         key, equals, size = (piece.strip() for piece in part.partition("="))
         if not equals or not _SIZE.fullmatch(size) or not (key.isdecimal() or key == "cpu"):
-            raise InputError(f"max memory {text!r} cannot be read; give for example 0=20GiB,cpu=60GiB")
+            raise InputError(f"max memory {text!r} cannot be read; write for example 0=20GiB,cpu=60GiB")
         sizes[int(key) if key.isdecimal() else key] = int(size) if size.isdecimal() else size
     return sizes
 

@@ -257,9 +257,9 @@ def test_names_of_devices_are_read_or_refused(monkeypatch: pytest.MonkeyPatch) -
     for text, reason in [
         ("all", "no CUDA support|no CUDA device is visible"),
         ("cuda:0", "no CUDA support|no CUDA device is visible"),
-        ("gpu", "no device"),
-        ("", "no device"),
-        ("cpu,", "no device"),
+        ("gpu", "not a device"),
+        ("", "not a device"),
+        ("cpu,", "not a device"),
     ]:
         with pytest.raises(InputError, match=reason):
             parse_devices(text)

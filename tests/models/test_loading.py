@@ -86,7 +86,7 @@ def test_a_dtype_asked_for_by_name_is_the_one_of_every_parameter(saved: Path, dt
     ("options", "message"),
     [
         ({"dtype": "int8"}, "dtype='int8' is not known; use 'auto', 'float32'"),
-        ({"device": "gpu"}, "device='gpu' is no device"),
+        ({"device": "gpu"}, "device='gpu' is not a device"),
         (
             {"device": "cuda:99"},
             "device='cuda:99': (this PyTorch build has no CUDA support|no CUDA device is visible|PyTorch sees)",
@@ -185,7 +185,7 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_or_nothing_is_refused(saved: Path) -> None:
     refused(saved / "model.safetensors", "give the folder that holds config.json")
-    with pytest.raises(ModelError, match="is no model"):
+    with pytest.raises(ModelError, match="is not a model"):
         load_model("", device="cpu")
 
 
@@ -309,7 +309,7 @@ def test_code_that_comes_with_a_model_runs_only_when_allowed(copy: Path) -> None
         model_type="own",
         auto_map={"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"},
     )
-    refused(copy, "needs Python code of its own; read it, then set trust_remote_code=True")
+    refused(copy, "has its own Python code; review it, then allow it with --trust-remote-code")
     assert not mark.exists()
 
 

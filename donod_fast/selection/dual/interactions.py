@@ -94,7 +94,7 @@ def interact(
         chunks: tokenised candidates in chunks; each chunk is batched separately.
         lr: η, the step size of plain gradient descent on one candidate.
         order: ``"first"`` or ``"second"``.
-        row_sums: how to compute the output layer's row sums: ``"kernel"``, ``"matrix"`` or ``"auto"`` (the cheaper one).
+        row_sums: method for the output layer's row sums: ``"kernel"``, ``"matrix"`` or ``"auto"`` (the cheaper one).
         token_budget: number of token slots of a batch.
         workspace_bytes: memory limit of the output layer's computation, in bytes.
         progress: called with (rows, tokens) after each batch.
