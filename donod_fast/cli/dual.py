@@ -77,7 +77,7 @@ def dual(
 
 
 def summary(outcome: DualOutcome) -> dict[str, Any]:
-    """What happened, in JSON types."""
+    """The summary as JSON values."""
     return {
         "out": str(outcome.out),
         "rows": outcome.rows,
@@ -95,7 +95,7 @@ def summary(outcome: DualOutcome) -> dict[str, Any]:
 
 
 def summary_text(outcome: DualOutcome) -> str:
-    """The same for a reader: subset, mask, and where the mask's entries lie."""
+    """The summary as text: subset, mask, and the entries of the mask by parameter."""
     from donod_fast.selection.dual.run import MASK, SUBSET
 
     left_out = (

@@ -219,7 +219,7 @@ def _summary(benchmark: str, result: EvalResult, out: Path | None, others: int) 
     if others:
         lines.append(f"samples of tasks outside this split or limit, not judged: {others:,}")
     generating, judging = (output.duration(result.seconds[name]) for name in ("generate", "judge"))
-    lines.append(f"programs run: {result.judged:,} in {judging}; samples had in {generating}")
+    lines.append(f"programs run: {result.judged:,} in {judging}; samples loaded in {generating}")
     if result.settings["isolation"] == "none":
         lines.append("UNSAFE: the programs ran without isolation")
     if out is not None:

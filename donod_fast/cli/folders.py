@@ -1,4 +1,4 @@
-"""``donod-fast status``, ``merge`` and ``export``: what is done with scores folders as a whole."""
+"""``donod-fast status``, ``merge`` and ``export``: commands on whole scores folders."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _text(found: FolderStatus) -> str:
             speed += " at the end"
         elif found.seconds_left is not None:
             left = output.duration(found.seconds_left)
-            speed += f"; about {left} left" if found.running else f"; about {left} to go when it is run again"
+            speed += f"; about {left} left" if found.running else f"; about {left} left when it runs again"
         lines.append(f"speed    {speed}")
     if found.idle_seconds is not None and not found.finished:
         lines.append(f"last     part committed {output.duration(found.idle_seconds)} ago")

@@ -1,4 +1,4 @@
-"""One run of ``donod-fast score``: on one device or several, timed, profiled, and what is said about it."""
+"""One run of ``donod-fast score``: on one or several devices or a cluster, timed, profiled and summarised."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Done:
     """A finished run.
 
     Attributes:
-        outcome: what it left behind.
-        seconds: of scoring, loading left out.
-        compiled: what compiling the trunk cost, "" where it was not compiled or several processes did.
-        reports: where the time went, by device; empty where nobody asked.
-        smaller_budget: a token budget that would not have run out of memory, None where none did.
+        outcome: the outcome of the engine.
+        seconds: time of scoring, without loading.
+        compiled: graphs and time of compiling the trunk, "" if it was not compiled or several processes compiled it.
+        reports: profiles by device; empty if no profile was asked for.
+        smaller_budget: a token budget that would have fitted in memory, None if memory did not run out.
     """
 
     outcome: Outcome
@@ -44,7 +44,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class ScoreRun:
-    """What is to be run; ``devices`` is empty for the one device of the spec."""
+    """The settings of a run; ``devices`` is empty for the single device of the spec."""
 
     corpus: Corpus
     spec: ScorerSpec
@@ -60,7 +60,7 @@ class ScoreRun:
     trace: Path | None
 
     def done(self, *, quiet: bool) -> Done:
-        """Run it, in a folder that the caller holds."""
+        """Run it, in a folder that the caller has locked."""
         output.announce_model(self.spec.model, self.spec.revision, quiet=quiet)
         if self.cluster is not None:
             return self._on_cluster(quiet, self.cluster)

@@ -1,4 +1,4 @@
-"""``donod-fast select`` and ``donod-fast rank``: from a scores folder to a subset, with no model."""
+"""``donod-fast select`` and ``donod-fast rank``: from a scores folder to a subset, without the model."""
 
 from __future__ import annotations
 
@@ -189,13 +189,13 @@ def rank_command(
 
 
 def with_end(method: str, prefer: str | None) -> str:
-    """The method with the end that ``--prefer`` names."""
+    """The method with the end of ``--prefer``."""
     if prefer is None:
         return method
     if prefer not in ENDS:
         raise InputError(f"--prefer must be {' or '.join(ENDS)}, got {prefer!r}")
     if method == KMEANS_IFD:
-        raise InputError(f"method {KMEANS_IFD} keeps high IFDs; leave --prefer out")
+        raise InputError(f"method {KMEANS_IFD} keeps high IFDs; remove --prefer")
     return f"{method}@{prefer}"
 
 
@@ -203,12 +203,12 @@ def _weights(text: str) -> tuple[float, float]:
     try:
         don, nod = map(float, text.split(","))
     except ValueError:
-        raise InputError(f"--weights must be two numbers with a comma, as 0.5,0.5; got {text!r}") from None
+        raise InputError(f"--weights must be two numbers with a comma, for example 0.5,0.5; got {text!r}") from None
     return don, nod
 
 
 def _by_group(by: str, groups: Sequence[GroupCount], scored: str = "scored") -> str:
-    """A table of the largest groups; ``scored`` heads the rows that could be kept."""
+    """A table of the largest groups; ``scored`` is the heading of the rows that could be kept."""
     largest = sorted(groups, key=lambda group: -group.scored)[:_SHOWN_GROUPS]
     lines = [
         ("(none)" if group.name is None else group.name, f"{group.kept:,}", f"{group.scored:,}", f"{group.rows:,}")
