@@ -81,11 +81,10 @@ def label(outcome: Outcome) -> str:
 def training_note(training: Mapping[str, Any], outcomes: Sequence[Outcome]) -> str:
     """How each selection was trained, for a report."""
     steps = sorted({round(outcome.steps) for outcome in outcomes if outcome.steps})
-    number = f"{steps[0]}" if len(steps) == 1 else f"{steps[0]}–{steps[-1]}" if steps else "0"
+    number = plural(steps[0], "step") if len(steps) == 1 else f"{steps[0]}–{steps[-1]} steps" if steps else "0 steps"
     budget = plural(training["tokens"], "token") if training["tokens"] else f"{training['epochs']:g} epochs"
     return (
-        f"Each selection trained the same model on {budget} (prompts counted) in {plural(number, 'step')}, "
-        "AdamW, highest rate "
+        f"Each selection trained the same model on {budget} (prompts counted) in {number}, AdamW, highest rate "
         f"{training['learning_rate']:g}, cosine decay."
     )
 
