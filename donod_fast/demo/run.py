@@ -24,6 +24,7 @@ from donod_fast.scoring.settings import UpdateSettings
 from donod_fast.selection.keeping import keep
 from donod_fast.selection.ranking import ScoreColumns, rank
 from donod_fast.selection.subset import write_subset
+from donod_fast.system.wording import plural
 
 UPDATES = ("adamw", "sgd")
 
@@ -83,7 +84,7 @@ def run_demo(out: Path, *, keep: float = 0.3, quiet: bool = False) -> None:
     except OSError as error:
         raise StoreError(f"{out / REPORT} cannot be written ({error.strerror or error})") from error
 
-    say(f"\nEach method keeps {len(chosen):,} of {len(rows):,} rows. What it drops:\n")
+    say(f"\nEach method keeps {len(chosen):,} of {plural(len(rows), 'row')}. What it drops:\n")
     print(table)
     say(f"\nselected: {out / SUBSET} (TOPSIS, AdamW; the original records)")
     if find_spec("matplotlib") is None:
