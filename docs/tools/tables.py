@@ -8,7 +8,8 @@ A page holds a fenced block of the language ``table`` with YAML inside:
       program: "{row}"
       time, ms: "{median_ms:,.0f}"
 
-``rename`` maps a field's values to other names. ``pivot: {rows: …, columns: …, cell: …}`` takes the place of ``columns``
+``join`` is a list of ``{csv, where, on, as}``: the fields of the joined row whose ``on`` fields are the same get the prefix
+``as`` and a space; without such a row they are empty. ``rename`` maps a field's values to other names. ``pivot: {rows: …, columns: …, cell: …}`` takes the place of ``columns``
 and makes one column for each value of a field.
 """
 
@@ -26,7 +27,7 @@ Row = dict[str, Any]
 
 _BLOCK = re.compile(r"^```table\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 _FIELD = re.compile(r"\{([^{}:!]+)")
-_KEYS = {"csv", "where", "columns", "rename", "pivot"}
+_KEYS = {"csv", "where", "columns", "rename", "pivot", "join"}
 
 
 class TableError(Exception):
@@ -50,6 +51,8 @@ def table_of(spec: Mapping[str, Any], root: Path) -> str:
         chosen = [row for row in rows if _matches(row, spec.get("where", {}))]
         if not chosen:
             raise TableError(f"{name}: no row matches {spec.get('where')}")
+        for other in spec.get("join", []):
+            _join(chosen, other, root)
         for row in chosen:
             for field, names in spec.get("rename", {}).items():
                 row[field] = names.get(row[field], row[field])
@@ -81,6 +84,16 @@ def _value(text: str) -> int | float | str:
 
 def _matches(row: Row, where: Mapping[str, Any]) -> bool:
     return all(row[field] in (value if isinstance(value, list) else [value]) for field, value in where.items())
+
+
+def _join(rows: Sequence[Row], spec: Mapping[str, Any], root: Path) -> None:
+    others = [row for row in _read(root / spec["csv"]) if _matches(row, spec.get("where", {}))]
+    if not others:
+        raise TableError(f"{spec['csv']}: no row to join matches {spec.get('where')}")
+    found = {tuple(row[field] for field in spec["on"]): row for row in others}
+    for row in rows:
+        other = found.get(tuple(row[field] for field in spec["on"]), dict.fromkeys(others[0], ""))
+        row.update({f"{spec['as']} {field}": value for field, value in other.items()})
 
 
 def _cell(form: str, row: Row) -> str:
