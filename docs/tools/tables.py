@@ -8,7 +8,7 @@ A page holds a fenced block of the language ``table`` with YAML inside:
       program: "{row}"
       time, ms: "{median_ms:,.0f}"
 
-``join`` is a list of ``{csv, where, on, as}``: the fields of the joined row whose ``on`` fields are the same get the prefix
+``join`` is a list of ``{csv, where, by, as}``: the fields of the joined row whose ``by`` fields are the same get the prefix
 ``as`` and a space; without such a row they are empty. ``rename`` maps a field's values to other names. ``pivot: {rows: …, columns: …, cell: …}`` takes the place of ``columns``
 and makes one column for each value of a field.
 """
@@ -90,9 +90,11 @@ def _join(rows: Sequence[Row], spec: Mapping[str, Any], root: Path) -> None:
     others = [row for row in _read(root / spec["csv"]) if _matches(row, spec.get("where", {}))]
     if not others:
         raise TableError(f"{spec['csv']}: no row to join matches {spec.get('where')}")
-    found = {tuple(row[field] for field in spec["on"]): row for row in others}
+    found = {tuple(row[field] for field in spec["by"]): row for row in others}
+    if len(found) < len(others):
+        raise TableError(f"{spec['csv']}: several rows to join have the same {spec['by']}")
     for row in rows:
-        other = found.get(tuple(row[field] for field in spec["on"]), dict.fromkeys(others[0], ""))
+        other = found.get(tuple(row[field] for field in spec["by"]), dict.fromkeys(others[0], ""))
         row.update({f"{spec['as']} {field}": value for field, value in other.items()})
 
 
