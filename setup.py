@@ -73,6 +73,7 @@ setup(
         "large": [*LARGE],
         "ray": [*RAY],
         "s3": [*S3],
+        "docs": ["zensical>=0.0.72", "mkdocstrings-python>=2", "pyyaml>=6"],
         "bench": ["pytest-benchmark>=4", "matplotlib>=3.8"],
         "dev": [
             "pytest>=8",
