@@ -22,7 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-_BLOCK = re.compile(r"(?:<!-- not run: (?P<reason>[^>]*) -->\n\n?)?```console\n(?P<body>.*?)^```$", re.DOTALL | re.MULTILINE)
+_BLOCK = re.compile(
+    r"(?:<!-- not run: (?P<reason>[^>]*) -->\n\n?)?```console\n(?P<body>.*?)^```$", re.DOTALL | re.MULTILINE
+)
 _MARK = "@@command"
 
 
@@ -59,7 +61,7 @@ def blocks_of(text: str) -> list[Block]:
 
 
 def run_commands(commands: list[str], folder: Path) -> list[tuple[int, str, str]]:
-    """Exit code, standard output and standard error of each command, run in one shell without network access to hubs."""
+    """Exit code, standard output and standard error of each command; one shell, no hub, no GPU."""
     script = [f"cd {shlex.quote(str(folder))}"]
     for i, command in enumerate(commands):
         script.append(f"{{\n{command}\n}} >{_MARK}.{i}.out 2>{_MARK}.{i}.err\necho $? >{_MARK}.{i}.rc")
@@ -67,6 +69,7 @@ def run_commands(commands: list[str], folder: Path) -> list[tuple[int, str, str]
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "HF_HUB_OFFLINE": "1",
+        "CUDA_VISIBLE_DEVICES": "",
         "COLUMNS": "120",
         "NO_COLOR": "1",
     }
@@ -79,8 +82,9 @@ def run_commands(commands: list[str], folder: Path) -> list[tuple[int, str, str]
 
 
 def shape(line: str) -> str:
-    """A line without what may differ from run to run: numbers, and how far columns stand apart."""
+    """A line without what may differ from run to run: numbers, units of size and time, widths."""
     line = re.sub(r"[-+−]?\d[\d,.:]*(?:e[-+]?\d+)?|[-+−]?\.\d+", "#", line)
+    line = re.sub(r"# (?:KiB|MiB|GiB|s|min|h)\b", "#", line)
     return re.sub(r"-{3,}", "---", " ".join(line.split()))
 
 
@@ -94,8 +98,10 @@ def fits(shown: list[str], printed: list[str]) -> bool:
 
 
 def check_page(path: Path, folder: Path) -> list[str]:
-    """Runs a page's commands in ``folder``; returns a complaint for each command that fails or prints something else."""
-    steps = [step for block in blocks_of(path.read_text(encoding="utf-8")) if block.not_run is None for step in block.steps]
+    """Runs a page's commands in ``folder``; returns a complaint for each that fails or prints something else."""
+    steps = [
+        step for block in blocks_of(path.read_text(encoding="utf-8")) if block.not_run is None for step in block.steps
+    ]
     complaints = []
     for (command, shown), (code, out, err) in zip(steps, run_commands([c for c, _ in steps], folder), strict=True):
         if code:

@@ -8,9 +8,9 @@ A page holds a fenced block of the language ``table`` with YAML inside:
       program: "{row}"
       time, ms: "{median_ms:,.0f}"
 
-``join`` is a list of ``{csv, where, by, as}``: the fields of the joined row whose ``by`` fields are the same get the prefix
-``as`` and a space; without such a row they are empty. ``rename`` maps a field's values to other names. ``pivot: {rows: …, columns: …, cell: …}`` takes the place of ``columns``
-and makes one column for each value of a field.
+``join`` is a list of ``{csv, where, by, as}``: the fields of the joined row whose ``by`` fields are the same get the
+prefix ``as`` and a space; without such a row they are empty. ``rename`` maps a field's values to other names. ``pivot:
+{rows_by, columns_by, cell, title}`` takes the place of ``columns`` and makes one column for each value of a field.
 """
 
 from __future__ import annotations
