@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from donod_fast.scoring.sample_scorer import SampleScorer
 
 CPU_PLATEAU = 1024
-"""Padded tokens; from here to twice as many the speed is the same (bench/notes.md)."""
+"""Padded tokens; from here to twice as many the speed is the same (docs/benchmarks/notes.md)."""
 
 PADDED_PLATEAU = 16_384
 PACKED_PLATEAU = 32_768

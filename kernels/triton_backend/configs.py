@@ -1,6 +1,6 @@
 """Tile shapes: one fixed choice per kernel, architecture, element size and shape class.
 
-Chosen by counting (``bench/notes.md``, "Roofline of the Triton kernels"), held to each architecture's shared memory and
+Chosen by counting (``docs/benchmarks/notes.md``, "Roofline of the Triton kernels"), held to each architecture's shared memory and
 to no register spill by compiling them all (``compiled.py``), and not yet tuned on a device: set
 ``DONOD_FAST_AUTOTUNE=1`` to measure the candidates on your own (``autotune.py``). A test may put smaller ones in
 place with ``override``, since the interpreter is slow.
