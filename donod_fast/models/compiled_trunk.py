@@ -21,8 +21,7 @@ from torch import Tensor
 from donod_fast.errors import InputError, ModelError
 from donod_fast.kernels.fused import why_not_inductor
 from donod_fast.models.loading import LoadedModel
-from donod_fast.models.trunk import Trunk, token_error
-from donod_fast.scoring.budget import synthetic_batch
+from donod_fast.models.trunk import Trunk, synthetic_batch, token_error
 from donod_fast.system.threads import threads_each, worker_count
 
 CHOICES = ("auto", "on", "off")
