@@ -14,8 +14,9 @@ import argparse
 import posixpath
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import typer.main
 import yaml
@@ -82,8 +83,20 @@ GENERATED: dict[str, Callable[[], str]] = {"rooms": rooms_table, "evidence": _ev
 
 
 def _command_reference() -> str:
-    command = typer.main.get_command(app)
-    return get_docs_for_click(obj=command, ctx=typer.Context(command), name="donod-fast", title="Commands")
+    intro = "# Commands\n\nWritten from the program. `donod-fast COMMAND --help` prints the same.\n\n"
+    group = typer.main.get_command(app)
+    return intro + "".join(_commands(group, typer.Context(group), "donod-fast", depth=1))
+
+
+def _commands(group: Any, context: typer.Context, prefix: str, depth: int) -> Iterator[str]:
+    """A section for each command of a group; the sections of a nested group stand below its own."""
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if hasattr(command, "list_commands"):
+            yield f"{'#' * (depth + 1)} `{prefix} {name}`\n\n{command.help or ''}\n\n"
+            yield from _commands(command, context, f"{prefix} {name}", depth + 1)
+        else:
+            yield get_docs_for_click(obj=command, ctx=context, indent=depth, name=f"{prefix} {name}")
 
 
 def _homepage(text: str) -> str:
