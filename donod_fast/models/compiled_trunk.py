@@ -28,7 +28,7 @@ CHOICES = ("auto", "on", "off")
 
 CPU_ROWS = 100_000
 """Rows from which ``auto`` compiles on a CPU. A small model took 48 s to compile and gained 0.6 ms a row: even at
-80,000 rows (bench/notes.md). Larger ones take longer and gain more."""
+80,000 rows (docs/benchmarks/notes.md). Larger ones take longer and gain more."""
 
 
 def wants_compiling(choice: str, rows: int | None, device: torch.device) -> bool:

@@ -22,7 +22,7 @@ from donod_fast.system.threads import worker_count
 from donod_fast.system.wording import plural
 
 CPU_PLATEAU = 1024
-"""Padded tokens; from here to twice as many the speed is the same (bench/notes.md)."""
+"""Padded tokens; from here to twice as many the speed is the same (docs/benchmarks/notes.md)."""
 
 PADDED_PLATEAU = 16_384
 PACKED_PLATEAU = 32_768
