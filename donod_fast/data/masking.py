@@ -158,11 +158,6 @@ class Masker:
             ]
         return done
 
-    def tokenize_sample(self, sample: Sample) -> TokenizedSample:
-        """Tokenise and mask a sample that comes from no file; row 0, without id and format."""
-        record = Record(row=0, file="-", place="sample", data={})
-        return self._tokenize_rows([_Row(record, "", "", sample)])[0]
-
     def _tokenize_chunk(self, records: Sequence[Record]) -> list[TokenizedSample]:
         rows = []
         for record in records:
@@ -171,9 +166,6 @@ class Masker:
                 rows.append(_Row(record, record_id(record), name, sample))
             except SampleError as error:
                 rows.append(_Row(record, record_id(record), "", error))
-        return self._tokenize_rows(rows)
-
-    def _tokenize_rows(self, rows: Sequence[_Row]) -> list[TokenizedSample]:
         plans = [self._plan(row.sample) for row in rows]
         texts = [text for plan in plans if isinstance(plan, _Plan) for text in (plan.text, *plan.prompts)]
         encoded = self._encoder.encode(texts)
