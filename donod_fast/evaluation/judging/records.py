@@ -90,8 +90,8 @@ def mbpp_entry_point(tests: list[str], code: str) -> str:
 def evalplus_check(record: Mapping[str, Any]) -> Check:
     """The check of a record of HumanEval+ or MBPP+.
 
-    It has ``prompt``, ``canonical_solution``, ``base_input``, ``plus_input`` and ``atol``. The task's name decides which of the two it
-    is (``Mbpp/…``); MBPP+'s inputs are converted to the argument types of its functions.
+    It has ``prompt``, ``canonical_solution``, ``base_input``, ``plus_input`` and ``atol``. The task's name
+    (``Mbpp/…``) decides which of the two it is; MBPP+'s inputs are converted to the argument types of its functions.
     """
     task_id = str(record["task_id"])
     mbpp = task_id.startswith("Mbpp/")

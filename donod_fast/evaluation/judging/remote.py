@@ -129,7 +129,7 @@ class Program:
 
     def _raise(self, names: Any, message: Any) -> NoReturn:
         if type(names) is not list or not names or any(type(one) is not str for one in [*names, message]):
-            self._stop("protocol", "an exception of a type that is none")
+            self._stop("protocol", "a malformed exception")
         if "Exception" not in names:
             self._stop("exited", f"{names[0]}: {message}".rstrip(": "))
         self.raised = _builtin(names, message)
