@@ -13,6 +13,7 @@ import typer
 
 from donod_fast.cli.options import HELP_NAMES, LazyCommand, LazyGroup
 from donod_fast.errors import DonodError
+from donod_fast.system.hub_retries import one_line_for_retries
 
 _COMPLETE = "_DONOD_FAST_COMPLETE"  # set by the shell that asks for completions
 
@@ -168,6 +169,7 @@ def main() -> None:
         from typer._completion_classes import completion_init
 
         completion_init()
+    one_line_for_retries()
     try:
         app(prog_name="donod-fast")
     except DonodError as error:

@@ -15,6 +15,7 @@ from donod_fast.cli.options import from_dataclasses
 from donod_fast.errors import InputError
 from donod_fast.models.settings import DTYPE_NAMES, ModelSettings
 from donod_fast.scoring.settings import CheckSettings
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from donod_fast.data.reading import Corpus
@@ -38,8 +39,8 @@ def check(
     from donod_fast.scoring.scorer import Scorer
 
     def load(source: ModelSettings) -> Scorer:
-        loaded = source.load_model()
-        return Scorer(loaded)
+        output.announce_model(source.model, source.revision, quiet=json)
+        return Scorer(source.load_model())
 
     corpus = None if settings.data is None else open_corpus([settings.data])
     other = settings.against or ("bfloat16" if model.precision == "float8" else None)
@@ -160,7 +161,7 @@ def _text(scorer: Scorer, lines: Sequence[CheckLine], ranks: _Ranks | None) -> s
     if ranks is not None:
         found = ranks.agreement
         text += [
-            f"ranks of {found.rows:,} rows, {ranks.checked} against {ranks.reference}:",
+            f"ranks of {plural(found.rows, 'row')}, {ranks.checked} against {ranks.reference}:",
             f"Spearman DON {found.spearman_don:.4f}, NOD {found.spearman_nod:.4f} (at least {ranks.least:g}), "
             f"top-30 % overlap {found.overlap:.3f}  {'ok' if ranks.passed else 'FAILED'}",
         ]

@@ -13,6 +13,7 @@ from donod_fast.cli.options import from_dataclasses
 from donod_fast.cli.select import Scores
 from donod_fast.errors import StoreError
 from donod_fast.selection.settings import CompareOptions
+from donod_fast.system.wording import plural
 
 
 @from_dataclasses
@@ -47,7 +48,7 @@ def compare(
         memory=options.memory,
     )
     if out is not None:
-        draw_comparison(found, out, title=f"{Path(folder.name).name}: {found.rows:,} rows")
+        draw_comparison(found, out, title=f"{Path(folder.name).name}: {plural(found.rows, 'row')}")
     if json:
         output.as_json({**found.as_dict(), **({} if out is None else {"out": str(out)})})
         return

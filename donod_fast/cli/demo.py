@@ -1,4 +1,4 @@
-"""``donod-fast demo``: the whole job on the embedded model and corpus."""
+"""``donod-fast demo``: score, rank and select on the embedded model and corpus."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def demo(
         float, typer.Option(help="Fraction of the rows to keep.", min=0.01, max=1.0, rich_help_panel="Choosing")
     ] = 0.3,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print the tables only.", rich_help_panel="Output")
+        bool, typer.Option("--quiet", "-q", help="Print the table and its conclusion only.", rich_help_panel="Output")
     ] = False,
 ) -> None:
-    """Score, rank and prune an embedded corpus with planted corruptions. No network, no GPU."""
+    """Score, rank and prune an embedded corpus with planted corruptions. Needs no network and no GPU."""
     from donod_fast.demo.run import run_demo
 
     run_demo(out, keep=keep, quiet=quiet)

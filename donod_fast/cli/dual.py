@@ -13,6 +13,7 @@ from donod_fast.cli.settings import ScreenSettings
 from donod_fast.data.settings import CorpusSettings
 from donod_fast.models.settings import ModelSource
 from donod_fast.selection.settings import DualSettings
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from donod_fast.selection.dual import DualOutcome
@@ -44,6 +45,7 @@ def dual(
     refuse_folder(out, overwrite=overwrite)  # before the work, and again when it is written
     candidates = corpus.open()
     wanted = open_corpus(reference, split=corpus.split)
+    output.announce_model(model.model, model.revision, quiet=screen.hides_progress)
     loaded = model.load_model()
     with output.progress_bar(candidates.rows, quiet=screen.hides_progress) as progress:
         outcome = run_dual(loaded, candidates, wanted, out, settings, overwrite=overwrite, progress=progress)
@@ -54,7 +56,7 @@ def dual(
 
 
 def summary(outcome: DualOutcome) -> dict[str, Any]:
-    """What happened, in JSON types."""
+    """The summary as JSON values."""
     return {
         "out": str(outcome.out),
         "rows": outcome.rows,
@@ -72,11 +74,12 @@ def summary(outcome: DualOutcome) -> dict[str, Any]:
 
 
 def summary_text(outcome: DualOutcome) -> str:
-    """The same for a reader: subset, mask, and where the mask's entries lie."""
+    """The summary as text: subset, mask, and the entries of the mask by parameter."""
     from donod_fast.selection.dual.run import MASK, SUBSET
 
     left_out = (
-        f", {sum(outcome.reference_left_out.values()):,} rows left out: {output.counts(outcome.reference_left_out)}"
+        f", {plural(sum(outcome.reference_left_out.values()), 'row')} left out: "
+        f"{output.counts(outcome.reference_left_out)}"
         if outcome.reference_left_out
         else ""
     )
@@ -86,10 +89,10 @@ def summary_text(outcome: DualOutcome) -> str:
     ]
     return "\n".join(
         [
-            f"reference  loss {outcome.reference_loss:.4f} over {outcome.reference_tokens:,} tokens of "
-            f"{outcome.reference_rows:,} rows{left_out}",
+            f"reference  loss {outcome.reference_loss:.4f} over {plural(outcome.reference_tokens, 'token')} of "
+            f"{plural(outcome.reference_rows, 'row')}{left_out}",
             f"rows       {outcome.rows:,}: {output.counts(outcome.statuses)}",
-            f"subset     {outcome.kept:,} rows by utility of {outcome.order} order → {outcome.out / SUBSET}",
+            f"subset     {plural(outcome.kept, 'row')} by utility of {outcome.order} order → {outcome.out / SUBSET}",
             f"mask       {outcome.masked:,} of {outcome.parameters:,} entries → {outcome.out / MASK}",
             "",
             output.table(("parameter", "entries", "in the mask", "importance"), rows),

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from donod_fast.cli import output
 from donod_fast.cli.errors import Interrupted
 from donod_fast.cli.options import from_dataclasses
+from donod_fast.cli.progress import display
 from donod_fast.cli.settings import ScreenSettings
 from donod_fast.errors import InputError
 from donod_fast.evaluation.generation_settings import GenerationSettings
@@ -84,6 +85,7 @@ def evaluate(
             return origins.from_canonical(some)
         if tasks.samples is not None:
             return origins.from_file(tasks.samples, some, known)
+        output.announce_model(model.model, model.revision, quiet=screen.hides_progress)
         if tasks.engine == "vllm":
             return origins.from_vllm(
                 model.model,
@@ -162,7 +164,7 @@ def _summary(benchmark: str, result: EvalResult, out: Path | None, others: int) 
     if others:
         lines.append(f"samples of tasks outside this split or limit, not judged: {others:,}")
     generating, judging = (output.duration(result.seconds[name]) for name in ("generate", "judge"))
-    lines.append(f"programs run: {result.judged:,} in {judging}; samples had in {generating}")
+    lines.append(f"programs run: {result.judged:,} in {judging}; samples loaded in {generating}")
     if result.settings["isolation"] == "none":
         lines.append("UNSAFE: the programs ran without isolation")
     if out is not None:
@@ -172,28 +174,21 @@ def _summary(benchmark: str, result: EvalResult, out: Path | None, others: int) 
 
 @contextmanager
 def _bars(*, quiet: bool) -> Iterator[Progress | None]:
-    """Two bars on standard error: samples had, samples judged. None where they are not wanted."""
+    """Progress in two steps, samples written and samples judged; None if ``quiet``."""
     if quiet:
         yield None
         return
-    from tqdm import tqdm
+    with display(quiet=False) as shown:
+        done: dict[str, int] = {}
 
-    bars: dict[str, tqdm[Any]] = {}
+        def advance(step: str, some: int, total: int) -> None:
+            if step not in done:
+                shown.begin(step, "sample", total)
+                done[step] = 0
+            done[step] += some
+            shown.reach(done[step])
 
-    def advance(step: str, some: int, total: int) -> None:
-        if step not in bars:
-            for other in bars.values():
-                other.close()
-            bars[step] = tqdm(
-                total=total, desc=step, unit="sample", file=sys.stderr, dynamic_ncols=True, mininterval=0.5, delay=0.5
-            )
-        bars[step].update(some)
-
-    try:
         yield advance
-    finally:
-        for bar in bars.values():
-            bar.close()
 
 
 def _browse(folder: Path, show: str | None, status: str | None) -> None:

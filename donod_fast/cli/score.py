@@ -11,6 +11,7 @@ from donod_fast.cli.errors import Interrupted, NothingScored
 from donod_fast.cli.options import from_dataclasses
 from donod_fast.cli.settings import ScreenSettings
 from donod_fast.engines.choosing import PANEL, ScoreRequest, ScoreRun, TargetSettings
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from donod_fast.scoring.dry_run import RunPlan
@@ -34,17 +35,21 @@ def score(
 
     from donod_fast.cli import output
     from donod_fast.cli.score_run import summary, summary_text
+    from donod_fast.scores.unscored import commonest_cause
+
+    def announce() -> None:
+        output.announce_model(request.model.model, request.model.revision, quiet=screen.hides_progress)
 
     run = ScoreRun(request, target)
     if dry_run:
-        plan = run.plan()
+        plan = run.plan(announce)
         if screen.json:
             output.as_json(asdict(plan))
         else:
             typer.echo(_plan_text(plan))
         return
     try:
-        done = run.score(lambda rows: output.progress_bar(rows, quiet=screen.hides_progress))
+        done = run.score(lambda rows: output.progress_bar(rows, quiet=screen.hides_progress), announce)
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; run the same command again to resume in {target.out}") from None
     if screen.json:
@@ -52,8 +57,8 @@ def score(
     elif not screen.quiet:
         typer.echo(summary_text(done))
     if not done.outcome.counts["scored"]:
-        first = done.outcome.folder.first_detail()
-        raise NothingScored(f"no row could be scored; the first one: {first}")
+        cause = commonest_cause(done.outcome.folder)
+        raise NothingScored(f"no row could be scored: {'there are no rows' if cause is None else cause.text()}")
 
 
 def _plan_text(plan: RunPlan) -> str:
@@ -64,13 +69,14 @@ def _plan_text(plan: RunPlan) -> str:
     lines = [
         f"rows     {plan.rows:,}: {output.counts(plan.by_status)} (scored = ready to be)",
         f"formats  {output.counts(plan.formats)}",
-        f"tokens   {plan.tokens:,}, of which {plan.scored_tokens:,} scored; {plan.truncated:,} rows cut to the limit",
+        f"tokens   {plan.tokens:,}, of which {plan.scored_tokens:,} scored; {plural(plan.truncated, 'row')} cut "
+        "to the limit",
         f"batches  {plan.batches:,} of at most {plan.token_budget:,} slots ({plan.token_budget_how}), "
         f"{plan.slots_used:.1%} used; "
         + ("packed" if plan.packed else f"padded{plan.packing_refusal and ': ' + plan.packing_refusal}"),
         f"memory   model {output.size(plan.model_bytes)} + batch about {output.size(plan.batch_bytes)} + "
         f"head at most {output.size(plan.workspace_bytes)} = {output.size(total)}; free now, model loaded: {free}",
         f"time     about {output.duration(plan.seconds)} at {plan.tokens_per_second:,.0f} tokens/s "
-        f"(timed on {plan.sample_rows} rows)",
+        f"(timed on {plural(plan.sample_rows, 'row')})",
     ]
     return "\n".join(lines)

@@ -1,25 +1,33 @@
-"""What is said about a finished run of ``donod-fast score``."""
+"""Summary of a finished run of ``donod-fast score``."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from donod_fast.cli import output
+from donod_fast.data.templates import BUILTIN_TEMPLATES
+from donod_fast.scores.unscored import commonest_cause
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from donod_fast.engines.choosing import Done
 
 
 def summary(done: Done) -> dict[str, Any]:
-    """For ``--json``."""
+    """The summary as JSON values, for ``--json``."""
     outcome = done.outcome
+    cause = commonest_cause(outcome.folder)
     return {
         "out": outcome.folder.name,
         "rows": outcome.folder.rows,
         "by_status": dict(outcome.counts),
+        "commonest_cause": None if cause is None else asdict(cause),
         "resumed_rows": outcome.resumed_rows,
         "formats": dict(outcome.formats),
+        "template": outcome.folder.manifest["masks"]["template"],
+        "mask": outcome.folder.manifest.get("mask"),
         "update": outcome.folder.manifest["update"],
         "seconds": round(done.seconds, 3),
         "compiled": done.compiled,
@@ -33,17 +41,40 @@ def summary(done: Done) -> dict[str, Any]:
 
 
 def summary_text(done: Done) -> str:
-    """For a reader."""
+    """The summary as lines of text."""
     folder, old = done.outcome.folder, done.outcome.resumed_rows
     update = folder.manifest["update"]
-    lines = [f"{folder.rows:,} rows in {folder.name}: {output.counts(done.outcome.counts)}"]
+    lines = [f"{plural(folder.rows, 'row')} in {folder.name}: {output.counts(done.outcome.counts)}"]
+    cause = commonest_cause(folder)
+    if cause is not None:
+        lines.append(f"not scored: {cause.text()}")
     if done.outcome.formats:
         formats = output.counts(done.outcome.formats)
         lines.append(f"formats: {formats}; update: {update['update']}, lr {update['lr']:g}")
-    new = f"{folder.rows - old:,} rows in {output.duration(done.seconds)}"
+    lines.append(masks_text(folder.manifest))
+    new = f"{plural(folder.rows - old, 'row')} in {output.duration(done.seconds)}"
     lines.append(new + (f", {old:,} were there" if old else "") + (f"; {done.compiled}" if done.compiled else ""))
     if done.smaller_budget is not None:
         lines.append(f"memory ran out and batches were halved: --token-budget {done.smaller_budget} would have fitted")
     lines += [report.text() for report in done.reports]
-    lines.append(f"next: donod-fast select {folder.name} --keep 0.3 --out subset.jsonl")
+    if done.outcome.counts["scored"]:
+        lines.append(f"next: donod-fast select {folder.name} --keep 0.3 --out subset.jsonl")
     return "\n".join(lines)
+
+
+_MASKS = {"generation": "the template's generation marks", "prefix": "the tokens of the prompt"}
+_TURNS = {"all": "all assistant turns", "last": "the last assistant turn"}
+
+
+def masks_text(manifest: Mapping[str, Any]) -> str:
+    """The chat template and the mask of a run: what conversations are written with, and which tokens are scored."""
+    masks = manifest["masks"]
+    name = masks["template"]
+    kind = (
+        "the tokenizer's own"
+        if name == "tokenizer"
+        else name + (" (built in)" if name in BUILTIN_TEMPLATES else " (file)")
+    )
+    turns = _TURNS.get(masks["train_on"], masks["train_on"])
+    mask = _MASKS.get(manifest.get("mask", ""))  # folders of earlier releases do not record it
+    return f"chat template: {kind}; mask: {turns}" + ("" if mask is None else f", found by {mask}")

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
 import typer
 
 from donod_fast.cli import output
 from donod_fast.cli.errors import Interrupted
 from donod_fast.cli.options import HELP_NAMES, LazyCommand, LazyGroup
+from donod_fast.cli.progress import step_progress
 from donod_fast.errors import InputError
 
-if TYPE_CHECKING:
-    from donod_fast.studies.threshold.run import Progress
+_UNITS = {"score": "row", "train": "training"}
+"""What the steps of the threshold study count."""
 
 _PANEL = "Studies"
 
@@ -160,7 +160,7 @@ def threshold(
 
     command = shlex.join(["donod-fast", *sys.argv[1:]])
     try:
-        with _progress(quiet=quiet) as progress:
+        with step_progress(_UNITS, quiet=quiet) as progress:
             outcome = run_threshold(
                 chosen,
                 out,
@@ -175,24 +175,3 @@ def threshold(
         raise Interrupted(f"interrupted; run the same command again to resume in {out}") from None
     typer.echo(outcome.markdown.read_text(encoding="utf-8"))
     typer.echo(f"report: {outcome.page} and {outcome.markdown}")
-
-
-@contextmanager
-def _progress(*, quiet: bool) -> Iterator[Progress | None]:
-    """A bar on standard error, one for each step of the study."""
-    if quiet:
-        yield None
-        return
-    from tqdm import tqdm
-
-    with tqdm(file=sys.stderr, dynamic_ncols=True, mininterval=0.5, unit="cell") as bar:
-
-        def advance(step: str, done: int, total: int, detail: str) -> None:
-            if bar.desc != f"{step}: ":
-                bar.reset(total)
-                bar.set_description(step, refresh=False)
-            bar.total = total
-            bar.set_postfix_str(detail, refresh=False)
-            bar.update(done - bar.n)
-
-        yield advance

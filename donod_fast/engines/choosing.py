@@ -19,6 +19,7 @@ from donod_fast.errors import InputError
 from donod_fast.models.settings import ModelSettings
 from donod_fast.scoring.settings import ColumnSettings, ComputeSettings, UpdateSettings
 from donod_fast.system.options import as_options, option
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from donod_fast.data.reading import Corpus
@@ -175,8 +176,11 @@ class ScoreRun:
                 f"standard input is stored in the scores folder, which {target.out} cannot do; name a local folder"
             )
 
-    def plan(self) -> RunPlan:
+    def plan(self, announce: Callable[[], None]) -> RunPlan:
         """Read the corpus, load the model and time a few rows; nothing is written.
+
+        Args:
+            announce: called before the model is loaded.
 
         Raises:
             InputError, CorpusError, ModelError: as scoring would.
@@ -185,7 +189,9 @@ class ScoreRun:
 
         setup = self._setup()
         corpus = self._corpus(None)
-        scorer = setup.spec(corpus).load()
+        spec = setup.spec(corpus)
+        announce()
+        scorer = spec.load()
         return plan_run(
             corpus,
             scorer,
@@ -194,8 +200,12 @@ class ScoreRun:
             budget=scorer.budget,
         )
 
-    def score(self, watch: Watch) -> Done:
+    def score(self, watch: Watch, announce: Callable[[], None]) -> Done:
         """Score the corpus into the folder, or finish what is there.
+
+        Args:
+            watch: opens the display of progress.
+            announce: called before the model is loaded.
 
         Raises:
             InputError, CorpusError, ModelError, StoreError, WorkerError: see ``engines.local.score_corpus``.
@@ -213,6 +223,7 @@ class ScoreRun:
             devices = setup.devices
             if not devices and corpus.rows >= SUPERVISED_ROWS and target.trace is None and spec.device_map is None:
                 devices = (setup.first_device,)
+            announce()
             if request.engine.engine == "ray":
                 return self._on_cluster(corpus, spec, options, watch)
             if devices:
@@ -314,7 +325,7 @@ class ScoreRun:
         if target.trace is not None:
             stages.chrome_trace(target.trace)
         cost = scorer.compiled
-        compiled = "" if cost is None else f"{cost.compilations} graphs compiled in {cost.seconds:.1f} s"
+        compiled = "" if cost is None else f"{plural(cost.compilations, 'graph')} compiled in {cost.seconds:.1f} s"
         return replace(done, compiled=compiled, smaller_budget=outcome.fitting_budget)
 
     def _done(self, outcome: Outcome, start: float, *, reports: Iterable[Report] = ()) -> Done:

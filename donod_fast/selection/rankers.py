@@ -1,4 +1,4 @@
-"""Ranking in memory or past it: which of the two serves a command, behind one interface."""
+"""One interface for the two ranking engines: in memory, and larger than memory (DuckDB); and the choice of engine."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 UNHELPED = "IFD ≥ 1"
 
-# Of the ranking in memory, measured: all columns of the parts, those that are ranked, their copies and sorts.
+# Memory use of ranking in memory, measured: all columns of the parts, the ranked ones, their copies and sorts.
 _BYTES_PER_ROW = 400
-_BYTES_PER_SIGNAL = 24  # of a further column of numbers
+_BYTES_PER_SIGNAL = 24  # for each further number column
 _BYTES_AT_LEAST = 300 << 20  # Python, PyTorch and Arrow
-_RECORD_BYTES = 4096  # of a chosen record that is held, roughly
+_RECORD_BYTES = 4096  # for each chosen record in memory, roughly
 
 
 @dataclass(frozen=True)
 class Kept:
-    """The rows to keep, best first where they are a list or a tensor; and by group or cluster, where there are any."""
+    """The rows to keep (best first if a list or a tensor), and the counts of its groups or clusters, if any."""
 
     rows: Tensor | RowSet | list[int]
     groups: tuple[GroupCount, ...] = ()
@@ -48,11 +48,11 @@ class Engine(Protocol):
 
     @property
     def scored(self) -> int:
-        """How many rows are ranked."""
+        """Number of ranked rows."""
 
     @property
     def left_out(self) -> Mapping[str, int]:
-        """Rows that have scores and are not ranked, by the reason: ``IFD ≥ 1``."""
+        """Number of rows that have scores but are not ranked, by reason: ``IFD ≥ 1``."""
 
     @property
     def highest(self) -> float:
@@ -61,10 +61,10 @@ class Engine(Protocol):
     def keep(
         self, keep: float | int | None, don_threshold: float | None, don_quantile: float | None, best_first: bool
     ) -> Kept:
-        """As ``ranking.keep``; in order of rank if ``best_first``."""
+        """See ``keeping.keep``; the rows are in order of rank if ``best_first``."""
 
     def explain(self, corpus: Records, count: int, width: int, encoding: str) -> list[ExplainedRow]:
-        """As ``explain.best_and_worst``."""
+        """See ``explain.best_and_worst``."""
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def ranked(folder: ScoresFolder, options: RankOptions) -> Iterator[Engine]:
     signals = sum(column.kind == "number" for entry in folder.signals for column in entry.columns)
     needed = folder.rows * (_BYTES_PER_ROW + _BYTES_PER_SIGNAL * signals) + _BYTES_AT_LEAST
     if options.engine == "memory" and options.by is not None:
-        raise InputError("--by needs the engine duckdb; leave --engine out")
+        raise InputError("--by needs the engine duckdb; remove --engine memory")
     if options.engine == "memory" or (options.engine == "auto" and options.by is None and needed <= options.memory):
         yield _InMemory(folder, options)
         return
@@ -99,19 +99,19 @@ def ranked(folder: ScoresFolder, options: RankOptions) -> Iterator[Engine]:
         memory=options.memory,
         temp_dir=options.temp_dir,
     ) as ranking:
-        yield _PastMemory(ranking, options)
+        yield _LargerThanMemory(ranking, options)
 
 
 def load_columns(folder: ScoresFolder, lr: float | None = None, more: Collection[str] | None = None) -> ScoreColumns:
-    """The columns that ranking needs, at the folder's learning rate or another.
+    """Load the columns that ranking needs, at the folder's learning rate or another.
 
     Args:
-        folder: a finished one.
-        lr: the learning rate.
-        more: number columns that are wanted beside DON, NOD and the loss; None for all.
+        folder: a finished folder.
+        lr: the learning rate; None for the folder's.
+        more: number columns to load besides DON, NOD and the loss; None for all.
 
     Raises:
-        InputError: another rate is asked of scores whose update is not the same at every rate.
+        InputError: another rate is asked for, but the update depends on the rate.
         StoreError: the folder is unfinished or damaged.
     """
     from donod_fast.selection.out_of_core.loading import number_columns, read_narrow
@@ -160,7 +160,7 @@ class _InMemory:
         return best_and_worst(self._ranking, self._columns, corpus, count, width, encoding=encoding)
 
 
-class _PastMemory:
+class _LargerThanMemory:
     name = "duckdb"
 
     def __init__(self, ranking: BigRanking, options: RankOptions) -> None:
@@ -197,7 +197,7 @@ class _PastMemory:
 
 
 class _Clusters:
-    """K-Means + IFD: it chooses rows, and gives no order to the others."""
+    """K-Means + IFD: it chooses rows but does not rank the others."""
 
     name = "memory"
 
@@ -205,9 +205,9 @@ class _Clusters:
         from donod_fast.selection.kmeans_ifd import read_questions
 
         if options.by is not None:
-            raise InputError(f"method {KMEANS_IFD} keeps a share of each of its clusters; leave --by out")
+            raise InputError(f"method {KMEANS_IFD} keeps a share of each of its clusters; remove --by")
         if options.engine == "duckdb":
-            raise InputError(f"method {KMEANS_IFD} needs the embeddings in memory; leave --engine duckdb out")
+            raise InputError(f"method {KMEANS_IFD} needs the embeddings in memory; remove --engine duckdb")
         self._options = options
         self._questions = read_questions(folder, options.embedding_model, memory=options.memory)
         self._chosen: Chosen | None = None
@@ -239,7 +239,7 @@ class _Clusters:
 
         if don_threshold is not None or don_quantile is not None:
             raise InputError(
-                f"method {KMEANS_IFD} takes --keep; --don-threshold and --don-quantile are don-threshold's"
+                f"method {KMEANS_IFD} takes --keep; --don-threshold and --don-quantile are for don-threshold"
             )
         questions = self._questions
         self._chosen = choose(
@@ -279,8 +279,8 @@ def _unhelped(rows: int) -> Mapping[str, int]:
 def _refuse_rounded(folder: ScoresFolder) -> None:
     if folder.manifest["update"]["storage_dtype"] is not None:
         raise InputError(
-            "--lr: these scores round the updated weights to a storage dtype, which is not the same at "
-            "every learning rate; score again with the rate you want"
+            "--lr: these scores round the updated weights to a storage dtype, and rounding depends on the learning "
+            "rate; score again with the learning rate that you want"
         )
 
 

@@ -36,7 +36,7 @@ def parse_size(text: str) -> int:
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]i?B)?", text.strip(), re.IGNORECASE)
     unit = "" if found is None else (found[2] or "").upper()
     if found is None or unit not in _UNITS or float(found[1]) == 0:
-        raise InputError(f"--memory {text!r} is not a size; give for example 2GiB or 500MB")
+        raise InputError(f"--memory {text!r} is not a size; write for example 2GiB or 500MB")
     return int(float(found[1]) * _UNITS[unit])
 
 
@@ -49,7 +49,7 @@ def parse_weights(text: str) -> tuple[float, float]:
     try:
         don, nod = map(float, text.split(","))
     except ValueError:
-        raise InputError(f"--weights must be two numbers with a comma, as 0.5,0.5; got {text!r}") from None
+        raise InputError(f"--weights must be two numbers with a comma, for example 0.5,0.5; got {text!r}") from None
     return don, nod
 
 
