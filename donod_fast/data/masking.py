@@ -158,11 +158,6 @@ class Masker:
             ]
         return done
 
-    def tokenize_sample(self, sample: Sample) -> TokenizedSample:
-        """Tokenise and mask a sample that comes from no file; row 0, without id and format."""
-        record = Record(row=0, file="-", place="sample", data={})
-        return self._tokenize_rows([_Row(record, "", "", sample)])[0]
-
     def _tokenize_chunk(self, records: Sequence[Record]) -> list[TokenizedSample]:
         rows = []
         for record in records:

@@ -281,10 +281,11 @@ def test_a_file_that_vanishes_costs_its_own_parts_only(
     corpus = open_corpus([str(file) for file in files])
     out = tmp_path / "out"
     files[1].rename(tmp_path / "elsewhere")
+    spec: Any = FaultySpec(model, "", place)
     with (
         locked(out),
-        DevicePool(corpus, FaultySpec(model, "", place), out, names, RunOptions(part_rows=PART_ROWS)) as pool,
-    ):  # type: ignore[arg-type]
+        DevicePool(corpus, spec, out, names, RunOptions(part_rows=PART_ROWS)) as pool,
+    ):
         folder = pool.open()
         with pytest.raises(CorpusError, match=r"b\.jsonl.*; 2 parts are left unscored"):
             pool.score(folder.missing_parts())

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from donod_fast.data.masking import Masker, MaskSettings
+from donod_fast.data.masking import Masker, MaskSettings, _Row
 from donod_fast.data.types import Conversation, Message, Record, Sample, TokenizedSample
 
 SENTENCES = [
@@ -149,9 +149,15 @@ TURNS = (
 """Two questions and answers under a system message."""
 
 
+def tokenize_sample(masker: Masker, sample: Sample) -> TokenizedSample:
+    """Tokenise and mask a sample that comes from no file; row 0, without id and format."""
+    row = _Row(Record(row=0, file="-", place="sample", data={}), "", "", sample)
+    return masker._tokenize_rows([row])[0]
+
+
 def row_of(sample: Sample, own: str | None = None, /, **given: Any) -> TokenizedSample:
     """One sample through a masker, whose tokenizer has the template ``own``."""
-    return masker(own, **given).tokenize_sample(sample)
+    return tokenize_sample(masker(own, **given), sample)
 
 
 def record(data: dict[str, Any], row: int = 0) -> Record:

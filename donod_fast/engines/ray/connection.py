@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 _OBJECT_STORE_BYTES = 128 << 20  # of a cluster started here: what goes through it are descriptors
 _ANSWER_SECONDS = 10.0
+_REGISTER_SECONDS = "600"  # for a worker to start; on a busy machine Ray's 60 do not suffice, and it starts another
 
 # What a server of HTTP/2, which Ray's is, answers at once.
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
@@ -122,7 +123,7 @@ def _connect(ray: Any, settings: RaySettings) -> None:
         if settings.address != "auto":
             _probe(settings.address)
     try:
-        with _environment(RAY_BACKEND_LOG_LEVEL="fatal"):
+        with _environment(RAY_BACKEND_LOG_LEVEL="fatal", RAY_worker_register_timeout_seconds=_REGISTER_SECONDS):
             ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError, AssertionError, OSError) as error:
         ray.shutdown()

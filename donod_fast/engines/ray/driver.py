@@ -46,7 +46,6 @@ _TASKS_OF_EACH = 16  # of a worker, so that all end at about the same time …
 _PARTS_OF_TASK = 16  # … but none is longer than that
 _MOST_TASKS = 4096  # each costs the driver a millisecond before the first one is begun
 
-_ANSWER_SECONDS = 60.0  # for the ledger, which is beside the driver and has nothing else to do
 _LOADING_SECONDS = 1800.0
 
 _RESUMES = "what is committed stays, and the same command resumes"
@@ -239,9 +238,21 @@ class _Driver:
         here = NodeAffinitySchedulingStrategy(self._ray.get_runtime_context().get_node_id(), soft=False)
         return self._ray.remote(num_cpus=0, max_restarts=0)(Ledger).options(scheduling_strategy=here).remote()
 
+    @property
+    def _patience(self) -> float:
+        """Seconds to wait for the ledger. Ray gives it a low priority: on a busy machine it may take its time.
+
+        If its process ends, that shows at once.
+        """
+        return 2 * self._settings.stall_timeout
+
     def _news(self) -> News:
         try:
-            news: News = self._ray.get(self.ledger.news.remote(), timeout=_ANSWER_SECONDS)
+            news: News = self._ray.get(self.ledger.news.remote(), timeout=self._patience)
+        except self._ray.exceptions.GetTimeoutError as error:
+            raise WorkerError(
+                f"the run's ledger, a process of this machine, has not answered for {self._patience:g} s; {_RESUMES}"
+            ) from error
         except self._ray.exceptions.RayError as error:
             raise WorkerError(f"the run's ledger, a process of this machine, is lost: {first_line(error)}") from error
         return news
@@ -280,7 +291,7 @@ class _Driver:
             self._ended.add((hung.task, hung.attempt))
             log.warning("%s: a worker did not answer for %g s, and is ended", hung.where, patience)
             with suppress(self._ray.exceptions.RayError):
-                worker = self._ray.get(self.ledger.worker.remote(hung.task), timeout=_ANSWER_SECONDS)
+                worker = self._ray.get(self.ledger.worker.remote(hung.task), timeout=self._patience)
                 if worker is not None:
                     self._ray.kill(worker, no_restart=False)
 
