@@ -235,7 +235,7 @@ def test_no_process_outlives_a_run_that_is_interrupted_or_killed(
     else:  # what Ctrl-C does
         os.killpg(program.pid, signal.SIGINT)
     code = program.wait(timeout=600)
-    wait_for(lambda: not processes_of(program.pid), seconds=20)
+    wait_for(lambda: not processes_of(program.pid))
     _, errors = program.communicate(timeout=600)
     assert code == (-signal.SIGKILL if when == "killed" else -signal.SIGINT)
     # One traceback, the program's own: the others have nothing to say

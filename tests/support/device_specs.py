@@ -128,6 +128,8 @@ class FaultySpec:
         if self.fault == "exit, refuse":
             (self.place / "gone").touch()
         if when in ("", "once", "thrice", "together", "refuse"):
+            if what == "hang":
+                (self.place / f"hangs-{os.getpid()}").touch()
             harm(what.strip(","))
 
     def _first(self, *names: str) -> bool:
