@@ -14,7 +14,7 @@ from donod_fast.engines.device.pool import DevicePool
 from donod_fast.engines.prologue import Outcome, begin
 from donod_fast.engines.request import OnProblem, RunOptions
 from donod_fast.errors import InputError
-from donod_fast.models.placement import one_device
+from donod_fast.models.placement import no_cuda, one_device
 from donod_fast.scoring.sample_scorer import Progress
 from donod_fast.scoring.spec import ScorerSpec
 from donod_fast.system.profiling import Report
@@ -29,7 +29,7 @@ def parse_devices(text: str) -> list[str]:
     if text.strip() == "all":
         count = torch.cuda.device_count()
         if not count:
-            raise InputError("devices 'all': PyTorch sees no CUDA device here; use --device cpu")
+            raise InputError(f"devices 'all': {no_cuda()}, or use --device cpu")
         return [f"cuda:{index}" for index in range(count)]
     names = []
     for name in text.split(","):

@@ -226,6 +226,7 @@ class Scorer:
             "carry": list(self.masker.carry),
             "signals": [entry.as_dict() for entry in self.sample_scorer.signals.entries],
             "masks": {**self.masker.describe(), "tokenizer_sha256": _tokenizer_digest(loaded.tokenizer)},
+            "mask": self.masker.mask,
         }
 
 

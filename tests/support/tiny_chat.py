@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from functools import cache
 from typing import Any
+from unittest.mock import patch
 
-from donod_fast.data.masking import Masker, MaskSettings, _Row
+from donod_fast.data.masking import Masker, MaskSettings
 from donod_fast.data.types import Conversation, Message, Record, Sample, TokenizedSample
 
 SENTENCES = [
@@ -149,15 +150,15 @@ TURNS = (
 """Two questions and answers under a system message."""
 
 
-def tokenize_sample(masker: Masker, sample: Sample) -> TokenizedSample:
-    """Tokenise and mask a sample that comes from no file; row 0, without id and format."""
-    row = _Row(Record(row=0, file="-", place="sample", data={}), "", "", sample)
-    return masker._tokenize_rows([row])[0]
-
-
 def row_of(sample: Sample, own: str | None = None, /, **given: Any) -> TokenizedSample:
     """One sample through a masker, whose tokenizer has the template ``own``."""
     return tokenize_sample(masker(own, **given), sample)
+
+
+def tokenize_sample(masker: Masker, sample: Sample) -> TokenizedSample:
+    """One sample through a masker, as if a record had held it."""
+    with patch("donod_fast.data.masking.to_sample", return_value=(sample, "")):
+        return masker.tokenize(Record(row=0, file="-", place="sample", data={}))
 
 
 def record(data: dict[str, Any], row: int = 0) -> Record:

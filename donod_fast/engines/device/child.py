@@ -2,8 +2,8 @@
 
 Messages over the pipe: the child sends :class:`Ready` once. After every :class:`Go` it asks for parts (:class:`Wants`,
 answered with a :class:`Task`, or None if there are no more), reports what it does (:class:`At`, :class:`Progressed`)
-and sends :class:`Idle` when all of them are committed. After every :class:`Probe` it announces each row (:class:`Trying`,
-:class:`Passed`) and sends :class:`Probed` at the end. :class:`Failed` is its last message.
+and sends :class:`Idle` when all of them are committed. After every :class:`Probe` it announces each row
+(:class:`Trying`, :class:`Passed`) and sends :class:`Probed` at the end. :class:`Failed` is its last message.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The driver of a scoring run on a Ray cluster.
 
 The driver computes nothing and needs no GPU. First a worker loads the model and creates the folder. Then tasks go
-through a pool of actors (``stream.py``, ``worker.py``), and small reports come back. A task describes parts; it holds no
+through a pool of actors (``stream.py``, ``worker.py``), and small reports come back. A task describes parts; it has no
 rows.
 
 Faults are handled at three levels. If a row ends its process, the device pool of the worker handles it. If a worker or

@@ -1,8 +1,8 @@
 """The ledger of a run on a cluster: which worker has which task, when it last reported, and what is done.
 
 It is a small actor on the driver's machine. Ray repeats the task of a lost worker without limit, and also counts
-attempts that never reached a worker. The ledger counts only attempts that began, so that a task that no worker survives is given
-up. It also shows which workers hang: they do not report.
+attempts that never reached a worker. The ledger counts only attempts that began, so that a task that no worker survives
+is given up. It also shows which workers hang: they do not report.
 
 This module does not depend on Ray. Use it from one thread at a time, as an actor is used.
 """
