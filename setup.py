@@ -11,7 +11,7 @@ LARGE = ["duckdb>=1.1"]
 RAY = ["ray[data]>=2.40"]
 S3 = ["s3fs>=2024.6"]
 CRITERIA = ["scikit-learn>=1.4", "sentence-transformers>=5", "scipy>=1.11"]
-DAMOC = [*TRAIN, *CRITERIA, "submodlib-py>=0.0.3; python_version < '3.13'"]
+DAMOC = [*TRAIN, *CRITERIA]
 REWRITE = ["openai>=2"]
 STUDY = [*TRAIN, "scipy>=1.11", "matplotlib>=3.8", "jinja2>=3.1"]
 

@@ -151,6 +151,7 @@ def evaluate(
         return origins.from_model(loaded, some, known, settings)
 
     limits = None if memory is None else Limits(memory=memory * MIB)
+    judging = run.JudgeSettings(unsafe_exec, workers, seconds, limits, packages, cache)
     try:
         source = origin()
         with _bars(quiet=quiet or json) as progress:
@@ -159,14 +160,9 @@ def evaluate(
                 source.source,
                 source.total,
                 out,
+                judging,
                 settings={"benchmark": benchmark, "split": part, "tasks": len(some), **source.settings},
                 recorded={**_file(problems), **source.recorded},
-                unsafe=unsafe_exec,
-                workers=workers,
-                seconds=seconds,
-                limits=limits,
-                packages=packages,
-                cache=cache,
                 overwrite=overwrite,
                 progress=progress,
             )
@@ -217,7 +213,7 @@ def _summary(benchmark: str, result: EvalResult, out: Path | None, others: int) 
     if others:
         lines.append(f"samples of tasks outside this split or limit, not judged: {others:,}")
     generating, judging = (output.duration(result.seconds[name]) for name in ("generate", "judge"))
-    lines.append(f"programs run: {result.judged:,} in {judging}; samples had in {generating}")
+    lines.append(f"programs run: {result.judged:,} in {judging}; samples loaded in {generating}")
     if result.settings["isolation"] == "none":
         lines.append("UNSAFE: the programs ran without isolation")
     if out is not None:
@@ -227,7 +223,7 @@ def _summary(benchmark: str, result: EvalResult, out: Path | None, others: int) 
 
 @contextmanager
 def _bars(*, quiet: bool) -> Iterator[Progress | None]:
-    """Two bars on standard error: samples had, samples judged. None where they are not wanted."""
+    """Two bars on standard error: samples loaded, samples judged. None with --quiet or --json."""
     if quiet:
         yield None
         return

@@ -26,11 +26,12 @@ from donod_fast.errors import InputError
 from donod_fast.kernels import topsis
 from donod_fast.models.loading import LoadedModel, load_model
 from donod_fast.scoring.settings import UpdateSettings
+from donod_fast.selection.agreement import spearman
 from donod_fast.studies.core.cells import Cell, CellStore
 from donod_fast.studies.core.finetune import tokenized
 from donod_fast.studies.core.layers import WHOLE, LayerScores, layer_groups, layer_scores, short_name
 from donod_fast.studies.core.scored import digest, model_key
-from donod_fast.studies.core.statistics import Estimate, overlap, spearman, wilson
+from donod_fast.studies.core.statistics import Estimate, overlap, proportion
 from donod_fast.studies.core.study_data import StudyData
 from donod_fast.studies.core.tables import need
 from donod_fast.studies.focus.report import write_focus_report
@@ -125,8 +126,10 @@ def agreement(first: Tensor, second: Tensor, *, draws: int = _DRAWS, seed: int =
     """
     from scipy.stats import rankdata
 
+    if first.shape != second.shape or len(first) < 2 or first.isnan().any() or second.isnan().any():
+        raise InputError(f"two columns of equal length ≥ 2 without NaN are needed, got {len(first)} and {len(second)}")
+    value = spearman(first.double(), second.double())
     a, b = first.double().numpy(), second.double().numpy()
-    value = spearman(a, b)
     drawn = np.random.default_rng(seed).integers(0, len(a), (draws, len(a)))
     ranks = [rankdata(column[drawn], axis=1) - (len(a) + 1) / 2 for column in (a, b)]
     found: NDArray[np.float64] = _correlations(*ranks)
@@ -250,7 +253,7 @@ def _agreements(update: str, scores: LayerScores, keep: float) -> list[Agreement
             don=agreement(don, other[0]),
             nod=agreement(nod, other[1]),
             closeness=agreement(closeness, their),
-            best=wilson(round(overlap(best, theirs) * kept), kept),
+            best=proportion(round(overlap(best, theirs) * kept), kept),
             nod_share=float((part / whole_sq).mean()),
         )
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from donod_fast.selection.agreement import spearman
 from donod_fast.selection.ranking import ScoreColumns
 from donod_fast.studies.core.cells import Cell, CellStore
-from donod_fast.studies.core.statistics import spearman
 from donod_fast.studies.core.study_data import StudyData
 from donod_fast.studies.sensitivity.measures import Measures, prepare
 from donod_fast.studies.sensitivity.outcome import outcomes
