@@ -2,8 +2,7 @@
 
 It is slow and simple on purpose. Give it float64 tensors. Three details keep it exact where a naive program is not:
 
-- The loss is softplus(lse_{v≠y} z − z_y), since cross entropy underflows for tokens the model is very sure of, even
-  in float64.
+- The loss is softplus(lse_{v≠y} z − z_y), since cross entropy loses tokens past about 20 nats, even in float64.
 - The optimizer steps a zero parameter that carries W's gradient, so that the update is not rounded onto W
   (``literal=True`` steps a copy of W instead, for comparison).
 - DON follows from the update by the closed form of ``scores.py``.

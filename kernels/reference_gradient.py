@@ -47,8 +47,8 @@ def gradient_dots(
 ) -> Tensor:
     """⟨G_i, M_j⟩ of each sample's output-layer gradient with each of n matrices, (samples, n) float64.
 
-    Costs a logits product and one more of its size for each matrix. Runs on any torch device and reads nothing back from
-    it. Other arguments as in ``don_nod``.
+    Costs a logits product and one more of its size for each matrix. Runs on any torch device and reads nothing back
+    from it. Other arguments as in ``don_nod``.
 
     Returns:
         NaN for a sample without a scored token. The error is that of float32 products: some 1e-6 of ‖G_i‖ ‖M_j‖.
