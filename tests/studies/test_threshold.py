@@ -261,7 +261,7 @@ def test_without_everything_tokens_are_saved_in_proportion_and_without_planted_r
     assert "corrupt" not in text
     assert "nan" not in text
     assert "inf" not in text
-    assert "with one seed and so without an interval" in text
+    assert "from one seed and therefore without an interval" in text
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
@@ -304,9 +304,9 @@ def test_findings_say_better_worse_and_no_difference_where_the_intervals_do(ran:
     assert "best first by humaneval pass@1: nod 0.700 [0.680, 0.720], topsis 0.500" in text
     assert "Better than random: nod (+0.200 [+0.150, +0.250])." in text
     assert "Worse than random: nodon (-0.200 [-0.250, -0.150])." in text
-    assert "No difference to random that these seeds and tasks can show: topsis (+0.010 [-0.020, +0.040])." in text
-    assert "of 3 selections 1 are better, 2 worse, and for 0 no difference" in text
-    assert "The cheapest selection that is not shown to be worse than everything is nod at 25 %: 75%" in text
+    assert "No significant difference from random: topsis (+0.010 [-0.020, +0.040])." in text
+    assert "of 3 selections 1 are better, 2 worse, and 0 show no significant difference" in text
+    assert "The cheapest selection that is not significantly worse than everything is nod at 25 %: 75%" in text
 
 
 def offline(*_: object, **__: object) -> None:

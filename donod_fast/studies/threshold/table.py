@@ -33,7 +33,7 @@ class Measure:
     """What one benchmark, or the held-out data, says of a selection.
 
     Attributes:
-        name: ``humaneval pass@1``, ``held-out loss``.
+        name: ``humaneval pass@1``, ``family pass@1``, ``held-out loss``.
         share: a share of solved tasks (higher is better), else a loss (lower is better).
         by_seed: the value of each seed.
         over_seeds: their mean with Student's t interval.
