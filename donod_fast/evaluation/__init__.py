@@ -30,7 +30,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "generate":  # imported lazily, since it alone needs torch
+    if name == "generate":  # the only name that needs torch; verdicts do not
         from donod_fast.evaluation.generation import generate
 
         return generate

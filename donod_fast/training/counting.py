@@ -16,6 +16,7 @@ from donod_fast.data.reading import Corpus, open_corpus
 from donod_fast.errors import CorpusError, InputError, ModelError
 from donod_fast.models.loading import attempt_load, length_limit, local_folder, quiet, text_config
 from donod_fast.models.precision import silence_torchao
+from donod_fast.system.wording import plural
 from donod_fast.training.planning import TokenCounts, model_config
 from donod_fast.training.recipe import Recipe, TrainSettings
 from donod_fast.training.samples import prepare_rows
@@ -79,7 +80,9 @@ def count_tokens(settings: TrainSettings, config: Any, corpus: Corpus) -> TokenC
     masks = settings.masks(length_limit(config, tokenizer))
     rows = prepare_rows(corpus, Masker(tokenizer, masks, vocab_size=int(text_config(config).vocab_size)))
     left_out = sum(rows.skipped.values())
-    return TokenCounts.of(rows.lengths.tolist(), f"counted; {left_out:,} rows left out" if left_out else "counted")
+    return TokenCounts.of(
+        rows.lengths.tolist(), f"counted; {plural(left_out, 'row')} left out" if left_out else "counted"
+    )
 
 
 def guess_tokens(settings: TrainSettings, corpus: Corpus) -> TokenCounts:

@@ -37,6 +37,7 @@ from donod_fast.studies.core.tables import need
 from donod_fast.studies.focus.report import write_focus_report
 from donod_fast.studies.focus.result import Agreement, FocusResult, Moved
 from donod_fast.studies.focus.settings import FocusSettings
+from donod_fast.system.wording import plural
 
 REST, SUM = "all but the output layer", "sum over matrices"
 _CHUNK = 32  # samples of a cell
@@ -158,7 +159,9 @@ def _ready(loaded: LoadedModel, data: StudyData, count: int) -> _Samples:
     records = data.read(count)
     samples = [one for one in tokenized(loaded, records, data.masks) if one.status is Status.SCORED]
     if len(samples) < 2:
-        raise InputError(f"only {len(samples)} of {len(records)} rows can be scored; `donod-fast score` says why")
+        raise InputError(
+            f"only {len(samples)} of {plural(len(records), 'row')} can be scored; `donod-fast score` says why"
+        )
     return _Samples(samples, {**model_key(loaded, data.masks), "records": digest(records)})
 
 

@@ -18,6 +18,7 @@ from donod_fast.studies.sensitivity.report import (
 from donod_fast.studies.sensitivity.result import AblationStudy
 from donod_fast.studies.sensitivity.settings import ALL
 from donod_fast.studies.sensitivity.spread import Spread
+from donod_fast.system.wording import plural
 
 
 def write_ablation_report(out: Path, study: AblationStudy) -> None:
@@ -40,7 +41,7 @@ def _markdown(study: AblationStudy, first: Sequence[Outcome]) -> str:
     damaged = sum(settings["damaged"].values())
     parts = [
         "# Ablation: DON, NOD and their combinations\n",
-        f"{settings['rows']:,} rows, {damaged} of them damaged on purpose, scored by "
+        f"{plural(settings['rows'], 'row')}, {damaged} of them damaged on purpose, scored by "
         f"{Path(settings['model']).name} with {settings['update']['update']}.\n",
         "## What the numbers say\n",
         "".join(f"- {finding}\n" for finding in findings(outcomes, spread)),

@@ -120,9 +120,9 @@ def _sections(study: ThresholdStudy) -> Iterator[Section]:
 
 _HOW_SURE = (
     "Brackets are 95 % intervals. For a share of solved tasks they cover seeds and tasks together (two-way analysis of "
-    "variance): other seeds and other tasks of the same kind. For a loss they cover seeds. Differences are paired, seed "
-    "by seed and task by task. The intervals are not corrected for multiple comparisons: of twenty comparisons without "
-    "any effect, about one interval excludes zero by chance."
+    "variance): other seeds and other tasks of the same kind. For a loss they cover seeds. Differences are paired, "
+    "seed by seed and task by task. The intervals are not corrected for multiple comparisons: of twenty comparisons "
+    "without any effect, about one interval excludes zero by chance."
 )
 
 
@@ -204,8 +204,8 @@ def _separation_table(separations: Sequence[Separation]) -> Table:
     return Table(
         ("planted", "rows", *scores),
         tuple(rows),
-        "AUC: the probability that a method ranks a clean row above a planted one (1: all are found, 0.5: chance, below "
-        "0.5: planted rows are preferred), with DeLong's interval.",
+        "AUC: the probability that a method ranks a clean row above a planted one (1: all are found, 0.5: chance, "
+        "below 0.5: planted rows are preferred), with DeLong's interval.",
     )
 
 
