@@ -5,7 +5,8 @@
 
 For every shape, update and length: the plan that ``plan.py`` would make with the shipped sm_90 tiles, the operations,
 bytes and special-function operations that follow, and the time of each kernel over the floor (2 · tokens · V · d
-operations at the measured rate of the bare product). ``bench/notes.md`` explains the formulas and reads the table.
+operations at the measured rate of the bare product). ``docs/benchmarks/notes.md`` explains the formulas and
+reads the table.
 """
 
 from __future__ import annotations

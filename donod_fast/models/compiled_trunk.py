@@ -21,15 +21,14 @@ from torch import Tensor
 from donod_fast.errors import InputError, ModelError
 from donod_fast.kernels.fused import why_not_inductor
 from donod_fast.models.loading import LoadedModel
-from donod_fast.models.trunk import Trunk, token_error
-from donod_fast.scoring.budget import synthetic_batch
+from donod_fast.models.trunk import Trunk, synthetic_batch, token_error
 from donod_fast.system.threads import threads_each, worker_count
 
 CHOICES = ("auto", "on", "off")
 
 CPU_ROWS = 100_000
 """Rows from which ``auto`` compiles on a CPU. A small model took 48 s to compile and gained 0.6 ms a row: even at
-80,000 rows (bench/notes.md). Larger ones take longer and gain more."""
+80,000 rows (docs/benchmarks/notes.md). Larger ones take longer and gain more."""
 
 
 def wants_compiling(choice: str, rows: int | None, device: torch.device) -> bool:

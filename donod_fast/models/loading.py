@@ -34,7 +34,7 @@ _OTHER_HEADS = (
     "MaskedLM",
     "RewardModel",
 )
-_NO_LIMIT = 10**9  # tokenizers without a limit of their own say 1e30
+_NO_LIMIT = 10**9  # tokenizers without a limit report 1e30
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,11 @@ def load_model(
     max_memory: MaxMemory | None = None,
     offload_folder: str | Path | None = None,
 ) -> LoadedModel:
-    """Load a causal language model and its tokenizer from a local folder or the Hugging Face hub.
+    """Load a causal language model and its tokenizer from a local folder or the Hugging Face Hub.
 
     Only ``safetensors`` weights are read, every weight must be in the checkpoint, and the model's own Python
     code runs only with ``trust_remote_code``. The model is in eval mode and its parameters need no gradient.
-    A checkpoint that is quantised stays so.
+    A quantised checkpoint stays quantised.
 
     Args:
         name_or_path: a folder with ``config.json``, or a hub id. An existing folder takes precedence.
@@ -95,10 +95,10 @@ def load_model(
         device: None is CUDA if available, else the CPU. Other devices must be named.
         trust_remote_code: run Python code that comes with the model.
         precision: ``"auto"``, or ``"float8"`` for the linear layers of the trunk (bfloat16 elsewhere).
-        device_map: spread the model over devices and memories as accelerate does; see
+        device_map: distribute the model over devices and memories as accelerate does; see
             :func:`donod_fast.models.placement.place`, also for ``max_memory`` and ``offload_folder``.
-        max_memory: how much of each device a device map may use.
-        offload_folder: where weights go that have to be written to disk.
+        max_memory: memory of each device that a device map may use.
+        offload_folder: folder for weights that are off-loaded to disk.
 
     Raises:
         InputError: a dtype, device, device map or precision that does not exist or is not available.
@@ -139,7 +139,7 @@ def load_model(
         if not has_accelerate and (device_map is not None or comes_quantised):
             what = "a quantised model" if device_map is None else "a device map"
             raise ModelError(f"{name}: {what} needs accelerate: pip install 'donod-fast[accelerate]'")
-        # With accelerate the weights go straight to the device; without it through the CPU's memory.
+        # With accelerate the weights are read directly to the device, without it via the memory of the CPU.
         direct = has_accelerate and (placement.device.type != "cpu" or device_map is not None or comes_quantised)
         model, report = _attempt(
             name,
@@ -172,7 +172,7 @@ def load_model(
 def wrap_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> LoadedModel:
     """Wrap a loaded model and tokenizer. The model is put into eval mode.
 
-    Nothing else about the model is changed: dtype, devices, quantisation and ``requires_grad`` stay the caller's.
+    Nothing else about the model changes: dtype, devices, quantisation and ``requires_grad`` stay as they are.
 
     Raises:
         ModelError: the model is not a causal language model of transformers, or there is no tokenizer.
@@ -219,7 +219,7 @@ def find_decoder(name: str, model: Any) -> Any:
     """The module that returns the final (normed) hidden states: the model without its output layer.
 
     Raises:
-        ModelError: the model has none.
+        ModelError: the model has no such module.
     """
     getter = getattr(model, "get_decoder", None)
     decoder = getter() if callable(getter) else None
@@ -279,7 +279,7 @@ def _attempt(name: str, what: str, load: Callable[[], _T]) -> _T:
     """Run a step of loading; any exception becomes a ModelError that says what to do."""
     try:
         return load()
-    except Exception as error:  # transformers, the hub client and custom code raise nearly everything
+    except Exception as error:  # transformers, the Hub client and custom code raise many kinds of errors
         raise ModelError(f"{name}: cannot load {what}: {_reason(name, error)}") from error
 
 

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from donod_fast.data.types import Status, TokenizedSample
 from donod_fast.errors import DonodError, InputError, ModelError
 from donod_fast.models.attention_switch import switch_of
-from donod_fast.models.batching import Batch
+from donod_fast.models.batching import Batch, collate
 from donod_fast.models.last_layer import NarrowLastLayer
 from donod_fast.models.loading import LoadedModel, find_decoder, quiet, text_config
 from donod_fast.models.packing import choose_packing
@@ -33,6 +34,9 @@ QUANTISED_TOLERANCE = 1e-1
 """The least of these for a quantised trunk. Where activations are rounded to 8 bits, another rounding of the 24th
 makes another value now and then, and layers spread it; bitsandbytes' int8 looks for outliers over the whole batch
 (0.01–0.02 were measured of either)."""
+
+
+_SYNTHETIC_LENGTH = 256
 
 
 class Trunk:
@@ -238,6 +242,17 @@ def probe_tokens(loaded: LoadedModel, *, rows: int, length: int) -> Tensor:
     ids = [i for i in (((k + 1) * stride) % vocabulary for k in range(8 * rows * length)) if i not in special]
     ids = (ids or [0]) * (rows * length)
     return torch.tensor(ids[: rows * length], dtype=torch.int64, device=loaded.device).reshape(rows, length)
+
+
+def synthetic_batch(loaded: LoadedModel, tokens: int, *, packed: bool) -> Batch:
+    """A batch of ``tokens`` (a power of two) slots in samples of an ordinary length, every slot used and scored."""
+    longest = min(_SYNTHETIC_LENGTH, tokens, (loaded.max_length or tokens + 1) - 1)
+    length = 1 << max(0, longest.bit_length() - 1)
+    # One token more than is run: the last is predicted and predicts nothing.
+    ids = probe_tokens(loaded, rows=max(1, tokens // length), length=length + 1).tolist()
+    scored = (False, *[True] * length)
+    samples = [TokenizedSample(i, "", Status.SCORED, "", tuple(row), scored) for i, row in enumerate(ids)]
+    return collate(samples, range(len(samples)), packed=packed)
 
 
 def _vocabulary(loaded: LoadedModel) -> int:

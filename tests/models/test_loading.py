@@ -59,7 +59,7 @@ def refused(folder: Path | str, message: str, **options: Any) -> str:
     return str(caught.value)
 
 
-def test_a_folder_is_loaded_in_float32_on_the_cpu_in_eval_mode_without_gradients(saved: Path) -> None:
+def test_a_folder_is_loaded_in_float32_and_eval_mode_on_the_cpu(saved: Path) -> None:
     loaded = load_model(saved, device="cpu")
     assert (loaded.dtype, loaded.device, loaded.max_length) == (torch.float32, torch.device("cpu"), 128)
     assert (loaded.name, loaded.revision) == (str(saved), None)
@@ -346,7 +346,7 @@ def test_the_trained_model_is_loaded() -> None:
     assert loaded.model.get_output_embeddings().weight.shape == (4096, 256)
 
 
-def test_a_soft_cap_of_attention_is_applied_whatever_attention_a_release_prefers(tmp_path: Path) -> None:
+def test_a_soft_cap_of_attention_is_applied_in_every_release(tmp_path: Path) -> None:
     # A cap so narrow that leaving it out shows; transformers 5.17 runs such a model under sdpa, which has none.
     path = save_tiny("gemma2", tmp_path / "gemma2", attn_logit_softcapping=0.05)
     tokens = torch.arange(6, 26)[None]

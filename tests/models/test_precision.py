@@ -96,7 +96,7 @@ def test_float8_is_for_every_linear_layer_of_the_decoder_and_no_other() -> None:
     assert len(layer_names(tiny_model("llama-tied"))) == 14
 
 
-def test_odd_sizes_routers_rows_of_zeros_and_other_kinds_of_layers_stay_as_they_are() -> None:
+def test_unsuitable_layers_are_not_converted_to_float8() -> None:
     assert not {name for name in layer_names(tiny_model("llama", intermediate_size=40)) if "mlp" in name}
 
     class Other(nn.Linear):
@@ -156,7 +156,7 @@ def test_a_trunk_that_is_mostly_something_else_is_warned_of(caplog: pytest.LogCa
     model = tiny_model("mixtral").to(torch.bfloat16)  # its experts are stacked, not nn.Linear
     with caplog.at_level(logging.WARNING, logger="donod_fast.models.precision"):
         to_float8("m", model.model, model.lm_head, stand_in)
-    assert "of the trunk's weights are in layers that float8 is for" in caplog.text
+    assert "of the trunk's weights are in layers that support float8" in caplog.text
 
 
 # --- torchao's float8, on the CPU --------------------------------------------------------------------
@@ -249,7 +249,7 @@ def test_a_quantised_checkpoint_is_loaded_as_it_comes(torchao: Any, tmp_path: Pa
     assert_same_bits(scores(Scorer(loaded)), scores(Scorer(made, tiny_tokenizer())))
 
 
-def test_a_quantised_checkpoint_needs_accelerate_and_takes_no_other_precision(
+def test_a_quantised_checkpoint_needs_accelerate_and_its_own_precision(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny_model("llama")

@@ -106,7 +106,7 @@ def test_an_object_that_is_written_again_is_refused_by_name(s3: None) -> None:
     other.rm(url)
     with pytest.raises(CorpusError, match=r"changing\.jsonl: there is no such file"):
         next(corpus.records())
-    with pytest.raises(CorpusError, match=r"changing\.jsonl: the input is gone"):
+    with pytest.raises(CorpusError, match=r"changing\.jsonl: the input is missing"):
         reopen_corpus(corpus.describe())
 
 
