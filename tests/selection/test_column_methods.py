@@ -129,7 +129,10 @@ def test_the_column_of_the_only_reference_set_needs_no_name() -> None:
 @pytest.mark.parametrize(
     ("method", "told"),
     [
-        ("grand", r"needs the column grand, which is missing from some or all parts; .* `donod-fast score … --signals grand --out DIR`"),
+        (
+            "grand",
+            r"needs the column grand, which is missing .* `donod-fast score … --signals grand --out DIR`",
+        ),
         ("tokens", "add --prefer high or --prefer low"),
         ("answer_loss@low", "--signals ifd --out DIR"),
         ("embedding", "the column embedding is a vector, not a number"),
