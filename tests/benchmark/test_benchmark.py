@@ -356,7 +356,7 @@ def test_the_command_line_has_the_settings_defaults(
         ({"lengths": ("long",)}, "lengths must be one of gsm8k, code"),
         ({"dtype": "int3"}, "dtype must be one of"),
         ({"model": "m"}, "model and data go together"),
-        ({"model": "m", "data": "d", "shapes": ("tiny",)}, "leave out shape and tokens"),
+        ({"model": "m", "data": "d", "shapes": ("tiny",)}, "omit these two settings"),
         ({"rows": 3, "tokens": 3}, "give one of them"),
         ({"rounds": 0}, "rounds must be at least 1"),
     ],
