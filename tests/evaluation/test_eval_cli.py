@@ -110,7 +110,7 @@ def test_the_chat_style_is_recorded_and_judges_the_extracted_code(
     assert judge.programs[0].startswith("def add_0")
 
 
-def test_mbpps_default_split_is_test_and_its_shots_are_of_the_whole_file(
+def test_mbpp_uses_the_test_split_and_takes_shots_from_the_whole_file(
     model: Path, judge: FakeJudge, tmp_path: Path
 ) -> None:
     file = write_records(tmp_path / "m.jsonl", [mbpp_record(at) for at in (2, 3, 4, 11, 12, 601)])
