@@ -52,7 +52,7 @@ def main() -> None:
     sets = {name: parse_signals(name, told if name.startswith("influence") else None) for name in names}
     if len(names) > 1:
         sets["all of these"] = tuple(criterion for one in sets.values() for criterion in one)
-    bound = {name: SignalSet.of(criteria, scorer) for name, criteria in sets.items()}
+    bound = {name: SignalSet.of(criteria, scorer.context) for name, criteria in sets.items()}
     losses = [row.loss for row in scorer.samples.score(samples)]
 
     programs: dict[str, Callable[[], object]] = {"trunk": lambda: _trunk(scorer, samples)}
@@ -113,7 +113,7 @@ def _trunk(scorer: Scorer, samples: list) -> None:  # type: ignore[type-arg]
 
 
 def _second_pass_tokens(criteria: tuple[Criterion, ...], scorer: Scorer, samples: list) -> int:  # type: ignore[type-arg]
-    signals = SignalSet.of([one for one in criteria if not one.name.startswith("influence")], scorer)
+    signals = SignalSet.of([one for one in criteria if not one.name.startswith("influence")], scorer.context)
     return sum(one.tokens for sample in samples for some in signals.second_pass(sample) for one in some)
 
 

@@ -5,7 +5,7 @@
 
 For every shape, update and length: the plan that ``plan.py`` makes with the shipped sm_90 tiles, its operations,
 bytes and special-function operations, and the time of each kernel over the floor (2 · tokens · V · d
-operations at the measured rate of the bare product). ``bench/notes.md`` explains the formulas and the table.
+operations at the measured rate of the bare product). ``docs/benchmarks/notes.md`` explains the formulas and the table.
 """
 
 from __future__ import annotations

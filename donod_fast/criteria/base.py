@@ -25,8 +25,9 @@ from donod_fast.data.types import TokenizedSample
 from donod_fast.scores.columns import NAN, Column, Value
 
 if TYPE_CHECKING:
+    from donod_fast.data.masking import Masker
     from donod_fast.models.head import Head
-    from donod_fast.scoring.scorer import Scorer
+    from donod_fast.models.trunk import Trunk
 
 
 class Need(StrEnum):
@@ -42,6 +43,29 @@ class Need(StrEnum):
 
 FORWARD = frozenset({Need.ERROR_NORM, Need.GRADIENT_NORM, Need.SCORED_STATES, Need.ALL_STATES})
 """Needs for which the row itself must be run; without one of them a scored folder is added to without that."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Context:
+    """The loaded model and the settings of a run, as a criterion sees them when it is bound.
+
+    Attributes:
+        trunk: the decoder without its output layer.
+        head: the proved output layer.
+        masker: turns records into masked tokens, as for the rows that are scored.
+        tokenizer: of the model.
+        weight_norm: ‖W‖_F of the output layer.
+        reduction: ``mean`` or ``sum`` of a sample's token losses.
+        token_budget: slots of a batch, padding included.
+    """
+
+    trunk: Trunk
+    head: Head
+    masker: Masker
+    tokenizer: Any
+    weight_norm: float
+    reduction: str
+    token_budget: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,8 +159,8 @@ class Criterion:
         """What decides its numbers beyond the folder's own settings, in JSON types."""
         return {}
 
-    def bind(self, scorer: Scorer) -> Bound:
-        """What computes, with the model at hand. Raises CorpusError or InputError where a reference is unusable."""
+    def bind(self, context: Context) -> Bound:
+        """Bind the criterion to a loaded model. Raises CorpusError or InputError if a reference set is unusable."""
         return self
 
     def width(self) -> int:
@@ -168,6 +192,7 @@ __all__ = [
     "BatchView",
     "Bound",
     "Column",
+    "Context",
     "Criterion",
     "Need",
     "RowView",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from donod_fast.criteria.base import BatchView, Bound, Column, Criterion, Need, RowView, Value
+from donod_fast.criteria.base import BatchView, Bound, Column, Context, Criterion, Need, RowView, Value
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class QuestionEmbedding(Criterion):
         """One vector."""
         return (Column("embedding", "mean hidden state of the question, of length 1", kind="vector", size=self.size),)
 
-    def bind(self, scorer: object) -> Bound:
-        """Learn d."""
-        return QuestionEmbedding(int(scorer.trunk.dim))  # type: ignore[attr-defined]
+    def bind(self, context: Context) -> Bound:
+        """Read d from the model."""
+        return QuestionEmbedding(context.trunk.dim)
 
     def width(self) -> int:
         """As many numbers as the vector has."""

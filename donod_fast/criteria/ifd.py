@@ -21,7 +21,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from donod_fast.criteria.base import NAN, Bound, Column, Criterion, Need, RowView, Value
+from donod_fast.criteria.base import NAN, Bound, Column, Context, Criterion, Need, RowView, Value
 from donod_fast.data.types import Status, TokenizedSample
 
 
@@ -48,9 +48,9 @@ class InstructionFollowingDifficulty(Criterion):
             Column("ifd_unhelped", "IFD ≥ 1: the instruction does not help", kind="flag"),
         )
 
-    def bind(self, scorer: object) -> Bound:
-        """Learn what begins a text."""
-        tokenizer = scorer.loaded.tokenizer  # type: ignore[attr-defined]
+    def bind(self, context: Context) -> Bound:
+        """Read the tokens that begin a text from the tokenizer."""
+        tokenizer = context.tokenizer
         ids = (getattr(tokenizer, "bos_token_id", None), getattr(tokenizer, "cls_token_id", None))
         return InstructionFollowingDifficulty(frozenset(i for i in ids if isinstance(i, int)))
 

@@ -25,14 +25,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from donod_fast.criteria.base import BatchView, Bound, Column, Criterion, Need
+from donod_fast.criteria.base import BatchView, Bound, Column, Context, Criterion, Need
 from donod_fast.criteria.reference import Census, ReferenceBatch, ReferenceSet, open_reference_sets, reference_batches
 from donod_fast.errors import InputError
 from donod_fast.kernels import accumulate_gradients, gradient_dots, gradient_products
 
 if TYPE_CHECKING:
     from donod_fast.models.head import Head
-    from donod_fast.scoring.scorer import Scorer
 
 
 class _OfReferences(Criterion):
@@ -84,9 +83,9 @@ class Influence(_OfReferences):
         ("influence_cos", "mean cosine of G with those of a reference set"),
     )
 
-    def bind(self, scorer: Scorer) -> Bound:
+    def bind(self, context: Context) -> Bound:
         """Run the reference sets, and sum their gradients up."""
-        return _Means(self, *_mean_gradients(self._named(), scorer))
+        return _Means(self, *_mean_gradients(self._named(), context))
 
 
 class InfluenceMax(_OfReferences):
@@ -95,9 +94,9 @@ class InfluenceMax(_OfReferences):
     name = "influence-max"
     parts = (("influence_max", "largest cosine of G with one of a reference set"),)
 
-    def bind(self, scorer: Scorer) -> Bound:
+    def bind(self, context: Context) -> Bound:
         """Run the reference sets, and keep the hidden states of their scored tokens."""
-        return _Largest(self, [_joined(one, scorer) for one in self._named()])
+        return _Largest(self, [_joined(one, context) for one in self._named()])
 
 
 class _Means(Influence):
@@ -161,8 +160,8 @@ class _Largest(InfluenceMax):
         return torch.stack(columns, 1)
 
 
-def _mean_gradients(sets: Sequence[ReferenceSet], scorer: Scorer) -> tuple[Tensor, list[Census]]:
-    head = scorer.head
+def _mean_gradients(sets: Sequence[ReferenceSet], context: Context) -> tuple[Tensor, list[Census]]:
+    head = context.head
     dtype = torch.float64 if head.weight.dtype == torch.float64 else torch.float32
     shape = (2 * len(sets), *head.weight.shape)
     try:
@@ -178,7 +177,7 @@ def _mean_gradients(sets: Sequence[ReferenceSet], scorer: Scorer) -> tuple[Tenso
     for number, one in enumerate(sets):
         census = Census()
         into = matrices[2 * number : 2 * number + 2]
-        for batch in reference_batches(one, scorer, census):
+        for batch in reference_batches(one, context, census):
             # A gradient of length zero has no direction: its cosine with any other counts as 0.
             unit = torch.where(batch.norms > 1e-300, 1.0 / batch.norms, 0.0)
             with torch.inference_mode():
@@ -189,7 +188,7 @@ def _mean_gradients(sets: Sequence[ReferenceSet], scorer: Scorer) -> tuple[Tenso
                     batch.cu_seqlens,
                     torch.stack([torch.ones_like(unit), unit], 1),
                     into,
-                    reduction=scorer.update.reduction,
+                    reduction=context.reduction,
                     **_transform(head),
                 )
         with torch.inference_mode():
@@ -198,8 +197,8 @@ def _mean_gradients(sets: Sequence[ReferenceSet], scorer: Scorer) -> tuple[Tenso
     return matrices, counts
 
 
-def _joined(one: ReferenceSet, scorer: Scorer) -> ReferenceBatch:
-    batches = list(reference_batches(one, scorer, Census()))
+def _joined(one: ReferenceSet, context: Context) -> ReferenceBatch:
+    batches = list(reference_batches(one, context, Census()))
     with torch.inference_mode():
         lengths = torch.cat([batch.cu_seqlens.diff() for batch in batches])
         return ReferenceBatch(

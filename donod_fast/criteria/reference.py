@@ -22,9 +22,10 @@ from donod_fast.data.types import Status, TokenizedSample
 from donod_fast.errors import CorpusError, InputError
 from donod_fast.kernels import IGNORE_INDEX, don_nod
 from donod_fast.models.batching import batch_slots, collate, make_batches
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
-    from donod_fast.scoring.scorer import Scorer
+    from donod_fast.criteria.base import Context
 
 _log = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ def _plain(part: str) -> str:
 
 
 @torch.inference_mode()
-def reference_batches(chosen: ReferenceSet, scorer: Scorer, census: Census) -> Iterator[ReferenceBatch]:
+def reference_batches(chosen: ReferenceSet, context: Context, census: Census) -> Iterator[ReferenceBatch]:
     """Run a set's rows through the trunk, batch by batch; ``census`` is filled in meanwhile, and reported at the end.
 
     Where memory runs out, a batch is halved. Rows that cannot be scored, that do not fit even alone, or on which the
@@ -140,8 +141,8 @@ def reference_batches(chosen: ReferenceSet, scorer: Scorer, census: Census) -> I
     Raises:
         CorpusError: the set cannot be read, has changed since it was opened, or has no scored token at all.
     """
-    for samples in _samples(chosen, scorer, census):
-        for group, batch in _run(samples, scorer):
+    for samples in _samples(chosen, context, census):
+        for group, batch in _run(samples, context):
             if batch is None:
                 census.leave_out(Status.OUT_OF_MEMORY, f"row {samples[group[0]].row} does not fit in memory")
                 continue
@@ -161,7 +162,7 @@ def _report(chosen: ReferenceSet, census: Census) -> None:
     first = f"; the first: {census.first}" if census.first else ""
     if not census.used:
         raise CorpusError(
-            f"{chosen.source}: the reference set has no scored token in {chosen.description['rows']:,} rows "
+            f"{chosen.source}: the reference set has no scored token in {plural(chosen.description['rows'], 'row')} "
             f"({left_out}{first}); give rows with an answer that fits into the length limit"
         )
     if left_out:
@@ -175,14 +176,14 @@ def _report(chosen: ReferenceSet, census: Census) -> None:
         )
 
 
-def _samples(chosen: ReferenceSet, scorer: Scorer, census: Census) -> Iterator[list[TokenizedSample]]:
+def _samples(chosen: ReferenceSet, context: Context, census: Census) -> Iterator[list[TokenizedSample]]:
     """The rows that can be scored, some at a time."""
     from donod_fast.data.reading import reopen_corpus
 
     records = reopen_corpus(chosen.description).records()
     while some := list(islice(records, _ROWS)):
         ready = []
-        for sample in scorer.masker.tokenize_many(some):
+        for sample in context.masker.tokenize_many(some):
             if sample.status is Status.SCORED:
                 ready.append(sample)
             else:
@@ -191,17 +192,17 @@ def _samples(chosen: ReferenceSet, scorer: Scorer, census: Census) -> Iterator[l
 
 
 def _run(
-    samples: Sequence[TokenizedSample], scorer: Scorer
+    samples: Sequence[TokenizedSample], context: Context
 ) -> Generator[tuple[tuple[int, ...], ReferenceBatch | None], None, None]:
     """Groups of samples and their batch; None for a sample that does not fit in memory alone."""
     from donod_fast.system.memory import is_out_of_memory
 
-    packs, rope = scorer.trunk.packs, scorer.trunk.rope
-    waiting = make_batches(samples, scorer.samples.token_budget, packs, rope)
+    packs, rope = context.trunk.packs, context.trunk.rope
+    waiting = make_batches(samples, context.token_budget, packs, rope)
     while waiting:
         group, *waiting = waiting
         try:
-            batch = _batch(samples, group, scorer)
+            batch = _batch(samples, group, context)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -216,10 +217,10 @@ def _run(
         yield group, batch
 
 
-def _batch(samples: Sequence[TokenizedSample], group: Sequence[int], scorer: Scorer) -> ReferenceBatch:
-    head, device = scorer.head, scorer.head.weight.device
-    batch = collate(samples, group, packed=scorer.trunk.packs, rope=scorer.trunk.rope)
-    hidden = scorer.trunk.scored_states(batch).to(device)
+def _batch(samples: Sequence[TokenizedSample], group: Sequence[int], context: Context) -> ReferenceBatch:
+    head, device = context.head, context.head.weight.device
+    batch = collate(samples, group, packed=context.trunk.packs, rope=context.trunk.rope)
+    hidden = context.trunk.scored_states(batch).to(device)
     labels = batch.labels.to(device)
     norms = don_nod(
         hidden,
@@ -227,11 +228,11 @@ def _batch(samples: Sequence[TokenizedSample], group: Sequence[int], scorer: Sco
         labels,
         batch.cu_seqlens,
         update="sgd",
-        reduction=scorer.update.reduction,
+        reduction=context.reduction,
         bias=head.bias,
         logit_scale=head.logit_scale,
         softcap=head.softcap,
-        weight_norm=scorer.weight_norm,
+        weight_norm=context.weight_norm,
     ).update_norm
     lengths = batch.cu_seqlens.diff().to(device)
     finite = norms.isfinite()

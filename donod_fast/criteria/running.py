@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from donod_fast.criteria.base import (
     BatchView,
     Bound,
     Column,
+    Context,
     Criterion,
     Need,
     RowView,
@@ -22,9 +22,6 @@ from donod_fast.criteria.base import (
 )
 from donod_fast.data.types import TokenizedSample
 from donod_fast.scores.signals import SignalEntry
-
-if TYPE_CHECKING:
-    from donod_fast.scoring.scorer import Scorer
 
 Second = Sequence[tuple[float, int]]
 
@@ -53,9 +50,9 @@ class SignalSet:
         self.width = sum(self._widths)
 
     @staticmethod
-    def of(criteria: Sequence[Criterion], scorer: Scorer) -> SignalSet:
+    def of(criteria: Sequence[Criterion], context: Context) -> SignalSet:
         """Bind them. Raises CorpusError or InputError where a reference set is unusable."""
-        return SignalSet(criteria, [criterion.bind(scorer) for criterion in criteria])
+        return SignalSet(criteria, [criterion.bind(context) for criterion in criteria])
 
     @property
     def fingerprints(self) -> dict[str, str]:

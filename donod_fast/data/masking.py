@@ -131,6 +131,14 @@ class Masker:
         self._renderer = Renderer(tokenizer, self._template)
         self._encoder = TextEncoder(tokenizer)
 
+    @property
+    def mask(self) -> str:
+        """How assistant turns are found: by the template's ``"generation"`` marks, or by the prompt as a ``"prefix"``.
+
+        A conversation whose marks cannot be trusted is masked by its prompt, too.
+        """
+        return "generation" if self._renderer.has_marks else "prefix"
+
     def describe(self) -> dict[str, Any]:
         """The settings that decide tokens and masks, in plain values for the manifest."""
         return {

@@ -1,4 +1,4 @@
-"""Write records to a file: JSON Lines (plain, .gz, .zst) or Parquet.
+"""Write records to a file: JSON Lines (plain, .gz, .zst), Parquet or CSV.
 
 A record that was read from JSON Lines is written back byte for byte. A file is complete or absent: it is written to a
 temporary file beside the target, synced, then renamed.
@@ -6,8 +6,10 @@ temporary file beside the target, synced, then renamed.
 
 from __future__ import annotations
 
+import csv
 import datetime
 import gzip
+import io
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +24,7 @@ from donod_fast.system.files import atomic_writer, storage_error
 
 JSON_LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 PARQUET = ".parquet"
+CSV = ".csv"
 
 _PARQUET_BATCH = 1024  # records converted to Arrow arrays at a time (one row group)
 
@@ -55,7 +58,7 @@ def _refuse_existing(out: Path, overwrite: bool) -> None:
     if there and not regular:
         raise StoreError(f"{out} is not a regular file; give the name of a file")
     if there and not overwrite:
-        raise StoreError(f"{out} exists already; give another name, or ask to overwrite it")
+        raise StoreError(f"{out} exists already; give another name, or add --overwrite")
 
 
 @contextmanager
@@ -171,4 +174,61 @@ def _naming_column(name: str) -> Iterator[None]:
         ) from error
 
 
-__all__ = ["JSON_LINES", "PARQUET", "compressing", "json_line", "new_file", "refuse_target", "write_parquet"]
+def write_csv(stream: Callable[[], Iterator[Record]], file: BinaryIO) -> None:
+    """Write records as CSV in UTF-8, with a header row.
+
+    Text, numbers and dates are written as they are, ``true`` and ``false`` in lower case, null as an empty field. CSV
+    has no lists and no objects: those become JSON text. Two passes: the first finds the columns.
+
+    Args:
+        stream: gives the records anew at each call.
+        file: where the bytes go.
+
+    Raises:
+        InputError: a value that neither CSV nor JSON can hold; names row and column.
+    """
+    columns = list(dict.fromkeys(name for record in stream() for name in record.data or ()))
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    try:
+        writer = csv.writer(text)
+        writer.writerow(columns)
+        for record in stream():
+            data = record.data or {}
+            writer.writerow([_csv_field(record, name, data.get(name)) for name in columns])
+    finally:
+        text.detach()  # writes what is buffered; the file stays open for the caller
+
+
+def _csv_field(record: Record, column: str, value: Any) -> str:
+    try:
+        text = _csv_text(value)
+        text.encode("utf-8")  # a lone surrogate has no UTF-8
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"row {record.row} ({record.file}, {record.place}), column {column!r}: CSV cannot hold its "
+            f"value ({error}); write to a name that ends in {PARQUET}"
+        ) from error
+    return text
+
+
+def _csv_text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()
+    return _to_json(value).decode("utf-8")
+
+
+__all__ = [
+    "CSV",
+    "JSON_LINES",
+    "PARQUET",
+    "compressing",
+    "json_line",
+    "new_file",
+    "refuse_target",
+    "write_csv",
+    "write_parquet",
+]

@@ -65,12 +65,16 @@ class Rendering:
 
 
 class Renderer:
-    """Writes conversations with one template and one tokenizer's special tokens."""
+    """Writes conversations with one template and one tokenizer's special tokens.
+
+    Attributes:
+        has_marks: whether the template marks what the assistant writes (``{% generation %}``).
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: ResolvedTemplate) -> None:
         self._tokenizer = tokenizer
         self._source = _TODAY.sub(_pinned_date, template.source_text)
-        self._has_marks = _MARK.search(self._source) is not None
+        self.has_marks = _MARK.search(self._source) is not None
         self._special_tokens = {k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)}
         # It gives text and marks in one pass, but is not a public function: work without it if it is missing
         # (the public method gives the text, and the turns are then located by their prompts).
@@ -221,11 +225,11 @@ class Renderer:
             conversations=[messages],
             tools=tools,
             chat_template=self._source,
-            return_assistant_tokens_mask=self._has_marks,
+            return_assistant_tokens_mask=self.has_marks,
             add_generation_prompt=add_generation_prompt,
             **self._special_tokens,
         )
-        return texts[0], tuple(marked[0]) if self._has_marks else ()
+        return texts[0], tuple(marked[0]) if self.has_marks else ()
 
     def _refuse_broken(self, name: str) -> None:
         try:

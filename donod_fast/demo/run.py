@@ -22,12 +22,14 @@ from donod_fast.demo.report import detect, format_table
 from donod_fast.engines.local import score_corpus
 from donod_fast.errors import StoreError
 from donod_fast.models.loading import load_model
-from donod_fast.scores.folder import ScoresFolder, locked
+from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scoring.scorer import Scorer
 from donod_fast.scoring.settings import UpdateSettings
 from donod_fast.selection.keeping import keep
 from donod_fast.selection.ranking import ScoreColumns, rank
 from donod_fast.selection.subset import write_subset
+from donod_fast.system.locking import locked
+from donod_fast.system.wording import plural
 
 UPDATES = ("adamw", "sgd")
 
@@ -98,7 +100,7 @@ def run_demo(out: Path, *, keep: float = 0.3, quiet: bool = False) -> None:
     except OSError as error:
         raise StoreError(f"{out / REPORT} cannot be written ({error.strerror or error})") from error
 
-    say(f"\nEach method keeps {len(chosen):,} of {len(rows):,} rows and drops the others:\n")
+    say(f"\nEach method keeps {len(chosen):,} of {plural(len(rows), 'row')} and drops the others:\n")
     print(report, end="")
     say(f"\nselected: {out / SUBSET} ({DEFAULT}; the original records)")
     if find_spec("matplotlib") is None:

@@ -13,6 +13,7 @@ from donod_fast.errors import CorpusError
 from donod_fast.evaluation.problems import Problem, known_id
 from donod_fast.evaluation.prompts import completed
 from donod_fast.evaluation.records import Line, read_records
+from donod_fast.system.wording import plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ def check_samples(problems: Sequence[Problem], samples: Sequence[Sample]) -> Non
         if task_id not in known:
             raise CorpusError(f"a sample has the task {task_id!r}, which is not among the {len(known)} problems")
         if times > 1:
-            raise CorpusError(f"task {task_id} has {times} samples numbered {index}; number them from 0")
+            raise CorpusError(f"task {task_id} has {plural(times, 'sample')} numbered {index}; number them from 0")
 
 
 def sample_line(sample: Sample) -> bytes:

@@ -21,15 +21,14 @@ from torch import Tensor
 from donod_fast.errors import InputError, ModelError
 from donod_fast.kernels.fused import why_not_inductor
 from donod_fast.models.loading import LoadedModel
-from donod_fast.models.trunk import Trunk, token_error
-from donod_fast.scoring.budget import synthetic_batch
+from donod_fast.models.trunk import Trunk, synthetic_batch, token_error
 from donod_fast.system.threads import threads_each, worker_count
 
 CHOICES = ("auto", "on", "off")
 
 CPU_ROWS = 100_000
 """Rows from which ``auto`` compiles on a CPU. A small model took 48 s to compile and gained 0.6 ms a row: even at
-80,000 rows (bench/notes.md). Larger ones take longer and gain more."""
+80,000 rows (docs/benchmarks/notes.md). Larger ones take longer and gain more."""
 
 
 def wants_compiling(choice: str, rows: int | None, device: torch.device) -> bool:
@@ -86,7 +85,7 @@ def compile_trunk(trunk: Trunk, loaded: LoadedModel) -> CompiledTrunk:
     if loaded.device.type == "cpu" and (reason := why_not_inductor()):
         raise ModelError(f"{loaded.name}: cannot be compiled: {reason}; install one, or use --compile off")
     if loaded.offloaded:
-        raise ModelError(f"{loaded.name}: weights that are off-loaded cannot be compiled; use --compile off")
+        raise ModelError(f"{loaded.name}: offloaded weights cannot be compiled; use --compile off")
     compiled = CompiledTrunk(trunk.run)
     # Many rows and one: PyTorch makes a graph for either. Packed samples are one row always.
     probes = [synthetic_batch(loaded, tokens, packed=trunk.packs) for tokens in (512, 64)]
@@ -106,7 +105,7 @@ def compile_trunk(trunk: Trunk, loaded: LoadedModel) -> CompiledTrunk:
     if not error <= limit:
         trunk.run = eager
         raise ModelError(
-            f"{loaded.name}: compiled, its hidden states differ by {error:.1e} (limit {limit:.0e}); use --compile off"
+            f"{loaded.name}: compiling changes its hidden states by {error:.1e} (limit {limit:.0e}); use --compile off"
         )
     return compiled
 

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from donod_fast.data.types import Status, TokenizedSample
 from donod_fast.errors import DonodError, InputError, ModelError
 from donod_fast.models.attention_switch import switch_of
-from donod_fast.models.batching import Batch
+from donod_fast.models.batching import Batch, collate
 from donod_fast.models.last_layer import NarrowLastLayer
 from donod_fast.models.loading import LoadedModel, find_decoder, quiet, text_config
 from donod_fast.models.packing import choose_packing
@@ -33,6 +34,9 @@ QUANTISED_TOLERANCE = 1e-1
 """The least of these for a quantised trunk. Where activations are rounded to 8 bits, another rounding of the 24th
 makes another value now and then, and layers spread it; bitsandbytes' int8 looks for outliers over the whole batch
 (0.01–0.02 were measured of either)."""
+
+
+_SYNTHETIC_LENGTH = 256
 
 
 class Trunk:
@@ -114,7 +118,7 @@ class Trunk:
         """
         if input_ids.dim() != 2 or not input_ids.numel() or input_ids.is_floating_point():
             raise InputError(
-                f"input_ids has to be a (rows, tokens) integer tensor; got {tuple(input_ids.shape)} {input_ids.dtype}"
+                f"input_ids must be a (rows, tokens) integer tensor; got {tuple(input_ids.shape)} {input_ids.dtype}"
             )
         return self._hidden(input_ids, "", input_ids.shape[1])
 
@@ -144,7 +148,9 @@ class Trunk:
 
     def _served(self, batch: Batch) -> Batch:
         if batch.sample_bounds is not None and not self.packs:
-            raise InputError(f"{self._name}: a packed batch, but it is not packed: {self.packing_refusal}")
+            raise InputError(
+                f"{self._name}: the batch is packed, but this model does not support packing: {self.packing_refusal}"
+            )
         return batch
 
     def _states(self, batch: Batch, attention: str, **more: Tensor) -> Tensor:
@@ -221,7 +227,7 @@ class Trunk:
         if not error <= limit:
             raise ModelError(
                 f"{self._name}: tokens at the end change the hidden states of those before them "
-                f"(by {error:.1e}, limit {limit:.0e}); its attention is not causal, "
+                f"(by {error:.1e}, limit {limit:.0e}); its attention is not causal; "
                 "DONOD needs a decoder-only language model"
             )
         return error
@@ -236,6 +242,17 @@ def probe_tokens(loaded: LoadedModel, *, rows: int, length: int) -> Tensor:
     ids = [i for i in (((k + 1) * stride) % vocabulary for k in range(8 * rows * length)) if i not in special]
     ids = (ids or [0]) * (rows * length)
     return torch.tensor(ids[: rows * length], dtype=torch.int64, device=loaded.device).reshape(rows, length)
+
+
+def synthetic_batch(loaded: LoadedModel, tokens: int, *, packed: bool) -> Batch:
+    """A batch of ``tokens`` (a power of two) slots in samples of an ordinary length, every slot used and scored."""
+    longest = min(_SYNTHETIC_LENGTH, tokens, (loaded.max_length or tokens + 1) - 1)
+    length = 1 << max(0, longest.bit_length() - 1)
+    # One token more than is run: the last is predicted and predicts nothing.
+    ids = probe_tokens(loaded, rows=max(1, tokens // length), length=length + 1).tolist()
+    scored = (False, *[True] * length)
+    samples = [TokenizedSample(i, "", Status.SCORED, "", tuple(row), scored) for i, row in enumerate(ids)]
+    return collate(samples, range(len(samples)), packed=packed)
 
 
 def _vocabulary(loaded: LoadedModel) -> int:

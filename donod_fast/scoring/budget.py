@@ -10,22 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 
-from donod_fast.data.types import Status, TokenizedSample
-from donod_fast.models.batching import Batch, collate
+from donod_fast.models.batching import Batch
 from donod_fast.models.loading import LoadedModel, text_config
-from donod_fast.models.trunk import probe_tokens
+from donod_fast.models.trunk import Trunk, synthetic_batch
 from donod_fast.system.memory import free_bytes, is_out_of_memory
 from donod_fast.system.threads import worker_count
-
-if TYPE_CHECKING:
-    from donod_fast.scoring.sample_scorer import SampleScorer
+from donod_fast.system.wording import plural
 
 CPU_PLATEAU = 1024
-"""Padded tokens; from here to twice as many the speed is the same (bench/notes.md)."""
+"""Padded tokens; from here to twice as many the speed is the same (docs/benchmarks/notes.md)."""
 
 PADDED_PLATEAU = 16_384
 PACKED_PLATEAU = 32_768
@@ -38,7 +35,6 @@ STEP = 256
 _SHARE = 0.8  # of the free memory: fragments, and samples that are longer than the probe's
 _PROBES = (512, 2048)
 _SMALLEST_PROBE = 32
-_PROBE_LENGTH = 256
 _TOLERANCE = 1.1
 
 
@@ -71,7 +67,8 @@ class MemoryMeter(Protocol):
 
 def find_token_budget(
     loaded: LoadedModel,
-    samples: SampleScorer,
+    trunk: Trunk,
+    warm_up: Callable[[Batch], object],
     *,
     workspace_bytes: int,
     meters: Sequence[MemoryMeter] | None = None,
@@ -80,9 +77,10 @@ def find_token_budget(
 
     Args:
         loaded: the model; where its weights lie decides what is measured.
-        samples: its scorer, whose trunk (and, once, whole forward) is run on synthetic samples.
+        trunk: its decoder, which is run on synthetic batches.
+        warm_up: runs a batch through trunk and head; called once, before anything is measured.
         workspace_bytes: what the head mathematics may hold beside the trunk.
-        meters: of every device that holds a part of the model; None for those of its CUDA devices.
+        meters: one for every device that holds a part of the model; None for those of its CUDA devices.
     """
     if meters is None:
         meters = cuda_meters(loaded)
@@ -95,13 +93,13 @@ def find_token_budget(
             workers=worker_count(loaded.device),
             workspace_bytes=workspace_bytes,
         )
-    packs = samples.trunk.packs
+    packs = trunk.packs
 
     def run(tokens: int) -> object:
-        return samples.trunk.scored_states(synthetic_batch(loaded, tokens, packed=packs))
+        return trunk.scored_states(synthetic_batch(loaded, tokens, packed=packs))
 
     try:  # what is allocated once and kept (handles, compiled kernels) is no part of a batch
-        samples.forward(synthetic_batch(loaded, _SMALLEST_PROBE, packed=packs))
+        warm_up(synthetic_batch(loaded, _SMALLEST_PROBE, packed=packs))
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -137,7 +135,7 @@ def probed_budget(meter: MemoryMeter, run: Callable[[int], object], *, workspace
         return solve_budget(
             (small, low), (large, high), free=meter.free(), workspace_bytes=workspace_bytes, plateau=plateau
         )
-    return Budget(STEP, f"memory is short: a probe of {2 * small} tokens does not fit", None, meter.free())
+    return Budget(STEP, f"memory is short: a probe of {plural(2 * small, 'token')} does not fit", None, meter.free())
 
 
 def solve_budget(
@@ -190,17 +188,6 @@ def activation_bytes(loaded: LoadedModel) -> float:
     return (6 * dim + 3 * wide) * torch.finfo(loaded.dtype).bits / 8
 
 
-def synthetic_batch(loaded: LoadedModel, tokens: int, *, packed: bool) -> Batch:
-    """A batch of ``tokens`` (a power of two) slots in samples of an ordinary length, every slot used and scored."""
-    longest = min(_PROBE_LENGTH, tokens, (loaded.max_length or tokens + 1) - 1)
-    length = 1 << max(0, longest.bit_length() - 1)
-    # One token more than is run: the last is predicted and predicts nothing.
-    ids = probe_tokens(loaded, rows=max(1, tokens // length), length=length + 1).tolist()
-    scored = (False, *[True] * length)
-    samples = [TokenizedSample(i, "", Status.SCORED, "", tuple(row), scored) for i, row in enumerate(ids)]
-    return collate(samples, range(len(samples)), packed=packed)
-
-
 class CudaMeter:
     """Measures a CUDA device through PyTorch's allocator."""
 
@@ -236,4 +223,4 @@ def _size(number: float) -> str:
 
 
 __all__ = ["Budget", "CudaMeter", "MemoryMeter", "activation_bytes", "cpu_budget", "cuda_meters", "find_token_budget",
-           "probed_budget", "settled", "solve_budget", "synthetic_batch"]  # fmt: skip
+           "probed_budget", "settled", "solve_budget"]  # fmt: skip

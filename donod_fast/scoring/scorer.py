@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from donod_fast.criteria.base import Criterion
+from donod_fast.criteria.base import Context, Criterion
 from donod_fast.criteria.running import SignalSet
 from donod_fast.data.masking import Masker, MaskSettings
 from donod_fast.data.types import Record
@@ -101,9 +101,20 @@ class Scorer:
         )
         self.budget: Budget | None = None
         if token_budget is None:
-            self.budget = find_token_budget(self.loaded, self.samples, workspace_bytes=workspace_bytes)
+            self.budget = find_token_budget(
+                self.loaded, self.trunk, self.samples.forward, workspace_bytes=workspace_bytes
+            )
             self.samples.token_budget = self.budget.tokens
-        self.samples.signals = SignalSet.of(signals, self)
+        self.context = Context(
+            self.trunk,
+            self.head,
+            self.masker,
+            self.loaded.tokenizer,
+            self.weight_norm,
+            self.update.reduction,
+            self.samples.token_budget,
+        )
+        self.samples.signals = SignalSet.of(signals, self.context)
 
     @classmethod
     def from_pretrained(
@@ -202,6 +213,7 @@ class Scorer:
             "carry": list(self.masker.carry),
             "signals": [entry.as_dict() for entry in self.samples.signals.entries],
             "masks": {**self.masker.describe(), "tokenizer_sha256": _tokenizer_digest(loaded.tokenizer)},
+            "mask": self.masker.mask,
         }
 
 

@@ -1,9 +1,9 @@
 """Tile shapes: one fixed choice per kernel, architecture, element size and shape class.
 
-Chosen by counting (``bench/notes.md``, "Roofline of the Triton kernels"), held to each architecture's shared memory and
-to no register spill by compiling them all (``compiled.py``), and not yet tuned on a device: set
-``DONOD_FAST_AUTOTUNE=1`` to measure the candidates on your own (``autotune.py``). A test may put smaller ones in
-place with ``override``, since the interpreter is slow.
+They were chosen by counting operations (``docs/benchmarks/notes.md``, "Roofline of the Triton kernels").
+``compiled.py`` compiles all of them, to check that they fit into the shared memory of each architecture and spill no
+registers. They are not tuned on a device yet: set ``DONOD_FAST_AUTOTUNE=1`` to measure candidates on yours
+(``autotune.py``). Tests use smaller ones with ``override``, because the interpreter is slow.
 """
 
 from __future__ import annotations

@@ -235,7 +235,7 @@ def test_where_memory_runs_out_batches_of_references_are_halved(
     reference: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain = scorer_with()
-    whole = Influence([reference]).bind(plain)
+    whole = Influence([reference]).bind(plain.context)
     longest = {"question": "the red house and the river of", "answer": "seven of the number " * 3}
     write_lines(Path(reference), [*REFERENCES, longest])
     limit = max(len(sample.input_ids) for sample in samples_of(plain, REFERENCES))
@@ -250,7 +250,7 @@ def test_where_memory_runs_out_batches_of_references_are_halved(
 
     monkeypatch.setattr(plain.trunk, "scored_states", short)
     with caplog.at_level(logging.WARNING, "donod_fast"):
-        bound = Influence([reference]).bind(plain)
+        bound = Influence([reference]).bind(plain.context)
     assert len(refused) > 2 and "out_of_memory 1" in caplog.text
     torch.testing.assert_close(bound.matrices, whole.matrices, rtol=1e-10, atol=1e-12)  # type: ignore[attr-defined]
 
@@ -259,7 +259,7 @@ def test_a_reference_on_which_the_model_is_not_finite_is_left_out(
     reference: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain = scorer_with()
-    whole = Influence([reference]).bind(plain)
+    whole = Influence([reference]).bind(plain.context)
     write_lines(Path(reference), [{"question": "green", "answer": "blue number of"}, *REFERENCES])
     real = plain.trunk.scored_states
 
@@ -271,7 +271,7 @@ def test_a_reference_on_which_the_model_is_not_finite_is_left_out(
 
     monkeypatch.setattr(plain.trunk, "scored_states", broken)
     with caplog.at_level(logging.WARNING, "donod_fast"):
-        bound = Influence([reference]).bind(plain)
+        bound = Influence([reference]).bind(plain.context)
     assert "non_finite 1" in caplog.text
     torch.testing.assert_close(bound.matrices, whole.matrices, rtol=1e-10, atol=1e-12)  # type: ignore[attr-defined]
 

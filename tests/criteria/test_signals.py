@@ -138,7 +138,7 @@ def test_criteria_equal_a_reference_of_one_sample_at_a_time(family: str, options
 def test_the_answer_alone_is_run_behind_the_beginning_of_text_and_nothing_else(scorer: Scorer) -> None:
     (sample,) = scorer.masker.tokenize_many(list(corpus_from_rows([CHAT]).records()))
     (ifd,) = parse_signals("ifd")
-    further = ifd.bind(scorer).second_pass(sample)
+    further = ifd.bind(scorer.context).second_pass(sample)
     begin = scorer.loaded.tokenizer.bos_token_id
     assert len(further) == 2
     for run_of, (start, stop) in zip(further, scored_runs(sample.scored), strict=True):

@@ -353,7 +353,7 @@ def children(process: int) -> list[int]:
     found = []
     for file in Path(f"/proc/{process}/task").glob("*/children"):
         found += [int(child) for child in file.read_text().split()]
-    return [child for child in found if "prepare_process" in command_line(child)]
+    return [child for child in found if "prefetch_worker" in command_line(child)]
 
 
 def command_line(process: int) -> str:

@@ -12,8 +12,9 @@ from tiny_models import save_tiny, tiny_model, tiny_tokenizer
 from donod_fast.data.reading import open_corpus
 from donod_fast.engines.devices import parse_devices, score_on_devices
 from donod_fast.engines.local import score_corpus
+from donod_fast.models.trunk import synthetic_batch
 from donod_fast.scores.folder import locked
-from donod_fast.scoring.budget import PACKED_PLATEAU, STEP, CudaMeter, find_token_budget, probed_budget, synthetic_batch
+from donod_fast.scoring.budget import PACKED_PLATEAU, STEP, CudaMeter, find_token_budget, probed_budget
 from donod_fast.scoring.scorer import Scorer
 from donod_fast.scoring.spec import ScorerSpec
 
@@ -33,7 +34,7 @@ def scorer_on_cuda() -> Scorer:
 
 def test_what_a_probe_measures_holds_for_larger_batches() -> None:
     scorer = scorer_on_cuda()
-    found = find_token_budget(scorer.loaded, scorer.samples, workspace_bytes=256 * MIB)
+    found = find_token_budget(scorer.loaded, scorer.trunk, scorer.samples.forward, workspace_bytes=256 * MIB)
     assert found.tokens % STEP == 0 and STEP <= found.tokens <= PACKED_PLATEAU
     assert found.bytes_per_token is not None and found.free_bytes is not None
     batch = synthetic_batch(scorer.loaded, 16_384, packed=scorer.trunk.packs)

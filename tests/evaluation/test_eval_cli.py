@@ -153,7 +153,7 @@ def test_wrong_use_is_one_line_with_the_remedy(problems: Path, model: Path, tmp_
         (start, 2, ("--model, --samples, --canonical", "none was given")),
         ([*start, "--canonical", "--model", model], 2, ("--model and --canonical were given",)),
         ([*start, "--canonical", "--split", "test"], 2, ("--split is for mbpp",)),
-        ([*start, "--model", model, "--style", "0-shot"], 2, ("those are completion, chat",)),
+        ([*start, "--model", model, "--style", "0-shot"], 2, ("its styles are completion, chat",)),
         ([*start, "--model", model, "--engine", "ggml"], 2, ("engine must be one of",)),
         ([*start, "--model", model, "--engine", "vllm"], 2, ("needs vLLM",)),
         ([*start, "--model", tmp_path / "no"], 4, ("no such folder",)),

@@ -227,7 +227,7 @@ def test_a_batch_that_does_not_fit_is_halved(problems: list[Problem]) -> None:
     assert sizes == [6, 3, 1, 1, 1, 1, 1, 1]
     with (
         mock.patch.object(model, "generate", side_effect=torch.OutOfMemoryError),
-        pytest.raises(ModelError, match="memory is too small"),
+        pytest.raises(ModelError, match="not enough memory"),
     ):
         list(generate(model, tokenizer, problems[:1], settings))
 

@@ -324,7 +324,7 @@ def test_what_makes_no_sense_is_refused(problems: list[Problem], judge: FakeJudg
         evaluate_samples(problems, [], seconds=0)
     with pytest.raises(InputError, match="workers"):
         evaluate_samples(problems, [], workers=0)
-    with pytest.raises(CorpusError, match="none of the 6 problems"):
+    with pytest.raises(CorpusError, match="not among the 6 problems"):
         evaluate_samples(problems, [Sample("Other/1", 0, "")])
 
 

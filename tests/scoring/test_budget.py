@@ -10,6 +10,7 @@ import torch
 from tiny_models import tiny_model, tiny_tokenizer
 
 from donod_fast.models.batching import Batch
+from donod_fast.models.trunk import synthetic_batch
 from donod_fast.scoring import budget
 from donod_fast.scoring.budget import (
     CPU_PLATEAU,
@@ -21,7 +22,6 @@ from donod_fast.scoring.budget import (
     find_token_budget,
     probed_budget,
     settled,
-    synthetic_batch,
 )
 from donod_fast.scoring.scorer import Scorer
 
@@ -131,9 +131,12 @@ def test_a_synthetic_batch_has_as_many_slots_as_it_says_all_of_them_used(tokens:
 
 def test_the_budget_of_a_model_on_a_cpu_needs_no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     scorer = Scorer(tiny_model("llama"), tiny_tokenizer())
-    monkeypatch.setattr(scorer.samples, "forward", None)
     monkeypatch.setattr(budget, "free_bytes", lambda device: 8 * GIB)
-    found = find_token_budget(scorer.loaded, scorer.samples, workspace_bytes=256 * MIB)
+
+    def not_run(batch: Batch) -> None:
+        pytest.fail("the model was run")
+
+    found = find_token_budget(scorer.loaded, scorer.trunk, not_run, workspace_bytes=256 * MIB)
     assert (found.tokens, found.how, found.free_bytes) == (CPU_PLATEAU, "the best size on CPUs", 8 * GIB)
     assert found.bytes_per_token == (6 * 32 + 3 * 48) * 4  # float32, 32 wide, 48 in the wide layer
 
@@ -152,8 +155,12 @@ def test_a_model_is_probed_by_its_own_trunk_and_the_smallest_device_decides(
         return states(batch)
 
     monkeypatch.setattr(scorer.trunk, "scored_states", watched)
-    found = find_token_budget(scorer.loaded, scorer.samples, workspace_bytes=16 * MIB, meters=devices)
+    found = find_token_budget(
+        scorer.loaded, scorer.trunk, scorer.samples.forward, workspace_bytes=16 * MIB, meters=devices
+    )
     assert (found.tokens, found.bytes_per_token) == (2048, 100 * KIB)  # (0.8 · 300 MiB − 16 MiB) / 100 KiB is 2293
     assert {32, 512, 2048} == set(devices[0].batches)
-    few = find_token_budget(scorer.loaded, scorer.samples, workspace_bytes=16 * MIB, meters=devices[2:])
+    few = find_token_budget(
+        scorer.loaded, scorer.trunk, scorer.samples.forward, workspace_bytes=16 * MIB, meters=devices[2:]
+    )
     assert few.tokens == (PADDED_PLATEAU if packing == "off" else PACKED_PLATEAU)

@@ -13,6 +13,7 @@ from donod_fast.data.reading.streams import BOM, FileFacts, changed_error, readi
 from donod_fast.data.types import Record
 from donod_fast.errors import CorpusError
 from donod_fast.system.places import Place
+from donod_fast.system.wording import plural
 
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 FIELD_LIMIT = 1 << 28
@@ -47,7 +48,7 @@ class CsvFile(Unmarked):
                 yield Record(first_row + start, self.facts.name, f"line {line}", data, None, problem)
                 start += 1
             if start < stop:
-                raise changed_error(self.facts, f"{start} rows, {self.rows} before")
+                raise changed_error(self.facts, f"{plural(start, 'row')}, {self.rows} before")
 
 
 def open_csv(name: str, place: Place, compression: str | None, kind: str) -> CsvFile:
@@ -112,7 +113,7 @@ def _rows(name: str, stream: BinaryIO, kind: str) -> Iterator[tuple[int, dict[st
         elif lines.problem is not None:
             yield line, None, lines.problem
         elif len(fields) != len(columns):
-            yield line, None, f"{len(fields)} fields, but the header names {len(columns)} columns"
+            yield line, None, f"{len(fields)} fields, but the header names {plural(len(columns), 'column')}"
         else:
             yield line, dict(zip(columns, fields, strict=True)), None
 

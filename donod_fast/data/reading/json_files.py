@@ -14,6 +14,7 @@ from donod_fast.data.reading.streams import BOM, FileFacts, changed_error, peeki
 from donod_fast.data.types import Record
 from donod_fast.errors import CorpusError
 from donod_fast.system.places import Place
+from donod_fast.system.wording import plural
 
 SNIFFED_LINES = 20
 
@@ -69,7 +70,7 @@ class JsonLinesFile(Unmarked):
                 yield Record(first_row + start, self.facts.name, f"line {number}", data, raw, problem)
                 start += 1
             if start < stop:
-                raise changed_error(self.facts, f"{start} rows, {self.rows} before")
+                raise changed_error(self.facts, f"{plural(start, 'row')}, {self.rows} before")
 
 
 def open_json_lines(name: str, place: Place, compression: str | None) -> JsonLinesFile:
@@ -149,7 +150,7 @@ class JsonDocument(Unmarked):
         with reading(self.facts) as stream:
             items = _document_rows(self.facts.name, stream.read())
         if len(items) != self.rows:
-            raise changed_error(self.facts, f"{len(items)} rows, {self.rows} before")
+            raise changed_error(self.facts, f"{plural(len(items), 'row')}, {self.rows} before")
         for row in range(start, stop):
             item = items[row]
             data, problem = (item, None) if isinstance(item, dict) else (None, f"{_kind(item)}, not an object")

@@ -28,6 +28,7 @@ from donod_fast.data.reading.streams import (
 from donod_fast.data.types import Record
 from donod_fast.errors import CorpusError
 from donod_fast.system.places import LocalPlace, Place
+from donod_fast.system.wording import plural
 
 BATCH_ROWS = 256
 """Rows that are converted to Python objects at a time."""
@@ -79,7 +80,7 @@ class ParquetFile(Unmarked):
         with unchanged(self.facts), ExitStack() as stack:
             file = _open_parquet(stack, self.facts)
             if file.metadata.num_rows != self.rows:
-                raise changed_error(self.facts, f"{file.metadata.num_rows} rows, {self.rows} before")
+                raise changed_error(self.facts, f"{plural(file.metadata.num_rows, 'row')}, {self.rows} before")
             row = 0  # first row of the next row group
             for group, group_rows in enumerate(_groups(file.metadata)):
                 begin, row = row, row + group_rows
