@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: demo test lint types check-tests docs bench compiled gpu clean
+.PHONY: demo test lint types check-tests docs bench compiled gpu dist clean
 
 demo: $(VENV)/.demo
 	$(BIN)/donod-fast demo --out demo-out
@@ -30,7 +30,7 @@ build/tree:
 
 # A file's tests stay together, since they share what takes long to make.
 check-tests: $(VENV)/.dev
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --durations=10
 
 # The site, in build/site. A broken link, a broken anchor or an unknown Python name fails the build.
 docs: $(VENV)/.docs build/tree
@@ -52,20 +52,30 @@ compiled: $(VENV)/.dev
 gpu:
 	$(PYTHON) bench/gpu.py $(GPU_OPTIONS)
 
+# Source distribution and wheel, in dist/.
+dist: $(VENV)/.release
+	rm -rf dist build/lib
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: $(BIN)/python setup.py constraints.txt
+$(VENV)/.demo: $(BIN)/python setup.py pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[plot]"
 	@touch $@
 
-$(VENV)/.dev: $(BIN)/python setup.py constraints.txt
+$(VENV)/.dev: $(BIN)/python setup.py pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
 	@touch $@
 
-$(VENV)/.docs: $(BIN)/python setup.py constraints.txt
+$(VENV)/.release: $(BIN)/python setup.py pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -q -c constraints.txt "build>=1.2" "twine>=6.1"
+	@touch $@
+
+$(VENV)/.docs: $(BIN)/python setup.py pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[docs]"
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) build dist demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,4 +1,4 @@
-"""Tensors in, tensors out: the mathematics of DON and NOD (installed as ``donod_fast.kernels``)."""
+"""Compute DON, NOD and related quantities from tensors (installed as ``donod_fast.kernels``)."""
 
 from donod_fast.kernels.arguments import DEFAULT_WORKSPACE, IGNORE_INDEX
 from donod_fast.kernels.dispatch import don_nod

@@ -1,4 +1,4 @@
-"""What ``don_nod`` accepts: the checks at its door, and the checked arguments as one value."""
+"""Check the arguments of ``don_nod`` and collect them in one object."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from donod_fast.kernels.updates import AdamW, Update, resolve_update
 
 IGNORE_INDEX = -100
 EXTRAS = ("error_norm", "gradient_norm")
-"""Fields of ``DonNod`` that are made on request."""
+"""Fields of ``DonNod`` that are computed on request."""
 MIB = 1 << 20
 DEFAULT_WORKSPACE = 256 * MIB
 _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -25,15 +25,15 @@ _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeadArguments:
-    """What ``don_nod`` was called with, checked as far as shapes, dtypes, devices and host numbers go.
+    """Arguments of one call of ``don_nod``, with checked shapes, dtypes, devices and host numbers.
 
     Attributes:
         hidden: (rows, dim) as given.
         weight: (vocab, dim) as given.
         labels: (rows,) int64 or int32.
         cu_seqlens: (samples + 1,) int32 or int64, on any device.
-        weight_norm: ‖W‖, or None where it is to be computed.
-        extras: which of ``EXTRAS`` are asked for.
+        weight_norm: ‖W‖, or None if it must be computed.
+        extras: requested names of ``EXTRAS``.
     """
 
     hidden: Tensor
@@ -58,14 +58,14 @@ class HeadArguments:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeadBatch:
-    """The checked input of one call. Sample i owns scored rows ``bounds[i]`` to ``bounds[i + 1]``.
+    """Checked input of one call. Sample i has the scored rows ``bounds[i]`` to ``bounds[i + 1]``.
 
     Attributes:
         hidden: (rows, dim) as given.
         weight: (vocab, dim) as given.
-        rows: (scored,) int64, which rows of ``hidden`` are scored, in order.
+        rows: (scored,) int64, indices of the scored rows of ``hidden``, in order.
         labels: (scored,) int64, their labels.
-        bounds: B + 1 host integers into the scored rows.
+        bounds: B + 1 host integers, indices into the scored rows.
         compute_dtype: float64 if any input is, else float32.
     """
 
@@ -87,7 +87,7 @@ class HeadBatch:
 
     @property
     def lengths(self) -> list[int]:
-        """Scored tokens of each sample."""
+        """Number of scored tokens of each sample."""
         return [stop - start for start, stop in pairwise(self.bounds)]
 
     def token_weight(self, length: int) -> float:
@@ -113,7 +113,7 @@ def check_call(
     workspace_bytes: int,
     extras: Collection[str] = (),
 ) -> HeadArguments:
-    """Check what can be checked without looking into a tensor, or raise InputError naming the argument."""
+    """Check everything except the values in tensors; raise an InputError that names the argument."""
     if hidden.ndim != 2:
         raise InputError(f"hidden must be (tokens, dim), got shape {tuple(hidden.shape)}")
     if weight.ndim != 2 or weight.shape[1] != hidden.shape[1] or 0 in weight.shape:
@@ -189,7 +189,7 @@ def check_plain_call(
     workspace_bytes: int,
     reduction: str = "mean",
 ) -> HeadArguments:
-    """``check_call`` for what has no step: G alone, or less."""
+    """``check_call`` for computations without an optimizer step."""
     return check_call(
         hidden,
         weight,
@@ -211,7 +211,7 @@ def check_plain_call(
 def check_labels(labels: Tensor, vocab: int) -> None:
     """Raise InputError for a label outside the vocabulary.
 
-    On an accelerator a look at label values would stall the stream: done there in debug mode only.
+    On an accelerator reading label values would stall the stream, so it happens in debug mode only.
     """
     if labels.device.type != "cpu" and not os.environ.get("DONOD_FAST_DEBUG"):
         return
@@ -222,12 +222,12 @@ def check_labels(labels: Tensor, vocab: int) -> None:
 
 
 def check_arguments(hidden: Tensor, weight: Tensor, labels: Tensor, cu_seqlens: Tensor, **options: Any) -> HeadBatch:
-    """Check every argument of ``don_nod`` and gather them, or raise InputError naming the argument."""
+    """Check every argument of ``don_nod`` and collect them; raise an InputError that names the argument."""
     return gather_batch(check_call(hidden, weight, labels, cu_seqlens, **options))
 
 
 def gather_batch(call: HeadArguments) -> HeadBatch:
-    """Look into the bounds and labels (waiting for the device that they are on), and gather what is scored."""
+    """Read bounds and labels (this waits for their device) and collect the scored rows."""
     labels = call.labels
     ends = check_bounds(call.cu_seqlens, call.hidden.shape[0])
     check_labels(labels, call.weight.shape[0])
@@ -237,7 +237,7 @@ def gather_batch(call: HeadArguments) -> HeadBatch:
 
 
 def batch_of(call: HeadArguments, rows: Tensor, labels: Tensor, bounds: list[int]) -> HeadBatch:
-    """The batch of a call's rows ``rows`` (n,) with int64 labels (n,), cut into samples at ``bounds``."""
+    """Batch of the rows ``rows`` (n,) of a call with int64 labels (n,), divided into samples at ``bounds``."""
     return HeadBatch(
         hidden=call.hidden,
         weight=call.weight,
@@ -288,7 +288,7 @@ def _check_update(update: str | Update, weight: Tensor) -> Update:
 
 
 def check_bounds(cu_seqlens: Tensor, tokens: int) -> list[int]:
-    """The bounds as host integers, or InputError where they do not run from 0 to ``tokens`` without decreasing."""
+    """Bounds as host integers; InputError unless they run from 0 to ``tokens`` without decreasing."""
     ends: list[int] = cu_seqlens.tolist()
     if ends[0] != 0 or ends[-1] != tokens:
         raise InputError(f"cu_seqlens must run from 0 to {tokens} (the rows of hidden), got {ends[0]} to {ends[-1]}")

@@ -1,7 +1,7 @@
-"""‖U‖² and ⟨W, U⟩ from gradient tiles: G is formed a few vocabulary rows at a time, used and dropped.
+"""‖U‖² and ⟨W, U⟩ from gradient tiles: G is formed for a few vocabulary rows at a time, used and discarded.
 
-Numbers are kept in range for tokens of any confidence: hidden states carry only the tokens' magnitudes
-relative to their sample's largest, s, and the update is evaluated for G = s · g.
+Numbers stay in range for tokens of any confidence: hidden states are scaled by the magnitude of their token relative to
+the largest magnitude s of the sample, and the update is evaluated for G = s · g.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from donod_fast.kernels.updates import SGD, AdamW, Sign, Update
 
 
 class TileSums:
-    """Adds up Σ u² and Σ W ∘ u (and Σ g²) of gradient tiles, for several samples side by side.
+    """Accumulates Σ u² and Σ W ∘ u (and Σ g²) over gradient tiles, for several samples.
 
     Args:
-        samples: how many samples.
-        needs_weight: whether Σ W ∘ u is wanted too.
+        samples: number of samples.
+        needs_weight: whether to accumulate Σ W ∘ u.
         scratch: (tile rows, dim) for the products.
-        needs_norm: whether Σ g² is wanted too.
+        needs_norm: whether to accumulate Σ g².
     """
 
     def __init__(self, samples: int, *, needs_weight: bool, scratch: Tensor, needs_norm: bool = False) -> None:
@@ -31,11 +31,11 @@ class TileSums:
         self._gradients: list[list[Tensor]] = [[] for _ in range(samples if needs_norm else 0)]
 
     def add_gradient(self, sample: int, gradient: Tensor) -> None:
-        """Take in one gradient tile (rows, dim), which is left as it is."""
+        """Add one gradient tile (rows, dim), which is not changed."""
         self._gradients[sample].append(torch.mul(gradient, gradient, out=self._scratch[: len(gradient)]).sum())
 
     def add(self, sample: int, update: Tensor, weight: Tensor | None) -> None:
-        """Take in one update tile (rows, dim), which is overwritten, and the same rows of W.
+        """Add one update tile (rows, dim), which is overwritten, and the same rows of W.
 
         Not ``torch.dot``: on some processors its float32 sum of a tile of squares near 1 is off by 6e-5.
         """
@@ -44,7 +44,7 @@ class TileSums:
         self._squares[sample].append(update.square_().sum())
 
     def add_rows(self, sample: int, squares: Tensor, dots: Tensor) -> None:
-        """Take in the sums over each row of an update tile, (rows,) each."""
+        """Add the sums over each row of an update tile, (rows,) each."""
         self._squares[sample].append(squares.sum(dtype=torch.float64))
         if self._dots is not None:
             self._dots[sample].append(dots.sum(dtype=torch.float64))
@@ -94,7 +94,7 @@ def tile_step(
 
 
 def unit_of(update: Update, s: float) -> float:
-    """The factor that ``tile_step`` leaves out of U for a gradient s · g, so that squares stay in range."""
+    """Factor that ``tile_step`` omits from U for a gradient s · g, so that squares stay in range."""
     if isinstance(update, SGD):
         return s
     if isinstance(update, AdamW) and update.state is None:
@@ -106,7 +106,7 @@ def _rule(update: Update, scratch: Tensor) -> TileStep:
     if isinstance(update, SGD):
         return lambda g, weight, rows, s: g
     if isinstance(update, Sign):
-        # Where every token's magnitude is 0, so is the gradient.
+        # If every token's magnitude is 0, so is the gradient.
         return lambda g, weight, rows, s: g.zero_() if s == 0.0 else g.sign_()
     if update.state is None:
         return _fresh_adamw(update.eps, scratch)

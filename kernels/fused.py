@@ -1,11 +1,11 @@
-"""The elementwise passes over a gradient tile in one loop, compiled by Inductor (CPU): the ``inductor`` backend.
+"""Elementwise passes over a gradient tile in one loop, compiled by Inductor (CPU): the ``inductor`` backend.
 
-PyTorch makes seven passes over a tile of AdamW's first step, most of them bound by the cache:
+For the first step of AdamW PyTorch makes seven passes over a tile, most of them limited by the cache:
 
     U = g / (a |g| + b),   Σ U²,   Σ W ∘ U        (a = 1, b = eps/s, or a = s/eps, b = 1: see ``direct.py``)
 
-Compiled, the tile is read once and nothing is written. A row is added up in float32 (its dim elements over the
-lanes of a vector register), rows in float64.
+The compiled loop reads the tile once and writes nothing. It sums each row in float32 (dim elements spread over the
+lanes of a vector register), and the rows in float64.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ def adamw_row_sums(
     weight: Tensor,  # (rows, dim) float32
     scale: Tensor,  # (2,) float32: a and b
 ) -> tuple[Tensor, Tensor]:  # (rows,), (rows,) float32
-    """Σ U² and Σ W ∘ U of each row of a tile."""
+    """Sum U² and W ∘ U over each row of a tile."""
     update = g / (g.abs() * scale[0] + scale[1])
     return (update * update).sum(1), (update * weight).sum(1)
 
 
 def can_fuse(batch: HeadBatch) -> bool:
-    """Whether a call is one that the compiled pass is for: AdamW's first step, unrounded, in float32."""
+    """Whether the compiled pass supports a call: AdamW's first step, unrounded, in float32."""
     update = batch.update
     fresh = isinstance(update, AdamW) and update.state is None
     return fresh and batch.storage_dtype is None and batch.compute_dtype == torch.float32
 
 
 def denominators(update: Update, scales: list[float], dtype: torch.dtype) -> list[Tensor]:
-    """(a, b) for each sample's s, as tensors: numbers would be compiled in, once for each value."""
+    """(a, b) for each sample's s, as tensors: numbers would cause a compilation for each value."""
     assert isinstance(update, AdamW)
     eps = update.eps
     return [torch.tensor([1.0, eps / s] if s >= eps else [s / eps, 1.0], dtype=dtype) for s in scales]
@@ -52,7 +52,7 @@ def denominators(update: Update, scales: list[float], dtype: torch.dtype) -> lis
 
 @cache
 def why_not_inductor() -> str | None:
-    """None where Inductor can compile for the CPU, else the reason."""
+    """None if Inductor can compile for the CPU, else the reason."""
     from torch._inductor import config
 
     names = config.cpp.cxx if isinstance(config.cpp.cxx, tuple | list) else (config.cpp.cxx,)
@@ -62,7 +62,7 @@ def why_not_inductor() -> str | None:
 
 
 def compiled_row_sums() -> RowSums:
-    """:func:`adamw_row_sums` compiled for any number of rows; compiled when first called, some ten seconds."""
+    """:func:`adamw_row_sums` compiled for any number of rows at the first call, which takes some ten seconds."""
     with _lock:
         return _compiled()
 

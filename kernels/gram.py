@@ -17,9 +17,10 @@ def gram_norm_squared(
     signals: Tensor,  # (tokens, vocab) error signals D
     hidden: Tensor,  # (tokens, dim) hidden states times the tokens' magnitudes
 ) -> Tensor:
-    """Σ_ts (D_t · D_s)(h_t · h_s), a 0-dim tensor in the precise dtype.
+    """Compute Σ_ts (D_t · D_s)(h_t · h_s), a 0-dim tensor in the precise dtype.
 
-    Blocks of rows against the rows up to their own use the symmetry: half the work for long samples.
+    Each block of rows is multiplied with the rows up to its own end only. By symmetry this halves the work for long
+    samples.
     """
     precise = precise_dtype(hidden.device)
     total = hidden.new_zeros((), dtype=precise)
@@ -36,7 +37,7 @@ def weighted_gram_sum(
     hidden: Callable[[slice], Tensor],  # token block → its hidden states times magnitudes
     blocks: Sequence[slice],
 ) -> Tensor:
-    """The same from a known D Dᵀ, with hidden states a block at a time."""
+    """The same sum from a known D Dᵀ, with hidden states block by block."""
     precise = precise_dtype(signal_gram.device)
     total = signal_gram.new_zeros((), dtype=precise)
     for i, rows in enumerate(blocks):

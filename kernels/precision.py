@@ -1,4 +1,4 @@
-"""Keep float32 products float32, whatever the caller has set for its own."""
+"""Compute float32 products in float32, whatever precision the caller has set."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _restore = ExitStack()
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """No TF32, no bfloat16 products on a CPU, no autocast inside the block; the settings come back after it.
+    """Disable TF32, bfloat16 products on a CPU and autocast within the block, and restore the settings afterwards.
 
-    The precision of products is a setting of the process: the first of several calls in different threads
-    changes it and the last one restores it. A thread that changes it meanwhile changes it for those calls.
+    The precision of products is a setting of the process. If several threads are inside, the first one changes it and
+    the last one restores it. A thread that changes it in between changes it for all of them.
     """
     global _calls
     with _lock:
@@ -37,7 +37,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 
 def _set_full() -> None:
-    backends: Any = torch.backends  # its stubs lack the newer switches
+    backends: Any = torch.backends  # type stubs lack the newer switches
     products = (backends.cuda.matmul, backends.mkldnn.matmul)
     if all(hasattr(product, "fp32_precision") for product in products):
         for product in products:

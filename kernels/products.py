@@ -1,9 +1,9 @@
-"""⟨G_i, G_j⟩ between two sets of samples: the gradient interaction matrix of the output layer, streamed.
+"""⟨G_i, G_j⟩ between two sets of samples: the streamed gradient interaction matrix of the output layer.
 
     ⟨G_i, G_j⟩ = Σ_{t ∈ i} Σ_{s ∈ j} (ε_t · ε_s)(h_t · h_s)
 
-with ε and h as in ``softmax.py``; no gradient is formed, and no tokens × vocabulary array either: normalisers first,
-then error signals a stretch of the vocabulary at a time, whose products add up.
+with ε and h as in ``softmax.py``. Neither a gradient nor a tokens × vocabulary array is formed: after the normalisers,
+error signals are computed for one range of the vocabulary at a time, and their products are summed.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ def gradient_products(
     backend: str = "auto",
     workspace_bytes: int = DEFAULT_WORKSPACE,
 ) -> Tensor:
-    """Inner products of the output layer's gradients of two sets of samples, (samples, other samples) float64.
+    """Inner products of output-layer gradients between two sets of samples, (samples, other samples) float64.
 
-    The diagonal of a set with itself is ‖G‖², ``update_norm`` of ``don_nod(update="sgd")`` squared. NaN where either
-    sample has no scored token. Arguments as in ``don_nod``; the workspace bounds what is held beside the arguments,
-    the result, and one number per pair of token tiles.
+    The diagonal for a set with itself is ‖G‖², the square of ``update_norm`` of ``don_nod(update="sgd")``. An entry is
+    NaN if either sample has no scored token. The arguments are those of ``don_nod``. The workspace limits the memory
+    in addition to the arguments, the result, and one number per pair of token tiles.
 
     Raises:
         InputError: names the argument with a wrong shape, dtype, device or value.
-        BackendError: the backend asked for by name cannot serve the input.
+        BackendError: the named backend does not support the input.
     """
     if backend not in ("auto", "torch", "triton"):
         raise InputError(f"backend must be one of ('auto', 'torch', 'triton'), got {backend!r}")
@@ -98,7 +98,7 @@ def _why_not_triton(left: HeadArguments, right: HeadArguments) -> str | None:
 
 @torch.no_grad()
 def torch_products(left: HeadBatch, right: HeadBatch) -> Tensor:
-    """The plain-PyTorch twin, on any device."""
+    """Implementation in plain PyTorch, for any device."""
     with full_precision(left.hidden.device):
         sides = (_Side.of(left), _Side.of(right))
         vocab, dim = left.weight.shape
@@ -122,12 +122,12 @@ def torch_products(left: HeadBatch, right: HeadBatch) -> Tensor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Side:
-    """One set: its batch, and what the normalisers of its tokens gave.
+    """One set of samples: its batch and the normalisers of its tokens.
 
     Attributes:
         labels, relative, sample: (scored,) labels, magnitudes relative to the sample's largest, sample numbers.
         log_rest: (scored,) normaliser of the softmax without the label.
-        scale: (samples,) largest magnitude; NaN without a scored token.
+        scale: (samples,) largest magnitude; NaN for a sample without a scored token.
     """
 
     batch: HeadBatch
@@ -139,7 +139,7 @@ class _Side:
 
     @staticmethod
     def of(batch: HeadBatch) -> _Side:
-        """Run the normalisers, token block by token block and a stretch of the vocabulary at a time."""
+        """Compute the normalisers, for one block of tokens and one range of the vocabulary at a time."""
         precise = precise_dtype(batch.hidden.device)
         vocab = batch.weight.shape[0]
         width = max(1, batch.workspace_bytes // (16 * _BLOCK * torch.finfo(batch.compute_dtype).bits // 8))
@@ -195,7 +195,7 @@ class _Side:
         return out
 
     def members(self, block: slice, dtype: torch.dtype) -> tuple[Tensor, slice]:
-        """(tokens, samples) which token of the block belongs to which of the samples that it touches."""
+        """(tokens, samples) membership of the tokens of a block in the samples that it overlaps."""
         sample = self.sample[block]
         first, last = int(sample[0]), int(sample[-1]) + 1
         place = torch.nn.functional.one_hot(sample - first, last - first)

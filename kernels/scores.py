@@ -1,4 +1,4 @@
-"""From sums to scores: the closed form of DON and NOD, and the tuple that every backend returns."""
+"""Closed form of DON and NOD, and the tuple that every backend returns."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from torch import Tensor
 
 
 class DonNod(NamedTuple):
-    """Scores of B samples: (B,) tensors on the input's device, float64 unless said otherwise.
+    """Scores of B samples: (B,) tensors on the input's device, float64 unless stated otherwise.
 
     A sample without a scored token has NaN in every score and 0 in ``scored_tokens``.
 
     Attributes:
-        don: ‖W‖_F − ‖W′‖_F, high is good (DONOD, arXiv 2504.14810, §3.2).
-        nod: ‖W − W′‖_F, low is good.
-        loss: cross entropy in nats, averaged or summed over scored tokens as ``reduction`` says.
-        entropy: entropy of the predicted distributions in nats, reduced likewise.
+        don: ‖W‖_F − ‖W′‖_F, higher is better (DONOD, arXiv 2504.14810, §3.2).
+        nod: ‖W − W′‖_F, lower is better.
+        loss: cross entropy in nats, averaged or summed over scored tokens according to ``reduction``.
+        entropy: entropy of the predicted distributions in nats, reduced in the same way.
         weight_dot_update: ⟨W, U + weight_decay · W⟩ of the step W′ = W − lr · (U + weight_decay · W).
-        update_norm: ‖U + weight_decay · W‖_F. Both serve any learning rate, unless W′ was rounded to a
-            storage dtype: then they are those of the effective update (W − W′)/lr.
-        scored_tokens: int32, how many tokens were scored.
+        update_norm: ‖U + weight_decay · W‖_F. Both are valid for any learning rate, unless W′ was rounded
+            to a storage dtype: then they are those of the effective update (W − W′)/lr.
+        scored_tokens: int32, number of scored tokens.
         error_norm: mean over scored tokens (for the sum too) of ‖p − onehot(y)‖₂: EL2N of Paul et al. 2021,
-            arXiv 2107.07075, token by token. None where it is not among ``extras``.
-        gradient_norm: ‖G‖_F of the loss's gradient in W: GraNd of the same paper, of the output layer alone. Whatever
-            the update; without weight decay and rounding. None where it is not among ``extras``.
+            arXiv 2107.07075, token by token. None unless requested by ``extras``.
+        gradient_norm: ‖G‖_F of the gradient of the loss with respect to W: GraNd of the same paper, for the output
+            layer only. It is independent of update, weight decay and rounding. None unless requested by ``extras``.
     """
 
     don: Tensor
@@ -40,7 +40,7 @@ class DonNod(NamedTuple):
 
 
 def precise_dtype(device: torch.device) -> torch.dtype:
-    """float64, or float32 on a device that has none (Apple's MPS)."""
+    """float64, or float32 on a device without float64 (Apple's MPS)."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 

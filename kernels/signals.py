@@ -1,7 +1,7 @@
-"""Error signals D of a batch's tokens, block by block: what is built on D, whole samples aside, walks through here.
+"""Iterate over the error signals D of a batch's tokens, block by block.
 
-Either a block's whole rows of D are held (one logits product), or, where the vocabulary is too wide for that, its
-columns come a stretch at a time (two logits products): see ``workspace.py``. The signal of a token is
+A block holds whole rows of D (one logits product). If the vocabulary is too large for that, the columns are computed
+one range at a time (two logits products): see ``workspace.py``. The signal of a token is
 ε = w · slope · u · D in the notation of ``softmax.py``, slope being ``constant_slope``.
 """
 
@@ -26,12 +26,12 @@ from donod_fast.kernels.workspace import Workspace, plan_workspace, signal_buffe
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SignalBlock:
-    """Some consecutive scored tokens. Good until the next block is asked for: D's memory is used again.
+    """Consecutive scored tokens. Valid until the next block is requested, which reuses the memory of D.
 
     Attributes:
-        tokens: which of the batch's scored tokens.
+        tokens: range of the batch's scored tokens.
         hidden: (n, dim) their hidden states in the compute dtype.
-        statistics: of them.
+        statistics: their statistics.
     """
 
     tokens: slice
@@ -42,9 +42,9 @@ class SignalBlock:
     _width: int
 
     def columns(self) -> Iterator[tuple[slice, Tensor]]:
-        """Vocabulary rows v and D[:, v], (n, rows) in the compute dtype, until the vocabulary is through.
+        """Iterate over vocabulary ranges v and D[:, v], (n, rows) in the compute dtype.
 
-        Stretches are short enough for a sum over one of them to be taken in float32, not so for all of them.
+        A range is short enough to be summed in float32; sums over all ranges are not.
         """
         vocab = self._batch.weight.shape[0]
         labels = self._batch.labels[self.tokens]
@@ -58,7 +58,7 @@ class SignalBlock:
 
 
 def signal_blocks(batch: HeadBatch, *, squares: bool = False) -> Iterator[SignalBlock]:
-    """All scored tokens of a batch in order; ``squares`` asks for the statistic of that name."""
+    """Iterate over all scored tokens of a batch in order; ``squares`` requests the statistic of that name."""
     plan = plan_workspace(batch)
     size = plan.group_tokens or plan.stream_tokens
     for start in range(0, len(batch.labels), size):
@@ -83,7 +83,7 @@ def streamed_statistics(
     *,
     squares: bool = False,
 ) -> TokenStatistics:
-    """The statistics of some tokens of a batch, a stretch of the vocabulary at a time."""
+    """Statistics of some tokens of a batch, computed for one range of the vocabulary at a time."""
     parts = []
     for start in range(0, len(labels), plan.stream_tokens):
         block = slice(start, start + plan.stream_tokens)

@@ -9,8 +9,8 @@ For a token with label y let q be the softmax over all columns *but* y and u = 1
     ‖p − onehot(y)‖ = u · √(1 + Σ_{v≠y} q_v²)
     ε · a = w · u · (Σ_{v≠y} q_v f′_v a_v − f′_y a_y)
 
-D is of order one whatever the confidence and u carries the magnitude, so nothing is rounded against 1:
-a token with p_y = 1 − 1e-17 keeps all its digits. (Subtracting 1 from a rounded p_y destroys them.)
+D is of order one for any confidence, and u has the magnitude. So nothing is rounded against 1: a token with
+p_y = 1 − 1e-17 keeps all its digits. (Subtracting 1 from a rounded p_y would destroy them.)
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from torch import Tensor
 from donod_fast.kernels.head_map import HeadMap
 from donod_fast.kernels.scores import precise_dtype
 
-# Stands for −∞ in a column that is left out: exp gives 0, and 0 · z stays 0 where 0 · (−inf) is NaN.
+# Replaces −∞ in an excluded column: exp gives 0, and 0 · z is 0, whereas 0 · (−inf) is NaN.
 _LEFT_OUT = -1e30
 
 
 @dataclass(frozen=True, slots=True)
 class TokenStatistics:
-    """Per scored token, all (tokens,) in the precise dtype.
+    """Statistics of scored tokens, all (tokens,) in the precise dtype.
 
     Attributes:
         loss: −log p_y in nats.
@@ -38,7 +38,7 @@ class TokenStatistics:
         log_miss: log u = log(1 − p_y).
         dot: Σ_v ε_v a_v / (w u), the token's share of ⟨W, G⟩.
         log_rest: lse_{v≠y} z_v, the normaliser of q.
-        squares: Σ_{v≠y} q_v², or None where it was not asked for.
+        squares: Σ_{v≠y} q_v², or None unless requested.
     """
 
     loss: Tensor
@@ -50,7 +50,7 @@ class TokenStatistics:
 
     @property
     def error_norm(self) -> Tensor:
-        """‖p − onehot(y)‖ of each token, where ``squares`` was asked for."""
+        """‖p − onehot(y)‖ of each token; requires ``squares``."""
         assert self.squares is not None
         return torch.exp(self.log_miss) * torch.sqrt(1.0 + self.squares)
 
@@ -58,9 +58,9 @@ class TokenStatistics:
     def of(
         log_rest: Tensor, mean_rest: Tensor, label_logit: Tensor, dot: Tensor, squares: Tensor | None = None
     ) -> TokenStatistics:
-        """Assemble from lse_{v≠y} z, Σ q z, z_y and the dot product above, and Σ q²."""
+        """Compute the statistics from lse_{v≠y} z, Σ q z, z_y, the dot product above, and Σ q²."""
         margin = log_rest - label_logit
-        # The threshold keeps softplus exact in float64 (its default hands x back from 20 on).
+        # The threshold keeps softplus exact in float64 (by default it returns x from 20 on).
         loss = F.softplus(margin, threshold=60.0)
         log_miss = -F.softplus(-margin, threshold=60.0)
         label_share = torch.where(loss.isposinf(), 0.0, torch.exp(-loss) * loss)  # −p_y log p_y
@@ -79,7 +79,7 @@ def label_preactivations(
     weight: Tensor,  # (vocab, dim)
     labels: Tensor,  # (tokens,)
 ) -> Tensor:
-    """a_y = W_y · h of each token in the precise dtype, (tokens,): M · dim work, so it may cost more."""
+    """Compute a_y = W_y · h of each token in the precise dtype, (tokens,); this is cheap, tokens · dim operations."""
     precise = precise_dtype(hidden.device)
     block = max(1, (1 << 18) // hidden.shape[1])
     parts = [
@@ -95,7 +95,7 @@ def fill_preactivations(
     out: Tensor,  # (tokens, vocab) compute dtype
     block: int,
 ) -> None:
-    """Out = hidden · Wᵀ; a W of another dtype is cast ``block`` rows at a time."""
+    """Compute out = hidden · Wᵀ; a W of another dtype is cast ``block`` rows at a time."""
     if weight.dtype == hidden.dtype:
         torch.mm(hidden, weight.t(), out=out)
         return
@@ -114,15 +114,15 @@ def normalise_rows(
 ) -> TokenStatistics:
     """Turn whole rows of pre-activations into D in place and return the tokens' statistics.
 
-    ``row_block`` rows are worked on at a time, in few operations: they should fit into a cache with their
-    scratch. ``squares`` asks for the statistic of that name. D leaves out a factor ``logit_scale`` where f′
-    is constant; ``constant_slope`` gives it back.
+    ``row_block`` rows are processed at a time; they should fit into a cache together with their scratch memory.
+    ``squares`` requests the statistic of that name. D omits the factor ``logit_scale`` if f′ is constant;
+    ``constant_slope`` returns it.
     """
     precise = label_a.dtype
     index = labels.unsqueeze(1)
     if head.plain:
         a.scatter_(1, index, _LEFT_OUT)
-    # Rows: max z, Σ e^(z − max), Σ e^(z − max) z, Σ e^(z − max) f′ a where f′ a is not z; asked for, Σ e^2(z − max).
+    # Rows: max z, Σ e^(z − max), Σ e^(z − max) z, Σ e^(z − max) f′ a if f′ a ≠ z, and on request Σ e^2(z − max).
     sums = a.new_empty((5 if squares else 4, len(labels), 1))
     scratch = a.new_empty((min(row_block, len(labels)), a.shape[1]))
     for start in range(0, len(labels), row_block):
@@ -146,7 +146,7 @@ def normalise_rows(
 
 
 def _normalise_block(a: Tensor, index: Tensor, head: HeadMap, scratch: Tensor, sums: Tensor) -> None:
-    """Overwrite a block of pre-activations with q ∘ f′ (f′ only where it is not constant), fill in its sums."""
+    """Overwrite a block of pre-activations with q ∘ f′ (f′ only if it is not constant) and fill in its sums."""
     z = a
     if not head.plain:
         z = head.logits(a)
@@ -168,12 +168,12 @@ def _normalise_block(a: Tensor, index: Tensor, head: HeadMap, scratch: Tensor, s
 
 
 def constant_slope(head: HeadMap) -> float:
-    """The factor of D that ``normalise_rows`` and ``delta_columns`` leave to the caller."""
+    """Factor of D that ``normalise_rows`` and ``delta_columns`` omit; the caller multiplies by it."""
     return 1.0 if head.softcap is not None else head.logit_scale
 
 
 class RunningRows:
-    """The statistics of ``normalise_rows`` when the vocabulary comes in chunks: one online pass."""
+    """Statistics of ``normalise_rows`` for a vocabulary in chunks, in one online pass."""
 
     def __init__(
         self, labels: Tensor, label_a: Tensor, head: HeadMap, dtype: torch.dtype, *, squares: bool = False
@@ -187,7 +187,7 @@ class RunningRows:
         self._squares = torch.zeros_like(label_a) if squares else None
 
     def add(self, a: Tensor, first: int) -> None:
-        """Take in the (tokens, n) pre-activations of vocabulary rows ``first`` … ``first + n``."""
+        """Add the (tokens, n) pre-activations of vocabulary rows ``first`` … ``first + n``."""
         head, columns = self._head, slice(first, first + a.shape[1])
         precise = self._rest.dtype
         z = head.logits(a, columns)
@@ -208,7 +208,7 @@ class RunningRows:
         self._top = top
 
     def finish(self) -> TokenStatistics:
-        """The statistics, once every vocabulary row has been added."""
+        """Statistics, after every vocabulary row has been added."""
         head, label_a = self._head, self._label_a
         mean_rest = self._sum_z / self._rest
         if head.plain:
@@ -229,7 +229,7 @@ def delta_columns(
     log_rest: Tensor,  # (tokens,)
     head: HeadMap,
 ) -> Tensor:
-    """D for some columns of the vocabulary, when the normaliser is known: (tokens, n)."""
+    """Compute D for some columns of the vocabulary from a known normaliser: (tokens, n)."""
     columns = slice(first, first + a.shape[1])
     q = torch.exp(head.logits(a, columns) - log_rest.to(a.dtype).unsqueeze(1))
     if head.softcap is None:

@@ -1,11 +1,11 @@
-"""Loss, entropy and error norm of every token from its hidden state, with the logits streamed.
+"""Loss, entropy and error norm of every token from its hidden state, with streamed logits.
 
 For a token with label y, in the notation of ``softmax.py``:
 
     loss = −log p_y,    entropy = −Σ_v p_v log p_v,    error norm = ‖p − onehot(y)‖₂ = u · √(1 + Σ_{v≠y} q_v²)
 
-exact at any confidence in the label. (Of a token sure of another the entropy is good to the last digit of its logits.)
-The error norm is that of the probabilities: it has no slope f′ of the head in it.
+They are exact for any confidence in the label. (For a confident prediction of another token the entropy is exact to the
+last digit of its logits.) The error norm refers to the probabilities and does not contain the slope f′ of the head.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from donod_fast.kernels.signals import signal_blocks
 
 
 class TokenColumns(NamedTuple):
-    """Statistics of M tokens: (M,) tensors on the input's device, float64; NaN where the label is −100.
+    """Statistics of M tokens: (M,) tensors on the input's device, float64; NaN for the label −100.
 
     Attributes:
         loss: −log p_y in nats.
@@ -58,24 +58,25 @@ def token_statistics(
 ) -> TokenColumns:
     """Loss, entropy and ‖p − onehot(y)‖₂ of each token; any torch device.
 
-    ``don_nod`` gives the same per sample together with its scores; this is for what needs them token by token. It
-    costs one logits product.
+    ``don_nod`` returns the same statistics per sample, together with the scores; this function returns them per token.
+    It costs one logits product.
 
     Args:
-        hidden: the final-norm hidden states that predict ``labels`` (already shifted).
-        weight: the output layer W; tokens and vocabulary are streamed under ``workspace_bytes``.
-        labels: the token that each row of ``hidden`` should predict; −100 is not scored.
+        hidden: hidden states after the final norm that predict ``labels`` (already shifted).
+        weight: output layer W; tokens and vocabulary are streamed within ``workspace_bytes``.
+        labels: token that each row of ``hidden`` should predict; −100 is not scored.
         bias: added to W h, or None.
         logit_scale: multiplies W h + bias.
         softcap: cap of the logits, or None.
-        workspace_bytes: what the call may hold at once beside its arguments and its result, at least 1 MiB.
+        workspace_bytes: memory limit of the call in addition to arguments and result, at least 1 MiB.
 
     Returns:
-        Three (tokens,) columns. Arithmetic is float32 (float64 where an input is) with float64 sums.
+        Three (tokens,) columns. Arithmetic is float32 (float64 if an input is) with float64 sums.
 
     Raises:
-        InputError: names the argument with a wrong shape, dtype, device or value. On an accelerator nothing is read
-            back: a label outside the vocabulary gives NaN there (an error where ``DONOD_FAST_DEBUG`` is set).
+        InputError: names the argument with a wrong shape, dtype, device or value. On an accelerator no
+            value is read back: a label outside the vocabulary gives NaN there, or an error if ``DONOD_FAST_DEBUG`` is
+            set.
     """
     bounds = torch.tensor([0, hidden.shape[0] if hidden.ndim else 0], dtype=torch.int32)
     call = check_plain_call(
@@ -104,18 +105,18 @@ def _columns(batch: HeadBatch) -> Tensor:
 
 @torch.no_grad()
 def per_token(call: HeadArguments, width: int, compute: Callable[[HeadBatch], Tensor]) -> Tensor:
-    """Numbers of every token of a checked call, none of which depends on the others.
+    """Compute numbers for every token of a checked call; tokens are independent of each other.
 
-    To gather what is scored on an accelerator would wait for it: there every row goes through, those that are not
-    scored with another label, and labels outside the vocabulary give NaN.
+    Collecting the scored rows on an accelerator would wait for it. So every row is computed there, unscored rows with
+    another label, and labels outside the vocabulary give NaN.
 
     Args:
-        call: its bounds are not looked at.
-        width: numbers of a token.
-        compute: gives (width, scored) in the precise dtype for a batch with at least one scored token.
+        call: the call; its bounds are not used.
+        width: numbers per token.
+        compute: returns (width, scored) in the precise dtype for a batch with at least one scored token.
 
     Returns:
-        (width, rows) in the precise dtype, NaN where the label is −100.
+        (width, rows) in the precise dtype, NaN for the label −100.
     """
     vocab, device = call.weight.shape[0], call.hidden.device
     check_labels(call.labels, vocab)
@@ -136,15 +137,15 @@ def per_token(call: HeadArguments, width: int, compute: Callable[[HeadBatch], Te
 
 
 def _can_gather(device: torch.device) -> bool:
-    """Whether looking at which tokens are scored waits for nothing."""
+    """Whether reading the labels does not wait for a device."""
     return device.type == "cpu"
 
 
 def sample_sums(call: HeadArguments, values: Tensor, *, mean: bool) -> Tensor:
-    """Sums or means of tokens' numbers over each sample's scored tokens.
+    """Sums or means of the numbers of each sample's scored tokens.
 
     Args:
-        call: whose samples. Bounds on a device are not read back: bounds that are none give NaN for every sample.
+        call: the call. Bounds on a device are not read back: invalid bounds give NaN for every sample.
         values: (width, rows) of :func:`per_token`.
         mean: divide by the number of scored tokens.
 
@@ -152,11 +153,11 @@ def sample_sums(call: HeadArguments, values: Tensor, *, mean: bool) -> Tensor:
         (width, samples); NaN for a sample without a scored token.
     """
     device = values.device
-    if device.type not in ("cpu", "cuda"):  # PyTorch has no sums over segments there
+    if device.type not in ("cpu", "cuda"):  # PyTorch has no segment sums there
         values = values.cpu()
     bounds = call.cu_seqlens.to(values.device).long()
     valid = (bounds[0] == 0) & (bounds[-1] == values.shape[1]) & (bounds.diff() >= 0).all()
-    bounds = torch.where(valid, bounds, 0)  # nothing is read past the end
+    bounds = torch.where(valid, bounds, 0)  # no read past the end
     scored = (call.labels != IGNORE_INDEX).to(values.device)
     rows = [*torch.where(scored, values, 0.0), scored.to(values.dtype)]
     # Sums in a fixed order, where index_add would be atomic.

@@ -8,7 +8,7 @@ k = 1..2; a normalisation of a column is over its samples):
     Z⁺  = (max DON, min NOD),  Z⁻ = (min DON, max NOD)   of the v_i                   (eq. 10)
     D±_i = ‖v_i − Z±‖₂,  C_i = D⁻_i / (D⁺_i + D⁻_i) ∈ [0, 1]                          (eq. 11, 12)
 
-The work is in two halves, so that the constants of a corpus in many parts can come from the parts:
+The computation has two steps, so that the constants of a corpus can be combined from its parts:
 :func:`column_constants` (one pass, a handful of numbers) and :func:`topsis_from_constants` (elementwise).
 """
 
@@ -25,15 +25,15 @@ from donod_fast.errors import BackendError, InputError
 
 
 class ColumnConstants(NamedTuple):
-    """What TOPSIS must know of one column. Each is a 0-dim floating tensor on the column's device.
+    """Constants of one column for TOPSIS. Each is a 0-dim floating tensor on the column's device.
 
-    The squares are kept relative to ``scale``, because Σx² itself leaves the range of float32 at
-    x = 1e-25 already. Parts of a column combine: the larger scale wins, the sums add up after a
-    factor (scale_part / scale)², and extremes are extremes.
+    The squares are relative to ``scale``, because Σx² leaves the range of float32 already at x = 1e-25. Constants of
+    parts can be combined: take the largest scale, add the sums after multiplying each by (scale_part / scale)², and
+    take the extremes of the extremes.
     """
 
     scale: Tensor  # max |x|; 0 for a column of zeros (or without any scored sample)
-    squares: Tensor  # Σ (x / scale)², in [1, n]; 0 where scale is 0
+    squares: Tensor  # Σ (x / scale)², in [1, n]; 0 if scale is 0
     low: Tensor  # min x; +inf without any scored sample
     high: Tensor  # max x; -inf without any scored sample
 
@@ -45,25 +45,25 @@ def topsis(
     weights: tuple[float, float] = (0.5, 0.5),
     backend: str = "auto",
 ) -> Tensor:
-    """Closeness of each sample to the ideal (max DON, min NOD); see the module's head for the formula.
+    """Closeness of each sample to the ideal (max DON, min NOD); the formula is in the module's docstring.
 
     Args:
-        don: (n,) delta of norm, high is good. NaN: the sample was not scored.
-        nod: (n,) norm of delta, low is good. NaN: the sample was not scored.
-        weights: of DON and of NOD; non-negative, not both zero; only their ratio counts.
+        don: (n,) delta of norm, higher is better. NaN if the sample was not scored.
+        nod: (n,) norm of delta, lower is better. NaN if the sample was not scored.
+        weights: weights of DON and NOD; non-negative, not both zero; only their ratio matters.
         backend: ``"torch"`` (any device), ``"triton"`` (CUDA and ROCm; CPU tensors under ``TRITON_INTERPRET=1``) or
-            ``"auto"``: Triton on an accelerator where it can serve, else torch.
+            ``"auto"``: Triton on an accelerator that supports it, else torch.
 
     Returns:
         (n,) float64 on the tensors' own device (float32 on a device without float64), in [0, 1],
-        higher is better. A sample that is NaN in either column is left out of the norms and the
-        extremes, and its closeness is NaN. Where all (scored) samples are equal, n = 1 included,
-        eq. 12 is 0/0: each of them gets 0.5. A constant column has no say; neither has one of zeros.
+        higher is better. A sample that is NaN in either column is excluded from norms and
+        extremes, and its closeness is NaN. If all (scored) samples are equal, or n = 1, eq. 12 is
+        0/0, and each of them gets 0.5. A constant column has no influence, nor has one of zeros.
 
     Raises:
-        InputError: shapes, devices or dtypes that do not fit; an infinite entry (looking for one
-            costs the only wait for the device in this function); bad weights.
-        BackendError: the backend asked for by name cannot serve.
+        InputError: shapes, devices or dtypes do not match; an entry is infinite (this check is the only
+            wait for the device in this function); the weights are invalid.
+        BackendError: the named backend does not support the input.
     """
     if backend not in ("auto", "torch", "triton"):
         raise InputError(f"backend must be one of ('auto', 'torch', 'triton'), got {backend!r}")
@@ -114,10 +114,10 @@ def topsis_from_constants(
     *,
     weights: tuple[float, float] = (0.5, 0.5),
 ) -> Tensor:
-    """Closeness (n,) of samples, given the constants of the whole columns that they are part of.
+    """Closeness (n,) of samples, given the constants of the whole columns.
 
-    Elementwise, no wait for the device. ``weights`` as in :func:`topsis`, which also says what the
-    result is for NaN and for columns of equal samples. Raises InputError for bad weights.
+    It is elementwise and does not wait for the device. ``weights`` and the results for NaN and for
+    equal samples are those of :func:`topsis`. Raises InputError for invalid weights.
     """
     don_weight, nod_weight = normalised_weights(weights)
     to_ideal = _length(
@@ -133,19 +133,19 @@ def topsis_from_constants(
 
 
 def _gap(column: Tensor, bound: Tensor, constants: ColumnConstants) -> Tensor:
-    """(x − bound) / ‖x‖₂, the difference first: it is exact for close values, normalised ones are not.
+    """Compute (x − bound) / ‖x‖₂, the difference first: it is exact for close values, but not after normalisation.
 
-    Halves are subtracted, so that two values near the largest number do not overflow.
+    Halves are subtracted, so that values near the largest number do not overflow.
     """
     difference = column / 2 - bound / 2
     return difference / _one_if_zero(constants.scale) / _one_if_zero(constants.squares).sqrt() * 2
 
 
 def _length(a: Tensor, b: Tensor) -> Tensor:
-    """√(a² + b²) without overflow or underflow.
+    """Compute √(a² + b²) without overflow or underflow.
 
-    Not by ``torch.hypot``: on a CPU it rounds otherwise at the end of a vector than within, so that equal samples could
-    differ by where they stand, and a column ranked in parts from the same column ranked whole.
+    ``torch.hypot`` is not used: on a CPU it rounds differently at the end of a vector. Equal samples could then get
+    different results by their position, and so could a column that is ranked in parts.
     """
     a, b = a.abs(), b.abs()
     longer = torch.maximum(a, b)
@@ -158,7 +158,7 @@ def _one_if_zero(divisor: Tensor) -> Tensor:
 
 
 def normalised_weights(weights: Sequence[float]) -> tuple[float, float]:
-    """Weights of DON and NOD with the sum 1. Raises InputError for bad ones."""
+    """Weights of DON and NOD, scaled to the sum 1. Raises InputError if they are invalid."""
     try:
         don_weight, nod_weight = (float(weight) for weight in weights)
     except (TypeError, ValueError):
@@ -187,7 +187,7 @@ def _checked_columns(don: Tensor, nod: Tensor) -> tuple[Tensor, Tensor]:
         raise InputError(f"don and nod must be on one device, got {don.device} and {nod.device}")
     dtype = torch.float32 if don.device.type == "mps" else torch.float64
     don, nod = don.detach().to(dtype), nod.detach().to(dtype)
-    infinite = torch.stack([don.isinf().any(), nod.isinf().any()]).tolist()  # the one wait for the device
+    infinite = torch.stack([don.isinf().any(), nod.isinf().any()]).tolist()  # the only wait for the device
     for name, found in zip(("don", "nod"), infinite, strict=True):
         if found:
             raise InputError(f"{name} has infinite entries; mark unscored samples by NaN")

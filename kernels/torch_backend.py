@@ -1,4 +1,4 @@
-"""The plain-PyTorch backend of ``don_nod``: any torch device, bounded workspace, no V × d gradient."""
+"""Plain-PyTorch backend of ``don_nod``: any torch device, limited workspace, no V × d gradient."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from donod_fast.kernels.workspace import Workspace, gram_is_cheaper, plan_worksp
 
 @torch.no_grad()
 def torch_don_nod(batch: HeadBatch, *, fused: bool = False) -> DonNod:
-    """DON, NOD and the statistics of every sample of a checked batch.
+    """Compute DON, NOD and the statistics of every sample of a checked batch.
 
-    ``fused`` has AdamW's passes over a tile compiled into one where it can (see ``fused.py``).
+    ``fused`` compiles AdamW's passes over a tile into one if possible (see ``fused.py``).
     """
     with full_precision(batch.hidden.device):
         return _Run(batch, fused=fused).scores()
 
 
 def frobenius_norm(weight: Tensor, *, block_bytes: int = 1 << 25) -> float:
-    """‖W‖_F in float64, a few rows at a time; ``weight`` is (vocab, dim), any floating dtype."""
+    """Compute ‖W‖_F in float64, a few rows at a time; ``weight`` is (vocab, dim), any floating dtype."""
     precise = precise_dtype(weight.device)
     rows = max(1, block_bytes // (2 * precise.itemsize * weight.shape[1]))  # a cast and its squares
     total = weight.new_zeros((), dtype=precise)
@@ -46,7 +46,7 @@ def frobenius_norm(weight: Tensor, *, block_bytes: int = 1 << 25) -> float:
 
 
 class _Run:
-    """One call: the sums of every sample, filled in group by group."""
+    """Sums of every sample of one call, computed group by group."""
 
     def __init__(self, batch: HeadBatch, *, fused: bool) -> None:
         self.batch = batch
@@ -191,7 +191,7 @@ class _Run:
     def _magnitudes(
         self, group: list[int], spans: list[slice], statistics: TokenStatistics
     ) -> tuple[list[float], Tensor]:
-        """Each sample's largest token magnitude w u |f′| (host floats), every token's signed share of it."""
+        """Largest token magnitude w u |f′| of each sample (host floats), and the signed share of every token."""
         largest = torch.stack([statistics.log_miss[span].amax() for span in spans])
         lengths = torch.tensor([span.stop - span.start for span in spans], device=largest.device)
         relative = torch.exp(statistics.log_miss - largest.repeat_interleave(lengths))
@@ -204,7 +204,7 @@ class _Run:
         return scale, relative.to(self.batch.compute_dtype)
 
     def _reduce(self, group: list[int], spans: list[slice], statistics: TokenStatistics, hidden: Tensor) -> list[float]:
-        """Write the sums that need tokens only, and scale hidden states in place. Returns s per sample."""
+        """Write the sums that need tokens only, and scale hidden states in place. Returns s of each sample."""
         scale, relative = self._magnitudes(group, spans, statistics)
         self._write_token_sums(group, spans, statistics)
         hidden.mul_(relative.unsqueeze(1))
@@ -222,11 +222,11 @@ class _Run:
                 self.extra_sums[sample, 0] = errors[span].mean()
 
     def _tiles(self, group: list[int], scale: list[float], gradient: Callable[[int, slice], Tensor]) -> None:
-        """Σ U² (and ⟨W, U⟩ where it is not known from the logits) of each sample, tile by tile.
+        """Compute Σ U² (and ⟨W, U⟩ unless it is known from the logits) of each sample, tile by tile.
 
-        ‖G‖² of another update than G is taken from the same tiles: one more pass over a tile in the cache costs
-        less than Gram matrices of more than some 30 tokens, and never much.
-        The vocabulary runs in the outer loop, so that a tile of W is loaded (and cast) once a group.
+        For updates other than G, ‖G‖² is computed from the same tiles: another pass over a cached tile costs less than
+        Gram matrices of more than about 30 tokens, and never much. The outer loop is over the vocabulary, so that each
+        tile of W is loaded (and cast) once per group.
         """
         batch, rows = self.batch, self.plan.tile_rows
         vocab = batch.weight.shape[0]
@@ -247,7 +247,7 @@ class _Run:
                 else:
                     sums.add(i, self._step(g, weight, v, scale[i]), weight)
         squares, dots = sums.totals(self.precise)
-        # A broken sample stays broken: sign(NaN) is 0, which would pass for a perfect score.
+        # Keep NaN: sign(NaN) is 0, which would look like a perfect score.
         unit = torch.tensor(
             [s if s != s else 1.0 if batch.storage_dtype is not None else unit_of(batch.update, s) for s in scale],
             dtype=self.precise,

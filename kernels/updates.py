@@ -1,8 +1,8 @@
-"""The update rules that a sample is scored by: W′ = W − lr · (U(G) + weight_decay · W).
+"""Update rules for scoring: W′ = W − lr · (U(G) + weight_decay · W).
 
-U is the direction of one optimizer step on the sample's gradient G alone. Weight decay enters DON and
-NOD in closed form (see ``scores.py``), so no rule here knows of it: for AdamW it is the decoupled decay
-of ``torch.optim.AdamW``, for SGD the same formula equals ``torch.optim.SGD``'s coupled one.
+U is the direction of one optimizer step on the gradient G of a single sample. Weight decay enters DON and NOD in closed
+form (see ``scores.py``), so the rules here do not contain it. For AdamW it is the decoupled decay of
+``torch.optim.AdamW``; for SGD the same formula equals the coupled decay of ``torch.optim.SGD``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AdamState:
-    """AdamW's state before the step: first and second moments and the number of steps already taken.
+    """State of AdamW before the step: first and second moments and the number of steps already taken.
 
     Attributes:
         exp_avg: (vocab, dim) first moment m, any floating dtype.
@@ -33,7 +33,7 @@ class AdamState:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AdamW:
-    """One AdamW step. From fresh state (``state=None``) it is U = G / (|G| + eps), whatever the betas.
+    """One AdamW step. From fresh state (``state=None``) it is U = G / (|G| + eps) for any betas.
 
     Raises:
         InputError: for betas outside [0, 1), eps ≤ 0, or a state with a negative step.

@@ -1,11 +1,11 @@
-"""How the torch backend cuts its work so that what it holds at once stays within ``workspace_bytes``.
+"""Divide the work of the torch backend so that its memory stays within ``workspace_bytes``.
 
-Two ways to get at the error signals D of a sample (see ``softmax.py``):
+There are two ways to compute the error signals D of a sample (see ``softmax.py``):
 
-- *stored*: the pre-activations of a group of samples are formed in one product, normalised in place and
-  kept until the group is done. One logits product. Taken where tokens · vocab fits.
-- *streamed*: for one longer sample, vocabulary chunk by chunk, once for the normaliser and once more for
-  D. Two logits products, any length.
+- *stored*: the pre-activations of a group of samples are computed in one product, normalised in place and kept until
+  the group is done. This needs one logits product, and memory for tokens · vocab elements.
+- *streamed*: a longer sample is computed in chunks of the vocabulary, once for the normaliser and once more for D. This
+  needs two logits products and works for any length.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ import torch
 
 from donod_fast.kernels.arguments import HeadBatch
 
-# Elements of a tile that go through elementwise arithmetic: on a CPU few enough to stay in a core's
-# second-level cache, on an accelerator enough to fill it.
+# Elements of a tile for elementwise arithmetic: few enough for a core's second-level cache on a CPU, many enough to
+# keep an accelerator busy.
 _CPU_TILE = 1 << 18
 _DEVICE_TILE = 1 << 24
-# More tokens than this in one product gain nothing on a CPU and cost cache.
+# On a CPU more tokens in one product bring nothing and cost cache.
 _CPU_GROUP_TOKENS = 1024
-# Rows of Gram matrices formed at once; small blocks use more of the symmetry.
+# Rows of Gram matrices computed at once; small blocks use more of the symmetry.
 GRAM_BLOCK = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """Sizes, in elements of the compute dtype unless said otherwise.
+    """Sizes, in elements of the compute dtype unless stated otherwise.
 
     Attributes:
-        group_tokens: scored tokens of a stored group at most.
+        group_tokens: maximum number of scored tokens in a stored group.
         row_block: token rows normalised together.
         tile_rows: vocabulary rows of a gradient tile.
         stream_tokens: tokens of a streamed block.
         stream_vocab: vocabulary rows of a streamed chunk.
-        gram_tokens: longest sample whose streamed N × N Gram matrix is held.
+        gram_tokens: longest sample whose streamed N × N Gram matrix fits.
     """
 
     group_tokens: int
@@ -54,16 +54,16 @@ class Workspace:
 
 
 def plan_workspace(batch: HeadBatch) -> Workspace:
-    """Divide the workspace: tiles and row blocks first, then as many stored tokens as fit, an eighth left over."""
+    """Divide the workspace: tiles and row blocks first, then as many stored tokens as fit; an eighth stays free."""
     vocab, dim = batch.weight.shape
     size = torch.finfo(batch.compute_dtype).bits // 8
     total = batch.workspace_bytes // size
     on_cpu = batch.hidden.device.type == "cpu"
     tile = min(_CPU_TILE if on_cpu else _DEVICE_TILE, total // 16)
-    # Row blocks go through a scratch of their own size (and, with a soft-cap, up to three more of it).
+    # Row blocks need scratch memory of their own size (with a soft-cap up to three times more).
     row_block = max(1, min(tile, total // 16) // vocab)
     fixed = 4 * tile + 5 * row_block * vocab
-    # A stored token holds its signals, its hidden state and the scaled copy of it.
+    # A stored token needs its signals, its hidden state and a scaled copy of that.
     group = max(0, (total * 7 // 8 - fixed) // (vocab + 3 * dim))
     if on_cpu:
         group = min(group, _CPU_GROUP_TOKENS)
@@ -88,24 +88,24 @@ _kept = _Kept()
 
 
 def signal_buffer(tokens: int, vocab: int, like: torch.Tensor) -> torch.Tensor:
-    """An uninitialised (tokens, vocab) array for stored signals, of the dtype and device of ``like``.
+    """Uninitialised (tokens, vocab) array for stored signals, with the dtype and device of ``like``.
 
-    On a CPU the memory is kept for the thread's next call (at most the workspace): an array of this size
-    would otherwise come as fresh zeroed pages each time, which costs as much as a tenth of the product that
-    fills it. Accelerators have allocators that keep memory themselves.
+    On a CPU the memory (at most the workspace) is kept for the thread's next call. Otherwise the system would zero new
+    pages for an array of this size each time, which costs up to a tenth of the product that fills it. Allocators of
+    accelerators keep memory anyway.
     """
     if like.device.type != "cpu":
         return like.new_empty((tokens, vocab))
     size = tokens * vocab * like.element_size()
     if _kept.buffer is None or _kept.buffer.numel() < size:
-        _kept.buffer = None  # before the new one is made, so that the two are never held together
+        _kept.buffer = None  # before the new one is allocated, so that both never exist at once
         with torch.inference_mode(False):  # an inference tensor could not be written to outside that mode
             _kept.buffer = torch.empty(size, dtype=torch.uint8)
     return _kept.buffer[:size].view(like.dtype).view(tokens, vocab)
 
 
 def gram_is_cheaper(tokens: int, vocab: int, dim: int) -> bool:
-    """Whether a linear update's ‖G‖² of a sample costs less by Gram matrices than by gradient tiles.
+    """Whether ‖G‖² of a sample with a linear update costs less by Gram matrices than by gradient tiles.
 
     Counted operations (a multiply-add is 2): Gram with symmetry N (N + block)(V + d), tiles 2 N V d for
     the products and 2 V d to square and add.

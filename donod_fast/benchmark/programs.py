@@ -24,6 +24,7 @@ from donod_fast.models.batching import Batch, collate, make_batches, used_tokens
 from donod_fast.scoring.scorer import PART_ROWS, Scorer
 from donod_fast.system.profiling import NO_STAGES, Stages
 from donod_fast.system.threads import in_order, worker_count
+from donod_fast.system.wording import plural
 
 UPDATE = "adamw"
 PADDED_ROWS = 16
@@ -92,7 +93,7 @@ class Program:
         steps = self._steps or ()
         samples = [sample for step in steps for sample in step.samples]
         total = sum(len(step.samples) for step in self._all)
-        part = f"the first {len(samples)} of {total} samples" if len(samples) < total else ""
+        part = f"the first {len(samples)} of {plural(total, 'sample')}" if len(samples) < total else ""
         return table.Measured(
             self.name,
             tuple(seconds),
@@ -128,7 +129,7 @@ def matrix_products(work: Work, tokens: int, budget: int, *, device: torch.devic
         for _ in in_order(lambda product: product(), products * repeats, workers):
             pass
 
-    note = f"{height} tokens at a time" + (f", {workers} products side by side" if workers > 1 else "")
+    note = f"{plural(height, 'token')} at a time" + (f", {workers} products side by side" if workers > 1 else "")
     return Program(table.RATE, [Step(run)], operations=lambda _: operations * repeats, note=note)
 
 
@@ -227,7 +228,7 @@ def ours(
 
     def all_scored(count: int, statuses: Any) -> None:
         if count != len(samples):
-            raise ModelError(f"{count} of {len(samples)} rows were scored ({statuses})")
+            raise ModelError(f"{count} of {plural(len(samples), 'row')} were scored ({statuses})")
 
     span, run = (table.TOKENS_TO_ROWS, to_rows) if file is None else (table.FILE_TO_FOLDER, to_folder)
     return Program(

@@ -18,6 +18,7 @@ from donod_fast.models.loading import LoadedModel, find_decoder, load_model
 from donod_fast.models.precision import refuse_precision, to_float8
 from donod_fast.models.shapes import ModelShape
 from donod_fast.scoring.scorer import Scorer
+from donod_fast.system.wording import plural
 
 Load = Callable[[str], LoadedModel]
 """Loads the model; the argument is a precision of ``donod_fast.models.precision``."""
@@ -83,7 +84,7 @@ class Variants:
         compiled = getattr(self._made.get(name), "compiled", None)
         if compiled is None:
             return ""
-        return f"{compiled.compilations} graphs compiled in {compiled.seconds:.0f} s, untimed"
+        return f"{plural(compiled.compilations, 'graph')} compiled in {compiled.seconds:.0f} s, untimed"
 
     def bytes(self, name: str) -> int:
         """Bytes of the weights that a row works with; a row that is none of ours works with the plain model's."""

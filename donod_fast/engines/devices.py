@@ -12,7 +12,7 @@ from donod_fast.data.reading import Corpus
 from donod_fast.engines.device.pool import STALL_TIMEOUT, DevicePool, OnProblem
 from donod_fast.engines.local import Outcome
 from donod_fast.errors import InputError
-from donod_fast.models.placement import one_device
+from donod_fast.models.placement import no_cuda, one_device
 from donod_fast.scoring.sample_scorer import Progress
 from donod_fast.scoring.scorer import PART_ROWS
 from donod_fast.scoring.spec import ScorerSpec
@@ -28,7 +28,7 @@ def parse_devices(text: str) -> list[str]:
     if text.strip() == "all":
         count = torch.cuda.device_count()
         if not count:
-            raise InputError("devices 'all': PyTorch sees no CUDA device here; use --device cpu")
+            raise InputError(f"devices 'all': {no_cuda()}, or use --device cpu")
         return [f"cuda:{index}" for index in range(count)]
     names = []
     for name in text.split(","):

@@ -29,7 +29,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "generate":  # the one that needs torch: verdicts can be had without
+    if name == "generate":  # the only name that needs torch; verdicts do not
         from donod_fast.evaluation.generation import generate
 
         return generate

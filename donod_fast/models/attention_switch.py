@@ -1,7 +1,7 @@
-"""The attention function of a model, changed for the duration of a forward and put back afterwards.
+"""Replace the attention function of a model during a forward pass and restore it afterwards.
 
-transformers' layers look their attention function up in the model's config, which all threads share. So whoever
-runs the decoder enters with what they need, and those who need something else wait until it is empty.
+The layers of transformers look up their attention function in the config of the model, which all threads share. So a
+thread enters the switch with the function that it needs; threads that need another one wait until all have left.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import nn
 
 
 class AttentionSwitch:
-    """The configs of a decoder's modules, and who is inside.
+    """Configs of a decoder's modules, and the threads that are inside.
 
     Args:
         decoder: the module whose layers read ``config._attn_implementation``.
@@ -32,12 +32,12 @@ class AttentionSwitch:
 
     @contextmanager
     def using(self, attention: str, kind: int = 0, before: Callable[[], None] | None = None) -> Iterator[None]:
-        """Run the decoder inside of this.
+        """Hold the switch while the decoder runs.
 
         Args:
-            attention: the registered function that layers call, ``""`` for the model's own.
-            kind: something else that all who are inside have to share (see ``rope.RopeSwitch``).
-            before: run once by the first who enters, with the model's own attention and nobody else inside.
+            attention: registered function that the layers shall call; ``""`` for the model's own.
+            kind: another value that all threads inside must share (see ``rope.RopeSwitch``).
+            before: called once by the first thread that enters, with the model's own attention still installed.
         """
         need = (attention, kind)
         with self._turn:
@@ -64,14 +64,14 @@ class AttentionSwitch:
 
 
 _NAME = "_attn_implementation_internal"
-"""What the property ``_attn_implementation`` of a config reads; its setter would reach into other sub-models."""
+"""Attribute behind a config's property ``_attn_implementation``, whose setter would also change other sub-models."""
 
 _SWITCHES: WeakKeyDictionary[nn.Module, AttentionSwitch] = WeakKeyDictionary()
 _LOCK = threading.Lock()
 
 
 def switch_of(decoder: nn.Module) -> AttentionSwitch:
-    """The one switch of a decoder, however many trunks there are on it."""
+    """Switch of a decoder; all trunks over one decoder share it."""
     with _LOCK:
         if decoder not in _SWITCHES:
             _SWITCHES[decoder] = AttentionSwitch(decoder)

@@ -85,7 +85,7 @@ def compile_trunk(trunk: Trunk, loaded: LoadedModel) -> CompiledTrunk:
     if loaded.device.type == "cpu" and (reason := why_not_inductor()):
         raise ModelError(f"{loaded.name}: cannot be compiled: {reason}; install one, or use --compile off")
     if loaded.offloaded:
-        raise ModelError(f"{loaded.name}: weights that are off-loaded cannot be compiled; use --compile off")
+        raise ModelError(f"{loaded.name}: offloaded weights cannot be compiled; use --compile off")
     compiled = CompiledTrunk(trunk.run)
     # Many rows and one: PyTorch makes a graph for either. Packed samples are one row always.
     probes = [synthetic_batch(loaded, tokens, packed=trunk.packs) for tokens in (512, 64)]
@@ -105,7 +105,7 @@ def compile_trunk(trunk: Trunk, loaded: LoadedModel) -> CompiledTrunk:
     if not error <= limit:
         trunk.run = eager
         raise ModelError(
-            f"{loaded.name}: compiled, its hidden states differ by {error:.1e} (limit {limit:.0e}); use --compile off"
+            f"{loaded.name}: compiling changes its hidden states by {error:.1e} (limit {limit:.0e}); use --compile off"
         )
     return compiled
 

@@ -1,6 +1,6 @@
-"""Fingerprints of models: equal for the same weights and config, so that a run resumes with no other model.
+"""Fingerprints of models: equal for equal weights and config, so that a run cannot resume with another model.
 
-Each is ``local:``, ``hub:`` or ``memory:`` and a SHA-256 in hex. Tokenizer and dtype are no part of it.
+A fingerprint is ``local:``, ``hub:`` or ``memory:`` followed by a SHA-256 in hex. It ignores tokenizer and dtype.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from donod_fast.models.placement import stored_tensor
 
 _MIB = 1 << 20
 _VOLATILE = ("_name_or_path", "name_or_path", "transformers_version", "use_cache", "torch_dtype", "dtype")
-"""Config entries that change without the model changing."""
+"""Config entries that may differ for the same model."""
 
 
 def hub_fingerprint(name: str, commit: str) -> str:
-    """Of a model of the hub: its id and commit."""
+    """Fingerprint of a model on the Hub, from its id and commit."""
     return "hub:" + hashlib.sha256(f"{name}@{commit}".encode()).hexdigest()
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """Of a folder: its config and code whole; every weight file's name, size, first and last MiB."""
+    """Fingerprint of a folder, from its config and code, and the name, size, first and last MiB of each weight file."""
     digest = hashlib.sha256()
     for file in [folder / "config.json", *sorted(folder.glob("*.py"))]:
         digest.update(f"{file.name}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
@@ -40,21 +40,21 @@ def folder_fingerprint(folder: Path) -> str:
 
 
 def memory_fingerprint(model: Any) -> str:
-    """Of a model in memory: its config, and the name, shape, dtype and 64 elements of every tensor that it stores.
+    """Fingerprint of a model in memory, from its config and the name, shape, dtype and 64 elements of each tensor.
 
-    Wherever these are: an off-loaded model has the fingerprint of the same one in memory.
+    An off-loaded model has the same fingerprint as one that is completely in memory.
     """
     config = model.config
     settings = config.to_dict() if callable(getattr(config, "to_dict", None)) else vars(config)
     settings = {key: value for key, value in settings.items() if key not in _VOLATILE}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    # Off-loading makes two of a tensor that two modules share: the second is no more to the model than before.
+    # Off-loading duplicates a tensor that two modules share; the duplicate is skipped.
     shared = getattr(model, "all_tied_weights_keys", None) or {}
     for name, parameter in model.named_parameters():
         if parameter.device.type == "meta" and name in shared:
             continue
         _add(digest, name, stored_tensor(model, name, parameter))
-    # Scales of quantised weights, and such weights themselves where they are no parameters.
+    # Scales of quantised weights, and quantised weights that are not parameters.
     tied = set(dict(model.named_parameters(remove_duplicate=False)))
     for name, tensor in model.state_dict().items():
         if name not in tied and isinstance(tensor, Tensor):
@@ -70,5 +70,5 @@ def _add(digest: Any, name: str, tensor: Tensor) -> None:
     digest.update(f"{name}\0{tuple(tensor.shape)}\0{tensor.dtype}\0".encode())
     if tensor.numel() and tensor.device.type != "meta":
         flat = tensor.detach().reshape(-1)
-        # Spread over the whole: a fine-tuned copy differs nearly everywhere.
+        # Elements from the whole tensor: a fine-tuned copy differs nearly everywhere.
         digest.update(flat[:: max(1, flat.numel() // 64)].float().cpu().numpy().tobytes())

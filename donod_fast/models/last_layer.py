@@ -1,17 +1,16 @@
-"""The last decoder layer's feed-forward part, for the scored positions alone.
+"""Feed-forward part of the last decoder layer, computed at the scored positions only.
 
-Nothing comes after the last layer but the output layer, and that is applied at scored positions only. So the last
-layer's feed-forward part (and the final norm) need no other rows. Of a model of L layers this saves about
-2/3 · 1/L of the trunk's operations times the share of tokens that are not scored: little for 32 layers, a
-twentieth for five.
+Only the output layer follows the last layer, and it is applied at scored positions only. So the feed-forward part of
+the last layer (and the final norm) need no other rows. In a model of L layers this saves about 2/3 · 1/L of the trunk's
+operations times the share of tokens that are not scored: little for 32 layers, a twentieth for five.
 
-The decoder hands keyword arguments on to its layers. While :meth:`NarrowLastLayer.installed`, the last layer of the
+The decoder passes keyword arguments on to its layers. Inside :meth:`NarrowLastLayer.installed`, a last layer of the
 usual pre-norm form
 
     h ← h + self_attn(input_layernorm(h));   h ← h + mlp(post_attention_layernorm(h))
 
-understands one more, ``scored_rows``. Whether a given model really computes this is not assumed: the trunk proves it
-when it is built.
+accepts one more, ``scored_rows``. The trunk does not assume that a model has this form: it compares the results on a
+probe batch when it is built.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ _PARTS = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"}
 
 
 class NarrowLastLayer:
-    """A forward for the last layer that can leave out rows, and its installation.
+    """Forward function for the last layer that can skip rows, and its installation.
 
-    ``scored_rows`` is (scored,) int64, rows of the flattened (rows · tokens); the decoder's hidden states are
-    (1, scored, d) then. Without it the layer is as it was.
+    ``scored_rows`` is (scored,) int64: rows of the flattened (rows · tokens). The decoder then returns hidden states of
+    shape (1, scored, d). Without it the layer computes all rows.
     """
 
     def __init__(self, layer: Any) -> None:
@@ -50,7 +49,7 @@ class NarrowLastLayer:
 
     @staticmethod
     def of(decoder: Any) -> NarrowLastLayer | None:
-        """That of a decoder, or None where its last layer has other parts than those above."""
+        """Build it for a decoder; None if the last layer does not have the parts named above."""
         layers = getattr(decoder, "layers", None)
         if not isinstance(layers, nn.ModuleList) or not len(layers):
             return None
@@ -60,7 +59,7 @@ class NarrowLastLayer:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """The layer has the new forward inside the block, in every thread; afterwards the model is as it was."""
+        """Install the new forward within the block, for every thread, and restore the model afterwards."""
         with self._lock:
             self._calls += 1
             self._layer.forward = self._forward

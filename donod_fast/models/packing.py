@@ -1,12 +1,12 @@
-"""May samples of this model be packed into one row? Decided when the trunk is built, and proved.
+"""Decide whether samples of a model can be packed into one row, when the trunk is built, and verify it.
 
-A model is packed only if all of this holds, else it is padded and the reason is kept:
+A model is packed only if all of these conditions hold. Otherwise it is padded and the reason is kept:
 
-1. its config names nothing that mixes tokens but full and sliding attention;
-2. every layer calls the attention function that we registered, with the bounds of the samples, and hands over
-   all that its config says (a probe records the calls);
-3. a kernel of the device serves those calls, and equals the plain formula on random tensors;
-4. packed samples have the hidden states that the padded path gives them.
+1. its config names no other way to mix tokens than full and sliding attention;
+2. every layer calls the attention function that we registered, with the bounds of the samples, and passes on
+   everything that its config requires (a probe records the calls);
+3. a kernel of the device supports those calls, and agrees with the plain formula on random tensors;
+4. packed samples have the same hidden states as padded ones.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ from donod_fast.models.varlen_attention import (
 
 PACKING = ("auto", "on", "off")
 States = Callable[[Batch, str], Tensor]
-"""(batch, attention) → (slots, d) hidden states, flat. ``attention`` names the registered function that layers
-call on a packed batch; on a padded one it is the model's own, whatever the name."""
+"""(batch, attention) → (slots, d) hidden states, flat. ``attention`` names the registered function that layers call
+on a packed batch. A padded batch uses the model's own function, whatever the name."""
 
 _LENGTHS = (12, 1, 7, 5)
 _LONGEST_WINDOW = 128
-"""Sliding windows up to this are probed with a sample that is longer than them."""
+"""Sliding windows up to this size are probed with a sample that exceeds them."""
 _PROBE = "donod_varlen_probe"
 _ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention", "attention"})
 _HARMLESS = frozenset({"position_ids", "cache_position", "cu_seq_lens_k"})
-"""Tensors that layers pass on to attention and that change nothing there."""
+"""Tensors that layers pass to attention but that have no effect there."""
 
 
 @dataclass(frozen=True)
 class Packing:
-    """What was decided.
+    """Decision about packing.
 
     Attributes:
-        attention: the registered attention function of packed batches; empty where there are none.
-        refusal: why there are none; empty where there are.
-        error: how far packed states were measured from padded ones (median over tokens, relative).
+        attention: registered attention function for packed batches; empty if samples are padded.
+        refusal: reason for padding; empty if samples are packed.
+        error: measured difference of packed from padded hidden states (median over tokens, relative).
     """
 
     attention: str
@@ -72,24 +72,24 @@ def choose_packing(
     limit: float,
     states: States,
 ) -> Packing:
-    """Decide and prove.
+    """Decide and verify.
 
     Args:
-        packing: ``"auto"`` packs on CUDA where all conditions hold, ``"on"`` insists, ``"off"`` pads.
+        packing: ``"auto"`` packs on CUDA if all conditions hold, ``"on"`` requires packing, ``"off"`` pads.
         loaded: the model.
-        decoder: its part that runs.
-        tokens: ordinary token ids to probe with; taken again from the start where they do not suffice.
+        decoder: the part of the model that runs.
+        tokens: ordinary token ids for the probe; repeated if they are too few.
         limit: tolerated error of hidden states, see :class:`Packing`.
-        states: runs the decoder.
+        states: function that runs the decoder.
 
     Raises:
-        InputError: there is no such value of ``packing``.
-        ModelError: ``"on"`` was asked for and cannot be.
+        InputError: the value of ``packing`` is unknown.
+        ModelError: ``"on"`` was requested but a condition does not hold.
     """
     if packing not in PACKING:
         raise InputError(f"packing={packing!r} is not known; use {', '.join(map(repr, PACKING))}")
     if packing == "off":
-        return Packing("", "packing='off' was asked for")
+        return Packing("", "packing='off' was requested")
     if packing == "auto" and loaded.device.type != "cuda":
         return Packing("", f"on the {loaded.device.type.upper()} padded batches of like lengths are as fast")
     try:
@@ -112,7 +112,7 @@ def _prove(loaded: LoadedModel, decoder: nn.Module, tokens: Sequence[int], limit
         try:
             states(collate(samples, range(len(samples)), packed=True), _PROBE)
         except Exception as error:
-            # That attention was not called, or without bounds, says more than what it led to.
+            # A missing call of attention, or one without bounds, explains more than the error that it caused.
             if calls and all(call.bounded for call in calls):
                 return Packing("", _failure(error))
             return Packing("", f"{calls_refusal(calls, decoder, config)} ({_text(error)})")
@@ -145,7 +145,7 @@ def _text(error: Exception) -> str:
 
 
 def config_refusal(decoder: nn.Module, config: Any) -> str:
-    """Why a model is refused by what its config and modules say; empty where they say nothing against packing."""
+    """Reason against packing in the config and the modules of a model; empty if there is none."""
     kinds = [str(kind) for kind in (getattr(config, "layer_types", None) or ())]
     others = sorted(set(kinds) - _ATTENTION_LAYERS)
     if others:
@@ -160,7 +160,7 @@ def config_refusal(decoder: nn.Module, config: Any) -> str:
 
 
 def calls_refusal(calls: Sequence[AttentionCall], decoder: nn.Module, config: Any) -> str:
-    """Why a model is refused by what its layers asked of attention; empty where they asked all they should."""
+    """Reason against packing in the recorded calls of attention; empty if there is none."""
     layers = getattr(config, "num_hidden_layers", None)
     if not calls:
         return "its attention does not go through transformers' attention interface"
@@ -192,7 +192,7 @@ def calls_refusal(calls: Sequence[AttentionCall], decoder: nn.Module, config: An
 
 
 def choose_kernel(device: torch.device, calls: Sequence[AttentionCall]) -> VarlenKernel | str:
-    """The first kernel that serves all calls and equals the plain formula, or why there is none."""
+    """First kernel that supports all calls and agrees with the plain formula, or the reason why there is none."""
     kernels, reasons = kernels_for(device)
     distinct = list({replace(call, layer=None): None for call in calls})
     for kernel in kernels:
@@ -209,7 +209,7 @@ def choose_kernel(device: torch.device, calls: Sequence[AttentionCall]) -> Varle
 
 
 def kernel_mismatch(kernel: VarlenKernel, call: AttentionCall) -> str:
-    """How a kernel differs from the plain formula on random samples with the call's features; empty if it does not."""
+    """Difference of a kernel from the plain formula on random samples with the call's features; empty if none."""
     lengths = (9, 1, 6, 70)
     generator = torch.Generator().manual_seed(0)
 
@@ -229,18 +229,18 @@ def kernel_mismatch(kernel: VarlenKernel, call: AttentionCall) -> str:
     found = kernel.run(query, key, value, bounds, max(lengths), sinks=sinks, **options)
     truth = plain_varlen(query.float(), key.float(), value.float(), bounds, max(lengths), sinks=sinks, **options)
     error = float((found.float() - truth).norm(dim=-1).div(truth.norm(dim=-1)).max())
-    limit = 4 * torch.finfo(call.dtype).eps  # of a head of a token: the result and the weights are rounded once
+    limit = 4 * torch.finfo(call.dtype).eps  # per head and token: the result and the weights are rounded once
     if error <= limit:
         return ""
     return f"{kernel.name} differs from plain attention on this device (by {error:.1e}, limit {limit:.0e})"
 
 
 def _states_error(found: Tensor, alone: Tensor, batch: Batch, window: int | None) -> float:
-    """The largest, over samples and over the tokens beyond a window, of the median of |found − alone| / |alone|.
+    """Largest median of |found − alone| / |alone|, over samples and over the tokens beyond a window.
 
     Args:
-        found: (slots, d) of the packed batch.
-        alone: (samples, longest, d) of the padded one.
+        found: (slots, d) hidden states of the packed batch.
+        alone: (samples, longest, d) hidden states of the padded batch.
         batch: the packed batch.
         window: the smallest sliding window of a layer.
     """
@@ -251,13 +251,13 @@ def _states_error(found: Tensor, alone: Tensor, batch: Batch, window: int | None
         difference = (found[start:end] - alone[row, : end - start]).float().norm(dim=-1)
         errors.append(difference / alone[row, : end - start].float().norm(dim=-1).clamp_min(1e-30))
     tails = [error[window:] for error in errors if window is not None and len(error) > window]
-    # A single token proves little by itself: a mixture of experts may route it elsewhere for a rounding.
+    # A single token proves little: a rounding may make a mixture of experts route it elsewhere.
     groups = [errors[0], torch.cat(errors[1:3]), *errors[3:], *([torch.cat(tails)] if tails else [])]
     return max(float(group.median()) for group in groups)
 
 
 def _probe_samples(lengths: Sequence[int], tokens: Sequence[int]) -> list[TokenizedSample]:
-    """Samples of which so many tokens are run; the next one is what the last of them predicts."""
+    """Samples with so many tokens to run; the token after the last one is its target."""
     samples = []
     start = 0
     for length in lengths:
@@ -273,7 +273,7 @@ _CALLS: ContextVar[list[AttentionCall] | None] = ContextVar("attention calls", d
 
 @contextmanager
 def recorded_calls() -> Iterator[list[AttentionCall]]:
-    """The list that attention calls of the probe function are written to, in this thread."""
+    """List in which this thread records the attention calls of the probe."""
     calls: list[AttentionCall] = []
     token = _CALLS.set(calls)
     try:
@@ -285,7 +285,7 @@ def recorded_calls() -> Iterator[list[AttentionCall]]:
 def _recording(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    """Write down what a layer asks, and serve it plainly."""
+    """Record the call of a layer, and compute plain attention."""
     calls = _CALLS.get()
     tensors = {name for name, option in options.items() if isinstance(option, Tensor)}
     others = tensors - _HARMLESS - {"s_aux", "cu_seq_lens_q"}

@@ -1,11 +1,11 @@
-"""A parameter mask: which entries of which parameters a training may change; every other one stays bit by bit.
+"""Parameter mask: the entries of parameters that training may change; all others stay bit-for-bit identical.
 
-The file is a safetensors file with one tensor a parameter, under the parameter's name in the model: its entries as
-bits (uint8, eight a byte, the first entry in the highest bit), with the shapes in the file's metadata; or, as written
-by hand, a bool tensor of the parameter's own shape. Parameters that the file does not name are frozen.
+The file is a safetensors file with one tensor per parameter, named as in the model. A tensor holds the entries as bits
+(uint8, eight per byte, the first entry in the highest bit), with the shapes in the file's metadata. A bool tensor of
+the parameter's own shape is accepted too. Parameters that the file does not name are frozen.
 
-Masked gradients alone are not enough: weight decay moves an entry without a gradient, and so may an optimizer that
-keeps its state in blocks. So the entries outside of the mask are put back after every optimizer step.
+Masking gradients is not enough: weight decay changes an entry without a gradient, and so may an optimizer with
+blockwise state. So entries outside the mask are restored after every optimizer step.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ VERSION = "1"
 
 @dataclass(frozen=True)
 class ParameterMask:
-    """The entries that may change.
+    """Entries that may change.
 
     Attributes:
-        masks: by parameter name a bool tensor of the parameter's shape, True where it may change.
-        source: where it was read from, for messages.
+        masks: a bool tensor of the parameter's shape for each parameter name, True for entries that may change.
+        source: origin of the mask, for messages.
     """
 
     masks: Mapping[str, Tensor] = field(repr=False)
@@ -43,12 +43,12 @@ class ParameterMask:
 
     @property
     def entries(self) -> int:
-        """How many entries may change."""
+        """Number of entries that may change."""
         return sum(int(mask.sum()) for mask in self.masks.values())
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of names, shapes and bits: the same however the file holds them."""
+        """SHA-256 (hex) of names, shapes and bits; independent of the form of the file."""
         found = hashlib.sha256()
         for name in sorted(self.masks):
             mask = self.masks[name]
@@ -58,22 +58,22 @@ class ParameterMask:
 
 
 def write_mask(path: str | Path, masks: Mapping[str, Tensor], *, overwrite: bool = False) -> ParameterMask:
-    """Write a mask file, whole or not at all.
+    """Write a mask file atomically.
 
     Args:
-        path: the file, ``.safetensors``.
-        masks: by parameter name a bool tensor of the parameter's shape.
-        overwrite: replace a file that exists.
+        path: the ``.safetensors`` file.
+        masks: a bool tensor of the parameter's shape for each parameter name.
+        overwrite: replace an existing file.
 
     Raises:
-        InputError: a mask is no bool tensor, or none keeps an entry.
+        InputError: a mask is not a bool tensor, or no entry may change.
         StoreError: the file exists, or cannot be written.
     """
     from safetensors.numpy import save
 
     file = Path(path)
     if file.exists() and not overwrite:
-        raise StoreError(f"{file} exists already; give another name, or ask to overwrite it")
+        raise StoreError(f"{file} exists already; give another name, or add --overwrite")
     mask = _checked(ParameterMask({name: value.cpu() for name, value in masks.items()}, str(file)))
     metadata = {
         "format": FORMAT,
@@ -89,7 +89,8 @@ def read_mask(path: str | Path) -> ParameterMask:
     """Read a mask file.
 
     Raises:
-        InputError: it cannot be read, is no mask, or lets nothing change; names the file, the tensor and the remedy.
+        InputError: the file cannot be read, is not a mask, or allows no change; the message names file, tensor and
+            remedy.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -107,7 +108,7 @@ def read_mask(path: str | Path) -> ParameterMask:
     try:
         shapes = {name: tuple(map(int, shape)) for name, shape in json.loads(metadata.get("shapes", "{}")).items()}
     except (ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"{file}: the shapes in its metadata are damaged; write it anew") from error
+        raise InputError(f"{file}: the shapes in its metadata are damaged; write the mask again") from error
     return _checked(ParameterMask({n: _unpacked(file, n, t, shapes.get(n)) for n, t in tensors.items()}, str(file)))
 
 
@@ -130,21 +131,21 @@ def _unpacked(file: Path, name: str, tensor: Tensor, shape: tuple[int, ...] | No
 def _checked(mask: ParameterMask) -> ParameterMask:
     for name, value in mask.masks.items():
         if value.dtype != torch.bool:
-            raise InputError(f"{mask.source}: the mask of {name} has to be bool, not {value.dtype}")
+            raise InputError(f"{mask.source}: the mask of {name} must be bool, not {value.dtype}")
     if not any(bool(value.any()) for value in mask.masks.values()):
-        raise InputError(f"{mask.source}: it lets no entry change, so there is nothing to train")
+        raise InputError(f"{mask.source}: the mask allows no entry to change, so there is nothing to train")
     return mask
 
 
 class MaskedTraining:
-    """The parameters of a model that a mask lets change, and their values before.
+    """Parameters of a model under a mask, with their values before training.
 
     Args:
-        model: a model in memory; ``named_parameters()`` names what a mask can name.
-        mask: what may change.
+        model: model in memory; a mask refers to the names of ``named_parameters()``.
+        mask: entries that may change.
 
     Raises:
-        InputError: the mask names a parameter that the model does not have, or one of another shape.
+        InputError: the model has no parameter of a name in the mask, or has it with another shape.
     """
 
     def __init__(self, model: Any, mask: ParameterMask) -> None:
@@ -164,9 +165,9 @@ class MaskedTraining:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Within the block everything else is frozen, and gradients outside of the mask are zero.
+        """Within the block, freeze all other parameters and set gradients outside the mask to zero.
 
-        They do not count towards the norm that gradients are clipped to, and leave no trace in the optimizer's state.
+        So they do not count in the norm for gradient clipping, and do not enter the optimizer's state.
         """
         handles = []
         for name, parameter in self._parameters.items():
@@ -181,7 +182,7 @@ class MaskedTraining:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Give every entry outside of the mask its value from before, bit by bit. To be called after each step."""
+        """Restore every entry outside the mask bit for bit. Call it after each optimizer step."""
         for name in self._masks:
             parameter = self._parameters[name]
             before = self._before[name] = self._before[name].to(parameter.device)
@@ -196,7 +197,7 @@ class MaskedTraining:
 
 
 def restoring_callback(masked: MaskedTraining) -> Any:
-    """A transformers ``TrainerCallback`` that puts back what the mask protects after each optimizer step."""
+    """``TrainerCallback`` of transformers that restores the protected entries after each optimizer step."""
     from transformers import TrainerCallback
 
     class Restoring(TrainerCallback):  # type: ignore[misc]

@@ -1,8 +1,8 @@
-"""Where a model lives: on one device, or spread over several and partly off-loaded by accelerate.
+"""Placement of a model: on one device, or spread over several and partly off-loaded by accelerate.
 
-Accelerate lays a model out by a *device map* and hooks its modules: a hook moves a module's inputs to where its
-weights are, and where those are off-loaded it brings them in for the call and drops them after it (between calls
-they are ``meta`` tensors). Nothing here imports accelerate: it is known by what it leaves on the modules.
+Accelerate distributes a model according to a *device map* and adds hooks to its modules. A hook moves the inputs of a
+module to the device of its weights. If the weights are off-loaded, the hook loads them for the call and drops them
+afterwards (between calls they are ``meta`` tensors). This module does not import accelerate; it recognises the hooks.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from donod_fast.errors import InputError
+from donod_fast.system.wording import plural
 
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
-"""Device maps that accelerate makes by itself."""
+"""Device maps that accelerate computes."""
 
 DeviceMap = str | Mapping[str, int | str | torch.device]
 MaxMemory = Mapping[int | str, int | str]
@@ -30,13 +31,13 @@ _SIZE = re.compile(r"[0-9]+(\.[0-9]+)? ?([KMGT]i?B)?", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a model is to be loaded.
+    """Target of a model that is to be loaded.
 
     Attributes:
-        device: the device; with a device map, the kind of device that defaults go by (CUDA before the CPU).
-        device_map: as transformers takes it, None for the one device.
-        max_memory: bytes, or sizes such as ``"20GiB"``, by device index or ``"cpu"``; None for what is free.
-        offload_folder: where weights go that have to be written to disk.
+        device: the device; with a device map, the kind of device that decides defaults (CUDA before the CPU).
+        device_map: a device map as transformers accepts it; None for a single device.
+        max_memory: bytes, or sizes such as ``"20GiB"``, by device index or ``"cpu"``; None for all free memory.
+        offload_folder: folder for weights that are off-loaded to disk.
     """
 
     device: torch.device
@@ -45,7 +46,7 @@ class Placement:
     offload_folder: Path | None = None
 
     def options(self) -> dict[str, Any]:
-        """The arguments of ``from_pretrained`` that put a model there."""
+        """Arguments of ``from_pretrained`` for this placement."""
         options: dict[str, Any] = {"device_map": {"": self.device} if self.device_map is None else self.device_map}
         if self.max_memory is not None:
             options["max_memory"] = dict(self.max_memory)
@@ -60,24 +61,24 @@ def place(
     max_memory: MaxMemory | None = None,
     offload_folder: str | Path | None = None,
 ) -> Placement:
-    """Check the four arguments together.
+    """Check the four arguments for consistency.
 
     Args:
-        device: None is CUDA where there is one, else the CPU.
+        device: None is CUDA if available, else the CPU.
         device_map: one of :data:`DEVICE_MAPS`, or the device (``"disk"`` too) of each module by its name.
-        max_memory: how much of each device a map made by accelerate may use.
-        offload_folder: a folder for weights that are off-loaded to disk; made where it is missing.
+        max_memory: memory of each device that a map computed by accelerate may use.
+        offload_folder: folder for weights that are off-loaded to disk; created if it is missing.
 
     Raises:
-        InputError: a device that does not exist (here), an unknown map, or arguments that do not go together.
+        InputError: a device that is not available, an unknown map, or arguments that exclude each other.
     """
     if device_map is None:
         for name, given in (("max_memory", max_memory), ("offload_folder", offload_folder)):
             if given is not None:
-                raise InputError(f"{name} is for a device map; give device_map='auto' with it")
+                raise InputError(f"{name} needs a device map; add device_map='auto'")
         return Placement(one_device(device))
     if device is not None:
-        raise InputError(f"device={device!r} and device_map={device_map!r}: give one of the two")
+        raise InputError(f"device={device!r} and device_map={device_map!r}: give only one of them")
     if isinstance(device_map, str):
         if device_map not in DEVICE_MAPS:
             known = ", ".join(DEVICE_MAPS)
@@ -95,48 +96,68 @@ def place(
 
 
 def one_device(device: str | torch.device | None) -> torch.device:
-    """The device by its name; None is CUDA where there is one, else the CPU.
+    """The device by its name; None is CUDA if available, else the CPU.
 
     Raises:
-        InputError: there is no such device.
+        InputError: the device does not exist.
     """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(device)
     except (RuntimeError, TypeError) as error:
-        raise InputError(f"device={device!r} is no device; use 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device={device!r}: PyTorch sees {torch.cuda.device_count()} CUDA devices here")
+        raise InputError(f"device={device!r} is not a device; use 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
+    if found.type == "cuda":
+        _refuse_absent_cuda(found)
     if found.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError("device='mps': PyTorch sees no MPS device here; use device='cpu'")
+        raise InputError("device='mps': PyTorch sees no MPS device on this machine; use device='cpu'")
     if found.type == "meta":
         raise InputError("device='meta' holds no weights; use 'cpu' or 'cuda'")
     return found
 
 
+def _refuse_absent_cuda(device: torch.device) -> None:
+    there = torch.cuda.device_count()
+    if (device.index or 0) < there:
+        return
+    if there:
+        names = ", ".join(f"cuda:{index}" for index in range(there))
+        raise InputError(f"device='{device}': PyTorch sees {plural(there, 'CUDA device')} ({names}); use one of these")
+    raise InputError(f"device='{device}': {no_cuda()}, or use device='cpu'")
+
+
+def no_cuda() -> str:
+    """Why PyTorch has no CUDA device, and what to do about it."""
+    if torch.version.cuda is None and torch.version.hip is None:
+        return (
+            f"this PyTorch build has no CUDA support ({torch.__version__}); "
+            "install a CUDA build from https://pytorch.org/get-started"
+        )
+    return f"no CUDA device is visible to PyTorch {torch.__version__}; check nvidia-smi and CUDA_VISIBLE_DEVICES"
+
+
 def parse_max_memory(text: str) -> dict[int | str, int | str]:
-    """Read ``"0=20GiB,cpu=60GiB"``: sizes by the index of a device, or ``cpu``.
+    """Parse ``"0=20GiB,cpu=60GiB"``: sizes by device index or ``cpu``.
 
     Raises:
-        InputError: it does not read so.
+        InputError: the text cannot be read.
     """
     sizes: dict[int | str, int | str] = {}
     for part in text.split(","):
         key, equals, size = (piece.strip() for piece in part.partition("="))
         if not equals or not _SIZE.fullmatch(size) or not (key.isdecimal() or key == "cpu"):
-            raise InputError(f"max memory {text!r} cannot be read; give for example 0=20GiB,cpu=60GiB")
+            raise InputError(f"max memory {text!r} cannot be read; write for example 0=20GiB,cpu=60GiB")
         sizes[int(key) if key.isdecimal() else key] = int(size) if size.isdecimal() else size
     return sizes
 
 
 def is_offloaded(model: Any) -> bool:
-    """Whether some weights come to a device only while their module runs."""
+    """Whether some weights are on a device only while their module runs."""
     return any(_offload_hook(module) is not None for module in model.modules())
 
 
 def execution_device(module: Any, tensor: Tensor) -> torch.device:
-    """Where a module works with its ``tensor``: the tensor's device, or where its hook brings it.
+    """Device on which a module uses its ``tensor``: the tensor's own, or the target of the module's hook.
 
     A ``meta`` tensor without a hook stays on ``meta``.
     """
@@ -146,16 +167,16 @@ def execution_device(module: Any, tensor: Tensor) -> torch.device:
 
 
 def stored_tensor(model: Any, name: str, tensor: Tensor) -> Tensor:
-    """The values of a parameter or buffer of ``model``, by its full name, where they are kept now.
+    """Stored values of a parameter or buffer of ``model``, given its full name.
 
-    An off-loaded tensor is read from host memory or disk; any other is returned as it is, as is a ``meta`` tensor
-    that nothing holds the values of.
+    An off-loaded tensor is read from host memory or disk. Any other is returned unchanged, and so is a ``meta`` tensor
+    without stored values.
     """
     if tensor.device.type != "meta":
         return tensor
     path, _, leaf = name.rpartition(".")
     parts = path.split(".") if path else []
-    # The hook stands on the module itself, or (where a module's weights are used without calling it) above it.
+    # The hook is on the module itself, or on a parent if the weights are used without calling the module.
     for depth in range(len(parts), -1, -1):
         hook = _offload_hook(model.get_submodule(".".join(parts[:depth])))
         if hook is not None:
@@ -165,7 +186,7 @@ def stored_tensor(model: Any, name: str, tensor: Tensor) -> Tensor:
 
 
 def one_at_a_time(call: Callable[..., Any]) -> Callable[..., Any]:
-    """``call``, entered by one thread at a time: off-loaded weights leave a module as its first caller leaves it."""
+    """``call`` with a lock: when one caller returns, off-loaded weights are dropped for all callers."""
     lock = threading.Lock()
 
     def serial(*args: Any, **kwargs: Any) -> Any:
@@ -176,7 +197,7 @@ def one_at_a_time(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _offload_hook(module: Any) -> Any:
-    """Accelerate's hook that keeps the module's weights elsewhere, None where there is none."""
+    """Accelerate's off-loading hook of the module, or None."""
     hook = getattr(module, "_hf_hook", None)
     for one in getattr(hook, "hooks", (hook,)):  # a SequentialHook has several
         if getattr(one, "offload", False) and getattr(one, "weights_map", None) is not None:
@@ -185,5 +206,5 @@ def _offload_hook(module: Any) -> Any:
 
 
 def _named(device: Any) -> Any:
-    """Accelerate calls a CUDA device by its index alone."""
+    """Full name of a device; accelerate names a CUDA device by its index only."""
     return f"cuda:{device}" if isinstance(device, int) else device

@@ -1,7 +1,7 @@
-"""The precision of a trunk: what a model came with, and float8 on request.
+"""Precision of a trunk: that of the checkpoint, or float8 on request.
 
-Only the trunk is ever lowered. The output layer is what is scored and the embedding is a look-up: both keep their
-dtype, and so does the hidden state between them.
+Only the trunk is converted. Scores refer to the output layer, and the embedding is a look-up: both keep their dtype,
+and so do the hidden states between them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from donod_fast.errors import InputError, ModelError
 
 PRECISIONS = ("auto", "float8")
-"""``auto`` leaves the trunk as it comes."""
+"""``auto`` keeps the precision of the checkpoint."""
 
 FLOAT8_CAPABILITY = (8, 9)
-"""The first CUDA compute capability with float8 matrix products (Ada; Hopper is 9.0)."""
+"""Lowest CUDA compute capability with float8 matrix products (Ada; Hopper is 9.0)."""
 
-_MULTIPLE = 16  # float8 products want both dimensions to be multiples of it
+_MULTIPLE = 16  # float8 products need multiples of it in both dimensions
 _ROUTERS = ("gate", "router", "shared_expert_gate")
 _log = logging.getLogger(__name__)
 
@@ -32,31 +32,31 @@ Quantise = Callable[[nn.Module, Callable[[nn.Module, str], bool]], None]
 
 
 def refuse_precision(precision: str, dtype: str, device: torch.device) -> None:
-    """Say before anything is loaded that a precision cannot be had.
+    """Refuse an impossible precision before anything is loaded.
 
     Raises:
-        InputError: it is not known, the device cannot compute in it, a package is missing, or ``dtype`` is not
-            the one that it starts from.
+        InputError: the precision is unknown, the device does not support it, a package is missing, or ``dtype``
+            contradicts it.
     """
     if precision not in PRECISIONS:
         raise InputError(f"precision={precision!r} is not known; use {', '.join(map(repr, PRECISIONS))}")
     if precision == "auto":
         return
     if dtype not in ("auto", "bfloat16"):
-        raise InputError(f"precision='float8' starts from bfloat16 weights; leave out dtype={dtype!r}")
+        raise InputError(f"precision='float8' starts from bfloat16 weights; remove dtype={dtype!r}")
     reason = why_no_float8(device)
     if reason is not None:
-        raise InputError(f"precision='float8' {reason}; use precision='auto', or a model that comes quantised")
+        raise InputError(f"precision='float8' {reason}; use precision='auto', or a quantised model")
     torchao_float8()
 
 
 def why_no_float8(device: torch.device) -> str | None:
-    """Why a device has no float8 matrix products, None where it has."""
+    """Reason why a device has no float8 matrix products, or None if it has them."""
     least = ".".join(map(str, FLOAT8_CAPABILITY))
     wanted = f"needs a CUDA device of compute capability {least} or more (Ada, Hopper, Blackwell)"
     if device.type != "cuda":
         return f"{wanted}, and this is {device}"
-    if torch.version.hip is not None:  # AMD counts otherwise; torchao knows which of its devices can
+    if torch.version.hip is not None:  # AMD numbers its devices differently; torchao knows which of them have float8
         return None
     capability = torch.cuda.get_device_capability(device)
     if capability < FLOAT8_CAPABILITY:
@@ -65,11 +65,11 @@ def why_no_float8(device: torch.device) -> str | None:
 
 
 def float8_layers(decoder: nn.Module, head: nn.Module | None) -> list[tuple[str, nn.Linear]]:
-    """The linear layers of a decoder that float8 is for, with their names.
+    """Linear layers of a decoder that can be converted to float8, with their names.
 
-    Plain ``nn.Linear`` only (a subclass may do more than one product), never the output layer, no layer with a
-    dimension that is no multiple of 16 or with a row of zeros (whose scale would be 0), and no router of experts: it
-    costs nothing and its error is another expert.
+    Only plain ``nn.Linear`` layers (a subclass may compute more than one product). Excluded are the output layer,
+    layers with a dimension that is not a multiple of 16 or with a row of zeros (whose scale would be 0), and routers
+    of experts: they cost little, and an error there selects another expert.
     """
     return [
         (name, layer)
@@ -83,23 +83,23 @@ def float8_layers(decoder: nn.Module, head: nn.Module | None) -> list[tuple[str,
 
 
 def to_float8(name: str, decoder: nn.Module, head: nn.Module | None, quantise: Quantise | None = None) -> str:
-    """Put the decoder's linear layers into float8, in place: weights by row, activations by token as they come.
+    """Convert the decoder's linear layers to float8 in place: weights per row, activations dynamically per token.
 
     Args:
-        name: of the model, for messages.
-        decoder: the trunk, in bfloat16, its weights on devices that can compute in float8.
-        head: the output layer, which stays as it is.
-        quantise: takes a module and which layers of it to convert; None is torchao.
+        name: name of the model, for messages.
+        decoder: the trunk, in bfloat16, on devices with float8 matrix products.
+        head: the output layer, which is not converted.
+        quantise: function that converts the chosen layers of a module; None for torchao's.
 
     Returns:
-        What the trunk is now, for the manifest.
+        Description of the precision, for the manifest.
 
     Raises:
         ModelError: a layer is off-loaded or on a device without float8, or torchao does not convert it.
     """
     layers = float8_layers(decoder, head)
     if not layers:
-        raise ModelError(f"{name}: it has no linear layer that float8 is for; use precision='auto'")
+        raise ModelError(f"{name}: no linear layer is suitable for float8; use precision='auto'")
     for path, layer in layers if quantise is None else ():
         reason = why_no_float8(layer.weight.device)
         if reason is not None:
@@ -110,17 +110,19 @@ def to_float8(name: str, decoder: nn.Module, head: nn.Module | None, quantise: Q
     try:
         (quantise or torchao_float8())(decoder, lambda layer, _: id(layer) in chosen)
     except (AssertionError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-        raise ModelError(f"{name}: torchao cannot put it into float8: {' '.join(str(error).split())[:300]}") from error
+        raise ModelError(
+            f"{name}: torchao cannot convert the model to float8: {' '.join(str(error).split())[:300]}"
+        ) from error
     left = [path for path, layer in layers if layer.weight is before[path]]
     if left:
-        raise ModelError(f"{name}: torchao left {left[0]} and {len(left) - 1} more layers as they were; upgrade it")
+        raise ModelError(f"{name}: torchao left {left[0]} and {len(left) - 1} more layers unchanged; upgrade torchao")
     if share < 0.5:
-        _log.warning("%s: only %.0f %% of the trunk's weights are in layers that float8 is for", name, 100 * share)
+        _log.warning("%s: only %.0f %% of the trunk's weights are in layers that support float8", name, 100 * share)
     return f"float8 rowwise dynamic{_version('torchao')}"
 
 
 def torchao_float8() -> Quantise:
-    """Torchao's conversion to float8: dynamic scales, one for each row of a weight and each token.
+    """Conversion to float8 by torchao, with dynamic scales for each row of a weight and each token.
 
     Raises:
         InputError: torchao is missing or too old.
@@ -129,15 +131,15 @@ def torchao_float8() -> Quantise:
         with _without_warnings():
             torchao = import_module("torchao.quantization")
             config = torchao.Float8DynamicActivationFloat8WeightConfig
-            # Without the bound a token of zeros (many a padding token's embedding) has the scale 0 and becomes NaN,
-            # and NaN times the attention weight 0 is NaN in every token before it.
+            # Without the bound a token of zeros (often the padding token) has scale 0 and becomes NaN. NaN times the
+            # attention weight 0 is NaN, which spreads to every token before it.
             settings: dict[str, Any] = {"granularity": torchao.PerRow(), "activation_value_lb": 1e-12}
             config(**settings)
     except (ImportError, AttributeError, TypeError) as error:
         raise InputError(
             f"precision='float8' needs a recent torchao: pip install 'donod-fast[float8]' ({error})"
         ) from error
-    # It would change the compiler's settings of the whole process, to ones that compile for very long.
+    # It would change the compiler settings of the whole process, and make compilation very slow.
     if "set_inductor_config" in inspect.signature(config).parameters:
         settings["set_inductor_config"] = False
     quantize: Any = torchao.quantize_
@@ -146,10 +148,10 @@ def torchao_float8() -> Quantise:
 
 
 def quantisation(model: Any) -> str | None:
-    """What a model that came quantised is stored as, for the manifest; None for a model of plain floats.
+    """Storage format of a quantised model, for the manifest; None for a model of plain floats.
 
-    By its config where that says so (``bitsandbytes int8 (bitsandbytes 0.50.2)``, ``gptq 4 bits``), else by the
-    kinds of its parameters (``torchao Int8Tensor (torchao 0.18.0)``).
+    Taken from the config if it says so (``bitsandbytes int8 (bitsandbytes 0.50.2)``, ``gptq 4 bits``), else from the
+    types of the parameters (``torchao Int8Tensor (torchao 0.18.0)``).
     """
     config = getattr(getattr(model, "config", None), "quantization_config", None)
     if config is not None:
@@ -160,10 +162,10 @@ def quantisation(model: Any) -> str | None:
 
 
 def weight_kind(weight: Tensor) -> str | None:
-    """``torchao Int8Tensor``, ``torch.int8``, …: what a quantised weight is kept as; None for plain floats."""
+    """Storage type of a quantised weight (``torchao Int8Tensor``, ``torch.int8``, …); None for plain floats."""
     kind = type(weight)
     package = kind.__module__.partition(".")[0]
-    # A tensor made of others says the dtype that it stands for; DTensor, which is made so too, is only sharded.
+    # A tensor subclass reports the dtype that it represents. DTensor is one too, but is only sharded.
     made_of_others = hasattr(weight, "__tensor_flatten__") and not hasattr(weight, "full_tensor")
     if made_of_others or package == "bitsandbytes":
         return f"{package} {kind.__name__}"
@@ -180,7 +182,7 @@ def _bits(config: Any) -> str:
     bits = _entry(config, "bits")
     if isinstance(bits, int):
         return f"{bits} bits"
-    kind = _entry(config, "quant_type")  # torchao's: an object, or what is left of it in a file
+    kind = _entry(config, "quant_type")  # torchao's: an object, or its serialised form
     if isinstance(kind, str):
         return kind
     if isinstance(kind, dict):
@@ -200,14 +202,14 @@ def _version(package: str) -> str:
 
 
 def silence_torchao() -> None:
-    """Transformers imports torchao where it is installed, which reports what it was built for and does not find."""
+    """Silence torchao's log. Transformers imports it if installed, and it reports missing kernel libraries."""
     for name in ("torchao", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Torchao reports, at import, every kernel library that it was built with and does not find."""
+    """Suppress log records during the block: at import, torchao reports every missing kernel library."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

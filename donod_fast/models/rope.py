@@ -1,8 +1,9 @@
 """Rotary positions whose frequencies depend on the longest sequence of a batch.
 
-Two of transformers' RoPE types look at a batch before they choose: ``longrope`` (Phi-3) takes other frequencies
-for the whole batch once one sequence passes the trained length, ``dynamic`` (NTK) stretches them by the longest
-one. A short sample would then score otherwise beside a long one. So samples are batched with their kind only.
+Two RoPE types of transformers choose their frequencies per batch: ``longrope`` (Phi-3) uses other frequencies for the
+whole batch once one sequence exceeds the trained length, and ``dynamic`` (NTK) scales them by the longest sequence. The
+score of a short sample would then depend on the other samples of its batch. So only samples that use the same
+frequencies share a batch.
 """
 
 from __future__ import annotations
@@ -16,25 +17,25 @@ from donod_fast.models.loading import text_config
 
 @dataclass(frozen=True, slots=True)
 class RopeSwitch:
-    """When a batch's frequencies change.
+    """Lengths at which the frequencies of a batch change.
 
     Attributes:
-        limit: up to this many tokens the trained frequencies hold.
-        by_length: beyond it they depend on the length itself; otherwise all longer ones share one set.
+        limit: the trained frequencies are used up to this many tokens.
+        by_length: whether the frequencies of longer sequences depend on the length; otherwise they share one set.
     """
 
     limit: int
     by_length: bool
 
     def kind(self, length: int) -> int:
-        """Sequences of one kind have the same frequencies; 0 is that of all within the limit."""
+        """Kind of a sequence: sequences of one kind have the same frequencies; 0 is within the limit."""
         if length <= self.limit:
             return 0
         return length if self.by_length else self.limit + 1
 
 
 def rope_switch(config: Any) -> RopeSwitch | None:
-    """What a model's config says; None where the frequencies never change (nearly every model)."""
+    """Switch of a model according to its config; None if the frequencies never change (nearly every model)."""
     config = text_config(config)
     trained = getattr(config, "max_position_embeddings", None)
     limits: set[int] = set()
@@ -53,12 +54,12 @@ def rope_switch(config: Any) -> RopeSwitch | None:
             limits.add(limit)
     if not limits:
         return None
-    # Layers that change at different lengths: only equal lengths are sure to agree everywhere.
+    # Layers change at different lengths: only sequences of equal length agree in every layer.
     return RopeSwitch(min(limits), by_length or len(limits) > 1)
 
 
 def _settings(config: Any) -> Iterator[Mapping[str, Any]]:
-    """The RoPE settings of a config, one for all layers or one a layer type."""
+    """RoPE settings of a config: one for all layers, or one per layer type."""
     for name in ("rope_parameters", "rope_scaling"):
         found = getattr(config, name, None)
         if isinstance(found, Mapping):

@@ -1,6 +1,6 @@
-"""Texts → unit vectors by a sentence-transformers model: the embeddings that K-Means + IFD and DaMoC's filters take.
+"""Embed texts as unit vectors with a sentence-transformers model, for K-Means + IFD and DaMoC's filters.
 
-Offline where the model is a folder. Of a record its question alone is embedded (:func:`question_text`).
+No network is needed if the model is a folder. Only the question of a record is embedded (:func:`question_text`).
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ BATCH = 64
 def embed_texts(texts: Sequence[str], model: Any, *, batch_size: int = BATCH, device: str | None = None) -> Embeddings:
     """Embed each text, in the order given.
 
-    The model's own modules decide the pooling; a folder without any (a plain transformers model) is mean-pooled.
-    A text beyond the model's length is cut there, as sentence-transformers does. A text's vector does not depend on
-    the others beyond the rounding of its batch.
+    The model's own modules define the pooling; a folder without any (a plain transformers model) is mean-pooled.
+    sentence-transformers truncates texts that exceed the model's length. Except for rounding, the vector of a text does
+    not depend on the other texts.
 
     Args:
         texts: n strings.
-        model: the folder or hub id of a sentence-transformers model, or one that is loaded (:func:`load_embedder`).
-        batch_size: texts run at once.
-        device: where a model that is not loaded yet goes; None for the library's own choice.
+        model: folder or Hub id of a sentence-transformers model, or a loaded model (:func:`load_embedder`).
+        batch_size: texts per batch.
+        device: device for a model that is not loaded yet; None for the library's own choice.
 
     Returns:
-        (n, d) float32, rows of length 1 in the Euclidean norm.
+        (n, d) float32; every row has Euclidean norm 1.
 
     Raises:
-        InputError: a text is no string, or the library is missing.
-        ModelError: the model cannot be loaded, or gives a vector that has no direction (zero, NaN, infinite).
+        InputError: a text is not a string, or the library is missing.
+        ModelError: the model cannot be loaded, or returns a vector without a direction (zero, NaN, infinite).
     """
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise InputError(f"text {row} to embed is a {type(text).__name__}, not a string")
     embedder = load_embedder(model, device=device) if isinstance(model, (str, Path)) else model
-    # A lone surrogate is legal in JSON and no tokenizer takes it.
+    # A lone surrogate is legal in JSON, but no tokenizer accepts it.
     valid = [text.encode("utf-8", errors="replace").decode("utf-8") for text in texts]
     if not valid:
         return np.zeros((0, int(embedder.get_embedding_dimension())), dtype=np.float32)
@@ -60,11 +60,11 @@ def embed_texts(texts: Sequence[str], model: Any, *, batch_size: int = BATCH, de
 
 
 def load_embedder(name_or_path: str | Path, *, device: str | None = None) -> Any:
-    """Load a sentence-transformers model. A folder is read without a look at the hub.
+    """Load a sentence-transformers model. A folder is read without contacting the Hub.
 
     Raises:
         InputError: the library is missing.
-        ModelError: there is no such model, or it cannot be loaded.
+        ModelError: the model does not exist or cannot be loaded.
     """
     name = str(name_or_path)
     silence_torchao()
@@ -77,37 +77,39 @@ def load_embedder(name_or_path: str | Path, *, device: str | None = None) -> Any
     folder = Path(name).expanduser()
     local = folder.is_dir()
     if not local and (isinstance(name_or_path, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise ModelError(f"{name}: there is no such folder; give that of a sentence-transformers model, or a hub id")
+        raise ModelError(
+            f"{name}: there is no such folder; give the folder of a sentence-transformers model, or a hub id"
+        )
     try:
         with quiet():
-            # float32: half precision gains nothing on a CPU, and these models are small.
+            # float32: half precision brings nothing on a CPU, and these models are small.
             options = {"device": device, "local_files_only": local, "model_kwargs": {"dtype": torch.float32}}
             return library.SentenceTransformer(str(folder) if local else name, **options)
-    except Exception as error:  # the library, transformers and the hub client raise nearly everything
+    except Exception as error:  # the library, transformers and the Hub client raise many kinds of errors
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ModelError(
-            f"{name}: cannot load it as a sentence-transformers model: {reason}; give the folder of one, for example "
+            f"{name}: cannot be loaded as a sentence-transformers model: {reason}; give a model folder, for example "
             "a download of sentence-transformers/all-mpnet-base-v2"
         ) from error
 
 
 def unit_rows(vectors: npt.NDArray[Any], what: str = "embedding") -> Embeddings:
-    """Vectors scaled to length 1, as float32.
+    """Scale vectors to length 1, as float32.
 
     Args:
         vectors: (n, d) of any real dtype.
-        what: what a row is called in the message about a bad one.
+        what: name of a row in error messages.
 
     Raises:
-        InputError: they are no (n, d) matrix of numbers.
-        ModelError: a row is zero or not finite; the message names the first.
+        InputError: the vectors are not an (n, d) matrix of numbers.
+        ModelError: a row is zero or not finite; the message names the first such row.
     """
     if vectors.ndim != 2 or not vectors.shape[1] or vectors.dtype.kind not in "fiu":
         raise InputError(f"embeddings are an (n, d) array of numbers, got {vectors.dtype} of shape {vectors.shape}")
     wide = vectors.astype(np.float64)
-    with np.errstate(all="ignore"):  # what is wrong is named below
+    with np.errstate(all="ignore"):  # bad rows are reported below
         largest = np.abs(wide).max(axis=1, keepdims=True, initial=0.0)
-        wide = wide / largest  # so that no square overflows
+        wide = wide / largest  # so that squares do not overflow
         lengths = np.sqrt(np.einsum("nd,nd->n", wide, wide))
     bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0) & np.isfinite(largest[:, 0])))
     if len(bad):
@@ -116,12 +118,12 @@ def unit_rows(vectors: npt.NDArray[Any], what: str = "embedding") -> Embeddings:
 
 
 def question_text(sample: Sample) -> str:
-    """What a sample asks: the user's turns of a conversation, a prompt, or the whole of a plain text.
+    """Question of a sample: the user's turns of a conversation, a prompt, or a whole plain text.
 
-    The turns are joined by an empty line; system texts, answers and tools are no part of the question.
+    Turns are joined by an empty line. System texts, answers and tools are not part of the question.
 
     Raises:
-        SampleError: the sample is tokens only, which have no text.
+        SampleError: the sample has tokens only, no text.
     """
     match sample:
         case Conversation(messages):

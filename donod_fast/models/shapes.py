@@ -1,4 +1,4 @@
-"""The shapes of known models, and small ones of the same kind for a CPU."""
+"""Shapes of known models, and small models of the same kinds for a CPU."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ class ModelShape:
     """A decoder-only model without its weights.
 
     Attributes:
-        name: as asked for on the command line.
+        name: name on the command line.
         kind: ``model_type`` of transformers.
         vocab, dim: rows and columns of the output layer W, which is not tied to the embedding.
         layers, inner: decoder layers, and the width of their feed-forward part.
-        heads, key_value_heads: of attention; a head is dim / heads wide.
+        heads, key_value_heads: attention heads; each has dim / heads components.
         positions: longest sequence.
-        rope_theta: base of the rotary embedding. (Its further scaling in Llama-3.1 costs nothing and is left out.)
-        small: for a CPU; the others are for an accelerator.
+        rope_theta: base of the rotary embedding. Llama-3.1's further scaling is omitted; it costs no time.
+        small: whether the shape is meant for a CPU; the others are for an accelerator.
     """
 
     name: str
@@ -34,7 +34,7 @@ class ModelShape:
     small: bool = False
 
     def config(self) -> Any:
-        """The transformers config; weights are drawn with a standard deviation of 1/√dim."""
+        """Config for transformers; weights are initialised with a standard deviation of 1/√dim."""
         from transformers import AutoConfig
 
         return AutoConfig.for_model(

@@ -118,7 +118,7 @@ class Trunk:
         """
         if input_ids.dim() != 2 or not input_ids.numel() or input_ids.is_floating_point():
             raise InputError(
-                f"input_ids has to be a (rows, tokens) integer tensor; got {tuple(input_ids.shape)} {input_ids.dtype}"
+                f"input_ids must be a (rows, tokens) integer tensor; got {tuple(input_ids.shape)} {input_ids.dtype}"
             )
         return self._hidden(input_ids, "", input_ids.shape[1])
 
@@ -148,7 +148,9 @@ class Trunk:
 
     def _served(self, batch: Batch) -> Batch:
         if batch.sample_bounds is not None and not self.packs:
-            raise InputError(f"{self._name}: a packed batch, but it is not packed: {self.packing_refusal}")
+            raise InputError(
+                f"{self._name}: the batch is packed, but this model does not support packing: {self.packing_refusal}"
+            )
         return batch
 
     def _states(self, batch: Batch, attention: str, **more: Tensor) -> Tensor:
@@ -225,7 +227,7 @@ class Trunk:
         if not error <= limit:
             raise ModelError(
                 f"{self._name}: tokens at the end change the hidden states of those before them "
-                f"(by {error:.1e}, limit {limit:.0e}); its attention is not causal, "
+                f"(by {error:.1e}, limit {limit:.0e}); its attention is not causal; "
                 "DONOD needs a decoder-only language model"
             )
         return error

@@ -27,6 +27,7 @@ from donod_fast.scores.signals import SignalEntry, joined
 from donod_fast.system.files import remove
 from donod_fast.system.locking import LOCK, locked
 from donod_fast.system.storage import Storage, open_storage
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -312,15 +313,6 @@ class ScoresFolder:
                 counts.update(summary.counts)
         return counts
 
-    def first_detail(self) -> str:
-        """Why the first row has no score, "" where it has one or its part is absent; reads one part only.
-
-        Raises:
-            StoreError: the part is damaged.
-        """
-        table = self.read_part(0)
-        return "" if table is None else str(table.column("detail")[0].as_py())
-
     def table(self) -> pa.Table:
         """All rows in input order, with the columns that every part has.
 
@@ -395,7 +387,7 @@ class ScoresFolder:
     def _refuse_unfinished(self, there: int) -> None:
         if there < self.parts:
             raise StoreError(
-                f"{self.name} is unfinished: {there} of {self.parts} parts are there; "
+                f"{self.name} is unfinished: {there} of {plural(self.parts, 'part')} committed; "
                 "run `donod-fast score` again with the same settings to finish it"
             )
 

@@ -213,6 +213,7 @@ class Scorer:
             "carry": list(self.masker.carry),
             "signals": [entry.as_dict() for entry in self.samples.signals.entries],
             "masks": {**self.masker.describe(), "tokenizer_sha256": _tokenizer_digest(loaded.tokenizer)},
+            "mask": self.masker.mask,
         }
 
 

@@ -17,6 +17,7 @@ from donod_fast.errors import CorpusError, InputError, ModelError
 from donod_fast.models import loading as models
 from donod_fast.models.loading import length_limit, quiet, text_config
 from donod_fast.models.precision import silence_torchao
+from donod_fast.system.wording import plural
 from donod_fast.training.planning import TokenCounts, model_config
 from donod_fast.training.recipe import Recipe, TrainSettings
 from donod_fast.training.samples import prepare_rows
@@ -80,7 +81,9 @@ def count_tokens(settings: TrainSettings, config: Any, corpus: Corpus) -> TokenC
     masks = settings.masks(length_limit(config, tokenizer))
     rows = prepare_rows(corpus, Masker(tokenizer, masks, vocab_size=int(text_config(config).vocab_size)))
     left_out = sum(rows.skipped.values())
-    return TokenCounts.of(rows.lengths.tolist(), f"counted; {left_out:,} rows left out" if left_out else "counted")
+    return TokenCounts.of(
+        rows.lengths.tolist(), f"counted; {plural(left_out, 'row')} left out" if left_out else "counted"
+    )
 
 
 def guess_tokens(settings: TrainSettings, corpus: Corpus) -> TokenCounts:

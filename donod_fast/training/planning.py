@@ -20,6 +20,7 @@ from donod_fast.errors import InputError
 from donod_fast.models.loading import quiet, text_config
 from donod_fast.models.precision import silence_torchao
 from donod_fast.models.shapes import SHAPES
+from donod_fast.system.wording import plural
 from donod_fast.training.recipe import TrainSettings
 from donod_fast.training.trainer import planned_steps
 
@@ -169,9 +170,10 @@ class TrainPlan:
         return "\n".join(
             [
                 f"model    {self.model}: {size.parameters:,} parameters ({parts}); {self.trained_parameters:,} trained",
-                f"data     {self.counts.rows:,} rows, {self.counts.tokens:,} tokens an epoch ({self.counts.how}), "
+                f"data     {plural(self.counts.rows, 'row')}, {plural(self.counts.tokens, 'token')} an epoch "
+                f"({self.counts.how}), "
                 f"longest {self.counts.longest:,}",
-                f"training {self.steps:,} steps, {self.tokens:,} tokens",
+                f"training {plural(self.steps, 'step')}, {plural(self.tokens, 'token')}",
                 f"memory   weights {_size(self.weight_bytes)} + gradients {_size(self.gradient_bytes)} + optimizer "
                 f"{_size(self.optimizer_bytes)} + activations about {_size(self.activation_bytes)} = about "
                 f"{_size(self.total_bytes)}: {self.gpus} × {self.gpu}",

@@ -1,1 +1,1 @@
-"""The head mathematics in Triton kernels (``op.py`` is the door, ``run.py`` draws the way of a batch)."""
+"""Triton kernels for the output layer: ``op.py`` is the entry point, ``run.py`` runs a batch through the kernels."""

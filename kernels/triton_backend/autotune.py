@@ -1,10 +1,10 @@
-"""Tile shapes by measurement, where asked for: ``DONOD_FAST_AUTOTUNE=1``.
+"""Choose tile shapes by measurement, if requested with ``DONOD_FAST_AUTOTUNE=1``.
 
-The first call of its kind (device, element type, output layer, update, length class) runs itself once per
-candidate, one kernel's after another's, and keeps the fastest of each; the choice is written to ``autotune.json``
-in ``DONOD_FAST_CACHE`` (default ``~/.cache/donod_fast``), so later processes do not measure. Tuning waits for the
-device; it is never done while a CUDA graph is captured. Scores agree between choices to their bounds, not to the bit:
-that is why the fixed table is the default.
+The first call of a kind (device, element type, output layer, update, length class) runs once per candidate, kernel by
+kernel, and keeps the fastest candidate of each. The choice is written to ``autotune.json`` in ``DONOD_FAST_CACHE``
+(default ``~/.cache/donod_fast``), so that later processes need not measure. Tuning waits for the device and never
+happens during the capture of a CUDA graph. Scores of different choices agree within their error bounds, but not bit for
+bit; therefore the fixed table is the default.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _CLASSES: dict[str, Callable[..., Any]] = {
 
 
 def tuned(call: Call, fixed: Configs) -> Configs:
-    """``fixed``, or what was measured to be faster where tuning is asked for."""
+    """``fixed``, or the fastest measured choice if tuning is requested."""
     if os.environ.get("DONOD_FAST_AUTOTUNE", "") in ("", "0"):
         return fixed
     key = _key(call)
@@ -53,7 +53,7 @@ def tuned(call: Call, fixed: Configs) -> Configs:
 
 
 def tune(call: Call, fixed: Configs, seconds: Callable[[Configs], float]) -> Configs:
-    """The fastest of the candidates, one kernel after the other; what does not run (too large, say) is passed over."""
+    """Fastest candidates, kernel by kernel; candidates that do not run (for example, too large) are skipped."""
     best, least = fixed, seconds(fixed)
     for name in ("gram",) if call.linear else ("direct",):
         best, least = _best_of(name, best, least, seconds)
@@ -65,8 +65,8 @@ def _best_of(name: str, best: Configs, least: float, seconds: Callable[[Configs]
         configs = replace(best, **{name: candidate})  # type: ignore[arg-type]
         try:
             found = seconds(configs)
-        except Exception as error:  # compilers and drivers refuse in many ways; none of them is ours to judge here
-            _log.info("candidate %s of %s passed over: %s", candidate, name, error)
+        except Exception as error:  # compilers and drivers raise many kinds of errors
+            _log.info("candidate %s of %s skipped: %s", candidate, name, error)
             continue
         if found < least:
             best, least = configs, found
@@ -74,7 +74,7 @@ def _best_of(name: str, best: Configs, least: float, seconds: Callable[[Configs]
 
 
 def candidates(name: str, configs: Configs) -> list[LogitsConfig | DirectConfig | GramConfig]:
-    """Neighbours of a choice that compile within every architecture's limits or are refused by the compiler."""
+    """Neighbours of a choice; the compiler refuses those that exceed the limits of the architecture."""
     if name == "logits":
         logits = configs.logits
         return [
@@ -102,7 +102,7 @@ def candidates(name: str, configs: Configs) -> list[LogitsConfig | DirectConfig 
 
 
 def measure(call: Call, configs: Configs, rounds: int = 5) -> float:
-    """Median seconds of the call's sums, after one run to compile. Waits for the device."""
+    """Median time of a call in seconds, after one run that compiles. Waits for the device."""
     times = []
     for turn in range(rounds + 1):
         _wait(call)
@@ -135,7 +135,7 @@ def _key(call: Call) -> str:
 
 
 def cache_file() -> Path:
-    """Where choices are kept."""
+    """File of the stored choices."""
     folder = os.environ.get("DONOD_FAST_CACHE")
     return (Path(folder) if folder else Path.home() / ".cache" / "donod_fast") / "autotune.json"
 
@@ -149,7 +149,7 @@ def _read() -> dict[str, Any]:
 
 
 def _parsed(entry: Any) -> Configs | None:
-    """A stored choice, or None where it is none of this version's."""
+    """Stored choice, or None if it does not belong to this version."""
     try:
         return Configs(**{name: make(**entry[name]) for name, make in _CLASSES.items()})
     except (KeyError, TypeError):
@@ -164,4 +164,4 @@ def _write(key: str, configs: Configs) -> None:
         scratch.write_text(json.dumps({**_read(), key: asdict(configs)}, indent=1), encoding="utf-8")
         scratch.replace(path)
     except OSError as error:
-        _log.warning("the tuned tile shapes could not be kept in %s: %s", path, error)
+        _log.warning("the tuned tile shapes could not be saved in %s: %s", path, error)

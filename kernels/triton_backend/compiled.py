@@ -1,10 +1,10 @@
-"""Every shipped kernel config, compiled ahead of time for every architecture: no device is needed.
+"""Compile every shipped kernel config ahead of time for every architecture; no device is needed.
 
     python -m donod_fast.kernels.triton_backend.compiled [--architecture sm_90] [--csv FILE]
 
-prints shared memory, registers, stack and spilled bytes of each, and exits with 1 where one does not compile,
-needs more shared memory than its architecture has, or spills. (Not under ``TRITON_INTERPRET=1``: then there is nothing
-to compile.)
+prints shared memory, registers, stack and spilled bytes of each config. It exits with 1 if a config does not compile,
+needs more shared memory than its architecture has, or spills. It does not work under ``TRITON_INTERPRET=1``, which
+compiles nothing.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ TARGETS = {
     "sm_100": GPUTarget("cuda", 100, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
-# What one block may have (CUDA programming guide, technical specifications; CDNA 3: 64 KiB of LDS).
+# Limits of one block (CUDA programming guide, technical specifications; CDNA 3: 64 KiB of LDS).
 SHARED_LIMIT = {
     "sm_80": 163 * 1024,
     "sm_89": 99 * 1024,
@@ -54,7 +54,7 @@ SHARED_LIMIT = {
     "gfx942": 64 * 1024,
 }
 _NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
-# Pointers whose element type is the same whatever the input is; all others take the type of the case.
+# Pointers with a fixed element type; all others have the type of the case.
 _FIXED = {
     "labels": "i64",
     "token_row": "i32",
@@ -100,7 +100,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """What the compiler says of a variant. On gfx942 spills are counted in registers, else in bytes."""
+    """Report of the compiler on a variant. Spills are counted in registers on gfx942, else in bytes."""
 
     architecture: str
     kernel: str
@@ -117,7 +117,7 @@ class Compiled:
 
     @property
     def problem(self) -> str | None:
-        """None, or what forbids shipping it."""
+        """Reason why the config cannot be shipped, or None."""
         if self.shared_bytes > self.shared_limit:
             return f"needs {self.shared_bytes} bytes of shared memory, {self.architecture} has {self.shared_limit}"
         if self.spilled:
@@ -165,7 +165,7 @@ class _LogitsCase:
 
 
 _BASE: dict[str, Any] = {"PRECISION": "ieee", "INTERPRETED": False}
-# Hidden dimensions: "even" are whole blocks, "ragged" a multiple of 16, "odd" none.
+# Hidden dimensions: "even" is a multiple of the block, "ragged" a multiple of 16, "odd" neither.
 _ALL = {"mapped": True, "scale": True, "bias": True}
 _LOGITS_CASES = (
     _LogitsCase("plain"),
@@ -211,7 +211,7 @@ def variants(architecture: str) -> Iterator[Variant]:
 
 
 def _matrix_kernels(architecture: str, dtype: torch.dtype) -> Iterator[Variant]:
-    # Small heads multiply 16-bit inputs with float32 signals: the direct and Gram kernels then as for float32.
+    # Small heads multiply 16-bit inputs with float32 signals; their direct and Gram kernels are those of float32.
     name = _NAMES[dtype]
     signals = logits.signals_dtype(dtype)
     chosen = {
@@ -220,8 +220,8 @@ def _matrix_kernels(architecture: str, dtype: torch.dtype) -> Iterator[Variant]:
         for shape in ("short", "long", "heavy")
         for odd in (False, True)
     }
-    # float16 has bfloat16's tiles and float32's epilogue: its operands differ in the logits kernel, and where hidden
-    # states are looked up and cast.
+    # float16 has the tiles of bfloat16 and the epilogue of float32. Its operands differ in the logits kernel, and when
+    # hidden states are looked up and cast.
     half = dtype == torch.float16
     for case in _LOGITS_CASES[:5] if half else _LOGITS_CASES:
         configs = chosen[case.mapped, "short", case.width == "odd"]
@@ -292,8 +292,8 @@ def compile_variant(variant: Variant) -> Compiled:
             signature[argument] = "constexpr"
             continue
         signature[argument] = _type_of(argument, variant, types)
-        # As at run time: pointers and fixed sizes are multiples of 16, what changes from batch to batch may not be;
-        # an odd dim leaves rows unaligned, too.
+        # As at run time: pointers and fixed sizes are multiples of 16, but sizes that change from batch to batch need
+        # not be. An odd dim leaves rows unaligned, too.
         varies = kernel.params[index].do_not_specialize or (odd and argument in _OF_ROWS)
         if signature[argument].startswith("*") or (signature[argument] == "i32" and not varies):
             aligned[(index,)] = [["tt.divisibility", 16]]
@@ -334,7 +334,7 @@ def _type_of(argument: str, variant: Variant, types: dict[str, str]) -> str:
 
 
 def _resources(built: Any, target: GPUTarget) -> tuple[int, int, int]:
-    """Registers, stack bytes, and what was spilled."""
+    """Registers, stack bytes and spills."""
     if target.backend == "hip":
         text = built.asm["amdgcn"]
         found = {
@@ -352,7 +352,7 @@ def _resources(built: Any, target: GPUTarget) -> tuple[int, int, int]:
             [folder / "cuobjdump", "-res-usage", cubin], capture_output=True, text=True, check=True
         ).stdout
     usage = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", text))
-    # A stack without local arrays in the source is what registers were spilled to.
+    # The source has no local arrays, so the stack contains spilled registers.
     return int(usage["REG"]), int(usage["STACK"]), int(usage["STACK"]) + int(usage["LOCAL"])
 
 
@@ -364,7 +364,7 @@ def compile_all(architectures: tuple[str, ...] = ARCHITECTURES, workers: int | N
 
 
 def main() -> int:
-    """Compile, print the table, say what cannot be shipped."""
+    """Compile, print the table, and report configs that cannot be shipped."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--architecture", action="append", choices=ARCHITECTURES)
     parser.add_argument("--csv", type=Path)

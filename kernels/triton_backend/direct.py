@@ -1,10 +1,10 @@
-"""‖U‖² and ⟨W, U⟩ from gradient tiles that are formed, used and dropped: the path of every nonlinear update.
+"""‖U‖² and ⟨W, U⟩ from gradient tiles that are formed, used and discarded, for every nonlinear update.
 
 For sample i with gradient G = s · g and a tile of vocabulary rows × hidden dimensions:
 
     g = Σ_t D_tᵀ h_t              over the sample's slots, on the tensor cores, float32
     u = U / unit                  in registers (below)
-    Σ u²,  Σ W ∘ u                added up over the tile, stored per (sample, tile); the tile is dropped
+    Σ u²,  Σ W ∘ u                summed over the tile, stored per (sample, tile); the tile is discarded
 
 with, per update (``numbers`` are computed per sample by ``update_numbers``),
 
@@ -13,12 +13,12 @@ with, per update (``numbers`` are computed per sample by ``update_numbers``),
     sign          u = sign g
     SGD           u = g, unit = s
 
-and, where W′ is rounded to a storage dtype, the effective step (W − round(W − lr(unit · u + λW))) / lr instead.
+and, if W′ is rounded to a storage dtype, the effective step (W − round(W − lr(unit · u + λW))) / lr instead.
 
-A program owns one tile of W and runs through *all* samples of the launch in one loop over steps of ``align``
-slots: W is read from memory once for all of them, the loop's loads run ahead across the samples' ends, and
-every program has the same work however long the samples are. The epilogue of one program overlaps with the
-products of the others that share its multiprocessor: the tiles are small enough for two or more at a time.
+A program owns one tile of W and processes *all* samples of the launch in one loop over steps of ``align`` slots. So W
+is read from memory once for all samples, loads are prefetched across the ends of samples, and every program has the
+same amount of work for any lengths. The epilogue of one program overlaps with the products of the others on the same
+multiprocessor: the tiles are small enough for two or more programs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from donod_fast.kernels.updates import SGD, AdamW, Sign, Update
 
 @triton.jit
 def load_weight(weight, v, k, vocab, dim, weight_stride, EVEN_DIM: tl.constexpr):
-    """A tile of W. Rows past the vocabulary repeat the last one: what they are multiplied with is 0."""
+    """Load a tile of W. Rows past the vocabulary repeat the last one; they are multiplied by 0."""
     at = weight + tl.minimum(v, vocab - 1).to(tl.int64)[:, None] * weight_stride + k[None, :]
     if EVEN_DIM:
         w = tl.load(at)
@@ -52,9 +52,9 @@ def tile_sums(
     RULE: tl.constexpr, NEEDS_WEIGHT: tl.constexpr, STORAGE: tl.constexpr, EVEN_DIM: tl.constexpr,
     KEEP: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
-    """Σ u² and Σ W ∘ u of a tile of gradient g, (vocabulary rows v, hidden dimensions k)."""
-    # Past the vocabulary g is 0, and so is u (but for a given state or rounding): any row of W will do there, and a
-    # clamped one needs no mask.
+    """Compute Σ u² and Σ W ∘ u of a tile of gradient g, (vocabulary rows v, hidden dimensions k)."""
+    # Past the vocabulary g is 0, and so is u (except for a given state or rounding). So any row of W can be used there,
+    # and a clamped index needs no mask.
     row = tl.minimum(v, vocab - 1).to(tl.int64)
     if RULE == "state" or STORAGE is not None:
         inside = (v < vocab)[:, None] & (k < dim)[None, :]
@@ -71,7 +71,7 @@ def tile_sums(
         root = second * tl.rsqrt(tl.maximum(second, 1e-37))
         u = first * step_size / (root * root_scale + eps)
     elif RULE == "sign":
-        # A scale of 0 says that every token's magnitude is 0: so is the gradient.
+        # With a scale of 0 every token's magnitude is 0, and so is the gradient.
         live = tl.where(tl.load(number) > 0.0, 1.0, 0.0)
         u = tl.where(g > 0.0, live, 0.0) - tl.where(g < 0.0, live, 0.0)
     else:
@@ -172,7 +172,7 @@ def direct_kernel(
         if tl.load(step_sample + current + 1) != sample:
             number = numbers + sample * 4
             target = partials + (sample - first_sample).to(tl.int64) * 2 * tiles + tl.program_id(0)
-            # In parts, so that what the epilogue holds beside g fits in registers.
+            # In parts, so that the epilogue's values fit in registers together with g.
             squares = 0.0
             dots = 0.0
             for part in tl.static_range(SPLIT):
@@ -193,7 +193,7 @@ def direct_kernel(
 
 
 def rule_of(update: Update) -> str:
-    """The kernel's name of an update."""
+    """Name of an update in the kernel."""
     if isinstance(update, SGD):
         return "sgd"
     if isinstance(update, Sign):
@@ -202,7 +202,7 @@ def rule_of(update: Update) -> str:
 
 
 def update_numbers(update: Update, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """What the kernel needs of each sample, (samples, 4) float32, and the unit of its u, (samples,) float64.
+    """Numbers of each sample for the kernel, (samples, 4) float32, and the unit of its u, (samples,) float64.
 
     ``scale`` is s, (samples,) float64. Columns: k₁ or s, k₀, unit, unused.
     """
@@ -220,7 +220,7 @@ def update_numbers(update: Update, scale: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def supports(update: Update, storage_dtype: torch.dtype | None) -> str | None:
-    """None, or why the kernel cannot serve an update."""
+    """Reason why the kernel does not support an update, or None."""
     if storage_dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
         return f"storage_dtype {storage_dtype} is not bfloat16, float16 or float32"
     if isinstance(update, AdamW):
@@ -253,7 +253,7 @@ def launch_direct(
     weight_decay: float,
     storage_dtype: torch.dtype | None,
 ) -> None:
-    """Fill ``partials``; those of samples without a scored token are left as they were."""
+    """Fill ``partials``; rows of samples without a scored token are not changed."""
     vocab, dim = weight.shape
     tiles = tiles_of(signals.shape[1], dim, config)
     state = update.state if isinstance(update, AdamW) else None

@@ -6,12 +6,13 @@ With Q the softmax without the label (E of ``logits.py`` times its factors), ℓ
 
     D_t · D_s = Q_t · Q_s − ℓ_s Q_t[y_s] − ℓ_t Q_s[y_t] + ℓ_t ℓ_s [y_t = y_s]
 
-Q_t · Q_s runs on the tensor cores over the stored type, factors and labels are applied in float32: the label's
-column, which outweighs all others, is never rounded. The sum is linear in Q, so any split of the vocabulary adds up.
+Q_t · Q_s is computed on the tensor cores in the stored type; factors and labels are applied in float32. So the column
+of the label, which dominates all others, is never rounded. The sum is linear in Q, so parts of the vocabulary can be
+added.
 
-The unit of work is a pair of tiles of tokens (of one sample: i ≥ j, those off the diagonal counted twice) and a
-share of the vocabulary, not a sample: a program finds its pair by bisecting ``pair_start`` on the device, so that one
-launch serves a batch and long samples spread over many programs.
+The unit of work is a pair of token tiles (within one sample: i ≥ j, pairs off the diagonal count twice) and a part of
+the vocabulary. A program finds its pair by bisecting ``pair_start`` on the device. So one launch covers a batch, and
+long samples are distributed over many programs.
 """
 
 from __future__ import annotations
@@ -30,16 +31,16 @@ from donod_fast.kernels.triton_backend.layout import Group, Layout
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Side:
-    """One side of the products: the tokens of a set of samples and their stored columns.
+    """One side of the products: tokens of a set of samples and their stored columns.
 
     Attributes:
         hidden: (rows, dim).
         exps: (slots, columns) E of the group.
-        factors: (vocab tiles, slots) float32, or None where E is normalised already.
+        factors: (vocab tiles, slots) float32, or None if E is normalised already.
         relative: (all slots,) float32.
         label_slope: (all slots,) float32, or None without a soft-cap.
         labels: (rows,).
-        layout, group: where they lie.
+        layout, group: positions of the tokens.
     """
 
     hidden: Tensor
@@ -54,7 +55,7 @@ class Side:
 
 @triton.jit
 def load_tokens(slots, end, slot_row, labels, relative, label_slope, HAS_CAP: tl.constexpr):
-    """Rows of hidden, whether real, labels, magnitudes and label signals of a tile of slots."""
+    """Load rows of hidden, a mask of real tokens, labels, magnitudes and label signals of a tile of slots."""
     row = tl.load(slot_row + slots, mask=slots < end, other=-1)
     real = row >= 0
     label = tl.load(labels + row, mask=real, other=-1).to(tl.int64)
@@ -71,7 +72,7 @@ def label_terms(
     exps, factors, local, real, other_label, other_signal, first_column, start, stop, exps_stride, factor_stride,
     HAS_FACTORS: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    """Q_t[y_s] ℓ_s for tokens t (rows) and s (columns), 0 where y_s is not in start … stop (this program's part)."""
+    """Compute Q_t[y_s] ℓ_s for tokens t (rows) and s (columns), 0 if y_s is not in start … stop (this part)."""
     inside = real[:, None] & ((other_label >= start) & (other_label < stop))[None, :]
     place = exps + local.to(tl.int64)[:, None] * exps_stride + (other_label - first_column)[None, :]
     q = tl.load(place, mask=inside, other=0.0).to(tl.float32)
@@ -92,7 +93,7 @@ def pair_products(
     HAS_FACTORS: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr, TILE: tl.constexpr,
     BLOCK_TOKENS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr, BLOCK_DIM: tl.constexpr,
 ):  # fmt: skip
-    """Σ_ts r_t r_s (D_t · D_s)(h_t · h_s) over one pair of token tiles and one part of the columns."""
+    """Compute Σ_ts r_t r_s (D_t · D_s)(h_t · h_s) over one pair of token tiles and one part of the columns."""
     # Parts are whole blocks of columns.
     blocks = tl.cdiv(columns, BLOCK_COLUMNS)
     per_part = tl.cdiv(blocks, parts)
@@ -166,7 +167,7 @@ def gram_kernel(
         else:
             high = middle
     within = pair - tl.load(pair_start + low)
-    # Row of a triangle's cell, mended by one where the root was rounded.
+    # Row of a cell in the triangle, corrected by one if the root was rounded.
     i = ((tl.sqrt(8.0 * within.to(tl.float32) + 1.0) - 1.0) * 0.5).to(tl.int32)
     i = tl.where(i * (i + 1) // 2 > within, i - 1, i)
     i = tl.where((i + 1) * (i + 2) // 2 <= within, i + 1, i)
@@ -203,7 +204,7 @@ def cross_kernel(
     HAS_CAP: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr,
     BLOCK_TOKENS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr, BLOCK_DIM: tl.constexpr,
 ):  # fmt: skip
-    """One pair of tiles, one of each set; slots are aligned to BLOCK_TOKENS, so a tile is of one sample.
+    """One pair of tiles, one of each set; slots are aligned to BLOCK_TOKENS, so a tile belongs to one sample.
 
     Grid: (left tiles at most, right tiles at most).
     """
@@ -232,31 +233,31 @@ def cross_kernel(
         False, PRECISION, INTERPRETED, BLOCK_COLUMNS, BLOCK_TOKENS, BLOCK_COLUMNS, BLOCK_DIM,
     )  # fmt: skip
     at = partials + tl.program_id(0).to(tl.int64) * partials_stride + tl.program_id(1)
-    tl.store(at, tl.load(at) + total)  # chunks of the vocabulary add up; a launch owns its cells
+    tl.store(at, tl.load(at) + total)  # chunks of the vocabulary are added; no other program writes these cells
 
 
 def pair_bounds(
     counts: Tensor,  # (samples,) int32
     config: GramConfig,
 ) -> Tensor:
-    """(samples + 1,) int32: pairs of token tiles of the samples before each."""
+    """(samples + 1,) int32: number of pairs of token tiles before each sample."""
     tiles = (counts.long() + config.tokens - 1) // config.tokens
     pairs = tiles * (tiles + 1) // 2
     return torch.cat([pairs.new_zeros(1), pairs.cumsum(0)]).int()
 
 
 def pairs_at_most(group: Group, config: GramConfig) -> int:
-    """Pairs of token tiles that a group can have, from what the host knows of its lengths."""
+    """Maximum number of pairs of token tiles in a group, from the lengths that the host knows."""
     if group.lengths is not None:
         tiles = [ceil_div(length, config.tokens) for length in group.lengths]
         return sum(n * (n + 1) // 2 for n in tiles)
-    # Pairs are convex in the length, so one sample with every token has the most; each can round up by a tile.
+    # Pairs are convex in the length, so a single sample with all tokens has the most. Each can round up by a tile.
     longest = group.tokens_bound // config.tokens + 2
     return longest * (longest + 1) // 2 + group.samples
 
 
 def vocabulary_parts(pairs: int, columns: int, config: GramConfig) -> int:
-    """Into how many parts the columns are split, so that few pairs still fill a device."""
+    """Number of parts of the columns, chosen so that few pairs still fill a device."""
     blocks = ceil_div(columns, config.columns)
     return max(1, min(config.programs // max(pairs, 1), blocks // config.blocks_of_a_part, 64))
 
@@ -270,7 +271,7 @@ def launch_gram(
     first_column: int,
     tile: int,
 ) -> None:
-    """Fill ``partials`` for the pairs of the group's samples; rows past the last pair are left as they were."""
+    """Fill ``partials`` for the pairs of the group's samples; rows past the last pair are not changed."""
     group, layout = side.group, side.layout
     if partials.shape[0] == 0:
         return

@@ -1,9 +1,9 @@
-"""What the kernels share: is Triton there, is it interpreting, and the few operations that differ then.
+"""Shared parts of the kernels: availability of Triton, its interpreter, and operations that differ under it.
 
-``TRITON_INTERPRET=1`` is read when a kernel is decorated, so it must stand in the environment before this
-package is imported. Two things differ under the interpreter, both switched by one constexpr that every
-launch passes (``INTERPRETED``): its ``tl.dot`` multiplies the raw bits of bfloat16, so operands are cast to
-float32 first; and its cast to bfloat16 cuts bits off, where the hardware rounds to nearest even.
+Triton reads ``TRITON_INTERPRET=1`` when a kernel is decorated, so it must be set before this package is imported. Two
+operations differ under the interpreter; the constexpr ``INTERPRETED`` of every launch selects them. Its ``tl.dot``
+multiplies the raw bits of bfloat16, so operands are cast to float32 first. Its cast to bfloat16 truncates, whereas the
+hardware rounds to nearest even.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import triton.language as tl
 from torch import Tensor
 
 INTERPRETING = os.environ.get("TRITON_INTERPRET", "") not in ("", "0")
-# Stands for −∞ in a column that is left out: exp gives 0, and 0 · z stays 0 where 0 · (−inf) is NaN.
+# Replaces −∞ in an excluded column: exp gives 0, and 0 · z is 0, whereas 0 · (−inf) is NaN.
 LEFT_OUT = tl.constexpr(-1e30)
 
 
 @triton.jit
 def dot(left, right, total, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr):  # (m, k), (k, n), (m, n) float32
-    """Total + left · right on the tensor cores, in float32."""
+    """Compute total + left · right on the tensor cores, in float32."""
     if INTERPRETED:
         left = left.to(tl.float32)
         right = right.to(tl.float32)
@@ -49,7 +49,7 @@ def halves(x, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # (ROWS, COLUMNS)
 
 @triton.jit
 def share_of(x, part: tl.constexpr, SPLIT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # (ROWS, COLUMNS)
-    """Share number ``part`` of the columns, of ``SPLIT`` (1, 2 or 4) equal ones."""
+    """Part number ``part`` of the columns, out of ``SPLIT`` (1, 2 or 4) equal parts."""
     if SPLIT == 1:
         share = x
     else:
@@ -69,19 +69,19 @@ def share_of(x, part: tl.constexpr, SPLIT: tl.constexpr, ROWS: tl.constexpr, COL
 
 @triton.jit
 def log1p(y):  # float64, y ≥ 0
-    """log(1 + y) to the last digits for small y too."""
+    """log(1 + y), exact to the last digits for small y too."""
     one_more = 1.0 + y
     return tl.where(one_more == 1.0, y, tl.log(one_more) * (y / tl.where(one_more == 1.0, 1.0, one_more - 1.0)))
 
 
 @triton.jit
 def softplus(x):  # float64
-    """log(1 + eˣ), exact relative to itself on both sides; NaN stays NaN, and ∞ stays ∞ (a label masked by −∞)."""
+    """log(1 + eˣ) with a small relative error for both signs; NaN stays NaN, and ∞ stays ∞ (a label masked by −∞)."""
     return tl.where(x > 0.0, x, 0.0) + log1p(tl.exp(-tl.abs(x))) + tl.where(x == x, 0.0, x)
 
 
 def element(dtype: torch.dtype) -> Any:
-    """Triton's name of a torch dtype."""
+    """Name of a torch dtype in Triton."""
     return {
         torch.bfloat16: tl.bfloat16,
         torch.float16: tl.float16,
@@ -90,12 +90,12 @@ def element(dtype: torch.dtype) -> Any:
 
 
 def tensor_or(tensor: Tensor | None, stand_in: Tensor) -> Tensor:
-    """An argument for a pointer that the kernel does not follow when the tensor is None."""
+    """Argument for a pointer that the kernel does not read if the tensor is None."""
     return stand_in if tensor is None else tensor
 
 
 class OnDevice:
-    """The tensors' own device as the current one: Triton launches there (a no-op on the CPU)."""
+    """Make the tensors' device the current one, on which Triton launches (no effect on the CPU)."""
 
     def __init__(self, device: torch.device) -> None:
         self._guard = torch.cuda.device(device) if device.type == "cuda" else None

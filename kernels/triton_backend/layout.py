@@ -1,12 +1,12 @@
-"""Where each scored token goes: from ``labels`` and ``cu_seqlens`` to tables on their device, without a host sync.
+"""Positions of the scored tokens: tables from ``labels`` and ``cu_seqlens`` on their device, without a host sync.
 
-Scored tokens are numbered through the call (``token_row``: their rows of ``hidden``). Each also has a *slot*:
-the samples' tokens in order, every sample starting at a multiple of ``align`` slots, so that a step of the direct
-kernel (``align`` slots) belongs to one sample and lies at an address that needs no look-up. Slots between the
-end of a sample and the next start are pads (row −1).
+The scored tokens of a call are numbered (``token_row``: their rows of ``hidden``). Each also has a *slot*: the tokens
+of the samples in order, with every sample starting at a multiple of ``align`` slots. So a step of the direct kernel
+(``align`` slots) belongs to one sample, and its address needs no look-up. Slots between the end of a sample and the
+start of the next are pads (row −1).
 
-Everything here has a shape known from the arguments' shapes, so nothing is read back, and a captured
-CUDA graph follows the values that it is replayed with.
+All shapes follow from the shapes of the arguments. So nothing is read back, and a captured CUDA graph works with the
+values of each replay.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from donod_fast.kernels.arguments import IGNORE_INDEX
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
-    """Tables of one call over M rows and B samples; S = M + B · (align − 1), rounded up, slots at most.
+    """Tables of one call over M rows and B samples; at most S = M + B · (align − 1), rounded up, slots.
 
     Attributes:
         token_row: (M,) int32, row of hidden of each scored token; 0 past the last.
@@ -48,14 +48,14 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Consecutive samples that are worked on together, with bounds known on the host.
+    """Consecutive samples that are processed together, with bounds known on the host.
 
     Attributes:
-        first_sample: number of the first.
-        samples: how many.
-        tokens_bound: scored tokens at most.
-        slots_bound: slots at most, a multiple of the alignment.
-        lengths: scored tokens of each sample at most, or None where the host does not know them.
+        first_sample: number of the first sample.
+        samples: number of samples.
+        tokens_bound: upper bound of the scored tokens.
+        slots_bound: upper bound of the slots, a multiple of the alignment.
+        lengths: upper bounds of the scored tokens of each sample, or None if the host does not know them.
     """
 
     first_sample: int
@@ -70,7 +70,7 @@ def make_layout(
     bounds: Tensor,  # (samples + 1,) int64 on the same device
     align: int,
 ) -> Layout:
-    """Build the tables; bounds that are no bounds give ``valid`` False and tables that stay inside memory."""
+    """Build the tables; invalid bounds give ``valid`` False and tables that stay inside memory."""
     rows, samples, device = labels.shape[0], bounds.shape[0] - 1, labels.device
     valid = (bounds[0] == 0) & (bounds[-1] == rows) & (bounds.diff() >= 0).all()
     bounds = bounds.clamp(0, rows).cummax(0).values
@@ -101,12 +101,12 @@ def make_layout(
 
 
 def slots_bound(tokens: int, samples: int, align: int) -> int:
-    """Slots that ``tokens`` scored tokens of ``samples`` samples need at most, a multiple of ``align``."""
+    """Upper bound of the slots for ``tokens`` scored tokens of ``samples`` samples, a multiple of ``align``."""
     return (tokens + min(tokens, samples) * (align - 1) + align - 1) // align * align
 
 
 def _placed(values: Tensor, places: Tensor, keep: Tensor, size: int, default: int) -> Tensor:
     """(size,) int32 with values[i] at places[i] where keep[i], ``default`` elsewhere."""
-    # What is not kept goes to one place past the end, which is cut off.
+    # Other values go to one place past the end, which is cut off.
     out = torch.full((size + 1,), default, dtype=torch.int32, device=values.device)
     return out.scatter_(0, torch.where(keep, places, size), values.int())[:size]

@@ -1,21 +1,21 @@
 """Head forward: logits tile by tile, their sums for the softmax without the label, and their exponentials.
 
 For scored tokens t and vocabulary rows v, with a = W h and z = f(a) (``head_map.py``), per token and tile J of
-``config.tile`` vocabulary rows, the label's column y left out of every sum:
+``config.tile`` vocabulary rows, with the label's column y excluded from every sum:
 
     top_J  = max_{v ∈ J, v ≠ y} z_v
     sum_J  = Σ e^{z_v − top_J}                 → 1 − p_y, loss
-    dot_J  = Σ e^{z_v − top_J} (z_v − top_J)   → entropy, and ⟨W, G⟩ where f is a scale
-    a_J    = Σ e^{z_v − top_J} f′_v a_v        → ⟨W, G⟩ where it is not (bias, soft-cap)
+    dot_J  = Σ e^{z_v − top_J} (z_v − top_J)   → entropy, and ⟨W, G⟩ if f is a scale
+    a_J    = Σ e^{z_v − top_J} f′_v a_v        → ⟨W, G⟩ otherwise (bias, soft-cap)
 
 and E_tv = e^{z_v − top_J} (times f′_v under a soft-cap) for the vocabulary rows ``first_column`` to
-``first_column + stored``, 0 at the label and past the vocabulary. When the normaliser is known already
-(``NORMALISED``), E_tv = e^{z_v − lse_t} is all that is written: the same columns once more, where the
-workspace could not hold them the first time.
+``first_column + stored``, 0 at the label and past the vocabulary. If the normaliser is known already
+(``NORMALISED``), only E_tv = e^{z_v − lse_t} is written: columns that the workspace could not hold the first time are
+computed again.
 
-The tokens of a program are rows of ``hidden`` wherever they lie, and go to their slots in E (``layout.py``).
-Programs run through the tokens first, a group of tiles at a time, so that W streams from memory once per group
-and the group's hidden states stay in the second-level cache.
+The tokens of a program are arbitrary rows of ``hidden`` and go to their slots in E (``layout.py``). Programs iterate
+over the tokens first, for one group of tiles at a time, so that W is read from memory once per group and the group's
+hidden states stay in the second-level cache.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def finish_tile(
     HAS_BIAS: tl.constexpr, HAS_SCALE: tl.constexpr, HAS_CAP: tl.constexpr, NORMALISED: tl.constexpr,
     STORE: tl.constexpr, INTERPRETED: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    """Sums and exponentials of one tile of pre-activations a, (tokens, TILE), from vocabulary row ``base`` on."""
+    """Compute sums and exponentials of a tile of pre-activations a, (tokens, TILE), from vocabulary row ``base``."""
     columns = base + tl.arange(0, TILE)
     z = a
     if HAS_BIAS:
@@ -48,7 +48,7 @@ def finish_tile(
     if HAS_SCALE:
         z *= logit_scale
     if HAS_CAP:
-        # tanh and its derivative from exp(−2|x|): neither loses digits where the cap saturates.
+        # tanh and its derivative from exp(−2|x|): neither loses digits when the cap saturates.
         decay = tl.exp(tl.abs(z) * (-2.0 / softcap))
         inverse = 1.0 / (1.0 + decay)
         z = tl.where(z < 0.0, -softcap, softcap) * ((1.0 - decay) * inverse)
@@ -128,7 +128,7 @@ def logits_kernel(
     SPLIT: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    """One tile of tokens × vocabulary; see the module's head. Grid: (token tiles · vocabulary tiles,)."""
+    """One tile of tokens × vocabulary; see the module's docstring. Grid: (token tiles · vocabulary tiles,)."""
     token_tiles = tl.cdiv(tokens_bound, BLOCK_TOKENS)
     if NORMALISED:
         vocab_tiles = tl.cdiv(stored, BLOCK_VOCAB)
@@ -158,7 +158,7 @@ def logits_kernel(
     else:
         base = vocab_tile * BLOCK_VOCAB
     columns = base + tl.arange(0, BLOCK_VOCAB)
-    # Rows past the end repeat a real one and are left out below: no mask in the loop.
+    # Rows past the end repeat a real one and are excluded below, so that the loop needs no mask.
     weight_rows = tl.minimum(columns, vocab - 1).to(tl.int64)
     k = tl.arange(0, BLOCK_DIM)
     left = hidden + rows.to(tl.int64)[:, None] * hidden_stride + k[None, :]
@@ -175,7 +175,7 @@ def logits_kernel(
         left += BLOCK_DIM
         right += BLOCK_DIM
 
-    # The epilogue works on a tile's width at a time: what it holds beside the sums would not fit in registers at once.
+    # The epilogue processes one tile width at a time: its values for the whole block would not fit in registers.
     for part in tl.static_range(SPLIT):
         finish_tile(
             share_of(a, part, SPLIT, BLOCK_TOKENS, BLOCK_VOCAB), base + part * (BLOCK_VOCAB // SPLIT), label, valid,
@@ -186,7 +186,7 @@ def logits_kernel(
 
 
 def supports(hidden: Tensor, weight: Tensor) -> str | None:
-    """None, or why the kernel cannot serve: rows of both must be contiguous in memory."""
+    """Reason why the kernel does not support the input, or None: rows of both must be contiguous in memory."""
     for name, tensor in (("hidden", hidden), ("weight", weight)):
         if tensor.stride(1) != 1:
             return f"{name} must be contiguous along its rows (stride 1 in the last dimension)"
@@ -211,7 +211,7 @@ def launch_logits(
 ) -> None:
     """Fill ``exps`` and ``tiles`` (indexed by slot where exps is given, else by token); no host sync.
 
-    Tokens ``token_offset`` to ``token_offset + tokens_bound`` of the group, by default all of them.
+    It processes tokens ``token_offset`` to ``token_offset + tokens_bound`` of the group, by default all of them.
     """
     vocab, dim = weight.shape
     normalised = tiles is None
@@ -268,11 +268,11 @@ def launch_logits(
 
 
 def signals_dtype(dtype: torch.dtype, elements: int | None = None) -> torch.dtype:
-    """How E and the error signals are stored, for inputs of ``dtype`` and a W of so many elements.
+    """Dtype of E and of the error signals, for inputs of ``dtype`` and a W with this number of elements.
 
     bfloat16 has the range that float16 lacks (a p_v of 1e-9 counts under AdamW). Its rounding of single signals
     flips the sign of about one element of AdamW's U in 500, an error of DON of some 0.1 NOD / √(V d): below
-    ``SMALL_HEAD`` elements that is past 3e-5 NOD, and float32 is affordable.
+    ``SMALL_HEAD`` elements that exceeds 3e-5 NOD, and float32 is affordable.
     """
     small = elements is not None and elements < SMALL_HEAD
     return torch.float32 if dtype == torch.float32 or small else torch.bfloat16

@@ -1,10 +1,10 @@
-"""Stored exponentials → the error signals that the direct kernel multiplies, in place.
+"""Turn stored exponentials into the error signals of the direct kernel, in place.
 
     D_tv = r_t · factor_tJ · E_tv  (v ≠ y),   D_ty = −r_t · f′(a_y),   0 in pads and past the vocabulary
 
 with r the token's magnitude relative to its sample's largest (``rows.py``), so that the gradient is
-s · Σ_t D_t h_tᵀ. One rounding to the type of E after the float32 product: harmless (design, §2). This pass reads
-and writes E once; the Gram kernel does without it.
+s · Σ_t D_t h_tᵀ. The float32 product is rounded once, to the type of E, which is harmless. This pass
+reads and writes E once; the Gram kernel does not need it.
 """
 
 from __future__ import annotations

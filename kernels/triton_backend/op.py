@@ -1,10 +1,10 @@
-"""The Triton backend as two registered operators, so that ``torch.compile`` and CUDA graphs take them as they are.
+"""Triton backend as two registered operators, which ``torch.compile`` and CUDA graphs support.
 
-``donod_fast::head_scores`` is the whole of ``don_nod``, ``donod_fast::gradient_products`` the products between two
-sets of samples. Host values that the checks of ``arguments.py`` look into (labels and bounds that lie on the host)
-are looked at inside the operator, before any launch; what lies on a device is not read back. There, in debug mode
-(``DONOD_FAST_DEBUG``) labels and bounds are checked too, at the price of a wait; else a label outside the vocabulary
-gives its sample NaN, and bounds that are none give NaN for every sample: neither reads past a tensor.
+``donod_fast::head_scores`` is the whole of ``don_nod``; ``donod_fast::gradient_products`` computes products between two
+sets of samples. Labels and bounds on the host are checked inside the operator, before any launch (see
+``arguments.py``). Values on a device are not read back, except in debug mode (``DONOD_FAST_DEBUG``), which waits for
+the device. Otherwise a label outside the vocabulary gives NaN for its sample, and invalid bounds give NaN for every
+sample; neither causes reads outside of a tensor.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
 def supports_tensors(hidden: Tensor, weight: Tensor) -> str | None:
-    """None, or why the kernels cannot serve these tensors: device, dtype, layout, architecture."""
+    """Reason why the kernels do not support these tensors (device, dtype, layout, architecture), or None."""
     device = hidden.device
     if device.type == "cpu":
         if not INTERPRETING:
@@ -50,7 +50,7 @@ def supports_tensors(hidden: Tensor, weight: Tensor) -> str | None:
 
 
 def supports(call: HeadArguments) -> str | None:
-    """None, or why the kernels cannot serve a call of ``don_nod``."""
+    """Reason why the kernels do not support a call of ``don_nod``, or None."""
     bounds = call.cu_seqlens.device
     if bounds.type != "cpu" and bounds != call.hidden.device:
         return f"cu_seqlens is on {bounds}, hidden on {call.hidden.device}; put it there or on the host"
@@ -58,17 +58,17 @@ def supports(call: HeadArguments) -> str | None:
 
 
 def supports_workspace(call: HeadArguments) -> str | None:
-    """None, or why the workspace is too small. (Looks at bounds on the host; not while ``torch.compile`` traces.)"""
+    """Reason why the workspace is too small, or None. Reads bounds on the host, except while tracing."""
     if torch.compiler.is_compiling():
         return None
     host = check_bounds(call.cu_seqlens, call.hidden.shape[0]) if call.cu_seqlens.device.type == "cpu" else None
-    made = _call_of(call, call.cu_seqlens, host)  # where the bounds lie makes no plan
+    made = _call_of(call, call.cu_seqlens, host)  # the device of the bounds does not affect the plan
     plan = made.plan(_configs(made))
     return plan if isinstance(plan, str) else None
 
 
 def triton_don_nod(call: HeadArguments) -> DonNod:
-    """DON, NOD and the statistics of every sample.
+    """Compute DON, NOD and the statistics of every sample.
 
     Raises:
         InputError: labels or bounds on the host (in debug mode also those on the device) are wrong.
@@ -189,16 +189,16 @@ def _call_of(call: HeadArguments, bounds: Tensor, host: list[int] | None) -> Cal
 
 
 def bounds_of(cu_seqlens: Tensor, hidden: Tensor) -> tuple[Tensor, list[int] | None]:
-    """Bounds as (samples + 1,) int64 on the device of ``hidden``, and on the host where they were given there.
+    """Bounds as (samples + 1,) int64 on the device of ``hidden``, and on the host if they were given there.
 
     Raises:
-        InputError: bounds on the host that are none.
+        InputError: the bounds on the host are invalid.
     """
     if cu_seqlens.device.type == "cpu":
         host = check_bounds(cu_seqlens, hidden.shape[0])
         wide = cu_seqlens.long()
         if hidden.device.type == "cpu":
             return wide, host
-        # From pinned memory the copy waits for nothing.
+        # From pinned memory the copy does not wait.
         return wide.pin_memory().to(hidden.device, non_blocking=True), host
     return cu_seqlens.long(), None

@@ -1,7 +1,7 @@
-"""Hidden states copied to their slots, so that the direct kernel's steps are addresses and not look-ups.
+"""Copy hidden states to their slots, so that the direct kernel needs no look-ups.
 
-Pads become zeros (a NaN in another sample must not meet a zero signal), and float16 becomes bfloat16, the type
-of the signals that they are multiplied with.
+Pads become zeros (a NaN of another sample must not be multiplied by a zero signal), and float16 becomes bfloat16, the
+dtype of the signals.
 """
 
 from __future__ import annotations

@@ -1,22 +1,22 @@
-"""How a call is cut into groups of samples and chunks of the vocabulary, within ``workspace_bytes``.
+"""Divide a call into groups of samples and chunks of the vocabulary, within ``workspace_bytes``.
 
-What is held at once, for a group of S slots with C columns of E stored (e bytes an element):
+Memory of a group of S slots with C stored columns of E (e bytes per element):
 
     E                       S · C · e
     sums of tiles           S · tiles · 4 · (3 or 4)
-    packed hidden states    S · d · e                      (direct kernel, where they fit; else it looks rows up)
+    packed hidden states    S · d · e                      (direct kernel, if they fit; else it looks rows up)
     partial sums            samples of a launch · tiles of W · 8   (direct kernel), pairs · parts · 4 (Gram)
 
-**The rule**, by counted operations (a logits product is 2 V d a token, a direct product the same):
+**The rule**, from operation counts (a logits product costs 2 V d per token, and so does a direct product):
 
-- *stored*: C = V. One logits product; the second stage reads E. Whole samples are gathered until a group is full.
-- *streamed*: a group that cannot hold its E. One logits product for the normalisers, and the columns of E chunk by
-  chunk: the first chunk is kept from that first product where the sums of tiles leave room, the others cost a second
-  product each, 2 − C/V products in all. One sample longer than a stored group holds, or a batch whose bounds the host
-  does not know and that does not fit as a whole (its bounds on the device are never read back).
+- *stored*: C = V. One logits product; the second stage reads E. A group takes whole samples until it is full.
+- *streamed*: the workspace cannot hold E of the group. One logits product gives the normalisers, then E is computed
+  chunk by chunk. The first chunk is kept from the first product if the sums of tiles leave room. The others need a
+  second product each, 2 − C/V products in total. This applies to a sample that is longer than a stored group, and to a
+  batch that does not fit and whose bounds the host does not know (bounds on the device are never read back).
 
-Streaming with every column costs 2 V d more a token than storing; cutting a group in two costs one more pass over W
-(V d e bytes: 2 V d operations take as long for some 300 tokens), so groups are filled as far as the workspace goes.
+Streaming costs up to 2 V d operations per token more than storing. Dividing a group costs one more pass over W (V d e
+bytes, which takes as long as 2 V d operations for about 300 tokens). So groups are as large as the workspace allows.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from itertools import pairwise
 from donod_fast.kernels.triton_backend.configs import Configs, ceil_div
 from donod_fast.kernels.triton_backend.layout import Group, slots_bound
 
-# Shares of the workspace: partial sums of the direct kernel; the rest is for what slots need.
+# Share of the workspace for partial sums of the direct kernel; slots get the rest.
 _PARTIALS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class GroupPlan:
-    """How one group is worked on.
+    """Plan of one group.
 
     Attributes:
         group: its samples.
-        columns: columns of E held at once, a multiple of the tiles'; all of them where they fit.
-        keep_first: whether the first chunk comes out of the normalisers' own product.
-        statistics_tokens: tokens whose sums of tiles are held at once.
+        columns: columns of E in memory, a multiple of the tiles'; all of them if they fit.
+        keep_first: whether the first chunk is kept from the product for the normalisers.
+        statistics_tokens: tokens whose sums of tiles are in memory at once.
         pack: whether hidden states are copied to their slots.
-        by_pairs: whether a linear update takes the Gram kernel.
+        by_pairs: whether a linear update uses the Gram kernel.
     """
 
     group: Group
@@ -54,7 +54,7 @@ class GroupPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Groups in order, and the bytes of partial sums that a launch of the direct kernel may fill."""
+    """Groups in order, and the limit of bytes of partial sums for a launch of the direct kernel."""
 
     groups: tuple[GroupPlan, ...]
     partial_bytes: int
@@ -62,31 +62,31 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What the plan depends on."""
+    """Inputs of the plan."""
 
     vocab: int
     dim: int
     element: int  # bytes of an element of E
     sums: int  # sums of a tile: 3, or 4 with a bias or soft-cap
-    linear: bool  # SGD without rounding: Gram where it is cheaper
+    linear: bool  # SGD without rounding: Gram kernel if it is cheaper
     workspace_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class _TooLarge:
-    """A smallest piece that the workspace cannot hold, and with how many bytes it could."""
+    """Smallest piece that does not fit in the workspace, and the bytes that it needs."""
 
     piece: str
     need: int
 
 
 def gram_limit(vocab: int, dim: int) -> float:
-    """Scored tokens up to which the Gram kernel costs less than gradient tiles: N (V + d) ≤ 2 V d."""
+    """Largest number of scored tokens for which the Gram kernel costs less than gradient tiles: N (V + d) ≤ 2 V d."""
     return 2.0 * vocab * dim / (vocab + dim)
 
 
 def full_columns(vocab: int, configs: Configs) -> int:
-    """The vocabulary rounded up to whole tiles of every kernel."""
+    """Vocabulary size, rounded up to whole tiles of every kernel."""
     tile = max(configs.logits.vocab, configs.direct.vocab)
     return ceil_div(vocab, tile) * tile
 
@@ -98,14 +98,14 @@ def make_plan(
     problem: Problem,
     configs: Configs,
 ) -> Plan | str:
-    """The plan, or why the workspace cannot hold even the smallest piece."""
+    """Make the plan, or say why even the smallest piece does not fit in the workspace."""
     align = configs.direct.step
     partial_bytes = problem.workspace_bytes // _PARTIALS
     budget = problem.workspace_bytes - partial_bytes
     columns = full_columns(problem.vocab, configs)
     tiles = columns // configs.logits.tile
     sums = tiles * 4 * problem.sums
-    # A slot of a stored group; hidden states are packed where they are at most a quarter of it.
+    # Bytes of a slot in a stored group; hidden states are packed if they are at most a quarter of it.
     packs = not problem.linear and 4 * problem.dim <= columns
     slot = columns * problem.element + sums + (problem.dim * problem.element if packs else 0)
     capacity = budget // slot // align * align
@@ -139,7 +139,7 @@ def make_plan(
 
 
 def _gathered(bounds: list[int], capacity: int, align: int, limit: float) -> list[tuple[int, tuple[int, ...]]]:
-    """Consecutive samples whose slots fit together; one that is too long, or too long for pairs, stands alone."""
+    """Consecutive samples whose slots fit together; a sample that is too long, or too long for pairs, is alone."""
     found: list[tuple[int, tuple[int, ...]]] = []
     first, held = 0, 0
     lengths: list[int] = []
@@ -165,7 +165,7 @@ def _least_partials(columns: int, problem: Problem, configs: Configs) -> int:
 
 
 def _by_pairs(group: Group, problem: Problem) -> bool:
-    """Whether a linear update takes the Gram kernel: where one sample is known to be too long, tiles are cheaper."""
+    """Whether a linear update uses the Gram kernel; if a sample is known to be too long, tiles are cheaper."""
     if not problem.linear:
         return False
     alone = group.samples == 1
@@ -176,7 +176,7 @@ def _streamed(
     group: Group, problem: Problem, configs: Configs, budget: int, columns: int, sums: int
 ) -> GroupPlan | _TooLarge:
     states = group.slots_bound * problem.dim * problem.element
-    # Packed hidden states keep the direct kernel's loads asynchronous: worth an eighth of the room.
+    # Packed hidden states keep the direct kernel's loads asynchronous, which is worth an eighth of the memory.
     if not _by_pairs(group, problem) and 8 * states <= budget:
         packed = _streamed_in(group, problem, configs, budget - states, columns, sums, pack=True)
         if isinstance(packed, GroupPlan):
@@ -190,12 +190,12 @@ def _streamed_in(
     tile = max(configs.logits.vocab, configs.direct.vocab)
     slots, row = group.slots_bound, group.slots_bound * problem.element
     pairs = _by_pairs(group, problem)
-    # With a first chunk kept, the sums of tiles of all tokens lie beside it.
+    # If the first chunk is kept, the sums of tiles of all tokens must fit in addition.
     kept = min((budget - slots * sums) // row // tile * tile, columns)
     with_first = GroupPlan(group, kept, True, group.tokens_bound, pack, pairs)
     if kept >= tile and kept >= columns // 2:
         return with_first
-    # Else the table holds the sums of a block of tokens at a time, which leaves more room for columns.
+    # Otherwise the table has the sums of one block of tokens at a time, which leaves more room for columns.
     config = configs.statistics
     sums = ceil_div(problem.vocab, config.vocab) * config.split * 4 * problem.sums
     fresh = min((budget - config.tokens * sums) // row // tile * tile, columns)

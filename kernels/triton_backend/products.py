@@ -1,11 +1,11 @@
-"""⟨G_i, G_j⟩ between two sets of samples, kernel after kernel (the mathematics: ``gram.py``).
+"""⟨G_i, G_j⟩ between two sets of samples, kernel by kernel (the mathematics is in ``gram.py``).
 
-    per set: layout → normalisers, a block of tokens at a time → scales and magnitudes
-    per stretch of the vocabulary: E of either set (one logits product each) → products of token tiles, added up
+    per set: layout → normalisers, for one block of tokens at a time → scales and magnitudes
+    per range of the vocabulary: E of both sets (one logits product each) → sums of products of token tiles
     per pair of samples: its rectangle of tiles, in float64
 
-Slots are aligned to the tiles of the Gram kernel, so that a tile belongs to one sample. Where the sets do not fit
-together, and their bounds are on the host, they are cut in halves between samples.
+Slots are aligned to the tiles of the Gram kernel, so that a tile belongs to one sample. If the sets do not fit together
+and their bounds are on the host, they are divided between samples.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def gradient_products_op(
     softcap: float | None,
     workspace_bytes: int,
 ) -> Tensor:
-    """The products as one operator."""
+    """Products as one operator."""
     head = HeadMap(None if bias is None else bias.contiguous(), logit_scale, softcap)
     signals = logits.signals_dtype(hidden.dtype, weight.numel())
     configs = configs_for(
@@ -121,7 +121,7 @@ def _(
 
 
 class _Set:
-    """One set: its layout, and the normalisers of all its tokens once ``normalise`` has run."""
+    """One set: its layout, and the normalisers of all its tokens after ``normalise`` has run."""
 
     def __init__(
         self,
@@ -150,7 +150,7 @@ class _Set:
         self.group = Group(0, self.samples, tokens, slots)
 
     def normalise(self, workspace_bytes: int) -> None:
-        """Finish the softmax of every token; scales and magnitudes."""
+        """Finish the softmax of every token, and compute scales and magnitudes."""
         device = self.hidden.device
         statistics = torch.empty((4, self.group.slots_bound), dtype=torch.float64, device=device)
         if self.group.tokens_bound:
@@ -212,7 +212,7 @@ class _Set:
             )
 
     def groups(self, most_slots: int) -> list[Group]:
-        """Consecutive samples of at most so many slots together (or one sample); all where the host knows no bounds."""
+        """Consecutive samples with at most so many slots (or one sample); all if the host does not know the bounds."""
         if self.host_bounds is None or self.group.slots_bound <= most_slots:
             return [self.group]
         found: list[Group] = []
@@ -245,14 +245,14 @@ class _Set:
 
 
 def _pieces(left: _Set, right: _Set, signals: torch.dtype, workspace_bytes: int) -> list[tuple[Group, Group, int]]:
-    """Pairs of groups, and how many columns of E fit beside both.
+    """Pairs of groups, and the number of columns of E that fit in memory with both.
 
     Raises:
-        BackendError: not even one tile of them does.
+        BackendError: not even one tile fits.
     """
     tile, columns = _columns(left)
     budget = workspace_bytes - workspace_bytes // 8  # an eighth for the sums of pairs of tiles
-    # Groups such that a good stretch of the vocabulary fits beside both: what is read of E should outweigh h · h.
+    # Groups that leave room for a wide range of the vocabulary: the products of E should cost more than h · h.
     wide = min(columns, 16 * tile)
     most = max(left.align, budget // (2 * wide * signals.itemsize) // left.align * left.align)
     found = []

@@ -1,4 +1,4 @@
-"""Partial sums of tiles → sums of samples, in float64 and in a fixed order; and ‖W‖² the same way."""
+"""Sum partial sums of tiles to sums of samples, in float64 and in a fixed order; compute ‖W‖² in the same way."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def launch_row_sums(
     out: Tensor,  # (n,) float64 (any stride); out[first + i] += Σ partials[i]
     first: int,
 ) -> None:
-    """Add each row's sum to its place."""
+    """Add the sum of each row to ``out``."""
     if partials.shape[0] == 0:
         return
     segment_sums_kernel[(partials.shape[0],)](
@@ -60,7 +60,7 @@ def launch_segment_sums(
     first: int,
     segments: int,
 ) -> None:
-    """Add the sums of ``segments`` segments from ``first`` on to their places; bounds stay on the device."""
+    """Add the sums of ``segments`` segments from ``first`` on to ``out``; bounds stay on the device."""
     if segments == 0:
         return
     segment_sums_kernel[(segments,)](
@@ -79,7 +79,7 @@ def launch_segment_sums(
 
 @triton.jit
 def squares_kernel(weight, partials, rows, dim, weight_stride, BLOCK_ROWS: tl.constexpr, BLOCK: tl.constexpr):
-    """Σ w² of a block of rows in float64."""
+    """Sum w² over a block of rows in float64."""
     v = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     total = tl.zeros((BLOCK_ROWS, BLOCK), dtype=tl.float64)
     for start in range(0, dim, BLOCK):
@@ -94,7 +94,7 @@ def squares_kernel(weight, partials, rows, dim, weight_stride, BLOCK_ROWS: tl.co
 def squared_norm(
     weight: Tensor,  # (vocab, dim) bfloat16, float16 or float32, rows contiguous
 ) -> Tensor:
-    """‖W‖²_F, a 0-dim float64 tensor on its device: one pass over W, no host sync."""
+    """Compute ‖W‖²_F, a 0-dim float64 tensor on its device, in one pass over W without a host sync."""
     rows, dim = weight.shape
     blocks = ceil_div(rows, REDUCE.rows)
     partials = torch.empty(blocks, dtype=torch.float64, device=weight.device)

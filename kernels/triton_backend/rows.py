@@ -1,15 +1,15 @@
-"""The second stage of the head forward: sums of tiles → statistics of tokens → sums of samples. No atomics.
+"""Second stage of the head forward: sums of tiles → statistics of tokens → sums of samples. No atomics.
 
 For a scored token with label y (notation of ``logits.py`` and ``softmax.py``), all in float64 and in a fixed order:
 
-    a_y = W_y · h                                      (products of the inputs, added up in float64)
+    a_y = W_y · h                                      (products of the inputs, summed in float64)
     lse_rest = top + log Σ_J sum_J e^{top_J − top}     over v ≠ y
     loss = softplus(lse_rest − z_y),  log u = −softplus(z_y − lse_rest),  u = 1 − p_y
     entropy = p_y loss + u (lse_rest − Σ q z − log u)
     dot = Σ_v ε_v a_v / (w u)
 
-and per sample the sums, its largest log u, and each token's magnitude relative to it. Tile tops are turned into
-the factors e^{top_J − lse_rest} that make E of ``logits.py`` the softmax q.
+and per sample the sums, the largest log u, and the magnitude of each token relative to it. Tops of tiles are replaced
+by the factors e^{top_J − lse_rest} that make E of ``logits.py`` the softmax q.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def token_statistics_kernel(
     rows = tl.load(token_row + tokens, mask=valid, other=0).to(tl.int64)
     slot = tl.load(token_slot + tokens, mask=valid, other=0)
     given = tl.load(labels + rows, mask=valid, other=0).to(tl.int64)
-    # Labels on a device are not looked at before the launch: one outside the vocabulary spoils its sample, no more.
+    # Labels on a device are not checked before the launch: one outside the vocabulary affects its own sample only.
     known = (given >= 0) & (given < vocab)
     label = tl.where(known, given, 0)
 
@@ -119,11 +119,11 @@ def token_statistics_kernel(
         share = tl.exp(below)
         part = tl.load(tile_sum + at, mask=mask, other=0.0).to(tl.float64)
         rest += tl.sum(share * part, 0)
-        # (below is −1e30 where a tile holds the label alone: its share is 0)
+        # (below is −1e30 if a tile has the label only; its contribution is 0)
         shifted += tl.sum(share * (tl.load(tile_dot + at, mask=mask, other=0.0).to(tl.float64) + part * below), 0)
         if HAS_BIAS or HAS_CAP:
             sum_a += tl.sum(share * tl.load(tile_a + at, mask=mask, other=0.0).to(tl.float64), 0)
-    # A vocabulary of one row has no other column: nothing can be missed, and the gradient is 0.
+    # A vocabulary of one row has no other column: u is 0, and so is the gradient.
     alone = rest == 0.0
     rest = tl.where(alone, 1.0, rest)
     log_sum = tl.log(rest)
@@ -190,7 +190,7 @@ def sample_sums_kernel(
         dots += tl.exp(log_miss) * tl.load(statistics + 3 * slots + at, mask=mask, other=0.0)
         top = tl.maximum(top, log_miss)
     total_loss = tl.sum(loss, 0)
-    # A maximum passes over NaN: a broken sample stays broken. (An infinite loss is a label masked by −∞.)
+    # A maximum ignores NaN, so NaN is restored here. (An infinite loss means a label masked by −∞.)
     largest = tl.max(top, 0) + tl.where(total_loss == total_loss, 0.0, total_loss)
     w = tl.load(token_weight + sample)
     tl.store(sums + sample * 4, total_loss * w)
@@ -200,7 +200,7 @@ def sample_sums_kernel(
     for start in range(begin, end, BLOCK):
         at = start + tl.arange(0, BLOCK)
         log_miss = tl.load(statistics + 2 * slots + at, mask=at < begin + count, other=float("-inf"))
-        # exp(−∞ − largest) is 0 in a pad, and in a token whose miss is 0 beside others'.
+        # exp(−∞ − largest) is 0 for pads, and for tokens with u = 0 among others.
         share = tl.where(log_miss == float("-inf"), 0.0, tl.exp(log_miss - largest))
         tl.store(relative + at, (share * sign).to(tl.float32), mask=at < end)
 
@@ -276,7 +276,7 @@ def launch_sample_sums(
     *,
     slope: float,
 ) -> None:
-    """Add up tokens into samples."""
+    """Sum tokens to samples."""
     sample_sums_kernel[(group.samples,)](
         statistics,
         layout.slot_start,

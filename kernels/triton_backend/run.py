@@ -1,4 +1,4 @@
-"""One call, kernel after kernel: the way of a batch of hidden states to the four sums of each sample.
+"""Run one call kernel by kernel: from a batch of hidden states to the four sums of each sample.
 
     labels, bounds → layout → plan → per group:
         logits kernel            E and sums of tiles              (logits.py)
@@ -8,7 +8,7 @@
         normalise, direct        ‖U‖², ⟨W, U⟩ of the others       (normalise.py, direct.py)
         row sums                 partial sums → float64           (reduce.py)
 
-Nothing is read back from the device: grids follow from shapes, and from the bounds where they are on the host.
+Nothing is read back from the device: grids follow from shapes, and from the bounds if they are on the host.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Call:
     Attributes:
         hidden, weight, labels: (rows, dim), (vocab, dim), (rows,).
         bounds: (samples + 1,) int64 on their device.
-        host_bounds: the same on the host where they were given there, else None.
+        host_bounds: the same on the host if they were given there, else None.
     """
 
     hidden: Tensor
@@ -53,12 +53,12 @@ class Call:
 
     @property
     def signals(self) -> torch.dtype:
-        """How error signals are stored."""
+        """Dtype of the stored error signals."""
         return logits.signals_dtype(self.hidden.dtype, self.weight.numel())
 
     @property
     def mapped(self) -> bool:
-        """Whether the head has a bias or soft-cap, which need a sum more."""
+        """Whether the head has a bias or soft-cap, which need one more sum."""
         return self.head.bias is not None or self.head.softcap is not None
 
     @property
@@ -68,12 +68,12 @@ class Call:
 
     @property
     def problem(self) -> Problem:
-        """What the plan depends on."""
+        """Inputs of the plan."""
         vocab, dim = self.weight.shape
         return Problem(vocab, dim, self.signals.itemsize, 4 if self.mapped else 3, self.linear, self.workspace_bytes)
 
     def plan(self, configs: Configs) -> Plan | str:
-        """The plan, or why the workspace is too small."""
+        """Make the plan, or say why the workspace is too small."""
         tokens, samples = self.hidden.shape[0], self.bounds.shape[0] - 1
         return make_plan(tokens, samples, self.host_bounds, self.problem, configs)
 
@@ -81,8 +81,8 @@ class Call:
 def head_sums(call: Call, configs: Configs) -> tuple[Tensor, Tensor]:
     """Sums of every sample, (samples, 4) float64 [loss, entropy, ⟨W, U⟩, ‖U‖²] without weight decay, and counts.
 
-    ⟨W, U⟩ and ‖U‖² are those of the effective step (decay and rounding included) with a storage dtype. NaN where
-    a sample has no scored token, and everywhere where the bounds are none.
+    ⟨W, U⟩ and ‖U‖² are those of the effective step (decay and rounding included) with a storage dtype. NaN for
+    a sample without a scored token, and everywhere if the bounds are invalid.
 
     Raises:
         BackendError: the workspace is too small for the smallest piece.
@@ -94,7 +94,7 @@ def head_sums(call: Call, configs: Configs) -> tuple[Tensor, Tensor]:
 
 
 class _Run:
-    """The tensors that live through a call."""
+    """Tensors of one call."""
 
     def __init__(self, call: Call, configs: Configs, plan: Plan) -> None:
         self.call, self.configs, self.plan = call, configs, plan
@@ -109,7 +109,7 @@ class _Run:
         ones = torch.ones(samples, dtype=torch.float64, device=device)
         self.token_weight = ones / self.layout.counts.clamp_min(1) if call.mean else ones
         self.scale = torch.empty(samples, dtype=torch.float64, device=device)
-        # Sums of squares and of products with W in units of the samples' scales.
+        # Sums of squares and of products with W, in units of the samples' scales.
         self.parts = torch.zeros((2, samples), dtype=torch.float64, device=device)
         self.pair_start = gram.pair_bounds(self.layout.counts, configs.gram)
 
@@ -169,12 +169,12 @@ class _Run:
                 self._by_tiles(plan, exps, factors, states, first)
 
     def _normalisers(self, plan: GroupPlan, exps: Tensor) -> Tensor | None:
-        """Finish the softmax of the group's tokens; the factors of E where the first columns were kept."""
+        """Finish the softmax of the group's tokens; compute the factors of E if the first columns were kept."""
         call, group, configs = self.call, plan.group, self.configs
         config = configs.logits if plan.keep_first else configs.statistics
         tiles = ceil_div(call.weight.shape[0], config.vocab) * config.split
         width = group.slots_bound if plan.keep_first else plan.statistics_tokens
-        width = ceil_div(width, 16) * 16  # rows of the table at aligned addresses, whatever the batch
+        width = ceil_div(width, 16) * 16  # rows of the table at aligned addresses for every batch
         sums = torch.empty((call.problem.sums, tiles, width), dtype=torch.float32, device=call.hidden.device)
         for offset in range(0, group.tokens_bound, plan.statistics_tokens):
             bound = min(plan.statistics_tokens, group.tokens_bound - offset)

@@ -1,7 +1,7 @@
-"""TOPSIS over two columns that fit on the device: two passes, no host sync (the mathematics: ``kernels/topsis.py``).
+"""TOPSIS over two columns on the device: two passes, no host sync (the mathematics is in ``kernels/topsis.py``).
 
-The first kernel leaves, per block of samples, max |x|, Σ (x / max|x|)², min and max of DON and of NOD over the samples
-that have both; the blocks' values are combined in order. The second is elementwise.
+For each block of samples the first kernel computes max |x|, Σ (x / max|x|)², min and max of DON and of NOD over the
+samples that have both. The values of the blocks are combined in order. The second kernel is elementwise.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BLOCK = 1024
 
 @triton.jit
 def block_constants(x, scored, target):
-    """Scale, squares relative to it, minimum and maximum of the scored entries, to target[0 … 3]."""
+    """Store scale, squares relative to it, minimum and maximum of the scored entries in target[0 … 3]."""
     infinity = float("inf")
     scale = tl.max(tl.where(scored, tl.abs(x), 0.0))
     relative = tl.where(scored, x, 0.0) / tl.where(scale > 0.0, scale, 1.0)
@@ -42,7 +42,7 @@ def constants_kernel(don_column, nod_column, column_constants, n, BLOCK: tl.cons
 
 @triton.jit
 def gap(x, bound, column):
-    """(x − bound) / ‖x‖₂, the difference first; halves, so that it cannot overflow."""
+    """Compute (x − bound) / ‖x‖₂, the difference first, of halves, so that it cannot overflow."""
     scale = tl.load(column)
     squares = tl.load(column + 1)
     scale = tl.where(scale == 0.0, 1.0, scale)
@@ -52,7 +52,7 @@ def gap(x, bound, column):
 
 @triton.jit
 def length(x, y):
-    """√(x² + y²) without overflow or underflow."""
+    """Compute √(x² + y²) without overflow or underflow."""
     big = tl.maximum(tl.abs(x), tl.abs(y))
     small = tl.minimum(tl.abs(x), tl.abs(y))
     ratio = small / tl.where(big == 0.0, 1.0, big)
@@ -63,7 +63,7 @@ def length(x, y):
 def closeness_kernel(
     don_column, nod_column, column_constants, out_column, n, don_weight, nod_weight, BLOCK: tl.constexpr
 ):
-    """Closeness of one block of samples; NaN where a column is. Grid: (blocks,)."""
+    """Closeness of one block of samples; NaN if a column is NaN. Grid: (blocks,)."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     don = tl.load(don_column + at, mask=at < n, other=float("nan"))
     nod = tl.load(nod_column + at, mask=at < n, other=float("nan"))
@@ -78,12 +78,12 @@ def closeness_kernel(
     )
     total = to_ideal + to_worst
     closeness = tl.where(total == 0.0, 0.5, to_worst / tl.where(total == 0.0, 1.0, total))
-    missing = (don - don) + (nod - nod)  # 0, or NaN: maxima pass over it
+    missing = (don - don) + (nod - nod)  # 0, or NaN, which maxima ignore
     tl.store(out_column + at, closeness + missing, mask=at < n)
 
 
 def supports(don: Tensor, nod: Tensor) -> str | None:
-    """None, or why the kernels cannot serve two float64 columns."""
+    """Reason why the kernels do not support two columns, or None."""
     if don.device.type != "cuda" and not INTERPRETING:
         return f"the columns are on {don.device}"
     if don.dtype != torch.float64 or not (don.is_contiguous() and nod.is_contiguous()):

@@ -20,6 +20,7 @@ from tiny_chat import (
     row_of,
     scored_runs,
     tiny_tokenizer,
+    tokenize_sample,
 )
 
 from donod_fast.data.types import (
@@ -33,7 +34,7 @@ CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city"
 
 def runs(own: str, conversation: Conversation, **given: Any) -> list[str]:
     """Text of each run of scored tokens; the row must have been found fit to be scored."""
-    row = masker(own, **given).tokenize_sample(conversation)
+    row = tokenize_sample(masker(own, **given), conversation)
     assert row.status is Status.SCORED, row.detail
     return scored_runs(row, tiny_tokenizer())
 

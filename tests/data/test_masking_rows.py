@@ -22,6 +22,7 @@ from tiny_chat import (
     row_of,
     scored_runs,
     tiny_tokenizer,
+    tokenize_sample,
     tokenizer_with,
 )
 
@@ -76,7 +77,7 @@ def test_the_tokenizers_own_front_token_stands_before_text_once_and_none_after_t
         PlainText("How many apples"),
         PlainText("<s>How many"),
     ):
-        ids = masker(tokenizer=own).tokenize_sample(sample).input_ids
+        ids = tokenize_sample(masker(tokenizer=own), sample).input_ids
         assert (ids[0], ids.count(bos), ids[-1], ids.count(eos)) == (bos, 1, eos, 1)
 
 
@@ -117,7 +118,7 @@ def test_ids_that_cannot_be_right_are_refused(ids: tuple[int, ...], labels: tupl
 def test_a_text_with_ids_past_the_models_output_layer_is_refused() -> None:
     tokenizer = tokenizer_with(MARKED)
     small = Masker(tokenizer, MaskSettings(), vocab_size=300)
-    row = small.tokenize_sample(chat(("user", "Hi"), ("assistant", "How many apples")))
+    row = tokenize_sample(small, chat(("user", "Hi"), ("assistant", "How many apples")))
     assert row.status is Status.INVALID_TOKENS
     assert row.tokens > 0
 

@@ -173,14 +173,14 @@ def test_a_csv_row_of_another_width_or_encoding_costs_that_row_only(tmp_path: Pa
         {"question": "last", "answer": "5"},
     ]
     assert [record.place for record in records] == ["line 2", "line 4", "line 6", "line 7", "line 8"]
-    assert records[1].problem == "3 fields where the header names 2 columns"
+    assert records[1].problem == "3 fields, but the header names 2 columns"
 
 
 def test_a_quotation_that_is_never_closed_is_said_so(tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", b'question,answer\na,1\n"b,2\nc,3\n')
     first, second = open_corpus([path]).records()
     assert first.data == {"question": "a", "answer": "1"}
-    assert second.problem == "a quotation mark is opened here and never closed"
+    assert second.problem == "a quotation mark opens here and is never closed"
 
 
 def test_a_csv_field_may_be_longer_than_pythons_limit(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_one_object_in_a_json_file_is_one_row(tmp_path: Path) -> None:
 def test_an_array_element_that_is_no_object_costs_that_row_only(tmp_path: Path) -> None:
     path = written(tmp_path / "a.json", b'[{"text":"a"}, 3, {"text":"c"}]')
     records = list(open_corpus([path]).records())
-    assert [record.problem for record in records] == [None, "not an object but a number", None]
+    assert [record.problem for record in records] == [None, "a number, not an object", None]
 
 
 def test_a_broken_first_line_does_not_make_json_lines_a_document(tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_standard_input_is_kept_so_that_it_can_be_reopened(
     piped(content)  # the same again, as when a run is resumed
     assert open_corpus(["-"], spool_dir=tmp_path / "scores").fingerprint == corpus.fingerprint
     piped(b'{"text":"other"}')
-    with pytest.raises(CorpusError, match="holds other rows from an earlier run"):
+    with pytest.raises(CorpusError, match="has different rows from an earlier run"):
         open_corpus(["-"], spool_dir=tmp_path / "scores")
     assert data_of(reopen_corpus(corpus.describe())) == ROWS
     piped(content)

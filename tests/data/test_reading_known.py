@@ -169,7 +169,7 @@ def test_a_file_that_changes_while_it_is_read_is_named(tmp_path: Path, name: str
 def test_a_file_that_is_written_to_during_its_first_pass_is_refused(tmp_path: Path) -> None:
     path = Path(written(tmp_path / "a.jsonl", json_lines(ROWS)))
     with (
-        pytest.raises(CorpusError, match=r"a\.jsonl.*changes while it is read.*wait until it is complete"),
+        pytest.raises(CorpusError, match=r"a\.jsonl.*changed while it was read.*wait until it is complete"),
         scanning("a.jsonl", LocalPlace(path), None) as scan,
     ):
         scan.stream.read(10)

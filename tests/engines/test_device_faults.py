@@ -189,7 +189,7 @@ def test_a_row_that_ends_every_preparation_process_is_left_out(
 ) -> None:
     found = scored(data, FaultySpec(model, "segv tokenizing", place), tmp_path / "out", workers=1)
     assert_same_but(found.folder, wanted, {POISONED}, "the process was killed (SIGSEGV) both times")
-    assert any("a preparation process was ended by signal 11" in problem.text for problem in found.folder.problems())
+    assert any("a preparation process was killed by signal 11" in problem.text for problem in found.folder.problems())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")

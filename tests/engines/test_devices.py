@@ -255,11 +255,11 @@ def test_names_of_devices_are_read_or_refused(monkeypatch: pytest.MonkeyPatch) -
     assert parse_devices("cpu, cpu") == ["cpu", "cpu"]
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     for text, reason in [
-        ("all", "no CUDA device"),
-        ("cuda:0", "sees 0 CUDA devices"),
-        ("gpu", "no device"),
-        ("", "no device"),
-        ("cpu,", "no device"),
+        ("all", "no CUDA support|no CUDA device is visible"),
+        ("cuda:0", "no CUDA support|no CUDA device is visible"),
+        ("gpu", "not a device"),
+        ("", "not a device"),
+        ("cpu,", "not a device"),
     ]:
         with pytest.raises(InputError, match=reason):
             parse_devices(text)
@@ -268,7 +268,7 @@ def test_names_of_devices_are_read_or_refused(monkeypatch: pytest.MonkeyPatch) -
     assert parse_devices("cuda:2,cuda") == ["cuda:2", "cuda:0"]
     with pytest.raises(InputError, match="cuda:0 is named twice"):
         parse_devices("cuda,cuda:0")
-    with pytest.raises(InputError, match="sees 3 CUDA devices"):
+    with pytest.raises(InputError, match=r"sees 3 CUDA devices .cuda:0, cuda:1, cuda:2."):
         parse_devices("cuda:3")
 
 

@@ -91,7 +91,7 @@ def test_a_model_writes_programs_and_the_run_resumes(
         again = run_eval(*arguments, "--out", out, "--json")
     assert again.code == 0 and json.loads(again.out)["judged"] == 0 and len(judge.programs) == count
     other = run_eval(*arguments, "--out", out, "--temperature", 0.5, "--samples-per-task", 2, "--top-p", 0.9)
-    assert_one_line_error(other, 5, "generation.temperature: 0.0 in the folder, 0.5 asked for", "--overwrite")
+    assert_one_line_error(other, 5, "generation.temperature: 0.0 in the folder, 0.5 requested", "--overwrite")
     sampled = run_eval(
         *arguments, "--out", out, "--temperature", 0.5, "--samples-per-task", 2, "--top-p", 0.9, "--overwrite", "--json"
     )
@@ -163,7 +163,7 @@ def test_wrong_use_is_one_line_with_the_remedy(problems: Path, model: Path, tmp_
         (["humaneval+", "--canonical"], 2, ("--problems FILE",)),
         ([*start, "--canonical", "--show", "1"], 2, ("go with browse",)),
         (["browse"], 2, ("donod-fast eval browse DIR",)),
-        (["browse", tmp_path], 5, ("holds no settings.json",)),
+        (["browse", tmp_path], 5, ("contains no settings.json",)),
         ([*start, "--canonical", "--seconds", 0], 2, ("seconds must be > 0",)),
     ):
         assert_one_line_error(run_eval(*arguments), code, *parts)

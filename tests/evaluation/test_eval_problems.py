@@ -86,21 +86,21 @@ def test_mbpps_splits_are_by_task_number(tmp_path: Path) -> None:
 
 
 BAD: list[tuple[str, list[Any] | bytes, str, str]] = [
-    ("humaneval", b'{"task_id": 1}\n{"task_id"', "p.jsonl", "line 2: no valid JSON"),
-    ("humaneval", b'[{"task_id": 1}', "p.json", "no valid JSON"),
+    ("humaneval", b'{"task_id": 1}\n{"task_id"', "p.jsonl", "line 2: not valid JSON"),
+    ("humaneval", b'[{"task_id": 1}', "p.json", "not valid JSON"),
     ("humaneval", b"", "p.jsonl", "is empty"),
     ("humaneval", b"\xff\xfe{}", "p.jsonl", "not UTF-8"),
     ("humaneval", b"\x1f\x8b\x08\x00junk", "p.jsonl.gz", "damaged gzip"),
-    ("humaneval", b"[1]", "p.json", "a JSON object is wanted"),
-    ("humaneval", [mbpp_record(1)], "p.jsonl", "line 1: there is no 'prompt'; is it a file of humaneval"),
-    ("humaneval", [human_eval_record(1) | {"test": 3}], "p.jsonl", "'test' is a int, and must be a text"),
-    ("humaneval", [human_eval_record(1), human_eval_record(1)], "p.jsonl", "task Fam/1 is there twice"),
+    ("humaneval", b"[1]", "p.json", "instead of a JSON object"),
+    ("humaneval", [mbpp_record(1)], "p.jsonl", "line 1: 'prompt' is missing; is it a file of humaneval"),
+    ("humaneval", [human_eval_record(1) | {"test": 3}], "p.jsonl", "'test' is a int, but must be a text"),
+    ("humaneval", [human_eval_record(1), human_eval_record(1)], "p.jsonl", "task Fam/1 occurs twice"),
     ("humaneval", [human_eval_record(1) | {"task_id": None}], "p.jsonl", "'task_id' is a NoneType"),
-    ("humaneval+", [human_eval_record(1)], "p.jsonl", "there is no 'base_input'"),
+    ("humaneval+", [human_eval_record(1)], "p.jsonl", "'base_input' is missing"),
     ("humaneval+", [PLUS | {"atol": "x"}], "p.jsonl", "'atol' is a str"),
-    ("mbpp", [human_eval_record(1)], "p.jsonl", "there is no 'code'"),
+    ("mbpp", [human_eval_record(1)], "p.jsonl", "'code' is missing"),
     ("mbpp", [mbpp_record(1) | {"test_list": []}], "p.jsonl", "test_list is empty"),
-    ("mbpp", [mbpp_record(1) | {"test_list": ["assert ("]}], "p.jsonl", "cannot be understood"),
+    ("mbpp", [mbpp_record(1) | {"test_list": ["assert ("]}], "p.jsonl", "cannot be parsed"),
     ("mbpp", [mbpp_record(1) | {"test_list": "assert"}], "p.jsonl", "must be a list of texts"),
 ]
 

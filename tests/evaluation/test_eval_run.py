@@ -283,8 +283,8 @@ def test_other_settings_in_the_same_folder_are_refused_by_name(
     with pytest.raises(SettingsMismatchError) as raised:
         evaluate_samples(problems, samples, out, settings={"generation": {"seed": 2, "style": "chat"}}, seconds=3.0)
     message = str(raised.value)
-    assert "generation.seed: 1 in the folder, 2 asked for" in message
-    assert "judging.seconds: 5.0 in the folder, 3.0 asked for" in message and "--overwrite" in message
+    assert "generation.seed: 1 in the folder, 2 requested" in message
+    assert "judging.seconds: 5.0 in the folder, 3.0 requested" in message and "--overwrite" in message
     assert "style" not in message
     with pytest.raises(SettingsMismatchError, match="problems"):
         evaluate_samples(problems[:2], samples[:2], out, settings={"generation": {"seed": 1, "style": "chat"}})

@@ -57,13 +57,13 @@ def test_samples_of_tasks_past_the_limit_are_counted(problems: list[Problem], tm
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"task_id": "Fam/9", "completion": "x"}', r"line 2: there is no task 'Fam/9'.*it has Fam/0, Fam/1"),
+        ('{"task_id": "Fam/9", "completion": "x"}', r"line 2: this benchmark has no task 'Fam/9'.*it has Fam/0, Fam/1"),
         ('{"task_id": "Fam/0"}', r"line 2: .*'completion' is missing"),
         ('{"task_id": "Fam/0", "completion": 3}', r"'completion' is a int"),
         ('{"task_id": "Fam/0", "solution": null}', r"'solution' is a NoneType"),
         ('{"completion": "x"}', r"'task_id' is missing"),
-        ('{"task_id": "Fam/0", "comp', r"line 2: no valid JSON"),
-        ("[]", r"line 2: a list where a JSON object is wanted"),
+        ('{"task_id": "Fam/0", "comp', r"line 2: not valid JSON"),
+        ("[]", r"line 2: a list instead of a JSON object"),
     ],
 )
 def test_a_broken_line_is_named(problems: list[Problem], tmp_path: Path, line: str, message: str) -> None:
@@ -88,7 +88,7 @@ def test_reference_solutions_are_samples(problems: list[Problem]) -> None:
 
 
 def test_samples_of_no_task_and_twins_are_refused(problems: list[Problem]) -> None:
-    with pytest.raises(CorpusError, match="'X/1', which is none of the 3"):
+    with pytest.raises(CorpusError, match="'X/1', which is not among the 3"):
         check_samples(problems, [Sample("X/1", 0, "")])
     with pytest.raises(CorpusError, match="has 2 samples numbered 0"):
         check_samples(problems, [Sample("Fam/1", 0, "a"), Sample("Fam/1", 0, "b")])

@@ -270,7 +270,7 @@ def test_bounds_that_are_none_read_nothing_past_the_end() -> None:
         assert bool(dispatch.mean_error_norm(call).isnan().all())
 
 
-def test_where_nothing_is_read_back_every_token_goes_through_and_the_same_comes_out(
+def test_computing_every_token_gives_the_same_as_scored_tokens_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     case = make_case(LENGTHS, VOCAB, DIM, margins=CONFIDENT)

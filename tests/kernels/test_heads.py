@@ -157,7 +157,7 @@ def test_rows_masked_by_a_bias_of_minus_infinity_are_as_if_absent(
     assert bool(((smaller_don * ratio - found.don).abs() <= 2e-3 * found.nod).all())
 
 
-def test_a_label_masked_by_a_bias_of_minus_infinity_has_infinite_loss_and_finite_entropy() -> None:
+def test_a_label_masked_by_the_bias_has_infinite_loss_only() -> None:
     case = make_case((3, 5), vocab=67, dim=33, unscored=0)
     bias = make_bias(67)
     bias[case.labels[0]] = -torch.inf

@@ -84,7 +84,7 @@ def test_tokens_that_the_model_is_sure_of(check: Any) -> None:
 
 
 @pytest.mark.parametrize("margin", [20.0, 45.0, 80.0])
-def test_gradients_far_below_one_keep_their_digits_against_products_and_norms(margin: float) -> None:
+def test_tiny_gradients_keep_their_digits_in_products_and_norms(margin: float) -> None:
     sure = make_case((5, 40, 1), VOCAB, DIM, margins=(margin,))
     norms = don_nod(*sure, update="sgd").update_norm
     into = torch.zeros(1, VOCAB, DIM)

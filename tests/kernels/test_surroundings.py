@@ -165,7 +165,7 @@ def run(program: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_importing_donod_fast_loads_neither_torch_nor_transformers_nor_triton() -> None:
+def test_importing_donod_fast_loads_no_torch_transformers_or_triton() -> None:
     run(
         """
         import sys

@@ -57,7 +57,7 @@ REFUSED: dict[str, tuple[Case, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_the_kernels_cannot_serve_is_refused_with_the_reason_and_left_to_torch_by_auto(name: str) -> None:
+def test_unsupported_input_is_refused_by_triton_and_left_to_torch_by_auto(name: str) -> None:
     case, options, reason = REFUSED[name]
     with pytest.raises(BackendError, match=r"backend 'triton' cannot serve this: .*use 'torch' or 'auto'") as refused:
         don_nod(*case, backend="triton", **options)
@@ -89,7 +89,7 @@ def test_on_a_cpu_auto_gives_torchs_bits(update: str) -> None:
     assert_identical(don_nod(*CASE, **options), don_nod(*CASE, backend="torch", **options))
 
 
-def test_a_cpu_tensor_without_the_interpreter_is_refused_and_says_how_to_get_it(
+def test_a_cpu_tensor_without_the_interpreter_is_refused_with_a_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(op, "INTERPRETING", False)
@@ -158,7 +158,7 @@ def candidate(found: Configs, name: str) -> Any:
 
 
 @pytest.mark.parametrize(("update", "name"), [("adamw", "direct"), ("sgd", "gram")])
-def test_the_fastest_candidate_is_chosen_kept_and_read_again_without_measuring(
+def test_the_fastest_candidate_is_chosen_saved_and_read_again(
     update: str, name: str, clock: list[Configs], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call = call_of(CASE, update=update)
@@ -225,7 +225,7 @@ def test_a_choice_that_another_version_wrote_is_measured_anew(entry: Any, clock:
     assert len(clock) > 1
 
 
-def test_a_cache_that_cannot_be_written_costs_no_more_than_the_next_measurement(
+def test_a_cache_that_cannot_be_written_only_costs_a_measurement(
     clock: list[Configs], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")

@@ -84,7 +84,7 @@ def test_a_step_rounded_to_the_weights_own_dtype_is_scored_as_rounded(name: str,
     assert_scores(scored(case, **options), truth(case, **options), 1e-4)
 
 
-def test_a_sample_too_long_for_pairs_takes_tiles_and_a_short_one_beside_it_pairs(
+def test_a_long_sample_takes_tiles_and_a_short_one_beside_it_pairs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(plan, "gram_limit", lambda *_: 10.0)
@@ -103,9 +103,7 @@ def test_sgd_in_tiles_is_right_on_the_chunks_of_the_vocabulary_too(monkeypatch: 
 
 
 @pytest.mark.parametrize("update", ["adamw", "sgd"])
-def test_samples_whose_partial_sums_do_not_fit_together_take_several_launches(
-    update: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_partial_sums_that_do_not_fit_take_several_launches(update: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Steps of 2 slots: partial sums outgrow what slots need.
     finer = replace(TINY, direct=replace(TINY.direct, vocab=16, dim=8, step=2))
     case = make_case((1, 2, 1, 0, 3), vocab=33, dim=40)
@@ -140,7 +138,7 @@ def test_packed_hidden_states_score_as_those_looked_up(dim: int, dtype: torch.dt
 @pytest.mark.parametrize(
     ("name", "storage"), [("adamw", None), ("adamw-state", None), ("sgd", torch.bfloat16)], ids=str
 )
-def test_a_tile_of_the_weight_that_is_kept_for_every_sample_changes_nothing(
+def test_keeping_a_weight_tile_for_all_samples_changes_nothing(
     name: str, storage: torch.dtype | None, split: int
 ) -> None:
     case = make_case((1, 17), vocab=67, dim=18, dtype=torch.bfloat16)

@@ -231,7 +231,7 @@ def test_a_call_runs_on_the_device_of_its_tensors(update: str) -> None:
 
 
 @pytest.mark.parametrize("update", ["adamw", "sgd"])
-def test_a_call_holds_no_more_than_its_workspace_whatever_the_head_and_the_tokens(update: str) -> None:
+def test_a_call_stays_within_its_workspace_for_all_heads_and_tokens(update: str) -> None:
     for lengths, vocab, dim in (((400, 30, 70), 8_192, 512), ((400, 30, 70), 65_536, 512), ((400,) * 8, 32_768, 1024)):
         case = make_case(lengths, vocab, dim, dtype=torch.bfloat16, device="cuda")
         options: dict[str, Any] = {"update": update, "workspace_bytes": 16 * MIB}
@@ -289,7 +289,7 @@ def test_measured_tiles_score_right_and_are_kept(update: str, monkeypatch: pytes
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("update", ["adamw", "sgd"])
-def test_the_small_tiles_of_the_interpreters_tests_are_right_on_a_device_too(update: str, dtype: torch.dtype) -> None:
+def test_the_small_tiles_of_interpreter_tests_work_on_a_device_too(update: str, dtype: torch.dtype) -> None:
     host = make_case((0, 1, 2, 37), vocab=131, dim=37, margins=CONFIDENT, dtype=dtype)
     with configs.override(TINY):
         found = triton(Case(*(x.cuda() for x in host)), update=update, workspace_bytes=MIB)

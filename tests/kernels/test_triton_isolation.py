@@ -91,7 +91,7 @@ WRONG = (VOCAB, VOCAB + 1, 191, 192, 10**12, -1, -7, -(10**12))
 
 
 @pytest.mark.parametrize(("update", "path"), [("adamw", "stored"), ("sgd", "stored"), ("sgd", "chunks")])
-def test_labels_outside_the_vocabulary_cost_their_samples_the_scores_and_no_other(update: str, path: str) -> None:
+def test_labels_outside_the_vocabulary_affect_only_their_own_samples(update: str, path: str) -> None:
     """As on a device, where labels are not looked at before the launch."""
     case = make_case((1, 18, *([2] * len(WRONG)), 1), VOCAB, 5)
     call = on_path(case, path, update=update, bounds_on_host=False)

@@ -90,7 +90,7 @@ def finished(case: Case, head: HeadMap, layout: Layout, group: Group, **tensors:
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_logits_and_statistics_give_loss_entropy_miss_and_dot_of_every_token(head: str) -> None:
+def test_logits_and_statistics_give_the_numbers_of_every_token(head: str) -> None:
     case, layout, group = prepared(HEADS[head])
     found, expected = finished(case, HEADS[head], layout, group), Softmax(case, HEADS[head])
     slots = layout.token_slot[: len(expected.rows)].long()
@@ -144,7 +144,7 @@ def test_columns_normalised_at_once_are_the_softmax_without_the_label(head: str,
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_normalised_signals_are_those_of_the_formula_and_zero_in_pads_and_past_the_vocabulary(head: str) -> None:
+def test_normalised_signals_match_the_formula_and_are_zero_elsewhere(head: str) -> None:
     case, layout, group = prepared(HEADS[head])
     found, expected = finished(case, HEADS[head], layout, group), Softmax(case, HEADS[head])
     share = torch.linspace(0.1, 1.0, layout.slot_row.shape[0])
@@ -201,7 +201,7 @@ RULES: dict[str, Any] = {"sgd": SGD(), "sign": Sign(), "adamw": AdamW(eps=1e-2),
 
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "looked up"])
 @pytest.mark.parametrize("rule", RULES)
-def test_gradient_tiles_give_the_squares_of_the_update_and_its_product_with_the_weight(rule: str, packed: bool) -> None:
+def test_gradient_tiles_give_update_squares_and_weight_products(rule: str, packed: bool) -> None:
     case, layout, group = prepared(HEADS["plain"])
     signals = signals_of(case, layout)
     states = case.hidden
@@ -261,7 +261,7 @@ def test_pairs_of_tokens_give_the_squared_norm_of_each_samples_gradient(parts: i
         torch.testing.assert_close(norms[sample], g.square().sum(), rtol=1e-5, atol=0.0)
 
 
-def test_few_pairs_are_spread_over_parts_of_the_vocabulary_and_many_are_not() -> None:
+def test_only_few_pairs_are_spread_over_parts_of_the_vocabulary() -> None:
     assert gram.vocabulary_parts(1, 192, TINY.gram) == 6, "blocks of 16 columns, two a part"
     assert gram.vocabulary_parts(4, 192, TINY.gram) == 3, "twelve programs"
     assert gram.vocabulary_parts(100, 192, TINY.gram) == 1

@@ -92,7 +92,7 @@ def check_groups(plan: Plan, lengths: list[int], problem: Problem, configs: Conf
 
 @settings(max_examples=400, deadline=None)
 @given(drawn=problems(), on_host=st.booleans())
-def test_what_is_planned_fits_and_what_is_refused_would_fit_in_the_figure_named(
+def test_plans_fit_and_refusals_name_a_workspace_that_fits(
     drawn: tuple[list[int], Problem, Configs], on_host: bool
 ) -> None:
     lengths, problem, configs = drawn
@@ -136,7 +136,7 @@ def test_samples_with_known_bounds_are_cut_into_groups_that_are_full(
             assert exps > 0.2 * problem.workspace_bytes, "the next sample would have fitted by far"
 
 
-def test_a_long_sample_of_a_linear_update_takes_tiles_where_the_host_knows_it() -> None:
+def test_a_long_sample_of_a_linear_update_takes_tiles_if_known() -> None:
     limit = gram_limit(67, 17)
     assert limit == pytest.approx(2 * 67 * 17 / 84)
     case = make_case((40, 3), vocab=67, dim=17, unscored=0)

@@ -77,7 +77,7 @@ def test_compiled_scores_are_the_eager_ones_to_the_bound() -> None:
 
 
 @compiles
-def test_a_batch_alone_runs_the_code_that_was_compiled_for_batches_side_by_side() -> None:
+def test_a_single_batch_runs_the_code_compiled_for_concurrent_batches() -> None:
     torch.set_num_threads(2)  # put back by the fixture of all tests
     rows = [{"text": "seven red houses by the river"}] * 40
     scorer = Scorer(tiny_model("llama"), tiny_tokenizer(), token_budget=200, compile=True)

@@ -216,7 +216,7 @@ def test_an_output_layer_fed_with_other_hidden_states_is_refused(model_class: ty
         prove(model)
 
 
-def test_a_model_that_uses_its_weight_without_the_module_is_proved_on_scaled_hidden_states() -> None:
+def test_a_head_used_without_its_module_is_probed_on_scaled_states() -> None:
     model = tiny_model("llama")
     model.__class__ = Functional
     proof = prove(model)

@@ -78,7 +78,7 @@ def test_a_trunk_gives_scored_states_as_it_gives_all(kind: str, packing: str) ->
     torch.testing.assert_close(trunk.scored_states(batch), trunk.states(batch)[batch.predictors], rtol=1e-4, atol=1e-5)
 
 
-def test_a_layer_that_computes_something_else_with_the_same_parts_is_run_whole() -> None:
+def test_a_layer_of_another_form_with_the_same_parts_runs_whole() -> None:
     # Granite multiplies what a layer adds: the usual form would give other states.
     model = tiny_model("granite", residual_multiplier=0.5)
     assert NarrowLastLayer.of(model.get_decoder()) is not None

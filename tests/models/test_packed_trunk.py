@@ -242,7 +242,7 @@ def test_auto_pads_on_a_cpu_and_what_is_not_known_is_refused() -> None:
     trunk = trunk_of(model, "auto")
     assert not trunk.packs and "on the CPU" in trunk.packing_refusal
     assert "asked for" in trunk_of(model, "off").packing_refusal
-    with pytest.raises(InputError, match=r"a packed batch, but .* on the CPU"):
+    with pytest.raises(InputError, match=r"the batch is packed, but .* on the CPU"):
         trunk.states(packed_of())
     with pytest.raises(InputError, match="packing='yes' is not known; use 'auto', 'on', 'off'"):
         trunk_of(model, "yes")
@@ -261,7 +261,7 @@ def test_auto_pads_and_says_why_where_the_proof_fails_on_an_accelerator(monkeypa
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma2"])
-def test_the_model_has_its_own_attention_before_and_after_and_after_an_error(kind: str) -> None:
+def test_the_models_own_attention_is_restored_even_after_an_error(kind: str) -> None:
     model = model_of(PACKED[kind])
     own = model.config._attn_implementation
     trunk = trunk_of(model)
@@ -308,7 +308,7 @@ def test_what_is_run_gets_the_same_arguments_for_every_batch_of_a_form() -> None
 
 
 @pytest.mark.parametrize("kind", ["llama", "mistral-window"])
-def test_a_packed_forward_over_the_installed_varlen_is_one_graph_for_all_sizes(kind: str) -> None:
+def test_a_packed_forward_over_varlen_is_one_graph_for_all_sizes(kind: str) -> None:
     kernels, absent = kernels_for(torch.device("cuda"))
     if not kernels or kernels[0].name != "donod_varlen" or kernels[0].refuse(CALL):
         pytest.skip("; ".join(absent) or "this release of torch has no sliding windows in its varlen attention")

@@ -51,7 +51,7 @@ def torchao(monkeypatch: pytest.MonkeyPatch) -> Any:
             {"precision": "float8"},
             "needs a CUDA device of compute capability 8.9 or more .* this is cpu; use precision=",
         ),
-        ({"precision": "float8", "dtype": "float16"}, "starts from bfloat16 weights; leave out dtype='float16'"),
+        ({"precision": "float8", "dtype": "float16"}, "starts from bfloat16 weights; remove dtype='float16'"),
     ],
 )
 def test_a_precision_that_cannot_be_is_refused_before_anything_is_loaded(options: Any, message: str) -> None:
@@ -96,7 +96,7 @@ def test_float8_is_for_every_linear_layer_of_the_decoder_and_no_other() -> None:
     assert len(layer_names(tiny_model("llama-tied"))) == 14
 
 
-def test_odd_sizes_routers_rows_of_zeros_and_other_kinds_of_layers_stay_as_they_are() -> None:
+def test_unsuitable_layers_are_not_converted_to_float8() -> None:
     assert not {name for name in layer_names(tiny_model("llama", intermediate_size=40)) if "mlp" in name}
 
     class Other(nn.Linear):
@@ -138,11 +138,14 @@ def test_a_conversion_that_fails_or_leaves_layers_out_is_an_error() -> None:
     def lazy(module: nn.Module, chosen: Any) -> None:
         stand_in(module, lambda layer, name: chosen(layer, name) and not name.endswith("k_proj"))
 
-    for quantise, message in ((broken, "cannot put it into float8: no such kernel"), (lazy, "left layers.0.*k_proj")):
+    for quantise, message in (
+        (broken, "cannot convert the model to float8: no such kernel"),
+        (lazy, "left layers.0.*k_proj"),
+    ):
         model = tiny_model("llama").to(torch.bfloat16)
         with pytest.raises(ModelError, match=message):
             to_float8("m", model.model, model.lm_head, quantise)
-    with pytest.raises(ModelError, match="no linear layer that float8 is for"):
+    with pytest.raises(ModelError, match="no linear layer is suitable for float8"):
         to_float8("m", nn.Sequential(nn.Linear(30, 30)), None, stand_in)
     with pytest.raises(ModelError, match=r"float8 needs a CUDA device .* this is cpu \(layers.0"):
         model = tiny_model("llama").to(torch.bfloat16)
@@ -153,7 +156,7 @@ def test_a_trunk_that_is_mostly_something_else_is_warned_of(caplog: pytest.LogCa
     model = tiny_model("mixtral").to(torch.bfloat16)  # its experts are stacked, not nn.Linear
     with caplog.at_level(logging.WARNING, logger="donod_fast.models.precision"):
         to_float8("m", model.model, model.lm_head, stand_in)
-    assert "of the trunk's weights are in layers that float8 is for" in caplog.text
+    assert "of the trunk's weights are in layers that support float8" in caplog.text
 
 
 # --- torchao's float8, on the CPU --------------------------------------------------------------------
@@ -246,7 +249,7 @@ def test_a_quantised_checkpoint_is_loaded_as_it_comes(torchao: Any, tmp_path: Pa
     assert_same_bits(scores(Scorer(loaded)), scores(Scorer(made, tiny_tokenizer())))
 
 
-def test_a_quantised_checkpoint_needs_accelerate_and_takes_no_other_precision(
+def test_a_quantised_checkpoint_needs_accelerate_and_its_own_precision(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny_model("llama")
@@ -257,7 +260,7 @@ def test_a_quantised_checkpoint_needs_accelerate_and_takes_no_other_precision(
     with pytest.raises(ModelError, match=r"a quantised model needs accelerate: pip install 'donod-fast\[accelerate"):
         load_model(tmp_path, device="cpu")
     monkeypatch.setattr(donod_fast.models.loading, "refuse_precision", lambda *arguments: None)
-    with pytest.raises(InputError, match="comes quantised; precision='float8' is for models that do not"):
+    with pytest.raises(InputError, match="is already quantised; precision='float8' is for models that are not"):
         load_model(tmp_path, device="cpu", precision="float8")
 
 

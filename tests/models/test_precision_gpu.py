@@ -33,7 +33,7 @@ def needs_float8() -> None:
     pytest.importorskip("torchao", reason="torchao is not installed")
 
 
-def test_a_trunk_in_float8_is_proved_and_scores_every_row_that_bfloat16_scores(tmp_path: Path) -> None:
+def test_a_float8_trunk_scores_every_row_that_bfloat16_scores(tmp_path: Path) -> None:
     needs_float8()
     saved = save_tiny("llama", tmp_path, hidden_size=128, intermediate_size=256)
     plain = Scorer(load_model(saved, device="cuda", dtype="bfloat16"))
@@ -80,7 +80,7 @@ SPLITS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", SPLITS)
-def test_a_model_split_between_device_and_host_gives_the_scores_of_the_whole(name: str, tmp_path: Path) -> None:
+def test_a_model_split_between_device_and_host_gives_equal_scores(name: str, tmp_path: Path) -> None:
     pytest.importorskip("accelerate", reason="accelerate is not installed")
     saved = save_tiny("llama", tmp_path)
     parts = ("model.embed_tokens", "model.layers.0", "model.layers.1", "model.norm", "model.rotary_emb", "lm_head")

@@ -34,7 +34,7 @@ def test_hidden_states_are_those_after_the_final_norm(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_row_has_the_same_hidden_states_alone_and_padded_among_longer_rows(kind: str) -> None:
+def test_padding_does_not_change_the_hidden_states_of_a_row(kind: str) -> None:
     model = tiny_model(kind)
     trunk = trunk_of(model)
     rows = [torch.randint(6, 100, (n,), generator=torch.Generator().manual_seed(n)) for n in (3, 17, 9, 1)]
@@ -113,7 +113,7 @@ def test_ids_of_another_shape_or_type_are_refused(bad: torch.Tensor) -> None:
         trunk_of(tiny_model("llama"))(bad)
 
 
-def test_states_of_a_padded_batch_are_those_of_its_rows_one_after_the_other() -> None:
+def test_states_of_a_padded_batch_equal_those_of_single_rows() -> None:
     trunk = trunk_of(tiny_model("llama"))
     flags = (False, True, False, False, True, False)
     samples = [TokenizedSample(0, "", Status.SCORED, "", ids, flags, 6) for ids in ((6, 7, 8, 9, 10, 11), (11,) * 6)]

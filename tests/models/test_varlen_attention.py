@@ -198,7 +198,7 @@ def test_a_kernel_that_computes_something_else_on_a_device_is_found_out(what: st
     assert "differs from plain attention" in kernel_mismatch(_as_if_released(change), call)
 
 
-def test_the_next_kernel_is_taken_where_the_first_refuses_fails_or_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_kernel_replaces_one_that_refuses_fails_or_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> Tensor:
         raise RuntimeError("no kernel image is available")
 

@@ -72,7 +72,7 @@ def test_a_column_that_is_called_like_a_score_and_an_unfinished_folder_are_refus
     data = write_lines(tmp_path / "rows.jsonl", [{"question": "a", "answer": "b", "donod.don": 1}])
     folder = scored(scorer, tmp_path / "out", [data])
     options = ["export", tmp_path / "out", "--out", tmp_path / "all.parquet"]
-    assert_one_line_error(invoke(*options), 2, "'donod.don' is called like a score")
+    assert_one_line_error(invoke(*options), 2, "'donod.don' has the name of a score")
     folder.part_path(0).unlink()
     assert_one_line_error(invoke(*options), 5, "unfinished")
 

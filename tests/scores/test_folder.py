@@ -126,14 +126,6 @@ def test_a_file_takes_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
         pass
 
 
-def test_the_first_detail_is_read_from_the_first_part_alone(tmp_path: Path) -> None:
-    folder = ScoresFolder.open_or_create(tmp_path, manifest())
-    assert folder.first_detail() == ""
-    folder.write_part(0, [ScoreRow(row, f"id-{row}", "all_masked", f"line {row}") for row in range(4)])
-    folder.part_path(1).write_text("damaged")
-    assert folder.first_detail() == "line 0"
-
-
 @pytest.mark.parametrize(
     ("with_checksum", "told"), [(False, "another checksum"), (True, "its summary is not that of its rows")]
 )

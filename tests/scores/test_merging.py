@@ -81,7 +81,7 @@ def test_the_command_merges_and_its_folder_is_selected_from(scorer: Scorer, file
     unfinished = scored(scorer, tmp_path / "b", files[2:])
     unfinished.part_path(1).unlink()
     done = invoke("merge", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "out")
-    assert done.code == 0 and "1 of 17 parts are in none of them" in done.out, done
+    assert done.code == 0 and "1 of 17 parts in none of them" in done.out, done
     assert_one_line_error(
         invoke("select", tmp_path / "out", "--keep", "5", "--out", tmp_path / "x.jsonl"), 5, "unfinished"
     )

@@ -33,7 +33,7 @@ METHODS = ["topsis", "el2n", "ifd", "loss@high", KMEANS_IFD]
 def test_a_selection_may_name_any_column_and_no_nonsense() -> None:
     for method in ("el2n", "ifd", "loss@high", "tokens@low", KMEANS_IFD):
         Selection(method, keep=0.3)
-    with pytest.raises(InputError, match="say it by --prefer high or --prefer low"):
+    with pytest.raises(InputError, match="add --prefer high or --prefer low"):
         Selection("tokens", keep=0.3)
     with pytest.raises(InputError, match="method el2n takes keep"):
         Selection("el2n", don_quantile=0.3)

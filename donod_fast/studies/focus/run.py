@@ -35,6 +35,7 @@ from donod_fast.studies.core.statistics import Estimate, overlap, spearman, wils
 from donod_fast.studies.core.tables import Data, need, read_rows
 from donod_fast.studies.focus.report import write_focus_report
 from donod_fast.studies.focus.result import Agreement, FocusResult, Moved
+from donod_fast.system.wording import plural
 
 OPTIMIZERS: Mapping[str, Mapping[str, Any]] = {
     "adamw": {"optimizer": "adamw_torch", "learning_rate": 2e-5},
@@ -180,7 +181,9 @@ def _ready(
 ) -> list[TokenizedSample]:
     samples = [one for one in tokenized(loaded, records, masks) if one.status is Status.SCORED]
     if len(samples) < 2:
-        raise InputError(f"only {len(samples)} of {len(records)} rows can be scored; `donod-fast score` says why")
+        raise InputError(
+            f"only {len(samples)} of {plural(len(records), 'row')} can be scored; `donod-fast score` says why"
+        )
     return samples
 
 

@@ -12,6 +12,7 @@ from donod_fast.studies.sensitivity.outcome import Measured, Outcome
 from donod_fast.studies.sensitivity.report import HAPPENS, label, outcome_table, separation_table, training_note
 from donod_fast.studies.sensitivity.settings import ALL
 from donod_fast.studies.sensitivity.spread import Spread
+from donod_fast.system.wording import plural
 
 
 def write_ablation_report(
@@ -48,7 +49,7 @@ def _markdown(
     damaged = sum(settings["damaged"].values())
     parts = [
         "# Ablation: DON, NOD and their combinations\n",
-        f"{settings['rows']:,} rows, {damaged} of them damaged on purpose, scored by "
+        f"{plural(settings['rows'], 'row')}, {damaged} of them damaged on purpose, scored by "
         f"{Path(settings['model']).name} with {settings['update']['update']}.\n",
         "## What the numbers say\n",
         "".join(f"- {finding}\n" for finding in findings(outcomes, spread)),

@@ -14,6 +14,7 @@ from donod_fast.studies.sensitivity.measures import ANY
 from donod_fast.studies.sensitivity.outcome import SAME, Measured, Outcome
 from donod_fast.studies.sensitivity.settings import CLEAN, RANDOM
 from donod_fast.studies.sensitivity.spread import ScoringSpread
+from donod_fast.system.wording import plural
 
 HAPPENS = 2.0
 """Standard errors that a difference must exceed to be called one."""
@@ -80,10 +81,10 @@ def label(outcome: Outcome) -> str:
 def training_note(training: Mapping[str, Any], outcomes: Sequence[Outcome]) -> str:
     """How each selection was trained, for a report."""
     steps = sorted({round(outcome.steps) for outcome in outcomes if outcome.steps})
-    number = f"{steps[0]}" if len(steps) == 1 else f"{steps[0]}–{steps[-1]}" if steps else "0"
-    budget = f"{training['tokens']:,} tokens" if training["tokens"] else f"{training['epochs']:g} epochs"
+    number = plural(steps[0], "step") if len(steps) == 1 else f"{steps[0]}–{steps[-1]} steps" if steps else "0 steps"
+    budget = plural(training["tokens"], "token") if training["tokens"] else f"{training['epochs']:g} epochs"
     return (
-        f"Each selection trained the same model on {budget} (prompts counted) in {number} steps, AdamW, highest rate "
+        f"Each selection trained the same model on {budget} (prompts counted) in {number}, AdamW, highest rate "
         f"{training['learning_rate']:g}, cosine decay."
     )
 
@@ -98,7 +99,7 @@ def _markdown(
     keep = settings["keep"]
     parts = [
         "# Sensitivity of the selection to what the paper leaves open\n",
-        f"{settings['rows']:,} rows, {damaged} of them damaged on purpose "
+        f"{plural(settings['rows'], 'row')}, {damaged} of them damaged on purpose "
         f"({', '.join(f'{count} {kind}' for kind, count in settings['damaged'].items())}), scored by "
         f"{Path(settings['model']).name}. One thing is changed at a time against the default; each setting keeps "
         f"{100 * keep:g} %.\n",
@@ -221,7 +222,7 @@ def _loss_findings(outcomes: Sequence[Outcome]) -> list[str]:
             found.append(f"Held-out loss {word} than random's by more than {HAPPENS:g} standard errors: {named}.")
     rest = len(measured) - len(better) - len(worse)
     found.append(
-        f"For {rest} of {len(measured)} selections these trainings show no difference to random. Of so many "
+        f"For {rest} of {plural(len(measured), 'selection')} these trainings show no difference to random. Of so many "
         f"comparisons about {0.05 * len(measured):.0f} would pass {HAPPENS:g} standard errors by chance."
     )
     near = [one.loss.value for one in outcomes if one.loss is not None and one.overlap >= SAME]

@@ -30,6 +30,7 @@ from donod_fast.studies.threshold.parts import MakeParts, named_sections, open_s
 from donod_fast.studies.threshold.report import ThresholdStudy, write_study
 from donod_fast.studies.threshold.table import lines, separations, train_seconds
 from donod_fast.system.files import storage_error
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -239,7 +240,11 @@ def _measure(
     results: dict[Unit | None, Measured] = {}
     for found in measure_all(out, make_parts, units, jobs=jobs, keep_models=keep_models):
         results[found.unit] = found
-        what = "before training" if found.unit is None else f"{len(found.unit.rows):,} rows, seed {found.unit.seed}"
+        what = (
+            "before training"
+            if found.unit is None
+            else f"{plural(len(found.unit.rows), 'row')}, seed {found.unit.seed}"
+        )
         tell("train", len(results), len(units), what)
     return results, sum(1 for _ in store.all()) - known
 

@@ -1,0 +1,37 @@
+"""Files of the repository, for the tests of what is released."""
+
+from __future__ import annotations
+
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+PLACEHOLDER = "https://github.com/OWNER/donod_fast"
+_GENERATED = shutil.ignore_patterns(
+    ".git", ".venv*", "build", "dist", "site", "*.egg-info", "__pycache__", "*.pyc", ".*_cache", ".hypothesis",
+    ".benchmarks", "demo-out",
+)  # fmt: skip
+
+
+def text(path: str) -> str:
+    """Contents of a file of the repository."""
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def pyproject() -> dict[str, Any]:
+    """Contents of pyproject.toml."""
+    return tomllib.loads(text("pyproject.toml"))
+
+
+def documents(path: str) -> list[Any]:
+    """All documents of a YAML file of the repository."""
+    return list(yaml.safe_load_all(text(path)))
+
+
+def copy_tree(folder: Path) -> None:
+    """Copy the repository without what builds and tests leave behind."""
+    shutil.copytree(ROOT, folder, ignore=_GENERATED, symlinks=True)
