@@ -98,6 +98,10 @@ def evaluate(
             )
         return origins.from_model(model.load_model(), some, known, settings)
 
+    limits = None if judging.memory is None else Limits(memory=judging.memory * MIB)
+    how = run.JudgeSettings(
+        judging.unsafe_exec, judging.workers, judging.seconds, limits, judging.packages, judging.cache
+    )
     try:
         source = origin()
         with _bars(quiet=screen.hides_progress) as progress:
@@ -106,14 +110,9 @@ def evaluate(
                 source.source,
                 source.total,
                 judging.out,
+                how,
                 settings={"benchmark": benchmark, "split": part, "tasks": len(some), **source.settings},
                 recorded={**_file(tasks.problems), **source.recorded},
-                unsafe=judging.unsafe_exec,
-                workers=judging.workers,
-                seconds=judging.seconds,
-                limits=None if judging.memory is None else Limits(memory=judging.memory * MIB),
-                packages=judging.packages,
-                cache=judging.cache,
                 overwrite=judging.overwrite,
                 progress=progress,
             )

@@ -43,22 +43,22 @@ def score_corpus(
     stages: Stages = NO_STAGES,
     record: Mapping[str, Any] | None = None,
 ) -> Outcome:
-    """Score a corpus into a folder that the caller holds (``store.locked``), or finish what is there.
+    """Score a corpus into a folder in this process, or finish a folder that an earlier run began.
 
-    A part is the unit of work: its batches are formed from its rows alone, so that a run that was killed
-    and started again writes the same bits as one that was not. With ``overwrite`` nothing is resumed: the
-    scores in the folder are dropped, now that corpus and model are known to be there. Where an input cannot be read
-    (it has vanished or changed meanwhile), the rows of the others are scored before that is raised.
+    The caller holds the folder's lock (``system.locking.locked``). A part is the unit of work. Its batches are formed
+    from its rows alone, so that a run that was killed and started again writes the same bits as one that was not. With
+    ``overwrite`` the scores in the folder are dropped, but only once corpus and model are known to be readable. If an
+    input cannot be read (it has vanished or changed), the rows of all others are scored before that is raised.
 
     Args:
         corpus: what to score.
-        scorer: with what.
+        scorer: the model and the settings.
         out: the scores folder, a path or a URL.
-        part_rows: rows of a part.
-        overwrite: drop the scores that the folder holds.
-        rescore_changed: forget the scores of files that have changed since.
-        progress: called with rows and tokens as they are scored, once with the rows that were there.
-        workers: processes that read and tokenise ahead, 0 for a thread; None for what suits device and rows
+        part_rows: see :class:`donod_fast.engines.request.RunOptions`, as for ``overwrite`` and ``rescore_changed``.
+        overwrite: see there.
+        rescore_changed: see there.
+        progress: called with rows and tokens as they are scored, and first with the rows scored by an earlier run.
+        workers: processes that read and tokenise ahead, 0 for a thread; None to choose by device and rows
             (:func:`donod_fast.data.prefetch.default_workers`). No score depends on it.
         stages: records where the time goes.
         record: the options of the run by name, in JSON types, for the manifest.
@@ -68,7 +68,7 @@ def score_corpus(
         StoreError: it cannot be written; parts committed so far stay.
         CorpusError: the input cannot be read.
         WorkerError: a preparation process was killed; parts committed so far stay.
-        InputError: ``part_rows`` is less than one, or ``workers`` less than none.
+        InputError: ``part_rows`` is less than 1, or ``workers`` is negative.
     """
     options = RunOptions(part_rows, overwrite, rescore_changed, workers, record=record or {})
     folder = open_folder(out, corpus, manifest_of(corpus, scorer, options.part_rows), options)
@@ -94,22 +94,23 @@ def score_corpus(
 
 
 def score_shard(shard: Shard, corpus: Corpus, scorer: Scorer, folder: ScoresFolder) -> PartSummary:
-    """Score one shard and commit it as a part: the unit of work, for engines of your own.
+    """Score the rows of one shard and commit them as a part. Use it to write an engine of your own.
 
-    Any process may do it that sees inputs and folder, in any order and as often as it likes: the same shard gives the
-    same bytes. ``folder.plan`` has the shards, ``folder.corpus()`` gives the corpus without a look at its files.
+    Any process that can read the inputs and the folder may call it, in any order and any number of times: the same
+    shard gives the same bytes. ``folder.plan`` has the shards; ``folder.corpus()`` gives the corpus without reading its
+    files.
 
     Args:
-        shard: what to score; of this folder's plan.
-        corpus: where its rows are.
-        scorer: with what.
-        folder: where the part goes.
+        shard: the rows to score; a shard of this folder's plan.
+        corpus: the corpus of the folder.
+        scorer: the model and the settings.
+        folder: where the part is committed.
 
     Returns:
         the part's summary, read back.
 
     Raises:
-        InputError: the shard is none of this folder's plan.
+        InputError: the shard is not in this folder's plan.
         StoreError, CorpusError: as :func:`score_corpus`.
     """
     if shard.number >= folder.parts or folder.plan.shard(shard.number) != shard:
@@ -133,20 +134,20 @@ def score_parts(
     excluded: Mapping[int, Mapping[int, str]] | None = None,
     on_step: OnStep = no_step,
 ) -> Counter[str]:
-    """Score the given parts and commit them to the folder, in the order given; when it returns all are committed.
+    """Score parts and commit them to the folder, in the order given. All are committed when it returns.
 
     Args:
-        corpus: where their rows are.
-        scorer: with what, as ``Scorer.resuming`` gives it for this folder.
-        folder: where they go.
-        parts: part numbers, asked for as they are wanted: ``max(1, workers)`` beyond the one that is scored. Rising
-            numbers cost one reading of the corpus.
+        corpus: the corpus of the folder.
+        scorer: the model and the settings, as ``Scorer.resuming`` gives them for this folder.
+        folder: where the parts are committed.
+        parts: part numbers. They are drawn from the iterable when needed: ``max(1, workers)`` ahead of the part that is
+            scored. In rising order the corpus is read once.
         workers: processes that read and tokenise ahead, 0 for a thread.
         progress: called with rows and tokens as they are scored.
         stages: records where the time goes.
-        excluded: by part the rows that no process survives, each with what to say of it: they are neither tokenised nor
-            scored, and end as ``worker_lost``. Looked at when a part is asked for.
-        on_step: told what is being done with each part.
+        excluded: by part the rows that no process survives, each with a description. They are neither tokenised nor
+            scored, and get the status ``worker_lost``. Read when a part is drawn.
+        on_step: called when a step of a part begins.
 
     Returns:
         rows by record format.
@@ -209,7 +210,7 @@ def _with_signals(
 
 
 def manifest_of(corpus: Corpus, scorer: Scorer, part_rows: int) -> dict[str, Any]:
-    """Everything about a run that is worth recording, in JSON types."""
+    """The manifest of a scoring run, in JSON types."""
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "input": corpus.describe(),
@@ -221,7 +222,7 @@ def manifest_of(corpus: Corpus, scorer: Scorer, part_rows: int) -> dict[str, Any
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
+    """Versions of the software that the scores depend on."""
     import torch
     import transformers
 

@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from donod_fast.evaluation.generation_settings import GenerationSettings
     from donod_fast.evaluation.problems import Problem, load_problems
     from donod_fast.evaluation.result import EvalResult
-    from donod_fast.evaluation.run import evaluate_samples
+    from donod_fast.evaluation.run import JudgeSettings, evaluate_samples
     from donod_fast.evaluation.samples import Sample, canonical_samples, read_samples
 
 _HOMES = {
     "BENCHMARKS": "benchmarks",
     "EvalResult": "result",
     "GenerationSettings": "generation_settings",
+    "JudgeSettings": "run",
     "Problem": "problems",
     "Sample": "samples",
     "canonical_samples": "samples",
@@ -34,6 +35,7 @@ __all__ = [
     "BENCHMARKS",
     "EvalResult",
     "GenerationSettings",
+    "JudgeSettings",
     "Problem",
     "Sample",
     "canonical_samples",

@@ -53,7 +53,6 @@ class Trunk:
             to be handed on to :func:`~donod_fast.models.batching.make_batches` and ``collate``.
         packs: whether packed batches are served.
         packing_refusal: why they are not, else empty.
-        packing_error: how far packed states were measured from padded ones.
 
     Args:
         loaded: the model.
@@ -100,7 +99,6 @@ class Trunk:
         self._attention = decided.attention
         self.packs = bool(decided.attention)
         self.packing_refusal = decided.refusal
-        self.packing_error = decided.error
         self._narrow = self._proved_narrow(tokens)
 
     def __call__(self, input_ids: Tensor) -> Tensor:

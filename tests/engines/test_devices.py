@@ -205,7 +205,7 @@ def program(model: Path, data: Path, place: Path, tmp_path: Path) -> Iterator[su
     yield run
     with suppress(ProcessLookupError):
         os.killpg(run.pid, signal.SIGKILL)
-    run.communicate(timeout=30)
+    run.communicate(timeout=600)
 
 
 def processes_of(session: int, file: str = "cmdline", holding: str = "") -> list[Path]:
@@ -234,9 +234,9 @@ def test_no_process_outlives_a_run_that_is_interrupted_or_killed(
         program.kill()
     else:  # what Ctrl-C does
         os.killpg(program.pid, signal.SIGINT)
-    code = program.wait(timeout=60)
-    wait_for(lambda: not processes_of(program.pid), seconds=20)
-    _, errors = program.communicate(timeout=30)
+    code = program.wait(timeout=600)
+    wait_for(lambda: not processes_of(program.pid))
+    _, errors = program.communicate(timeout=600)
     assert code == (-signal.SIGKILL if when == "killed" else -signal.SIGINT)
     # One traceback, the program's own: the others have nothing to say
     assert errors.decode().count("Traceback") == (when == "interrupted"), errors.decode()

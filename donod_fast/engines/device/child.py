@@ -1,9 +1,9 @@
-"""The process of one device: loads the model there, and scores the parts that its parent hands out.
+"""The process of one device (the child): loads the model and scores the parts that its parent sends.
 
-What goes over the pipe: the child sends :class:`Ready` once. For every :class:`Go` it asks for parts (:class:`Wants`,
-answered with a :class:`Task`, or None for no more), says what it is doing (:class:`At`, :class:`Progressed`) and ends
-with :class:`Idle` when all of them are committed. For every :class:`Probe` it announces row after row (:class:`Trying`,
-:class:`Passed`) and ends with :class:`Probed`. :class:`Failed` is its last word.
+Messages over the pipe: the child sends :class:`Ready` once. After every :class:`Go` it asks for parts (:class:`Wants`,
+answered with a :class:`Task`, or None if there are no more), reports what it does (:class:`At`, :class:`Progressed`)
+and sends :class:`Idle` when all of them are committed. After every :class:`Probe` it announces each row
+(:class:`Trying`, :class:`Passed`) and sends :class:`Probed` at the end. :class:`Failed` is its last message.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ from donod_fast.system.profiling import NO_STAGES, Report, Stages
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The model is loaded; the manifest of a folder that this child would make."""
+    """The model is loaded; with the manifest of a scores folder that this child would create."""
 
     manifest: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Go:
-    """Score into the folder, which is there by now."""
+    """Start to score into the folder, which exists by now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wants:
-    """The child could do with a part."""
+    """The child asks for a part."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Score this part, but for the excluded rows (each with what to say of it)."""
+    """Score this part without the excluded rows (each with a description of why)."""
 
     part: int
     excluded: Mapping[int, str] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class At:
-    """What is being done with a part from now on."""
+    """A step of a part begins."""
 
     part: int
     step: Step
@@ -70,7 +70,7 @@ class At:
 
 @dataclass(frozen=True, slots=True)
 class Progressed:
-    """Rows and tokens that are done."""
+    """Rows and tokens that were scored."""
 
     rows: int
     tokens: int
@@ -78,13 +78,13 @@ class Progressed:
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """All parts are committed, but those after one that could not be read.
+    """All parts are committed, except from a part that could not be read on.
 
     Attributes:
         formats: rows by record format since the last ``Go``.
-        report: where the time went so far, None where nobody asked.
-        fitting_budget: where memory ran out, the token budget that it did not run out at; else None.
-        unread: the part whose input could not be read, with the reason; None where all could be.
+        report: where the time went so far, None unless asked for.
+        fitting_budget: the token budget that batches were cut to if memory ran out; else None.
+        unread: the part whose input could not be read, with the reason; None if there is none.
     """
 
     formats: Counter[str]
@@ -95,7 +95,7 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Score these rows one by one, and forget the scores."""
+    """Score these rows one by one, and drop the scores."""
 
     part: int
     rows: tuple[int, ...]
@@ -110,25 +110,25 @@ class Trying:
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """The row that was announced has not harmed the process; whether it has scores."""
+    """The process survived the announced row; ``scored`` says whether the row has scores."""
 
     scored: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """All rows of a probe have passed, unless they could not be read for this reason."""
+    """All rows of a probe have passed; or they could not be read, for the reason in ``unread``."""
 
     unread: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The child gives up.
+    """The child stops because of an error.
 
     Attributes:
-        kind: the class of an error that another device would raise too: those that donod_fast raises on purpose.
-        text: what was raised, for a message.
+        kind: the class of an error that another device would raise, too (an error of ``donod_fast.errors``); else None.
+        text: the error's message.
     """
 
     kind: type[DonodError] | None
@@ -137,7 +137,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Child:
-    """What a child is told when it starts (see :class:`donod_fast.engines.device.pool.DevicePool`)."""
+    """What a child gets when it starts; see :class:`donod_fast.engines.device.pool.DevicePool`."""
 
     corpus: Corpus
     spec: ScorerSpec
@@ -149,7 +149,7 @@ class Child:
     profile: bool
 
     def run(self, pipe: Connection) -> None:
-        """Be the child: the whole life of its process."""
+        """Run the child: the main function of its process."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers it
         threading.Thread(target=_leave_with_parent, name="parent", daemon=True).start()
         link = _Link(pipe)
@@ -221,7 +221,7 @@ class Child:
 
 
 class _Link:
-    """The child's end of the pipe; any thread may send."""
+    """The child's end of the pipe. Any thread may send."""
 
     def __init__(self, pipe: Connection) -> None:
         self.pipe = pipe
@@ -249,7 +249,7 @@ class _Link:
         return next((part for part, step in self._steps.items() if step is Step.UNPREPARED), None)
 
     def parts(self) -> Iterator[int]:
-        """Part numbers from the parent, asked for one by one, as they are wanted."""
+        """Part numbers from the parent, requested one by one when needed."""
         while True:
             self.send(Wants())
             task = self.pipe.recv()
@@ -266,7 +266,7 @@ def _failed(error: Exception) -> Failed:
 
 
 def _leave_with_parent() -> None:
-    """End this process when its parent ends, however that happens."""
+    """End this process when its parent ends, for whatever reason."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -1,14 +1,14 @@
-"""A process for each device, over one queue of parts that they all draw from; lost ones are replaced.
+"""A pool with one process for each device. The processes take parts from one queue, and lost processes are replaced.
 
-The parent holds the folder's manifest, hands out part numbers and shows the progress; it computes nothing. A child
-(``device_child.py``) loads the model on its device, and reads, scores and commits each part that it is given. So no
-device waits for another but at the very end, and what a part holds does not depend on who scored it.
+The parent owns the folder's manifest, hands out part numbers and reports the progress; it computes nothing. A child
+(``child.py``) loads the model on its device, and reads, scores and commits each part that it gets. So no device waits
+for another before the end, and the content of a part does not depend on who scored it.
 
-Parent and child talk over a pipe of their own, not over a shared queue: a process that is killed while it holds a
-queue's lock would leave the others waiting for ever.
+Parent and child have a pipe of their own instead of a shared queue: a process that is killed while it holds the lock of
+a queue would leave the others waiting forever.
 
-A child that dies, or that is silent for too long and killed for it, is replaced; what becomes of the part that it was
-at says ``isolation.py``.
+A child that dies, or that makes no progress for too long and is killed, is replaced. ``isolation.py`` decides what
+happens to the part that it was scoring.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ _POLL_SECONDS = 1.0  # a death that closes no pipe is seen within this
 
 
 class DevicePool:
-    """Scores parts into a folder that the caller holds (``store.locked``); its processes stay from call to call.
+    """Scores parts into a folder. The caller holds the folder's lock; the processes live from call to call.
 
-    Use it as a context manager: it leaves no process behind. A program that makes one has to be importable without
-    running (``if __name__ == "__main__"``): the processes are spawned. It is for one thread at a time.
+    Use it as a context manager, so that no process is left behind. The processes are spawned, so a program that uses it
+    must be importable without side effects (``if __name__ == "__main__"``). Use it from one thread only.
 
     Args:
         corpus: what to score; every process gets a copy of its description, not of the files.
@@ -104,11 +104,11 @@ class DevicePool:
 
     @property
     def reports(self) -> list[Report]:
-        """Where the time went, by device; of the processes that are there."""
+        """Where the time went, by device, for the processes that are alive."""
         return [child.report for child in self._children if child.report is not None]
 
     def open(self) -> ScoresFolder:
-        """Start the processes, and open or make the folder as soon as the first of them has loaded the model.
+        """Start the processes, and open or create the folder as soon as the first one has loaded the model.
 
         Raises:
             SettingsMismatchError: the folder holds scores made with other settings.
@@ -126,19 +126,19 @@ class DevicePool:
     def score(
         self, parts: Sequence[int], progress: Progress | None = None, on_problem: OnProblem | None = None
     ) -> Counter[str]:
-        """Score parts that are missing; when it returns all of them are committed.
+        """Score missing parts. All of them are committed when it returns.
 
-        A process that dies or hangs is replaced, and a row that ends every process that meets it becomes one of status
-        ``worker_lost``. Where parts cannot be scored or read, all others are before an error says so, and the pool can
-        be used again; after any other error it is to be closed.
+        A process that dies or hangs is replaced, and a row that ends every process that scores it gets the status
+        ``worker_lost``. If parts cannot be scored or read, all others are scored before the error is raised, and the
+        pool can be used again. After any other error the pool must be closed.
 
         Args:
-            parts: their numbers. Rising ones cost one reading of the corpus.
+            parts: their numbers. In rising order the corpus is read once.
             progress: called in this process, with rows and tokens as they are scored.
             on_problem: called for every process that is lost and every row that is left out.
 
         Returns:
-            rows by record format, as far as they are known of processes that were not lost.
+            rows by record format, without those of processes that were lost.
 
         Raises:
             CorpusError: an input of some parts cannot be read; all other parts are committed.
@@ -167,10 +167,10 @@ class DevicePool:
             self._tidy(child)
         self._children.clear()
 
-    # --- what the children say
+    # --- messages of the children
 
     def _attend(self) -> None:
-        """Hear the children for a while, and see who is gone."""
+        """Read messages of the children for a while, and look for children that ended."""
         if not self._children:
             raise WorkerError("no device is left; what is committed stays, and the same command resumes")
         by_pipe = {child.pipe: child for child in self._children}
@@ -188,11 +188,11 @@ class DevicePool:
         self._end_silent()
 
     def _end_silent(self) -> None:
-        """Kill who has been silent for too long."""
+        """Kill children that have been silent for too long."""
         away = time.monotonic() - self._attended - 2 * _POLL_SECONDS
         self._attended = time.monotonic()
         for child in list(self._children):
-            if away > 0:  # nobody listened: this process was stopped, or at something else
+            if away > 0:  # this process was stopped or busy, and read no messages
                 child.heard += away
             patience = (
                 self._options.stall_timeout if child.ready else max(self._options.stall_timeout, _LOADING_SECONDS)
@@ -217,7 +217,7 @@ class DevicePool:
                 self._note(child, message)
 
     def _note(self, child: DeviceProcess, message: object) -> None:
-        """Hear what a child says of the work that it was given."""
+        """Handle a message about work that the child was given."""
         assert self._work is not None
         match message:
             case Wants():
@@ -238,7 +238,7 @@ class DevicePool:
                     self._budgets[child.device] = budget
 
     def _admit(self, child: DeviceProcess, manifest: Mapping[str, Any]) -> None:
-        """Take a child that has loaded the model; with the first one the folder is opened."""
+        """Accept a child that has loaded the model. The first one opens the folder."""
         child.ready = child.idle = True
         if self._folder is None:
             manifest = {**manifest, "model": {**manifest["model"], "device": self._devices}}
@@ -249,16 +249,16 @@ class DevicePool:
                 + "\nName devices of one kind, or give --dtype and --revision."
             )  # fmt: skip
 
-    # --- who is lost
+    # --- lost children
 
     def _lost(self, child: DeviceProcess, failure: Failed | None, cause: str | None = None) -> None:
-        """Part with a child, and replace it; or end the run with the reason."""
+        """Remove a child and replace it, or raise the reason why the run ends."""
         self._children.remove(child)
         how = child.ended()
         cause = cause or (how if failure is None else failure.text)
         kind = None if failure is None else failure.kind
         if kind is not None and (child.ready or child.is_first):
-            # Nothing that another process would do better: the model, the corpus or the folder is at fault.
+            # Another process would fail, too: the model, the corpus or the folder is at fault.
             raise kind(f"{child.device}: {cause}")
         if self._folder is None:  # no process has loaded the model so far, nothing is lost
             raise ModelError(f"{child.device}: the process that loads the model there {cause}")
@@ -280,7 +280,7 @@ class DevicePool:
         self._on_problem(None, f"{given_up}; the device is given up")
 
     def _tidy(self, child: DeviceProcess) -> None:
-        """Remove what a process that has ended was writing."""
+        """Remove unfinished files of a process that has ended."""
         folder = open_storage(self._out).local
         for file in [] if folder is None else folder.glob(temporary_name("*", str(child.id))):
             remove(file)
@@ -293,7 +293,7 @@ class DevicePool:
 
 
 def _workers_of_each(devices: Sequence[str], rows: int) -> int:
-    """The preparation processes of each device: as for one, but the cores are shared."""
+    """The number of preparation processes of each device. The devices share the cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     alone = min(default_workers(torch.device(device).type, rows // len(devices)) for device in devices)
     return max(0, min(alone, cores // len(devices) - 1))

@@ -1,13 +1,13 @@
-"""A whole run on a Ray cluster, seen from its driver.
+"""The driver of a scoring run on a Ray cluster.
 
-The driver computes nothing and needs no GPU. A worker loads the model and makes the folder; then tasks, which are
-descriptors of shards and never rows, go through a pool of actors (``stream.py``, ``ray_worker.py``), and small reports
-come back.
+The driver computes nothing and needs no GPU. First a worker loads the model and creates the folder. Then tasks go
+through a pool of actors (``stream.py``, ``worker.py``), and small reports come back. A task describes parts; it has no
+rows.
 
-Who repeats what. A row that ends its process is the affair of the pool that each worker has. The task of a worker or a
-node that is lost is given by Ray to another worker, or to the same one elsewhere, as often as need be; what is
-committed is not scored again. How often it may be lost is bounded by the ledger (``ledger.py``). There a worker that
-hangs shows, too, and is ended. What is left because a device gave up is tried once more, by whoever is there.
+Faults are handled at three levels. If a row ends its process, the device pool of the worker handles it. If a worker or
+a node is lost, Ray gives its task to another worker as often as necessary; committed parts are not scored again. The
+ledger (``ledger.py``) limits how often a task may be lost, and shows workers that hang, which the driver kills. Parts
+that are left because a device was given up are tried once more by any worker.
 """
 
 from __future__ import annotations
@@ -42,11 +42,10 @@ from donod_fast.system.storage import is_url
 
 log = logging.getLogger(__name__)
 
-_TASKS_OF_EACH = 16  # of a worker, so that all end at about the same time …
-_PARTS_OF_TASK = 16  # … but none is longer than that
-_MOST_TASKS = 4096  # each costs the driver a millisecond before the first one is begun
+_TASKS_OF_EACH = 16  # worker at least, so that all end at about the same time
+_PARTS_OF_TASK = 16  # at most
+_MOST_TASKS = 4096  # each costs the driver a millisecond before the first one starts
 
-_ANSWER_SECONDS = 60.0  # for the ledger, which is beside the driver and has nothing else to do
 _LOADING_SECONDS = 1800.0
 
 _RESUMES = "what is committed stays, and the same command resumes"
@@ -62,16 +61,16 @@ def score_on_ray(
     progress: Progress | None = None,
     on_problem: OnProblem | None = None,
 ) -> Outcome:
-    """Score a corpus into a folder that the caller holds (``store.locked``), with workers of a Ray cluster.
+    """Score a corpus into a folder with workers of a Ray cluster. The caller holds the folder's lock.
 
-    As ``devices.score_on_devices``, and resumable by it and by any other cluster: parts are the same.
-    Each node must see the inputs and the folder under the same names, and have this package installed.
+    It writes the same parts as ``devices.score_on_devices``, which can resume it, as can any other cluster. Each node
+    must see the inputs and the folder under the same names, and have this package installed.
 
     Args:
         corpus: what to score.
         spec: how to load the scorer.
         out: the scores folder, a path or a URL.
-        settings: which cluster, and what each worker takes.
+        settings: which cluster, and the resources of each worker.
         options: how to run; ``workers`` and ``stall_timeout`` are those of ``settings``.
         progress: called in this process with rows and tokens as they are scored.
         on_problem: called with each problem; None to record problems in the folder, for ``donod-fast status``.
@@ -80,9 +79,9 @@ def score_on_ray(
         InputError: Ray is missing, the cluster does not answer or has no room for a worker, or the rows were given from
             Python.
         SettingsMismatchError: the folder holds scores made with other settings.
-        ModelError: the model cannot be loaded on a node, or is not the same one on all of them.
-        WorkerError: parts could not be scored by any worker, or no worker answers any more; names rows and cause. Parts
-            committed so far stay.
+        ModelError: the model cannot be loaded on a node, or differs between nodes.
+        WorkerError: parts could not be scored by any worker, or no worker answers; names rows and cause. Committed
+            parts stay.
         StoreError, CorpusError: as for ``score_corpus``; they name the node.
     """
     if any(entry["kind"] == "rows" for entry in corpus.describe()["inputs"]):
@@ -115,7 +114,7 @@ def score_on_ray(
 
 
 def _open(job: WorkerJob, corpus: Corpus, cpus: float, gpus: float) -> None:
-    """Have a worker load the model and open or make the folder."""
+    """Let a worker load the model and open or create the folder."""
     ray = import_ray()
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=MOST_TRIES)(open_first)
     try:
@@ -140,7 +139,7 @@ class _Driver:
 
     Attributes:
         ledger: handle of the run's ledger.
-        formats: rows by record format, as far as workers that were not lost could tell.
+        formats: rows by record format, without those of lost workers.
     """
 
     def __init__(self, run: OpenRun, settings: RaySettings, progress: Progress | None, on_problem: OnProblem) -> None:
@@ -174,7 +173,7 @@ class _Driver:
             raise self._open_run.unreadable_inputs(CorpusError(self._unread[min(self._unread)]))
 
     def _round(self, parts: Sequence[int], pool: ActorPool) -> list[int]:
-        """Have every part tried; gives those that are left and worth another try."""
+        """Try every part once. Returns the parts that are left and worth another try."""
         if not parts:
             return []
         plan, first = self._folder.plan, len(self._tasks)
@@ -203,13 +202,13 @@ class _Driver:
             at = f" (in work were {held})" if held else ""
             raise WorkerError(f"Ray gave up: {first_line(error)}{at}; {_RESUMES}") from error
         finally:
-            if not stream.is_over:  # the run has failed or was interrupted: leave nobody at work
+            if not stream.is_over:  # the run has failed or was interrupted: stop all workers
                 with suppress(self._ray.exceptions.RayError):
                     self._ray.get(self.ledger.stop.remote(), timeout=PARTING_SECONDS)
                     stream.end(lambda: self._ray.get(self.ledger.workers.remote(), timeout=PARTING_SECONDS))
 
     def _hear_report(self, report: Report) -> list[int]:
-        """Note how a task ended; gives the parts that are worth another try."""
+        """Note how a task ended. Returns the parts that are worth another try."""
         self.formats.update(report.formats)
         told = {}
         for part, text in report.problems:
@@ -239,18 +238,30 @@ class _Driver:
         here = NodeAffinitySchedulingStrategy(self._ray.get_runtime_context().get_node_id(), soft=False)
         return self._ray.remote(num_cpus=0, max_restarts=0)(Ledger).options(scheduling_strategy=here).remote()
 
+    @property
+    def _patience(self) -> float:
+        """Seconds to wait for the ledger. Ray gives it a low priority: on a busy machine it may take its time.
+
+        If its process ends, that shows at once.
+        """
+        return 2 * self._settings.stall_timeout
+
     def _news(self) -> News:
         try:
-            news: News = self._ray.get(self.ledger.news.remote(), timeout=_ANSWER_SECONDS)
+            news: News = self._ray.get(self.ledger.news.remote(), timeout=self._patience)
+        except self._ray.exceptions.GetTimeoutError as error:
+            raise WorkerError(
+                f"the run's ledger, a process of this machine, has not answered for {self._patience:g} s; {_RESUMES}"
+            ) from error
         except self._ray.exceptions.RayError as error:
             raise WorkerError(f"the run's ledger, a process of this machine, is lost: {first_line(error)}") from error
         return news
 
     def _hear_ledger(self) -> None:
-        """Show the progress, note who was lost, end who hangs, and end the run where nobody is left.
+        """Report progress and lost workers, kill workers that hang, and end the run if no worker is left.
 
         Raises:
-            WorkerError: workers are lost one after the other, or there are none.
+            WorkerError: too many workers were lost in a row, or there are none.
         """
         news = self._news()
         if (news.rows, news.tokens) != self._told:
@@ -272,7 +283,7 @@ class _Driver:
         self._end_silent(news)
 
     def _end_silent(self, news: News) -> None:
-        """Kill workers that hang: Ray starts others, which get their tasks."""
+        """Kill workers that hang. Ray starts others, which get their tasks."""
         patience = self._settings.stall_timeout
         for hung in news.held:
             if hung.silent <= patience or (hung.task, hung.attempt) in self._ended:
@@ -280,7 +291,7 @@ class _Driver:
             self._ended.add((hung.task, hung.attempt))
             log.warning("%s: a worker did not answer for %g s, and is ended", hung.where, patience)
             with suppress(self._ray.exceptions.RayError):
-                worker = self._ray.get(self.ledger.worker.remote(hung.task), timeout=_ANSWER_SECONDS)
+                worker = self._ray.get(self.ledger.worker.remote(hung.task), timeout=self._patience)
                 if worker is not None:
                     self._ray.kill(worker, no_restart=False)
 

@@ -1,7 +1,7 @@
-"""What a worker of the cluster does: it opens the folder itself, is sent shards, and has a device's process score them.
+"""A worker of the cluster: it opens the folder, gets parts to score, and lets a device process score them.
 
-The process is that of a ``DevicePool``, so that a crash, a hang or a row that no process
-survives is dealt with here, and Ray deals only with the loss of workers and nodes.
+The process belongs to a ``DevicePool``, so the worker handles a crash, a hang or a row that no process survives. Ray
+handles only the loss of workers and nodes.
 """
 
 from __future__ import annotations
@@ -35,15 +35,16 @@ _FIRST_PULSE_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class WorkerJob:
-    """What all workers of a run are told.
+    """What all workers of a run get.
 
     Attributes:
         spec: how to load the scorer.
         out: the scores folder, an absolute path or a URL.
-        device: on which device.
-        options: how the pool of a worker runs.
-        threads: of the device's process.
-        driver_folder: where the driver was started. Ray puts it on the import path of workers, which it must not be on.
+        device: the device of a worker.
+        options: how the device pool of a worker runs.
+        threads: threads of the device process.
+        driver_folder: the folder in which the driver was started. Ray adds it to the import path of workers, where it
+            could shadow packages, so it is removed.
     """
 
     spec: ScorerSpec
@@ -54,7 +55,7 @@ class WorkerJob:
     driver_folder: str
 
     def settle_in(self) -> None:
-        """Set this process up for its children."""
+        """Prepare this process for starting its device process."""
         import torch
 
         sys.path[:] = [place for place in sys.path if place != self.driver_folder]
@@ -66,23 +67,23 @@ class WorkerJob:
         return DevicePool(corpus, self.spec, self.out, [self.device], self.options)
 
     def finding_a_folder(self) -> WorkerJob:
-        """The same for workers that come to a folder that is open: they must not drop its scores again."""
+        """The job of workers that score into a folder that is open: they must not drop its scores again."""
         return replace(self, options=replace(self.options, overwrite=False, rescore_changed=False))
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How a worker ended what it was sent.
+    """How a task ended.
 
     Attributes:
-        task: its number, -1 for the opening of the folder.
+        task: number of the task, -1 for opening the folder.
         where: the worker's node.
         formats: rows by record format.
-        problems: parts, and what went wrong there.
+        problems: numbers of parts, with what went wrong there.
         left: parts that are not committed.
-        kind: name of the error's class, "" where there was none.
-        text: of the error.
-        is_final: whether it makes no sense to try what is left once more.
+        kind: name of the error's class, "" without an error.
+        text: message of the error.
+        is_final: whether another try of the parts that are left is useless.
     """
 
     task: int
@@ -105,7 +106,7 @@ class Report:
 
 
 def open_first(job: WorkerJob, corpus: Corpus) -> str:
-    """Load the model on a node of the cluster, and open or make the scores folder; gives a :class:`Report`'s text."""
+    """Load the model on a node of the cluster, and open or create the folder. Returns a :class:`Report` as text."""
     where = node_name(import_ray())
     try:
         job.settle_in()
@@ -117,12 +118,12 @@ def open_first(job: WorkerJob, corpus: Corpus) -> str:
 
 
 class PartWorker:
-    """An actor of Ray Data. What it is called with and what it returns are batches of one row.
+    """An actor of Ray Data. Its argument and its result are batches of one row.
 
-    Nothing of a task's fate is an exception: those of actors are what Ray thinks them to be, not ours.
+    It reports errors of a task instead of raising them: Ray has its own handling of exceptions in actors.
 
     Args:
-        job: what all workers are told.
+        job: what all workers get.
         ledger: handle of the run's ledger.
     """
 
@@ -154,7 +155,7 @@ class PartWorker:
                 formats = self._scored(shards, pulse, problems)
             except Exception as error:
                 kind, text = _kind(error), _text(error)
-                if not isinstance(error, CorpusError):  # after which a pool is as good as before
+                if not isinstance(error, CorpusError):  # after this the pool can be used again
                     self._close()
                 left = [shard.number for shard in shards if not self._is_committed(shard)]
             pulse.rows = sum(shard.rows for shard in shards if shard.number not in left)
@@ -193,11 +194,11 @@ class PartWorker:
 
 
 class _Pulse:
-    """Signs of life to the ledger while a task is in work, with what is done of it.
+    """Reports to the ledger while a task is in progress.
 
     Attributes:
-        rows: done.
-        awaited: says whether the first part that was missing is committed.
+        rows: rows that are done.
+        awaited: returns whether the first part that was missing is committed.
     """
 
     def __init__(self, ray: Any, ledger: Any, task: int) -> None:
@@ -218,7 +219,7 @@ class _Pulse:
         self._tell(self._ledger.end)
 
     def progress(self, rows: int, tokens: int) -> None:
-        """What a pool reports.
+        """Take a pool's report of progress.
 
         Raises:
             WorkerError: the run was ended.
