@@ -35,12 +35,13 @@ def check(
     With --against, and with --precision float8 (against bfloat16), also compare how both rank DATA.
     """
     from donod_fast.data.reading import open_corpus
+    from donod_fast.models.loading import load_settings
     from donod_fast.scoring.numerics_check import check_scorer
     from donod_fast.scoring.scorer import Scorer
 
     def load(source: ModelSettings) -> Scorer:
         output.announce_model(source.model, source.revision, quiet=json)
-        return Scorer(source.load_model())
+        return Scorer(load_settings(source))
 
     corpus = None if settings.data is None else open_corpus([settings.data])
     other = settings.against or ("bfloat16" if model.precision == "float8" else None)

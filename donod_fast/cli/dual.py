@@ -38,15 +38,16 @@ def dual(
     ] = False,
 ) -> None:
     """Choose the rows of DATA and the parameters of MODEL that lower the loss of a reference set most (DualSFT)."""
-    from donod_fast.data.reading import open_corpus
+    from donod_fast.data.reading.corpus import open_corpus, open_settings
+    from donod_fast.models.loading import load_settings
     from donod_fast.selection.dual.run import dual as run_dual
     from donod_fast.selection.dual.run import refuse_folder
 
     refuse_folder(out, overwrite=overwrite)  # before the work, and again when it is written
-    candidates = corpus.open()
+    candidates = open_settings(corpus)
     wanted = open_corpus(reference, split=corpus.split)
     output.announce_model(model.model, model.revision, quiet=screen.hides_progress)
-    loaded = model.load_model()
+    loaded = load_settings(model)
     with output.progress_bar(candidates.rows, quiet=screen.hides_progress) as progress:
         outcome = run_dual(loaded, candidates, wanted, out, settings, overwrite=overwrite, progress=progress)
     if screen.json:

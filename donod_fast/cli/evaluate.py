@@ -96,7 +96,9 @@ def evaluate(
                 dtype=model.dtype,
                 trust_remote_code=model.trust_remote_code,
             )
-        return origins.from_model(model.load_model(), some, known, settings)
+        from donod_fast.models.loading import load_settings
+
+        return origins.from_model(load_settings(model), some, known, settings)
 
     limits = None if judging.memory is None else Limits(memory=judging.memory * MIB)
     how = run.JudgeSettings(

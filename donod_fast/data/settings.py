@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from donod_fast.errors import InputError
 from donod_fast.system.options import option
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from donod_fast.data.reading import Corpus, KnownFile
 
 PANEL = "Input"
 STDIN = "-"
@@ -41,14 +34,6 @@ class CorpusSettings:
     def reads_stdin(self) -> bool:
         """Whether rows come from standard input."""
         return STDIN in self.data
-
-    def open(self, *, spool_dir: Path | None = None, known: Mapping[str, KnownFile] | None = None) -> Corpus:
-        """Open the corpus; see :func:`donod_fast.data.reading.open_corpus` for the arguments and errors."""
-        from donod_fast.data.reading import open_corpus
-
-        return open_corpus(
-            list(self.data), split=self.split, revision=self.data_revision, spool_dir=spool_dir, known=known
-        )
 
 
 @dataclass(frozen=True, slots=True)

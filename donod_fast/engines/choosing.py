@@ -241,11 +241,12 @@ class ScoreRun:
         return _Setup(spec, devices, first, self.request.compute.compile)
 
     def _corpus(self, folder: str | None) -> Corpus:
+        from donod_fast.data.reading.corpus import open_settings
         from donod_fast.scores.opening import known_files
 
         known = None if folder is None or self.target.overwrite else known_files(folder)
         spool_dir = Path(folder) if folder is not None and self.request.corpus.reads_stdin else None
-        return self.request.corpus.open(spool_dir=spool_dir, known=known)
+        return open_settings(self.request.corpus, spool_dir=spool_dir, known=known)
 
     def _options(self, corpus: Corpus) -> RunOptions:
         from donod_fast.engines.request import RunOptions

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from donod_fast.system.options import check_choices, option
-
-if TYPE_CHECKING:
-    from donod_fast.models.loading import LoadedModel
 
 DTYPE_NAMES = ("auto", "float32", "bfloat16", "float16")
 PRECISIONS = ("auto", "float8")
@@ -40,18 +37,6 @@ class ModelSource:
 
     def __post_init__(self) -> None:
         check_choices(self)
-
-    def load_model(self) -> LoadedModel:
-        """Load the model. Raises ModelError, InputError: see ``load_model``."""
-        from donod_fast.models.loading import load_model
-
-        return load_model(
-            self.model,
-            revision=self.revision,
-            dtype=self.dtype,
-            device=self.device,
-            trust_remote_code=self.trust_remote_code,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,22 +70,6 @@ class ModelSettings(ModelSource):
         type=str | None,
     )
     offload_folder: Path | None = option(None, help="Folder for weights that a device map off-loads.", panel=PANEL)
-
-    def load_model(self) -> LoadedModel:
-        """Load the model. Raises ModelError, InputError: see ``load_model``."""
-        from donod_fast.models.loading import load_model
-
-        return load_model(
-            self.model,
-            revision=self.revision,
-            dtype=self.dtype,
-            device=self.device,
-            trust_remote_code=self.trust_remote_code,
-            precision=self.precision,
-            device_map=self.device_map,
-            max_memory=self.max_memory,
-            offload_folder=self.offload_folder,
-        )
 
 
 __all__ = ["DEVICE_MAPS", "DTYPE_NAMES", "PRECISIONS", "ModelSettings", "ModelSource"]
