@@ -1,9 +1,9 @@
-"""What each further criterion costs over DON and NOD alone: the same tokenised rows, in turns, in one process.
+"""Cost of each further criterion over DON and NOD alone: the same tokenised rows, in turns, in one process.
 
     python bench/criteria.py --model ../shared/models/tiny-instruct --data ../shared/data/gsm8k/test.jsonl
 
-``together`` computes a criterion with the scores, ``later`` adds it to rows that have theirs; both are ratios of the
-time of DON and NOD alone. ``trunk`` is the bare trunk over the rows' own samples. Influence needs ``--reference``.
+``together`` computes a criterion with the scores, ``later`` adds it to scored rows; both are ratios to the time of
+DON and NOD alone. ``trunk`` is the bare trunk over the rows' own samples. Influence needs ``--reference``.
 Appends to results/criteria.csv.
 """
 
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--update", default="adamw")
-    parser.add_argument("--signals", help="names with commas (default: all, one by one, and all together)")
+    parser.add_argument("--signals", help="names, separated by commas (default: each one alone, and all together)")
     parser.add_argument("--no-record", action="store_true")
     options = parser.parse_args()
 
@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def _last_rows(path: str | None, count: int) -> tuple[str, ...]:
-    """A file of the last rows, which are not those that are scored."""
+    """Write the last rows, which are not scored, to a file."""
     if path is None:
         return ()
     chosen = Path(tempfile.mkdtemp(prefix="donod-fast-bench-")) / "reference.jsonl"
