@@ -1,4 +1,4 @@
-"""``donod-fast damoc``: which of several models to fine-tune, found on little data."""
+"""``donod-fast damoc``: find out on little data which of several models to fine-tune."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def damoc(
         bool, typer.Option("--keep-models", help="Leave pruned and trained models in their cells.")
     ] = False,
     unsafe_exec: Annotated[
-        bool, typer.Option("--unsafe-exec", help="Run model-written programs where no isolation is to be had.")
+        bool, typer.Option("--unsafe-exec", help="Run model-written programs even if no sandbox is available (unsafe).")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print report.json.")] = False,
 ) -> None:
-    """Rank candidate models after filtering, compression, pruning and one epoch (DaMoC). Run again, it goes on."""
+    """Rank candidate models after filtering, compression, pruning and one epoch (DaMoC). Rerun to resume."""
     from donod_fast.studies.damoc.recipe import load_damoc_recipe
     from donod_fast.studies.damoc.report import data_line, remarks, table_rows
     from donod_fast.studies.damoc.run import run_damoc
@@ -41,7 +41,7 @@ def damoc(
         with step_progress(_UNITS, quiet=quiet or json) as progress:
             outcome = run_damoc(chosen, out, unsafe=unsafe_exec, keep_models=keep_models, progress=progress)
     except KeyboardInterrupt:
-        raise Interrupted(f"interrupted; the same command goes on from the finished cells in {out}") from None
+        raise Interrupted(f"interrupted; rerun the same command to resume from the finished cells in {out}") from None
     if json:
         typer.echo(outcome.json.read_text(encoding="utf-8"), nl=False)
     else:

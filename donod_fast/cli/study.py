@@ -18,7 +18,7 @@ _UNITS = {"score": "row", "train": "training"}
 """What the steps of the threshold study count."""
 
 app = typer.Typer(
-    help="Studies whose cells are kept: a study that was killed goes on where it was.",
+    help="Run studies; completed cells are cached, so a killed study resumes where it stopped.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -45,11 +45,12 @@ def threshold(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Count cells, tokens, memory and hours; run nothing.")
     ] = False,
-    rows: Annotated[int | None, typer.Option(help="Rows of a corpus that is not at hand, for --dry-run.")] = None,
+    rows: Annotated[int | None, typer.Option(help="Rows of a corpus that is not available, for --dry-run.")] = None,
     row_tokens: Annotated[float | None, typer.Option(help="Tokens of its mean row, for --dry-run.")] = None,
     gpu: Annotated[str, typer.Option(help="The accelerator of --dry-run: a100, h100 or h200.")] = "h100",
     jobs: Annotated[
-        int | None, typer.Option(help="Trainings at once (default: one a core on a CPU, one on an accelerator).", min=1)
+        int | None,
+        typer.Option(help="Trainings at once (default: one per core on a CPU, one on an accelerator).", min=1),
     ] = None,
     launch: Annotated[
         str, typer.Option(help="Start each training with this: 'accelerate launch --num_processes 2'.")
@@ -58,12 +59,12 @@ def threshold(
         bool, typer.Option("--keep-models", help="Leave the trained models in their cells.")
     ] = False,
     unsafe_exec: Annotated[
-        bool, typer.Option("--unsafe-exec", help="Run model-written programs where no isolation is to be had.")
+        bool, typer.Option("--unsafe-exec", help="Run model-written programs even if no sandbox is available (unsafe).")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     json: Annotated[bool, typer.Option("--json", help="With --dry-run: print the plan as JSON.")] = False,
 ) -> None:
-    """How much training can be saved, and what does it do to pass@1? Score once, then select, train and evaluate."""
+    """Measure how much training a selection saves, and how it changes pass@1."""
     from donod_fast.training import load_recipe
 
     chosen = load_recipe(recipe, set or [])
@@ -92,7 +93,7 @@ def threshold(
                 progress=progress,
             )
     except KeyboardInterrupt:
-        raise Interrupted(f"interrupted; the same command goes on from the finished cells in {out}") from None
+        raise Interrupted(f"interrupted; rerun the same command to resume from the finished cells in {out}") from None
     typer.echo(outcome.markdown.read_text(encoding="utf-8"))
     typer.echo(f"report: {outcome.page} and {outcome.markdown}")
 

@@ -33,7 +33,7 @@ def train(
     set: Annotated[
         list[str] | None, typer.Option("--set", help="Replace a value of the recipe: train.learning_rate=1e-4.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the rows' order, adapters and dropout.", min=0)] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the rows' order, adapters and dropout.", min=0)] = None,
     packing: Annotated[
         str | None, typer.Option(help="Pack the samples of a micro-batch: none, isolated, or paper (they see others).")
     ] = None,
@@ -47,7 +47,7 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Fine-tune a model on a subset into the folder OUT. Run again, it resumes; finished, it is left as it is.
+    """Fine-tune a model on a subset into the folder OUT. Rerun to resume; a finished run is left untouched.
 
     On several GPUs: accelerate launch -m donod_fast.training RECIPE …
     """
@@ -70,7 +70,7 @@ def train(
 
     model_name, model_revision = chosen.train.model, chosen.train.revision
     output.announce_model(model_name, model_revision, quiet=quiet or json or not _is_first())
-    # Standard input is kept beside the model, so that the training can go on after it was ended.
+    # Standard input is saved beside the model, so that an interrupted training can resume.
     corpus = open_corpus(names, spool_dir=out if "-" in names else None, **options)
     try:
         with _progress(quiet=quiet or json or not _is_first()) as progress:
