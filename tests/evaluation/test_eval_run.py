@@ -88,7 +88,7 @@ def test_equal_programs_are_judged_once(problems: list[Problem], judge: FakeJudg
     assert len(judge.programs) == 2 == result.judged and result.total == 6
 
 
-def test_a_cache_is_shared_by_evaluations_and_knows_tests_limits_and_isolation(
+def test_cached_verdicts_depend_on_tests_limits_and_isolation(
     problems: list[Problem], judge: FakeJudge, tmp_path: Path
 ) -> None:
     samples, cache = some_samples(problems), tmp_path / "cache.jsonl"

@@ -103,7 +103,7 @@ def test_a_point_is_a_training_on_the_selected_rows(
     assert result.base[LOSS] == pytest.approx(heldout_loss(loaded.model, heldout, tokenizer=loaded.tokenizer).loss)
 
 
-def test_methods_are_compared_with_random_seed_by_seed_and_damage_is_followed(
+def test_methods_are_compared_with_random_seed_by_seed(
     first: tuple[StabilityResult, list[Cell]],
 ) -> None:
     result, _ = first
