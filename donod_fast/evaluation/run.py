@@ -133,7 +133,7 @@ def evaluate(
     from donod_fast.evaluation.judging.relay import SECONDS
     from donod_fast.evaluation.sandbox import Isolation, find_isolation
     from donod_fast.evaluation.stoppable import shared_sandbox
-    from donod_fast.scores.folder import locked
+    from donod_fast.system.locking import locked
 
     if not problems:
         raise InputError("there are no problems to evaluate")

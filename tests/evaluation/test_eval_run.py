@@ -88,7 +88,7 @@ def test_equal_programs_are_judged_once(problems: list[Problem], judge: FakeJudg
     assert len(judge.programs) == 2 == result.judged and result.total == 6
 
 
-def test_cached_verdicts_depend_on_tests_limits_and_isolation(
+def test_a_shared_cache_distinguishes_tests_limits_and_isolation(
     problems: list[Problem], judge: FakeJudge, tmp_path: Path
 ) -> None:
     samples, cache = some_samples(problems), tmp_path / "cache.jsonl"
@@ -146,7 +146,7 @@ def test_result_json_holds_figures_settings_and_tasks(
     assert set(stored["seconds"]) == {"generate", "judge"}
 
 
-def test_files_come_out_the_same_in_whatever_order_things_end(
+def test_files_do_not_depend_on_the_order_of_completion(
     problems: list[Problem], judge: FakeJudge, tmp_path: Path
 ) -> None:
     samples = some_samples(problems, 3)
@@ -173,7 +173,7 @@ def test_base_and_plus_are_counted_apart(tmp_path: Path) -> None:
     assert stored["per_task"]["Fam/1"]["base_passed"] == 1
 
 
-def test_a_folder_goes_on_where_it_was_left(problems: list[Problem], judge: FakeJudge, tmp_path: Path) -> None:
+def test_an_interrupted_folder_is_resumed(problems: list[Problem], judge: FakeJudge, tmp_path: Path) -> None:
     samples, made = some_samples(problems, 2), []
 
     def source(done: set[tuple[str, int]]) -> Iterator[Sample]:
@@ -326,7 +326,7 @@ def test_what_makes_no_sense_is_refused(problems: list[Problem], judge: FakeJudg
         evaluate_samples(problems, [], judging=JudgeSettings(seconds=0))
     with pytest.raises(InputError, match="workers"):
         evaluate_samples(problems, [], judging=JudgeSettings(workers=0))
-    with pytest.raises(CorpusError, match="none of the 6 problems"):
+    with pytest.raises(CorpusError, match="not among the 6 problems"):
         evaluate_samples(problems, [Sample("Other/1", 0, "")])
 
 

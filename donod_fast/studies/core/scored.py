@@ -121,7 +121,7 @@ class ScoringCells:
                     self.loaded, update=update, masks=self._masks, signals=self._signals
                 )
             table = scorer.score(list(records))
-            further = [column.name for column in scorer.samples.signals.columns if column.kind == "number"]
+            further = [column.name for column in scorer.sample_scorer.signals.columns if column.kind == "number"]
             return {name: table.column(name).to_pylist() for name in (*COLUMNS, *further)}
 
         settings = {**self._decisive, "update": update.as_dict(), "records": digest(records)}

@@ -220,7 +220,7 @@ class Measures:
         samples = scorer.masker.tokenize_many(records)
         if scoring.scope == EVERY:
             samples = [_every_token(sample) for sample in samples]
-        table = to_table(scorer.samples.score(samples))
+        table = to_table(scorer.sample_scorer.score(samples))
         return {**{name: table.column(name).to_pylist() for name in _COLUMNS}, "weight_norm": scorer.weight_norm}
 
 
