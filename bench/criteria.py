@@ -53,13 +53,13 @@ def main() -> None:
     if len(names) > 1:
         sets["all of these"] = tuple(criterion for one in sets.values() for criterion in one)
     bound = {name: SignalSet.of(criteria, scorer.context) for name, criteria in sets.items()}
-    losses = [row.loss for row in scorer.samples.score(samples)]
+    losses = [row.loss for row in scorer.sample_scorer.score(samples)]
 
     programs: dict[str, Callable[[], object]] = {"trunk": lambda: _trunk(scorer, samples)}
     programs["don, nod"] = lambda: _scored(scorer, samples, NO_SIGNALS)
     for name, signals in bound.items():
         programs[f"{name}: together"] = lambda signals=signals: _scored(scorer, samples, signals)  # type: ignore[misc]
-        programs[f"{name}: later"] = lambda signals=signals: scorer.samples.add(samples, losses, signals)  # type: ignore[misc]
+        programs[f"{name}: later"] = lambda signals=signals: scorer.sample_scorer.add(samples, losses, signals)  # type: ignore[misc]
     times = interleaved(programs, rounds=options.rounds)
     base = statistics.median(times["don, nod"])
     tokens = sum(sample.tokens for sample in samples)
@@ -98,17 +98,13 @@ def _last_rows(path: str | None, count: int) -> tuple[str, ...]:
 
 
 def _scored(scorer: Scorer, samples: list, signals: SignalSet) -> object:  # type: ignore[type-arg]
-    scorer.samples.signals = signals
-    try:
-        return scorer.samples.score(samples)
-    finally:
-        scorer.samples.signals = NO_SIGNALS
+    return scorer.sample_scorer.with_signals(signals).score(samples)
 
 
 @torch.inference_mode()
 def _trunk(scorer: Scorer, samples: list) -> None:  # type: ignore[type-arg]
     packs, rope = scorer.trunk.packs, scorer.trunk.rope
-    for group in make_batches(samples, scorer.samples.token_budget, packs, rope):
+    for group in make_batches(samples, scorer.sample_scorer.token_budget, packs, rope):
         scorer.trunk.scored_states(collate(samples, group, packed=packs, rope=rope))
 
 

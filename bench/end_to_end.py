@@ -57,7 +57,7 @@ def main() -> None:
     compiled = Scorer.from_pretrained(model, compile=True, **load) if options.compile else None
     samples = scorer.masker.tokenize_many(list(open_corpus([str(corpus_file)]).records()))
     samples = [sample for sample in samples if sample.status is Status.SCORED]
-    budget, packs = scorer.samples.token_budget, scorer.trunk.packs
+    budget, packs = scorer.sample_scorer.token_budget, scorer.trunk.packs
     groups = make_batches(samples, budget, packs)
     batches = [collate(samples, group, packed=packs) for group in groups]
     real = sum(len(sample.input_ids) for sample in samples)

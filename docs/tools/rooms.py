@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -11,17 +12,13 @@ OUTSIDE = {"kernels": ROOT / "kernels", "recipes": ROOT / "recipes"}
 """Folders at the top level that are installed inside ``donod_fast``."""
 
 
-def rooms() -> dict[str, str]:
-    """Name → purpose of every room, from the lowest layer to the highest as pyproject.toml has them."""
-    folders = {path.parent.name: path.parent for path in (ROOT / "donod_fast").glob("*/__init__.py")} | OUTSIDE
-    order = [name for layer in reversed(_layers()) for name in re.findall(r"\w+", layer)]
-    names = sorted(folders, key=lambda name: (order.index(name) if name in order else len(order), name))
-    return {name: _purpose(folders[name]) for name in names}
-
-
 def rooms_table() -> str:
-    lines = [f"| `{_path(name)}` | {purpose} |" for name, purpose in rooms().items()]
-    return "\n".join(["| room | purpose |", "| --- | --- |", *lines])
+    """A Markdown table: layer (1 is the lowest), folder and purpose of every room."""
+    folders = {path.parent.name: path.parent for path in (ROOT / "donod_fast").glob("*/__init__.py")} | OUTSIDE
+    layer = {name: i for i, names in enumerate(reversed(_layers())) for name in re.findall(r"\w+", names)}
+    names = sorted(folders, key=lambda name: (layer.get(name, len(layer)), name))
+    lines = [f"| {layer.get(name, '')} | `{_path(name)}` | {_purpose(folders[name])} |" for name in names]
+    return "\n".join(["| layer | room | purpose |", "| ---: | --- | --- |", *lines])
 
 
 def _path(name: str) -> str:
@@ -29,8 +26,6 @@ def _path(name: str) -> str:
 
 
 def _layers() -> list[str]:
-    import tomllib
-
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     contracts = settings["tool"]["importlinter"]["contracts"]
     return next(contract["layers"] for contract in contracts if contract["type"] == "layers")

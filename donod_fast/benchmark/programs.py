@@ -18,10 +18,11 @@ from torch import Tensor
 from donod_fast.benchmark import table
 from donod_fast.benchmark.paper_loop import score_sample
 from donod_fast.benchmark.work import Work
+from donod_fast.data.shards import PART_ROWS
 from donod_fast.data.types import IGNORE_INDEX, TokenizedSample
 from donod_fast.errors import ModelError
 from donod_fast.models.batching import Batch, collate, make_batches, used_tokens
-from donod_fast.scoring.scorer import PART_ROWS, Scorer
+from donod_fast.scoring.scorer import Scorer
 from donod_fast.system.profiling import NO_STAGES, Stages
 from donod_fast.system.threads import in_order, worker_count
 from donod_fast.system.wording import plural
@@ -223,7 +224,7 @@ def ours(
         all_scored(outcome.counts["scored"], dict(outcome.counts))
 
     def to_rows(stages: Stages) -> None:
-        rows = [row for some in _parts(samples) for row in scorer.samples.score(some, stages=stages)]
+        rows = [row for some in _parts(samples) for row in scorer.sample_scorer.score(some, stages=stages)]
         all_scored(sum(row.status == "scored" for row in rows), {row.status for row in rows})
 
     def all_scored(count: int, statuses: Any) -> None:
@@ -248,7 +249,7 @@ def folder_obstacle() -> str:
 def our_batches(scorer: Scorer, samples: Sequence[TokenizedSample]) -> list[Batch]:
     """The batches of a part's samples."""
     trunk = scorer.trunk
-    groups = make_batches(samples, scorer.samples.token_budget, trunk.packs, trunk.rope)
+    groups = make_batches(samples, scorer.sample_scorer.token_budget, trunk.packs, trunk.rope)
     return [collate(samples, group, packed=trunk.packs, rope=trunk.rope) for group in groups]
 
 

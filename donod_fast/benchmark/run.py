@@ -80,7 +80,7 @@ def measure(settings: BenchmarkSettings, variants: Variants, lengths: str, scrat
         "samples": len(samples),
         "tokens": sum(len(sample.input_ids) for sample in samples),
         "scored_tokens": sum(sample.scored_tokens for sample in samples),
-        "token_budget": scorer.samples.token_budget,
+        "token_budget": scorer.sample_scorer.token_budget,
     }
     work: Work | str
     try:
@@ -144,7 +144,7 @@ def _makers(
     def products() -> list[Program]:
         if isinstance(work, str):
             raise ModelError(work)
-        budget = plain.samples.token_budget
+        budget = plain.sample_scorer.token_budget
         tokens = sum(len(sample.input_ids) for sample in samples) // 4
         return [programs.matrix_products(work, tokens, budget, device=plain.loaded.device, dtype=plain.loaded.dtype)]
 

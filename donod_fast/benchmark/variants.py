@@ -99,7 +99,7 @@ class Variants:
         if name == table.OURS:
             return Scorer(self._load("auto"), masks=self._masks)
         plain = self.get(table.OURS)
-        scorer = partial(Scorer, masks=self._masks, token_budget=plain.samples.token_budget, compile=True)
+        scorer = partial(Scorer, masks=self._masks, token_budget=plain.sample_scorer.token_budget, compile=True)
         return scorer(plain.loaded if name == table.COMPILED else self._load("float8"))
 
 

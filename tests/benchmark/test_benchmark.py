@@ -144,7 +144,7 @@ def test_the_file_holds_the_samples_that_the_other_programs_get(tmp_path: Path) 
 def test_the_papers_loop_computes_what_ours_does() -> None:
     scorer = Scorer(random_model(SMALL, device=CPU, dtype=torch.float32), masks=MaskSettings("tokenized", "plain"))
     sample = random_samples(LENGTHS["code"], SMALL.vocab, rows=1)[0]
-    row = scorer.samples.score([sample])[0]
+    row = scorer.sample_scorer.score([sample])[0]
     ids, labels = programs._ids_and_labels(sample)
     weight = scorer.head.weight.double()  # in float32 the difference of two norms would be noise
     decoder = scorer.trunk.decoder.double()

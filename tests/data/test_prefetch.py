@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from score_runs import ENVIRONMENT, WORDS, assert_same_bits, short_rows, write_lines
+from scored_folders import part_path
 from tiny_models import save_tiny, tiny_model, tiny_tokenizer
 
 from donod_fast.data import prefetch as prepare
@@ -285,7 +286,7 @@ def test_a_folder_s_bits_do_not_depend_on_workers(tmp_path: Path) -> None:
     assert_same_bits(tables[1], tables[0])
     folder = ScoresFolder.open(tmp_path / "2")
     for part in (1, 5, 8):
-        folder.part_path(part).unlink()
+        part_path(folder, part).unlink()
     formats = score_parts(corpus, scorer, folder, iter([1, 5, 8]), workers=1)
     assert sum(formats.values()) == 7 + 7 + 4
     assert_same_bits(folder.table(), tables[0])
@@ -301,7 +302,7 @@ from donod_fast.scores.folder import locked
 
 model, data, out = sys.argv[1:]
 scorer = Scorer.from_pretrained(model, device="cpu")
-real = scorer.samples.score
+real = scorer.sample_scorer.score
 
 def slow(*arguments, **options):
     time.sleep(0.2)
@@ -312,7 +313,7 @@ def interrupted(*_):
     raise KeyboardInterrupt
 
 signal.signal(signal.SIGINT, interrupted)
-scorer.samples.score = slow
+scorer.sample_scorer.score = slow
 with locked(Path(out)):
     score_corpus(open_corpus([data]), scorer, Path(out), part_rows=4, workers=2)
 """
