@@ -153,6 +153,7 @@ def evaluate(
         return origins.from_model(loaded, some, known, settings)
 
     limits = None if memory is None else Limits(memory=memory * MIB)
+    judging = run.JudgeSettings(unsafe_exec, workers, seconds, limits, packages, cache)
     try:
         source = origin()
         with _bars(quiet=quiet or json) as progress:
@@ -161,14 +162,9 @@ def evaluate(
                 source.source,
                 source.total,
                 out,
+                judging,
                 settings={"benchmark": benchmark, "split": part, "tasks": len(some), **source.settings},
                 recorded={**_file(problems), **source.recorded},
-                unsafe=unsafe_exec,
-                workers=workers,
-                seconds=seconds,
-                limits=limits,
-                packages=packages,
-                cache=cache,
                 overwrite=overwrite,
                 progress=progress,
             )

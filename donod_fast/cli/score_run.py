@@ -13,6 +13,7 @@ from donod_fast.data.reading import Corpus
 from donod_fast.data.templates import BUILTIN_TEMPLATES
 from donod_fast.engines.devices import score_on_devices
 from donod_fast.engines.local import Outcome, score_corpus
+from donod_fast.engines.request import RunOptions
 from donod_fast.scores.unscored import commonest_cause
 from donod_fast.scoring.sample_scorer import Progress
 from donod_fast.scoring.spec import ScorerSpec
@@ -76,9 +77,7 @@ class ScoreRun:
                 self.spec,
                 self.out,
                 cluster,
-                part_rows=self.part_rows,
-                overwrite=self.overwrite,
-                rescore_changed=self.rescore_changed,
+                self._options(),
                 progress=progress,
             ),
         )
@@ -111,7 +110,7 @@ class ScoreRun:
             if compiled is None
             else f"{plural(compiled.compilations, 'graph')} compiled in {compiled.seconds:.1f} s",
             (stages.report(),) if self.profile else (),
-            scorer.samples.fitting_budget,
+            outcome.fitting_budget,
         )
 
     def _on_several(self, quiet: bool) -> Done:
@@ -123,16 +122,15 @@ class ScoreRun:
                 self.spec,
                 self.out,
                 self.devices,
-                part_rows=self.part_rows,
-                overwrite=self.overwrite,
-                rescore_changed=self.rescore_changed,
+                self._options(),
                 progress=progress,
-                workers=self.workers,
-                stall_timeout=self.stall_timeout,
                 on_report=reports.append if self.profile else None,
             ),
         )
         return Done(outcome, seconds, "", tuple(reports), None)
+
+    def _options(self) -> RunOptions:
+        return RunOptions(self.part_rows, self.overwrite, self.rescore_changed, self.workers, self.stall_timeout)
 
     def _timed(self, quiet: bool, score: Callable[[Progress | None], Outcome]) -> tuple[Outcome, float]:
         start = time.perf_counter()

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from donod_fast.data.reading import Corpus
     from donod_fast.data.reading.source import Checkpoint, Source
 
+PART_ROWS = 1024
+"""Rows of a part unless another number is asked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -269,10 +272,10 @@ class _Cutter:
 
 def default_part_rows(rows: int) -> int:
     """Default rows per part: 1,024, and up to 16,384 so that a folder has at most some thousands of parts."""
-    size = 1024
+    size = PART_ROWS
     while size < 16384 and rows > size * 4096:
         size *= 2
     return size
 
 
-__all__ = ["Segment", "Shard", "ShardPlan", "default_part_rows", "plan_shards"]
+__all__ = ["PART_ROWS", "Segment", "Shard", "ShardPlan", "default_part_rows", "plan_shards"]

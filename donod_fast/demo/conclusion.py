@@ -84,7 +84,8 @@ def _headline(verdicts: Mapping[str, Verdict], default: str) -> str:
 
 
 def _mixed(detection: Detection) -> str | None:
-    more, fewer = [], []
+    more: list[str] = []
+    fewer: list[str] = []
     for kind, count in detection.kinds.items():
         verdict = judge(detection, count)
         if kind != ALL_KINDS and verdict is not Verdict.CHANCE:

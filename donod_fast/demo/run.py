@@ -22,12 +22,13 @@ from donod_fast.demo.report import detect, format_table
 from donod_fast.engines.local import score_corpus
 from donod_fast.errors import StoreError
 from donod_fast.models.loading import load_model
-from donod_fast.scores.folder import ScoresFolder, locked
+from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scoring.scorer import Scorer
 from donod_fast.scoring.settings import UpdateSettings
 from donod_fast.selection.keeping import keep
 from donod_fast.selection.ranking import ScoreColumns, rank
 from donod_fast.selection.subset import write_subset
+from donod_fast.system.locking import locked
 from donod_fast.system.wording import plural
 
 UPDATES = ("adamw", "sgd")

@@ -8,6 +8,8 @@ from donod_fast.errors import InputError
 
 HUMAN_EVAL = "human-eval"
 MBPP = "mbpp"
+FAMILY = "family"
+"""The benchmark of generated tasks, whose file has the form of HumanEval's."""
 
 MBPP_SPLITS: dict[str, range] = {
     "prompt": range(1, 11),
@@ -84,6 +86,14 @@ _BENCHMARKS = (
         ("3-shot", "0-shot"),
         ("google-research-datasets/mbpp", "sanitized"),
         "sanitized-mbpp.json of the repository google-research/google-research",
+    ),
+    Benchmark(
+        FAMILY,
+        HUMAN_EVAL,
+        False,
+        ("completion", "chat"),
+        None,
+        "problems.jsonl, written by donod_fast.studies.family.write_family",
     ),
 )
 BENCHMARKS: dict[str, Benchmark] = {one.name: one for one in _BENCHMARKS}

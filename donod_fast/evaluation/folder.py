@@ -16,8 +16,7 @@ from donod_fast.evaluation.lines import whole_lines
 from donod_fast.evaluation.problems import Problem
 from donod_fast.evaluation.samples import Sample, sample_line
 from donod_fast.evaluation.verdicts import Judgement
-from donod_fast.scores.folder import remove
-from donod_fast.system.files import atomic_writer
+from donod_fast.system.files import atomic_writer, remove
 
 SETTINGS, SAMPLES, VERDICTS, RESULT, PROBLEMS = (
     "settings.json",

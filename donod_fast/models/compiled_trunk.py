@@ -76,11 +76,14 @@ class CompiledTrunk:
         return compiled
 
 
-def compile_trunk(trunk: Trunk, loaded: LoadedModel) -> CompiledTrunk:
-    """Compile the trunk's decoder, prove it equal to the eager one on a probe, and have the trunk call it.
+def compile_trunk(trunk: Trunk, loaded: LoadedModel) -> tuple[Trunk, CompiledTrunk]:
+    """Compile the trunk's decoder, and prove on a probe that it gives the hidden states of the eager one.
+
+    Returns:
+        a trunk that calls the compiled decoder, and the compiled decoder.
 
     Raises:
-        ModelError: it cannot be compiled here, or gives other hidden states; the trunk is left as it was.
+        ModelError: the decoder cannot be compiled here, or gives other hidden states.
     """
     if loaded.device.type == "cpu" and (reason := why_not_inductor()):
         raise ModelError(f"{loaded.name}: cannot be compiled: {reason}; install one, or use --compile off")
@@ -89,25 +92,22 @@ def compile_trunk(trunk: Trunk, loaded: LoadedModel) -> CompiledTrunk:
     compiled = CompiledTrunk(trunk.run)
     # Many rows and one: PyTorch makes a graph for either. Packed samples are one row always.
     probes = [synthetic_batch(loaded, tokens, packed=trunk.packs) for tokens in (512, 64)]
-    eager = trunk.run
+    faster = trunk.calling(compiled)
     wanted = [trunk.scored_states(batch) for batch in probes]
     try:
         with threads_each(torch.get_num_threads() // worker_count(loaded.device)):
-            trunk.run = compiled
             error = max(
-                token_error(trunk.scored_states(batch), states) for batch, states in zip(probes, wanted, strict=True)
+                token_error(faster.scored_states(batch), states) for batch, states in zip(probes, wanted, strict=True)
             )
     except Exception as failure:  # the compiler and the model's own code may raise anything
-        trunk.run = eager
         reason = " ".join(str(failure).split())[:300]
         raise ModelError(f"{loaded.name}: cannot be compiled ({reason}); use --compile off") from failure
     limit = trunk.tolerance(wanted[0].dtype)
     if not error <= limit:
-        trunk.run = eager
         raise ModelError(
             f"{loaded.name}: compiling changes its hidden states by {error:.1e} (limit {limit:.0e}); use --compile off"
         )
-    return compiled
+    return faster, compiled
 
 
 __all__ = ["CHOICES", "CompiledTrunk", "compile_trunk", "wants_compiling"]

@@ -108,7 +108,7 @@ def load_model(
     refuse_precision(precision, dtype, placement.device)
     wanted = _wanted_dtype("bfloat16" if precision == "float8" else dtype, placement.device)
     name = str(name_or_path)
-    folder = _local_folder(name)
+    folder = local_folder(name)
     if folder is not None and revision is not None:
         raise InputError(f"revision={revision!r} is for models of the hub; {name} is a local folder")
     source = name if folder is None else str(folder)
@@ -119,11 +119,11 @@ def load_model(
 
     with quiet():
         options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-        config = _attempt(name, "its config", lambda: AutoConfig.from_pretrained(source, **options))
+        config = attempt_load(name, "its config", lambda: AutoConfig.from_pretrained(source, **options))
         _refuse_other_kinds(name, config)
         commit = None if folder is not None else _hub_commit(name, revision, config)
         options["revision"] = commit or revision
-        tokenizer = _attempt(name, "its tokenizer", lambda: AutoTokenizer.from_pretrained(source, **options))
+        tokenizer = attempt_load(name, "its tokenizer", lambda: AutoTokenizer.from_pretrained(source, **options))
         if not len(tokenizer):
             raise ModelError(f"{name}: the model has no tokenizer files; add tokenizer.json")
         comes_quantised = getattr(config, "quantization_config", None) is not None
@@ -141,7 +141,7 @@ def load_model(
             raise ModelError(f"{name}: {what} needs accelerate: pip install 'donod-fast[accelerate]'")
         # With accelerate the weights are read directly to the device, without it via the memory of the CPU.
         direct = has_accelerate and (placement.device.type != "cpu" or device_map is not None or comes_quantised)
-        model, report = _attempt(
+        model, report = attempt_load(
             name,
             "its weights",
             lambda: AutoModelForCausalLM.from_pretrained(
@@ -156,7 +156,7 @@ def load_model(
         )
         _refuse_incomplete(name, report)
         if not direct:
-            model = _attempt(name, f"it onto {placement.device}", lambda: model.to(placement.device))
+            model = attempt_load(name, f"it onto {placement.device}", lambda: model.to(placement.device))
     model.requires_grad_(False)
     if folder is not None:
         fingerprint = folder_fingerprint(folder)
@@ -247,8 +247,12 @@ def _wanted_dtype(dtype: str, device: torch.device) -> str | torch.dtype:
     return DTYPES[dtype]
 
 
-def _local_folder(name: str) -> Path | None:
-    """The folder of a name, or None for a hub id. Checks that a folder has the files it needs."""
+def local_folder(name: str) -> Path | None:
+    """Return the folder that a model's name stands for, or None for a hub id.
+
+    Raises:
+        ModelError: it is neither, or the folder lacks a config or safetensors weights.
+    """
     folder = Path(name).expanduser()
     if not name or folder.is_file():
         raise ModelError(f"{name!r} is not a model: give the folder that holds config.json, or a hub id")
@@ -275,8 +279,17 @@ def _local_folder(name: str) -> Path | None:
     return folder.resolve()
 
 
-def _attempt(name: str, what: str, load: Callable[[], _T]) -> _T:
-    """Run a step of loading; any exception becomes a ModelError that says what to do."""
+def attempt_load(name: str, what: str, load: Callable[[], _T]) -> _T:
+    """Run one step of loading a model.
+
+    Args:
+        name: the model's folder or hub id, for the message.
+        what: what the step loads, for the message.
+        load: the step.
+
+    Raises:
+        ModelError: the step raised any error; the message says what to do.
+    """
     try:
         return load()
     except Exception as error:  # transformers, the Hub client and custom code raise many kinds of errors
@@ -379,7 +392,7 @@ def _hub_commit(name: str, revision: str | None, config: Any) -> str | None:
         return str(recorded)
     from transformers.utils import cached_file
 
-    path = _attempt(name, "its config", lambda: cached_file(name, "config.json", revision=revision))
+    path = attempt_load(name, "its config", lambda: cached_file(name, "config.json", revision=revision))
     found = re.search(r"snapshots/([0-9a-f]{40})/", Path(str(path)).as_posix())
     return found[1] if found else None
 

@@ -9,6 +9,7 @@ That either holds for a given model is not assumed: it is measured when the trun
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 import torch
@@ -52,7 +53,6 @@ class Trunk:
             to be handed on to :func:`~donod_fast.models.batching.make_batches` and ``collate``.
         packs: whether packed batches are served.
         packing_refusal: why they are not, else empty.
-        packing_error: how far packed states were measured from padded ones.
 
     Args:
         loaded: the model.
@@ -99,7 +99,6 @@ class Trunk:
         self._attention = decided.attention
         self.packs = bool(decided.attention)
         self.packing_refusal = decided.refusal
-        self.packing_error = decided.error
         self._narrow = self._proved_narrow(tokens)
 
     def __call__(self, input_ids: Tensor) -> Tensor:
@@ -145,6 +144,12 @@ class Trunk:
         rows = batch.predictors.to(self._device, non_blocking=True)
         with self._narrow.installed():
             return self._states(self._served(batch), self._attention, scored_rows=rows)
+
+    def calling(self, run: Callable[..., Any]) -> Trunk:
+        """A trunk of the same model that calls ``run`` instead of the decoder, with keyword arguments only."""
+        other = copy(self)
+        other.run = run
+        return other
 
     def _served(self, batch: Batch) -> Batch:
         if batch.sample_bounds is not None and not self.packs:

@@ -14,8 +14,7 @@ from urllib.parse import urlsplit
 from donod_fast.data.masking import Masker
 from donod_fast.data.reading import Corpus, open_corpus
 from donod_fast.errors import CorpusError, InputError, ModelError
-from donod_fast.models import loading as models
-from donod_fast.models.loading import length_limit, quiet, text_config
+from donod_fast.models.loading import attempt_load, length_limit, local_folder, quiet, text_config
 from donod_fast.models.precision import silence_torchao
 from donod_fast.system.wording import plural
 from donod_fast.training.planning import TokenCounts, model_config
@@ -67,7 +66,7 @@ def count_tokens(settings: TrainSettings, config: Any, corpus: Corpus) -> TokenC
     silence_torchao()
     from transformers import AutoTokenizer
 
-    folder = models._local_folder(settings.model)
+    folder = local_folder(settings.model)
     source = str(folder or settings.model)
     options = {
         "revision": settings.revision,
@@ -75,7 +74,7 @@ def count_tokens(settings: TrainSettings, config: Any, corpus: Corpus) -> TokenC
         "local_files_only": folder is None and not hub_answers(),
     }
     with quiet():
-        tokenizer = models._attempt(
+        tokenizer = attempt_load(
             settings.model, "its tokenizer", lambda: AutoTokenizer.from_pretrained(source, **options)
         )
     masks = settings.masks(length_limit(config, tokenizer))

@@ -275,7 +275,7 @@ def plan_training(
     steps = planned_steps(settings, counts.rows)
     passes = steps / -(-counts.rows // settings.global_batch)
     weights, gradients, states = _memory(settings, size, trained)
-    activations = _activations(settings, size, counts.longest)
+    activations = activation_bytes(settings, size, counts.longest)
     flops = passes * _epoch_flops(settings, size, counts)
     device = ACCELERATORS[gpu]
     room = max(1.0, 0.95 * device.memory - activations)
@@ -354,8 +354,14 @@ def _moments(settings: TrainSettings, trained: int, width: int) -> int:
     return 2 * trained * (1 if "8bit" in name else width)
 
 
-def _activations(settings: TrainSettings, size: ModelSize, longest: int) -> int:
-    """Bytes that are kept for the backward pass of one micro-batch: estimate for a gated decoder layer."""
+def activation_bytes(settings: TrainSettings, size: ModelSize, longest: int) -> int:
+    """Estimate the bytes that one micro-batch keeps for the backward pass, for gated decoder layers.
+
+    Args:
+        settings: batch, dtype and checkpointing.
+        size: shape of the model.
+        longest: tokens of the longest row.
+    """
     tokens = settings.micro_batch * longest
     half = settings.mixed_precision or settings.dtype in ("auto", "bfloat16", "float16")
     width = 2 if half else 4
@@ -389,6 +395,7 @@ __all__ = [
     "ModelSize",
     "TokenCounts",
     "TrainPlan",
+    "activation_bytes",
     "model_config",
     "model_size",
     "plan_training",

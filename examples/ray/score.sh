@@ -3,6 +3,7 @@
 #     MODEL=/models/my-model DATA='s3://bucket/corpus/*.parquet' OUT=s3://bucket/scores bash examples/ray/score.sh
 # Every node needs donod_fast with its extra `ray` (and `s3` for these URLs), and must see the model and the data.
 # Workers, nodes and this process may be lost: run the script again, and it continues where it stopped.
+# If the cluster uses token authentication (`ray start` says so), set RAY_AUTH_MODE=token as well.
 set -euo pipefail
 
 MODEL=${MODEL:?folder or Hub id of the model}

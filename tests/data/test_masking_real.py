@@ -33,9 +33,7 @@ def tiny_instruct() -> Any:
     return AutoTokenizer.from_pretrained(SHARED / "models" / "tiny-instruct")
 
 
-def test_on_real_rows_the_prompt_method_gives_the_mask_of_the_models_own_marks(
-    tiny_instruct: Any, tmp_path: Path
-) -> None:
+def test_prompt_method_and_generation_marks_agree_on_real_rows(tiny_instruct: Any, tmp_path: Path) -> None:
     unmarked = tmp_path / "unmarked.jinja"
     text = tiny_instruct.chat_template.replace("{% generation %}", "{% if true %}")
     unmarked.write_text(text.replace("{% endgeneration %}", "{% endif %}"), encoding="utf-8")

@@ -39,7 +39,7 @@ from donod_fast.errors import InputError
 # --- text, prompt and completion, ids
 
 
-def test_a_prompt_and_its_completion_are_scored_from_the_completion_to_the_end_token() -> None:
+def test_only_the_completion_and_its_end_token_are_scored() -> None:
     row = row_of(PromptCompletion("How many apples", " are left"))
     assert (row.status, row.mask) == (Status.SCORED, "prefix")
     assert scored_runs(row, tiny_tokenizer()) == [" are left</s>"]
@@ -62,14 +62,14 @@ def test_a_prompt_that_ends_in_a_space_is_refused_with_the_remedy() -> None:
     assert "white space" in row.detail
 
 
-def test_plain_text_is_scored_but_for_its_first_token() -> None:
+def test_plain_text_is_scored_except_for_its_first_token() -> None:
     row = row_of(PlainText("How many apples are left?"))
     assert (row.status, row.mask) == (Status.SCORED, "text")
     assert row.scored == (False,) + (True,) * (row.tokens - 1)
     assert row.input_ids[-1] == tiny_tokenizer().eos_token_id
 
 
-def test_the_tokenizers_own_front_token_stands_before_text_once_and_none_after_the_prompt() -> None:
+def test_bos_is_added_once_before_text_and_never_after_the_prompt() -> None:
     own = with_front_token()
     bos, eos = own.bos_token_id, own.eos_token_id
     for sample in (
@@ -124,14 +124,14 @@ def test_a_text_with_ids_past_the_models_output_layer_is_refused() -> None:
 
 
 @pytest.mark.parametrize("sample", [TokenRow((5, 6), (-100, -100)), TokenRow((5,), (5,)), TokenRow((), ())])
-def test_a_row_without_a_target_is_all_masked_and_never_scored_zero(sample: TokenRow) -> None:
+def test_a_row_without_a_target_is_all_masked(sample: TokenRow) -> None:
     assert row_of(sample).status is Status.ALL_MASKED
 
 
 # --- the length limit
 
 
-def test_a_response_cut_by_the_limit_is_flagged_and_the_rest_of_it_scored() -> None:
+def test_a_truncated_response_is_flagged_and_its_rest_is_scored() -> None:
     whole = row_of(chat(*TURNS), MARKED)
     limit = whole.tokens - 4
     row = row_of(chat(*TURNS), MARKED, max_length=limit)
@@ -151,7 +151,7 @@ def test_a_row_as_long_as_the_limit_is_not_truncated() -> None:
     assert row_of(chat(*TURNS), MARKED, max_length=whole.tokens) == whole
 
 
-def test_a_row_past_the_tokenizers_own_limit_is_kept_whole_without_a_warning(
+def test_a_row_beyond_the_tokenizers_limit_is_kept_without_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     own = tiny_tokenizer()
@@ -268,7 +268,7 @@ message = st.fixed_dictionaries(
     rows=st.lists(st.dictionaries(columns, json_values | st.lists(message, max_size=4), max_size=4), max_size=4),
     own=st.sampled_from([MARKED, STRICT, THINKING, WITH_TOOLS]),
 )
-def test_whatever_a_record_holds_it_becomes_one_row(rows: list[dict[str, Any]], own: str) -> None:
+def test_every_record_becomes_one_row(rows: list[dict[str, Any]], own: str) -> None:
     records = [record(data, at) for at, data in enumerate(rows)]
     found = masker(own).tokenize_many(records)
     assert [row.row for row in found] == list(range(len(rows)))

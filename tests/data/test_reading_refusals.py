@@ -57,7 +57,7 @@ def test_damage_within_a_parquet_file_is_named_with_the_place(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["gone.jsonl", "no/such/file", "*.jsonl", "", "a\0b", "x" * 5000, "."])
-def test_a_name_that_stands_for_nothing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_an_unknown_input_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CorpusError, match=r"check|give"):
         open_corpus([name])

@@ -73,7 +73,7 @@ def test_the_random_draw_gets_no_verdict() -> None:
 
 
 @pytest.mark.parametrize(("dropped", "share"), [((0, 0, 0), 0.0), ((100, 100, 100), 1.0), ((), 0.7)])
-def test_a_table_in_which_nothing_can_be_told_says_so(dropped: tuple[int, ...], share: float) -> None:
+def test_a_table_that_shows_nothing_says_so(dropped: tuple[int, ...], share: float) -> None:
     (line,) = said(detection(DEFAULT, *dropped, share=share))
     assert line.startswith("This table shows nothing")
 
@@ -83,7 +83,7 @@ def test_a_default_that_is_not_in_the_table_is_refused() -> None:
         said(detection("NOD", 99, 99, 99))
 
 
-def test_verdicts_change_at_two_standard_deviations_and_at_half_way() -> None:
+def test_verdicts_change_at_two_deviations_and_at_half_way() -> None:
     # 70 of 100 expected with a standard deviation of sqrt(100·0.7·0.3·900/999) = 4.35
     verdicts = {count: judge(detection("NOD", count), Count(count, 100)) for count in (61, 62, 78, 79, 84, 85)}
     assert verdicts == {

@@ -110,7 +110,7 @@ def test_the_chat_style_is_recorded_and_judges_the_extracted_code(
     assert judge.programs[0].startswith("def add_0")
 
 
-def test_mbpps_default_split_is_test_and_its_shots_are_of_the_whole_file(
+def test_mbpp_uses_the_test_split_and_takes_shots_from_the_whole_file(
     model: Path, judge: FakeJudge, tmp_path: Path
 ) -> None:
     file = write_records(tmp_path / "m.jsonl", [mbpp_record(at) for at in (2, 3, 4, 11, 12, 601)])
@@ -153,7 +153,7 @@ def test_wrong_use_is_one_line_with_the_remedy(problems: Path, model: Path, tmp_
         (start, 2, ("--model, --samples, --canonical", "none was given")),
         ([*start, "--canonical", "--model", model], 2, ("--model and --canonical were given",)),
         ([*start, "--canonical", "--split", "test"], 2, ("--split is for mbpp",)),
-        ([*start, "--model", model, "--style", "0-shot"], 2, ("those are completion, chat",)),
+        ([*start, "--model", model, "--style", "0-shot"], 2, ("its styles are completion, chat",)),
         ([*start, "--model", model, "--engine", "ggml"], 2, ("engine must be one of",)),
         ([*start, "--model", model, "--engine", "vllm"], 2, ("needs vLLM",)),
         ([*start, "--model", tmp_path / "no"], 4, ("no such folder",)),

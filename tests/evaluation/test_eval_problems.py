@@ -33,7 +33,7 @@ MBPP_PLUS = {
 
 
 @pytest.mark.parametrize("name", ["p.jsonl", "p.jsonl.gz", "p.json", "p.json.gz"])
-def test_human_evals_format_is_read_from_lines_and_lists_plain_and_gzipped(tmp_path: Path, name: str) -> None:
+def test_humaneval_files_are_read_as_lines_and_lists_plain_and_gzipped(tmp_path: Path, name: str) -> None:
     file = write_records(tmp_path / name, [human_eval_record(at) for at in range(3)])
     problems = load_problems("humaneval", file)
     assert [one.task_id for one in problems] == ["Fam/0", "Fam/1", "Fam/2"]
@@ -51,7 +51,7 @@ def test_a_problems_digest_is_that_of_its_content_not_of_its_file(tmp_path: Path
     assert changed[0].digest != lines[0].digest
 
 
-def test_mbpp_is_read_with_its_numbers_named_and_its_line_ends_mended(tmp_path: Path) -> None:
+def test_mbpp_task_ids_and_line_ends_are_normalised(tmp_path: Path) -> None:
     problem = load_problems("mbpp", write_records(tmp_path / "p.jsonl", [mbpp_record(2)]))[0]
     assert problem.task_id == "Mbpp/2" and problem.entry_point == "add_2"
     assert problem.canonical == "def add_2(x):\n  return x + 2"

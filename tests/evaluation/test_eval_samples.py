@@ -19,7 +19,7 @@ def problems(tmp_path: Path) -> list[Problem]:
 
 
 @pytest.mark.parametrize("name", ["s.jsonl", "s.jsonl.gz", "s.json"])
-def test_completions_go_behind_their_prompt_and_solutions_stand_alone(
+def test_completions_are_appended_to_prompts_and_solutions_are_not(
     problems: list[Problem], tmp_path: Path, name: str
 ) -> None:
     file = write_records(
@@ -73,9 +73,7 @@ def test_a_broken_line_is_named(problems: list[Problem], tmp_path: Path, line: s
         read_samples(file, problems)
 
 
-def test_our_lines_are_read_back_as_they_were_also_by_the_formats_of_others(
-    problems: list[Problem], tmp_path: Path
-) -> None:
+def test_written_samples_are_read_back_equal_in_all_formats(problems: list[Problem], tmp_path: Path) -> None:
     text = "    return 1  # \u2028 \ud800 é"
     sample = Sample("Fam/0", 0, problems[0].prompt + text, text, 7, "stop")
     (tmp_path / "s.jsonl").write_bytes(sample_line(sample))

@@ -10,7 +10,7 @@ import datasets
 import pyarrow.parquet as pq
 import pytest
 from score_runs import assert_one_line_error, invoke, short_rows, write_lines
-from scored_folders import scored
+from scored_folders import part_path, scored
 
 from donod_fast.scores.exporting import export
 from donod_fast.scoring.scorer import Scorer
@@ -73,7 +73,7 @@ def test_a_column_that_is_called_like_a_score_and_an_unfinished_folder_are_refus
     folder = scored(scorer, tmp_path / "out", [data])
     options = ["export", tmp_path / "out", "--out", tmp_path / "all.parquet"]
     assert_one_line_error(invoke(*options), 2, "'donod.don' has the name of a score")
-    folder.part_path(0).unlink()
+    part_path(folder, 0).unlink()
     assert_one_line_error(invoke(*options), 5, "unfinished")
 
 

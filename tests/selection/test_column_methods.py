@@ -122,14 +122,17 @@ def test_the_column_of_the_only_reference_set_needs_no_name() -> None:
     for name in ("influence_cos@low", "influence_cos:val@low"):
         found = find_method(name, one)
         assert found is not None and (found.column, found.high) == ("influence_cos:val", False)
-    with pytest.raises(InputError, match="name one of influence_cos:test, influence_cos:val"):
+    with pytest.raises(InputError, match="choose one of influence_cos:test, influence_cos:val"):
         find_method("influence_cos@high", two)
 
 
 @pytest.mark.parametrize(
     ("method", "told"),
     [
-        ("grand", r"needs the column grand, which not all parts .* `donod-fast score … --signals grand --out DIR`"),
+        (
+            "grand",
+            r"needs the column grand, which is missing .* `donod-fast score … --signals grand --out DIR`",
+        ),
         ("tokens", "add --prefer high or --prefer low"),
         ("answer_loss@low", "--signals ifd --out DIR"),
         ("embedding", "the column embedding is a vector, not a number"),

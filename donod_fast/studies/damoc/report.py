@@ -125,11 +125,13 @@ def agreement(ranking: Sequence[Ranked], shared_seconds: float) -> Agreement:
     second = [one.full_rank for one in both if one.full_rank is not None]
     kendall = spearman = math.nan
     if len(both) > 1 and len(set(first)) > 1 and len(set(second)) > 1:
+        import torch
         from scipy.stats import kendalltau
 
-        from donod_fast.studies.core.statistics import spearman as spearman_of
+        from donod_fast.selection.agreement import spearman as rank_correlation
 
-        kendall, spearman = float(kendalltau(first, second).statistic), spearman_of(first, second)
+        kendall = float(kendalltau(first, second).statistic)
+        spearman = rank_correlation(torch.tensor(first), torch.tensor(second))
     damoc, full = _seconds([one.way for one in both]), _seconds([one.full for one in both if one.full is not None])
     damoc = (damoc[0] + shared_seconds, damoc[1] + shared_seconds)
     return Agreement(

@@ -11,7 +11,8 @@ from donod_fast.studies.core.corruptions import KINDS
 from donod_fast.studies.core.statistics import Estimate
 from donod_fast.studies.core.tables import markdown_table, write_csv, write_json, write_text
 from donod_fast.studies.sensitivity.measures import ANY
-from donod_fast.studies.sensitivity.outcome import SAME, Measured, Outcome
+from donod_fast.studies.sensitivity.outcome import SAME, Outcome
+from donod_fast.studies.sensitivity.result import DamageStudy, SensitivityStudy
 from donod_fast.studies.sensitivity.settings import CLEAN, RANDOM
 from donod_fast.studies.sensitivity.spread import ScoringSpread
 from donod_fast.system.wording import plural
@@ -20,28 +21,33 @@ HAPPENS = 2.0
 """Standard errors that a difference must exceed to be called one."""
 
 
-def write_sensitivity_report(
-    out: Path,
-    settings: Mapping[str, Any],
-    base: Measured | None,
-    outcomes: Sequence[Outcome],
-    spreads: Sequence[ScoringSpread],
-) -> None:
+def write_sensitivity_report(out: Path, study: SensitivityStudy) -> None:
     """Write ``report.md``, ``settings.csv``, ``separation.csv``, ``spreads.csv`` and ``result.json`` into a folder.
 
     Raises:
         StoreError: a file cannot be written.
     """
-    separation = [row for outcome in outcomes for row in outcome.separation_rows()]
     tables = {
-        "settings": [outcome.as_row() for outcome in outcomes],
-        "separation": separation,
-        "spreads": [one.as_row() for one in spreads],
+        "settings": [outcome.as_row() for outcome in study.outcomes],
+        "separation": [row for outcome in study.outcomes for row in outcome.separation_rows()],
+        "spreads": [one.as_row() for one in study.spreads],
     }
+    write_files(out, study, tables, _markdown(study))
+
+
+def write_files(
+    out: Path, study: DamageStudy, tables: Mapping[str, list[dict[str, Any]]], text: str, **more: Any
+) -> None:
+    """Write each table as CSV, ``result.json`` with all tables, base and settings, and ``report.md``.
+
+    Raises:
+        StoreError: a file cannot be written.
+    """
     for name, rows in tables.items():
         write_csv(out / f"{name}.csv", rows)
-    write_json(out / "result.json", {"run": settings, "base": None if base is None else base._asdict(), **tables})
-    write_text(out / "report.md", _markdown(settings, base, outcomes, spreads))
+    base = None if study.base is None else study.base._asdict()
+    write_json(out / "result.json", {"run": study.settings, "base": base, **more, **tables})
+    write_text(out / "report.md", text)
 
 
 def outcome_table(outcomes: Sequence[Outcome], *, with_keep: bool = False) -> str:
@@ -89,12 +95,8 @@ def training_note(training: Mapping[str, Any], outcomes: Sequence[Outcome]) -> s
     )
 
 
-def _markdown(
-    settings: Mapping[str, Any],
-    base: Measured | None,
-    outcomes: Sequence[Outcome],
-    spreads: Sequence[ScoringSpread],
-) -> str:
+def _markdown(study: SensitivityStudy) -> str:
+    settings, base, outcomes, spreads = study.settings, study.base, study.outcomes, study.spreads
     damaged = sum(settings["damaged"].values())
     keep = settings["keep"]
     parts = [
@@ -245,4 +247,12 @@ def _value(estimate: Estimate | None) -> str:
     return "" if estimate is None else f"{estimate.value:.2f}"
 
 
-__all__ = ["findings", "label", "outcome_table", "separation_table", "training_note", "write_sensitivity_report"]
+__all__ = [
+    "findings",
+    "label",
+    "outcome_table",
+    "separation_table",
+    "training_note",
+    "write_files",
+    "write_sensitivity_report",
+]

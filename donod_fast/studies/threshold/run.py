@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from donod_fast.criteria.running import fingerprints
 from donod_fast.errors import InputError, StoreError
+from donod_fast.evaluation.benchmarks import FAMILY
 from donod_fast.selection.column_methods import OWN_METHODS
 from donod_fast.selection.kmeans_ifd import KMEANS_IFD, Questions, read_questions
 from donod_fast.selection.ranking import ScoreColumns
 from donod_fast.studies.core.cells import Cell, CellStore
 from donod_fast.studies.core.grid import Grid, Measured, Parts, Unit, make_grid, measure_all
 from donod_fast.studies.core.selecting import ALL, BY_THRESHOLD, Selection, check_method, criteria_for
-from donod_fast.studies.threshold.family_files import with_family
+from donod_fast.studies.threshold.family_files import rename_former_measures, with_family
 from donod_fast.studies.threshold.findings import Costs
 from donod_fast.studies.threshold.parts import MakeParts, named_sections, open_score_corpus
 from donod_fast.studies.threshold.report import ThresholdStudy, write_study
@@ -105,6 +106,8 @@ def run_threshold(
         jobs = default_jobs() if jobs is None else jobs
         make_parts = make_parts or MakeParts(recipe, out.resolve(), unsafe, 1 if jobs > 1 else None, tuple(launch))
         store = CellStore(out)
+        if any(section.benchmark == FAMILY for section in recipe.eval):
+            rename_former_measures(store, make_parts().measures)
         scored = _score(recipe, out, store, tell)
         columns = ScoreColumns.from_table(scored.table)
         grid = make_grid(columns, selections, recipe.study.seeds, questions=scored.questions)
