@@ -4,25 +4,25 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: demo test lint types check-tests bench compiled gpu dist clean
+.PHONY: demo test lint types check-tests docs bench compiled gpu dist clean
 
 demo: $(VENV)/.demo
 	$(BIN)/donod-fast demo --out demo-out
 
 test: lint types check-tests
 
-lint: build/tree
+lint: $(VENV)/.dev build/tree
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	cd build/tree && PYTHONPATH=. ../../$(BIN)/lint-imports ../../pyproject.toml
 
-types: build/tree
+types: $(VENV)/.dev build/tree
 	cd build/tree && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p donod_fast
 
-# mypy and import-linter do not see that kernels/ and recipes/ are installed inside donod_fast, so they get a tree where
-# they are.
+# mypy, import-linter and mkdocstrings do not see that kernels/ and recipes/ are installed inside donod_fast, so they get
+# a tree where they are.
 .PHONY: build/tree
-build/tree: $(VENV)/.dev
+build/tree:
 	@rm -rf build/tree && mkdir -p build/tree/donod_fast
 	@cp -rs $(CURDIR)/donod_fast/. build/tree/donod_fast/
 	@ln -s $(CURDIR)/kernels build/tree/donod_fast/kernels
@@ -31,6 +31,11 @@ build/tree: $(VENV)/.dev
 # A file's tests stay together, since they share what takes long to make.
 check-tests: $(VENV)/.dev
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --durations=10
+
+# The site, in build/site. A broken link, a broken anchor or an unknown Python name fails the build.
+docs: $(VENV)/.docs build/tree
+	$(BIN)/python docs/tools/render.py --out build/docs
+	$(BIN)/python -m zensical build --strict
 
 bench: $(VENV)/.dev
 	cd bench && ../$(BIN)/python head.py
@@ -66,6 +71,10 @@ $(VENV)/.dev: $(BIN)/python setup.py pyproject.toml constraints.txt
 
 $(VENV)/.release: $(BIN)/python setup.py pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt "build>=1.2" "twine>=6.1"
+	@touch $@
+
+$(VENV)/.docs: $(BIN)/python setup.py pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[docs]"
 	@touch $@
 
 clean:

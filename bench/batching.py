@@ -1,4 +1,4 @@
-"""How to batch without variable-length attention: the trunk's time for the same rows, batched four ways.
+"""Batching without variable-length attention: the trunk's time for the same rows, batched in four ways.
 
     python bench/batching.py --model ../shared/models/tiny-instruct --data ../shared/data/gsm8k/test.jsonl
 

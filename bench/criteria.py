@@ -1,9 +1,9 @@
-"""What each further criterion costs over DON and NOD alone: the same tokenised rows, in turns, in one process.
+"""Cost of each further criterion over DON and NOD alone: the same tokenised rows, in turns, in one process.
 
     python bench/criteria.py --model ../shared/models/tiny-instruct --data ../shared/data/gsm8k/test.jsonl
 
-``together`` computes a criterion with the scores, ``later`` adds it to rows that have theirs; both are ratios of the
-time of DON and NOD alone. ``trunk`` is the bare trunk over the rows' own samples. Influence needs ``--reference``.
+``together`` computes a criterion with the scores, ``later`` adds it to scored rows; both are ratios to the time of
+DON and NOD alone. ``trunk`` is the bare trunk over the rows' own samples. Influence needs ``--reference``.
 Appends to results/criteria.csv.
 """
 
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--update", default="adamw")
-    parser.add_argument("--signals", help="names with commas (default: all, one by one, and all together)")
+    parser.add_argument("--signals", help="names, separated by commas (default: each one alone, and all together)")
     parser.add_argument("--no-record", action="store_true")
     options = parser.parse_args()
 
@@ -53,13 +53,13 @@ def main() -> None:
     if len(names) > 1:
         sets["all of these"] = tuple(criterion for one in sets.values() for criterion in one)
     bound = {name: SignalSet.of(criteria, scorer.context) for name, criteria in sets.items()}
-    losses = [row.loss for row in scorer.samples.score(samples)]
+    losses = [row.loss for row in scorer.sample_scorer.score(samples)]
 
     programs: dict[str, Callable[[], object]] = {"trunk": lambda: _trunk(scorer, samples)}
     programs["don, nod"] = lambda: _scored(scorer, samples, NO_SIGNALS)
     for name, signals in bound.items():
         programs[f"{name}: together"] = lambda signals=signals: _scored(scorer, samples, signals)  # type: ignore[misc]
-        programs[f"{name}: later"] = lambda signals=signals: scorer.samples.add(samples, losses, signals)  # type: ignore[misc]
+        programs[f"{name}: later"] = lambda signals=signals: scorer.sample_scorer.add(samples, losses, signals)  # type: ignore[misc]
     times = interleaved(programs, rounds=options.rounds)
     base = statistics.median(times["don, nod"])
     tokens = sum(sample.tokens for sample in samples)
@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def _last_rows(path: str | None, count: int) -> tuple[str, ...]:
-    """A file of the last rows, which are not those that are scored."""
+    """Write the last rows, which are not scored, to a file."""
     if path is None:
         return ()
     chosen = Path(tempfile.mkdtemp(prefix="donod-fast-bench-")) / "reference.jsonl"
@@ -98,17 +98,13 @@ def _last_rows(path: str | None, count: int) -> tuple[str, ...]:
 
 
 def _scored(scorer: Scorer, samples: list, signals: SignalSet) -> object:  # type: ignore[type-arg]
-    scorer.samples.signals = signals
-    try:
-        return scorer.samples.score(samples)
-    finally:
-        scorer.samples.signals = NO_SIGNALS
+    return scorer.sample_scorer.with_signals(signals).score(samples)
 
 
 @torch.inference_mode()
 def _trunk(scorer: Scorer, samples: list) -> None:  # type: ignore[type-arg]
     packs, rope = scorer.trunk.packs, scorer.trunk.rope
-    for group in make_batches(samples, scorer.samples.token_budget, packs, rope):
+    for group in make_batches(samples, scorer.sample_scorer.token_budget, packs, rope):
         scorer.trunk.scored_states(collate(samples, group, packed=packs, rope=rope))
 
 

@@ -1,9 +1,9 @@
-"""DaMoC against full fine-tuning: how far the two rankings of four candidates agree, and the time of both.
+"""DaMoC compared with full fine-tuning: agreement of the two rankings of four candidates, and the time of both.
 
     python bench/damoc.py --model ../shared/models/tiny-instruct --data ../shared/data/gsm8k
 
-The candidates' true order is known by construction: the same model with the same noise on its matrices, in four
-strengths. Rows are GSM8K's that the model has not seen (from row 6,000 of train.jsonl), held-out rows are those of
+The candidates' true order is known by construction: the same model with the same noise on its matrices, at four
+levels. Rows are GSM8K's that the model has not seen (from row 6,000 of train.jsonl), held-out rows are those of
 test.jsonl. Pruned layers are not merged: noise is no task vector. Each setting of
 DaMoC is a run of its own in one folder, so that full fine-tuning is done once. Appends to results/damoc.csv.
 """
@@ -26,7 +26,7 @@ from donod_fast.studies.damoc.report import DamocOutcome
 from donod_fast.studies.damoc.run import run_damoc
 
 NOISE = (0.4, 0.0, 0.2, 0.1)
-"""In standard deviations of each matrix; not in the order that should come out."""
+"""Noise in standard deviations of each matrix; not in the expected order."""
 
 UNSEEN = 6000
 
@@ -34,7 +34,7 @@ UNSEEN = 6000
 def main() -> None:
     """Measure and record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True, help="folder of the model that is damaged")
+    parser.add_argument("--model", type=Path, required=True, help="folder of the model to damage")
     parser.add_argument("--data", type=Path, required=True, help="folder with train.jsonl and test.jsonl of GSM8K")
     parser.add_argument("--rows", type=int, default=300)
     parser.add_argument("--heldout", type=int, default=64)
@@ -71,7 +71,7 @@ def measured(options: argparse.Namespace, root: Path) -> list[dict[str, Any]]:
 
 
 def settings(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """DaMoC's steps one by one, and together."""
+    """DaMoC's steps, separately and combined."""
     twenty = {"filter": {"method": "random", "share": 0.2}}
     compress = {"compress": {"method": "perplexity", "model": str(options.model), "guard": options.guard}}
     prune = {"prune": {"method": "similarity", "threshold": 0.85, "max_share": 0.25, "rows": 32}}
@@ -89,7 +89,7 @@ def settings(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 
 def damaged(model: Path, level: float, root: Path) -> str:
-    """The same noise for every level, so that more of it is further away in one direction."""
+    """The same noise for every level, so that a higher level is further away in the same direction."""
     loaded = load_model(model, dtype="float32")
     generator = torch.Generator().manual_seed(0)
     for parameter in loaded.model.parameters():
@@ -103,14 +103,14 @@ def damaged(model: Path, level: float, root: Path) -> str:
 
 
 def taken(source: Path, target: Path, skip: int, count: int) -> Path:
-    """Some rows of a file as a file."""
+    """Write some rows of a file to a new file."""
     lines = source.read_text(encoding="utf-8").splitlines()[skip : skip + count]
     target.write_text("".join(json.dumps(json.loads(line)) + "\n" for line in lines), encoding="utf-8")
     return target
 
 
 def found(outcome: DamocOutcome) -> dict[str, Any]:
-    """What a row says of a run."""
+    """The columns of a run's row."""
     agreed = outcome.agreement
     assert agreed is not None
     known = {f"noise {x:g}": rank for rank, x in enumerate(sorted(NOISE), start=1)}

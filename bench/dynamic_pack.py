@@ -3,11 +3,11 @@
     python bench/dynamic_pack.py                       # tiny-instruct on GSM8K and codealpaca, some minutes on a CPU
     python bench/dynamic_pack.py --global-batch 64 --max-length 1024
 
-The same rows, in micro-batches as they come (any trainer) and by length within a step (``donod-fast train``); each
+The same rows, in micro-batches in data order (any trainer) and by length within a step (``donod-fast train``); each
 padded to its longest row, packed as in the paper, and packed in isolation. A step is forward, backward and AdamW over
-a global batch, collation included. Programs take turns in one process; times are medians over rounds, and
-``times_padded`` is a step's time over that of the same order padded. Peak memory is taken in a round of its own: what
-tensors held on CUDA, else the resident set of this process. Appends to results/dynamic_pack.csv.
+a global batch, collation included. Programs run in turns in one process; times are medians over rounds, and
+``times_padded`` is a step's time over that of the same order padded. Peak memory is measured in a separate round: the
+memory of tensors on CUDA, else the resident set of this process. Appends to results/dynamic_pack.csv.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--global-batch", type=int, default=32)
     parser.add_argument("--micro-batch", type=int, default=16)
     parser.add_argument("--max-length", type=int, default=512)
-    parser.add_argument("--steps", type=int, default=1, help="optimizer steps of a turn")
+    parser.add_argument("--steps", type=int, default=1, help="optimizer steps per turn")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--no-record", action="store_true")
     options = parser.parse_args()
@@ -60,7 +60,7 @@ def measured(data: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     if options.attention:
         loaded.model.set_attn_implementation(options.attention)
     model, device = loaded.model.train().requires_grad_(True), loaded.device
-    # A rate of 0: every turn trains the same weights, at the cost of a real step.
+    # A learning rate of 0: every turn trains the same weights, at the cost of a real step.
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
     masker = Masker(loaded.tokenizer, MaskSettings(max_length=options.max_length), vocab_size=model.config.vocab_size)
     wanted = options.steps * options.global_batch
@@ -126,13 +126,13 @@ def micro_batches(rows: TrainingRows, options: argparse.Namespace) -> dict[str, 
 
 
 class Steps:
-    """Some optimizer steps over given micro-batches, to be called again and again.
+    """Some optimizer steps over given micro-batches, which can be repeated.
 
     Attributes:
         parts: the micro-batches of all steps.
-        tokens: of the rows, over all steps.
-        slots: places that the model computes, padding among them.
-        packed: rows of all batches.
+        tokens: tokens of the rows, over all steps.
+        slots: positions that the model computes, including padding.
+        packed: number of rows in all batches.
     """
 
     def __init__(

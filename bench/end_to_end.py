@@ -3,9 +3,9 @@
     python bench/end_to_end.py --model ../shared/models/tiny-instruct --data ../shared/data/gsm8k/test.jsonl
     python bench/end_to_end.py … --head 32000
 
-``--head V`` puts a random output layer of V pieces on the same trunk (labels stay what they are). The floor
-is the trunk alone on the same batches, already tokenised, as transformers runs it. The paper's loop gets its rows
-already tokenised too. ``--compile`` adds ours compiled (the compilation is not timed). Appends to
+``--head V`` puts a random output layer of V pieces on the same trunk (labels do not change). The floor
+is the trunk alone on the same batches, already tokenised, as transformers runs it. The rows of the paper's loop are
+already tokenised too. ``--compile`` adds our compiled scorer (compilation is not timed). Appends to
 results/end_to_end.csv.
 """
 
@@ -40,8 +40,8 @@ def main() -> None:
     parser.add_argument("--update", default="adamw")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--token-budget", type=int)
-    parser.add_argument("--compile", action="store_true", help="time ours compiled, too")
-    parser.add_argument("--dtype", default="auto", help="of the model, for every program")
+    parser.add_argument("--compile", action="store_true", help="also time our compiled scorer")
+    parser.add_argument("--dtype", default="auto", help="dtype of the model, for every program")
     parser.add_argument("--no-record", action="store_true")
     options = parser.parse_args()
 
@@ -57,7 +57,7 @@ def main() -> None:
     compiled = Scorer.from_pretrained(model, compile=True, **load) if options.compile else None
     samples = scorer.masker.tokenize_many(list(open_corpus([str(corpus_file)]).records()))
     samples = [sample for sample in samples if sample.status is Status.SCORED]
-    budget, packs = scorer.samples.token_budget, scorer.trunk.packs
+    budget, packs = scorer.sample_scorer.token_budget, scorer.trunk.packs
     groups = make_batches(samples, budget, packs)
     batches = [collate(samples, group, packed=packs) for group in groups]
     real = sum(len(sample.input_ids) for sample in samples)

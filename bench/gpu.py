@@ -1,12 +1,12 @@
-"""Whoever has a GPU: run what needs one and fill in the benchmark rows that are missing for it.
+"""Run the tests and benchmarks that need a GPU, and record the rows that are missing for this device.
 
     python bench/gpu.py --list                # the steps and what is missing; needs no GPU
-    python bench/gpu.py --budget 540          # as many steps as fit; run it again for the rest
+    python bench/gpu.py --budget 540          # as many steps as fit; rerun it for the rest
 
-A step is a process of its own with at most nine minutes. Rows go to bench/results/ as each step ends; a step whose rows
-are there for this device is skipped, one that fails does not stop the others. The package need not be installed: a
-tree in which kernels/ is donod_fast/kernels is made under build/gpu. With ``--copy-to DIR`` (or the environment
-variable OUT) results are copied there after every step. Exit status 1 where a step failed.
+A step is a separate process of at most nine minutes. Rows are written to bench/results/ as each step ends; a step whose
+rows are recorded for this device is skipped, and a failing step does not stop the others. The package need not be
+installed: a tree in which kernels/ is donod_fast/kernels is created under build/gpu. With ``--copy-to DIR`` (or the
+environment variable OUT) results are copied there after every step. The exit status is 1 if a step failed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-if find_spec("donod_fast") is None:  # last on the path, and only here: kernels/ would hide a package of that name
+if find_spec("donod_fast") is None:  # last on the path, since kernels/ would hide a package of that name
     sys.path.append(str(ROOT))
 
 from head_rows import case_columns, missing_rows  # noqa: E402
@@ -45,23 +45,23 @@ from record import (  # noqa: E402
 )
 from shapes import LENGTHS, SHAPES  # noqa: E402
 
-from donod_fast.benchmark import shapes as models  # noqa: E402
 from donod_fast.benchmark import table  # noqa: E402
 from donod_fast.benchmark.corpus import LENGTHS as PROFILES  # noqa: E402
+from donod_fast.models import shapes as models  # noqa: E402
 
 LIMIT = 540.0
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A process to run, from the root of the repository.
+    """A process to run from the root of the repository.
 
     Attributes:
         command: arguments to the Python interpreter.
-        seconds: estimate, for the budget only.
-        missing: what is not recorded yet, "" where everything is.
-        obstacle: why it cannot run here, "".
-        tests: the test file that it runs, whose outcome is then recorded, or "".
+        seconds: estimated duration, used for the budget only.
+        missing: rows that are not recorded yet; "" if all are recorded.
+        obstacle: the reason why it cannot run here, or "".
+        tests: the test file that it runs and whose outcome is recorded, or "".
     """
 
     name: str
@@ -76,15 +76,15 @@ def main() -> int:
     """Run the steps."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--list", action="store_true", help="show the steps and what is missing")
-    parser.add_argument("--only", help="steps whose name has this in it")
-    parser.add_argument("--again", action="store_true", help="run steps whose rows are recorded, too")
-    parser.add_argument("--budget", type=float, help="seconds after which no step is begun or left running")
+    parser.add_argument("--only", help="only steps whose name contains this text")
+    parser.add_argument("--again", action="store_true", help="also run steps whose rows are recorded")
+    parser.add_argument("--budget", type=float, help="seconds after which no step is started or continued")
     parser.add_argument("--copy-to", type=Path, default=os.environ.get("OUT"), help="folder for a copy of the results")
     options = parser.parse_args()
     on_gpu = torch.cuda.is_available()
     todo = [step for step in steps(device_name() if on_gpu else ANY_ACCELERATOR) if (options.only or "") in step.name]
     if options.list:
-        print("device:", device_name() if on_gpu else "no CUDA device; what is recorded for any counts")
+        print("device:", device_name() if on_gpu else "no CUDA device; rows of any device count as recorded")
         for step in todo:
             state = f"cannot run: {step.obstacle}" if step.obstacle else step.missing and f"missing: {step.missing}"
             print(f"{step.name:58s} ~{step.seconds:4.0f} s  {state or 'recorded'}")
@@ -96,12 +96,12 @@ def main() -> int:
 
 
 def run_all(todo: list[Step], *, again: bool, budget: float | None, copy_to: Path | None) -> int:
-    """Run steps one after the other, print the summary; 1 where one failed."""
+    """Run steps in order and print the summary; returns 1 if one failed."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(build_tree()),
         "PYTHONUNBUFFERED": "1",
-        "DONOD_FAST_COMMIT": circumstances()["commit"],  # the tree is in no repository
+        "DONOD_FAST_COMMIT": circumstances()["commit"],  # the tree is not in a repository
     }
     begin = time.monotonic()
     outcome: dict[str, list[str]] = {"done": [], "skipped": [], "failed": [], "left": []}
@@ -128,7 +128,7 @@ def run_all(todo: list[Step], *, again: bool, budget: float | None, copy_to: Pat
 
 
 def run_step(step: Step, environment: dict[str, str], limit: float) -> str:
-    """Run one step; "" or how it failed. Output is shown as it comes."""
+    """Run one step and show its output; returns "" or the failure."""
     process = subprocess.Popen(
         [sys.executable, *step.command],
         cwd=ROOT,
@@ -152,7 +152,7 @@ def run_step(step: Step, environment: dict[str, str], limit: float) -> str:
 
 
 def build_tree() -> Path:
-    """``build/gpu`` with the package as it would be installed."""
+    """Create ``build/gpu`` with the package as it would be installed."""
     tree = ROOT / "build" / "gpu"
     shutil.rmtree(tree, ignore_errors=True)
     no_caches = shutil.ignore_patterns("__pycache__")
@@ -162,9 +162,9 @@ def build_tree() -> Path:
 
 
 def steps(device: str) -> list[Step]:
-    """Every step, the most telling first; ``device`` is the one whose rows count."""
+    """Every step, the most informative first; only rows of ``device`` count as recorded."""
     throughput, head = _throughput(device), _head(device)
-    # Half an hour of a device should show something of everything.
+    # Half an hour on a device should produce some rows of every kind.
     return [
         *_tests(device),
         _compile_table(),
@@ -179,7 +179,7 @@ def steps(device: str) -> list[Step]:
 
 
 def _tests(device: str) -> list[Step]:
-    # Every file of GPU tests on its own: none of them takes nine minutes, all of them might.
+    # One step per file of GPU tests: none of them takes nine minutes, but together they may.
     commit = circumstances()["commit"]
     found = []
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
@@ -217,7 +217,7 @@ def _training(device: str) -> Step:
 
 
 def missing_imports(source: str) -> list[str]:
-    """Packages that a module imports at its top and that are not installed (ours and its neighbours aside)."""
+    """Packages that a module imports at its top and that are not installed (except ours and modules of bench/)."""
     names = set()
     for node in ast.parse(source).body:
         if isinstance(node, ast.Import):
@@ -229,7 +229,7 @@ def missing_imports(source: str) -> list[str]:
 
 
 def _compile_table() -> Step:
-    """The compiler's report for the device's architecture, by the Triton that is installed there."""
+    """The compiler's report for the device's architecture, from the installed Triton."""
     capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else (9, 0)
     architecture = {8: "sm_89" if capability[1] >= 6 else "sm_80", 9: "sm_90"}.get(capability[0], "sm_100")
     spec = find_spec("triton")
@@ -243,7 +243,7 @@ def _compile_table() -> Step:
 
 
 def _throughput(device: str) -> list[Step]:
-    """``donod-fast bench`` at the large shapes, a step for each shape and length profile."""
+    """``donod-fast bench`` at the large shapes, one step per shape and length profile."""
     lacking = [name for name in ("transformers", "tokenizers") if find_spec(name) is None]
     obstacle = f"not installed: {', '.join(lacking)}" if lacking else ""
     found = []
@@ -251,13 +251,13 @@ def _throughput(device: str) -> list[Step]:
         for shape in (shape for shape in models.SHAPES.values() if not shape.small):
             rows = recorded_rows("throughput", device=device, shape=shape.name, lengths=lengths, dtype="bfloat16")
             timed = {table.program_of(row["row"]): row["median_ms"] for row in rows}
-            # Those without which the table says nothing need a time; another row may say why it has none.
+            # The essential rows need a time; any other row may record the reason why it has none.
             needed = (table.RATE, table.PAPER, table.TRUNK, table.OURS)
-            wanted = (name for name in table.ROWS if name != table.TRUNK_TOGETHER)  # that one is for CPUs
+            wanted = (name for name in table.ROWS if name != table.TRUNK_TOGETHER)  # this row is for CPUs
             missing = [name for name in wanted if name not in timed or (name in needed and not timed[name])]
             command = ("-P", "-m", "donod_fast.benchmark", "--shape", shape.name, "--lengths", lengths, "--out",
                        "bench/results", "--seconds", "200", "--loop-seconds", "8")  # fmt: skip
-            # Compiling twice and the kernels' own compilation take longer than what is timed.
+            # Compiling twice and compiling the kernels take longer than the timed part.
             found.append(Step(f"throughput: {shape.name}, {lengths}", command, 480.0, _few(missing), obstacle))
     return found
 
@@ -297,7 +297,7 @@ def _small_model(device: str) -> list[Step]:
     rows = f"{at}/data/gsm8k/test.jsonl"
     model = ("--model", f"{at}/models/tiny-instruct", "--data", rows)
     if shared is None:
-        obstacle = "no ../shared with the model and the data"
+        obstacle = "../shared with the model and the data is missing"
 
     def step(name: str, seconds: float, recorded: bool, *command: str) -> Step:
         return Step(name, command, seconds, "" if recorded else "rows", obstacle)
@@ -329,7 +329,7 @@ def _record_tests(file: str, last_line: str, failure: str) -> None:
 
 
 class _Alarm:
-    """Ends a process and what it started when its time is up."""
+    """Kills a process and its children when its time is up."""
 
     def __init__(self, process: subprocess.Popen[str], seconds: float) -> None:
         self.process, self.rang = process, False

@@ -3,15 +3,15 @@
     python bench/head.py                                             # every shape that suits the device
     python bench/head.py --shape llama-3.1-8b --tokens 8192 --lengths gsm8k 1000
 
-The floor is the bare logits product of the same tokens, 2 · tokens · V · d operations, into a buffer that is there
-already. SGD should cost that and a few per cent; AdamW needs the gradient's products too, so its floor is twice that.
+The floor is the bare logits product of the same tokens, 2 · tokens · V · d operations, into an existing buffer.
+SGD should cost a few per cent more; AdamW needs the gradient's products too, so its floor is twice that.
 
-Programs are taken in turns, inputs warm. ``times_floor`` is time per token over the floor's; a row that goes through
-some of the samples says so in ``tokens_timed``: nothing is extrapolated. ``tflops`` counts ``products`` · 2 · tokens ·
-V · d operations, ``tflops_one_product`` one product whatever the program does. ``extra_mib`` is the most memory held
-beside the inputs (CUDA's allocator; not measured on a CPU). Errors are the largest of ``samples_checked`` samples
-against float64 autograd, DON's and NOD's over NOD, the loss over itself. A row without numbers has a ``note`` that says
-why. Appends to results/head_phase.csv after every case.
+Programs run in turns, with warm inputs. ``times_floor`` is the time per token over the floor's; a row that
+processes only some of the samples shows this in ``tokens_timed``: nothing is extrapolated. ``tflops`` counts
+``products`` · 2 · tokens · V · d operations, ``tflops_one_product`` one product for every program. ``extra_mib`` is
+the peak memory in addition to the inputs (CUDA's allocator; not measured on a CPU). Errors are the largest of
+``samples_checked`` samples against float64 autograd, DON's and NOD's over NOD, the loss over itself. A row without
+numbers has the reason in its ``note``. Appends to results/head_phase.csv after every case.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ _SHOWN = ("row", "tokens_timed", "median_ms", "times_floor", "tflops", "extra_mi
 def main() -> None:
     """Measure and record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", nargs="+", choices=SHAPES, help="default: those that suit the device")
-    parser.add_argument("--tokens", type=int, nargs="+", help="default: the shape's")
+    parser.add_argument("--shape", nargs="+", choices=SHAPES, help="default: the shapes that suit the device")
+    parser.add_argument("--tokens", type=int, nargs="+", help="scored tokens (default: the shape's)")
     parser.add_argument("--lengths", nargs="+", choices=LENGTHS, help="default: the shape's")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--loop-samples", type=int, help="samples of the paper's loop (default 8; 2 on a CPU)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), help="default: bfloat16; float32 on CPU")
     parser.add_argument("--seconds", type=float, default=240.0, help="no further round of a case after this long")
-    parser.add_argument("--threads", type=int, help="of a CPU; on a busy machine one gives steadier ratios")
+    parser.add_argument("--threads", type=int, help="CPU threads; on a busy machine, 1 gives steadier ratios")
     parser.add_argument("--no-record", action="store_true")
-    parser.add_argument("--if-missing", action="store_true", help="only cases with rows missing for this device")
+    parser.add_argument("--if-missing", action="store_true", help="only cases with missing rows for this device")
     options = parser.parse_args()
     on_cpu = options.device == "cpu"
     if options.threads:
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def measured(case: Case, about: dict[str, Any], *, rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """Rows of a case."""
+    """The rows of a case."""
     started = time.perf_counter()
     programs = list(case.programs())
     assert tuple(program.name for program in programs) == ROWS
@@ -91,11 +91,11 @@ def measured(case: Case, about: dict[str, Any], *, rounds: int, seconds: float) 
         try:
             facts[program.name] |= _first_run(case, program)
             runnable[program.name] = program
-        except Exception as error:  # a program that cannot run here is a row that says so; ours has to
+        except Exception as error:  # becomes a row with the reason; our programs must run
             if program.name == FLOOR or program.name.startswith("ours"):
                 raise
             if case.device.type == "cuda":
-                torch.cuda.synchronize()  # raises where the error has taken the device's context with it
+                torch.cuda.synchronize()  # raises if the error has destroyed the device's context
             facts[program.name]["note"] = short_error(error)
         if case.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -107,7 +107,7 @@ def measured(case: Case, about: dict[str, Any], *, rounds: int, seconds: float) 
 
 
 def _first_run(case: Case, program: Program) -> dict[str, Any]:
-    """Errors, and the memory of a second run (the first may compile)."""
+    """Errors, and peak memory of a second run (the first one may compile)."""
     assert program.run is not None
     result = program.run()
     facts: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""One case of the head phase: its inputs, the programs that are compared on them, and the float64 truth."""
+"""One case of the head phase: its inputs, the compared programs, and the float64 reference."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from torch import Tensor
 from donod_fast.benchmark.paper_loop import score_head
 from donod_fast.kernels import DonNod, don_nod, frobenius_norm, reference_don_nod
 
-# Products of tokens × vocab × dim that the mathematics asks for: the logits, and the gradient where it is formed.
+# Necessary products of tokens × vocab × dim: the logits, and the gradient if it is formed.
 _PRODUCTS = {"ours sgd": 1, "torch closed form sgd": 1, "ours adamw": 2, "torch closed form adamw": 2}
 _CHECKED = 2
-# Bytes of W in float64 that the truth differentiates at once.
+# Bytes of W in float64 that the reference differentiates at a time.
 _TRUTH_SLICE = 1 << 30
 
 
@@ -28,11 +28,11 @@ class Program:
     """A row of the table.
 
     Attributes:
-        run: computes it once, or None where it cannot.
-        tokens, samples: what one run goes through.
+        run: computes it once, or None if it cannot run.
+        tokens, samples: numbers that one run processes.
         products: products of tokens × vocab × dim counted for its TFLOP/s.
-        held_bytes: what it keeps between runs, beside the inputs.
-        errors: from what ``run`` returned to the largest errors of DON, NOD (over NOD) and loss (of itself).
+        held_bytes: bytes that it keeps between runs, in addition to the inputs.
+        errors: computes the largest errors of DON, NOD (over NOD) and loss (over itself) from the result of ``run``.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Case:
         self.weight = torch.randn(shape.vocab, shape.dim, **place).div_(shape.dim**0.5)
         self.labels = torch.randint(shape.vocab, (tokens,), device=device, generator=generator)
         self.norm = frobenius_norm(self.weight)
-        # The loop goes through the first samples only; the two shortest of them are held against the truth.
+        # The loop processes only the first samples; the two shortest of them are compared with the reference.
         self.loop_samples = min(loop_samples, len(self.lengths))
         self.checked = sorted(range(self.loop_samples), key=lambda i: self.lengths[i])[:_CHECKED]
         self._truths: dict[str, DonNod] = {}
@@ -94,9 +94,9 @@ class Case:
         return self._truths[update]
 
     def programs(self) -> Iterator[Program]:
-        """Every row of the table, in its order."""
+        """Every row of the table, in order."""
         yield self._floor()
-        # What "auto" picks, asked for by name: it would rather fail than be another.
+        # The backend that "auto" picks, requested by name, so that no other one can replace it.
         on_cpu = self.device.type == "cpu"
         for update in UPDATES:
             yield self._closed_form("ours", update, "torch" if on_cpu else "triton")

@@ -1,6 +1,6 @@
-"""The table of the head phase, results/head_phase.csv: its rows, the columns that name a case, what is missing.
+"""The table of the head phase, results/head_phase.csv: its rows, the columns that identify a case, missing rows.
 
-Knows nothing of the package, so that ``gpu.py`` can ask before there is a tree to import it from.
+It does not import the package, so that ``gpu.py`` can use it before the tree with the package exists.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NEEDED = (FLOOR, "ours sgd", "ours adamw")
 
 
 def case_columns(shape: Shape, lengths: Lengths, tokens: int, dtype: str) -> dict[str, Any]:
-    """The columns that name a case."""
+    """The columns that identify a case."""
     return {
         "shape": shape.name,
         "vocab": shape.vocab,
@@ -38,9 +38,9 @@ def case_columns(shape: Shape, lengths: Lengths, tokens: int, dtype: str) -> dic
 
 
 def missing_rows(case: dict[str, Any], device: str) -> list[str]:
-    """Rows of a case that are not in the table for a device (as ``recorded_rows`` takes it).
+    """Rows of a case that the table lacks for a device (in the form that ``recorded_rows`` accepts).
 
-    The floor and ours count as missing until they have a time; another row may say why it has none.
+    The floor and our rows count as missing until they have a time; another row may have the reason why it has none.
     """
     found = {row["row"]: row["median_ms"] for row in recorded_rows(TABLE, device=device, **case)}
     return [name for name in ROWS if name not in found or (name in _NEEDED and not found[name])]

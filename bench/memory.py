@@ -1,11 +1,11 @@
-"""Does memory grow with the number of rows? ``donod-fast score`` on synthetic short rows, a process for each number.
+"""Does memory grow with the number of rows? ``donod-fast score`` on short synthetic rows, one process per row count.
 
     python bench/memory.py                          # 10,000 and 1,000,000 rows, the embedded demonstration model
     python bench/memory.py --rows 10000 100000 --trunk stub
 
-Everything runs as for a user, on a CPU: file, tokens, batches, trunk, head, parts, summary. ``--trunk stub`` puts the
-input embeddings in the place of the hidden states, for machines where the model would take hours; the row says so. The
-peak is that of the scoring process (VmHWM of Linux). Appends to results/memory.csv.
+Everything runs as for a user, on a CPU: file, tokens, batches, trunk, head, parts, summary. ``--trunk stub`` replaces
+the hidden states by the input embeddings, for machines where the model would take hours; this is recorded in the row.
+The peak is that of the scoring process (VmHWM of Linux). Appends to results/memory.csv.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import donod_fast
 
 MODEL = Path(donod_fast.__file__).parent / "demo" / "data" / "model"
 
-# A user's command, which tells the peak of its memory when it is done.
+# A user's command that prints its peak memory at the end.
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -73,7 +73,7 @@ def measured(rows: int, trunk: str, update: str) -> dict[str, str | int | float]
     with tempfile.TemporaryDirectory(prefix="donod-fast-bench-") as scratch:
         data, out = Path(scratch) / "rows.jsonl", Path(scratch) / "scores"
         write_short_rows(data, rows)
-        # By itself the command would compile the trunk for the larger corpus only.
+        # By default the command would compile the trunk for the larger corpus only.
         command = ["score", data, "--model", MODEL, "--out", out, "--device", "cpu", "--compile", "off", "--quiet"]
         command += ["--update", update]
         begin = time.perf_counter()
@@ -99,7 +99,7 @@ def measured(rows: int, trunk: str, update: str) -> dict[str, str | int | float]
 
 
 def write_short_rows(path: Path, rows: int) -> None:
-    """Questions of a few words, every one with numbers of its own: nothing that is kept for later is of use twice."""
+    """Questions of a few words, each with different numbers, so that caches do not help."""
     draw = random.Random(0)
     with path.open("w", encoding="utf-8") as file:
         for _ in range(rows):

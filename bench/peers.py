@@ -1,7 +1,7 @@
-"""The loss alone, by others: fused linear + cross entropy of Liger, CCE and PyTorch, where they can be had.
+"""Loss-only peers: fused linear + cross entropy of Liger, CCE and PyTorch, if available.
 
-They give one number (or one a token) where DON and NOD need the error signals too, so they are the price of a
-forward pass that never holds the logits.
+They compute one number (or one per token), but DON and NOD need the error signals too. They show the cost of a
+forward pass that never stores all logits.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # hidden (tokens, dim), weigh
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A loss function, or why there is none, and what its numbers leave out."""
+    """A loss function, or the reason why there is none, and a note on what its numbers do not include."""
 
     name: str
     loss: Loss | None
     note: str = ""
-    exact: bool = True  # whether it computes this head's loss (a soft-cap that it lacks makes it another one)
+    exact: bool = True  # whether it computes this head's loss (without the soft-cap it computes a different one)
 
 
 def peers(softcap: float | None) -> list[Peer]:
-    """The three, for a head with this soft-cap."""
+    """The three peers, for a head with this soft-cap."""
     found = []
     for name, make in (("Liger", _liger), ("CCE", _cce), ("torch", _torch)):
         try:
@@ -35,7 +35,7 @@ def peers(softcap: float | None) -> list[Peer]:
         except ImportError as error:
             missing = error.name or str(error)
             peer = Peer(name, None, f"not installed: {missing}")
-        except Exception as error:  # whatever a foreign package does at import is a reason for its row
+        except Exception as error:  # any failure at import is the reason in its row
             peer = Peer(name, None, f"cannot be imported: {type(error).__name__}")
         found.append(peer)
     return found

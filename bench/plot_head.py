@@ -1,8 +1,8 @@
-"""Draw results/head_phase.csv: time over the floor per row and shape, a panel per device and lengths.
+"""Draw results/head_phase.csv: time over the floor per row and shape, one panel per device and length profile.
 
     python bench/plot_head.py
 
-Writes results/head_phase.png. Of rows measured more than once the last counts.
+Writes results/head_phase.png. If a row was measured more than once, the last one counts.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from record import RESULTS
 from shapes import LENGTHS, SHAPES
 
-# Figures to reach on an H200-class device, by length profile.
+# Targets on an H200-class device, by length profile.
 TARGETS = {
     "gsm8k": (("AdamW ≤ 3", 3.0), ("SGD ≤ 1.3", 1.3)),
     "code": (("SGD ≤ 1.3", 1.3),),
     "1000": (("AdamW ≤ 2.4", 2.4), ("SGD ≤ 1.3", 1.3)),
 }
-# A hue for each program, light for SGD, dark for AdamW; peers in greys.
+# One hue per program, light for SGD, dark for AdamW; peers in greys.
 COLOURS = dict(
     zip(
         ROWS[1:],
@@ -47,7 +47,7 @@ def main() -> None:
     rows = sorted(latest.values(), key=lambda row: (row["device"], row["dtype"]))
     lines = [list(some) for _, some in groupby(rows, key=lambda row: (row["device"], row["dtype"]))]
     width = max(len({(r["shape"], r["tokens"], r["lengths"]) for r in some}) for some in lines) / len(LENGTHS)
-    across = len(LENGTHS) if width <= 3 else 1  # many groups: one panel a line
+    across = len(LENGTHS) if width <= 3 else 1  # many groups: one panel per line
     figure, panels = plt.subplots(
         len(lines) * len(LENGTHS) // across,
         across,

@@ -1,14 +1,14 @@
-"""Ranks past memory: selections from synthetic score rows in part files, a process for each measurement.
+"""Ranking larger than memory: selections from synthetic score rows in part files, one process per measurement.
 
     python bench/rank_parts.py                          # 10^6, 10^7 and 10^8 rows
     python bench/rank_parts.py --rows 1000000 --no-record
 
 The rows have the schema and the summaries of real parts: skewed NOD, DON around zero, one row in fifty without a
-score, seven sources of unequal size. Each selection begins with the open folder and ends with the set of chosen rows
-and its table on disk dropped. The peak is that of the process, Python, PyTorch and Arrow included (VmHWM of Linux; what
-getrusage says of a child may be its parent's). ``memory`` is the ranking in memory, whose choice must be the same row
-by row. ``load`` is the machine's load average at the end: what is above the number of threads was other work. Appends
-to results/rank_parts.csv.
+score, seven sources of unequal size. Each selection starts with the open folder and ends when the set of chosen rows is
+known and the table on disk is dropped. The peak is that of the process, including Python, PyTorch and Arrow (VmHWM of
+Linux; getrusage may report the parent's peak for a child). ``memory`` is the ranking in memory, whose choice must be
+equal row by row. ``load`` is the machine's load average at the end: a value above the number of threads means other
+work. Appends to results/rank_parts.csv.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ CASES = {
     "DON above its 0.7-quantile": {"method": "don-threshold", "don_quantile": 0.7},
     "top 30 %, memory": {"keep": 0.3},
 }
-FITS = 10**7  # rows that are ranked in memory, too
+FITS = 10**7  # maximum rows that are also ranked in memory
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[10**6, 10**7, 10**8])
     parser.add_argument("--part-rows", type=int, default=10**6)
-    parser.add_argument("--memory", type=float, default=2.0, help="GiB that a selection may take")
+    parser.add_argument("--memory", type=float, default=2.0, help="memory limit of a selection in GiB")
     parser.add_argument("--no-record", action="store_true")
     parser.add_argument("--write", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
@@ -134,7 +134,7 @@ def measured(place: Path, case: str, memory: int) -> dict[str, Any]:
 
 
 def write_folder(place: Path, rows: int, part_rows: int) -> None:
-    """A folder of scores as ``donod-fast score --carry source`` would leave it, with made-up numbers."""
+    """A scores folder like that of ``donod-fast score --carry source``, with synthetic numbers."""
     place.mkdir()
     plan = ShardPlan.uniform(rows, part_rows)
     manifest = {

@@ -1,6 +1,6 @@
-"""Rows of results/: with the circumstances of their making, and what is recorded already.
+"""Rows of results/: append them with the circumstances of the measurement, and look up recorded rows.
 
-Timing, circumstances and the table on the screen are the package's own (``donod_fast.benchmark``).
+Timing, circumstances and printing come from the package (``donod_fast.benchmark``).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from donod_fast.benchmark.record import HeaderError, aligned, append_rows, devic
 from donod_fast.benchmark.timing import interleaved, summary
 
 RESULTS = Path(__file__).parent / "results"
-# In place of a device's name: any GPU.
+# Instead of a device's name: any GPU.
 ANY_ACCELERATOR = "any accelerator"
 
 
@@ -26,7 +26,7 @@ def write_rows(name: str, rows: list[dict[str, Any]], *, kind: str | None = None
     """Append rows, each with the circumstances, to ``results/NAME.csv``.
 
     Raises:
-        HeaderError: the file is there with other columns; nothing is written.
+        HeaderError: the file exists with different columns; nothing is written.
     """
     path = RESULTS / f"{name}.csv"
     about = circumstances(kind)
@@ -37,7 +37,7 @@ def write_rows(name: str, rows: list[dict[str, Any]], *, kind: str | None = None
 def recorded_rows(name: str, *, device: str | None = None, **values: Any) -> list[dict[str, str]]:
     """Rows of ``results/NAME.csv`` with these values.
 
-    Those measured on ``device``: by default this one, ``ANY_ACCELERATOR``, or "" for rows whatever they say of it.
+    ``device``: this device by default, ``ANY_ACCELERATOR``, or "" for rows of any device.
     """
     wanted = {key: str(value) for key, value in values.items()}
     if device is None:
@@ -52,12 +52,12 @@ def recorded_rows(name: str, *, device: str | None = None, **values: Any) -> lis
 
 
 def is_recorded(name: str, *, device: str | None = None, **values: Any) -> bool:
-    """Whether there is such a row."""
+    """Whether such a row is recorded."""
     return bool(recorded_rows(name, device=device, **values))
 
 
 def print_rows(rows: list[dict[str, Any]]) -> None:
-    """The rows as an aligned table."""
+    """Print the rows as an aligned table."""
     print(aligned(rows))
 
 

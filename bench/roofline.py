@@ -1,11 +1,11 @@
-"""What the Triton kernels should cost on an H200-class device: PREDICTED from counts, nothing here is measured.
+"""Expected cost of the Triton kernels on an H200-class device: PREDICTED from counts, nothing here is measured.
 
     python bench/roofline.py --kernels
     python bench/roofline.py --larger-tiles --workspace-mib 768
 
-For every shape, update and length: the plan that ``plan.py`` would make with the shipped sm_90 tiles, the operations,
-bytes and special-function operations that follow, and the time of each kernel over the floor (2 · tokens · V · d
-operations at the measured rate of the bare product). ``bench/notes.md`` explains the formulas and reads the table.
+For every shape, update and length: the plan that ``plan.py`` makes with the shipped sm_90 tiles, its operations,
+bytes and special-function operations, and the time of each kernel over the floor (2 · tokens · V · d
+operations at the measured rate of the bare product). ``docs/benchmarks/notes.md`` explains the formulas and the table.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from donod_fast.kernels.triton_backend.plan import GroupPlan, Problem, make_plan
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Rates. Measured ones are those that the work was given; the others are nominal."""
+    """Rates of the device: measured if the comment says so, otherwise nominal."""
 
     products: float = 790e12  # bf16 operations/s of a dense product, measured
     memory: float = 4.3e12  # bytes/s of a copy, measured
     multiprocessors: int = 132
     clock: float = 1.7e9
-    special: int = 16  # MUFU operations a clock and multiprocessor
-    lanes: int = 128  # float32 operations a clock and multiprocessor; a MUFU operation takes an issue slot too
-    shared: int = 128  # bytes of shared memory a clock and multiprocessor
-    cache: float = 5120 * 1.7e9  # bytes/s of the second-level cache: 5,120 a clock as published for the A100, ASSUMED
+    special: int = 16  # MUFU operations per clock and multiprocessor
+    lanes: int = 128  # float32 operations per clock and multiprocessor; a MUFU operation takes an issue slot too
+    shared: int = 128  # bytes of shared memory per clock and multiprocessor
+    cache: float = 5120 * 1.7e9  # bytes/s of the second-level cache: 5,120 per clock as published for the A100, ASSUMED
 
     def elementwise(self, plain: float, special: float) -> float:
         """Seconds of an epilogue's operations over the whole device."""
@@ -41,11 +41,11 @@ class Device:
 
 
 H200 = Device()
-# If tiles come from the cache and shared memory as fast as the tensor cores take them.
+# As if the cache and shared memory delivered tiles as fast as the tensor cores consume them.
 UNLIMITED = Device(cache=inf, shared=1 << 30)
 # Operations per logit, per element of a gradient tile, per cell and column block of the Gram kernel.
 LOGIT = (10, 1)
-LOGIT_CAPPED = (22, 3)  # tanh and its slope: an exponential and a division more
+LOGIT_CAPPED = (22, 3)  # tanh and its slope: one more exponential and division
 ADAMW = (6, 1)
 GRAM_CELL = (2, 0)
 
@@ -55,8 +55,8 @@ Times = dict[str, float]  # seconds by kernel
 def tile_time(device: Device, operations: float, rows: int, columns: int) -> float:
     """Seconds of products in tiles of rows × columns: tensor cores, second-level cache or shared memory.
 
-    A step of depth 1 brings (rows + columns) · 2 bytes from the cache for 2 · rows · columns operations. Shared memory
-    takes them once and gives them to the tensor cores: per 64 rows, those rows and every column (wgmma m64nNk16).
+    A step of depth 1 loads (rows + columns) · 2 bytes from the cache for 2 · rows · columns operations. Shared memory
+    stores them once and delivers them to the tensor cores: per 64 rows, those rows and every column (wgmma m64nNk16).
     """
     brought = operations / (2 * rows * columns) * (rows + columns) * 2
     read = operations / (2 * 64 * columns) * (64 + columns) * 2
@@ -65,14 +65,14 @@ def tile_time(device: Device, operations: float, rows: int, columns: int) -> flo
 
 
 def waves(blocks: int, places: int) -> float:
-    """How much longer a launch takes because its last wave is not full."""
+    """Factor by which a launch takes longer because its last wave is not full."""
     return ceil(blocks / places) * places / blocks
 
 
 def logits_time(device: Device, configs: Configs, shape: Shape, tokens: int, columns: int, *, stored: int) -> float:
     """Logits kernel over ``columns`` vocabulary rows, of which ``stored`` columns of E are written.
 
-    One program a multiprocessor (its four stages fill shared memory), so the epilogue stands beside the products.
+    One program per multiprocessor (its four stages fill shared memory), so the epilogue does not overlap with products.
     """
     c = configs.logits
     blocks = ceil(tokens / c.tokens) * ceil(columns / c.vocab)
@@ -87,9 +87,9 @@ def logits_time(device: Device, configs: Configs, shape: Shape, tokens: int, col
 
 
 def direct_time(device: Device, configs: Configs, shape: Shape, lengths: list[int], columns: int) -> float:
-    """Direct kernel over ``columns``: products and AdamW's epilogue of two programs a multiprocessor overlap.
+    """Direct kernel over ``columns``: products and AdamW's epilogue of two programs per multiprocessor overlap.
 
-    Programs of eight warps leave room for one only, whose epilogue stands beside its products.
+    With eight warps only one program fits, whose epilogue does not overlap with its products.
     """
     c = configs.direct
     slots = sum(ceil(length / c.step) * c.step for length in lengths)
@@ -104,7 +104,7 @@ def direct_time(device: Device, configs: Configs, shape: Shape, lengths: list[in
 
 
 def gram_time(device: Device, configs: Configs, shape: Shape, lengths: list[int], columns: int) -> float:
-    """Gram kernel over ``columns``: pairs i ≥ j of token tiles, about N (N + 64) (columns + d) operations a sample."""
+    """Gram kernel over ``columns``: pairs i ≥ j of token tiles, N (N + 64) (columns + d) operations per sample."""
     c = configs.gram
     tiles = [ceil(length / c.tokens) for length in lengths]
     cells = sum(n * (n + 1) // 2 for n in tiles) * c.tokens**2
@@ -127,7 +127,7 @@ def group_times(device: Device, configs: Configs, shape: Shape, plan: GroupPlan,
     times["statistics"] = tokens * (2 * sums + 4.0 * shape.dim) / device.memory  # written, read, label's row of W
     chunks = [min(plan.columns, vocab - first) for first in range(0, vocab, plan.columns)]
     if linear:
-        # The products of hidden states are repeated for every chunk.
+        # Products of hidden states are repeated for every chunk.
         times["gram"] = sum(gram_time(device, configs, shape, lengths, chunk) for chunk in chunks)
         return times
     times["normalise"] = 4.0 * group.slots_bound * vocab / device.memory
@@ -155,12 +155,12 @@ class Prediction:
 
     @property
     def target(self) -> float:
-        """The figure to reach."""
+        """The target."""
         return 1.3 if self.update == "sgd" else 2.4 if self.length >= 1000 else 3.0
 
 
 def larger_tiles(configs: Configs, length: int, *, capped: bool) -> Configs:
-    """Tiles that the table would have to ship for the figures (not compiled, not tried)."""
+    """Tiles that the table would need to reach the targets (neither compiled nor tested)."""
     long = DirectConfig(vocab=128, dim=256, step=64, split=4, warps=8, stages=3)
     wide = replace(configs.logits, vocab=256, split=4) if capped else configs.logits
     return replace(
@@ -174,7 +174,7 @@ def larger_tiles(configs: Configs, length: int, *, capped: bool) -> Configs:
 def predict(
     device: Device, shape: Shape, update: str, length: int, tokens: int, workspace: int, *, larger: bool = False
 ) -> Prediction:
-    """Samples of one length that have about ``tokens`` tokens together."""
+    """Samples of one length with about ``tokens`` tokens in total."""
     samples = max(1, tokens // length)
     tokens = samples * length
     linear, capped, bf16 = update == "sgd", shape.softcap is not None, torch.bfloat16
@@ -214,8 +214,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=32768)
     parser.add_argument("--workspace-mib", type=int, default=256)
     parser.add_argument("--lengths", type=int, nargs="+", default=[150, 1000])
-    parser.add_argument("--kernels", action="store_true", help="the share of each kernel too")
-    parser.add_argument("--larger-tiles", action="store_true", help="with tiles that are not shipped")
+    parser.add_argument("--kernels", action="store_true", help="also print the share of each kernel")
+    parser.add_argument("--larger-tiles", action="store_true", help="use tiles that are not shipped")
     options = parser.parse_args()
     tiles = "larger tiles than are shipped" if options.larger_tiles else "the shipped tiles"
     print(f"PREDICTED, not measured: {options.workspace_mib} MiB, about {options.tokens} tokens, {tiles}\n")

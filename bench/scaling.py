@@ -1,13 +1,14 @@
-"""Does scoring cost the same per row, and no more memory, as a corpus grows, and do two workers do twice as much?
+"""Do cost per row and memory stay constant as a corpus grows, and are two workers twice as fast as one?
 
     python bench/scaling.py                                    # 10^4, 10^5, 10^6 rows by one and by two workers
     python bench/scaling.py --rows 10000 100000 --model demo --engine ray
 
 ``donod-fast score`` as a user runs it, on short synthetic rows; each worker is a process with one thread. The model
-``stub`` is a real one, with a single layer of sixteen random features and the demonstration's tokenizer: what is
-measured is what stands around the model. Rows a second are those that were committed after each worker's first part, so
-that starting up does not count; memory is the peak (VmHWM) of any one process of the run and the sum of all, looked at
-every 0.2 seconds. ``floor`` is how many rows a second are only tokenised in one thread. Appends to results/scaling.csv.
+``stub`` is a real one, with a single layer of sixteen random features and the demonstration's tokenizer: this
+measures everything except the model. Rows per second are those committed after each worker's first part, so that
+start-up does not count; memory is the peak (VmHWM) of any single process of the run and the sum of all processes,
+sampled every 0.2 seconds. ``floor`` is the number of rows per second that one thread tokenises. Appends to
+results/scaling.csv.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--model", choices=["stub", "demo"], default="stub")
     parser.add_argument("--engine", choices=["local", "ray"], default="local")
-    parser.add_argument("--rounds", type=int, default=1, help="medians of so many runs, taken in turns")
+    parser.add_argument("--rounds", type=int, default=1, help="number of runs, in turns; medians are recorded")
     parser.add_argument("--no-record", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="donod-fast-bench-") as scratch:
@@ -101,7 +102,7 @@ def stub_model(path: Path) -> Path:
 
 
 def tokenised_per_second(data: Path, model: Path) -> float:
-    """Rows a second that are read and tokenised, and nothing else, in one thread."""
+    """Rows per second that one thread only reads and tokenises."""
     from transformers import AutoTokenizer
 
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -114,7 +115,7 @@ def tokenised_per_second(data: Path, model: Path) -> float:
 
 
 def measured(data: Path, rows: int, model: Path, out: Path, workers: int, engine: str) -> dict[str, Any]:
-    """One run: rows a second, and memory."""
+    """One run: rows per second, and memory."""
     command = ["score", data, "--model", model, "--out", out, "--compile", "off", "--json", "--part-rows", "256"]
     if engine == "ray":
         command += ["--engine", "ray", "--ray-workers", workers]
@@ -149,7 +150,7 @@ def measured(data: Path, rows: int, model: Path, out: Path, workers: int, engine
 
 
 def watched(process: subprocess.Popen[str]) -> tuple[int, int]:
-    """Largest peak of one process below, and largest sum of all at a time, in KiB, until it ends."""
+    """Largest peak of one descendant process, and largest sum over all at any time, in KiB, until it ends."""
     single = together = 0
     while process.poll() is None:
         peaks, now = [0], 0
@@ -163,7 +164,7 @@ def watched(process: subprocess.Popen[str]) -> tuple[int, int]:
 
 
 def _family(process: int) -> list[int]:
-    """A process and all below it."""
+    """A process and all its descendants."""
     parents: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

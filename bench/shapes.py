@@ -1,6 +1,6 @@
-"""What the head phase is measured at: output layers of known models, token counts and sample lengths.
+"""Cases of the head phase: output layers of known models, token counts and sample lengths.
 
-Nothing here needs data: the lengths are drawn from log-normal distributions fitted once (see ``LENGTHS``).
+No data is needed: the lengths are drawn from log-normal distributions fitted once (see ``LENGTHS``).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ class Shape:
     """An output layer.
 
     Attributes:
-        name: as asked for on the command line.
+        name: its name on the command line.
         vocab, dim: rows and columns of W.
         softcap: cap of the logits, or None.
-        tokens: scored tokens of a run, one run for each.
+        tokens: numbers of scored tokens, one run for each.
         profiles: names of length profiles, one run for each.
-        small: for a CPU; the others are for an accelerator.
+        small: suits a CPU; the others are for an accelerator.
     """
 
     name: str
@@ -47,12 +47,12 @@ SHAPES = {
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Scored tokens of a sample: log-normal, rounded, within the range that the data has.
+    """Scored tokens of a sample: log-normal, rounded, within the range of the data.
 
     Attributes:
         mu, sigma: mean and standard deviation of the logarithm.
         low, high: shortest and longest sample of the data.
-        source: what was fitted.
+        source: the data that was fitted.
     """
 
     name: str
@@ -68,19 +68,19 @@ class Lengths:
 
 
 # Fitted by the mean and standard deviation of log(tokens), tokens counted by the Llama 2 tokenizer (32,000 pieces) over
-# the response alone, its closing token included. Means of the data: 130.6 and 88.9 tokens.
+# the response alone, including its closing token. Means of the data: 130.6 and 88.9 tokens.
 LENGTHS = {
     lengths.name: lengths
     for lengths in (
         Lengths("gsm8k", 4.783, 0.421, 30, 476, "the 7,473 answers of GSM8K train"),
         Lengths("code", 4.309, 0.659, 2, 413, "the 4,535 outputs of CodeAlpaca (new_codealpaca.json)"),
-        Lengths("1000", math.log(1000), 0.0, 1000, 1000, "every sample 1,000 tokens (the last what is left)"),
+        Lengths("1000", math.log(1000), 0.0, 1000, 1000, "every sample 1,000 tokens (the last one the rest)"),
     )
 }
 
 
 def sample_lengths(lengths: Lengths, tokens: int, *, seed: int = 0) -> list[int]:
-    """Lengths of samples that have ``tokens`` tokens together; the last one is cut to what is left."""
+    """Lengths of samples with ``tokens`` tokens in total; the last one is cut to fit."""
     random = Random(seed)
     found: list[int] = []
     while tokens > 0:

@@ -1,8 +1,8 @@
-"""The quick ones: ``pytest bench --benchmark-enable`` (the ordinary suite does not come here).
+"""Quick benchmarks: ``pytest bench --benchmark-enable`` (the ordinary test suite does not run them).
 
     pytest bench --benchmark-enable --benchmark-group-by=group
 
-The floor, ours and TOPSIS at small shapes, on a CUDA device where there is one. The full table is ``head.py``.
+The floor, ours and TOPSIS at small shapes, on a CUDA device if there is one. The full table is ``head.py``.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python bench/topsis.py --samples 1000000 10000000
 
-The floor copies both columns (16 bytes read and 16 written a sample). Appends to results/topsis.csv.
+The floor copies both columns (16 bytes read and 16 written per sample). Appends to results/topsis.csv.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def columns(samples: int, device: str) -> tuple[Tensor, Tensor]:
-    """DON and NOD of as many samples, |DON| ≤ NOD, one in a thousand not scored."""
+    """DON and NOD of this many samples, |DON| ≤ NOD, one in a thousand not scored."""
     generator = torch.Generator(device).manual_seed(0)
     place: dict[str, Any] = {"device": device, "dtype": torch.float64, "generator": generator}
     nod = torch.randn(samples, **place).mul_(0.3).exp_().mul_(1e-3)
@@ -48,7 +48,7 @@ def columns(samples: int, device: str) -> tuple[Tensor, Tensor]:
 
 
 def measured(don: Tensor, nod: Tensor, *, rounds: int) -> list[dict[str, Any]]:
-    """Rows of one size; closeness of the kernels is held against the PyTorch function's."""
+    """Rows of one size; the kernels' closeness is compared with that of the PyTorch function."""
     spare = torch.empty((2, len(don)), dtype=don.dtype, device=don.device)
     programs: dict[str, Any] = {
         "copy of the columns (floor)": lambda: (spare[0].copy_(don), spare[1].copy_(nod)),

@@ -1,11 +1,11 @@
-"""Rates of training and of generation at a model's shape, with random weights: tokens a second, MFU, peak memory.
+"""Training and generation at a model's shape, with random weights: tokens per second, MFU, peak memory.
 
     python bench/training.py --shape llama-2-7b            # on an accelerator, some minutes
     python bench/training.py --shape tiny --steps 3        # on a CPU, less than a minute
 
-Training is that of ``donod_fast.training`` on rows of one length, full in the dtype where AdamW's state fits the
-device's memory by the plan, with LoRA too. MFU counts the operations of the plan without what gradient
-checkpointing computes again, over the dense bfloat16 peak; it is left empty where no peak is known. Generation is
+Training uses ``donod_fast.training`` on rows of one length: full training if AdamW's state fits the device's memory by
+the plan, and LoRA. MFU counts the operations of the plan, without those that gradient checkpointing repeats, over the
+dense bfloat16 peak; it is empty if the peak is not known. Generation is
 transformers' ``generate``, greedy, at several batch sizes. Appends to results/training.csv.
 """
 
@@ -30,14 +30,14 @@ def main() -> None:
     """Measure and record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shape", default="tiny", choices=list(SHAPES))
-    parser.add_argument("--tokens", type=int, help="of a row (default: 1024, 128 for small shapes)")
+    parser.add_argument("--tokens", type=int, help="tokens per row (default: 1024, 128 for small shapes)")
     parser.add_argument("--global-batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=4, help="optimizer steps; the first is not timed")
     parser.add_argument("--micro-batches", default="1,4")
     parser.add_argument("--batches", default=None, help="batch sizes of generation (default: 1,16,64; 1,8 on a CPU)")
-    parser.add_argument("--new-tokens", type=int, help="generated a row (default: 256, 32 for small shapes)")
+    parser.add_argument("--new-tokens", type=int, help="generated tokens per row (default: 256, 32 for small shapes)")
     parser.add_argument("--method", default="full,lora")
-    parser.add_argument("--if-missing", action="store_true", help="only what is not recorded for this device")
+    parser.add_argument("--if-missing", action="store_true", help="only cases not recorded for this device")
     parser.add_argument("--no-record", action="store_true")
     options = parser.parse_args()
     shape = SHAPES[options.shape]
@@ -80,7 +80,7 @@ def random_model(shape: Any) -> Any:
 
 
 def about(shape: Any, model: Any) -> dict[str, Any]:
-    """What a row is about."""
+    """The columns that identify a row."""
     return {
         "shape": shape.name,
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -89,7 +89,7 @@ def about(shape: Any, model: Any) -> dict[str, Any]:
 
 
 def training(model: Any, settings: TrainSettings, tokens: int) -> dict[str, Any]:
-    """One training of equal rows; the rate is that of all steps but the first."""
+    """Train on equal rows; the rate excludes the first step."""
     counts = TokenCounts.of([tokens] * (settings.global_batch * (settings.max_steps or 1)))
     config = model.config
     plan = plan_training(settings, counts, config=config)
@@ -123,7 +123,7 @@ def training(model: Any, settings: TrainSettings, tokens: int) -> dict[str, Any]
 
 
 def generation(model: Any, batch: int, prompt: int, new_tokens: int) -> dict[str, Any]:
-    """Greedy generation after prompts of a quarter of a training row, all new tokens wanted."""
+    """Greedy generation after prompts of a quarter of a training row, always of the full length."""
     row = _row("generate", batch, prompt // 4, batch)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -155,7 +155,7 @@ def generation(model: Any, batch: int, prompt: int, new_tokens: int) -> dict[str
 
 
 class _Tokenizer:
-    """The least tokenizer that TRL takes; it is not called."""
+    """The smallest tokenizer that TRL accepts; it is not called."""
 
     @staticmethod
     def of() -> Any:

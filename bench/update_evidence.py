@@ -1,11 +1,11 @@
-"""Which optimizer step behaves as the paper reports? Clean and corrupted rows, scored with each update.
+"""Which optimizer step behaves as the paper reports? Scores of clean and corrupted rows with each update.
 
     python bench/update_evidence.py --model ../shared/models/tiny-instruct --data ../shared/data/gsm8k/test.jsonl
 
 In the answers 30 % of the words are masked. Three figures for TOPSIS (arXiv 2504.14810, §4.4 for the last):
 AUC that a clean row ranks above a corrupted one (all rows, both versions ranked together); the share of
 corrupted rows among the best 30 % when 10 % of the rows are corrupted (chance: 0.30 of them); the overlap of
-the best 20 % with the best 20 % after just those rows were corrupted. Appends to results/update_evidence.csv.
+the best 20 % before and after corrupting exactly those rows. Appends to results/update_evidence.csv.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def masked(text: str, mask: str, draw: random.Random) -> str:
 
 
 def scores(scorer: Scorer, rows: list[dict[str, str]]) -> Tensor:
-    """(rows, 2) DON and NOD."""
+    """DON and NOD of each row, (rows, 2)."""
     table = scorer.score(rows)
     return torch.tensor([table["don"].to_pylist(), table["nod"].to_pylist()], dtype=torch.float64).T
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -95,22 +95,45 @@ class HeadBatch:
         return 1.0 / length if self.mean else 1.0
 
 
+class PlainOptions(TypedDict, total=False):
+    """Options of the functions that take gradients without a step; see ``don_nod`` for their meaning."""
+
+    reduction: str
+    bias: Tensor | None
+    logit_scale: float
+    softcap: float | None
+    workspace_bytes: int
+
+
+class StepOptions(TypedDict, total=False):
+    """Options that ``don_nod`` shares with its reference; see ``don_nod`` for their meaning."""
+
+    lr: float
+    update: str | Update
+    weight_decay: float
+    reduction: str
+    bias: Tensor | None
+    logit_scale: float
+    softcap: float | None
+    storage_dtype: torch.dtype | None
+
+
 def check_call(
     hidden: Tensor,
     weight: Tensor,
     labels: Tensor,
     cu_seqlens: Tensor,
     *,
-    lr: float,
-    update: str | Update,
-    weight_decay: float,
-    reduction: str,
-    bias: Tensor | None,
-    logit_scale: float,
-    softcap: float | None,
-    storage_dtype: torch.dtype | None,
-    weight_norm: float | None,
-    workspace_bytes: int,
+    lr: float = 2e-5,
+    update: str | Update = "adamw",
+    weight_decay: float = 0.0,
+    reduction: str = "mean",
+    bias: Tensor | None = None,
+    logit_scale: float = 1.0,
+    softcap: float | None = None,
+    storage_dtype: torch.dtype | None = None,
+    weight_norm: float | None = None,
+    workspace_bytes: int = DEFAULT_WORKSPACE,
     extras: Collection[str] = (),
 ) -> HeadArguments:
     """Check everything except the values in tensors; raise an InputError that names the argument."""
@@ -178,34 +201,10 @@ def check_call(
 
 
 def check_plain_call(
-    hidden: Tensor,
-    weight: Tensor,
-    labels: Tensor,
-    cu_seqlens: Tensor,
-    *,
-    bias: Tensor | None,
-    logit_scale: float,
-    softcap: float | None,
-    workspace_bytes: int,
-    reduction: str = "mean",
+    hidden: Tensor, weight: Tensor, labels: Tensor, cu_seqlens: Tensor, **options: Unpack[PlainOptions]
 ) -> HeadArguments:
-    """``check_call`` for computations without an optimizer step."""
-    return check_call(
-        hidden,
-        weight,
-        labels,
-        cu_seqlens,
-        lr=0.0,
-        update="sgd",
-        weight_decay=0.0,
-        reduction=reduction,
-        bias=bias,
-        logit_scale=logit_scale,
-        softcap=softcap,
-        storage_dtype=None,
-        weight_norm=0.0,
-        workspace_bytes=workspace_bytes,
-    )
+    """``check_call`` for functions without a step."""
+    return check_call(hidden, weight, labels, cu_seqlens, lr=0.0, update="sgd", weight_norm=0.0, **options)
 
 
 def check_labels(labels: Tensor, vocab: int) -> None:

@@ -1,4 +1,4 @@
-"""``don_nod``: the one door of the head mathematics, and which backend stands behind it."""
+"""``don_nod``: entry point of the head mathematics, and the choice of its backend."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def don_nod(
     workspace_bytes: int = DEFAULT_WORKSPACE,
     extras: Collection[str] = (),
 ) -> DonNod:
-    """DON and NOD of each sample: what one training step on it alone does to the output layer W.
+    """Compute DON and NOD of each sample: the effect of one training step on that sample on the output layer W.
 
     DONOD, arXiv 2504.14810, §3.2: DON = ‖W‖ − ‖W′‖ and NOD = ‖W − W′‖ (Frobenius) for the W′ after one
     optimizer step. Neither the (vocab, dim) gradient nor a copy of W is formed. The logits are
-    softcap · tanh((logit_scale · (W h + bias)) / softcap). For tied embeddings W's use in the output
-    layer is what counts; the bias is no part of W.
+    softcap · tanh((logit_scale · (W h + bias)) / softcap). With tied embeddings only
+    W's use in the output layer counts; the bias is not part of W.
 
     Args:
         hidden: the final-norm hidden states that predict ``labels`` (already shifted).
@@ -58,15 +58,15 @@ def don_nod(
         logit_scale: multiplies W h + bias.
         softcap: cap of the logits, or None.
         backend: ``"torch"`` (any device), ``"inductor"`` (the same on a CPU with AdamW's passes compiled into one,
-            which takes some seconds once), ``"triton"`` (CUDA and ROCm; CPU tensors under ``TRITON_INTERPRET=1``) or
-            ``"auto"``: Triton on an accelerator where it can serve, else torch.
+            which takes a few seconds once), ``"triton"`` (CUDA and ROCm; CPU tensors under ``TRITON_INTERPRET=1``) or
+            ``"auto"``: Triton on an accelerator if it supports the input, else torch.
         storage_dtype: round W′ to this dtype before the norms, as training with weights stored in it does.
-        weight_norm: ‖W‖_F where the caller knows it (``frobenius_norm``), else it is computed.
-        workspace_bytes: what the call may hold at once beside its arguments, at least 1 MiB.
-        extras: fields of ``DonNod`` to make as well, ``"error_norm"`` (EL2N) and ``"gradient_norm"`` (GraNd of the
-            output layer); the other fields are the same bit by bit. On ``"torch"`` and ``"inductor"`` they come out
-            of the same products; on ``"triton"`` the first costs one more logits product, the second (of another
-            update than undecayed SGD) a call with SGD.
+        weight_norm: ‖W‖_F if the caller knows it (``frobenius_norm``), else it is computed.
+        workspace_bytes: memory limit of the call in addition to its arguments, at least 1 MiB.
+        extras: fields of ``DonNod`` to compute as well, ``"error_norm"`` (EL2N) and ``"gradient_norm"`` (GraNd of the
+            output layer); the other fields stay bit-for-bit identical. ``"torch"`` and ``"inductor"`` take them from
+            the same products. On ``"triton"`` the first costs one more logits product, and the second costs a call
+            with SGD (unless the update is SGD without decay).
 
     Returns:
         ``DonNod`` of (samples,) tensors on the device of ``hidden``. Arithmetic is float32 (float64 where
@@ -75,8 +75,8 @@ def don_nod(
 
     Raises:
         InputError: names the argument with a wrong shape, dtype, device or value. Label values on an
-            accelerator are looked at only where the environment variable ``DONOD_FAST_DEBUG`` is set.
-        BackendError: the backend asked for by name cannot serve the input.
+            accelerator are checked only if the environment variable ``DONOD_FAST_DEBUG`` is set.
+        BackendError: the backend that was named does not support the input.
     """
     if backend not in BACKENDS:
         raise InputError(f"backend must be one of {BACKENDS}, got {backend!r}")
@@ -117,7 +117,7 @@ def don_nod(
 
 
 def _with_extras(call: HeadArguments, scores: DonNod) -> DonNod:
-    """What was asked for beside the scores, by further calls: the kernels themselves know nothing of it."""
+    """Add the extras to the scores by further calls, since the Triton kernels do not compute them."""
     if "error_norm" in call.extras:
         scores = scores._replace(error_norm=mean_error_norm(call))
     if "gradient_norm" in call.extras:
@@ -135,14 +135,14 @@ def _with_extras(call: HeadArguments, scores: DonNod) -> DonNod:
 
 
 def why_not_inductor(call: HeadArguments) -> str | None:
-    """None where the torch backend with compiled passes can serve a call, else the reason."""
+    """Why the torch backend with compiled passes does not support a call; None if it does."""
     if call.hidden.device.type != "cpu":
         return f"it compiles for the CPU, the tensors are on {call.hidden.device}"
     return fused.why_not_inductor()
 
 
 def why_not_triton(call: HeadArguments) -> str | None:
-    """None where the Triton kernels can serve a call, else the reason."""
+    """Why the Triton kernels do not support a call; None if they do."""
     try:
         from donod_fast.kernels.triton_backend import op
     except ImportError as error:

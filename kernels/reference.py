@@ -1,22 +1,25 @@
-"""The truth that the backends are held to: autograd and a real ``torch.optim`` step, sample by sample.
+"""Reference that the backends are tested against: autograd and a real ``torch.optim`` step, sample by sample.
 
-Slow and plain on purpose. Give it float64 tensors. Three details keep it true where the obvious program is
-not: the loss is written as softplus(lse_{v≠y} z − z_y), since cross entropy loses tokens past some 20 nats
-even in float64; the optimizer steps a zero parameter that carries W's gradient, so that the update is not
-rounded onto W (``literal=True`` does step a copy of W instead, for comparison); and DON follows from the
-update by the closed form of ``scores.py``.
+It is slow and simple on purpose. Give it float64 tensors. Three details keep it exact where a naive program is not:
+
+- The loss is softplus(lse_{v≠y} z − z_y), since cross entropy loses tokens past about 20 nats, even in float64.
+- The optimizer steps a zero parameter that carries W's gradient, so that the update is not rounded onto W
+  (``literal=True`` steps a copy of W instead, for comparison).
+- DON follows from the update by the closed form of ``scores.py``.
 """
 
 from __future__ import annotations
+
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from donod_fast.kernels.arguments import DEFAULT_WORKSPACE, HeadBatch, check_arguments
+from donod_fast.kernels.arguments import HeadBatch, StepOptions, check_arguments
 from donod_fast.kernels.head_map import HeadMap
 from donod_fast.kernels.scores import DonNod, don_and_nod
-from donod_fast.kernels.updates import SGD, AdamW, Update
+from donod_fast.kernels.updates import SGD, AdamW
 
 
 def reference_don_nod(
@@ -25,43 +28,24 @@ def reference_don_nod(
     labels: Tensor,  # (tokens,)
     cu_seqlens: Tensor,  # (samples + 1,)
     *,
-    lr: float = 2e-5,
-    update: str | Update = "adamw",
-    weight_decay: float = 0.0,
-    reduction: str = "mean",
-    bias: Tensor | None = None,
-    logit_scale: float = 1.0,
-    softcap: float | None = None,
-    storage_dtype: torch.dtype | None = None,
     rows_per_slice: int | None = None,
     literal: bool = False,
+    **options: Unpack[StepOptions],
 ) -> DonNod:
-    """The same as ``don_nod``, by autograd and an optimizer step per sample in the inputs' dtype.
+    """Compute what ``don_nod`` computes by autograd and one optimizer step per sample, in the inputs' dtype.
 
     Args:
+        hidden, weight, labels, cu_seqlens: as in ``don_nod``.
         rows_per_slice: take the gradient of W this many rows at a time, so that a large head fits in
             memory (each slice costs a forward and a backward pass). None: all at once.
-        literal: step a copy of W and subtract the norms, as the obvious program does.
+        literal: step a copy of W and subtract the norms, as a naive program does.
+        options: the options of ``don_nod``, with its defaults.
 
     Raises:
         InputError: as ``don_nod``.
     """
-    batch = check_arguments(
-        hidden,
-        weight,
-        labels,
-        cu_seqlens,
-        lr=lr,
-        update=update,
-        weight_decay=weight_decay,
-        reduction=reduction,
-        bias=bias,
-        logit_scale=logit_scale,
-        softcap=softcap,
-        storage_dtype=storage_dtype,
-        weight_norm=None,
-        workspace_bytes=DEFAULT_WORKSPACE,
-    )
+    batch = check_arguments(hidden, weight, labels, cu_seqlens, **options)
+    lr = batch.lr
     dtype = batch.hidden.dtype
     weight = batch.weight.to(dtype)
     height = rows_per_slice or weight.shape[0]

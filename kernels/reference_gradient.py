@@ -1,26 +1,28 @@
-"""⟨G_i, M⟩ of every sample with a matrix M of the output layer's shape, and sums of gradients to make M of.
+"""⟨G_i, M⟩ of every sample with a matrix M of the output layer's shape, and sums of gradients that make up M.
 
 The output layer's gradient of a sample is G = Σ_t ε_t h_tᵀ, so that with a reference gradient Ḡ = Σ_r c_r G_r
 
     ⟨G_i, Ḡ⟩ = Σ_{t ∈ i} (ε_tᵀ Ḡ) · h_t
 
-is one more product of the size of the logits, however many references are in the sum. c_r = 1/R gives the mean inner
-product with R references, c_r = 1/(R ‖G_r‖) the mean cosine times ‖G_i‖. The products with each reference by itself,
-without a (vocab, dim) matrix, are ``gradient_products``.
+is one more product of the size of the logits, for any number of references in the sum. c_r = 1/R gives the mean inner
+product with R references, and c_r = 1/(R ‖G_r‖) the mean cosine times ‖G_i‖. ``gradient_products`` gives the products
+with each single reference, without a (vocab, dim) matrix.
 
-G is the plain gradient of the loss (an SGD step), whatever update samples are scored by.
+G is the plain gradient of the loss (an SGD step), independent of the update that scores samples.
 """
 
 from __future__ import annotations
+
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from donod_fast.errors import InputError
 from donod_fast.kernels.arguments import (
-    DEFAULT_WORKSPACE,
     HeadArguments,
     HeadBatch,
+    PlainOptions,
     check_bounds,
     check_plain_call,
     gather_batch,
@@ -31,7 +33,7 @@ from donod_fast.kernels.signals import signal_blocks
 from donod_fast.kernels.softmax import constant_slope
 from donod_fast.kernels.token_statistics import per_token, sample_sums
 
-# Matrices added to in one walk through D: for as many scaled copies of a block's hidden states there is room.
+# Matrices updated in one pass over D: the workspace holds this many scaled copies of a block's hidden states.
 _TOGETHER = 2
 
 
@@ -41,17 +43,12 @@ def gradient_dots(
     labels: Tensor,  # (tokens,) int64 or int32, −100 is not scored
     cu_seqlens: Tensor,  # (samples + 1,) int32
     matrices: Tensor,  # (n, vocab, dim) float32; float64 where hidden or weight is
-    *,
-    reduction: str = "mean",
-    bias: Tensor | None = None,  # (vocab,)
-    logit_scale: float = 1.0,
-    softcap: float | None = None,
-    workspace_bytes: int = DEFAULT_WORKSPACE,
+    **options: Unpack[PlainOptions],
 ) -> Tensor:
     """⟨G_i, M_j⟩ of each sample's output-layer gradient with each of n matrices, (samples, n) float64.
 
-    Costs a logits product and one of its size for each matrix. Any torch device; nothing is read back from it. Other
-    arguments as in ``don_nod``.
+    Costs a logits product and one more of its size for each matrix. Runs on any torch device and reads nothing back
+    from it. Other arguments as in ``don_nod``.
 
     Returns:
         NaN for a sample without a scored token. The error is that of float32 products: some 1e-6 of ‖G_i‖ ‖M_j‖.
@@ -59,17 +56,7 @@ def gradient_dots(
     Raises:
         InputError: names the argument with a wrong shape, dtype, device or value.
     """
-    call = check_plain_call(
-        hidden,
-        weight,
-        labels,
-        cu_seqlens,
-        reduction=reduction,
-        bias=bias,
-        logit_scale=logit_scale,
-        softcap=softcap,
-        workspace_bytes=workspace_bytes,
-    )
+    call = check_plain_call(hidden, weight, labels, cu_seqlens, **options)
     _check_matrices("matrices", matrices, call)
     if call.cu_seqlens.device.type == "cpu":
         check_bounds(call.cu_seqlens, call.hidden.shape[0])
@@ -84,33 +71,18 @@ def accumulate_gradients(
     cu_seqlens: Tensor,  # (samples + 1,) int32
     scales: Tensor,  # (samples, n) float64 or float32
     into: Tensor,  # (n, vocab, dim) float32; float64 where hidden or weight is
-    *,
-    reduction: str = "mean",
-    bias: Tensor | None = None,  # (vocab,)
-    logit_scale: float = 1.0,
-    softcap: float | None = None,
-    workspace_bytes: int = DEFAULT_WORKSPACE,
+    **options: Unpack[PlainOptions],
 ) -> None:
-    """Add Σ_i scales[i, j] · G_i to ``into[j]``, in place: gradients are summed without one of them being formed.
+    """Add Σ_i scales[i, j] · G_i to ``into[j]``, in place, without forming any single gradient.
 
-    Costs a logits product and one of its size for each j. A sample without a scored token adds nothing, whatever its
-    scale. The scale is multiplied to the tokens' magnitudes before anything is rounded to float32, so that a gradient
-    far below its range counts in full where the scale is as large. Other arguments as in ``don_nod``.
+    Costs a logits product and one more of its size for each j. A sample without a scored token adds nothing, at any
+    scale. The scale multiplies the tokens' magnitudes before anything is rounded to float32, so a gradient below
+    float32's range counts in full if its scale is large enough. Other arguments as in ``don_nod``.
 
     Raises:
         InputError: names the argument with a wrong shape, dtype, device or value.
     """
-    call = check_plain_call(
-        hidden,
-        weight,
-        labels,
-        cu_seqlens,
-        reduction=reduction,
-        bias=bias,
-        logit_scale=logit_scale,
-        softcap=softcap,
-        workspace_bytes=workspace_bytes,
-    )
+    call = check_plain_call(hidden, weight, labels, cu_seqlens, **options)
     _check_matrices("into", into, call)
     wanted = (call.cu_seqlens.shape[0] - 1, len(into))
     if scales.shape != wanted or not scales.is_floating_point() or scales.device != hidden.device:

@@ -11,18 +11,18 @@ from donod_fast.errors import DonodError
 
 
 def main() -> int:
-    """Run it; the exit code."""
+    """Run the benchmark; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m donod_fast.benchmark", description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", nargs="+", default=(), help="default: those that suit the device")
+    parser.add_argument("--shape", nargs="+", default=(), help="shapes with random weights (default: by device)")
     parser.add_argument("--lengths", nargs="+", default=DEFAULTS.lengths, help="length profiles")
-    parser.add_argument("--model", help="a model of your own, with --data")
-    parser.add_argument("--data", help="a corpus of your own, with --model")
-    parser.add_argument("--rows", type=int, help="rows of the corpus")
-    parser.add_argument("--tokens", type=int, help="tokens of a random corpus")
+    parser.add_argument("--model", help="your own model; requires --data")
+    parser.add_argument("--data", help="your own corpus; requires --model")
+    parser.add_argument("--rows", type=int, help="number of rows in the corpus")
+    parser.add_argument("--tokens", type=int, help="number of tokens in a random corpus")
     parser.add_argument("--rounds", type=int, default=DEFAULTS.rounds)
     parser.add_argument("--seconds", type=float, default=DEFAULTS.seconds)
     parser.add_argument("--loop-seconds", type=float, default=DEFAULTS.loop_seconds)
-    parser.add_argument("--out", type=Path, default=DEFAULTS.out, help="folder of the CSV file and the picture")
+    parser.add_argument("--out", type=Path, default=DEFAULTS.out, help="folder for the CSV file and the picture")
     parser.add_argument("--device")
     parser.add_argument("--dtype", default="auto")
     given = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Corpora of known lengths without data or network, and a user's own: samples, and a file of the same."""
+"""Corpora for the benchmark: random ones with known lengths, or the user's own, as samples and as a file."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ QUANTILES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Tokens of the prompt and of the answer of a corpus' rows.
+    """Distribution of prompt and answer lengths of a corpus.
 
     Attributes:
-        prompt, answer: tokens at ``QUANTILES``.
-        correlation: of the two, between their normal scores.
-        source: where they were measured.
+        prompt, answer: number of tokens at ``QUANTILES``.
+        correlation: correlation between the normal scores of both lengths.
+        source: the corpus in which they were measured.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Lengths:
     source: str
 
     def draw(self, draw: random.Random) -> tuple[int, int]:
-        """Tokens of one row's prompt and answer."""
+        """Number of tokens of one row's prompt and answer."""
         first, second = draw.gauss(), draw.gauss()
         second = self.correlation * first + (1.0 - self.correlation**2) ** 0.5 * second
         uniform = NormalDist().cdf
@@ -52,14 +52,14 @@ LENGTHS = {
             (20, 37, 43, 48, 56, 69, 86, 107, 120, 150, 247),
             (30, 49, 61, 69, 89, 119, 161, 208, 242, 306, 476),
             0.57,
-            "the 7,473 rows of GSM8K train, 204 tokens in the mean, of which 131 are scored",
+            "the 7,473 rows of GSM8K train, 204 tokens on average, of which 131 are scored",
         ),
         Lengths(
             "code",
             (19, 23, 26, 28, 33, 42, 56, 73, 87, 121, 210),
             (2, 11, 22, 33, 53, 83, 115, 153, 179, 243, 413),
             0.0,
-            "the 4,535 rows of CodeAlpaca (new_codealpaca.json), 136 tokens in the mean, of which 89 are scored",
+            "the 4,535 rows of CodeAlpaca (new_codealpaca.json), 136 tokens on average, of which 89 are scored",
         ),
     )
 }
@@ -68,7 +68,7 @@ LENGTHS = {
 def random_samples(
     lengths: Lengths, vocab: int, *, tokens: int | None = None, rows: int | None = None, seed: int = 0
 ) -> list[TokenizedSample]:
-    """Samples of random ids: as many rows as asked for, or at least so many tokens."""
+    """Samples of random ids, with the requested number of rows or at least the requested number of tokens."""
     draw = random.Random(seed)
     samples: list[TokenizedSample] = []
     total = 0
@@ -85,7 +85,7 @@ def random_samples(
 
 
 def write_tokens(path: Path, samples: Sequence[TokenizedSample]) -> None:
-    """The samples as JSON Lines of token ids and labels: a file that needs no tokenizer."""
+    """Write the samples as JSON Lines of token ids and labels, a file that needs no tokenizer."""
     with path.open("w", encoding="utf-8") as file:
         for sample in samples:
             labels = [i if flag else IGNORE_INDEX for i, flag in zip(sample.input_ids, sample.scored, strict=True)]
@@ -93,7 +93,7 @@ def write_tokens(path: Path, samples: Sequence[TokenizedSample]) -> None:
 
 
 def user_samples(data: str, masker: Masker, path: Path, *, rows: int | None) -> list[TokenizedSample]:
-    """The first rows of a user's corpus that can be scored, tokenised; their records go to ``path`` as JSON Lines.
+    """Tokenise the first rows of a user's corpus that can be scored, and write their records to ``path`` as JSON Lines.
 
     Raises:
         CorpusError: it cannot be read, or none of its rows can be scored.
@@ -114,7 +114,7 @@ def user_samples(data: str, masker: Masker, path: Path, *, rows: int | None) -> 
 
 
 def _between(values: Sequence[int], share: float) -> int:
-    """The value at a quantile, on straight lines between the known ones."""
+    """The value at a quantile, by linear interpolation."""
     above = next(i for i in range(1, len(QUANTILES)) if share <= QUANTILES[i])
     low, high = QUANTILES[above - 1], QUANTILES[above]
     return round(values[above - 1] + (values[above] - values[above - 1]) * (share - low) / (high - low))

@@ -1,4 +1,4 @@
-"""Models with random weights, built where they are used, and the tokenizer that they cannot do without."""
+"""Models with random weights, and a minimal tokenizer for them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from donod_fast.models.shapes import ModelShape
 
 
 def random_model(shape: ModelShape, *, device: torch.device, dtype: torch.dtype, seed: int = 0) -> LoadedModel:
-    """A model of a shape in eval mode, without gradients, its weights drawn on the device itself.
+    """A model of a shape in eval mode, without gradients, its weights drawn on the device.
 
-    Embeddings of standard deviation 1 and layers that each add little to them, as in a trained model: with equal
-    weights throughout, the rounding of 32 layers in bfloat16 adds up to what the trunk's own checks refuse.
+    Embeddings have standard deviation 1 and each layer adds little to them, as in a trained model: with equal
+    weights in all layers, the rounding of 32 layers in bfloat16 adds up to an error that the trunk's checks refuse.
     """
     silence_torchao()
     from transformers import AutoModelForCausalLM
@@ -35,7 +35,7 @@ def random_model(shape: ModelShape, *, device: torch.device, dtype: torch.dtype,
 
 
 def stand_in_tokenizer() -> Any:
-    """A tokenizer of 128 tokens: a scorer wants one, and rows that are token ids already need nothing of it."""
+    """A tokenizer of 128 tokens: a scorer requires one, but rows of token ids do not use it."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

@@ -1,4 +1,4 @@
-"""The obvious program that DONOD's description leads to: one sample at a time, a copy of W, a real step."""
+"""The direct implementation of DONOD's description: one sample at a time, a copy of W, a real optimizer step."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def score_sample(
 ) -> tuple[float, float]:
     """The same from token ids (1, length) and labels (length,), −100 where not scored.
 
-    As a training step does it: logits for every token, the loss ignores those that are not scored.
+    As in a training step: logits for every token, and a loss that ignores unscored tokens.
     """
     with torch.no_grad():
         hidden = decoder(input_ids=input_ids, use_cache=False).last_hidden_state[0]

@@ -1,4 +1,4 @@
-"""The CSV file as a picture: tokens per second of every row, a panel for each device, model and corpus."""
+"""Draw the CSV file: tokens per second of every row, with one panel per device, model and corpus."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from donod_fast.benchmark.table import PADDED, PAPER, RATE, ROWS, TRUNK, TRUNK_T
 PICTURE_NAME = "throughput.png"
 _COLOURS = {PAPER: "#f0a35e", PADDED: "#9a9a9a", TRUNK: "#b9cfe4", TRUNK_TOGETHER: "#b9cfe4"}
 _OURS = "#1b5fa8"
-# Behind a text that a line would cross.
+# Background of a text that a line would cross.
 _PAPER_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
 
 Row = dict[str, str]
 
 
 def draw(path: Path) -> str:
-    """Draw the file beside it; what to tell the user. Of rows measured more than once the last counts."""
+    """Draw the picture beside the file; returns a message. If a row was measured more than once, the last counts."""
     try:
         import matplotlib
     except ImportError:
@@ -60,7 +60,7 @@ def _panels(rows: list[Row]) -> list[list[Row]]:
 def _draw_panel(axes: Any, rows: list[Row]) -> None:
     shown = [row for row in rows if row["tokens_per_s"]]
     speeds = [float(row["tokens_per_s"]) for row in shown]
-    # Where the speed would be if every product ran at the measured rate: that of any row over its MFU.
+    # The speed at which every product runs at the measured rate: any row's speed divided by its MFU.
     ceiling = next((float(row["tokens_per_s"]) / float(row["mfu"]) for row in reversed(shown) if row["mfu"]), None)
     fastest = max(float(row["tokens_per_s"]) * float(row["median_ms"]) / float(row["p20_ms"]) for row in shown)
     right = max(1.55 * fastest, 1.1 * (ceiling or 0.0))

@@ -1,4 +1,4 @@
-"""What is timed: programs made of steps, each of which goes through some of the samples."""
+"""The timed programs: lists of steps, each of which processes some of the samples."""
 
 from __future__ import annotations
 
@@ -18,27 +18,29 @@ from torch import Tensor
 from donod_fast.benchmark import table
 from donod_fast.benchmark.paper_loop import score_sample
 from donod_fast.benchmark.work import Work
+from donod_fast.data.shards import PART_ROWS
 from donod_fast.data.types import IGNORE_INDEX, TokenizedSample
 from donod_fast.errors import ModelError
 from donod_fast.models.batching import Batch, collate, make_batches, used_tokens
-from donod_fast.scoring.scorer import PART_ROWS, Scorer
+from donod_fast.scoring.scorer import Scorer
 from donod_fast.system.profiling import NO_STAGES, Stages
 from donod_fast.system.threads import in_order, worker_count
+from donod_fast.system.wording import plural
 
 UPDATE = "adamw"
 PADDED_ROWS = 16
-# Tokens of the bare matrix products: more bring no higher rate.
+# Tokens of the bare matrix products: more do not increase the rate.
 _RATE_TOKENS = (1024, 16384)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """Some samples, and what to do with them.
+    """A step: a function and the samples that it processes.
 
     Attributes:
-        run: does it.
-        samples: that it goes through.
-        slots: positions that the decoder computes for them.
+        run: runs the step.
+        samples: the samples that it processes.
+        slots: positions that the decoder computes for them, including padding.
     """
 
     run: Callable[[], Any]
@@ -47,15 +49,15 @@ class Step:
 
 
 class Program:
-    """A row of the table: steps that can be gone through again and again.
+    """A row of the table: steps that can be repeated.
 
     Args:
-        name: of the row.
-        steps: one after the other.
-        seconds: when the first run has taken this long, the steps not reached are left out, of later runs too.
-        operations: of a run, from the samples that it goes through.
-        note: what its numbers leave out.
-        profile: a run that records where its time goes, where there is one.
+        name: the row's name.
+        steps: the steps, in order.
+        seconds: time limit of the first run; steps that it does not reach are omitted from later runs too.
+        operations: operations of a run, as a function of its samples.
+        note: what its numbers do not include.
+        profile: a run that records the time of its stages, or None.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class Program:
         self._steps: Sequence[Step] | None = None
 
     def __call__(self) -> None:
-        """Go through the steps."""
+        """Run the steps."""
         if self._steps is not None:
             for step in self._steps:
                 step.run()
@@ -88,11 +90,11 @@ class Program:
         self._steps = done
 
     def measured(self, seconds: Sequence[float], peak: int | None, **more: Any) -> table.Measured:
-        """What to say of it after it has run."""
+        """The note for its row, after it has run."""
         steps = self._steps or ()
         samples = [sample for step in steps for sample in step.samples]
         total = sum(len(step.samples) for step in self._all)
-        part = f"the first {len(samples)} of {total} samples" if len(samples) < total else ""
+        part = f"the first {len(samples)} of {plural(total, 'sample')}" if len(samples) < total else ""
         return table.Measured(
             self.name,
             tuple(seconds),
@@ -108,9 +110,9 @@ class Program:
 
 
 def matrix_products(work: Work, tokens: int, budget: int, *, device: torch.device, dtype: torch.dtype) -> Program:
-    """Bare products at the shapes of the decoder's matrices, for at least ``tokens`` tokens, a batch at a time.
+    """Bare products at the shapes of the decoder's matrices, for at least ``tokens`` tokens, one batch at a time.
 
-    On a CPU as many side by side as ours has batches, each with its share of the threads.
+    On a CPU, as many run concurrently as our scorer has concurrent batches, each with its share of the threads.
     """
     height = min(max(budget, _RATE_TOKENS[0]), _RATE_TOKENS[1])
     workers = worker_count(device)
@@ -128,7 +130,7 @@ def matrix_products(work: Work, tokens: int, budget: int, *, device: torch.devic
         for _ in in_order(lambda product: product(), products * repeats, workers):
             pass
 
-    note = f"{height} tokens at a time" + (f", {workers} products side by side" if workers > 1 else "")
+    note = f"{plural(height, 'token')} at a time" + (f", {workers} products side by side" if workers > 1 else "")
     return Program(table.RATE, [Step(run)], operations=lambda _: operations * repeats, note=note)
 
 
@@ -173,7 +175,7 @@ def padded_loop(scorer: Scorer, samples: Sequence[TokenizedSample], work: Work |
 
 
 def trunk_alone(scorer: Scorer, samples: Sequence[TokenizedSample], work: Work | None) -> list[Program]:
-    """The decoder on our batches and nothing else; on a CPU also with batches side by side, as ours has them."""
+    """Only the decoder, on our batches; on a CPU also with concurrent batches, as in our scorer."""
     batches = [(some, batch) for some in _parts(samples) for batch in our_batches(scorer, some)]
     operations = _none if work is None else work.trunk
 
@@ -204,7 +206,7 @@ def ours(
     file: Path | None,
     scratch: Path,
 ) -> Program:
-    """From a file on disk to a finished scores folder; without a file from tokenised samples to rows.
+    """Our scorer from a file on disk to a finished scores folder, or without a file from tokenised samples to rows.
 
     Raises (when run):
         ModelError: not every row was scored.
@@ -222,12 +224,12 @@ def ours(
         all_scored(outcome.counts["scored"], dict(outcome.counts))
 
     def to_rows(stages: Stages) -> None:
-        rows = [row for some in _parts(samples) for row in scorer.samples.score(some, stages=stages)]
+        rows = [row for some in _parts(samples) for row in scorer.sample_scorer.score(some, stages=stages)]
         all_scored(sum(row.status == "scored" for row in rows), {row.status for row in rows})
 
     def all_scored(count: int, statuses: Any) -> None:
         if count != len(samples):
-            raise ModelError(f"{count} of {len(samples)} rows were scored ({statuses})")
+            raise ModelError(f"{count} of {plural(len(samples), 'row')} were scored ({statuses})")
 
     span, run = (table.TOKENS_TO_ROWS, to_rows) if file is None else (table.FILE_TO_FOLDER, to_folder)
     return Program(
@@ -239,20 +241,20 @@ def ours(
 
 
 def folder_obstacle() -> str:
-    """Why a scores folder cannot be written here; "" where it can."""
+    """The reason why a scores folder cannot be written here; "" if it can."""
     lacking = [name for name in ("pyarrow", "filelock") if find_spec(name) is None]
     return f"not installed: {', '.join(lacking)}" if lacking else ""
 
 
 def our_batches(scorer: Scorer, samples: Sequence[TokenizedSample]) -> list[Batch]:
-    """The batches that a part's samples are scored in."""
+    """The batches of a part's samples."""
     trunk = scorer.trunk
-    groups = make_batches(samples, scorer.samples.token_budget, trunk.packs, trunk.rope)
+    groups = make_batches(samples, scorer.sample_scorer.token_budget, trunk.packs, trunk.rope)
     return [collate(samples, group, packed=trunk.packs, rope=trunk.rope) for group in groups]
 
 
 def _parts(samples: Sequence[TokenizedSample]) -> list[Sequence[TokenizedSample]]:
-    """As the pipeline cuts a corpus: no batch reaches over the end of a part."""
+    """Batches as in the pipeline: no batch crosses the end of a part."""
     return [samples[start : start + PART_ROWS] for start in range(0, len(samples), PART_ROWS)]
 
 

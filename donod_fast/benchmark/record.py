@@ -1,4 +1,4 @@
-"""Rows of results: how they were made, the CSV file that they are added to, the table on the screen."""
+"""Result rows: the circumstances of a measurement, appending to a CSV file, and printing as a table."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from donod_fast.errors import DonodError, StoreError
 
 
 class HeaderError(StoreError):
-    """Rows have other columns than the file that they are for."""
+    """The rows' columns differ from the file's columns."""
 
 
 def device_name(kind: str | None = None) -> str:
-    """The accelerator's name, or the processor's where there is none or ``kind`` is ``"cpu"``."""
+    """The accelerator's name, or the processor's if there is none or ``kind`` is ``"cpu"``."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() and kind != "cpu" else _processor()
 
 
 def circumstances(kind: str | None = None, *, source: Path | None = None) -> dict[str, str]:
     """Date, commit, device, versions and the command line of this run.
 
-    The commit is that of the repository that tracks ``source`` (by default this package); where there is none, that
-    of the environment variable ``DONOD_FAST_COMMIT``, else ``none``. Changes that are not committed are marked.
+    The commit is that of the repository that tracks ``source`` (by default this package); without a repository it is
+    the value of the environment variable ``DONOD_FAST_COMMIT``, else ``none``. Uncommitted changes are marked.
     """
     source = source or Path(__file__).resolve().parents[1] / "__init__.py"
     commit = dirty = ""
-    if _git(source, "ls-files", "--error-unmatch", source.name):  # a package may lie within another's repository
+    if _git(source, "ls-files", "--error-unmatch", source.name):  # the package may lie in another repository
         commit = _git(source, "rev-parse", "--short", "HEAD")
         dirty = _git(source, "status", "--porcelain", "-uno")
     commit = commit or os.environ.get("DONOD_FAST_COMMIT", "none")
@@ -52,7 +52,7 @@ def circumstances(kind: str | None = None, *, source: Path | None = None) -> dic
 
 
 def command_line() -> str:
-    """The command that runs, without the folder that its program lies in."""
+    """The current command line, without the folder of its program."""
     program, *arguments = sys.argv
     path = Path(program)
     if path.name == "__main__.py":
@@ -65,10 +65,10 @@ def command_line() -> str:
 
 
 def append_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Add rows to a CSV file, which is made where it is not there yet.
+    """Append rows to a CSV file, which is created if it does not exist.
 
     Raises:
-        HeaderError: the file is there with other columns; nothing is written.
+        HeaderError: the file exists with different columns; nothing is written.
         StoreError: the file cannot be written.
     """
     header = list(rows[0])
@@ -77,8 +77,8 @@ def append_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         lacking = [column for column in header if column not in found]
         unknown = [column for column in found if column not in header]
         raise HeaderError(
-            f"{path.name} has other columns than these rows (not in the file: {lacking}, only in the file: {unknown}, "
-            "else in another order); rows of a new kind go to a file of their own"
+            f"{path.name} has different columns (not in the file: {lacking}, only in the file: {unknown}, "
+            "or a different order); write rows of a new kind to a new file"
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def append_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file; none where it is not there."""
+    """Rows of a CSV file; empty if it does not exist."""
     if not path.exists():
         return []
     with path.open(newline="") as file:
@@ -100,7 +100,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def aligned(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as an aligned table, numbers to four digits."""
+    """Print the rows as an aligned table, with numbers to four digits."""
     cells = [list(rows[0]), *([_shown(value) for value in row.values()] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
@@ -108,7 +108,7 @@ def aligned(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def short_error(error: BaseException) -> str:
-    """An error in one line, without paths of the machine."""
+    """An error on one line, without paths of this machine."""
     first = re.sub(r"(/[^/ ]+){2,}", "…", (str(error).strip().splitlines() or [""])[0])
     return (first if isinstance(error, DonodError) else f"{type(error).__name__}: {first}")[:250]
 

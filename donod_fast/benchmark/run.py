@@ -1,4 +1,4 @@
-"""The whole benchmark: for every model and corpus a table, added to a CSV file, printed, and drawn."""
+"""Run the benchmark: one table per model and corpus, appended to a CSV file, printed and drawn."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ Say = Callable[[str], Any]
 
 
 def run_benchmark(settings: BenchmarkSettings, say: Say = print) -> list[dict[str, Any]]:
-    """Measure, record, print and draw; the rows that were added to ``settings.out``.
+    """Measure, record, print and draw; returns the rows added to ``settings.out``.
 
-    What cannot run is a row with the reason in its note, be it a whole model.
+    A program or model that cannot run becomes a row with the reason in its note.
 
     Raises:
-        DonodError: the user's own corpus cannot be read, or nothing can be written to ``settings.out``.
+        DonodError: the user's own corpus cannot be read, or ``settings.out`` is not writable.
     """
     path = settings.out / table.CSV_NAME
     device = settings.place()
@@ -80,7 +80,7 @@ def measure(settings: BenchmarkSettings, variants: Variants, lengths: str, scrat
         "samples": len(samples),
         "tokens": sum(len(sample.input_ids) for sample in samples),
         "scored_tokens": sum(sample.scored_tokens for sample in samples),
-        "token_budget": scorer.samples.token_budget,
+        "token_budget": scorer.sample_scorer.token_budget,
     }
     work: Work | str
     try:
@@ -102,7 +102,7 @@ def measure(settings: BenchmarkSettings, variants: Variants, lengths: str, scrat
 
 
 def _models(settings: BenchmarkSettings, device: torch.device) -> Iterator[tuple[Variants, Sequence[str]]]:
-    """Every model, and the names of the corpora that it is timed on."""
+    """Every model with the names of the corpora that it is timed on."""
     if settings.model is not None:
         assert settings.data is not None
         yield Variants.of_model(settings.model, device, settings.dtype), (Path(settings.data).name,)
@@ -114,7 +114,7 @@ def _models(settings: BenchmarkSettings, device: torch.device) -> Iterator[tuple
 def _corpus(
     settings: BenchmarkSettings, scorer: Scorer, lengths: str, scratch: Path
 ) -> tuple[list[TokenizedSample], Path | None]:
-    """Samples, and the file that ours begins with; None where no scores folder can be written."""
+    """Samples, and the file that our scorer reads; None if no scores folder can be written."""
     file = scratch / "rows.jsonl"
     if settings.data is not None:
         return user_samples(settings.data, scorer.masker, file, rows=settings.rows), file
@@ -134,9 +134,9 @@ def _makers(
     file: Path | None,
     scratch: Path,
 ) -> dict[str, Callable[[], list[Program]]]:
-    """What makes the programs of each row; it may raise the reason why there is none.
+    """The function that builds the programs of each row; it may raise the reason why there is none.
 
-    ``work`` is the reason why operations are not counted, where they are not.
+    ``work`` may be the reason why operations are not counted.
     """
     plain = variants.get(table.OURS)
     counted = None if isinstance(work, str) else work
@@ -144,7 +144,7 @@ def _makers(
     def products() -> list[Program]:
         if isinstance(work, str):
             raise ModelError(work)
-        budget = plain.samples.token_budget
+        budget = plain.sample_scorer.token_budget
         tokens = sum(len(sample.input_ids) for sample in samples) // 4
         return [programs.matrix_products(work, tokens, budget, device=plain.loaded.device, dtype=plain.loaded.dtype)]
 
@@ -163,7 +163,7 @@ def _makers(
 
 
 def _timed(settings: BenchmarkSettings, variants: Variants, runnable: Sequence[Program]) -> dict[str, Measured]:
-    """Take the programs in turns; one that fails is a row with the reason."""
+    """Run the programs in turns; one that fails becomes a row with the reason."""
     device = settings.place()
     weights = {program.name: variants.bytes(table.program_of(program.name)) for program in runnable}
     held: dict[str, int] = {}
@@ -176,7 +176,7 @@ def _timed(settings: BenchmarkSettings, variants: Variants, runnable: Sequence[P
     def turn(program: Program) -> None:
         program()
         peak = peak_bytes(device)
-        if peak is not None:  # of the last turn; in the first one kernels are compiled
+        if peak is not None:  # of the last turn, since the first one compiles kernels
             peaks[program.name] = weights[program.name] + peak - held[program.name]
 
     def failed(name: str, error: Exception) -> None:
@@ -202,13 +202,13 @@ def _timed(settings: BenchmarkSettings, variants: Variants, runnable: Sequence[P
 
 
 def _shares(program: Program) -> dict[str, float]:
-    """Where the time of one more turn went."""
+    """Run one further turn with timed stages."""
     if program.profile is None:
         return {}
     stages = Stages()
     try:
         program.profile(stages)
-    except (DonodError, RuntimeError, MemoryError):  # it has its times
+    except (DonodError, RuntimeError, MemoryError):  # the row already has its times
         return {}
     report = stages.report()
     return {"device_idle": report.idle, "head_share": report.head_share}
@@ -217,13 +217,13 @@ def _shares(program: Program) -> dict[str, float]:
 def _free(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
-        with contextlib.suppress(RuntimeError):  # an error may have taken the device's context with it
+        with contextlib.suppress(RuntimeError):  # an error may have destroyed the device's context
             torch.cuda.empty_cache()
 
 
 def _load() -> str:
-    """Processes that wanted a core in the last minute, others' too: on a busy machine whatever splits an operation
-    over threads is slowed down several times, and ratios to it say little.
+    """Average number of runnable processes in the last minute, including other users': on a busy machine an operation
+    with several threads is slowed down several times, and ratios to it mean little.
     """
     return f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else ""
 

@@ -1,4 +1,4 @@
-"""What a benchmark is asked to do, as one checked value."""
+"""Settings of a benchmark, validated."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from donod_fast.errors import InputError
 from donod_fast.models.shapes import SHAPES
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-# A few batches of every kind, and a round of all programs within a minute on either.
+# A few batches of every kind, so that a round of all programs takes less than a minute on either device.
 _TOKENS = {"cuda": 262144, "cpu": 32768}
 
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkSettings:
-    """How to benchmark.
+    """Settings of a benchmark.
 
     Attributes:
         shapes: names of random-weight models; empty: those that suit the device.
         lengths: names of length profiles, one table for each shape and profile.
-        model, data: a user's own model and corpus in their place: a folder or hub id, and whatever ``score`` reads.
-        rows: rows of the corpus; None: of random ones as many as ``tokens`` asks for, of a user's all.
+        model, data: a user's own model and corpus instead: a folder or hub id, and any input of ``score``.
+        rows: rows of the corpus; None: as many as ``tokens`` requires (random), or all (a user's own).
         tokens: tokens of a random corpus; None: 262,144 on an accelerator, 32,768 on a CPU.
         rounds: timed turns of every program.
-        seconds: no further round of a table is begun after this long.
-        loop_seconds: what one turn of the paper's loop or of the padded loop may take; it then goes through the first
-            samples only, and is compared per token.
-        out: folder of the CSV file and the picture.
-        device: None is CUDA where there is one, else the CPU.
-        dtype: of the model; ``"auto"`` is float32 on a CPU, else bfloat16 or what the user's model has.
+        seconds: no further round of a table is started after this time.
+        loop_seconds: time limit for one turn of the paper's loop or the padded loop; it then processes only the first
+            samples, and is compared per token.
+        out: folder for the CSV file and the picture.
+        device: None: CUDA if available, else the CPU.
+        dtype: dtype of the model; ``"auto"`` is float32 on a CPU, else bfloat16 or the dtype of the user's model.
 
     Raises:
-        InputError: names the setting with a wrong value.
+        InputError: a setting has an invalid value; the message names it.
     """
 
     shapes: tuple[str, ...] = ()
@@ -61,9 +61,9 @@ class BenchmarkSettings:
                 if name not in known:
                     raise InputError(f"{what} must be one of {', '.join(known)}, got {name!r}")
         if (self.model is None) != (self.data is None):
-            raise InputError("model and data go together: a model of your own is timed on a corpus of your own")
+            raise InputError("model and data go together: your own model is timed on your own corpus")
         if self.model is not None and (self.shapes or self.tokens is not None):
-            raise InputError("a model of your own has a shape, and its corpus lengths: leave out shape and tokens")
+            raise InputError("your own model and corpus determine shape and tokens: omit these two settings")
         if self.rows is not None and self.tokens is not None:
             raise InputError("rows and tokens both say how much to score: give one of them")
         for what, number in (("rows", self.rows), ("tokens", self.tokens), ("rounds", self.rounds)):
@@ -74,19 +74,19 @@ class BenchmarkSettings:
         """The device.
 
         Raises:
-            InputError: there is no such device.
+            InputError: the device does not exist.
         """
         from donod_fast.models.placement import one_device
 
         return one_device(self.device)
 
     def shape_names(self) -> tuple[str, ...]:
-        """Shapes to time: as asked for, else those that suit the device."""
+        """Shapes to time: the requested ones, else those that suit the device."""
         on_cpu = self.place().type == "cpu"
         return self.shapes or tuple(shape.name for shape in SHAPES.values() if shape.small == on_cpu)
 
     def corpus_tokens(self) -> int | None:
-        """Tokens of a random corpus; None where rows are asked for."""
+        """Tokens of a random corpus; None if ``rows`` is given."""
         if self.rows is not None:
             return None
         return self.tokens or _TOKENS["cpu" if self.place().type == "cpu" else "cuda"]

@@ -1,4 +1,4 @@
-"""The table: its rows by name, and from what was measured to the columns of a row. Plain Python, no model."""
+"""The table: names of its rows, and conversion of measurements to columns. Plain Python, without a model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PADDED = "padded loop, loss only"
 TRUNK = "trunk alone"
 TRUNK_TOGETHER = "trunk alone, side by side"
 OURS, COMPILED, FLOAT8 = "ours", "ours, compiled", "ours, float8"
-# Every row, in the table's order; ours bear one of the spans behind their names.
+# Every row, in the table's order; the names of our rows end with one of the spans.
 ROWS = (RATE, PAPER, PADDED, TRUNK, TRUNK_TOGETHER, OURS, COMPILED, FLOAT8)
 FILE_TO_FOLDER, TOKENS_TO_ROWS = "file to folder", "tokens to rows"
 
@@ -33,22 +33,22 @@ SHOWN = {
     "time_over_bare_trunk": "time/trunk",
     "note": "note",
 }
-"""Columns that are printed, and how they are headed there."""
+"""Printed columns and their headings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was found out about a row.
+    """The measurement of one row.
 
     Attributes:
-        seconds: times of its turns; none where it could not run.
-        samples, tokens: that one turn goes through.
-        needed: tokens of them that have to be run (``batching.used_tokens``).
-        slots: positions that the decoder computes in a turn, padding included.
-        operations: model FLOPs of a turn (see ``work.py``), 0 where they are not counted.
-        peak_bytes: most memory held in the last turn: the weights, and what it took beside what was held before.
-        device_idle, head_share: shares of the time of a turn of its own, in which the stages were timed.
-        note: what the numbers leave out, or why there are none.
+        seconds: times of its turns; empty if it could not run.
+        samples, tokens: numbers that one turn processes.
+        needed: number of tokens that must be computed (``batching.used_tokens``).
+        slots: positions that the decoder computes in a turn, including padding.
+        operations: model FLOPs of a turn (see ``work.py``); 0 if they are not counted.
+        peak_bytes: peak memory of the last turn: the weights, plus the increase over the memory used before.
+        device_idle, head_share: shares of the time of a separate turn in which the stages were timed.
+        note: what the numbers do not include, or why there are none.
     """
 
     name: str
@@ -65,12 +65,12 @@ class Measured:
 
     @property
     def program(self) -> str:
-        """The name in :data:`ROWS`: without the span."""
+        """The name in :data:`ROWS`, without the span."""
         return program_of(self.name)
 
 
 def spanned(program: str, span: str) -> str:
-    """The name of one of our rows, with where it begins and ends."""
+    """The name of one of our rows, with its span."""
     return f"{program}: {span}"
 
 
@@ -80,7 +80,7 @@ def program_of(row: str) -> str:
 
 
 def table_rows(about: dict[str, Any], measured: Sequence[Measured]) -> list[dict[str, Any]]:
-    """Rows of one table. Speeds, MFU and ratios are those of the medians; ratios are per token."""
+    """Rows of one table. Speeds, MFU and ratios are computed from medians; ratios are per token."""
     by_program = {found.program: found for found in measured if found.seconds}
     nothing = Measured("")
     products, loop, floor = (by_program.get(name, nothing) for name in (RATE, PAPER, TRUNK))
@@ -116,7 +116,7 @@ def _row(
 
 
 def _per_second(found: Measured, amount: float) -> float | None:
-    """How much of something a turn gets through in a second, by the median; None where there is nothing of it."""
+    """An amount per second of the median turn; None if the amount is 0."""
     if not found.seconds:
         return None
     return _ratio(1e3 * amount, summary(list(found.seconds))["median_ms"])
@@ -127,5 +127,5 @@ def _ratio(part: float | None, whole: float | None) -> float | None:
 
 
 def _rounded(value: float | None) -> float | str:
-    """A number for the file, to six digits; "" where there is none."""
+    """A number for the file, to six digits; "" for None."""
     return "" if value is None else float(f"{value:.6g}")

@@ -1,4 +1,4 @@
-"""Programs timed in turns, and the memory that each held at its peak."""
+"""Time programs in turns, and measure their peak memory."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def interleaved(
     before: Callable[[str], object] = lambda name: None,
     failed: Callable[[str, Exception], None] | None = None,
 ) -> dict[str, list[float]]:
-    """Seconds of each program over ``rounds``, taken in turns so that a slow minute hits all alike.
+    """Seconds of each program over ``rounds``, run in turns so that a slow minute affects all of them equally.
 
-    After ``seconds`` no further round is begun: every program then has the same, smaller number of times. ``before`` is
-    called with a program's name ahead of each of its turns, untimed. With ``failed`` a program that raises is handed to
-    it and takes no further turns; without it the error goes on.
+    After ``seconds`` no further round is started: every program then has the same, smaller number of times. ``before``
+    is called with a program's name before each of its turns, untimed. If ``failed`` is given, it is called for a
+    program that raises, which gets no further turns; without it the error propagates.
     """
     times: dict[str, list[float]] = {name: [] for name in programs}
     left = dict(programs)
@@ -68,11 +68,11 @@ def summary(seconds: list[float]) -> dict[str, float]:
 
 
 def forget_peak(device: torch.device) -> int:
-    """Begin to measure the peak of memory anew; what is held now, 0 where the system does not say."""
+    """Reset the measurement of peak memory; returns the current use, or 0 if the system does not report it."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return int(torch.cuda.memory_allocated(device))
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # glibc: give back what earlier programs freed
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # glibc: return memory freed earlier
         ctypes.CDLL(None).malloc_trim(0)
     with contextlib.suppress(OSError):  # Linux only; 5 resets the peak of the resident set
         (_PROCESS / "clear_refs").write_text("5")
@@ -80,9 +80,9 @@ def forget_peak(device: torch.device) -> int:
 
 
 def peak_bytes(device: torch.device) -> int | None:
-    """Most memory held since ``forget_peak``; None where the system does not say.
+    """Peak memory in bytes since ``forget_peak``; None if the system does not report it.
 
-    On CUDA what tensors held, on a CPU the resident set of this process (not of worker processes).
+    On CUDA the memory of tensors, on a CPU the resident set of this process (without worker processes).
     """
     return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else _resident("VmHWM")
 

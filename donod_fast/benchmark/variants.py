@@ -1,4 +1,4 @@
-"""The scorers of one model: as it is, compiled, in float8; each made when it is first asked for."""
+"""The scorers of one model: plain, compiled, and in float8; each is built on first use."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from donod_fast.models.loading import LoadedModel, find_decoder, load_model
 from donod_fast.models.precision import refuse_precision, to_float8
 from donod_fast.models.shapes import ModelShape
 from donod_fast.scoring.scorer import Scorer
+from donod_fast.system.wording import plural
 
 Load = Callable[[str], LoadedModel]
 """Loads the model; the argument is a precision of ``donod_fast.models.precision``."""
 
 
 class Variants:
-    """Scorers of one model by the names of our rows.
+    """Scorers of one model, by the names of our rows.
 
     Args:
-        name: of the model, for the table.
-        load: loads it.
-        masks: settings of its scorers.
+        name: the model's name in the table.
+        load: loads the model.
+        masks: mask settings of its scorers.
     """
 
     def __init__(self, name: str, load: Load, masks: MaskSettings) -> None:
@@ -66,7 +67,7 @@ class Variants:
         """The scorer of a row.
 
         Raises:
-            ModelError: it cannot be had; the message says why.
+            ModelError: it cannot be built; the message gives the reason.
         """
         if name not in self._made:
             try:
@@ -79,31 +80,31 @@ class Variants:
         return found
 
     def note(self, name: str) -> str:
-        """What was compiled for a row, so far."""
+        """Description of the graphs compiled for a row so far."""
         compiled = getattr(self._made.get(name), "compiled", None)
         if compiled is None:
             return ""
-        return f"{compiled.compilations} graphs compiled in {compiled.seconds:.0f} s, untimed"
+        return f"{plural(compiled.compilations, 'graph')} compiled in {compiled.seconds:.0f} s, untimed"
 
     def bytes(self, name: str) -> int:
-        """Bytes of the weights that a row works with; a row that is none of ours works with the plain model's."""
+        """Bytes of the weights that a row uses; rows other than ours use the plain model."""
         scorer = self.get(name if name in (table.COMPILED, table.FLOAT8) else table.OURS)
         return sum(stored_bytes(weight) for weight in scorer.loaded.model.parameters())
 
     def drop(self) -> None:
-        """Let go of the models."""
+        """Release the models."""
         self._made.clear()
 
     def _make(self, name: str) -> Scorer:
         if name == table.OURS:
             return Scorer(self._load("auto"), masks=self._masks)
         plain = self.get(table.OURS)
-        scorer = partial(Scorer, masks=self._masks, token_budget=plain.samples.token_budget, compile=True)
+        scorer = partial(Scorer, masks=self._masks, token_budget=plain.sample_scorer.token_budget, compile=True)
         return scorer(plain.loaded if name == table.COMPILED else self._load("float8"))
 
 
 def stored_bytes(tensor: Any) -> int:
-    """Bytes of a tensor; of a quantised one those of what it is made of."""
+    """Bytes of a tensor; for a quantised tensor, the bytes of its components."""
     parts = getattr(tensor, "__tensor_flatten__", None)
     if parts is None:
         return int(tensor.numel() * tensor.element_size())

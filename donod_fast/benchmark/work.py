@@ -1,14 +1,14 @@
-"""How many operations the scores of some samples ask for, a multiply-add counting 2.
+"""Count the operations that the scores of samples require; a multiply-add counts as 2.
 
-    linear     2 · (elements of the decoder's matrices, embeddings aside) for every token that has to be run
+    linear     2 · (elements of the decoder's matrices, without embeddings) for every token that must be computed
     attention  4 · layers · heads · head width for every pair of such a token and one at or before it (QKᵀ, and its
                product with V)
     head       2 · V · d for every scored token: the logits, once
 
-What comes after a sample's last predicting token need not be run (``batching.used_tokens``). Model FLOPs are the sum.
-They count what is asked for, the same for every program that gets through the same samples: padding, the gradient
-tiles of the output layer, logits of tokens that are not scored are a program's own affair (and so is leaving out what
-the last layer computes for those: it is counted whole). MFU is model FLOPs per
+Tokens after a sample's last predicting token need not be computed (``batching.used_tokens``). Model FLOPs are the sum.
+They are the same for every program that processes the same samples: padding, the gradient tiles of the output layer
+and logits of unscored tokens are not counted (and the last layer is counted in full, even if a program skips its
+output for unscored tokens). MFU is model FLOPs per
 second over the rate of bare matrix products in the same run. Sliding windows are counted as full attention.
 """
 
@@ -31,9 +31,9 @@ class Work:
     """Operations of one model.
 
     Attributes:
-        linear: per token.
-        attention: per pair of tokens that attend, over all layers.
-        head: per scored token.
+        linear: operations per token.
+        attention: operations per pair of attending tokens, over all layers.
+        head: operations per scored token.
         matrices: (rows, columns) of the decoder's matrices, and how often each shape occurs.
     """
 
@@ -43,7 +43,7 @@ class Work:
     matrices: tuple[tuple[tuple[int, int], int], ...]
 
     def trunk(self, samples: Sequence[TokenizedSample]) -> int:
-        """Operations of the decoder, each sample attending to itself alone."""
+        """Operations of the decoder; each sample attends only to itself."""
         lengths = [used_tokens(sample) for sample in samples]
         return sum(self.linear * n + self.attention * (n * (n + 1) // 2) for n in lengths)
 
@@ -56,8 +56,8 @@ def work_of(loaded: LoadedModel, decoder: nn.Module, weight: Tensor) -> Work:
     """Count a model's operations from its matrices; ``weight`` (V, d) is the output layer's.
 
     Raises:
-        ModelError: its weights do not tell: not every element is used once for every token (experts, convolutions),
-            or they are packed into other shapes (quantised).
+        ModelError: the weights do not determine the count: not every element is used once per token (experts,
+            convolutions), or they are packed into other shapes (quantised).
     """
     if loaded.quantised:
         raise ModelError(f"operations of a quantised model are not counted ({loaded.precision})")

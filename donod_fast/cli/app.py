@@ -11,6 +11,7 @@ import typer
 
 from donod_fast.cli import bench, check, compare, damoc, demo, dual, evaluate, folders, score, select, study, train
 from donod_fast.errors import DonodError
+from donod_fast.system.hub_retries import one_line_for_retries
 
 app = typer.Typer(
     name="donod-fast",
@@ -58,6 +59,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal without →, a file name that is no Unicode
         sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING, format="donod-fast: %(message)s")
+    one_line_for_retries()
     try:
         app()
     except DonodError as error:

@@ -11,6 +11,7 @@ import typer
 
 from donod_fast.cli import options, output
 from donod_fast.errors import DonodError, InputError
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from donod_fast.data.reading import Corpus
@@ -58,6 +59,7 @@ def check(
     memory = None if max_memory is None else parse_max_memory(max_memory)
 
     def load(name: str, **choices: Any) -> Scorer:
+        output.announce_model(name, choices.get("revision"), quiet=json)
         return Scorer.from_pretrained(
             name,
             device=device,
@@ -185,7 +187,7 @@ def _text(scorer: Scorer, lines: Sequence[CheckLine], ranks: _Ranks | None) -> s
     if ranks is not None:
         found = ranks.agreement
         text += [
-            f"ranks of {found.rows:,} rows, {ranks.checked} against {ranks.reference}:",
+            f"ranks of {plural(found.rows, 'row')}, {ranks.checked} against {ranks.reference}:",
             f"Spearman DON {found.spearman_don:.4f}, NOD {found.spearman_nod:.4f} (at least {ranks.least:g}), "
             f"top-30 % overlap {found.overlap:.3f}  {'ok' if ranks.passed else 'FAILED'}",
         ]

@@ -12,6 +12,7 @@ from donod_fast.cli import output
 from donod_fast.cli.select import Memory, Scores
 from donod_fast.errors import StoreError
 from donod_fast.selection.rankers import parse_size
+from donod_fast.system.wording import plural
 
 
 def compare(
@@ -55,7 +56,7 @@ def compare(
         memory=parse_size(memory),
     )
     if out is not None:
-        draw_comparison(found, out, title=f"{Path(folder.name).name}: {found.rows:,} rows")
+        draw_comparison(found, out, title=f"{Path(folder.name).name}: {plural(found.rows, 'row')}")
     if json:
         output.as_json({**found.as_dict(), **({} if out is None else {"out": str(out)})})
         return

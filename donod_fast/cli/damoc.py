@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from donod_fast.cli import output
+from donod_fast.cli.progress import step_progress
 from donod_fast.cli.score import Interrupted
 from donod_fast.errors import ModelError
 
-if TYPE_CHECKING:
-    from donod_fast.studies.damoc.run import Progress
+_UNITS = {"data": "step", "damoc": "model", "full": "model"}
+"""What the steps of a run count."""
 
 
 def damoc(
@@ -40,7 +38,7 @@ def damoc(
 
     chosen = load_damoc_recipe(recipe, set or [])
     try:
-        with _progress(quiet=quiet or json) as progress:
+        with step_progress(_UNITS, quiet=quiet or json) as progress:
             outcome = run_damoc(chosen, out, unsafe=unsafe_exec, keep_models=keep_models, progress=progress)
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; the same command goes on from the finished cells in {out}") from None
@@ -57,23 +55,3 @@ def damoc(
         raise ModelError(
             f"no candidate worked; the first, {outcome.ranking[0].name}, failed to {way.failed_at}: {way.reason}"
         )
-
-
-@contextmanager
-def _progress(*, quiet: bool) -> Iterator[Progress | None]:
-    """A bar on standard error, one for each step."""
-    if quiet:
-        yield None
-        return
-    from tqdm import tqdm
-
-    with tqdm(file=sys.stderr, dynamic_ncols=True, mininterval=0.5, unit="model") as bar:
-
-        def advance(step: str, done: int, total: int, detail: str) -> None:
-            if bar.desc != f"{step}: ":
-                bar.reset(total)
-                bar.set_description(step, refresh=False)
-            bar.set_postfix_str(detail, refresh=False)
-            bar.update(done - bar.n)
-
-        yield advance

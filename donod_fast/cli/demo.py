@@ -1,4 +1,4 @@
-"""``donod-fast demo``: the whole job on the embedded model and corpus."""
+"""``donod-fast demo``: score, rank and select on the embedded model and corpus."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import typer
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for scores, subset and picture.")] = Path("demo-out"),
     keep: Annotated[float, typer.Option(help="Fraction to keep.", min=0.01, max=1.0)] = 0.3,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the tables only.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the table and its conclusion only.")] = False,
 ) -> None:
-    """Score, rank and prune an embedded corpus with planted corruptions. No network, no GPU."""
+    """Score, rank and prune an embedded corpus with planted corruptions. Needs no network and no GPU."""
     from donod_fast.demo.run import run_demo
 
     run_demo(out, keep=keep, quiet=quiet)

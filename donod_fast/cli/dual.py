@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from donod_fast.cli import options, output
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from donod_fast.selection.dual import DualOutcome
@@ -65,6 +66,7 @@ def dual(
     refuse_folder(out, overwrite=overwrite)  # before the work, and again when it is written
     corpus = open_corpus(data, split=split, revision=data_revision)
     wanted = open_corpus(reference, split=split)
+    output.announce_model(model, revision, quiet=quiet or json)
     loaded = load_model(model, revision=revision, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
     with output.progress_bar(corpus.rows, quiet=quiet or json) as progress:
         outcome = run_dual(loaded, corpus, wanted, out, settings, overwrite=overwrite, progress=progress)
@@ -75,7 +77,7 @@ def dual(
 
 
 def summary(outcome: DualOutcome) -> dict[str, Any]:
-    """What happened, in JSON types."""
+    """The summary as JSON values."""
     return {
         "out": str(outcome.out),
         "rows": outcome.rows,
@@ -93,11 +95,12 @@ def summary(outcome: DualOutcome) -> dict[str, Any]:
 
 
 def summary_text(outcome: DualOutcome) -> str:
-    """The same for a reader: subset, mask, and where the mask's entries lie."""
+    """The summary as text: subset, mask, and the entries of the mask by parameter."""
     from donod_fast.selection.dual.run import MASK, SUBSET
 
     left_out = (
-        f", {sum(outcome.reference_left_out.values()):,} rows left out: {output.counts(outcome.reference_left_out)}"
+        f", {plural(sum(outcome.reference_left_out.values()), 'row')} left out: "
+        f"{output.counts(outcome.reference_left_out)}"
         if outcome.reference_left_out
         else ""
     )
@@ -107,10 +110,10 @@ def summary_text(outcome: DualOutcome) -> str:
     ]
     return "\n".join(
         [
-            f"reference  loss {outcome.reference_loss:.4f} over {outcome.reference_tokens:,} tokens of "
-            f"{outcome.reference_rows:,} rows{left_out}",
+            f"reference  loss {outcome.reference_loss:.4f} over {plural(outcome.reference_tokens, 'token')} of "
+            f"{plural(outcome.reference_rows, 'row')}{left_out}",
             f"rows       {outcome.rows:,}: {output.counts(outcome.statuses)}",
-            f"subset     {outcome.kept:,} rows by utility of {outcome.order} order → {outcome.out / SUBSET}",
+            f"subset     {plural(outcome.kept, 'row')} by utility of {outcome.order} order → {outcome.out / SUBSET}",
             f"mask       {outcome.masked:,} of {outcome.parameters:,} entries → {outcome.out / MASK}",
             "",
             output.table(("parameter", "entries", "in the mask", "importance"), rows),

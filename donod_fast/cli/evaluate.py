@@ -6,11 +6,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from donod_fast.cli import options, output
+from donod_fast.cli.progress import display
 from donod_fast.errors import DonodError, InputError
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ def evaluate(
             return origins.from_canonical(some)
         if samples is not None:
             return origins.from_file(samples, some, known)
+        output.announce_model(str(model), revision, quiet=quiet or json)
         if engine == "vllm":
             return origins.from_vllm(
                 str(model), some, known, settings, revision=revision, dtype=dtype, trust_remote_code=trust_remote_code
@@ -151,6 +153,7 @@ def evaluate(
         return origins.from_model(loaded, some, known, settings)
 
     limits = None if memory is None else Limits(memory=memory * MIB)
+    judging = run.JudgeSettings(unsafe_exec, workers, seconds, limits, packages, cache)
     try:
         source = origin()
         with _bars(quiet=quiet or json) as progress:
@@ -159,14 +162,9 @@ def evaluate(
                 source.source,
                 source.total,
                 out,
+                judging,
                 settings={"benchmark": benchmark, "split": part, "tasks": len(some), **source.settings},
                 recorded={**_file(problems), **source.recorded},
-                unsafe=unsafe_exec,
-                workers=workers,
-                seconds=seconds,
-                limits=limits,
-                packages=packages,
-                cache=cache,
                 overwrite=overwrite,
                 progress=progress,
             )
@@ -217,7 +215,7 @@ def _summary(benchmark: str, result: EvalResult, out: Path | None, others: int) 
     if others:
         lines.append(f"samples of tasks outside this split or limit, not judged: {others:,}")
     generating, judging = (output.duration(result.seconds[name]) for name in ("generate", "judge"))
-    lines.append(f"programs run: {result.judged:,} in {judging}; samples had in {generating}")
+    lines.append(f"programs run: {result.judged:,} in {judging}; samples loaded in {generating}")
     if result.settings["isolation"] == "none":
         lines.append("UNSAFE: the programs ran without isolation")
     if out is not None:
@@ -227,28 +225,21 @@ def _summary(benchmark: str, result: EvalResult, out: Path | None, others: int) 
 
 @contextmanager
 def _bars(*, quiet: bool) -> Iterator[Progress | None]:
-    """Two bars on standard error: samples had, samples judged. None where they are not wanted."""
+    """Progress in two steps, samples written and samples judged; None if ``quiet``."""
     if quiet:
         yield None
         return
-    from tqdm import tqdm
+    with display(quiet=False) as shown:
+        done: dict[str, int] = {}
 
-    bars: dict[str, tqdm[Any]] = {}
+        def advance(step: str, some: int, total: int) -> None:
+            if step not in done:
+                shown.begin(step, "sample", total)
+                done[step] = 0
+            done[step] += some
+            shown.reach(done[step])
 
-    def advance(step: str, some: int, total: int) -> None:
-        if step not in bars:
-            for other in bars.values():
-                other.close()
-            bars[step] = tqdm(
-                total=total, desc=step, unit="sample", file=sys.stderr, dynamic_ncols=True, mininterval=0.5, delay=0.5
-            )
-        bars[step].update(some)
-
-    try:
         yield advance
-    finally:
-        for bar in bars.values():
-            bar.close()
 
 
 def _browse(folder: Path, show: str | None, status: str | None) -> None:

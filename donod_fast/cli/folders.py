@@ -1,4 +1,4 @@
-"""``donod-fast status``, ``merge`` and ``export``: what is done with scores folders as a whole."""
+"""``donod-fast status``, ``merge`` and ``export``: commands on whole scores folders."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from donod_fast.cli import output
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from donod_fast.scores.monitoring import FolderStatus
@@ -52,14 +53,16 @@ def _text(found: FolderStatus) -> str:
             speed += " at the end"
         elif found.seconds_left is not None:
             left = output.duration(found.seconds_left)
-            speed += f"; about {left} left" if found.running else f"; about {left} to go when it is run again"
+            speed += f"; about {left} left" if found.running else f"; about {left} left when it runs again"
         lines.append(f"speed    {speed}")
     if found.idle_seconds is not None and not found.finished:
         lines.append(f"last     part committed {output.duration(found.idle_seconds)} ago")
     for name, (norm, low, high) in found.constants.items():
         lines.append(f"{name.upper():8} ‖column‖ {norm:.6g}, from {low:.6g} to {high:.6g}")
     for name, parts in found.signals.items():
-        lines.append(f"signal   {name}, " + ("in every part" if parts == found.parts else f"in {parts:,} parts"))
+        lines.append(
+            f"signal   {name}, " + ("in every part" if parts == found.parts else f"in {plural(parts, 'part')}")
+        )
     lines += [f"damaged  {text}" for text in found.damaged.values()]
     hidden = len(found.problems) - _SHOWN_PROBLEMS
     if found.problems:
@@ -89,16 +92,19 @@ def merge_command(
     if json:
         output.as_json({**summary, "by_status": dict(counts)})
         return
-    typer.echo(f"{folder.rows:,} rows of {len(scores)} folders in {folder.name}: {output.counts(counts)}")
+    typer.echo(f"{plural(folder.rows, 'row')} of {len(scores)} folders in {folder.name}: {output.counts(counts)}")
     if left:
         typer.echo(
-            f"{left:,} of {folder.parts:,} parts are in none of them; `donod-fast score` of the same files adds them"
+            f"{left:,} of {plural(folder.parts, 'part')} in none of them; run `donod-fast score` on the same "
+            "files to add them"
         )
 
 
 def export_command(
     scores: Annotated[str, typer.Argument(help="A finished scores folder.")],
-    out: Annotated[Path, typer.Option(help="A .parquet file, or a folder for datasets.load_from_disk.")],
+    out: Annotated[
+        Path, typer.Option(help="A .parquet, .csv or .jsonl (.gz, .zst) file; without a suffix, a datasets folder.")
+    ],
     records: Annotated[str, typer.Option(help="The records as columns, or as one column of json.")] = "columns",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary.")] = False,
@@ -110,4 +116,4 @@ def export_command(
     folder = ScoresFolder.open(scores)
     rows = export(folder, folder.reopened(), out, records=records, overwrite=overwrite)
     if not quiet:
-        typer.echo(f"{rows:,} rows → {out}")
+        typer.echo(f"{plural(rows, 'row')} → {out}")

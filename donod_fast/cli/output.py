@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from donod_fast.scoring.sample_scorer import Progress
+from donod_fast.cli.progress import display, duration
+from donod_fast.system.wording import byte_size as size
+from donod_fast.system.wording import plural
+
+if TYPE_CHECKING:
+    from donod_fast.scoring.sample_scorer import Progress
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -32,42 +37,51 @@ def counts(by_status: Mapping[str, int]) -> str:
     return ", ".join(f"{by_status[name]:,} {name}" for name in order)
 
 
-def duration(seconds: float) -> str:
-    """``75 s``, ``12 min``, ``3.4 h``."""
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+def as_json(value: Mapping[str, Any], *, err: bool = False) -> None:
+    """Print a value as one JSON object on standard output, or with ``err`` on standard error."""
+    typer.echo(json.dumps(value, default=str), err=err)
 
 
-def size(number: int) -> str:
-    """Bytes in MiB or GiB."""
-    return f"{number / 2**20:,.0f} MiB" if number < 2**30 else f"{number / 2**30:,.1f} GiB"
+def announce_model(name: str, revision: str | None = None, *, quiet: bool) -> None:
+    """Say on standard error which model is loaded next and how large its weights are; nothing if ``quiet``."""
+    if quiet:
+        return
+    from donod_fast.models.weight_files import weights_bytes
 
-
-def as_json(value: Mapping[str, Any]) -> None:
-    """Print a value as one JSON object on standard output."""
-    typer.echo(json.dumps(value, default=str))
+    found = weights_bytes(name, revision)
+    typer.echo(f"loading model {name} ({'size unknown' if found is None else size(found)})", err=True)
 
 
 @contextmanager
 def progress_bar(rows: int, *, quiet: bool) -> Iterator[Progress | None]:
-    """A bar on standard error: rows done, tokens per second, time left. None where it is not wanted."""
+    """Progress of scoring ``rows`` rows on standard error: rows, tokens per second, time left. None if ``quiet``."""
     if quiet:
         yield None
         return
-    from tqdm import tqdm
-
-    with tqdm(total=rows, unit="row", file=sys.stderr, dynamic_ncols=True, mininterval=0.5, delay=0.5) as bar:
-        done = 0
+    with display(quiet=False) as shown:
+        began, done, tokens_done = time.monotonic(), 0, 0
+        started = False
 
         def advance(some_rows: int, tokens: int) -> None:
-            nonlocal done
-            if some_rows and not tokens and bar.n == 0:
-                bar.initial = some_rows  # rows of an earlier run: no part of this one's speed
-            done += tokens
-            elapsed = bar.format_dict["elapsed"]
-            if elapsed:
-                bar.set_postfix_str(f"{done / elapsed:,.0f} tokens/s", refresh=False)
-            bar.update(some_rows)
+            nonlocal done, tokens_done, started
+            done, tokens_done = done + some_rows, tokens_done + tokens
+            if not started:
+                # The first call without tokens counts the rows of an earlier run.
+                shown.begin("", "row", rows, 0 if tokens else done)
+                started = True
+            elapsed = time.monotonic() - began
+            shown.reach(done, f"{tokens_done / elapsed:,.0f} tokens/s" if tokens_done and elapsed else "")
 
         yield advance
+
+
+__all__ = [
+    "announce_model",
+    "as_json",
+    "counts",
+    "duration",
+    "plural",
+    "progress_bar",
+    "size",
+    "table",
+]

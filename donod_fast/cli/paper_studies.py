@@ -1,7 +1,8 @@
-"""The paper's other studies on the command line, and the sensitivity of the ranking to what it leaves open."""
+"""``donod-fast study sensitivity, ablation, noise, stability, focus``: the paper's studies."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,21 +12,25 @@ from donod_fast.errors import InputError
 
 if TYPE_CHECKING:
     from donod_fast.studies.core.cells import Cell
-    from donod_fast.studies.core.finetune import FineTuneSettings
 
 Data = Annotated[list[str], typer.Argument(help="Files to take rows from, in this order.")]
 Model = Annotated[str, typer.Option(help="Folder or hub id of a causal language model (safetensors).")]
 Heldout = Annotated[list[str], typer.Option(help="Files to measure the loss on.")]
-Seeds = Annotated[int, typer.Option(help="How many times rows, damage and orders are drawn; intervals are over these.")]
-Skip = Annotated[int, typer.Option(help="Rows at the start to leave out (those the model was trained on).")]
-Keep = Annotated[float, typer.Option(help="Share of the rows that is kept.")]
+HeldoutSkip = Annotated[int, typer.Option(help="Held-out rows to skip at the start.")]
+HeldoutRows = Annotated[int, typer.Option(help="Held-out rows to use.")]
+Seeds = Annotated[int, typer.Option(help="How often rows, damage and orders are drawn; intervals are over these.")]
+Skip = Annotated[int, typer.Option(help="Rows to skip at the start, such as those the model was trained on.")]
+PoolRows = Annotated[int, typer.Option(help="Rows to select from.")]
+Keep = Annotated[float, typer.Option(help="Share of the rows to keep.")]
 Damage = Annotated[
-    list[str] | None, typer.Option("--damage", help="Rows to damage beforehand: KIND=SHARE, several times.")
+    list[str] | None, typer.Option("--damage", help="Rows to damage beforehand: KIND=SHARE; repeat for several kinds.")
 ]
 SettingSeeds = Annotated[int, typer.Option(help="Trainings of every other setting; 0: none.")]
 ReferenceSeeds = Annotated[int, typer.Option(help="Trainings of the default and of the baselines; 0: train nothing.")]
+DamageSeed = Annotated[int, typer.Option(help="Seed of the planted damage.", min=0)]
+TrainTokens = Annotated[int | None, typer.Option(help="Tokens of each training (default: 20,000).", min=1)]
 Cells = Annotated[Path | None, typer.Option(help="Folder of cells that studies share (default: the study's own).")]
-LearningRate = Annotated[float | None, typer.Option(help="Of the fine-tuning (default: the study's).")]
+LearningRate = Annotated[float | None, typer.Option(help="Learning rate of the fine-tuning (default: the study's).")]
 
 
 def sensitivity(
@@ -34,41 +39,31 @@ def sensitivity(
     heldout: Heldout,
     out: Annotated[Path, typer.Option(help="Folder of the study.")] = Path("donod-fast-sensitivity"),
     skip: Skip = 0,
-    rows: Annotated[int, typer.Option(help="Rows to select from.")] = 700,
-    heldout_skip: Annotated[int, typer.Option(help="Held-out rows at the start to leave out.")] = 0,
-    heldout_rows: Annotated[int, typer.Option(help="Held-out rows after these.")] = 100,
+    rows: PoolRows = 700,
+    heldout_skip: HeldoutSkip = 0,
+    heldout_rows: HeldoutRows = 100,
     damage: Damage = None,
     keep: Keep = 0.3,
-    axes: Annotated[str, typer.Option(help="Axes to vary, a,b for several (default: all).")] = "",
+    axes: Annotated[str, typer.Option(help="Axes to vary: a,b for several (default: all).")] = "",
     seeds: ReferenceSeeds = 3,
     setting_seeds: SettingSeeds = 1,
-    damage_seed: Annotated[int, typer.Option(help="Names the damage that is planted.", min=0)] = 0,
+    damage_seed: DamageSeed = 0,
     learning_rate: LearningRate = None,
-    train_tokens: Annotated[int | None, typer.Option(help="Tokens of each training (default: 20,000).", min=1)] = None,
+    train_tokens: TrainTokens = None,
     cells: Cells = None,
 ) -> None:
-    """What the ranking owes to the scoring step, which the paper leaves open: overlap, separation, held-out loss."""
+    """Compare the scoring choices that the paper leaves open: overlap, separation and held-out loss of each."""
+    from donod_fast.studies.core.study_data import StudyData
     from donod_fast.studies.sensitivity.run import run_sensitivity
+    from donod_fast.studies.sensitivity.study_settings import SensitivitySettings
 
-    run_sensitivity(
-        out,
-        model,
-        data,
-        heldout,
-        skip=skip,
-        rows=rows,
-        heldout_skip=heldout_skip,
-        heldout_rows=heldout_rows,
-        shares=_shares(damage) or None,
+    settings = SensitivitySettings(
         keep=keep,
         axes=_names(axes) or None,
-        seeds=seeds,
-        setting_seeds=setting_seeds,
-        damage_seed=damage_seed,
-        training=_training(learning_rate, train_tokens),
-        cells=cells,
-        on_cell=_progress,
+        **_damage_settings(damage, damage_seed, seeds, setting_seeds, _changed(learning_rate, tokens=train_tokens)),
     )
+    rows_of = StudyData(data, skip, rows, heldout, heldout_skip, heldout_rows)
+    run_sensitivity(out, model, rows_of, settings, cells=cells, on_cell=_progress)
     _show(out)
 
 
@@ -78,39 +73,32 @@ def ablation(
     heldout: Heldout,
     out: Annotated[Path, typer.Option(help="Folder of the study.")] = Path("donod-fast-ablation"),
     skip: Skip = 0,
-    rows: Annotated[int, typer.Option(help="Rows to select from.")] = 700,
-    heldout_skip: Annotated[int, typer.Option(help="Held-out rows at the start to leave out.")] = 0,
-    heldout_rows: Annotated[int, typer.Option(help="Held-out rows after these.")] = 100,
+    rows: PoolRows = 700,
+    heldout_skip: HeldoutSkip = 0,
+    heldout_rows: HeldoutRows = 100,
     damage: Damage = None,
     keeps: Annotated[str, typer.Option(help="Shares to keep.")] = "0.1,0.2,0.3",
     seeds: ReferenceSeeds = 3,
     setting_seeds: SettingSeeds = 1,
-    damage_seed: Annotated[int, typer.Option(help="Names the damage that is planted.", min=0)] = 0,
+    damage_seed: DamageSeed = 0,
     learning_rate: LearningRate = None,
-    train_tokens: Annotated[int | None, typer.Option(help="Tokens of each training (default: 20,000).", min=1)] = None,
+    train_tokens: TrainTokens = None,
     cells: Cells = None,
 ) -> None:
-    """DON alone, NOD alone (both ways), weighted sum, Pareto front, TOPSIS, random, all rows (the paper's Table 5)."""
-    from donod_fast.studies.sensitivity.ablation import run_ablation
+    """Compare DON alone, NOD alone (both directions), weighted sum, Pareto front, TOPSIS, random and all rows.
 
-    run_ablation(
-        out,
-        model,
-        data,
-        heldout,
-        skip=skip,
-        rows=rows,
-        heldout_skip=heldout_skip,
-        heldout_rows=heldout_rows,
-        shares=_shares(damage) or None,
+    This is the paper's Table 5.
+    """
+    from donod_fast.studies.core.study_data import StudyData
+    from donod_fast.studies.sensitivity.ablation import run_ablation
+    from donod_fast.studies.sensitivity.study_settings import AblationSettings
+
+    settings = AblationSettings(
         keeps=_numbers("keeps", keeps),
-        seeds=seeds,
-        setting_seeds=setting_seeds,
-        damage_seed=damage_seed,
-        training=_training(learning_rate, train_tokens),
-        cells=cells,
-        on_cell=_progress,
+        **_damage_settings(damage, damage_seed, seeds, setting_seeds, _changed(learning_rate, tokens=train_tokens)),
     )
+    rows_of = StudyData(data, skip, rows, heldout, heldout_skip, heldout_rows)
+    run_ablation(out, model, rows_of, settings, cells=cells, on_cell=_progress)
     _show(out)
 
 
@@ -121,27 +109,25 @@ def noise(
     skip: Skip = 0,
     rows: Annotated[int, typer.Option(help="Rows of each seed.")] = 300,
     seeds: Seeds = 5,
-    kinds: Annotated[str, typer.Option(help="Kinds of damage, a,b for several (default: all).")] = "",
+    kinds: Annotated[str, typer.Option(help="Kinds of damage: a,b for several (default: all).")] = "",
     updates: Annotated[
-        str, typer.Option(help="adamw, sgd, adamw-bfloat16; a,b for several.")
+        str, typer.Option(help="Updates to score with: adamw, sgd, adamw-bfloat16; a,b for several.")
     ] = "adamw,sgd,adamw-bfloat16",
-    top: Annotated[float, typer.Option(help="Share of the best rows that is damaged for the overlap.")] = 0.2,
-    planted: Annotated[float, typer.Option(help="Share of the rows that is damaged for the separation.")] = 0.2,
+    top: Annotated[float, typer.Option(help="Share of the best rows to damage for the overlap.")] = 0.2,
+    planted: Annotated[float, typer.Option(help="Share of the rows to damage for the separation.")] = 0.2,
     keep: Keep = 0.3,
 ) -> None:
-    """Do the scores notice damaged rows? Overlap of the best after damaging them, and separation (the paper's §4.4)."""
+    """Measure whether the scores detect damaged rows: overlap and separation (the paper's §4.4)."""
     from donod_fast.studies.core.corruptions import KINDS
-    from donod_fast.studies.noise.run import UPDATES, run_noise
+    from donod_fast.studies.core.study_data import StudyData
+    from donod_fast.studies.noise.run import run_noise
+    from donod_fast.studies.noise.settings import UPDATES, NoiseSettings
 
     chosen = _names(updates)
     unknown = [name for name in chosen if name not in UPDATES]
     if unknown:
         raise InputError(f"unknown update {unknown[0]!r}; known are {', '.join(UPDATES)}")
-    run_noise(
-        out,
-        model,
-        data,
-        skip=skip,
+    settings = NoiseSettings(
         rows=rows,
         seeds=seeds,
         kinds=_names(kinds) or tuple(KINDS),
@@ -149,8 +135,8 @@ def noise(
         top=top,
         planted=planted,
         keep=keep,
-        on_cell=_progress,
     )
+    run_noise(out, model, StudyData(data, skip), settings, on_cell=_progress)
     _show(out)
 
 
@@ -162,38 +148,28 @@ def stability(
     skip: Skip = 0,
     rows: Annotated[int, typer.Option(help="Rows of each seed.")] = 400,
     seeds: Seeds = 3,
-    heldout_rows: Annotated[int, typer.Option(help="The first so many held-out rows.")] = 200,
+    heldout_rows: HeldoutRows = 200,
     proportions: Annotated[str, typer.Option(help="Shares to keep.")] = "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1.0",
-    methods: Annotated[str, typer.Option(help="Methods of ranking, as of select.")] = "topsis,random,nod,loss",
+    methods: Annotated[str, typer.Option(help="Ranking methods, as for select.")] = "topsis,random,nod,loss",
     learning_rate: LearningRate = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes over each selection.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Epochs over each selection.")] = None,
     damage: Damage = None,
 ) -> None:
-    """Fine-tune on 10, 20, … 100 % of a corpus by each method: held-out loss with intervals (the paper's Figure 4)."""
-    from dataclasses import replace
+    """Fine-tune on 10, 20, … 100 % of a corpus by each method; report the held-out loss (the paper's Figure 4)."""
+    from donod_fast.studies.core.study_data import StudyData
+    from donod_fast.studies.stability.run import run_stability
+    from donod_fast.studies.stability.settings import TRAINING, StabilitySettings
 
-    from donod_fast.studies.stability.run import TRAINING, run_stability
-
-    training = TRAINING
-    if learning_rate is not None:
-        training = replace(training, learning_rate=learning_rate)
-    if epochs is not None:
-        training = replace(training, epochs=epochs)
-    run_stability(
-        out,
-        model,
-        data,
-        heldout,
-        skip=skip,
+    settings = StabilitySettings(
         rows=rows,
         seeds=seeds,
-        heldout_rows=heldout_rows,
         proportions=_numbers("proportions", proportions),
         methods=_names(methods),
-        training=training,
+        training=replace(TRAINING, **_changed(learning_rate, epochs=epochs)),
         planted=_shares(damage),
-        on_cell=_progress,
     )
+    rows_of = StudyData(data, skip, heldout=heldout, heldout_rows=heldout_rows)
+    run_stability(out, model, rows_of, settings, on_cell=_progress)
     _show(out)
 
 
@@ -206,35 +182,31 @@ def focus(
     rows: Annotated[
         int, typer.Option(help="Samples of the first corpus to score layer by layer; 0: none.", min=0)
     ] = 200,
-    updates: Annotated[str, typer.Option(help="That score them; a,b for several.")] = "adamw,sgd",
+    updates: Annotated[str, typer.Option(help="Updates that score the samples; a,b for several.")] = "adamw,sgd",
     keep: Keep = 0.3,
-    epochs: Annotated[float, typer.Option(help="Of the fine-tuning.")] = 1.0,
+    epochs: Annotated[float, typer.Option(help="Epochs of the fine-tuning.")] = 1.0,
 ) -> None:
-    """May one look at the output layer alone? Weights that moved, and scores of every layer (Figures 3, 6–11)."""
+    """Compare the output layer with all other layers: weight changes and scores (the paper's Figures 3, 6–11)."""
+    from donod_fast.studies.core.study_data import StudyData
     from donod_fast.studies.focus.run import run_focus
+    from donod_fast.studies.focus.settings import FocusSettings
 
-    corpora: dict[str, Any] = {}
-    skips: dict[str, int] = {}
-    for text in data:
-        name, given, place = text.partition("=")
-        if not given:
-            raise InputError(f"{text}: name the corpus, as in gsm8k={text}")
-        file, colon, skip = place.rpartition(":")
-        numbered = bool(colon) and skip.isdigit()
-        corpora[name], skips[name] = (file, int(skip)) if numbered else (place, 0)
-    run_focus(
-        out,
-        model,
-        corpora,
-        skip=skips,
+    settings = FocusSettings(
         train_rows=train_rows,
         seeds=seeds,
         rows=rows,
         updates=_names(updates),
         keep=keep,
         training={"epochs": epochs},
-        on_cell=_progress,
     )
+    corpora: dict[str, StudyData] = {}
+    for text in data:
+        name, given, place = text.partition("=")
+        if not given:
+            raise InputError(f"{text}: name the corpus, as in gsm8k={text}")
+        file, colon, skip = place.rpartition(":")
+        corpora[name] = StudyData(file, int(skip)) if colon and skip.isdigit() else StudyData(place)
+    run_focus(out, model, corpora, settings, on_cell=_progress)
     _show(out)
 
 
@@ -246,7 +218,7 @@ def _numbers(option: str, text: str) -> list[float]:
     try:
         return [float(part) for part in _names(text)]
     except ValueError:
-        raise InputError(f"--{option} takes shares parted by commas, such as 0.1,0.2, not {text!r}") from None
+        raise InputError(f"--{option} takes shares separated by commas, such as 0.1,0.2, not {text!r}") from None
 
 
 def _shares(given: list[str] | None) -> dict[str, float]:
@@ -260,17 +232,29 @@ def _shares(given: list[str] | None) -> dict[str, float]:
     return shares
 
 
-def _training(learning_rate: float | None, tokens: int | None) -> FineTuneSettings:
-    from dataclasses import replace
+def _changed(learning_rate: float | None, **others: float | None) -> dict[str, Any]:
+    """The fields of ``FineTuneSettings`` that the user gave."""
+    given = {"learning_rate": learning_rate, **others}
+    return {name: value for name, value in given.items() if value is not None}
 
-    from donod_fast.studies.sensitivity.measures import TRAINING
 
-    training = TRAINING if learning_rate is None else replace(TRAINING, learning_rate=learning_rate)
-    return training if tokens is None else replace(training, tokens=tokens)
+def _damage_settings(
+    damage: list[str] | None, damage_seed: int, seeds: int, setting_seeds: int, training: dict[str, Any]
+) -> dict[str, Any]:
+    """The fields that the sensitivity study and the ablation share."""
+    from donod_fast.studies.sensitivity.study_settings import SHARES, TRAINING
+
+    return {
+        "shares": _shares(damage) or SHARES,
+        "damage_seed": damage_seed,
+        "seeds": seeds,
+        "setting_seeds": setting_seeds,
+        "training": replace(TRAINING, **training),
+    }
 
 
 def _progress(cell: Cell) -> None:
-    typer.echo(f"{cell.kind}: {'kept' if cell.cached else f'{cell.seconds:.1f} s'}", err=True)
+    typer.echo(f"{cell.kind}: {'cached' if cell.cached else f'{cell.seconds:.1f} s'}", err=True)
 
 
 def _show(out: Path) -> None:

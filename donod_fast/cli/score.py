@@ -10,6 +10,7 @@ import typer
 
 from donod_fast.cli import options, output
 from donod_fast.errors import DonodError, InputError
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,6 +127,7 @@ def score(
     from donod_fast.models.placement import one_device, parse_max_memory
     from donod_fast.scores.folder import locked, remove
     from donod_fast.scores.opening import known_files, settled_part_rows
+    from donod_fast.scores.unscored import commonest_cause
     from donod_fast.scoring.dry_run import plan_run
     from donod_fast.scoring.settings import UpdateSettings
     from donod_fast.scoring.spec import ScorerSpec
@@ -173,6 +175,7 @@ def score(
     if dry_run:
         corpus = open_data(None)
         spec = replace(spec, compile=compiles(corpus))
+        output.announce_model(model, revision, quiet=quiet or json)
         scorer = spec.load()
         size = settled_part_rows(out, corpus.rows, part_rows, overwrite=overwrite)
         plan = plan_run(corpus, scorer, workspace_bytes=workspace * MIB, part_rows=size, budget=scorer.budget)
@@ -211,8 +214,8 @@ def score(
     elif not quiet:
         typer.echo(summary_text(done))
     if not done.outcome.counts["scored"]:
-        first = done.outcome.folder.first_detail()
-        raise NothingScored(f"no row could be scored; the first one: {first}")
+        cause = commonest_cause(done.outcome.folder)
+        raise NothingScored(f"no row could be scored: {'there are no rows' if cause is None else cause.text()}")
 
 
 def _columns(text: str | None) -> tuple[str, ...]:
@@ -275,13 +278,14 @@ def _plan_text(plan: RunPlan) -> str:
     lines = [
         f"rows     {plan.rows:,}: {output.counts(plan.by_status)} (scored = ready to be)",
         f"formats  {output.counts(plan.formats)}",
-        f"tokens   {plan.tokens:,}, of which {plan.scored_tokens:,} scored; {plan.truncated:,} rows cut to the limit",
+        f"tokens   {plan.tokens:,}, of which {plan.scored_tokens:,} scored; {plural(plan.truncated, 'row')} cut "
+        "to the limit",
         f"batches  {plan.batches:,} of at most {plan.token_budget:,} slots ({plan.token_budget_how}), "
         f"{plan.slots_used:.1%} used; "
         + ("packed" if plan.packed else f"padded{plan.packing_refusal and ': ' + plan.packing_refusal}"),
         f"memory   model {output.size(plan.model_bytes)} + batch about {output.size(plan.batch_bytes)} + "
         f"head at most {output.size(plan.workspace_bytes)} = {output.size(total)}; free now, model loaded: {free}",
         f"time     about {output.duration(plan.seconds)} at {plan.tokens_per_second:,.0f} tokens/s "
-        f"(timed on {plan.sample_rows} rows)",
+        f"(timed on {plural(plan.sample_rows, 'row')})",
     ]
     return "\n".join(lines)

@@ -1,20 +1,24 @@
-"""One run of ``donod-fast score``: on one device or several, timed, profiled, and what is said about it."""
+"""One run of ``donod-fast score``: on one or several devices or a cluster, timed, profiled and summarised."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from donod_fast.cli import output
 from donod_fast.data.reading import Corpus
+from donod_fast.data.templates import BUILTIN_TEMPLATES
 from donod_fast.engines.devices import score_on_devices
 from donod_fast.engines.local import Outcome, score_corpus
+from donod_fast.engines.request import RunOptions
+from donod_fast.scores.unscored import commonest_cause
 from donod_fast.scoring.sample_scorer import Progress
 from donod_fast.scoring.spec import ScorerSpec
 from donod_fast.system.profiling import NO_STAGES, Report, Stages
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from donod_fast.engines.ray import RaySettings
@@ -25,11 +29,11 @@ class Done:
     """A finished run.
 
     Attributes:
-        outcome: what it left behind.
-        seconds: of scoring, loading left out.
-        compiled: what compiling the trunk cost, "" where it was not compiled or several processes did.
-        reports: where the time went, by device; empty where nobody asked.
-        smaller_budget: a token budget that would not have run out of memory, None where none did.
+        outcome: the outcome of the engine.
+        seconds: time of scoring, without loading.
+        compiled: graphs and time of compiling the trunk, "" if it was not compiled or several processes compiled it.
+        reports: profiles by device; empty if no profile was asked for.
+        smaller_budget: a token budget that would have fitted in memory, None if memory did not run out.
     """
 
     outcome: Outcome
@@ -41,7 +45,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class ScoreRun:
-    """What is to be run; ``devices`` is empty for the one device of the spec."""
+    """The settings of a run; ``devices`` is empty for the single device of the spec."""
 
     corpus: Corpus
     spec: ScorerSpec
@@ -57,7 +61,8 @@ class ScoreRun:
     trace: Path | None
 
     def done(self, *, quiet: bool) -> Done:
-        """Run it, in a folder that the caller holds."""
+        """Run it, in a folder that the caller has locked."""
+        output.announce_model(self.spec.model, self.spec.revision, quiet=quiet)
         if self.cluster is not None:
             return self._on_cluster(quiet, self.cluster)
         return self._on_several(quiet) if self.devices else self._on_one(quiet)
@@ -72,9 +77,7 @@ class ScoreRun:
                 self.spec,
                 self.out,
                 cluster,
-                part_rows=self.part_rows,
-                overwrite=self.overwrite,
-                rescore_changed=self.rescore_changed,
+                self._options(),
                 progress=progress,
             ),
         )
@@ -103,9 +106,11 @@ class ScoreRun:
         return Done(
             outcome,
             seconds,
-            "" if compiled is None else f"{compiled.compilations} graphs compiled in {compiled.seconds:.1f} s",
+            ""
+            if compiled is None
+            else f"{plural(compiled.compilations, 'graph')} compiled in {compiled.seconds:.1f} s",
             (stages.report(),) if self.profile else (),
-            scorer.samples.fitting_budget,
+            outcome.fitting_budget,
         )
 
     def _on_several(self, quiet: bool) -> Done:
@@ -117,16 +122,15 @@ class ScoreRun:
                 self.spec,
                 self.out,
                 self.devices,
-                part_rows=self.part_rows,
-                overwrite=self.overwrite,
-                rescore_changed=self.rescore_changed,
+                self._options(),
                 progress=progress,
-                workers=self.workers,
-                stall_timeout=self.stall_timeout,
                 on_report=reports.append if self.profile else None,
             ),
         )
         return Done(outcome, seconds, "", tuple(reports), None)
+
+    def _options(self) -> RunOptions:
+        return RunOptions(self.part_rows, self.overwrite, self.rescore_changed, self.workers, self.stall_timeout)
 
     def _timed(self, quiet: bool, score: Callable[[Progress | None], Outcome]) -> tuple[Outcome, float]:
         start = time.perf_counter()
@@ -136,14 +140,18 @@ class ScoreRun:
 
 
 def summary(done: Done) -> dict[str, Any]:
-    """For ``--json``."""
+    """The summary as JSON values, for ``--json``."""
     outcome = done.outcome
+    cause = commonest_cause(outcome.folder)
     return {
         "out": outcome.folder.name,
         "rows": outcome.folder.rows,
         "by_status": dict(outcome.counts),
+        "commonest_cause": None if cause is None else asdict(cause),
         "resumed_rows": outcome.resumed_rows,
         "formats": dict(outcome.formats),
+        "template": outcome.folder.manifest["masks"]["template"],
+        "mask": outcome.folder.manifest.get("mask"),
         "update": outcome.folder.manifest["update"],
         "seconds": round(done.seconds, 3),
         "compiled": done.compiled,
@@ -157,17 +165,40 @@ def summary(done: Done) -> dict[str, Any]:
 
 
 def summary_text(done: Done) -> str:
-    """For a reader."""
+    """The summary as lines of text."""
     folder, old = done.outcome.folder, done.outcome.resumed_rows
     update = folder.manifest["update"]
-    lines = [f"{folder.rows:,} rows in {folder.name}: {output.counts(done.outcome.counts)}"]
+    lines = [f"{plural(folder.rows, 'row')} in {folder.name}: {output.counts(done.outcome.counts)}"]
+    cause = commonest_cause(folder)
+    if cause is not None:
+        lines.append(f"not scored: {cause.text()}")
     if done.outcome.formats:
         formats = output.counts(done.outcome.formats)
         lines.append(f"formats: {formats}; update: {update['update']}, lr {update['lr']:g}")
-    new = f"{folder.rows - old:,} rows in {output.duration(done.seconds)}"
+    lines.append(masks_text(folder.manifest))
+    new = f"{plural(folder.rows - old, 'row')} in {output.duration(done.seconds)}"
     lines.append(new + (f", {old:,} were there" if old else "") + (f"; {done.compiled}" if done.compiled else ""))
     if done.smaller_budget is not None:
         lines.append(f"memory ran out and batches were halved: --token-budget {done.smaller_budget} would have fitted")
     lines += [report.text() for report in done.reports]
-    lines.append(f"next: donod-fast select {folder.name} --keep 0.3 --out subset.jsonl")
+    if done.outcome.counts["scored"]:
+        lines.append(f"next: donod-fast select {folder.name} --keep 0.3 --out subset.jsonl")
     return "\n".join(lines)
+
+
+_MASKS = {"generation": "the template's generation marks", "prefix": "the tokens of the prompt"}
+_TURNS = {"all": "all assistant turns", "last": "the last assistant turn"}
+
+
+def masks_text(manifest: Mapping[str, Any]) -> str:
+    """The chat template and the mask of a run: what conversations are written with, and which tokens are scored."""
+    masks = manifest["masks"]
+    name = masks["template"]
+    kind = (
+        "the tokenizer's own"
+        if name == "tokenizer"
+        else name + (" (built in)" if name in BUILTIN_TEMPLATES else " (file)")
+    )
+    turns = _TURNS.get(masks["train_on"], masks["train_on"])
+    mask = _MASKS.get(manifest.get("mask", ""))  # folders of earlier releases do not record it
+    return f"chat template: {kind}; mask: {turns}" + ("" if mask is None else f", found by {mask}")

@@ -1,19 +1,20 @@
-"""``donod-fast select`` and ``donod-fast rank``: from a scores folder to a subset, with no model."""
+"""``donod-fast select`` and ``donod-fast rank``: from a scores folder to a subset, without the model."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from donod_fast.cli import output
 from donod_fast.errors import InputError
 from donod_fast.selection.column_methods import ENDS
-from donod_fast.selection.rankers import KMEANS_IFD, Engine, RankOptions, load_columns, parse_size, ranked
+from donod_fast.selection.rankers import KMEANS_IFD, Engine, Kept, RankOptions, load_columns, parse_size, ranked
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from donod_fast.data.reading import Corpus
@@ -23,6 +24,8 @@ _METHODS = (
     "topsis, don, nod, weighted, pareto, nodon, don-threshold, random, loss; any number column of SCORES; ifd, ifd-loss"
 )
 _SHOWN_GROUPS = 20
+STDOUT = "-"
+"""The name of standard output."""
 
 Scores = Annotated[str, typer.Argument(help="A finished scores folder: a path, or a URL (s3://...).")]
 EngineName = Annotated[str, typer.Option(help="memory, duckdb (past memory), or auto: by what --memory holds.")]
@@ -32,7 +35,7 @@ Prefer = Annotated[str | None, typer.Option(help="Of a column: high or low value
 
 def select(
     scores: Scores,
-    out: Annotated[Path, typer.Option(help="Subset to write: .jsonl (.gz, .zst) or .parquet.")],
+    out: Annotated[Path, typer.Option(help="Subset to write: .jsonl (.gz, .zst) or .parquet; - for standard output.")],
     keep: Annotated[
         str | None, typer.Option(help="How much: 0.3 or 30% of the ranked rows, or a count (kmeans-ifd: 0.4).")
     ] = None,
@@ -67,7 +70,7 @@ def select(
     from donod_fast.data.record_files import refuse_target
     from donod_fast.scores.folder import ScoresFolder
     from donod_fast.selection.keeping import parse_keep
-    from donod_fast.selection.subset import write_subset
+    from donod_fast.selection.subset import write_lines, write_subset
 
     if order not in ("input", "best"):
         raise InputError(f"order must be input or best, got {order!r}")
@@ -76,6 +79,9 @@ def select(
     if embedding_model is not None and method != KMEANS_IFD:
         raise InputError(f"--embedding-model is for --method {KMEANS_IFD}, which embeds the questions; got {method}")
     wanted = None if keep is None else parse_keep(keep)
+    if keep is not None and keep.strip() == "1" and not quiet:
+        typer.echo("donod-fast: --keep 1 keeps ONE row; --keep 1.0 or --keep 100% keeps all rows", err=True)
+    to_stdout = str(out) == STDOUT  # the records go there, and what we say to standard error
     folder = ScoresFolder.open(scores)
     options = RankOptions(
         with_end(method, prefer),
@@ -85,17 +91,22 @@ def select(
         by,
         engine,
         parse_size(memory),
-        temp_dir or out.absolute().parent,
+        temp_dir or (None if to_stdout else out.absolute().parent),
         clusters,
         embedding_model,
     )
-    refuse_target(out, overwrite)  # before the work, and again when it is written
+    if not to_stdout:
+        refuse_target(out, overwrite)  # before the work; writing checks it again
     with ranked(folder, options) as ranking:
         kept = ranking.keep(wanted, don_threshold, don_quantile, order == "best")
         if len(kept.rows) == 0:
             raise InputError(f"no row has DON ≥ {don_threshold}; the largest is {ranking.highest:.6g}")
         corpus = folder.reopened()
-        written = write_subset(corpus, kept.rows, out, order=order, overwrite=overwrite)  # type: ignore[arg-type]
+        if to_stdout:
+            written = write_lines(corpus, kept.rows, sys.stdout.buffer, order=order)  # type: ignore[arg-type]
+            sys.stdout.buffer.flush()
+        else:
+            written = write_subset(corpus, kept.rows, out, order=order, overwrite=overwrite)  # type: ignore[arg-type]
         summary = {
             "out": str(out),
             "kept": written,
@@ -109,25 +120,41 @@ def select(
         if by is not None or method == KMEANS_IFD:
             summary |= {"by": by or "cluster", "groups": [asdict(group) for group in kept.groups]}
         if json:
-            output.as_json(summary)
+            output.as_json(summary, err=to_stdout)
         elif not quiet:
-            without = folder.rows - ranking.scored - sum(ranking.left_out.values())
-            reasons = [f"{rows:,} rows with {reason} are left out" for reason, rows in ranking.left_out.items()]
-            reasons += [f"{without:,} rows have no score and are left out"] if without else []
-            typer.echo(
-                f"{written:,} of {ranking.scored:,} scored rows by {options.method} → {out}"
-                + (f" ({'; '.join(reasons)})" if reasons else "")
-            )
-            if by is not None:
-                typer.echo(_by_group(by, kept.groups))
-            if method == KMEANS_IFD:
-                typer.echo(_by_group("cluster", kept.groups, "IFD < 1"))
-            if method == KMEANS_IFD and (none := sum(not group.kept for group in kept.groups)):
-                typer.echo(
-                    f"{none:,} of {len(kept.groups):,} clusters keep no row: too few of theirs have an IFD below 1"
-                )
+            typer.echo(_summary_text(summary, options, kept), err=to_stdout)
         if explain:
-            _show(ranking, corpus, count)
+            _show(ranking, corpus, count, err=to_stdout)
+
+
+def _summary_text(summary: Mapping[str, Any], options: RankOptions, kept: Kept) -> str:
+    """What was kept and what was left out, and a table of the groups if there are any."""
+    left_out: Mapping[str, int] = summary["left_out"]
+    without = summary["rows"] - summary["scored"] - sum(left_out.values())
+    reasons = [f"{plural(rows, 'row')} with {reason} {_are(rows)} left out" for reason, rows in left_out.items()]
+    if without:
+        reasons.append(
+            f"{plural(without, 'row')} {'has' if without == 1 else 'have'} no score and {_are(without)} left out"
+        )
+    where = "standard output" if summary["out"] == STDOUT else summary["out"]
+    lines = [
+        f"{summary['kept']:,} of {plural(summary['scored'], 'scored row')} by {options.method} → {where}"
+        + (f" ({'; '.join(reasons)})" if reasons else "")
+    ]
+    if options.by is not None:
+        lines.append(_by_group(options.by, kept.groups))
+    if options.method == KMEANS_IFD:
+        lines.append(_by_group("cluster", kept.groups, "IFD < 1"))
+        if none := sum(not group.kept for group in kept.groups):
+            lines.append(
+                f"{none:,} of {plural(len(kept.groups), 'cluster')} keep no row: too few of their rows have an IFD "
+                "below 1"
+            )
+    return "\n".join(lines)
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def rank_command(
@@ -162,13 +189,13 @@ def rank_command(
 
 
 def with_end(method: str, prefer: str | None) -> str:
-    """The method with the end that ``--prefer`` names."""
+    """The method with the end of ``--prefer``."""
     if prefer is None:
         return method
     if prefer not in ENDS:
         raise InputError(f"--prefer must be {' or '.join(ENDS)}, got {prefer!r}")
     if method == KMEANS_IFD:
-        raise InputError(f"method {KMEANS_IFD} keeps high IFDs; leave --prefer out")
+        raise InputError(f"method {KMEANS_IFD} keeps high IFDs; remove --prefer")
     return f"{method}@{prefer}"
 
 
@@ -176,12 +203,12 @@ def _weights(text: str) -> tuple[float, float]:
     try:
         don, nod = map(float, text.split(","))
     except ValueError:
-        raise InputError(f"--weights must be two numbers with a comma, as 0.5,0.5; got {text!r}") from None
+        raise InputError(f"--weights must be two numbers with a comma, for example 0.5,0.5; got {text!r}") from None
     return don, nod
 
 
 def _by_group(by: str, groups: Sequence[GroupCount], scored: str = "scored") -> str:
-    """A table of the largest groups; ``scored`` heads the rows that could be kept."""
+    """A table of the largest groups; ``scored`` is the heading of the rows that could be kept."""
     largest = sorted(groups, key=lambda group: -group.scored)[:_SHOWN_GROUPS]
     lines = [
         ("(none)" if group.name is None else group.name, f"{group.kept:,}", f"{group.scored:,}", f"{group.rows:,}")
@@ -189,13 +216,14 @@ def _by_group(by: str, groups: Sequence[GroupCount], scored: str = "scored") -> 
     ]
     shown = output.table((by, "kept", scored, "rows"), lines)
     rest = len(groups) - len(largest)
-    return shown + (f"\n… and {rest:,} smaller groups (all of them with --json)" if rest else "")
+    return shown + (f"\n… and {plural(rest, 'smaller group')} (--json shows all)" if rest else "")
 
 
-def _show(ranking: Engine, corpus: Corpus, count: int, width: int = 80) -> None:
+def _show(ranking: Engine, corpus: Corpus, count: int, width: int = 80, *, err: bool = False) -> None:
     from donod_fast.selection.explain import render
 
-    typer.echo(render(ranking.explain(corpus, count, width, sys.stdout.encoding or "ascii")))
+    stream = sys.stderr if err else sys.stdout
+    typer.echo(render(ranking.explain(corpus, count, width, stream.encoding or "ascii")), err=err)
 
 
 __all__ = ["load_columns", "rank_command", "select", "with_end"]

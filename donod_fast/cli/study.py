@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from donod_fast.cli import output, paper_studies
+from donod_fast.cli.progress import step_progress
 from donod_fast.cli.score import Interrupted
 from donod_fast.errors import InputError
 
-if TYPE_CHECKING:
-    from donod_fast.studies.threshold.run import Progress
+_UNITS = {"score": "row", "train": "training"}
+"""What the steps of the threshold study count."""
 
 app = typer.Typer(
     help="Studies whose cells are kept: a study that was killed goes on where it was.",
@@ -81,7 +80,7 @@ def threshold(
 
     command = shlex.join(["donod-fast", *sys.argv[1:]])
     try:
-        with _progress(quiet=quiet) as progress:
+        with step_progress(_UNITS, quiet=quiet) as progress:
             outcome = run_threshold(
                 chosen,
                 out,
@@ -103,24 +102,3 @@ app.command("ablation")(paper_studies.ablation)
 app.command("noise")(paper_studies.noise)
 app.command("stability")(paper_studies.stability)
 app.command("focus")(paper_studies.focus)
-
-
-@contextmanager
-def _progress(*, quiet: bool) -> Iterator[Progress | None]:
-    """A bar on standard error, one for each step of the study."""
-    if quiet:
-        yield None
-        return
-    from tqdm import tqdm
-
-    with tqdm(file=sys.stderr, dynamic_ncols=True, mininterval=0.5, unit="cell") as bar:
-
-        def advance(step: str, done: int, total: int, detail: str) -> None:
-            if bar.desc != f"{step}: ":
-                bar.reset(total)
-                bar.set_description(step, refresh=False)
-            bar.total = total
-            bar.set_postfix_str(detail, refresh=False)
-            bar.update(done - bar.n)
-
-        yield advance

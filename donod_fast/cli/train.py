@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from donod_fast.cli import output
+from donod_fast.cli.progress import display
 from donod_fast.cli.score import Interrupted
 from donod_fast.errors import InputError
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from donod_fast.training.recipe import Recipe
@@ -67,6 +68,8 @@ def train(
         raise InputError("say where the trained model goes: --out DIR")
     from donod_fast.training.run import train as run_training
 
+    model_name, model_revision = chosen.train.model, chosen.train.revision
+    output.announce_model(model_name, model_revision, quiet=quiet or json or not _is_first())
     # Standard input is kept beside the model, so that the training can go on after it was ended.
     corpus = open_corpus(names, spool_dir=out if "-" in names else None, **options)
     try:
@@ -126,19 +129,19 @@ def _is_first() -> bool:
 
 @contextmanager
 def _progress(*, quiet: bool) -> Iterator[StepReport | None]:
-    """A bar on standard error: steps done, the last loss, time left."""
+    """Progress of training on standard error: steps, last loss, time left. None if ``quiet``."""
     if quiet:
         yield None
         return
-    from tqdm import tqdm
-
-    with tqdm(unit="step", file=sys.stderr, dynamic_ncols=True, mininterval=0.5, delay=0.5) as bar:
+    with display(quiet=False) as shown:
+        started = False
 
         def advance(step: int, steps: int, loss: float) -> None:
-            if bar.total is None:
-                bar.total, bar.initial, bar.n = steps, step - 1, step - 1
-            bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
-            bar.update(step - bar.n)
+            nonlocal started
+            if not started:
+                shown.begin("", "step", steps, step - 1)
+                started = True
+            shown.reach(step, f"loss {loss:.4f}")
 
         yield advance
 
@@ -168,7 +171,10 @@ def _summary(outcome: TrainOutcome) -> dict[str, Any]:
 
 
 def _summary_text(outcome: TrainOutcome) -> str:
-    lines = [f"{outcome.folder}: {outcome.steps:,} steps on {outcome.rows:,} rows, last loss {outcome.loss:.4f}"]
+    lines = [
+        f"{outcome.folder}: {plural(outcome.steps, 'step')} on {plural(outcome.rows, 'row')}, last loss "
+        f"{outcome.loss:.4f}"
+    ]
     if outcome.resumed is None:
         lines[0] += " (was finished already)"
     left_out = sum(outcome.skipped.values())

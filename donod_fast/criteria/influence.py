@@ -20,7 +20,7 @@ for small sets.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,9 +29,6 @@ from donod_fast.criteria.base import BatchView, Bound, Column, Context, Criterio
 from donod_fast.criteria.reference import Census, ReferenceBatch, ReferenceSet, open_reference_sets, reference_batches
 from donod_fast.errors import InputError
 from donod_fast.kernels import accumulate_gradients, gradient_dots, gradient_products
-
-if TYPE_CHECKING:
-    from donod_fast.models.head import Head
 
 
 class _OfReferences(Criterion):
@@ -121,7 +118,9 @@ class _Means(Influence):
             self.matrices,
             reduction=view.reduction,
             workspace_bytes=view.workspace_bytes,
-            **_transform(view.head),
+            bias=view.head.bias,
+            logit_scale=view.head.logit_scale,
+            softcap=view.head.softcap,
         )
         found[:, 1::2] /= view.gradient_norm.unsqueeze(1)
         return found
@@ -152,7 +151,9 @@ class _Largest(InfluenceMax):
                 view.head.weight,
                 reduction=view.reduction,
                 workspace_bytes=view.workspace_bytes,
-                **_transform(view.head),
+                bias=view.head.bias,
+                logit_scale=view.head.logit_scale,
+                softcap=view.head.softcap,
             )
             cosines = products / one.norms / view.gradient_norm.unsqueeze(1)
             largest = torch.where(cosines.isnan(), -torch.inf, cosines).amax(1)
@@ -189,7 +190,9 @@ def _mean_gradients(sets: Sequence[ReferenceSet], context: Context) -> tuple[Ten
                     torch.stack([torch.ones_like(unit), unit], 1),
                     into,
                     reduction=context.reduction,
-                    **_transform(head),
+                    bias=head.bias,
+                    logit_scale=head.logit_scale,
+                    softcap=head.softcap,
                 )
         with torch.inference_mode():
             into /= census.used
@@ -207,10 +210,6 @@ def _joined(one: ReferenceSet, context: Context) -> ReferenceBatch:
             torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).int(),
             torch.cat([batch.norms for batch in batches]),
         )
-
-
-def _transform(head: Head) -> dict[str, Any]:
-    return {"bias": head.bias, "logit_scale": head.logit_scale, "softcap": head.softcap}
 
 
 __all__ = ["Influence", "InfluenceMax"]

@@ -22,6 +22,7 @@ from donod_fast.data.types import Status, TokenizedSample
 from donod_fast.errors import CorpusError, InputError
 from donod_fast.kernels import IGNORE_INDEX, don_nod
 from donod_fast.models.batching import batch_slots, collate, make_batches
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from donod_fast.criteria.base import Context
@@ -161,7 +162,7 @@ def _report(chosen: ReferenceSet, census: Census) -> None:
     first = f"; the first: {census.first}" if census.first else ""
     if not census.used:
         raise CorpusError(
-            f"{chosen.source}: the reference set has no scored token in {chosen.description['rows']:,} rows "
+            f"{chosen.source}: the reference set has no scored token in {plural(chosen.description['rows'], 'row')} "
             f"({left_out}{first}); give rows with an answer that fits into the length limit"
         )
     if left_out:

@@ -1,7 +1,7 @@
-"""Turns of a conversation as data sets spell them: roles, contents, tool calls, tools, weights.
+"""Parse conversation turns in the spellings of public data sets: roles, contents, tool calls, tools, weights.
 
 Both spellings are read here, ``{"role", "content"}`` and ShareGPT's ``{"from", "value"}``; they
-differ in the name of the key only, and real files mix them.
+differ only in the name of the key, and real files mix them.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def as_list(value: object) -> list[Any] | None:
 
 
 def kind_of(value: object) -> str:
-    """A value's type in words of JSON, for messages."""
+    """Name of a value's JSON type, for messages."""
     names = {str: "a string", bool: "a truth value", int: "a number", float: "a number", list: "a list"}
     if value is None:
         return "null"
@@ -69,7 +69,7 @@ def shown(value: object) -> str:
     """A value as one short line, for messages."""
     try:
         text = repr(value[: SHOWN_CHARACTERS + 1] if isinstance(value, str) else value)
-    except (ValueError, RecursionError):  # an integer of too many digits, nesting too deep
+    except (ValueError, RecursionError):  # an integer with too many digits, or nesting too deep
         return kind_of(value)
     return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
 
@@ -78,7 +78,7 @@ def text_column(columns: Mapping[str, Any], name: str) -> str:
     """The text in a column.
 
     Raises:
-        SampleError: it is no string.
+        SampleError: it is not a string.
     """
     value = columns[name]
     if not isinstance(value, str):
@@ -92,10 +92,10 @@ def parse_turns(value: object, column: str, role_key: str) -> list[Message]:
     Args:
         value: the column's value.
         column: its name, for messages.
-        role_key: ``"role"`` or ``"from"``: where a turn's role is looked for first.
+        role_key: ``"role"`` or ``"from"``: the key that is tried first for a turn's role.
 
     Raises:
-        SampleError: it is no list of turns, is empty, or a turn is of a wrong type somewhere.
+        SampleError: it is not a list of turns, is empty, or a value in it has the wrong type.
     """
     items = as_list(value)
     if items is None:
@@ -106,7 +106,7 @@ def parse_turns(value: object, column: str, role_key: str) -> list[Message]:
 
 
 def checked_turns(turns: Sequence[Message]) -> tuple[Message, ...]:
-    """Pass on turns that hold something to score.
+    """Return the turns as a tuple if there is something to score.
 
     Raises:
         SampleError: no assistant turn, none that is scored, or the last one is empty.
@@ -184,7 +184,7 @@ def _part_text(part: object, place: str) -> str:
 
 
 def _weight_scores(item: Mapping[str, Any], place: str) -> bool:
-    """Whether the turn's own weight leaves it scored: anything but 0 does."""
+    """Whether the turn's own weight leaves it scored: every weight except 0 does."""
     for key in WEIGHT_KEYS:
         weight = item.get(key)
         if weight is None:
@@ -217,7 +217,7 @@ def _call(value: object, place: str) -> Mapping[str, Any]:
         raise _unknown(f"{place}: function is {kind_of(function)}, not an object")
     name = function.get("name")
     if not isinstance(name, str) or not name:
-        raise _unknown(f"{place} has no name of a function")
+        raise _unknown(f"{place} has no function name")
     call: dict[str, Any] = {
         "type": "function",
         "function": {"name": name, "arguments": _arguments(function.get("arguments"), place)},
@@ -227,8 +227,8 @@ def _call(value: object, place: str) -> Mapping[str, Any]:
 
 def _arguments(value: object, place: str) -> dict[str, Any]:
     if isinstance(value, str):
-        # Arguments that are no JSON object cannot be rendered as they are: to wrap them in a made-up
-        # key would score text that the record does not hold.
+        # Arguments that are not a JSON object cannot be rendered unchanged: wrapping them in an invented
+        # key would score text that is not in the record.
         value = _json(value, f"{place}: arguments") if value.strip() else None
     if value is None:
         return {}
@@ -238,7 +238,7 @@ def _arguments(value: object, place: str) -> dict[str, Any]:
 
 
 def _calls_in_text(text: str, place: str) -> tuple[Mapping[str, Any], ...]:
-    """The calls that a ShareGPT ``function_call`` turn spells as JSON; none where it is other text."""
+    """Tool calls written as JSON in a ShareGPT ``function_call`` turn; empty for any other text."""
     try:
         value = _json(text, place)
         return tuple(_call(call, place) for call in (value if isinstance(value, list) else [value]))
@@ -253,7 +253,7 @@ def parse_tools(value: object) -> tuple[Mapping[str, Any], ...]:
     that chat templates expect.
 
     Raises:
-        SampleError: it is neither.
+        SampleError: it is neither of these.
     """
     if isinstance(value, str):
         value = _json(value, "tools") if value.strip() else None

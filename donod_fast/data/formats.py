@@ -1,7 +1,7 @@
-"""From a record to a sample: which known format a record has, and what it says in that format.
+"""Convert a record into a sample: detect the record's format and read its content.
 
-The format is found for each record by its columns; a column whose value is null counts as absent.
-Whatever a record holds, :func:`to_sample` either returns a sample or raises a SampleError.
+The format is detected for each record from its columns; a column whose value is null counts as absent.
+For any record, :func:`to_sample` either returns a sample or raises a SampleError.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ QUESTIONS = (("question", "answer"), ("query", "response"), ("problem", "solutio
 ID_COLUMNS = ("id", "_id", "uid", "uuid", "task_id")
 
 ALPACA_JOIN = "\n\n"
-"""What stands between an alpaca record's instruction and its input within the user's turn."""
+"""Separator between an Alpaca record's instruction and its input in the user turn."""
 
 SHOWN_COLUMNS = 12
 
@@ -46,15 +46,15 @@ def to_sample(record: Record, format: str = "auto") -> tuple[Sample, str]:
     """Read a record as a sample.
 
     Args:
-        record: the row as its file holds it.
-        format: one of ``FORMATS``; ``"auto"`` finds it by the record's columns.
+        record: the row as stored in its file.
+        format: one of ``FORMATS``; ``"auto"`` detects it from the record's columns.
 
     Returns:
         The sample, and the name of its format (never ``"auto"``).
 
     Raises:
         SampleError: the row cannot be read as a sample; the detail begins with file and place.
-        InputError: ``format`` is no known format.
+        InputError: ``format`` is not a known format.
     """
     if format not in FORMATS:
         raise InputError(f"format {format!r} is not known; known are {', '.join(FORMATS)}")
@@ -110,14 +110,14 @@ def _valid_utf8(text: str) -> str:
 
 
 def _detected(columns: Columns) -> str:
-    """The format's name by the columns alone; the order is that of how specific they are."""
+    """The format's name from the column names alone; the most specific formats are tested first."""
     if "input_ids" in columns:
         return "tokenized"
     for column in TURN_COLUMNS:
         turns = as_list(columns.get(column))
         if turns is not None:
             first = turns[0] if turns else None
-            # The items tell, not the column: real files have either kind under either name.
+            # Decide by the items, not by the column: real files have either spelling under either name.
             is_sharegpt = isinstance(first, Mapping) and first.get("role") is None and "from" in first
             return "sharegpt" if is_sharegpt else "messages"
     if "prompt" in columns and _first_of(columns, COMPLETIONS):
@@ -149,7 +149,7 @@ def _wanted(columns: Columns, format: str, names: tuple[str, ...]) -> str:
         wanted = " or ".join(names)
         raise SampleError(
             Status.UNKNOWN_FORMAT,
-            f"format {format} wants the column {wanted}; this record has {_listed(columns)}",
+            f"format {format} needs the column {wanted}; this record has {_listed(columns)}",
         )
     return found
 
@@ -195,7 +195,7 @@ def _alpaca(columns: Columns) -> Sample:
 
 
 def _history(columns: Columns) -> list[Message]:
-    """Earlier turns as [question, answer] pairs, as LLaMA-Factory writes them."""
+    """Earlier turns as [question, answer] pairs (LLaMA-Factory's format)."""
     pairs = as_list(columns.get("history", []))
     if pairs is None:
         raise SampleError(Status.UNKNOWN_FORMAT, f"history is {kind_of(columns['history'])}, not a list")
@@ -203,7 +203,7 @@ def _history(columns: Columns) -> list[Message]:
     for number, item in enumerate(pairs):
         pair = as_list(item)
         if pair is None or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
-            raise SampleError(Status.UNKNOWN_FORMAT, f"history item {number} is no pair of strings")
+            raise SampleError(Status.UNKNOWN_FORMAT, f"history item {number} is not a pair of strings")
         turns += [Message("user", pair[0]), Message("assistant", pair[1])]
     return turns
 
@@ -219,7 +219,7 @@ def _prompt_completion(columns: Columns) -> Sample:
         raise SampleError(Status.UNKNOWN_FORMAT, f"{kinds}; both must be strings or lists of messages")
     before = parse_turns(prompt, "prompt", "role")
     after = checked_turns(parse_turns(completion, name, "role"))
-    # What the prompt holds is given, so its assistant turns are context and no target.
+    # The prompt is given, so its assistant turns are context, not targets.
     context = [replace(turn, scored=False) if turn.role == "assistant" else turn for turn in before]
     return Conversation((*context, *after), parse_tools(columns.get("tools")))
 
@@ -234,7 +234,7 @@ def _question_answer(columns: Columns) -> Sample:
         wanted = " or ".join(f"{question} and {answer}" for question, answer in QUESTIONS)
         raise SampleError(
             Status.UNKNOWN_FORMAT,
-            f"format question_answer wants the columns {wanted}; this record has {_listed(columns)}",
+            f"format question_answer needs the columns {wanted}; this record has {_listed(columns)}",
         )
     question, answer = names
     user = Message("user", text_column(columns, question))
@@ -258,7 +258,7 @@ def _tokenized(columns: Columns) -> Sample:
     _all_valid("labels", labels, lambda value: value >= 0 or value == IGNORE_INDEX)
     _all_valid("attention_mask", attended, lambda value: value in (0, 1))
     if 1 not in attended:
-        raise SampleError(Status.EMPTY_RESPONSE, "input_ids holds no token that is attended to")
+        raise SampleError(Status.EMPTY_RESPONSE, "every token of input_ids is masked out by attention_mask")
     begin = attended.index(1)
     end = len(attended) - attended[::-1].index(1)
     if 0 in attended[begin:end]:
@@ -296,4 +296,4 @@ _READERS: dict[str, Callable[[Columns], Sample]] = {
 }
 
 FORMATS = ("auto", *_READERS)
-"""What ``format`` may be."""
+"""Allowed values of ``format``."""

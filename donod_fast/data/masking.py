@@ -1,8 +1,8 @@
-"""Record → tokens + label mask: which tokens of a row are scored, proved row by row.
+"""Convert records into tokens and a label mask that says which tokens are scored; the mask is verified per row.
 
-A conversation is rendered by a chat template, any other text is taken as it is; the text is tokenised
-once, and the characters to be scored become tokens through the tokenizer's offsets. Where a prompt
-stands in front, its own tokens must be the beginning of the whole's: otherwise the model would be
+A conversation is rendered by a chat template, any other text is used unchanged; the text is tokenised
+once, and the characters to be scored are mapped to tokens by the tokenizer's offsets. If a prompt
+precedes them, its tokens alone must be a prefix of the full token sequence: otherwise the model would be
 scored on tokens that it never has to predict.
 """
 
@@ -34,7 +34,7 @@ from donod_fast.errors import InputError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Rows whose encodings are held at once: enough for the tokenizer's own threads, little memory.
+# Rows that are encoded per call: enough for the tokenizer's own threads, and little memory.
 _CHUNK = 256
 
 Encodings = Mapping[str, Encoded | SampleError]
@@ -67,15 +67,15 @@ class _Row:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """A text to tokenise and the characters of it to score.
+    """A text to tokenise, and which of its characters to score.
 
     Attributes:
         text: the whole text.
-        spans: what to score, in order.
-        mask: how the spans were found; by ``"generation"`` marks they need no prompt's proof.
-        has_prompt: whether something must stay unscored.
-        framed: whether the tokenizer's front tokens and an end token are put around the text.
-        unmarked: the plan to follow where a marked text begins in the middle of a token.
+        spans: the character ranges to score, in order.
+        mask: how the spans were found; those from ``"generation"`` marks need no check of the prompt.
+        has_prompt: whether a part of the text must stay unscored.
+        framed: whether the tokenizer's front tokens and an end token are added around the text.
+        unmarked: the plan to use instead if a marked text begins in the middle of a token.
     """
 
     text: str
@@ -87,7 +87,7 @@ class _Plan:
 
     @property
     def prompts(self) -> list[str]:
-        """The texts whose tokens must be the beginning of the whole's."""
+        """The texts whose tokens must be a prefix of the full token sequence."""
         if self.mask == "generation":
             return []
         return [self.text[: span.start] for span in self.spans if span.start]
@@ -102,17 +102,17 @@ class _Masked:
 
 
 class Masker:
-    """Turns records into tokens and flags, one row in, one row out.
+    """Converts records into tokens and flags, one output row per input row.
 
     Args:
         tokenizer: a transformers tokenizer, fast or slow.
-        settings: how to read and mask.
-        vocab_size: number of rows of the model's output layer; ids at or past it are refused.
-        carry: columns of the records whose values go along with the samples, as text.
+        settings: how to read and mask rows.
+        vocab_size: number of rows of the model's output layer; greater or equal ids are refused.
+        carry: columns of the records to copy into the samples, as text.
 
     Raises:
-        InputError: a setting has no known value.
-        ModelError: the template is asked of a tokenizer that has none, or is no valid Jinja.
+        InputError: a setting has an unknown value.
+        ModelError: the tokenizer has no template although its own was asked for, or the template is not valid Jinja.
     """
 
     def __init__(
@@ -131,6 +131,14 @@ class Masker:
         self._renderer = Renderer(tokenizer, self._template)
         self._encoder = TextEncoder(tokenizer)
 
+    @property
+    def mask(self) -> str:
+        """How assistant turns are found: by the template's ``"generation"`` marks, or by the prompt as a ``"prefix"``.
+
+        A conversation whose marks cannot be trusted is masked by its prompt, too.
+        """
+        return "generation" if self._renderer.has_marks else "prefix"
+
     def describe(self) -> dict[str, Any]:
         """The settings that decide tokens and masks, in plain values for the manifest."""
         return {
@@ -143,11 +151,11 @@ class Masker:
         }
 
     def tokenize(self, record: Record) -> TokenizedSample:
-        """Tokenise and mask one row; a row that cannot be scored comes back with its status."""
+        """Tokenise and mask one row; a row that cannot be scored is returned with its status."""
         return self.tokenize_many([record])[0]
 
     def tokenize_many(self, records: Sequence[Record]) -> list[TokenizedSample]:
-        """Tokenise and mask rows, in their order: the same results as one by one, in fewer calls."""
+        """Tokenise and mask rows in order: the same results as one row at a time, in fewer calls."""
         done: list[TokenizedSample] = []
         for begin in range(0, len(records), _CHUNK):
             done += self._tokenize_chunk(records[begin : begin + _CHUNK])
@@ -158,11 +166,6 @@ class Masker:
             ]
         return done
 
-    def tokenize_sample(self, sample: Sample) -> TokenizedSample:
-        """Tokenise and mask a sample that comes from no file; row 0, without id and format."""
-        record = Record(row=0, file="-", place="sample", data={})
-        return self._tokenize_rows([_Row(record, "", "", sample)])[0]
-
     def _tokenize_chunk(self, records: Sequence[Record]) -> list[TokenizedSample]:
         rows = []
         for record in records:
@@ -171,9 +174,6 @@ class Masker:
                 rows.append(_Row(record, record_id(record), name, sample))
             except SampleError as error:
                 rows.append(_Row(record, record_id(record), "", error))
-        return self._tokenize_rows(rows)
-
-    def _tokenize_rows(self, rows: Sequence[_Row]) -> list[TokenizedSample]:
         plans = [self._plan(row.sample) for row in rows]
         texts = [text for plan in plans if isinstance(plan, _Plan) for text in (plan.text, *plan.prompts)]
         encoded = self._encoder.encode(texts)
@@ -234,7 +234,7 @@ class Masker:
             else:
                 begin = self._proved_begin(plan.text[: span.start], whole, encoded)
             end = whole.tokens_before(span.end)
-            if end is None:  # without offsets: as many tokens as the text up to the end shares with the whole
+            if end is None:  # no offsets: count the tokens that the text up to the end shares with the full text
                 end = shared_length(self._encoded(plan.text[: span.end], encoded).ids, whole.ids)
             flags[begin:end] = [True] * (end - begin)
         if not plan.framed:
@@ -244,7 +244,7 @@ class Masker:
         return _Masked(ids, [False] * len(front) + flags + [True] * len(back), plan.mask, plan.has_prompt)
 
     def _proved_begin(self, prompt: str, whole: Encoded, encoded: Encodings) -> int:
-        """Number of tokens of the prompt, once they are shown to be the beginning of the whole's."""
+        """Number of tokens of the prompt, after checking that they are a prefix of the full sequence."""
         ids = self._encoded(prompt, encoded).ids if prompt else []
         if whole.ids[: len(ids)] == ids:
             return len(ids)
@@ -253,8 +253,8 @@ class Masker:
         joined = self._encoder.names(whole.ids[place : place + 3])
         raise SampleError(
             Status.PROMPT_NOT_PREFIX,
-            f"the prompt's tokens are not the beginning of the whole's: from token {place} on the prompt "
-            f"alone is {alone}, with the response it is {joined}; let the prompt end where a token ends "
+            f"the prompt's tokens are not a prefix of the full sequence: from token {place} on, the prompt "
+            f"alone is {alone}, but with the response it is {joined}; let the prompt end where a token ends "
             "(move white space at its end to the start of the response)",
         )
 
@@ -265,7 +265,7 @@ class Masker:
         return found
 
     def _checked(self, row: _Row, masked: _Masked) -> TokenizedSample:
-        """Prove the mask, cut the row to the length limit, and say what is wrong with it if anything is."""
+        """Check the mask and cut the row to the length limit; a bad row is returned with its status and cause."""
         ids, flags, total = masked.ids, masked.flags, len(masked.ids)
         highest, lowest = max(ids, default=0), min(ids, default=0)
         if highest >= self._vocab_size or lowest < 0:
@@ -273,9 +273,9 @@ class Masker:
             detail = f"token id {wrong} is outside the model's vocabulary of {self._vocab_size}"
             return _refused(row, Status.INVALID_TOKENS, detail, total)
         if masked.has_prompt and total and all(flags):
-            detail = "every token would be scored although there is a prompt; the template writes no prompt"
+            detail = "every token would be scored although there is a prompt: the template does not write the prompt"
             return _refused(row, Status.ALL_SCORED, detail, total)
-        flags[:1] = [False] * bool(flags)  # nothing predicts the first token
+        flags[:1] = [False] * bool(flags)  # no position predicts the first token
         if True not in flags:
             return _refused(row, Status.ALL_MASKED, "no token is left to score", total)
         limit = self._settings.max_length
@@ -299,7 +299,7 @@ class Masker:
 
 
 def _marked_begin(text: str, span: Span, whole: Encoded) -> int | None:
-    """First token of a marked text; None where that token also holds words in front of it."""
+    """First token of a marked text; None if that token also covers words in front of it."""
     begin = whole.tokens_before(span.start)
     while begin:
         bounds = whole.bounds(begin - 1)
@@ -307,7 +307,7 @@ def _marked_begin(text: str, span: Span, whole: Encoded) -> int | None:
             break
         if text[bounds[0] : span.start].strip():
             return None
-        begin -= 1  # only white space: the word is the response's own
+        begin -= 1  # only white space precedes the word in its token: the token belongs to the response
     return begin
 
 

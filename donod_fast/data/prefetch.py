@@ -1,10 +1,10 @@
-"""Parts made ready ahead of the device: read, formatted, templated, tokenised and masked, in processes or in a thread.
+"""Prepare parts ahead of the device (read, format, render, tokenise, mask) in worker processes or in one thread.
 
-The processes are those of ``prepare_process.py``. Until they are there, parts are prepared in this one, so that the
-device does not wait for them to start.
+``prefetch_worker.py`` has the worker processes. Until they have started, this process prepares parts itself, so that
+the device does not wait.
 
-A JSON Lines file is read by the workers themselves, who can start at any row of it. Any other input is read once, in
-order, by a thread of this process, and the workers get its records.
+The workers read JSON Lines files themselves, since they can start at any row. A thread of this process reads any other
+input once, in order, and sends its records to the workers.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ _log = logging.getLogger(__name__)
 
 MOST_WORKERS = 4
 WORKER_ROWS = 4096
-"""From here on processes are worth the second or two that they take to start."""
+"""Number of rows from which worker processes are worth the second or two that they take to start."""
 
-# How long a part waits for a worker that starts before it is looked whether this process is free to prepare it.
+# How long a part waits for a starting worker before it is offered to this process again.
 _START_WAIT = 0.05
 
 Prepared = tuple[Part, list[TokenizedSample]]
 
 
 class Step(StrEnum):
-    """What is being done with a part."""
+    """The step that a part is in."""
 
     PREPARING = "preparing"
     PREPARED = "prepared"
-    UNPREPARED = "unprepared"  # preparing it raised an error
+    UNPREPARED = "unprepared"  # its preparation raised an error
     SCORING = "scoring"
     SCORED = "scored"
 
@@ -55,11 +55,11 @@ OnStep = Callable[[int, Step], None]
 
 
 def no_step(part: int, step: Step) -> None:
-    """Nobody wants to know."""
+    """Ignore the report."""
 
 
 def default_workers(device_type: str, rows: int) -> int:
-    """How many preparation processes serve one device: none on a CPU, whose cores are the device, or for few rows."""
+    """Number of worker processes per device: none on a CPU, whose cores are the device, or for few rows."""
     if device_type == "cpu" or rows < WORKER_ROWS:
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -74,17 +74,17 @@ def prepared(
     stages: Stages = NO_STAGES,
     on_step: OnStep = no_step,
 ) -> Generator[Prepared, None, None]:
-    """The parts with their samples, in the order given, ``max(1, workers)`` of them being prepared ahead.
+    """Yield the parts with their samples, in the order given; ``max(1, workers)`` parts are prepared ahead.
 
-    The results do not depend on ``workers``. With 0 one thread of this process prepares; where the masker or the
-    corpus cannot be sent to another process, too. Closing the generator ends the workers.
+    The results do not depend on ``workers``. With 0, or if the masker or the corpus cannot be sent to another
+    process, one thread of this process prepares the parts. Closing the generator stops the workers.
 
     Raises:
         CorpusError: an input cannot be read.
-        WorkerError: a worker process was ended from outside while it prepared a part.
+        WorkerError: a worker process was killed from outside while it prepared a part.
     """
     local = _Local(PartReader(corpus), masker, stages, on_step)
-    # Plain JSON Lines can be read from near any row. A corpus of rows given from Python is not sent to everybody.
+    # Plain JSON Lines can be read from near any row. Rows given from Python are not copied to every worker.
     they_read = starts_anywhere(corpus, 0, corpus.rows, frozenset({"jsonl"}))
     setup = _setup(masker, corpus if they_read else None) if workers else None
     if setup is None:
@@ -99,13 +99,13 @@ def prepared(
 
 
 def _setup(masker: Masker, corpus: Corpus | None) -> bytes | None:
-    """What a worker is sent first; None where it cannot be sent."""
-    if sys.platform == "win32":  # there nobody can look whether a pipe has something
+    """The first message to a worker; None if it cannot be pickled."""
+    if sys.platform == "win32":  # pipes cannot be polled there
         return None
     try:
         return pickle.dumps((masker, corpus))
-    except Exception as error:  # a tokenizer may hold anything
-        _log.warning("rows are prepared in the main process, the tokenizer cannot be sent to another (%s)", error)
+    except Exception as error:  # a tokenizer may contain any object
+        _log.warning("rows are prepared in the main process: the tokenizer cannot be pickled (%s)", error)
         return None
 
 
@@ -128,7 +128,7 @@ def _ahead(
 
 
 class PartReader:
-    """Reads parts of a corpus; as long as their rows rise, no input is read more than once."""
+    """Reads parts of a corpus; while their rows ascend, no input is read more than once."""
 
     def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
@@ -154,7 +154,7 @@ _ANYWHERE = frozenset({"jsonl", "saved", "hub", "rows"})
 
 
 def starts_anywhere(corpus: Corpus, start: int, stop: int, kinds: Set[str] = _ANYWHERE) -> bool:
-    """Whether all inputs with rows in ``start`` to ``stop`` can be read from any row on, and are of these kinds."""
+    """Whether all inputs with rows in ``start`` to ``stop`` are of these kinds and can be read from any row."""
     first = 0
     for source in corpus.describe()["inputs"]:
         last = first + source["rows"]
@@ -197,7 +197,7 @@ class _Local:
 
 
 class _Team:
-    """Worker processes, each with a thread of this process that talks to it."""
+    """Worker processes, each with a thread of this process that communicates with it."""
 
     def __init__(self, local: _Local, setup: bytes, workers: int, *, they_read: bool) -> None:
         self._local, self._is_local, self._they_read = local, threading.Lock(), they_read
@@ -207,12 +207,12 @@ class _Team:
         self._free = list(self._workers)
 
     def submit(self, part: Part) -> Future[list[TokenizedSample]]:
-        """Have a part prepared by whoever is free first."""
+        """Give a part to the first free worker."""
         reading = None if self._they_read else self._reading.submit(self._local.read, part)
         return self._pool.submit(self._prepare, part, reading)
 
     def close(self) -> None:
-        """End the processes, whatever they are at."""
+        """Kill the processes, even in the middle of a part."""
         for worker in self._workers:
             worker.kill()
         self._reading.shutdown(cancel_futures=True)
@@ -225,7 +225,7 @@ class _Team:
             return self._prepare_anywhere(part, reading)
 
     def _prepare_anywhere(self, part: Part, reading: Future[list[Record]] | None) -> list[TokenizedSample]:
-        worker = self._free.pop()  # there are as many of them as threads
+        worker = self._free.pop()  # there are as many workers as threads
         try:
             while not worker.is_ready():
                 if self._is_local.acquire(timeout=_START_WAIT):
@@ -236,7 +236,7 @@ class _Team:
             records = None if reading is None else reading.result()
             try:
                 job = pickle.dumps(Job(part, records))
-            except Exception:  # rows given from Python may hold anything
+            except Exception:  # rows given from Python may contain any object
                 answer = None
             else:
                 answer = worker.ask(job, part)

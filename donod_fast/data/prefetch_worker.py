@@ -1,8 +1,8 @@
-"""The process that prepares parts: its own life, and its parent's side of the pipes.
+"""The worker process that prepares parts, and the parent's side of its pipes.
 
-It is a program started anew with two pipes, rather than one of ``multiprocessing``: it does not run the caller's main
-module again, and it ends by itself when its parent does, however that ends. It is sent the masker once and then a part
-at a time, and loads neither torch nor the model.
+It is a fresh Python program with two pipes instead of a ``multiprocessing`` process: it does not run the caller's main
+module again, and it exits when its parent exits for any reason. It receives the masker once and then one part at a
+time, and loads neither torch nor the model.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 _READY = b""
-_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+_PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """A part's number, its first row and one past its last.
 
-    ``excluded`` holds rows that no process survives, each with what to say of it: they are read, and nothing more.
+    ``excluded`` maps rows that no process survives to their detail text: they are read, but not tokenised.
     """
 
     number: int
@@ -60,7 +60,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A part to prepare, with its records; None where the worker is to read them itself."""
+    """A part to prepare, with its records; None if the worker reads them itself."""
 
     part: Part
     records: list[Record] | None
@@ -68,13 +68,13 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A part's samples, or the error that there are none for.
+    """A part's samples, or the error that prevented them.
 
     Attributes:
         process: id of the worker.
-        spans: what it did: stage, begin and seconds by ``time.perf_counter``.
-        samples: one a row.
-        error: to be raised in the parent.
+        spans: the steps that it did: stage, begin and seconds by ``time.perf_counter``.
+        samples: one per row.
+        error: the error to raise in the parent.
     """
 
     process: int
@@ -84,10 +84,10 @@ class Answer:
 
 
 class WorkerProcess:
-    """A worker process as this one sees it."""
+    """Parent-side handle of a worker process."""
 
     def __init__(self, setup: bytes) -> None:
-        # In a process group of its own: an interrupt at the terminal is this process's to handle.
+        # In its own process group: only this process handles an interrupt at the terminal.
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", _PROGRAM],
             stdin=subprocess.PIPE,
@@ -98,31 +98,31 @@ class WorkerProcess:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._input, self._output = self._process.stdin, self._process.stdout
         self._ready = self._gone = self._killed = False
-        # It reads only once it has imported what it needs, and a pipe holds little.
+        # It reads only after its imports, and a pipe's buffer is small.
         self._sender = threading.Thread(target=self._send, args=(setup,), name="start", daemon=True)
         self._sender.start()
 
     def is_ready(self) -> bool:
-        """Whether it can be asked. One that cannot start never is, and the log says so.
+        """Whether it accepts jobs. A worker that cannot start never does; this is logged.
 
         Raises:
             WorkerError: it was killed by :meth:`kill`.
         """
         if self._killed:
-            raise WorkerError("the preparation processes were ended")
+            raise WorkerError("the preparation processes were killed")
         if not self._ready and not self._gone and wait([self._output.fileno()], 0):
             found = _receive(self._output)
             self._ready, self._gone = found == _READY, found != _READY
             if self._gone and not self._killed:
                 reason = f"exit code {self._process.wait()}" if found is None else found.decode()
-                _log.warning("a preparation process cannot start (%s); rows are prepared in the main one", reason)
+                _log.warning("a preparation process cannot start (%s); rows are prepared in the main process", reason)
         return self._ready
 
     def ask(self, job: bytes, part: Part) -> Answer | None:
-        """Have it do a job. None where it cannot even read it.
+        """Have it do a job. None if it cannot unpickle the job.
 
         Raises:
-            WorkerError: the process ended meanwhile.
+            WorkerError: the process died meanwhile.
         """
         try:
             _send(self._input, job)
@@ -131,42 +131,42 @@ class WorkerProcess:
             found = None
         if found is None:
             code = self._process.wait()
-            how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+            how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
             raise WorkerError(
-                f"a preparation process was ended {how} while it had the rows {part.start} to {part.stop - 1} "
-                "(killed, or out of memory); run the same command again to resume"
+                f"a preparation process {how} while it prepared the rows {part.start} to {part.stop - 1} "
+                "(killed, or out of memory); rerun the same command to resume"
             )
         answer: Answer | None = pickle.loads(found)
         return answer
 
     def kill(self) -> None:
-        """End the process at once."""
+        """Kill the process immediately."""
         self._killed = True
         self._process.kill()
 
     def close(self) -> None:
-        """Give back what a killed process leaves."""
+        """Release the resources of a killed process."""
         self._process.wait()
         self._sender.join()
         for pipe in (self._input, self._output):
-            with suppress(OSError):  # what was not flushed goes nowhere
+            with suppress(OSError):  # unflushed data is dropped
                 pipe.close()
 
     def _send(self, setup: bytes) -> None:
-        with suppress(OSError):  # it is gone, which its other pipe tells
+        with suppress(OSError):  # it has exited; its other pipe reports that
             self._input.write(pickle.dumps(sys.path))
             _send(self._input, setup)
 
 
 def serve() -> None:
-    """A worker process's life: set up, then a job at a time until the parent closes the pipe, or is gone."""
+    """Main function of a worker process: set up, then do jobs until the parent closes the pipe or exits."""
     jobs, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not get between the answers
+    os.dup2(2, 1)  # a library's output must not mix with the answers
     setup = _receive(jobs)
     if setup is None:
         return
     _end_with_parent()
-    with suppress(BrokenPipeError):  # the parent is gone
+    with suppress(BrokenPipeError):  # the parent has exited
         try:
             masker, corpus = pickle.loads(setup)
         except Exception as error:
@@ -178,9 +178,9 @@ def serve() -> None:
 
 
 def _end_with_parent() -> None:
-    """Have the kernel end this process with its parent, even where a row keeps it busy for ever.
+    """Have the kernel kill this process when its parent exits, even if a row keeps it busy for ever.
 
-    Without it (it is Linux's), a process that is at no such row ends when it looks at its pipe.
+    This exists on Linux only. Elsewhere a process exits the next time it reads its pipe.
     """
     if sys.platform != "linux":
         return
@@ -193,7 +193,7 @@ def _end_with_parent() -> None:
 def _work(masker: Masker, corpus: Corpus | None, job: bytes) -> Answer | None:
     try:
         found: Job = pickle.loads(job)
-    except Exception:  # of a class that cannot be imported here
+    except Exception:  # its class cannot be imported here
         return None
     spans = []
     begin = time.perf_counter()
@@ -213,7 +213,7 @@ def _work(masker: Masker, corpus: Corpus | None, job: bytes) -> Answer | None:
 
 
 def tokenized(masker: Masker, records: Sequence[Record], excluded: Mapping[int, str]) -> list[TokenizedSample]:
-    """One sample a record; the tokenizer never sees those that are excluded."""
+    """One sample per record; the tokenizer never sees excluded records."""
     if not excluded:
         return masker.tokenize_many(records)
     kept = iter(masker.tokenize_many([record for record in records if record.row not in excluded]))
@@ -227,7 +227,7 @@ def _lost(masker: Masker, record: Record, cause: str) -> TokenizedSample:
 
 
 def _sendable(error: Exception) -> Exception:
-    """The error itself where it survives the way to the parent, else one that says the same."""
+    """The error itself if it can be pickled, else a WorkerError with the same text."""
     try:
         if type(pickle.loads(pickle.dumps(error))) is type(error):
             return error
@@ -237,14 +237,14 @@ def _sendable(error: Exception) -> Exception:
 
 
 def _send(pipe: IO[bytes], content: bytes) -> None:
-    """Write a message: its length in eight bytes, then itself."""
+    """Write a message: its length in eight bytes, then its bytes."""
     pipe.write(len(content).to_bytes(8, "little"))
     pipe.write(content)
     pipe.flush()
 
 
 def _receive(pipe: IO[bytes]) -> bytes | None:
-    """Read a message; None where the other end is gone."""
+    """Read a message; None if the other end is closed."""
     size = pipe.read(8)
     if len(size) < 8:
         return None

@@ -1,8 +1,8 @@
-"""Conversation → text: what a chat template can write, and the conversation recast to what it can.
+"""Render a conversation as text, rewritten first so that the chat template can express all of it.
 
-A template that has no place for system messages, tools or tool calls leaves them out without a word.
-Each such ability is therefore probed once with sentinel texts; what a template cannot write itself is
-recast into messages that it can, so that no content of a row is lost in silence.
+A template that does not support system messages, tools or tool calls leaves them out silently.
+Each such ability is therefore probed once with sentinel texts; content that a template cannot render is
+rewritten as messages that it can render, so that no content of a row is lost silently.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 _MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _TODAY = re.compile(r"""\bstrftime_now\(\s*("[^"]*"|'[^']*')\s*\)""")
-# Some templates write today's date into the prompt; scores must not depend on the day they are made
-# on. This is the date that Llama 3's own template falls back to.
+# Some templates write today's date into the prompt; scores must not depend on the date of the run.
+# This is the date that Llama 3's own template falls back to.
 _PINNED_DATE = datetime(2024, 7, 26, tzinfo=UTC)
 
 _TURNS = {role: f"zq{role}qz" for role in ("system", "user", "assistant", "tool")}
@@ -54,8 +54,8 @@ class Rendering:
     """A conversation as text.
 
     Attributes:
-        conversation: the messages as they were rendered (recast where the template needed it).
-        text: what the template wrote.
+        conversation: the messages as they were rendered (rewritten if the template needed it).
+        text: the template's output.
         marked: ``(start, end)`` character bounds of its ``{% generation %}`` blocks, in order.
     """
 
@@ -65,15 +65,19 @@ class Rendering:
 
 
 class Renderer:
-    """Writes conversations with one template and one tokenizer's special tokens."""
+    """Writes conversations with one template and one tokenizer's special tokens.
+
+    Attributes:
+        has_marks: whether the template marks what the assistant writes (``{% generation %}``).
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: ResolvedTemplate) -> None:
         self._tokenizer = tokenizer
         self._source = _TODAY.sub(_pinned_date, template.source_text)
-        self._has_marks = _MARK.search(self._source) is not None
+        self.has_marks = _MARK.search(self._source) is not None
         self._special_tokens = {k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)}
-        # It gives text and marks in one pass, but is not in the public interface: do without where it is gone
-        # (the public method gives the text, and the turns are then found by their prompts).
+        # It gives text and marks in one pass, but is not a public function: work without it if it is missing
+        # (the public method gives the text, and the turns are then located by their prompts).
         try:
             from transformers.utils.chat_template_utils import render_jinja_template
         except ImportError:
@@ -83,7 +87,7 @@ class Renderer:
         self._refuse_broken(template.name)
 
     def write(self, conversation: Conversation) -> Rendering:
-        """Render a whole conversation, recast to what the template can write.
+        """Render a whole conversation, rewritten so that the template can express it.
 
         Raises:
             SampleError: TEMPLATE_FAILED with the template's own message.
@@ -100,7 +104,7 @@ class Renderer:
     def render(
         self, conversation: Conversation, count: int | None = None, *, add_generation_prompt: bool = False
     ) -> Rendering:
-        """Render the first ``count`` messages (all where None) exactly as given.
+        """Render the first ``count`` messages (None: all) exactly as given.
 
         Raises:
             SampleError: TEMPLATE_FAILED with the template's own message.
@@ -111,16 +115,16 @@ class Renderer:
             text, marked = self._run(messages, tools, add_generation_prompt)
         except MemoryError:
             raise
-        except Exception as error:  # a template can raise anything at all
+        except Exception as error:  # a template can raise any exception
             raise SampleError(Status.TEMPLATE_FAILED, f"the chat template failed: {_first_line(error)}") from error
         return Rendering(conversation, text, marked)
 
     def recast(self, conversation: Conversation) -> Conversation:
-        """Rewrite what the template would leave out; everything else stays as it is.
+        """Rewrite the content that the template would leave out; everything else is unchanged.
 
-        Tools become a JSON list at the end of the system text, tool calls lines of JSON in the
-        assistant's content, tool results user turns, and a system text the head of the user turn that
-        follows it (a turn of its own where none follows).
+        Tools become a JSON list at the end of the system text, tool calls become lines of JSON in the
+        assistant's content, tool results become user turns, and a system text becomes the start of the next
+        user turn (or a separate turn if none follows).
         """
         messages = list(conversation.messages)
         tools = conversation.tools
@@ -132,7 +136,7 @@ class Renderer:
                 messages.insert(0, Message("system", listing))
             tools = ()
         written: list[Message] = []
-        waits = False  # whether the last turn written is a system text that waits for a user turn
+        waits = False  # whether the last turn is a system text to be joined with a user turn
         for at, message in enumerate(messages):
             moves = message.role == "system" and not (self.writes_system if at == 0 else self.writes_late_system)
             turn = replace(message, role="user") if moves else self._recast_turn(message)
@@ -186,13 +190,13 @@ class Renderer:
 
     @cached_property
     def writes_content_beside_calls(self) -> bool:
-        """Whether the content of an assistant turn appears where the turn also calls a tool."""
+        """Whether the content of an assistant turn appears if the turn also calls a tool."""
         turn = _probe("assistant", _TURNS["assistant"], (_CALL,))
         return self._shows([_probe("user"), turn], (*_CALL_SHOWN, _TURNS["assistant"]))
 
     @cached_property
     def writes_tool_results(self) -> bool:
-        """Whether a tool's answer appears in the text, after the call where calls can be written."""
+        """Whether a tool's answer appears in the text (after the call, if the template renders calls)."""
         call = _probe("assistant", "", (_CALL,)) if self.writes_calls else _probe("assistant")
         return self._shows([_probe("user"), call, _probe("tool"), _probe("assistant")], (_TURNS["tool"],))
 
@@ -221,11 +225,11 @@ class Renderer:
             conversations=[messages],
             tools=tools,
             chat_template=self._source,
-            return_assistant_tokens_mask=self._has_marks,
+            return_assistant_tokens_mask=self.has_marks,
             add_generation_prompt=add_generation_prompt,
             **self._special_tokens,
         )
-        return texts[0], tuple(marked[0]) if self._has_marks else ()
+        return texts[0], tuple(marked[0]) if self.has_marks else ()
 
     def _refuse_broken(self, name: str) -> None:
         try:
@@ -235,8 +239,8 @@ class Renderer:
         try:
             self._run([_as_dict(_probe("user"))], None, False)
         except TemplateSyntaxError as error:
-            raise ModelError(f"the chat template {name!r} is no valid Jinja: {_first_line(error)}") from error
-        except ImportError as error:  # transformers asks for a newer jinja2
+            raise ModelError(f"the chat template {name!r} is not valid Jinja: {_first_line(error)}") from error
+        except ImportError as error:  # transformers requires a newer jinja2
             raise ModelError(f"chat templates cannot be rendered: {_first_line(error)}") from error
         except Exception:
             pass

@@ -1,14 +1,14 @@
-"""The plan of a corpus: which rows form which shard, and where their bytes lie.
+"""Divide a corpus into shards: which rows belong to which shard, and where their bytes are.
 
-A shard is a run of rows that is read, scored and committed as one part. Where its bounds are depends on the inputs
-and on ``part_rows`` alone, never on who scores it:
+A shard is a range of rows that is read, scored and committed as one part. Its bounds depend only on the inputs and on
+``part_rows``, never on the process that scores it:
 
-- an input that fits whole into the shard at hand is added to it, so that many small files make few parts;
-- any other input begins a shard of its own and is cut every ``part_rows`` rows;
-- Parquet is cut between row groups. A row group of more than ``part_rows`` rows is cut within.
+- an input that fits completely into the current shard is added to it, so that many small files give few parts;
+- any other input begins a new shard and is cut every ``part_rows`` rows;
+- Parquet is cut between row groups. A row group of more than ``part_rows`` rows is cut inside.
 
 Plain JSON Lines can be read from any shard's byte offset, Parquet from any row group. A compressed file, a CSV file and
-a JSON document are read from their beginning: their shards form one *run*, which had better go to one worker
+a JSON document are read from their beginning: their shards form one *run*, which should go to one worker
 (:meth:`ShardPlan.tasks`); so do the shards of one large row group.
 """
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from donod_fast.data.reading import Corpus
     from donod_fast.data.reading.source import Checkpoint, Source
 
+PART_ROWS = 1024
+"""Rows of a part unless another number is asked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -36,8 +39,8 @@ class Segment:
     Attributes:
         input: the input's position in the corpus.
         start: first row, counted within the input.
-        rows: how many, at least one.
-        skip: rows to pass over after ``offset``.
+        rows: number of rows, at least one.
+        skip: rows to skip after ``offset``.
         offset: byte to read from (plain JSON Lines), -1 for other inputs.
         end: a byte at or after the end of the last row, -1 for other inputs.
         line: number of the line at ``offset``, from 1; 0 for other inputs.
@@ -54,12 +57,12 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """What a worker is sent: the number of a part, and where its rows are.
+    """The rows of one part, as sent to a worker.
 
     Attributes:
-        number: of the part, from 0.
-        first_row: row of the corpus.
-        segments: in the order of their rows.
+        number: the part's number, from 0.
+        first_row: its first row in the corpus.
+        segments: its row ranges, in row order.
     """
 
     number: int
@@ -68,7 +71,7 @@ class Shard:
 
     @property
     def rows(self) -> int:
-        """How many rows it has."""
+        """Its number of rows."""
         return sum(segment.rows for segment in self.segments)
 
     @property
@@ -84,8 +87,8 @@ class ShardPlan:
     """All shards of a corpus, in the order of their rows.
 
     Args:
-        segments: (n, 9) int64, one line a segment: shard, run, and the fields of :class:`Segment`. Shards count from 0
-            without a gap.
+        segments: (n, 9) int64, one line per segment: shard, run, and the fields of :class:`Segment`. Shard numbers
+            start at 0 and have no gaps.
     """
 
     def __init__(self, segments: Any) -> None:
@@ -122,11 +125,11 @@ class ShardPlan:
         return (self._segments[begin:stop] for begin, stop in zip(self._begin, stops, strict=True))
 
     def tasks(self, parts: Sequence[int], most: int) -> list[tuple[int, ...]]:
-        """Group part numbers into what one worker had better do in one go.
+        """Group part numbers into tasks for one worker each.
 
         Args:
-            parts: in rising order.
-            most: how many shards that can be read from anywhere go into one task. A run stays whole.
+            parts: part numbers in ascending order.
+            most: maximum number of independently readable shards per task. A run stays whole.
         """
         runs = self._segments[self._begin, 1]
         tasks: list[tuple[int, ...]] = []
@@ -137,12 +140,12 @@ class ShardPlan:
         return tasks
 
     def without_inputs_of(self, part: int, parts: Sequence[int]) -> list[int]:
-        """Those of ``parts`` that have rows of other inputs than all that ``part`` has rows of."""
+        """The ``parts`` with rows from at least one input that ``part`` has no rows from."""
         inputs = {segment.input for segment in self.shard(part).segments}
         return [other for other in parts if {segment.input for segment in self.shard(other).segments} - inputs]
 
     def checkpoints(self, inputs: int) -> list[list[Checkpoint]]:
-        """For each input, where it can be read from; empty for an input that is read from its beginning."""
+        """For each input, the positions where reading can start; empty if it is always read from its beginning."""
         found: list[list[Checkpoint]] = [[] for _ in range(inputs)]
         known = self._segments[self._segments[:, 6] >= 0]
         for _, _, input, start, _, skip, offset, _, line in known.tolist():
@@ -152,13 +155,13 @@ class ShardPlan:
         return found
 
     def inputs_of_parts(self) -> Any:
-        """(n, 3) int64, one line a segment: input, first row of the corpus, rows."""
+        """(n, 3) int64, one line per segment: input, first row of the corpus, rows."""
         rows = self._segments[:, 4]
         first = np.cumsum(rows) - rows
         return np.stack([self._segments[:, 2], first, rows], 1)
 
     def to_bytes(self) -> bytes:
-        """As a Parquet file."""
+        """Serialise the plan as a Parquet file."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -172,7 +175,7 @@ class ShardPlan:
         """Read what :meth:`to_bytes` wrote.
 
         Raises:
-            StoreError: it is damaged; ``name`` says what.
+            StoreError: it is damaged; ``name`` is its name in the message.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -198,9 +201,9 @@ class ShardPlan:
 
 
 def plan_shards(corpus: Corpus, part_rows: int) -> ShardPlan:
-    """Cut a corpus into shards of about ``part_rows`` rows; the module's head says where.
+    """Cut a corpus into shards of about ``part_rows`` rows, by the rules in the module's docstring.
 
-    It looks at nothing but what opening the corpus found out.
+    It reads no file: the opened corpus has all information.
     """
     cutter = _Cutter(part_rows)
     for number, source in enumerate(corpus.sources):
@@ -268,11 +271,11 @@ class _Cutter:
 
 
 def default_part_rows(rows: int) -> int:
-    """Rows of a part where nobody says: 1,024, and up to 16,384 so that a folder has some thousands of parts."""
-    size = 1024
+    """Default rows per part: 1,024, and up to 16,384 so that a folder has at most some thousands of parts."""
+    size = PART_ROWS
     while size < 16384 and rows > size * 4096:
         size *= 2
     return size
 
 
-__all__ = ["Segment", "Shard", "ShardPlan", "default_part_rows", "plan_shards"]
+__all__ = ["PART_ROWS", "Segment", "Shard", "ShardPlan", "default_part_rows", "plan_shards"]

@@ -1,8 +1,8 @@
-"""Where in a rendered conversation the assistant's words stand, as character bounds.
+"""Find the assistant's text in a rendered conversation, as character bounds.
 
-Two ways, in order of trust. A template's own ``{% generation %}`` marks are taken only where they can
-be shown to be right: stock templates have none, and some put them around the wrong text. Otherwise
-each turn is found between the prompt that stands before it, rendered on its own, and the end-of-turn
+There are two methods. A template's own ``{% generation %}`` marks are used only if they can
+be verified: stock templates have none, and some put them around the wrong text. Otherwise
+each turn is located between the prompt before it, rendered separately, and the end-of-turn
 marker after it.
 """
 
@@ -29,7 +29,7 @@ class Span:
 
 
 def shared_length(first: Sequence[object], second: Sequence[object]) -> int:
-    """How many items two texts or lists of tokens have in common at their beginning."""
+    """Length of the common prefix of two texts or token lists."""
     pairs = enumerate(zip(first, second, strict=False))
     return next((at for at, (a, b) in pairs if a != b), min(len(first), len(second)))
 
@@ -40,10 +40,10 @@ def assistant_turns(messages: Iterable[Message]) -> list[int]:
 
 
 def marked_spans(rendering: Rendering) -> list[Span] | None:
-    """Bounds of every assistant turn by the template's own marks, or None where they cannot be trusted.
+    """Bounds of every assistant turn by the template's own marks, or None if they fail the check.
 
-    They are trusted where there are as many marked texts as assistant turns, each holds the content
-    of its turn (or the names of the tools it calls), and none holds that of a neighbouring turn.
+    They pass if there are as many marked texts as assistant turns, each contains the content
+    of its turn (or the names of the tools it calls), and none contains that of a neighbouring turn.
     """
     text, messages = rendering.text, rendering.conversation.messages
     turns = assistant_turns(messages)
@@ -56,27 +56,27 @@ def marked_spans(rendering: Rendering) -> list[Span] | None:
         words = _visible_words(messages[at], marked)
         if words is None:
             return None
-        # Strict on purpose (last place for the head, first for the tail): what is refused here is
-        # found again by the prompt method, which proves itself.
+        # Strict on purpose (last match for the head, first for the tail): a turn that is refused here is
+        # located by the prompt method, which has its own check.
         head, tail = marked[: marked.rfind(words[0])], marked[marked.find(words[0]) + len(words[0]) :]
         before = messages[at - 1].content.strip() if at else ""
         after = messages[at + 1].content.strip() if at + 1 < len(messages) else ""
         if (before and before in head) or (after and after in tail):
             return None
-        # White space behind the end-of-turn marker is nothing that the model is asked to write.
+        # The model is not asked to write the white space after the end-of-turn marker.
         spans.append(Span(start, start + len(marked.rstrip())))
     return spans
 
 
 def prompt_spans(renderer: Renderer, rendering: Rendering, wanted: Iterable[int]) -> list[Span]:
-    """Bounds of the assistant turns at the positions ``wanted``, by the prompts in front of them.
+    """Bounds of the assistant turns at the positions ``wanted``, found from the prompts before them.
 
     A turn starts where the rendering of all messages before it (with the template's generation prompt)
-    ends, which must be the beginning of the whole, and ends after the marker that follows its content.
+    ends, which must be a prefix of the full text. It ends after the marker that follows its content.
 
     Raises:
-        SampleError: PROMPT_NOT_PREFIX where the prompt is not the beginning of the whole;
-            TEMPLATE_FAILED where the template cannot render the prompt or leaves the turn's words out.
+        SampleError: PROMPT_NOT_PREFIX if the prompt is not a prefix of the full text;
+            TEMPLATE_FAILED if the template cannot render the prompt or leaves out the turn's words.
     """
     return [_prompt_span(renderer, rendering, at) for at in wanted]
 
@@ -101,9 +101,9 @@ def _prompt_span(renderer: Renderer, rendering: Rendering, at: int) -> Span:
 
 
 def _end_of_changed_turn(message: Message, text: str, alone: str, start: int, at: int) -> int:
-    """The turn's end where the template writes it otherwise than in ``alone``, where it is the last.
+    """The turn's end if the template writes it differently from ``alone``, where it is the last turn.
 
-    From the visible words on, both are written alike up to and with the end-of-turn marker.
+    From the visible words on, both are the same up to and including the end-of-turn marker.
     """
     words = _visible_words(message, text[start:])
     if words is None:
@@ -124,7 +124,7 @@ def _find_visible(text: str, words: str, start: int) -> int:
 
 
 def _after_header(renderer: Renderer, rendering: Rendering, at: int, start: int, end: int) -> int:
-    """Step over the header of the turn where the template has no generation prompt to hold it."""
+    """Skip the header of the turn if the template has no generation prompt that contains it."""
     message, turn = rendering.conversation.messages[at], rendering.text[start:end]
     words = _visible_words(message, turn)
     if not words or not words[0] or not message.content.strip():
@@ -137,15 +137,15 @@ def _after_header(renderer: Renderer, rendering: Rendering, at: int, start: int,
 
 
 def _visible_words(message: Message, written: str) -> list[str] | None:
-    """What of a turn stands in ``written``: its content, the part of it after the thinking, or the
-    names of the tools that it calls (first to last); None where that is missing.
+    """The part of a turn that ``written`` contains: its content, the content after the thinking, or the
+    names of the tools that it calls (first to last); None if none of these appears.
     """
     names = [str(call.get("function", call).get("name")) for call in message.tool_calls]
     if any(name not in written for name in names):
         return None
     content = message.content.strip()
     if content not in written:
-        # Templates drop the thinking of earlier turns, or write it with other white space.
+        # Templates drop the thinking of earlier turns, or change its white space.
         content = content.rpartition(_THINKING_END)[2].strip()
         if content not in written:
             return None
@@ -155,12 +155,12 @@ def _visible_words(message: Message, written: str) -> list[str] | None:
 def _parting(prompt: str, text: str, at: int) -> str:
     place = shared_length(prompt, text)
     return (
-        f"the template writes the prompt of turn {at + 1} in another way than the same messages in the "
-        f"whole conversation: at character {place} it has {prompt[place : place + _SHOWN]!r} where the "
-        f"whole has {text[place : place + _SHOWN]!r}; train on the last turn only, or choose a template "
+        f"the template renders the prompt of turn {at + 1} differently from the same messages in the "
+        f"full conversation: at character {place} it has {prompt[place : place + _SHOWN]!r} where the "
+        f"full text has {text[place : place + _SHOWN]!r}; train on the last turn only, or choose a template "
         "with generation marks"
     )
 
 
 def _lost(at: int) -> str:
-    return f"the template leaves out or changes the words of the assistant's turn {at + 1}; choose another"
+    return f"the template leaves out or changes the words of the assistant's turn {at + 1}; choose another template"

@@ -1,7 +1,7 @@
-"""Chat templates: the built-in ones, and which of them (or of the tokenizer's own) a name means.
+"""Chat templates: the built-in ones, and the lookup of a template by name.
 
-A template is a Jinja text that turns messages into the text a model reads. The built-in ones carry
-``{% generation %}`` marks around what the assistant writes, begin with the tokenizer's BOS token where
+A template is a Jinja text that renders messages as the text a model reads. The built-in ones put
+``{% generation %}`` marks around the assistant's text, begin with the tokenizer's BOS token if
 it has one, and end each assistant turn with its EOS token (``chatml`` with ``<|im_end|>``).
 """
 
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 _warned: set[str] = set()
 
 FALLBACK = "alpaca"
-"""The built-in template that ``"auto"`` takes where the tokenizer brings none."""
+"""The built-in template that ``"auto"`` uses if the tokenizer has none."""
 
 _BOS = "{{ bos_token or '' }}"
 _EOS = "{{ eos_token or '' }}"
@@ -63,8 +63,8 @@ _CHATML = (
 {% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
 )
 
-# A system text waits in ``box`` for the user turn whose brackets it shares; where an assistant turn
-# (or the end) comes first, it gets brackets of its own, so that it is never lost.
+# A system text is kept in ``box`` for the user turn whose brackets it shares; before an assistant turn
+# (or the end) it gets its own brackets, so that it is never lost.
 _LLAMA2 = (
     "{% if not messages %}"
     + _BOS
@@ -143,7 +143,7 @@ BUILTIN_TEMPLATES: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class ResolvedTemplate:
-    """The template that a name stands for.
+    """The template that a name refers to.
 
     Attributes:
         name: ``"tokenizer"``, the name of a built-in template, or the path of a file.
@@ -157,16 +157,16 @@ class ResolvedTemplate:
 
 
 def resolve_template(tokenizer: PreTrainedTokenizerBase, name: str = "auto") -> ResolvedTemplate:
-    """Find the template that ``name`` means.
+    """Find the template that ``name`` refers to.
 
     Args:
-        tokenizer: a transformers tokenizer, whose own template ``"auto"`` and ``"tokenizer"`` take.
+        tokenizer: a transformers tokenizer; ``"auto"`` and ``"tokenizer"`` use its own template.
         name: ``"auto"`` (the tokenizer's own, else :data:`FALLBACK` with one logged warning),
             ``"tokenizer"``, a name in :data:`BUILTIN_TEMPLATES`, or the path of a ``.jinja`` file.
 
     Raises:
         InputError: the name is none of these, or the file cannot be read.
-        ModelError: ``"tokenizer"`` was asked for and the tokenizer has no template (or has several and
+        ModelError: ``name`` is ``"tokenizer"`` and the tokenizer has no template (or has several and
             none of them is called ``"default"``).
     """
     if name in ("auto", "tokenizer"):

@@ -1,6 +1,6 @@
-"""Text → token ids with the place of every token, many texts a call.
+"""Tokenise many texts per call and keep the character position of every token.
 
-The one place that calls the tokenizer: without special tokens, truncation, padding or its warnings.
+Only this module calls the tokenizer: without special tokens, truncation, padding or warnings.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Encoded:
 
     Attributes:
         ids: token ids.
-        encoding: the fast tokenizer's own result, which knows the place of each token; None for a
+        encoding: the fast tokenizer's own result, which has the position of each token; None for a
             slow tokenizer.
     """
 
@@ -37,7 +37,7 @@ class Encoded:
         """How many tokens start before the character ``place``; None for a slow tokenizer."""
         if self.encoding is None:
             return None
-        # Asking for a few tokens' bounds is ten times faster than having the list of all of them made.
+        # Querying the bounds of a few tokens is ten times faster than building the list of all bounds.
         return bisect_left(range(len(self.ids)), place, key=self._start)
 
     def _start(self, token: int) -> int:
@@ -46,11 +46,11 @@ class Encoded:
 
 
 class TextEncoder:
-    """A tokenizer reduced to what masking needs.
+    """The part of a tokenizer's interface that masking needs.
 
     Attributes:
-        front: ids that the tokenizer itself puts before a text (BOS, mostly; often none).
-        end_token: text of the EOS token, ``""`` where there is none.
+        front: ids that the tokenizer puts before a text (usually BOS; often none).
+        end_token: text of the EOS token, ``""`` if there is none.
         end_id: id of the EOS token, or None.
     """
 
@@ -61,7 +61,7 @@ class TextEncoder:
         self.front = _front(tokenizer)
 
     def encode(self, texts: Iterable[str]) -> dict[str, Encoded | SampleError]:
-        """Tokenise every different text once; one that fails holds its error and spoils no other."""
+        """Tokenise each distinct text once; a text that fails maps to its error and does not affect the others."""
         unique = list(dict.fromkeys(texts))
         if not unique:
             return {}
@@ -75,10 +75,10 @@ class TextEncoder:
         return {text: found for one in unique for text, found in self.encode([one]).items()}
 
     def framed(self, text: str, ids: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The ids to put before and after a text that no template has framed.
+        """The ids to add before and after a text that was not rendered by a template.
 
-        Those in front are the tokenizer's own, and the EOS token follows; each only where the text
-        does not bring it already.
+        The tokenizer's own front ids go before it and the EOS token after it, unless the text already
+        has them.
         """
         front = () if self.front and tuple(ids[: len(self.front)]) == self.front else self.front
         ends = self.end_id is None or text.endswith(self.end_token) or (bool(ids) and ids[-1] == self.end_id)
@@ -123,6 +123,6 @@ def _cause(text: str, error: BaseException) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as bad:
-        return f"the text is no valid Unicode: a lone surrogate at character {bad.start}"
+        return f"the text is not valid Unicode: a lone surrogate at character {bad.start}"
     lines = str(error).strip().splitlines()
     return f"the tokenizer failed: {lines[0] if lines else type(error).__name__}"

@@ -1,7 +1,7 @@
-"""The plain types that flow between rooms: record → sample → tokens + mask.
+"""Plain types that the packages exchange: record → sample → tokens + mask.
 
 A corpus row starts as a :class:`Record` (reading), becomes a :data:`Sample` (formats) and then a
-:class:`TokenizedSample` (masking). Each step that cannot go on yields a :class:`Status` and a
+:class:`TokenizedSample` (masking). Each step that fails yields a :class:`Status` and a
 human-readable detail instead, so that every input row ends as exactly one row of scores.
 """
 
@@ -17,19 +17,19 @@ IGNORE_INDEX = -100
 
 
 class Status(StrEnum):
-    """What became of an input row. ``SCORED`` is the only one with numbers in its score columns."""
+    """Outcome of an input row. Only ``SCORED`` rows have numbers in their score columns."""
 
     SCORED = "scored"
-    NOT_PARSABLE = "not_parsable"  # broken JSON, not UTF-8, not an object, a CSV row of another width
+    NOT_PARSABLE = "not_parsable"  # broken JSON, not UTF-8, not an object, a CSV row with the wrong number of fields
     UNKNOWN_FORMAT = "unknown_format"  # no known columns, or values of a wrong type in them
-    EMPTY_RESPONSE = "empty_response"  # the response is an empty (or all-white) string
+    EMPTY_RESPONSE = "empty_response"  # the response is empty or white space only
     TEMPLATE_FAILED = "template_failed"  # the chat template raised an error on this conversation
     TOKENIZER_FAILED = "tokenizer_failed"  # the tokenizer raised an error on this text
     INVALID_TOKENS = "invalid_tokens"  # pre-tokenised ids outside the vocabulary, lengths that differ
-    PROMPT_NOT_PREFIX = "prompt_not_prefix"  # the prompt's tokens are no prefix of the whole's
+    PROMPT_NOT_PREFIX = "prompt_not_prefix"  # the prompt's tokens are not a prefix of all tokens
     ALL_MASKED = "all_masked"  # no token is left to score
-    ALL_SCORED = "all_scored"  # there is a prompt, and yet the mask scores it
-    TOO_LONG = "too_long"  # nothing of the response is left within the length limit
+    ALL_SCORED = "all_scored"  # there is a prompt, but the mask scores it too
+    TOO_LONG = "too_long"  # no response token lies within the length limit
     NON_FINITE = "non_finite"  # the model or its scores gave NaN or infinity
     OUT_OF_MEMORY = "out_of_memory"  # did not fit, even alone in its batch
     WORKER_LOST = "worker_lost"  # its process died or hung each time it was scored
@@ -46,13 +46,13 @@ class SampleError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One input row as a file holds it.
+    """One input row as stored in its file.
 
     Attributes:
         row: 0-based position in the whole input, over all files in order.
         file: the file's name as the user gave it (``"-"`` for standard input).
         place: where in the file, for messages: ``"line 17"`` or ``"record 16"``.
-        data: the parsed record, or None where it cannot be parsed.
+        data: the parsed record, or None if it cannot be parsed.
         raw: the original bytes of the record without its line end, where the file is JSON Lines
             (so that a selection can write it back untouched); otherwise None.
         problem: why ``data`` is None, else None.
@@ -117,21 +117,21 @@ Sample = Conversation | PromptCompletion | PlainText | TokenRow
 
 @dataclass(frozen=True, slots=True)
 class TokenizedSample:
-    """Tokens and the mask of one row, or the status that says why there are none.
+    """Tokens and the mask of one row, or the status that explains why there are none.
 
     Attributes:
         row: 0-based position in the input.
         id: the record's own id, else a hash of its content.
-        status: ``SCORED`` where the row is ready to be scored, else why not.
+        status: ``SCORED`` if the row is ready to be scored, else the reason why not.
         detail: empty, or one line for the user (file, place, cause, remedy).
         input_ids: token ids within the length limit (empty where status is not ``SCORED``).
-        scored: one flag a token: True where this token is a target. The first is always False,
-            since nothing predicts it.
+        scored: one flag per token: True where this token is a target. The first is always False,
+            since no position predicts it.
         tokens: number of tokens of the row before any truncation (0 where it was not tokenised).
         truncated: True where the length limit cut tokens off.
         format: the record format found (``"messages"``, ``"alpaca"``, …) or ``""``.
         mask: how the mask was made: ``"generation"``, ``"prefix"``, ``"text"``, ``"labels"`` or ``""``.
-        carried: values of the record's columns that are carried along into the scores.
+        carried: values of the record's columns that are copied into the scores.
     """
 
     row: int

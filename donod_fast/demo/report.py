@@ -1,10 +1,11 @@
-"""How many planted corruptions each method drops, beside what chance would drop: a plain-text table."""
+"""How many planted corruptions each method drops, compared with chance: counts and a plain-text table."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from donod_fast.demo.corpus import CLEAN
 
@@ -13,22 +14,29 @@ ALL_KINDS = "all kinds"
 
 @dataclass(frozen=True)
 class Count:
-    """Of ``planted`` rows with one corruption, ``dropped`` are not in the kept part."""
+    """``planted`` rows have one kind of corruption; the method drops ``dropped`` of them."""
 
     dropped: int
     planted: int
 
 
+class Chance(NamedTuple):
+    """How many rows a random draw drops: mean ± two standard deviations."""
+
+    mean: float
+    margin: float
+
+
 @dataclass(frozen=True)
 class Detection:
-    """What one method drops.
+    """The rows that one method drops.
 
     Attributes:
         method: the name to print.
-        kinds: for each kind of corruption (in order of first appearance), its count; then
-            :data:`ALL_KINDS` for their sum.
-        clean: the same of the rows without a corruption, dropped for nothing.
-        dropped_share: the part of all rows that is dropped: what chance would give for each kind.
+        kinds: the count of each kind of corruption (in order of first appearance), then
+            :data:`ALL_KINDS` with their sum.
+        clean: the count of the rows without a corruption.
+        dropped_share: the dropped share of all rows, which is also what chance drops of each kind.
     """
 
     method: str
@@ -36,16 +44,27 @@ class Detection:
     clean: Count
     dropped_share: float
 
+    @property
+    def rows(self) -> int:
+        """The number of all rows, damaged or clean."""
+        return self.kinds[ALL_KINDS].planted + self.clean.planted
+
+    def chance(self, count: Count) -> Chance:
+        """How many of ``count.planted`` rows a random draw of as many rows drops (hypergeometric)."""
+        share = self.dropped_share
+        variance = count.planted * share * (1 - share) * (self.rows - count.planted) / max(1, self.rows - 1)
+        return Chance(count.planted * share, 2 * math.sqrt(variance))
+
 
 def detect(labels: Sequence[str], kept: Mapping[str, Collection[int]]) -> list[Detection]:
-    """Counts, for each method, the planted corruptions in its dropped part.
+    """Count the planted corruptions that each method drops.
 
     Args:
-        labels: the corruption of each row by its position, ``"none"`` for a clean row.
-        kept: for each method, the rows that it keeps; every other row is dropped.
+        labels: the corruption of each row in row order, ``"none"`` for a clean row.
+        kept: the rows that each method keeps; it drops all others.
 
     Raises:
-        ValueError: no rows, or a kept row that is not there.
+        ValueError: no rows, or a kept row that does not exist.
     """
     if not labels:
         raise ValueError("there are no rows to report on")
@@ -66,32 +85,28 @@ def detect(labels: Sequence[str], kept: Mapping[str, Collection[int]]) -> list[D
 
 
 def format_table(detections: Sequence[Detection]) -> str:
-    """The counts as an aligned table, one line a method, chance in the last line.
+    """The counts as an aligned table: one line per method, chance in the last line, the good end of each column above.
 
-    Chance is the mean of a blind draw of as many rows, with its standard deviation: a method within
-    about two of it has shown nothing.
+    Chance is the mean of a random draw of as many rows, with two standard deviations: a method within this
+    interval shows nothing.
     """
     first = detections[0]
     columns = [*first.kinds, "clean rows"]
-    lines = [["dropped of the planted", *(name.replace("_", " ") for name in columns)]]
+    ends = [*("more is better" for _ in first.kinds), "fewer is better"]
+    lines = [["", *ends], ["rows dropped", *(name.replace("_", " ") for name in columns)]]
     for detection in detections:
         counts = [*detection.kinds.values(), detection.clean]
         lines.append([detection.method, *(f"{count.dropped} of {count.planted}" for count in counts)])
-    rows = first.kinds[ALL_KINDS].planted + first.clean.planted
-    chances = [_chance(count.planted, first.dropped_share, rows) for count in (*first.kinds.values(), first.clean)]
-    lines.append([f"chance ({first.dropped_share:.0%})", *chances])
+    chances = map(first.chance, (*first.kinds.values(), first.clean))
+    lines.append(
+        [f"chance ({first.dropped_share:.0%}) ± 2 SD", *(f"{one.mean:.0f} ± {one.margin:.0f}" for one in chances)]
+    )
 
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     text = ["  ".join([line[0].ljust(widths[0]), *(map(str.rjust, line[1:], widths[1:]))]).rstrip() for line in lines]
     rule = "-" * max(map(len, text))
-    return "\n".join([text[0], rule, *text[1:-1], rule, text[-1]])
+    return "\n".join([*text[:2], rule, *text[2:-1], rule, text[-1]])
 
 
 def _count(rows: Sequence[int], kept: Collection[int]) -> Count:
     return Count(dropped=sum(row not in kept for row in rows), planted=len(rows))
-
-
-def _chance(planted: int, share: float, rows: int) -> str:
-    """Mean and standard deviation of the hypergeometric count."""
-    spread = math.sqrt(planted * share * (1 - share) * (rows - planted) / max(1, rows - 1))
-    return f"{planted * share:.0f} ± {spread:.0f}"

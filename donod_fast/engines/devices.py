@@ -1,4 +1,4 @@
-"""Several devices of one machine: which there are, and a whole run on them."""
+"""Several devices of one machine: parse their names, and score a corpus on them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from pathlib import Path
 
 import torch
 
+from donod_fast.criteria.running import fingerprints
 from donod_fast.data.reading import Corpus
-from donod_fast.engines.device.pool import STALL_TIMEOUT, DevicePool, OnProblem
-from donod_fast.engines.local import Outcome
+from donod_fast.engines.device.pool import DevicePool
+from donod_fast.engines.prologue import Outcome, begin
+from donod_fast.engines.request import OnProblem, RunOptions
 from donod_fast.errors import InputError
-from donod_fast.models.placement import one_device
+from donod_fast.models.placement import no_cuda, one_device
 from donod_fast.scoring.sample_scorer import Progress
-from donod_fast.scoring.scorer import PART_ROWS
 from donod_fast.scoring.spec import ScorerSpec
 from donod_fast.system.profiling import Report
 
@@ -28,7 +29,7 @@ def parse_devices(text: str) -> list[str]:
     if text.strip() == "all":
         count = torch.cuda.device_count()
         if not count:
-            raise InputError("devices 'all': PyTorch sees no CUDA device here; use --device cpu")
+            raise InputError(f"devices 'all': {no_cuda()}, or use --device cpu")
         return [f"cuda:{index}" for index in range(count)]
     names = []
     for name in text.split(","):
@@ -45,71 +46,45 @@ def score_on_devices(
     spec: ScorerSpec,
     out: Path | str,
     devices: Sequence[str],
+    options: RunOptions = RunOptions(),
     *,
-    part_rows: int = PART_ROWS,
-    overwrite: bool = False,
-    rescore_changed: bool = False,
     progress: Progress | None = None,
-    workers: int | None = None,
     on_report: Callable[[Report], None] | None = None,
-    stall_timeout: float = STALL_TIMEOUT,
     on_problem: OnProblem | None = None,
 ) -> Outcome:
-    """Score a corpus into a folder that the caller holds (``store.locked``), with one process for each device.
+    """Score a corpus into a folder, with one process for each device. The caller holds the folder's lock.
 
-    As ``local.score_corpus``, and resumable with any other devices. A process that is lost on the way
-    is reported in the log and replaced; a row that ends every process that meets it gets the status ``worker_lost``. A
-    program that calls this has to be importable without running (``if __name__ == "__main__"``): the processes are
-    spawned.
+    It writes the same parts as ``local.score_corpus``, and can be resumed with any other devices. A process that is
+    lost is logged and replaced. A row that ends every process that scores it gets the status ``worker_lost``. The
+    processes are spawned, so a calling program must be importable without side effects
+    (``if __name__ == "__main__"``).
 
     Args:
-        corpus: what to score; every process gets a copy (of its description, not of the files).
+        corpus: what to score; every process gets a copy of its description, not of the files.
         spec: how to load the scorer.
         out: the scores folder, a path or a URL.
         devices: as :func:`parse_devices` gives them; one is enough.
-        part_rows: rows of a part.
-        overwrite: drop the scores that the folder holds.
-        rescore_changed: where files have changed since they were scored, forget their scores only.
-        progress: called in this process.
-        workers: processes of each device that tokenise ahead of it; None for what suits device, rows and cores.
-        on_report: called at the end with the times of each device; None where nobody wants them.
-        stall_timeout: seconds without a sign of life after which a process is taken to hang, killed and replaced; while
-            it loads the model it has half an hour at least.
-        on_problem: told of what goes wrong, by part; None to have the folder keep it for ``donod-fast status``.
+        options: how to run.
+        progress: called in this process with rows and tokens as they are scored.
+        on_report: called at the end with the times of each device; None to measure nothing.
+        on_problem: called with each problem; None to record problems in the folder, for ``donod-fast status``.
 
     Raises:
         SettingsMismatchError: the folder holds scores made with other settings.
-        ModelError: the model cannot be loaded on a device, or is not the same one on all of them.
+        ModelError: the model cannot be loaded on a device, or differs between devices.
         WorkerError: a part could not be scored by any device, or no device is left; names device, rows and cause.
-            Parts committed so far stay.
+            Committed parts stay.
         StoreError, CorpusError, InputError: as for ``score_corpus``.
     """
-    with DevicePool(
-        corpus,
-        spec,
-        out,
-        devices,
-        part_rows=part_rows,
-        overwrite=overwrite,
-        rescore_changed=rescore_changed,
-        workers=workers,
-        profile=on_report is not None,
-        stall_timeout=stall_timeout,
-        on_problem=on_problem,
-    ) as pool:
+    with DevicePool(corpus, spec, out, devices, options, profile=on_report is not None) as pool:
         folder = pool.open()
-        if on_problem is None:
-            pool.on_problem = folder.note_problem
-        missing = folder.missing_parts()
-        resumed = folder.rows - sum(stop - start for start, stop in map(folder.part_range, missing))
-        if resumed and progress is not None:
-            progress(resumed, 0)
-        formats = pool.score(missing, progress)
+        run = begin(folder, fingerprints(spec.signals), progress)
+        formats = pool.score(run.missing, progress, on_problem or folder.note_problem)
         reports = pool.reports
     if on_report is not None:
         for report in reports:
             on_report(report)
-    return Outcome(folder, folder.counts(), resumed, formats)
+    return run.outcome(formats)
 
 
 __all__ = ["DevicePool", "parse_devices", "score_on_devices"]

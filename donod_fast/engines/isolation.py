@@ -1,15 +1,15 @@
-"""A part that its process does not survive: tried again, then row by row, until the rows at fault are known.
+"""Find the rows at fault in a part that crashes or hangs its process.
 
-A process that dies may have been killed from outside, and a row may crash or hang every process that meets it. Which of
-the two it was shows only in trying again:
+A process may have been killed from outside, or a row may crash or hang every process that scores it. Only another try
+can tell these apart:
 
 1. The part is scored again, alone in its process, until :data:`MOST_TRIES` processes have been lost.
-2. Its rows are *probed*: scored one by one, each announced before it is touched. A row at which the process is lost is
-   doubtful, and another process goes on with the rest.
-3. A doubtful row is probed once more. If the process is lost again the row is excluded, else it is acquitted.
-4. The part is scored once more, without the excluded rows. If even that fails nothing more can be done.
+2. Its rows are *probed*: scored one by one, each announced before it is scored. If the process is lost, the row becomes
+   doubtful, and another process continues with the rest.
+3. A doubtful row is probed once more. If the process is lost again, the row is excluded; else it is cleared.
+4. The part is scored once more without the excluded rows. If that fails, too, the part is given up.
 
-A probe begins with a row that has been scored in an earlier one, so that a device on which nothing works blames no row.
+A probe begins with a row that an earlier probe scored, so that a broken device does not put the blame on rows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import deque
 
 MOST_TRIES = 3
-"""So many processes lost in a row are no accident: at one part, or on one device."""
+"""Number of processes lost in a row, at one part or on one device, that is not an accident any more."""
 
 
 class Suspect:
@@ -26,8 +26,8 @@ class Suspect:
     Attributes:
         part: its number.
         tries: how many processes were lost while they scored it.
-        excluded: rows that are known to be at fault, each with what to say of it.
-        hopeless: why it cannot be scored, None as long as it may be.
+        excluded: rows that are known to be at fault, each with a description of what they did.
+        hopeless: why the part cannot be scored, None as long as it may be possible.
 
     Args:
         part: its number.
@@ -46,7 +46,7 @@ class Suspect:
         self._unannounced = 0
 
     def probe(self) -> tuple[int, ...]:
-        """Rows to be tried next, one by one; none where the part is to be scored as a whole."""
+        """The rows to score next, one by one; empty if the part should be scored as a whole."""
         if self.tries < MOST_TRIES:
             return ()
         rows = tuple(self._untried) or tuple(self._doubtful)[:1]
@@ -65,10 +65,10 @@ class Suspect:
             if self._unannounced >= MOST_TRIES - 1:
                 self.hopeless = f"{cause} before a row was reached"
         elif self._untried and row in self._untried:
-            while self._untried.popleft() != row:  # those before it have passed, which was not heard of
+            while self._untried.popleft() != row:  # those before it have passed, but the report was lost
                 pass
             self._doubtful.append(row)
-            if self._sound is None:  # rows that belong together lie together: look for a sound one far away
+            if self._sound is None:  # similar rows are often neighbours: look for a sound one far away
                 self._untried.rotate(len(self._untried) // 2)
         elif row != self._sound:
             self._doubtful.remove(row)
@@ -78,7 +78,7 @@ class Suspect:
             )
 
     def passed(self, row: int, scored: bool) -> None:
-        """A process has survived a row alone; one that has no score has put it to no test."""
+        """A process has survived a row alone. A row without a score has tested nothing."""
         if self._sound is None and scored:
             self._sound = row
         for rows in (self._untried, self._doubtful):

@@ -6,46 +6,28 @@ import platform
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from donod_fast.data.prefetch import OnStep, Part, Step, default_workers, no_step, prepared
 from donod_fast.data.reading import Corpus
-from donod_fast.data.shards import Shard
+from donod_fast.data.shards import PART_ROWS, Shard
 from donod_fast.data.types import TokenizedSample
+from donod_fast.engines.prologue import Outcome, begin, open_folder
+from donod_fast.engines.request import RunOptions
 from donod_fast.errors import CorpusError, InputError, StoreError
 from donod_fast.scores.background_writer import background_writer
 from donod_fast.scores.columns import arrow_array, arrow_field
 from donod_fast.scores.folder import ScoresFolder
-from donod_fast.scores.opening import open_scores
 from donod_fast.scores.parts import PartSummary, Signals, signals_of
-from donod_fast.scoring.budget import settled
 from donod_fast.scoring.sample_scorer import Progress
-from donod_fast.scoring.scorer import PART_ROWS, Scorer
+from donod_fast.scoring.scorer import Scorer
 from donod_fast.system.profiling import NO_STAGES, Stages
 from donod_fast.system.threads import worker_count
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a scoring run left behind.
-
-    Attributes:
-        folder: the scores folder, finished.
-        counts: rows by status over the whole folder.
-        resumed_rows: rows that an earlier run had scored already.
-        formats: rows by record format, of those tokenised by this run.
-    """
-
-    folder: ScoresFolder
-    counts: Counter[str]
-    resumed_rows: int
-    formats: Counter[str]
 
 
 def score_corpus(
@@ -60,22 +42,22 @@ def score_corpus(
     workers: int | None = None,
     stages: Stages = NO_STAGES,
 ) -> Outcome:
-    """Score a corpus into a folder that the caller holds (``store.locked``), or finish what is there.
+    """Score a corpus into a folder in this process, or finish a folder that an earlier run began.
 
-    A part is the unit of work: its batches are formed from its rows alone, so that a run that was killed
-    and started again writes the same bits as one that was not. With ``overwrite`` nothing is resumed: the
-    scores in the folder are dropped, now that corpus and model are known to be there. Where an input cannot be read
-    (it has vanished or changed meanwhile), the rows of the others are scored before that is raised.
+    The caller holds the folder's lock (``system.locking.locked``). A part is the unit of work. Its batches are formed
+    from its rows alone, so that a run that was killed and started again writes the same bits as one that was not. With
+    ``overwrite`` the scores in the folder are dropped, but only once corpus and model are known to be readable. If an
+    input cannot be read (it has vanished or changed), the rows of all others are scored before that is raised.
 
     Args:
         corpus: what to score.
-        scorer: with what.
+        scorer: the model and the settings.
         out: the scores folder, a path or a URL.
-        part_rows: rows of a part.
-        overwrite: drop the scores that the folder holds.
-        rescore_changed: forget the scores of files that have changed since.
-        progress: called with rows and tokens as they are scored, once with the rows that were there.
-        workers: processes that read and tokenise ahead, 0 for a thread; None for what suits device and rows
+        part_rows: see :class:`donod_fast.engines.request.RunOptions`, as for ``overwrite`` and ``rescore_changed``.
+        overwrite: see there.
+        rescore_changed: see there.
+        progress: called with rows and tokens as they are scored, and first with the rows scored by an earlier run.
+        workers: processes that read and tokenise ahead, 0 for a thread; None to choose by device and rows
             (:func:`donod_fast.data.prefetch.default_workers`). No score depends on it.
         stages: records where the time goes.
 
@@ -84,73 +66,55 @@ def score_corpus(
         StoreError: it cannot be written; parts committed so far stay.
         CorpusError: the input cannot be read.
         WorkerError: a preparation process was killed; parts committed so far stay.
-        InputError: ``part_rows`` is less than one, or ``workers`` less than none.
+        InputError: ``part_rows`` is less than 1, or ``workers`` is negative.
     """
-    if part_rows < 1:
-        raise InputError(f"part_rows must be at least 1, got {part_rows}")
-    if workers is not None and workers < 0:
-        raise InputError(f"workers must be at least 0, got {workers}")
-    manifest = manifest_of(corpus, scorer, part_rows)
-    folder = open_scores(out, corpus, manifest, overwrite=overwrite, rescore_changed=rescore_changed)
-    folder.wanted = scorer.samples.signals.fingerprints
-    if scorer.budget is not None:
-        scorer.samples.token_budget = settled(scorer.budget.tokens, folder.manifest.get("token_budget"))
-    missing = folder.missing_parts()
-    left = sum(stop - start for start, stop in map(folder.part_range, missing))
-    if progress is not None and left < folder.rows:
-        progress(folder.rows - left, 0)
-    if workers is None:
-        workers = default_workers(scorer.samples.device.type, left)
+    options = RunOptions(part_rows, overwrite, rescore_changed, workers)
+    folder = open_folder(out, corpus, manifest_of(corpus, scorer, options.part_rows), options)
+    run = begin(folder, scorer.sample_scorer.signals.fingerprints, progress)
+    scorer = scorer.resuming(folder.manifest)
+    ahead = default_workers(scorer.sample_scorer.device.type, run.missing_rows) if workers is None else workers
     formats: Counter[str] = Counter()
     unreadable: CorpusError | None = None
-    parts = missing
+    parts = list(run.missing)
     while parts:
         try:
-            formats += score_parts(corpus, scorer, folder, parts, workers=workers, progress=progress, stages=stages)
+            formats += score_parts(corpus, scorer, folder, parts, workers=ahead, progress=progress, stages=stages)
             break
         except CorpusError as error:
-            # Parts are committed in the order given, so that the first one that is not there is the one that failed.
-            failed = next(part for part in parts if not folder.is_committed(part))
+            # Parts are committed in the order given, so the first one that is not committed is the one that failed.
+            failed = next(part for part in parts if not run.is_committed(part))
             folder.note_problem(failed, str(error))
             unreadable = unreadable or error
             parts = folder.plan.without_inputs_of(failed, parts[parts.index(failed) + 1 :])
     if unreadable is not None:
-        raise unreadable_inputs(folder, unreadable)
-    return Outcome(folder, folder.counts(), folder.rows - left, formats)
-
-
-def unreadable_inputs(folder: ScoresFolder, first: CorpusError) -> CorpusError:
-    """The error of a run that has done all but the parts of inputs that cannot be read."""
-    left = sum(not folder.is_committed(part) for part in range(folder.parts))
-    return CorpusError(
-        f"{first}\n{folder.parts - left:,} of {folder.parts:,} parts are committed and stay; "
-        "the same command scores the rest when the input is back"
-    )
+        raise run.unreadable_inputs(unreadable)
+    return run.outcome(formats, fitting_budget=scorer.sample_scorer.fitting_budget)
 
 
 def score_shard(shard: Shard, corpus: Corpus, scorer: Scorer, folder: ScoresFolder) -> PartSummary:
-    """Score one shard and commit it as a part: the unit of work, for engines of your own.
+    """Score the rows of one shard and commit them as a part. Use it to write an engine of your own.
 
-    Any process may do it that sees inputs and folder, in any order and as often as it likes: the same shard gives the
-    same bytes. ``folder.plan`` has the shards, ``folder.corpus()`` gives the corpus without a look at its files.
+    Any process that can read the inputs and the folder may call it, in any order and any number of times: the same
+    shard gives the same bytes. ``folder.plan`` has the shards; ``folder.corpus()`` gives the corpus without reading its
+    files.
 
     Args:
-        shard: what to score; of this folder's plan.
-        corpus: where its rows are.
-        scorer: with what.
-        folder: where the part goes.
+        shard: the rows to score; a shard of this folder's plan.
+        corpus: the corpus of the folder.
+        scorer: the model and the settings.
+        folder: where the part is committed.
 
     Returns:
         the part's summary, read back.
 
     Raises:
-        InputError: the shard is none of this folder's plan.
+        InputError: the shard is not in this folder's plan.
         StoreError, CorpusError: as :func:`score_corpus`.
     """
     if shard.number >= folder.parts or folder.plan.shard(shard.number) != shard:
         rows = f"rows {shard.first_row} to {shard.stop - 1}"
         raise InputError(f"shard {shard.number} ({rows}) is not in the plan of {folder.name}")
-    score_parts(corpus, scorer, folder, [shard.number])
+    score_parts(corpus, scorer.resuming(folder.manifest), folder, [shard.number])
     summary = folder.summary(shard.number)
     assert summary is not None, "it was committed just now"
     return summary
@@ -168,20 +132,20 @@ def score_parts(
     excluded: Mapping[int, Mapping[int, str]] | None = None,
     on_step: OnStep = no_step,
 ) -> Counter[str]:
-    """Score the given parts and commit them to the folder, in the order given; when it returns all are committed.
+    """Score parts and commit them to the folder, in the order given. All are committed when it returns.
 
     Args:
-        corpus: where their rows are.
-        scorer: with what.
-        folder: where they go.
-        parts: part numbers, asked for as they are wanted: ``max(1, workers)`` beyond the one that is scored. Rising
-            numbers cost one reading of the corpus.
+        corpus: the corpus of the folder.
+        scorer: the model and the settings, as ``Scorer.resuming`` gives them for this folder.
+        folder: where the parts are committed.
+        parts: part numbers. They are drawn from the iterable when needed: ``max(1, workers)`` ahead of the part that is
+            scored. In rising order the corpus is read once.
         workers: processes that read and tokenise ahead, 0 for a thread.
         progress: called with rows and tokens as they are scored.
         stages: records where the time goes.
-        excluded: by part the rows that no process survives, each with what to say of it: they are neither tokenised nor
-            scored, and end as ``worker_lost``. Looked at when a part is asked for.
-        on_step: told what is being done with each part.
+        excluded: by part the rows that no process survives, each with a description. They are neither tokenised nor
+            scored, and get the status ``worker_lost``. Read when a part is drawn.
+        on_step: called when a step of a part begins.
 
     Returns:
         rows by record format.
@@ -189,11 +153,10 @@ def score_parts(
     Raises:
         StoreError, CorpusError, WorkerError: as :func:`score_corpus`.
     """
-    scorer.samples.settle(float(folder.manifest["model"]["weight_norm"]))
     formats: Counter[str] = Counter()
     wanted = (Part(part, *folder.part_range(part), (excluded or {}).get(part, {})) for part in parts)
     with (
-        stages.run(scorer.samples.device, worker_count(scorer.samples.device)),
+        stages.run(scorer.sample_scorer.device, worker_count(scorer.sample_scorer.device)),
         closing(prepared(corpus, scorer.masker, wanted, workers, stages, on_step)) as coming,
         background_writer(folder, stages) as writer,
     ):
@@ -205,11 +168,11 @@ def score_parts(
             part, samples = item
             formats.update(sample.format or "unknown" for sample in samples)
             on_step(part.number, Step.SCORING)
-            there = _scored_before(folder, part.number)
+            there = _scored_before(folder, part.number) if scorer.sample_scorer.signals else None
             if there is None:
-                rows = scorer.samples.score(samples, progress, stages=stages)
+                rows = scorer.sample_scorer.score(samples, progress, stages=stages)
                 on_step(part.number, Step.SCORED)
-                writer.write(part.number, rows, scorer.samples.signals.entries)
+                writer.write(part.number, rows, scorer.sample_scorer.signals.entries)
                 continue
             table, signals = _with_signals(scorer, samples, *there, progress, stages)
             on_step(part.number, Step.SCORED)
@@ -218,9 +181,7 @@ def score_parts(
 
 
 def _scored_before(folder: ScoresFolder, part: int) -> tuple[pa.Table, PartSummary] | None:
-    """A part that is there and lacks criteria only, with its summary."""
-    if not folder.wanted:
-        return None
+    """The rows of a part that has its scores and lacks criteria only, with its summary."""
     try:
         table, summary = folder.read_part(part), folder.summary(part)
     except StoreError:  # damaged: as good as absent
@@ -237,29 +198,29 @@ def _with_signals(
     stages: Stages,
 ) -> tuple[pa.Table, Signals]:
     """The table of a part with the columns of the criteria that it lacks, and the names of all that it has then."""
-    asked = scorer.samples.signals
-    have = [name for name, mark in asked.fingerprints.items() if there.bears({name: mark})]
+    asked = scorer.sample_scorer.signals
+    have = [name for name, mark in asked.fingerprints.items() if there.has_signals({name: mark})]
     lacking = asked.without(have)
-    values = scorer.samples.add(samples, table.column("loss").to_pylist(), lacking, progress, stages=stages)
+    values = scorer.sample_scorer.add(samples, table.column("loss").to_pylist(), lacking, progress, stages=stages)
     for at, column in enumerate(lacking.columns):
         table = table.append_column(arrow_field(column), arrow_array(column, [row[at] for row in values]))
     return table, {**there.signals, **signals_of(lacking.entries)}
 
 
 def manifest_of(corpus: Corpus, scorer: Scorer, part_rows: int) -> dict[str, Any]:
-    """Everything about a run that is worth recording, in JSON types."""
+    """The manifest of a scoring run, in JSON types."""
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "input": corpus.describe(),
         "part_rows": part_rows,
         **scorer.describe(),
-        "token_budget": scorer.samples.token_budget,
+        "token_budget": scorer.sample_scorer.token_budget,
         "versions": versions(),
     }
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
+    """Versions of the software that the scores depend on."""
     import torch
     import transformers
 
@@ -271,3 +232,6 @@ def versions() -> dict[str, str]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
+
+
+__all__ = ["Outcome", "manifest_of", "score_corpus", "score_parts", "score_shard", "versions"]

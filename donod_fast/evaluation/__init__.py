@@ -8,7 +8,7 @@ from donod_fast.evaluation.benchmarks import BENCHMARKS
 from donod_fast.evaluation.generation_settings import GenerationSettings
 from donod_fast.evaluation.problems import Problem, load_problems
 from donod_fast.evaluation.result import EvalResult
-from donod_fast.evaluation.run import evaluate_samples
+from donod_fast.evaluation.run import JudgeSettings, evaluate_samples
 from donod_fast.evaluation.samples import Sample, canonical_samples, read_samples
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ __all__ = [
     "BENCHMARKS",
     "EvalResult",
     "GenerationSettings",
+    "JudgeSettings",
     "Problem",
     "Sample",
     "canonical_samples",
@@ -29,7 +30,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "generate":  # the one that needs torch: verdicts can be had without
+    if name == "generate":  # the only name that needs torch; verdicts do not
         from donod_fast.evaluation.generation import generate
 
         return generate

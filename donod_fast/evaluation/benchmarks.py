@@ -1,4 +1,4 @@
-"""The code benchmarks by name: where their files come from, how they are split, and which prompts they know."""
+"""The code benchmarks by name: the sources of their files, their splits and their prompt styles."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from donod_fast.errors import InputError
 
 HUMAN_EVAL = "human-eval"
 MBPP = "mbpp"
+FAMILY = "family"
+"""The benchmark of generated tasks, whose file has the form of HumanEval's."""
 
 MBPP_SPLITS: dict[str, range] = {
     "prompt": range(1, 11),
@@ -20,15 +22,15 @@ MBPP_SPLITS: dict[str, range] = {
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """A benchmark that can be asked for by name.
+    """A benchmark that the command line offers.
 
     Attributes:
         name: as on the command line.
         family: the form of its records: ``"human-eval"`` or ``"mbpp"``.
-        plus: True where it brings EvalPlus's additional inputs.
-        styles: the prompt styles that it knows, the default first.
-        hub: dataset and configuration on the Hugging Face hub, None where its records are not there as they are.
-        source: where its file is to be had, for messages.
+        plus: True if it has EvalPlus's additional inputs.
+        styles: its prompt styles, the default first.
+        hub: dataset and configuration on the Hugging Face hub, None if its records are not on the hub unchanged.
+        source: where to get its file, for messages.
     """
 
     name: str
@@ -40,7 +42,7 @@ class Benchmark:
 
     @property
     def split(self) -> bool:
-        """Whether ``--split`` means something: MBPP's own files, whose test split is tasks 11 to 510."""
+        """Whether ``--split`` applies: only to MBPP's own files, whose test split is tasks 11 to 510."""
         return self.family == MBPP and not self.plus
 
 
@@ -85,15 +87,23 @@ _BENCHMARKS = (
         ("google-research-datasets/mbpp", "sanitized"),
         "sanitized-mbpp.json of the repository google-research/google-research",
     ),
+    Benchmark(
+        FAMILY,
+        HUMAN_EVAL,
+        False,
+        ("completion", "chat"),
+        None,
+        "problems.jsonl, written by donod_fast.studies.family.write_family",
+    ),
 )
 BENCHMARKS: dict[str, Benchmark] = {one.name: one for one in _BENCHMARKS}
 
 
 def find_benchmark(name: str) -> Benchmark:
-    """The benchmark of a name.
+    """The benchmark with this name.
 
     Raises:
-        InputError: there is none; names those that there are.
+        InputError: it does not exist; the message lists all names.
     """
     if name not in BENCHMARKS:
         raise InputError(f"unknown benchmark {name!r}; known are {', '.join(BENCHMARKS)}")

@@ -1,6 +1,6 @@
-"""What became of each program, to be looked at in a terminal: a list, and one at a time with its failing assertion.
+"""Browse the programs of an evaluation in a terminal: a list, and one at a time with its failing assertion.
 
-Programs are a model's writing: their control characters are shown as escapes, never sent to the terminal.
+Programs are untrusted text: their control characters are shown as escapes, never sent to the terminal.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One program and what became of it.
+    """One program and its verdict.
 
     Attributes:
         task_id: the task.
-        index: which of the task's samples.
-        status: of the verdict, ``"unjudged"`` where there is none yet.
-        detail: of the verdict: the failing assertion or the exception.
+        index: the sample's number within its task.
+        status: the verdict's status; ``"unjudged"`` if there is no verdict yet.
+        detail: the verdict's detail: the failing assertion or the exception.
         base: whether it passes the benchmark's own tests.
-        plus: whether it passes EvalPlus's too, None where there are none.
-        prompt: the task as the benchmark has it, "" where the evaluation is unfinished.
+        plus: whether it passes EvalPlus's tests too; None if there are none.
+        prompt: the task's text in the benchmark; "" if the evaluation is unfinished.
         program: the whole program.
     """
 
@@ -50,15 +50,15 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """Task and number, as ``--show`` takes it."""
+        """Task and number, in the form that ``--show`` accepts."""
         return f"{self.task_id}#{self.index}"
 
 
 def read_entries(folder: Path) -> list[Entry]:
-    """Every sample of an evaluation's folder, in its order; the folder may be unfinished.
+    """Every sample of an evaluation's folder, in order; the evaluation may be unfinished.
 
     Raises:
-        StoreError: the folder holds no evaluation.
+        StoreError: the folder does not contain an evaluation.
     """
     EvalFolder(folder).read(SETTINGS)
     verdicts = {(line.get("task_id"), line.get("sample")): line for line in whole_lines(folder / VERDICTS)}
@@ -79,15 +79,15 @@ def read_entries(folder: Path) -> list[Entry]:
             )
         )
     if not entries:
-        raise StoreError(f"{folder / SAMPLES} holds no samples; nothing to look at yet")
+        raise StoreError(f"{folder / SAMPLES} contains no samples yet; there is nothing to show")
     return entries
 
 
 def filtered(entries: Sequence[Entry], status: str | None) -> list[Entry]:
-    """Entries of one status; ``"not-passed"`` are all but the passed ones, None is all.
+    """Entries with one status; ``"not-passed"`` means all except passed ones, None means all.
 
     Raises:
-        InputError: no entry has that status; names those that there are.
+        InputError: no entry has that status; the message lists the statuses that occur.
     """
     if status is None:
         return list(entries)
@@ -101,7 +101,7 @@ def found(entries: Sequence[Entry], name: str) -> list[Entry]:
     """The entries of a task (``HumanEval/3``, or its number alone), or one of them (``HumanEval/3#1``).
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such entry.
     """
     task, _, index = name.partition("#")
     kept = [
@@ -132,7 +132,7 @@ def listing(entries: Sequence[Entry], start: int = 0, count: int | None = None) 
 
 
 def view(entry: Entry, *, plain: bool = False) -> RenderableType:
-    """One program: the task, the program, and the verdict with the failing assertion; as it stands where ``plain``."""
+    """One program: the task, the program, and the verdict with the failing assertion; not highlighted if ``plain``."""
     from rich.console import Group
     from rich.syntax import Syntax
     from rich.text import Text
@@ -155,13 +155,13 @@ def view(entry: Entry, *, plain: bool = False) -> RenderableType:
 
 
 def browse(entries: Sequence[Entry], console: Console, ask: Callable[[str], str], status: str | None = None) -> None:
-    """Look through entries: pages of the list, one program at a time, by short answers to ``ask`` until ``q``.
+    """Browse entries: pages of the list or one program at a time, by short commands read with ``ask``, until ``q``.
 
     Args:
         entries: all programs.
-        console: where they are shown.
-        ask: shows a text and returns the answer; EOFError ends it.
-        status: what is shown first, as :func:`filtered` takes it.
+        console: the console to print on.
+        ask: prints a text and returns the answer; EOFError ends the loop.
+        status: the first filter, in the form that :func:`filtered` accepts.
     """
     kept, page, at, note = filtered(entries, status), 0, None, ""
     while True:
@@ -205,7 +205,7 @@ def browse(entries: Sequence[Entry], console: Console, ask: Callable[[str], str]
 
 
 def shown(text: str) -> str:
-    """Text with control characters (and those that turn the writing direction) as escapes; tabs and line ends stay."""
+    """Text with control characters (bidirectional ones too) as escapes, except tabs and line ends."""
     return _CONTROL.sub(lambda one: one[0].encode("unicode_escape").decode(), text)
 
 

@@ -1,7 +1,7 @@
-"""A folder of an evaluation: ``settings.json``, ``samples.jsonl``, ``verdicts.jsonl`` and, at the end, ``result.json``.
+"""The folder of an evaluation: ``settings.json``, ``samples.jsonl``, ``verdicts.jsonl`` and finally ``result.json``.
 
-The first three grow while it runs, and a run that is started again goes on from them. ``settings.json`` says what they
-were made with; a run with other settings is refused.
+Samples and verdicts are appended during the run, and a restarted run resumes from them. ``settings.json`` records the
+settings that produced them; a run with different settings is refused.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from donod_fast.evaluation.lines import whole_lines
 from donod_fast.evaluation.problems import Problem
 from donod_fast.evaluation.samples import Sample, sample_line
 from donod_fast.evaluation.verdicts import Judgement
-from donod_fast.scores.folder import remove
-from donod_fast.system.files import atomic_writer
+from donod_fast.system.files import atomic_writer, remove
 
 SETTINGS, SAMPLES, VERDICTS, RESULT, PROBLEMS = (
     "settings.json",
@@ -29,7 +28,7 @@ SETTINGS, SAMPLES, VERDICTS, RESULT, PROBLEMS = (
 
 
 class EvalFolder:
-    """A folder that holds an evaluation, or the beginning of one.
+    """A folder with a complete or partial evaluation.
 
     Attributes:
         path: the folder.
@@ -40,34 +39,34 @@ class EvalFolder:
 
     @staticmethod
     def open_or_create(path: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> EvalFolder:
-        """Open a folder that was made with the same settings, or start it. The caller holds its lock.
+        """Open a folder that was made with the same settings, or initialise an empty one. The caller holds its lock.
 
         Args:
             path: the folder, which exists.
-            settings: what decides samples and verdicts, JSON-able.
-            overwrite: drop what an evaluation left in it first.
+            settings: everything that decides samples and verdicts; must be JSON-serialisable.
+            overwrite: first delete the files of an earlier evaluation.
 
         Raises:
-            SettingsMismatchError: it was made with other settings; names each difference.
+            SettingsMismatchError: it was made with different settings; the message lists each difference.
             StoreError: it cannot be read or written.
         """
         folder = EvalFolder(path)
         wanted = json.loads(json.dumps(settings))
         if overwrite:
-            # The settings last: if we are killed here, what is left is still known as an evaluation.
+            # Delete the settings last: if we are killed here, the rest is still recognised as an evaluation.
             for name in (RESULT, VERDICTS, SAMPLES, PROBLEMS, SETTINGS):
                 remove(path / name)
         if (path / SETTINGS).exists():
             unlike = differences(folder.read(SETTINGS), wanted)
             if unlike:
                 raise SettingsMismatchError(
-                    f"{path} holds an evaluation made with other settings:\n  "
+                    f"{path} contains an evaluation made with different settings:\n  "
                     + "\n  ".join(unlike)
                     + "\nUse another --out folder, the same settings, or --overwrite to drop the old evaluation."
                 )
             return folder
         if (path / SAMPLES).exists() or (path / VERDICTS).exists():
-            raise StoreError(f"{path} holds {SAMPLES} or {VERDICTS} but no {SETTINGS}; use another folder")
+            raise StoreError(f"{path} contains {SAMPLES} or {VERDICTS} but no {SETTINGS}; use another folder")
         folder.write_json(SETTINGS, wanted)
         return folder
 
@@ -75,14 +74,14 @@ class EvalFolder:
         """A JSON file of the folder.
 
         Raises:
-            StoreError: it is absent or damaged.
+            StoreError: it is missing or damaged.
         """
         file = self.path / name
         try:
             data = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise StoreError(
-                f"{self.path} holds no {name}: name a folder that `donod-fast eval … --out` has finished"
+                f"{self.path} contains no {name}: give the folder of a finished `donod-fast eval … --out`"
             ) from None
         except (OSError, ValueError) as error:
             raise StoreError(f"{file} cannot be read ({error}); evaluate again with --overwrite") from error
@@ -91,7 +90,7 @@ class EvalFolder:
         return data
 
     def samples(self) -> list[Sample]:
-        """The samples that are there, in no particular order; each task and number once."""
+        """The stored samples, in no particular order; each task and number once."""
         found: dict[tuple[str, int], Sample] = {}
         for line in whole_lines(self.path / SAMPLES):
             try:
@@ -119,7 +118,7 @@ class EvalFolder:
         self.write_json(RESULT, result)
 
     def write_json(self, name: str, data: Mapping[str, Any]) -> None:
-        """Write a JSON file whole or not at all."""
+        """Write a JSON file atomically."""
         self._write(name, (json.dumps(data, indent=2) + "\n").encode())
 
     def _write(self, name: str, data: bytes) -> None:
@@ -128,18 +127,18 @@ class EvalFolder:
 
 
 def in_order(problems: Sequence[Problem], samples: Sequence[Sample]) -> list[Sample]:
-    """Samples in the order of their tasks, then of their numbers."""
+    """Samples sorted by task order, then by number."""
     place = {one.task_id: at for at, one in enumerate(problems)}
     return sorted(samples, key=lambda one: (place[one.task_id], one.index))
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """One line per setting that differs, named as ``section.key``."""
+    """One line per differing setting, named as ``section.key``."""
     lines = []
     for key in sorted(old.keys() | new.keys()):
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
             lines += differences(a, b, f"{prefix}{key}.")
         elif a != b:
-            lines.append(f"{prefix}{key}: {a!r} in the folder, {b!r} asked for")
+            lines.append(f"{prefix}{key}: {a!r} in the folder, {b!r} requested")
     return lines

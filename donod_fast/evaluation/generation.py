@@ -1,4 +1,4 @@
-"""Programs from a model: prompts in batches, longest first, each row cut at its own stop."""
+"""Generate programs with a model: prompts in batches, longest first, each row cut at its own stop."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Progress = Callable[[int], None]
-"""Called with the number of samples that have just been generated."""
+"""Called with the number of newly generated samples."""
 
 _CACHE_BYTES = {"cpu": 1 << 30, "cuda": 16 << 30}
 _MOST_ROWS = 256
-_CONTEXT = 6  # tokens of the prompt that are decoded with a generation, so that its first space is not lost
+_CONTEXT = 6  # prompt tokens that are decoded together with a generation, to keep its first space
 
 
 def generate(
@@ -43,20 +43,20 @@ def generate(
     done: Collection[tuple[str, int]] = (),
     progress: Progress | None = None,
 ) -> Iterator[Sample]:
-    """Generate programs; samples come as their batches end, longest prompts first.
+    """Generate programs; samples are yielded as their batches finish, longest prompts first.
 
-    Prompts are padded on the left and carry the tokens that the tokenizer itself puts in front (BOS), as in scoring.
+    Prompts are padded on the left and begin with the tokenizer's own front tokens (BOS), as in scoring.
     The model's own generation settings (temperature, penalties) do not apply, only its end tokens. A sample does not
-    depend on its batch but for the rounding of the model's numbers, which can turn a near tie in half precision.
+    depend on its batch except through rounding, which can decide a near tie in half precision.
 
     Args:
-        model: a causal language model of transformers, on its device. Its training mode is given back.
+        model: a causal language model of transformers, on its device. Its training mode is restored.
         tokenizer: its tokenizer.
         problems: the tasks.
-        settings: how.
+        settings: how to generate.
         shots: solved tasks of the 3-shot prompt; see :func:`donod_fast.evaluation.prompts.find_shots`.
-        done: (task, number) of samples that are there already.
-        progress: is told the number of samples of each batch.
+        done: (task, number) of samples that exist already.
+        progress: called with the number of samples of each batch.
 
     Raises:
         InputError: a 3-shot prompt without its shots.
@@ -76,7 +76,7 @@ def generate(
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise ModelError(
-                    "memory is too small for one prompt; use a smaller dtype or --max-new-tokens"
+                    "there is not enough memory for one prompt; use a smaller dtype or --max-new-tokens"
                 ) from None
             size = len(batch) // 2
             continue
@@ -99,7 +99,7 @@ def prompt_texts(
     settings: GenerationSettings,
     shots: Sequence[Problem],
 ) -> list[Prompt]:
-    """The prompts as the model reads them, special tokens in front left out; chat is written by its template."""
+    """The prompts as the model reads them, without special tokens in front; chat is rendered by its template."""
     prompts = [make_prompt(one, settings.style, shots) for one in problems]
     if settings.style != "chat":
         return prompts
@@ -115,12 +115,12 @@ def prompt_texts(
 
 
 def chat_template(tokenizer: PreTrainedTokenizerBase, settings: GenerationSettings) -> ResolvedTemplate | None:
-    """The template of the style ``chat``, None for the others."""
+    """The template of the style ``chat``; None for other styles."""
     return resolve_template(tokenizer, settings.template) if settings.style == "chat" else None
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[list[int]]:
-    """Token ids of prompts. The tokenizer's own front (BOS) goes before those that no template has written.
+    """Token ids of prompts. The tokenizer's own front tokens (BOS) are added unless a template wrote the prompt.
 
     Raises:
         ModelError: a text cannot be tokenised.
@@ -209,7 +209,7 @@ def _sample(
     task_id, problem = row.problem.task_id, row.problem
     if new is None:
         return Sample(task_id, row.index, make_program(problem, settings.style, ""), "", 0, "prompt_too_long")
-    # A row that is done before its batch is filled up with padding.
+    # A row that finishes before its batch is filled with padding.
     last = {*ends, tokenizer.pad_token_id}
     end = next((place for place, token in enumerate(new) if token in last), None)
     kept = new if end is None else new[:end]
@@ -220,7 +220,7 @@ def _sample(
 
 
 def continuation(tokenizer: PreTrainedTokenizerBase, before: Sequence[int], new: Sequence[int]) -> str:
-    """The text of generated tokens, its first space included (SentencePiece drops it from a text that begins so)."""
+    """The text of generated tokens, its first space included (SentencePiece drops a leading space)."""
 
     def decode(ids: list[int]) -> str:
         return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
@@ -232,7 +232,7 @@ def continuation(tokenizer: PreTrainedTokenizerBase, before: Sequence[int], new:
 
 @contextmanager
 def _for_generation(model: Any) -> Iterator[None]:
-    """Evaluation mode, and none of the model's own generation settings."""
+    """Evaluation mode, without the model's own generation settings."""
     from transformers import GenerationConfig
 
     own, training = model.generation_config, model.training

@@ -1,4 +1,4 @@
-"""How programs are generated, as one checked value that a result can record."""
+"""Settings of program generation, validated and recorded with the result."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from donod_fast.evaluation.prompts import STOPS
 
 @dataclass(frozen=True, slots=True)
 class GenerationSettings:
-    """How programs are generated. Greedy where the temperature is 0.
+    """Settings of program generation. Decoding is greedy if the temperature is 0.
 
     Attributes:
         style: a prompt style of :data:`donod_fast.evaluation.prompts.STOPS`.
         samples_per_task: programs per task.
         temperature: divides the logits; 0 takes the likeliest token.
         top_p: share of the probability that tokens are drawn from.
-        seed: of the draws; a sample depends on it, on its task and on its number alone.
-        max_new_tokens: of a sample.
-        stops: strings that end a sample; None are the style's own.
-        template: chat template of the style ``chat``, as ``donod-fast score --template``.
-        batch_rows: samples that are generated at once; None chooses by the memory of keys and values.
+        seed: seed of the draws; a sample depends only on it, its task and its number.
+        max_new_tokens: maximum tokens per sample.
+        stops: strings that end a sample; None: the style's own.
+        template: chat template of the style ``chat``, as in ``donod-fast score --template``.
+        batch_rows: samples per batch; None chooses by the memory that keys and values need.
 
     Raises:
-        InputError: names the setting with a wrong value.
+        InputError: a setting has an invalid value; the message names it.
     """
 
     style: str = "completion"
@@ -54,7 +54,7 @@ class GenerationSettings:
             raise InputError(f"top_p must be > 0 and ≤ 1, got {self.top_p}")
         if self.samples_per_task > 1 and self.temperature == 0.0:
             raise InputError(
-                f"{self.samples_per_task} samples per task at temperature 0 are all alike; "
+                f"{self.samples_per_task} samples per task at temperature 0 are all equal; "
                 "set a temperature, for example 0.2"
             )
         if self.stops is not None and not all(self.stops):
@@ -62,11 +62,11 @@ class GenerationSettings:
 
     @property
     def stop_texts(self) -> tuple[str, ...]:
-        """The stops that apply."""
+        """The stops in use: ``stops``, or the style's own."""
         return STOPS[self.style] if self.stops is None else self.stops
 
     def as_dict(self) -> dict[str, Any]:
-        """A JSON-able record of what decides the samples."""
+        """The settings that decide the samples, JSON-serialisable."""
         record = asdict(self)
         del record["batch_rows"]
         return {**record, "stops": list(self.stop_texts)}

@@ -1,4 +1,4 @@
-"""Files that grow by a line, survive a kill in the middle of one, and may be shared by processes."""
+"""Append-only files of JSON lines that survive a kill in the middle of a line and can be shared by processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from donod_fast.system.files import storage_error
 
 
 def whole_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects of a file of lines; none where it is absent. A line that a kill cut short is passed over.
+    """The JSON objects of a file of lines; empty if it does not exist. A line that a kill truncated is skipped.
 
     Raises:
         StoreError: the file cannot be read.
@@ -30,14 +30,14 @@ def whole_lines(path: Path) -> list[dict[str, Any]]:
         try:
             data = json.loads(line)
         except ValueError:
-            continue  # cut short by a kill; what follows begins on a line of its own
+            continue  # truncated by a kill; the next object begins on a new line
         if isinstance(data, dict):
             found.append(data)
     return found
 
 
 class LineWriter:
-    """Appends whole lines, each by one write, so that processes that share the file do not mix theirs."""
+    """Appends whole lines, each with one write, so that lines of processes that share the file do not mix."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self._path, self._descriptor = path, descriptor
@@ -58,7 +58,7 @@ class LineWriter:
 
 @contextmanager
 def line_writer(path: Path) -> Iterator[LineWriter]:
-    """Open a file of lines for appending; a last line that a kill cut short is ended first.
+    """Open a file of lines for appending; first terminates a last line that a kill truncated.
 
     Raises:
         StoreError: the file cannot be opened for writing.

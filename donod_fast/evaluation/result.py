@@ -1,4 +1,4 @@
-"""The result of an evaluation: counts, pass@k with intervals, and what became of every task."""
+"""The result of an evaluation: counts, pass@k with intervals, and the outcome of every task."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ MISSING = "missing"
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """What became of a task's samples.
+    """The outcome of a task's samples.
 
     Attributes:
         task_id: the task.
-        samples: how many there are; a task without any counts as one that failed.
-        passed: how many pass (on EvalPlus's data: base and plus inputs).
-        base_passed: how many pass the benchmark's own tests.
-        statuses: how many ended how.
+        samples: their number; a task without samples counts as one failed sample.
+        passed: number of samples that pass (on EvalPlus's data: base and plus inputs).
+        base_passed: number of samples that pass the benchmark's own tests.
+        statuses: number of samples by status.
     """
 
     task_id: str
@@ -37,24 +37,24 @@ class TaskResult:
 
 @dataclass(frozen=True, slots=True)
 class EvalResult:
-    """An evaluation.
+    """The result of an evaluation.
 
     Attributes:
-        passed: samples that pass; with one sample a task, tasks solved.
-        total: samples, a missing one included.
-        pass_at: pass@k by k, for 1, 10 and 100 as far as every task has k samples.
+        passed: samples that pass; with one sample per task, the tasks solved.
+        total: all samples, including missing ones.
+        pass_at: pass@k by k, for those of 1, 10 and 100 for which every task has k samples.
         intervals: 95 % interval by k.
-        interval_method: ``"wilson"`` (one sample a task), or the bootstrap over tasks, as
-            :func:`donod_fast.evaluation.passk.interval` says.
+        interval_method: ``"wilson"`` (one sample per task), or the bootstrap over tasks; see
+            :func:`donod_fast.evaluation.passk.interval`.
         base_passed: samples that pass the benchmark's own tests.
         base_pass_at: pass@k on them.
         base_intervals: 95 % interval by k.
-        plus: True where EvalPlus's inputs were judged: ``passed`` then means base and plus.
+        plus: True if EvalPlus's inputs were judged: ``passed`` then means base and plus.
         by_status: samples by status; ``missing`` are tasks without a sample.
         per_task: every task, in the problems' order.
-        judged: programs that were run; the others were known from a cache, or equal.
-        seconds: of generating and of judging, in this run.
-        settings: what it was made with.
+        judged: programs that were run; the others were in a cache or equal to another program.
+        seconds: time for generating and for judging in this run.
+        settings: the settings of the evaluation.
     """
 
     passed: int
@@ -73,7 +73,7 @@ class EvalResult:
     settings: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """The content of ``result.json``. On EvalPlus's data with ``base_…`` and ``plus_…`` beside the main figures."""
+        """The content of ``result.json``. On EvalPlus's data it also has ``base_…`` and ``plus_…`` figures."""
         record: dict[str, Any] = {
             "passed": self.passed,
             "total": self.total,
@@ -121,7 +121,7 @@ def make_result(
     by_task: dict[str, list[Judgement]] = {one.task_id: [] for one in problems}
     for judgement in judgements:
         by_task[judgement.task_id].append(judgement)
-    # A task without a sample has failed as often as the others have been tried at least.
+    # A task without samples counts as many failures as the other tasks have samples at least.
     fewest = min((len(some) for some in by_task.values() if some), default=1)
     tasks = [_task(task_id, some, fewest) for task_id, some in by_task.items()]
     counts = [(one.samples, one.passed) for one in tasks]

@@ -1,4 +1,4 @@
-"""One evaluation: samples of a model, of a file or of the benchmark itself; verdicts; a result."""
+"""One evaluation: samples from a model, a file or the benchmark itself are judged and counted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,46 +29,64 @@ Progress = Callable[[str, int, int], None]
 """Called as ``progress("generate" | "judge", advanced by, of how many in all)``."""
 
 Source = Callable[[set[tuple[str, int]]], Iterable[Sample]]
-"""Gives samples, without those whose (task, number) are there already."""
+"""Given the (task, number) pairs that exist already, yields the missing samples."""
+
+
+@dataclass(frozen=True)
+class JudgeSettings:
+    """How programs are judged.
+
+    Attributes:
+        unsafe: run programs without a sandbox if none is available.
+        workers: programs that run at once; None for the number of cores.
+        seconds: processor time limit of one program; None for the judge's own limit for the kind of benchmark
+            (:data:`donod_fast.evaluation.judging.relay.SECONDS`).
+        limits: the sandbox's other limits; None for :func:`default_limits`.
+        packages: let programs import the installed packages.
+        cache: a file of verdicts that several evaluations share, also concurrently; None for none.
+
+    Raises:
+        InputError: ``seconds`` is not above 0.
+    """
+
+    unsafe: bool = False
+    workers: int | None = None
+    seconds: float | None = None
+    limits: Limits | None = None
+    packages: bool = False
+    cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.seconds is not None and not self.seconds > 0:
+            raise InputError(f"seconds must be > 0, got {self.seconds}")
 
 
 def evaluate_samples(
     problems: Sequence[Problem],
     samples: Iterable[Sample],
     out: str | Path | None = None,
+    judging: JudgeSettings | None = None,
     *,
-    unsafe: bool = False,
-    workers: int | None = None,
-    seconds: float | None = None,
-    limits: Limits | None = None,
-    packages: bool = False,
-    cache: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> EvalResult:
-    """Judge samples and count: the whole way from programs to pass@k.
+    """Judge samples and compute pass@k.
 
     Args:
         problems: the tasks.
         samples: programs for them; a task without any counts as failed, with the status ``missing``.
         out: a folder for samples, verdicts and ``result.json``; None writes none.
-        unsafe: run programs without isolation where there is none.
-        workers: programs that run at once; None is the number of cores.
-        seconds: processor time of one program; None is the judge's own for the kind of benchmark
-            (:data:`donod_fast.evaluation.judging.relay.SECONDS`).
-        limits: the sandbox's other limits; None are :func:`default_limits`.
-        packages: let programs import the packages that are installed here.
-        cache: a file of verdicts that several evaluations share, also at the same time.
-        settings: recorded in the result; with ``out`` a folder of other settings is refused.
-        overwrite: drop what ``out`` holds.
-        progress: is told how far it is.
+        judging: sandbox, limits and cache; None for the defaults.
+        settings: recorded in the result; if ``out`` holds an evaluation with other settings, it is refused.
+        overwrite: delete what ``out`` holds.
+        progress: called after each step, see :data:`Progress`.
 
     Raises:
-        InputError: there are no problems, or a limit is no limit.
-        CorpusError: a sample is of an unknown task, or two have the same number.
-        SandboxError: there is no isolation here, and ``unsafe`` was not said.
-        SettingsMismatchError: ``out`` holds an evaluation made with other settings.
+        InputError: there are no problems, or a limit is invalid.
+        CorpusError: a sample belongs to an unknown task, or two have the same number.
+        SandboxError: no sandbox is available, and ``unsafe`` is not set.
+        SettingsMismatchError: ``out`` holds an evaluation with other settings.
     """
     given = list(samples)
     digest = hashlib.sha256(b"".join(map(sample_line, given))).hexdigest()
@@ -77,13 +95,8 @@ def evaluate_samples(
         lambda done: (one for one in given if (one.task_id, one.index) not in done),
         len(given),
         None if out is None else Path(out),
+        judging,
         settings=settings if settings is not None else {"samples_sha256": digest},
-        unsafe=unsafe,
-        workers=workers,
-        seconds=seconds,
-        limits=limits,
-        packages=packages,
-        cache=None if cache is None else Path(cache),
         overwrite=overwrite,
         progress=progress,
     )
@@ -94,56 +107,48 @@ def evaluate(
     source: Source,
     total: int,
     out: Path | None,
+    judging: JudgeSettings | None = None,
     *,
     settings: Mapping[str, Any],
     recorded: Mapping[str, Any] | None = None,
-    unsafe: bool = False,
-    workers: int | None = None,
-    seconds: float | None = None,
-    limits: Limits | None = None,
-    packages: bool = False,
-    cache: Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> EvalResult:
-    """As :func:`evaluate_samples`, with samples that are made on the way: those that ``out`` holds are not made again.
+    """Generate samples, judge them and compute pass@k; samples that ``out`` holds are not generated again.
 
     Args:
         problems: the tasks.
-        source: gives the samples that are still wanted.
+        source: generates the missing samples.
         total: how many samples there will be.
-        out: the folder, None for none.
-        settings: what decides samples and verdicts; the limits are added.
-        recorded: what is worth recording beside them; it may be a mapping that ``source`` fills.
-        unsafe: as there, and so are the others.
-        workers: see there.
-        seconds: see there.
-        limits: see there.
-        packages: see there.
-        cache: see there.
-        overwrite: see there.
-        progress: see there.
+        out: the folder; None for none.
+        judging: sandbox, limits and cache; None for the defaults.
+        settings: what determines samples and verdicts; the limits are added.
+        recorded: further facts to record; it may be a mapping that ``source`` fills.
+        overwrite: delete what ``out`` holds.
+        progress: called after each step, see :data:`Progress`.
+
+    Raises:
+        InputError, CorpusError, SandboxError, SettingsMismatchError: as :func:`evaluate_samples`.
     """
     from donod_fast.evaluation.judging.relay import SECONDS
     from donod_fast.evaluation.sandbox import Isolation, find_isolation
     from donod_fast.evaluation.stoppable import shared_sandbox
-    from donod_fast.scores.folder import locked
+    from donod_fast.system.locking import locked
 
     if not problems:
         raise InputError("there are no problems to evaluate")
-    limit = SECONDS[problems[0].check.kind] if seconds is None else seconds
-    if not limit > 0:
-        raise InputError(f"seconds must be > 0, got {seconds}")
-    isolation = find_isolation(unsafe=unsafe)  # before a model has worked for hours
-    bounds = limits if limits is not None else default_limits(problems)
+    judging = judging or JudgeSettings()
+    limit = SECONDS[problems[0].check.kind] if judging.seconds is None else judging.seconds
+    isolation = find_isolation(unsafe=judging.unsafe)  # before a model has worked for hours
+    bounds = judging.limits if judging.limits is not None else default_limits(problems)
     isolated = isolation is not Isolation.NONE
-    # The sandbox's own time limits play no part in a judgement.
+    # The sandbox's own time limits do not affect a verdict.
     kept = {name: value for name, value in asdict(bounds).items() if name not in ("seconds", "cpu_seconds")}
-    conditions = {**kept, "seconds": limit, "packages": packages, "isolated": isolated}
+    conditions = {**kept, "seconds": limit, "packages": judging.packages, "isolated": isolated}
     decisive = {**settings, "problems": problems_digest(problems), "judging": conditions}
     with ExitStack() as stack:
         folder = None
-        stores = [] if cache is None else [cache]
+        stores = [] if judging.cache is None else [judging.cache]
         if out is not None:
             stack.enter_context(locked(out))
             folder = EvalFolder.open_or_create(out, decisive, overwrite=overwrite)
@@ -154,10 +159,10 @@ def evaluate(
         judgements = judge_samples(
             problems,
             samples,
-            shared_sandbox(isolation, bounds, packages=packages),
+            shared_sandbox(isolation, bounds, packages=judging.packages),
             seconds=limit,
             conditions=conditions,
-            workers=workers,
+            workers=judging.workers,
             stores=stores,
             progress=None if progress is None else lambda some: progress("judge", some, len(samples)),
         )
@@ -175,7 +180,7 @@ def evaluate(
 
 
 def default_limits(problems: Sequence[Problem]) -> Limits:
-    """The sandbox's own limits; on EvalPlus's data with its 4 GiB of memory, for some of its answers are huge."""
+    """The sandbox's default limits; 4 GiB of memory for EvalPlus's data, since some of its answers are huge."""
     from donod_fast.evaluation.sandbox import Limits
 
     plus = any(one.check.kind == "evalplus" for one in problems)
@@ -183,7 +188,7 @@ def default_limits(problems: Sequence[Problem]) -> Limits:
 
 
 def problems_digest(problems: Sequence[Problem]) -> str:
-    """SHA-256 of the tasks that are evaluated, tests included, in hex."""
+    """SHA-256 of the evaluated tasks, including their tests, in hex."""
     return hashlib.sha256("".join(f"{one.task_id}\0{one.digest}\n" for one in problems).encode()).hexdigest()
 
 

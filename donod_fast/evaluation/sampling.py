@@ -1,4 +1,4 @@
-"""Drawing tokens so that a sample depends on its task, its number and the seed, and on no neighbour in its batch."""
+"""Draw tokens so that a sample depends only on its task, its number and the seed, not on the rest of its batch."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor
 
 
 def uniforms(seed: int, task_id: str, index: int, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """The random numbers in [0, 1) of one sample, one a token: the same on every device and in every batch."""
+    """The random numbers in [0, 1) of one sample, one per token: equal on every device and in every batch."""
     key = hashlib.sha256(f"{seed}\0{task_id}\0{index}".encode()).digest()[:16]
     return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little"))).random(count)
 
 
 def nucleus(logits: Tensor, uniform: Tensor, temperature: float, top_p: float) -> Tensor:
-    """One token a row, (rows,), from the smallest set of likeliest tokens that holds ``top_p`` of the probability.
+    """One token per row, (rows,), from the smallest set of most probable tokens with total probability ``top_p``.
 
-    By inversion: of the tokens in order of probability, the one in which ``uniform`` × the set's mass falls
+    By inversion: tokens are ordered by probability, and ``uniform`` × the set's mass selects one
     (nucleus sampling, Holtzman et al., arXiv 1904.09751, §3.1).
 
     Args:
@@ -32,23 +32,23 @@ def nucleus(logits: Tensor, uniform: Tensor, temperature: float, top_p: float) -
     probabilities = torch.softmax(logits.float() / temperature, dim=-1)
     ordered, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
     cumulated = ordered.cumsum(dim=-1)
-    kept = (cumulated - ordered) < top_p  # the first one always is
+    kept = (cumulated - ordered) < top_p  # the first token is always kept
     mass = (ordered * kept).sum(dim=-1)
     target = uniform.to(mass) * mass
     chosen = (cumulated <= target[:, None]).sum(dim=-1)
-    chosen = torch.minimum(chosen, kept.sum(dim=-1) - 1)  # rounding must not step past the set
+    chosen = torch.minimum(chosen, kept.sum(dim=-1) - 1)  # rounding must not select a token outside the set
     return tokens.gather(-1, chosen[:, None])[:, 0]
 
 
 class NucleusSampler:
-    """A logits processor for ``generate``: leaves the drawn token alone, so that greedy decoding takes it."""
+    """A logits processor for ``generate``: keeps only the drawn token, so that greedy decoding takes it."""
 
     def __init__(self, draws: Sequence[Any], prompt_width: int, temperature: float, top_p: float) -> None:
         self._draws = torch.from_numpy(np.stack(draws))  # (rows, tokens)
         self._width, self._temperature, self._top_p = prompt_width, temperature, top_p
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Scores, (rows, vocabulary), with −∞ for every token but the drawn one."""
+        """Scores, (rows, vocabulary), with −∞ for every token except the drawn one."""
         uniform = self._draws[:, input_ids.shape[1] - self._width].to(scores.device)
         tokens = nucleus(scores, uniform, self._temperature, self._top_p)
         return torch.full_like(scores, float("-inf")).scatter(1, tokens[:, None], 0.0)

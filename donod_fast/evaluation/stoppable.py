@@ -1,4 +1,4 @@
-"""A sandbox whose running programs can all be ended at once: what an interrupt needs."""
+"""A sandbox whose running programs can all be killed at once, for interrupts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from donod_fast.evaluation.sandbox import Isolation, Limits, Process, Sandbox
 
 
 class StoppableSandbox(Sandbox):
-    """A sandbox that knows what runs in it."""
+    """A sandbox that keeps track of its running programs."""
 
     def __init__(self, isolation: Isolation, limits: Limits, *, packages: bool) -> None:
         super().__init__(isolation, limits, packages=packages)
@@ -24,10 +24,10 @@ class StoppableSandbox(Sandbox):
     def start(
         self, code_files: Mapping[str, str | bytes], argv: Sequence[str], *, limits: Limits | None = None
     ) -> Process:
-        """As the sandbox's own.
+        """Start a program; see :meth:`Sandbox.start`.
 
         Raises:
-            SandboxError: it has been stopped, or as there.
+            SandboxError: the sandbox was stopped, or no process can be started.
         """
         self._refuse_after_stop()
         process = super().start(code_files, argv, limits=limits)
@@ -41,23 +41,23 @@ class StoppableSandbox(Sandbox):
         return process
 
     def stop(self) -> None:
-        """End whatever runs, and start nothing more."""
-        _sandbox.cache_clear()  # whoever evaluates next in this process gets another one
+        """Kill all running programs and refuse new ones."""
+        _sandbox.cache_clear()  # the next evaluation in this process gets a new sandbox
         with self._lock:
             self._stopped = True
             running = list(self._started)
         for process in running:
-            # The thread that waits for it may be collecting its end at this moment: either of the two will do.
+            # The thread that waits for it may be reaping it at this moment; either of the two may do so.
             with suppress(Exception):
                 process.kill()
 
     def _refuse_after_stop(self) -> None:
         if self._stopped:
-            raise SandboxError("no program is started any more: the evaluation was interrupted")
+            raise SandboxError("no more programs can be started: the evaluation was interrupted")
 
 
 def shared_sandbox(isolation: Isolation, limits: Limits, *, packages: bool) -> StoppableSandbox:
-    """The sandbox of these settings: one for all evaluations of a process, since judges wait in it for the next."""
+    """The sandbox with these settings: shared by all evaluations of a process, since idle judges are kept in it."""
     return _sandbox(isolation, limits, packages)
 
 

@@ -1,4 +1,4 @@
-"""When a row of a batch is done: its stop string, its end token, or its own limit of tokens."""
+"""Decide when a row of a batch is finished: stop string, end token, or its own token limit."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_EVERY = 4  # steps between two looks: what is generated past a stop is cut off, and decoding costs more than a token
+_EVERY = 4  # steps between two checks: text after a stop is cut off anyway, and decoding costs more than a token
 
 
 class RowStops:
-    """A stopping criterion for ``generate``: which rows are done, seen every few steps in the tail of each.
+    """A stopping criterion for ``generate``: checks the tail of each row every few steps.
 
-    Only the tail is decoded: as many tokens as the longest stop has characters, and a few more. Whether a row is done
-    never decides what is kept of it (the text is cut at its first stop afterwards), only how long it costs time.
+    Only the tail is decoded: as many tokens as the longest stop has characters, and a few more. The check does not
+    decide what is kept of a row (the text is cut at its first stop afterwards), only when generation ends.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class RowStops:
         self._tail = _EVERY + max(map(len, stops), default=0) + 3
 
     def __call__(self, input_ids: Tensor, _scores: Any = None, **_others: Any) -> Tensor:
-        """Which rows are done, (rows,) bool, given all ids so far, (rows, prompt + generated)."""
+        """Which rows are finished, (rows,) bool, given all ids so far, (rows, prompt + generated)."""
         generated = input_ids.shape[1] - self._width
         if self._stops and generated % _EVERY == 0:
             self._look(input_ids[:, max(self._width, input_ids.shape[1] - self._tail) :].tolist())

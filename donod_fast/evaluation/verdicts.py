@@ -1,4 +1,4 @@
-"""Judging many samples: in parallel, equal programs once, and nothing twice that a cache knows."""
+"""Judge many samples in parallel; equal programs are judged once, and cached verdicts are reused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from donod_fast.evaluation.stoppable import StoppableSandbox
 
 JUDGE_VERSION = 1
-"""Part of every verdict's key: raised whenever the judge may come to another verdict on the same program."""
+"""Part of every verdict's key; incremented whenever the judge may give a different verdict on the same program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,11 @@ class Judgement:
     """The verdict on a sample.
 
     Attributes:
-        task_id: of the sample.
-        index: of the sample.
-        key: what the verdict depends on, as :func:`verdict_key` gives it.
-        verdict: what came of it.
-        cached: True where no program was run for it.
+        task_id: the sample's task.
+        index: the sample's number.
+        key: hash of everything that the verdict depends on; see :func:`verdict_key`.
+        verdict: the verdict.
+        cached: True if no program was run for it.
     """
 
     task_id: str
@@ -50,7 +50,7 @@ class Judgement:
 
 
 def verdict_key(problem: Problem, program: str, conditions: Mapping[str, Any]) -> str:
-    """SHA-256 of all that a verdict depends on: the task's tests, the program, the conditions (limits, isolation)."""
+    """SHA-256 of everything that a verdict depends on: the task's tests, the program, the limits and the isolation."""
     parts = [JUDGE_VERSION, problem.digest, program, dict(sorted(conditions.items()))]
     return hashlib.sha256(json.dumps(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -64,7 +64,7 @@ def stored_verdicts(path: Path) -> dict[str, Verdict]:
                 line["status"], line["detail"], line["base"], line["plus"], line["seconds"]
             )
         except KeyError:
-            continue  # a line of something else
+            continue  # not a verdict
     return found
 
 
@@ -79,22 +79,21 @@ def judge_samples(
     stores: Sequence[Path] = (),
     progress: Callable[[int], None] | None = None,
 ) -> list[Judgement]:
-    """Judge samples, and return the judgements in their order.
+    """Judge samples and return the judgements in the same order.
 
     Args:
         problems: the tasks.
         samples: programs for them.
-        sandbox: where they run.
-        seconds: time limit of one program, as :func:`donod_fast.evaluation.judging.judge`.
-        conditions: what else verdicts depend on, for their keys.
-        workers: programs that run at once; None is the number of cores.
-        stores: files of verdicts that are looked up first, and that every new verdict is added to. Several processes
-            may share one.
-        progress: is told how many samples have got their verdict.
+        sandbox: the sandbox to run them in.
+        seconds: time limit of one program; see :func:`donod_fast.evaluation.judging.judge`.
+        conditions: further conditions that verdicts depend on, for their keys.
+        workers: programs that run concurrently; None: the number of cores.
+        stores: files of known verdicts; every new verdict is appended to them. Several processes may share one.
+        progress: called with the number of newly judged samples.
 
     Raises:
         InputError: workers < 1.
-        SandboxError: the sandbox fails (which is no verdict on a program).
+        SandboxError: the sandbox failed (this is not a verdict on a program).
     """
     threads = workers if workers is not None else cores()
     if threads < 1:
@@ -128,7 +127,7 @@ def judge_samples(
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -144,7 +143,7 @@ def _judge(
     def verdict(sample: Sample) -> Verdict:
         return judge(problems[sample.task_id].check, sample.program, sandbox, seconds=seconds)
 
-    # No more than twice the threads are handed in at once: an interrupt has little to cancel then.
+    # At most twice as many jobs as threads are queued: an interrupt then has little to cancel.
     queue = iter(waiting.items())
     running: dict[Future[Verdict], str] = {}
     with ThreadPoolExecutor(threads, thread_name_prefix="judge") as pool:
@@ -152,13 +151,13 @@ def _judge(
             _hand_in(pool, queue, running, 2 * threads, verdict)
             while running:
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
-                # What failed comes last: the verdicts that came in beside it are kept.
+                # Raise the failure last, so that verdicts that arrived with it are kept.
                 for future in sorted(done, key=lambda one: one.exception() is not None):
                     yield running.pop(future), future.result()
                 _hand_in(pool, queue, running, 2 * threads, verdict)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            sandbox.stop()  # or the threads would wait for their programs' time to run out
+            sandbox.stop()  # otherwise the threads would wait until their programs time out
             raise
 
 

@@ -1,4 +1,4 @@
-"""The same prompts and stops under vLLM, where it is installed."""
+"""Generation with vLLM, if installed, with the same prompts and stops."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from donod_fast.evaluation.problems import Problem
 from donod_fast.evaluation.prompts import cut_at_stop, make_program
 from donod_fast.evaluation.samples import Sample
 
-_AT_ONCE = 512  # samples between two that are handed on, and so kept if the run is killed
+_AT_ONCE = 512  # samples per call; a killed run loses at most one call
 
 
 def vllm_version() -> str:
-    """The release of vLLM.
+    """The version of vLLM.
 
     Raises:
         InputError: it is not installed.
@@ -26,7 +26,7 @@ def vllm_version() -> str:
         import vllm
     except ImportError as error:
         raise InputError(
-            f"--engine vllm needs vLLM, which cannot be imported ({error}); install it, or leave --engine out"
+            f"--engine vllm needs vLLM, which cannot be imported ({error}); install it, or omit --engine"
         ) from error
     return str(vllm.__version__)
 
@@ -42,7 +42,7 @@ def generate_with_vllm(
     dtype: str = "auto",
     trust_remote_code: bool = False,
 ) -> Iterator[Sample]:
-    """As :func:`donod_fast.evaluation.generation.generate`, by vLLM. Draws are vLLM's own, seeded by sample.
+    """Like :func:`donod_fast.evaluation.generation.generate`, with vLLM. Draws are vLLM's own, seeded per sample.
 
     Raises:
         InputError: vLLM is not installed.

@@ -28,7 +28,7 @@ CHOICES = ("auto", "on", "off")
 
 CPU_ROWS = 100_000
 """Rows from which ``auto`` compiles on a CPU. A small model took 48 s to compile and gained 0.6 ms a row: even at
-80,000 rows (bench/notes.md). Larger ones take longer and gain more."""
+80,000 rows (docs/benchmarks/notes.md). Larger ones take longer and gain more."""
 
 
 def wants_compiling(choice: str, rows: int | None, device: torch.device) -> bool:
@@ -76,38 +76,38 @@ class CompiledTrunk:
         return compiled
 
 
-def compile_trunk(trunk: Trunk, loaded: LoadedModel) -> CompiledTrunk:
-    """Compile the trunk's decoder, prove it equal to the eager one on a probe, and have the trunk call it.
+def compile_trunk(trunk: Trunk, loaded: LoadedModel) -> tuple[Trunk, CompiledTrunk]:
+    """Compile the trunk's decoder, and prove on a probe that it gives the hidden states of the eager one.
+
+    Returns:
+        a trunk that calls the compiled decoder, and the compiled decoder.
 
     Raises:
-        ModelError: it cannot be compiled here, or gives other hidden states; the trunk is left as it was.
+        ModelError: the decoder cannot be compiled here, or gives other hidden states.
     """
     if loaded.device.type == "cpu" and (reason := why_not_inductor()):
         raise ModelError(f"{loaded.name}: cannot be compiled: {reason}; install one, or use --compile off")
     if loaded.offloaded:
-        raise ModelError(f"{loaded.name}: weights that are off-loaded cannot be compiled; use --compile off")
+        raise ModelError(f"{loaded.name}: offloaded weights cannot be compiled; use --compile off")
     compiled = CompiledTrunk(trunk.run)
     # Many rows and one: PyTorch makes a graph for either. Packed samples are one row always.
     probes = [synthetic_batch(loaded, tokens, packed=trunk.packs) for tokens in (512, 64)]
-    eager = trunk.run
+    faster = trunk.calling(compiled)
     wanted = [trunk.scored_states(batch) for batch in probes]
     try:
         with threads_each(torch.get_num_threads() // worker_count(loaded.device)):
-            trunk.run = compiled
             error = max(
-                token_error(trunk.scored_states(batch), states) for batch, states in zip(probes, wanted, strict=True)
+                token_error(faster.scored_states(batch), states) for batch, states in zip(probes, wanted, strict=True)
             )
     except Exception as failure:  # the compiler and the model's own code may raise anything
-        trunk.run = eager
         reason = " ".join(str(failure).split())[:300]
         raise ModelError(f"{loaded.name}: cannot be compiled ({reason}); use --compile off") from failure
     limit = trunk.tolerance(wanted[0].dtype)
     if not error <= limit:
-        trunk.run = eager
         raise ModelError(
-            f"{loaded.name}: compiled, its hidden states differ by {error:.1e} (limit {limit:.0e}); use --compile off"
+            f"{loaded.name}: compiling changes its hidden states by {error:.1e} (limit {limit:.0e}); use --compile off"
         )
-    return compiled
+    return faster, compiled
 
 
 __all__ = ["CHOICES", "CompiledTrunk", "compile_trunk", "wants_compiling"]

@@ -22,6 +22,7 @@ from donod_fast.models.loading import LoadedModel, text_config
 from donod_fast.models.placement import execution_device, stored_tensor
 from donod_fast.models.precision import weight_kind
 from donod_fast.models.trunk import Trunk, probe_tokens
+from donod_fast.system.wording import plural
 
 SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 """Config attributes that cap the logits: Gemma 2–4 and kin, RecurrentGemma, xLSTM."""
@@ -119,11 +120,13 @@ def read_head(model: Any) -> Head:
         layer = None
     weight = getattr(layer, "weight", None)
     if layer is None or not isinstance(weight, Tensor):
-        raise ModelError(f"{name}: it has no output layer with a weight (get_output_embeddings()); DONOD needs one")
+        raise ModelError(
+            f"{name}: the model has no output layer with a weight (get_output_embeddings()); DONOD needs one"
+        )
     if hasattr(weight, "full_tensor"):
         raise ModelError(f"{name}: the output layer is sharded over devices; load the model whole on one device")
     if execution_device(layer, weight).type == "meta":
-        raise ModelError(f"{name}: the output layer is on the meta device (no weights); load or un-offload it")
+        raise ModelError(f"{name}: the output layer is on the meta device (no weights); load its weights")
     if not weight.numel():
         raise ModelError(
             f"{name}: the output layer is empty, shape {tuple(weight.shape)} (ZeRO-3 partitions it); "
@@ -177,7 +180,9 @@ def prove_head(loaded: LoadedModel, trunk: Trunk, head: Head) -> HeadProof:
     name, (vocabulary, dim) = loaded.name, head.weight.shape
     words = getattr(loaded.tokenizer, "vocab_size", None)
     if isinstance(words, int) and words > vocabulary:
-        raise ModelError(f"{name}: its tokenizer has {words} tokens, its output layer {vocabulary}; they do not match")
+        raise ModelError(
+            f"{name}: its tokenizer has {plural(words, 'token')}, its output layer {vocabulary}; they do not match"
+        )
     if dim != trunk.dim:
         raise _mismatch(loaded, f"its output layer takes vectors of {dim}, its decoder gives {trunk.dim}")
     tokens = probe_tokens(loaded, rows=2, length=12)
@@ -193,7 +198,7 @@ def prove_head(loaded: LoadedModel, trunk: Trunk, head: Head) -> HeadProof:
     if own.logits.shape[-1] != vocabulary:
         raise _mismatch(
             loaded,
-            f"the model gives {own.logits.shape[-1]} logits where its output layer has {vocabulary} rows "
+            f"the model gives {own.logits.shape[-1]} logits where its output layer has {plural(vocabulary, 'row')} "
             f"(it {'cuts' if own.logits.shape[-1] < vocabulary else 'pads'} the vocabulary)",
         )
     if own.logits.shape != ours.shape:
@@ -220,7 +225,9 @@ def _prove_layer(
         )
     h, fed = hidden.double().cpu(), own.inputs.double().cpu()
     if not bool(h.any()):
-        raise ModelError(f"{loaded.name}: its hidden states are all zero; is the checkpoint whole and trained?")
+        raise ModelError(
+            f"{loaded.name}: its hidden states are all zero; check that the checkpoint is complete and trained"
+        )
     scale = float((h * fed).sum() / (h * h).sum().clamp_min(1e-300))
     if abs(scale - 1) <= limit:
         scale = 1.0
@@ -236,7 +243,7 @@ def _prove_layer(
         raise _mismatch(
             loaded,
             f"its output layer is not a plain linear layer: it gives {own.outputs.shape[-1]} values a token, "
-            f"its weight has {expected.shape[-1]} rows",
+            f"its weight has {plural(expected.shape[-1], 'row')}",
         )
     linear_error = relative_rms(own.outputs, expected, mean_share=_mean_share(limit))
     if not linear_error <= limit:

@@ -1,7 +1,7 @@
-"""Load a model and its tokenizer, or refuse them: nothing is silently guessed, replaced or newly initialised.
+"""Load a model and its tokenizer, or refuse them: nothing is silently guessed, replaced or initialised at random.
 
-:func:`load_model` reads a local folder or a Hub id, :func:`wrap_model` takes loaded objects. Both return a
-:class:`LoadedModel`, the only description of a model that other packages use.
+:func:`load_model` reads a local folder or a hub id, :func:`wrap_model` takes loaded objects. Both return a
+:class:`LoadedModel`; the rest of the package sees only that.
 """
 
 from __future__ import annotations
@@ -44,16 +44,15 @@ class LoadedModel:
     Attributes:
         model: the model with its output layer (a transformers ``PreTrainedModel`` or a wrapper of one).
         tokenizer: its tokenizer.
-        name: folder or Hub id as the user gave it, or the name of the object in memory.
-        revision: commit hash on the Hub, None for other models.
-        fingerprint: identifies the model; see :mod:`donod_fast.models.fingerprint`.
-        dtype: dtype of the weights (of the input embedding, if they differ).
-        device: device on which the model expects token ids.
-        max_length: longest sequence that model and tokenizer allow, None if neither has a limit.
-        precision: precision of the trunk's weights: the name of the dtype, or the kind of quantisation and its
-            library.
-        quantised: whether the weights have fewer than 16 bits.
-        offloaded: whether some weights are on a device only while they are used. Then only one thread may run it.
+        name: the folder or hub id as the user gave it, or the name of the object in memory.
+        revision: the commit hash on the hub, None if there is none.
+        fingerprint: tells one model from another; see :mod:`donod_fast.models.fingerprint`.
+        dtype: the dtype of the weights (of the input embedding if they differ).
+        device: the device for token ids.
+        max_length: the longest sequence that model and tokenizer allow, None if neither has a limit.
+        precision: precision of the trunk's weights: the dtype's name, or the quantisation and its release.
+        quantised: True if the weights have less than 16 bits.
+        offloaded: True if some weights are on their device only while they are used. Then one thread at a time runs.
     """
 
     model: PreTrainedModel = field(repr=False)
@@ -88,12 +87,12 @@ def load_model(
     A quantised checkpoint stays quantised.
 
     Args:
-        name_or_path: a folder with ``config.json``, or a Hub id. An existing folder takes precedence.
-        revision: branch, tag or commit on the Hub. Config, tokenizer and weights come from the same commit.
-        dtype: ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"auto"``. ``"auto"`` keeps the dtype of the checkpoint
-            on an accelerator, and of a quantised checkpoint everywhere. On the CPU it is float32, because half
-            precision is slow there and makes the scores of a sample depend on its batch.
-        device: None means CUDA if available, else the CPU. Other devices must be named.
+        name_or_path: a folder with ``config.json``, or a hub id. An existing folder takes precedence.
+        revision: branch, tag or commit on the hub. Config, tokenizer and weights come from the same commit.
+        dtype: ``"auto"`` is the checkpoint's own dtype on an accelerator, and float32 on the CPU, where half
+            precision is slow and makes a sample's numbers depend on its batch (a quantised checkpoint's own
+            there too); or ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+        device: None is CUDA if available, else the CPU. Other devices must be named.
         trust_remote_code: run Python code that comes with the model.
         precision: ``"auto"``, or ``"float8"`` for the linear layers of the trunk (bfloat16 elsewhere).
         device_map: distribute the model over devices and memories as accelerate does; see
@@ -102,14 +101,14 @@ def load_model(
         offload_folder: folder for weights that are off-loaded to disk.
 
     Raises:
-        InputError: the dtype, device, device map or precision does not exist on this machine.
-        ModelError: the model cannot be loaded or is not a causal language model; the message names the remedy.
+        InputError: a dtype, device, device map or precision that does not exist or is not available.
+        ModelError: the model cannot be loaded or is not a causal language model; gives the remedy.
     """
     placement = place(device, device_map, max_memory, offload_folder)
     refuse_precision(precision, dtype, placement.device)
     wanted = _wanted_dtype("bfloat16" if precision == "float8" else dtype, placement.device)
     name = str(name_or_path)
-    folder = _local_folder(name)
+    folder = local_folder(name)
     if folder is not None and revision is not None:
         raise InputError(f"revision={revision!r} is for models of the hub; {name} is a local folder")
     source = name if folder is None else str(folder)
@@ -120,21 +119,21 @@ def load_model(
 
     with quiet():
         options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-        config = _attempt(name, "its config", lambda: AutoConfig.from_pretrained(source, **options))
+        config = attempt_load(name, "its config", lambda: AutoConfig.from_pretrained(source, **options))
         _refuse_other_kinds(name, config)
         commit = None if folder is not None else _hub_commit(name, revision, config)
         options["revision"] = commit or revision
-        tokenizer = _attempt(name, "its tokenizer", lambda: AutoTokenizer.from_pretrained(source, **options))
+        tokenizer = attempt_load(name, "its tokenizer", lambda: AutoTokenizer.from_pretrained(source, **options))
         if not len(tokenizer):
-            raise ModelError(f"{name}: there are no tokenizer files beside the model; add tokenizer.json to it")
+            raise ModelError(f"{name}: the model has no tokenizer files; add tokenizer.json")
         comes_quantised = getattr(config, "quantization_config", None) is not None
         if comes_quantised and precision != "auto":
-            raise InputError(f"{name} is quantised already; precision={precision!r} is for other models")
+            raise InputError(f"{name} is already quantised; precision={precision!r} is for models that are not")
         if comes_quantised and dtype == "auto":
             wanted = "auto"  # the dtype that its quantised weights represent
         if getattr(text_config(config), "attn_logit_softcapping", None) is not None:
-            options["attn_implementation"] = "eager"  # some releases use another one by default, which ignores the cap
-        # It warns about a cast in every layer of every batch. `check` measures the resulting error.
+            options["attn_implementation"] = "eager"  # some releases run such models under one that drops the cap
+        # It warns about a cast in every layer of every batch; `check` measures how much the numbers differ.
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         has_accelerate = is_accelerate_available()
         if not has_accelerate and (device_map is not None or comes_quantised):
@@ -142,7 +141,7 @@ def load_model(
             raise ModelError(f"{name}: {what} needs accelerate: pip install 'donod-fast[accelerate]'")
         # With accelerate the weights are read directly to the device, without it via the memory of the CPU.
         direct = has_accelerate and (placement.device.type != "cpu" or device_map is not None or comes_quantised)
-        model, report = _attempt(
+        model, report = attempt_load(
             name,
             "its weights",
             lambda: AutoModelForCausalLM.from_pretrained(
@@ -157,7 +156,7 @@ def load_model(
         )
         _refuse_incomplete(name, report)
         if not direct:
-            model = _attempt(name, f"it onto {placement.device}", lambda: model.to(placement.device))
+            model = attempt_load(name, f"it onto {placement.device}", lambda: model.to(placement.device))
     model.requires_grad_(False)
     if folder is not None:
         fingerprint = folder_fingerprint(folder)
@@ -171,12 +170,12 @@ def load_model(
 
 
 def wrap_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> LoadedModel:
-    """Wrap a loaded model and its tokenizer, and put the model into eval mode.
+    """Wrap a loaded model and tokenizer. The model is put into eval mode.
 
     Nothing else about the model changes: dtype, devices, quantisation and ``requires_grad`` stay as they are.
 
     Raises:
-        ModelError: the model is not a causal language model of transformers, or the tokenizer is missing.
+        ModelError: the model is not a causal language model of transformers, or there is no tokenizer.
     """
     config = getattr(model, "config", None)
     if config is None or not callable(getattr(model, "get_output_embeddings", None)):
@@ -186,7 +185,7 @@ def wrap_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Lo
         )
     name = str(getattr(config, "_name_or_path", "") or type(model).__name__)
     if tokenizer is None or not callable(tokenizer):
-        raise ModelError(f"{name}: a tokenizer is needed beside the model; got {type(tokenizer).__name__}")
+        raise ModelError(f"{name}: the model needs a tokenizer; got {type(tokenizer).__name__}")
     _refuse_other_kinds(name, config)
     revision = getattr(config, "_commit_hash", None)
     return _loaded(model, tokenizer, name, revision, memory_fingerprint(model))
@@ -217,7 +216,7 @@ def _loaded(model: Any, tokenizer: Any, name: str, revision: str | None, fingerp
 
 
 def find_decoder(name: str, model: Any) -> Any:
-    """Module that returns the final (normed) hidden states: the model without its output layer.
+    """The module that returns the final (normed) hidden states: the model without its output layer.
 
     Raises:
         ModelError: the model has no such module.
@@ -235,7 +234,7 @@ def find_decoder(name: str, model: Any) -> Any:
 
 
 def text_config(config: Any) -> Any:
-    """Part of a config that describes the language model (usually the config itself)."""
+    """The part of a model's config that describes its language model (usually the config itself)."""
     getter = getattr(config, "get_text_config", None)
     return getter() if callable(getter) else getattr(config, "text_config", config)
 
@@ -248,14 +247,18 @@ def _wanted_dtype(dtype: str, device: torch.device) -> str | torch.dtype:
     return DTYPES[dtype]
 
 
-def _local_folder(name: str) -> Path | None:
-    """Folder of this name, checked for the files of a model; None for a Hub id."""
+def local_folder(name: str) -> Path | None:
+    """Return the folder that a model's name stands for, or None for a hub id.
+
+    Raises:
+        ModelError: it is neither, or the folder lacks a config or safetensors weights.
+    """
     folder = Path(name).expanduser()
     if not name or folder.is_file():
-        raise ModelError(f"{name!r} is not a model: give a folder with config.json, or a hub id")
+        raise ModelError(f"{name!r} is not a model: give the folder that holds config.json, or a hub id")
     if not folder.is_dir():
         if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name) or name.startswith(".") or name.endswith("/"):
-            raise ModelError(f"{name}: there is no such folder, and it is not a hub id (form: 'owner/name')")
+            raise ModelError(f"{name}: there is no such folder, and this is not a hub id (owner/name)")
         return None
     files = sorted(file.name for file in folder.iterdir())
     if "adapter_config.json" in files:
@@ -264,20 +267,29 @@ def _local_folder(name: str) -> Path | None:
             "merge it first (peft: model.merge_and_unload().save_pretrained(...))"
         )
     if "config.json" not in files:
-        raise ModelError(f"{name}: there is no config.json in this folder; is it the right one?")
+        raise ModelError(f"{name}: there is no config.json in this folder; check the path")
     if not any(file.endswith(".safetensors") for file in files):
         unsafe = [file for file in files if file.endswith(_UNSAFE_WEIGHTS)]
         if unsafe:
             raise ModelError(
-                f"{name}: the weights are in {unsafe[0]}, and only safetensors are read (others can run "
-                "code when opened); if you trust it, load it with transformers and save_pretrained() it again"
+                f"{name}: the weights are in {unsafe[0]}, but only safetensors files are read (other files can "
+                "run code when opened); if you trust it, load it with transformers and save it with save_pretrained()"
             )
         raise ModelError(f"{name}: there are no *.safetensors weights in this folder; complete the download")
     return folder.resolve()
 
 
-def _attempt(name: str, what: str, load: Callable[[], _T]) -> _T:
-    """Run a step of loading; turn any error into a ModelError that names the remedy."""
+def attempt_load(name: str, what: str, load: Callable[[], _T]) -> _T:
+    """Run one step of loading a model.
+
+    Args:
+        name: the model's folder or hub id, for the message.
+        what: what the step loads, for the message.
+        load: the step.
+
+    Raises:
+        ModelError: the step raised any error; the message says what to do.
+    """
     try:
         return load()
     except Exception as error:  # transformers, the Hub client and custom code raise many kinds of errors
@@ -290,16 +302,35 @@ def _reason(name: str, error: Exception) -> str:
         return "the device's memory is too small; use a smaller dtype or another device"
     if "safetensor" in type(error).__name__.lower():
         return f"a safetensors file is damaged or cut short; download it again ({text[:200]})"
+    if any(hint in text.lower() for hint in _UNREACHABLE):
+        from huggingface_hub.constants import HF_HUB_OFFLINE
+
+        cause = "HF_HUB_OFFLINE is set" if HF_HUB_OFFLINE else " ".join(str(_first_cause(error)).split())[:200]
+        return (
+            f"the Hugging Face hub cannot be reached ({cause}) and the model is not in the local cache; "
+            "check the name and the network, or give the path of a local model folder"
+        )
     for hints, reason in _REASONS:
         if any(hint in text.lower() for hint in hints):
             return f"{reason} ({text[:250]})"
     return f"{type(error).__name__}: {text[:400]}"
 
 
+def _first_cause(error: BaseException) -> BaseException:
+    """The first exception of a chain: the network's own message, without those of the libraries above it."""
+    while (before := error.__cause__ or error.__context__) is not None:
+        error = before
+    return error
+
+
+_UNREACHABLE = ("couldn't connect", "offline", "cached files", "connection error")
+"""Messages of transformers and the hub client (in lower case) if there is no network."""
+
+
 _REASONS = (
     (
         ("trust_remote_code", "custom code"),
-        "it needs Python code of its own; read it, then set trust_remote_code=True",
+        "the model has its own Python code; review it, then allow it with --trust-remote-code (trust_remote_code=True)",
     ),
     (
         ("unrecognized configuration class",),
@@ -315,17 +346,13 @@ _REASONS = (
     ),
     (
         ("not a valid model identifier", "repository not found", "404 client"),
-        "there is no such folder, nor such a model on the hub (if it is private: 'hf auth login')",
+        "there is no such folder and no such model on the hub (for a private model: 'hf auth login')",
     ),
     (("invalid revision", "not a valid git identifier"), "there is no such revision on the hub"),
-    (
-        ("couldn't connect", "offline", "cached files", "connection error"),
-        "the hub cannot be reached and it is not in the local cache; download it first or give a folder",
-    ),
     (("deserializing header",), "a safetensors file is damaged or cut short; download it again"),
     (
         ("use_safetensors", "with `safetensors`"),
-        "only safetensors weights are read; convert it with save_pretrained()",
+        "only safetensors weights are read; convert the model with save_pretrained()",
     ),
     (("mismatch",), "config.json does not describe these weights; take both from the same checkpoint"),
     (
@@ -333,7 +360,7 @@ _REASONS = (
         "tokenizer files or a package (sentencepiece) are missing; add tokenizer.json",
     ),
 )
-"""Parts of error texts of transformers and the Hub client (in lower case), and the message for the user."""
+"""Messages of transformers and the hub client (in lower case), each with our message."""
 
 
 def _refuse_other_kinds(name: str, config: Any) -> None:
@@ -345,13 +372,13 @@ def _refuse_other_kinds(name: str, config: Any) -> None:
 
 
 def _refuse_incomplete(name: str, report: dict[str, Any]) -> None:
-    """Refuse an incomplete checkpoint: transformers would fill in random weights, and scores would be meaningless."""
+    """Transformers initialises missing weights at random and continues; scores from those mean nothing."""
     missing = sorted(report.get("missing_keys") or ())
     if missing:
         more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
         raise ModelError(
             f"{name}: the checkpoint lacks {', '.join(missing[:4])}{more}, which would be random; "
-            "give a complete causal language model checkpoint"
+            "use a complete checkpoint of a causal language model"
         )
     wrong = [str(key) for key in (report.get("mismatched_keys") or ())] + list(report.get("error_msgs") or ())
     if wrong:
@@ -359,19 +386,19 @@ def _refuse_incomplete(name: str, report: dict[str, Any]) -> None:
 
 
 def _hub_commit(name: str, revision: str | None, config: Any) -> str | None:
-    """Commit that a Hub id was loaded from, recorded in the config, else in the folder names of the cache."""
+    """The commit of a model from the hub: recorded in the config, or else in the cache's folder names."""
     recorded = getattr(config, "_commit_hash", None)
     if recorded:
         return str(recorded)
     from transformers.utils import cached_file
 
-    path = _attempt(name, "its config", lambda: cached_file(name, "config.json", revision=revision))
+    path = attempt_load(name, "its config", lambda: cached_file(name, "config.json", revision=revision))
     found = re.search(r"snapshots/([0-9a-f]{40})/", Path(str(path)).as_posix())
     return found[1] if found else None
 
 
 def length_limit(config: Any, tokenizer: Any) -> int | None:
-    """Longest sequence that model and tokenizer allow, in tokens; None if neither has a limit."""
+    """Largest number of tokens that model and tokenizer accept; None if neither has a limit."""
     inner = text_config(config)
     limits = [getattr(inner, key, None) for key in ("max_position_embeddings", "n_positions", "max_seq_len")]
     limits.append(getattr(tokenizer, "model_max_length", None))
@@ -380,7 +407,7 @@ def length_limit(config: Any, tokenizer: Any) -> int | None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Suppress progress bars and warnings of transformers; errors that matter are raised as exceptions."""
+    """Turn off transformers' progress bars and warnings; the important ones are raised as errors here."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

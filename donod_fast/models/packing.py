@@ -56,12 +56,10 @@ class Packing:
     Attributes:
         attention: registered attention function for packed batches; empty if samples are padded.
         refusal: reason for padding; empty if samples are packed.
-        error: measured difference of packed from padded hidden states (median over tokens, relative).
     """
 
     attention: str
     refusal: str
-    error: float = 0.0
 
 
 def choose_packing(
@@ -132,8 +130,8 @@ def _prove(loaded: LoadedModel, decoder: nn.Module, tokens: Sequence[int], limit
     distance = _states_error(states(packed, kernel.name), alone, packed, min(windows) if windows else None)
     if not distance <= limit:
         refusal = f"packed samples differ from the same alone (by {distance:.1e}, limit {limit:.0e})"
-        return Packing("", refusal, distance)
-    return Packing(kernel.name, "", distance)
+        return Packing("", refusal)
+    return Packing(kernel.name, "")
 
 
 def _failure(error: Exception) -> str:

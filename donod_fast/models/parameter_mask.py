@@ -73,7 +73,7 @@ def write_mask(path: str | Path, masks: Mapping[str, Tensor], *, overwrite: bool
 
     file = Path(path)
     if file.exists() and not overwrite:
-        raise StoreError(f"{file} exists already; give another name, or ask to overwrite it")
+        raise StoreError(f"{file} exists already; give another name, or add --overwrite")
     mask = _checked(ParameterMask({name: value.cpu() for name, value in masks.items()}, str(file)))
     metadata = {
         "format": FORMAT,
@@ -108,7 +108,7 @@ def read_mask(path: str | Path) -> ParameterMask:
     try:
         shapes = {name: tuple(map(int, shape)) for name, shape in json.loads(metadata.get("shapes", "{}")).items()}
     except (ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"{file}: the shapes in its metadata are damaged; write it again") from error
+        raise InputError(f"{file}: the shapes in its metadata are damaged; write the mask again") from error
     return _checked(ParameterMask({n: _unpacked(file, n, t, shapes.get(n)) for n, t in tensors.items()}, str(file)))
 
 
@@ -131,9 +131,9 @@ def _unpacked(file: Path, name: str, tensor: Tensor, shape: tuple[int, ...] | No
 def _checked(mask: ParameterMask) -> ParameterMask:
     for name, value in mask.masks.items():
         if value.dtype != torch.bool:
-            raise InputError(f"{mask.source}: the mask of {name} has to be bool, not {value.dtype}")
+            raise InputError(f"{mask.source}: the mask of {name} must be bool, not {value.dtype}")
     if not any(bool(value.any()) for value in mask.masks.values()):
-        raise InputError(f"{mask.source}: no entry may change, so there is nothing to train")
+        raise InputError(f"{mask.source}: the mask allows no entry to change, so there is nothing to train")
     return mask
 
 

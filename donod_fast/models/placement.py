@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from donod_fast.errors import InputError
+from donod_fast.system.wording import plural
 
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 """Device maps that accelerate computes."""
@@ -63,21 +64,21 @@ def place(
     """Check the four arguments for consistency.
 
     Args:
-        device: None means CUDA if available, else the CPU.
+        device: None is CUDA if available, else the CPU.
         device_map: one of :data:`DEVICE_MAPS`, or the device (``"disk"`` too) of each module by its name.
         max_memory: memory of each device that a map computed by accelerate may use.
         offload_folder: folder for weights that are off-loaded to disk; created if it is missing.
 
     Raises:
-        InputError: the device does not exist, the map is unknown, or the arguments contradict each other.
+        InputError: a device that is not available, an unknown map, or arguments that exclude each other.
     """
     if device_map is None:
         for name, given in (("max_memory", max_memory), ("offload_folder", offload_folder)):
             if given is not None:
-                raise InputError(f"{name} is for a device map; give device_map='auto' with it")
+                raise InputError(f"{name} needs a device map; add device_map='auto'")
         return Placement(one_device(device))
     if device is not None:
-        raise InputError(f"device={device!r} and device_map={device_map!r}: give one of the two")
+        raise InputError(f"device={device!r} and device_map={device_map!r}: give only one of them")
     if isinstance(device_map, str):
         if device_map not in DEVICE_MAPS:
             known = ", ".join(DEVICE_MAPS)
@@ -95,7 +96,7 @@ def place(
 
 
 def one_device(device: str | torch.device | None) -> torch.device:
-    """Device with this name; None means CUDA if available, else the CPU.
+    """The device by its name; None is CUDA if available, else the CPU.
 
     Raises:
         InputError: the device does not exist.
@@ -106,26 +107,46 @@ def one_device(device: str | torch.device | None) -> torch.device:
         found = torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise InputError(f"device={device!r} is not a device; use 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device={device!r}: PyTorch sees {torch.cuda.device_count()} CUDA devices here")
+    if found.type == "cuda":
+        _refuse_absent_cuda(found)
     if found.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError("device='mps': PyTorch sees no MPS device here; use device='cpu'")
+        raise InputError("device='mps': PyTorch sees no MPS device on this machine; use device='cpu'")
     if found.type == "meta":
         raise InputError("device='meta' holds no weights; use 'cpu' or 'cuda'")
     return found
+
+
+def _refuse_absent_cuda(device: torch.device) -> None:
+    there = torch.cuda.device_count()
+    if (device.index or 0) < there:
+        return
+    if there:
+        names = ", ".join(f"cuda:{index}" for index in range(there))
+        raise InputError(f"device='{device}': PyTorch sees {plural(there, 'CUDA device')} ({names}); use one of these")
+    raise InputError(f"device='{device}': {no_cuda()}, or use device='cpu'")
+
+
+def no_cuda() -> str:
+    """Why PyTorch has no CUDA device, and what to do about it."""
+    if torch.version.cuda is None and torch.version.hip is None:
+        return (
+            f"this PyTorch build has no CUDA support ({torch.__version__}); "
+            "install a CUDA build from https://pytorch.org/get-started"
+        )
+    return f"no CUDA device is visible to PyTorch {torch.__version__}; check nvidia-smi and CUDA_VISIBLE_DEVICES"
 
 
 def parse_max_memory(text: str) -> dict[int | str, int | str]:
     """Parse ``"0=20GiB,cpu=60GiB"``: sizes by device index or ``cpu``.
 
     Raises:
-        InputError: the text has another form.
+        InputError: the text cannot be read.
     """
     sizes: dict[int | str, int | str] = {}
     for part in text.split(","):
         key, equals, size = (piece.strip() for piece in part.partition("="))
         if not equals or not _SIZE.fullmatch(size) or not (key.isdecimal() or key == "cpu"):
-            raise InputError(f"max memory {text!r} cannot be read; give for example 0=20GiB,cpu=60GiB")
+            raise InputError(f"max memory {text!r} cannot be read; write for example 0=20GiB,cpu=60GiB")
         sizes[int(key) if key.isdecimal() else key] = int(size) if size.isdecimal() else size
     return sizes
 

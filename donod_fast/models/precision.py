@@ -43,7 +43,7 @@ def refuse_precision(precision: str, dtype: str, device: torch.device) -> None:
     if precision == "auto":
         return
     if dtype not in ("auto", "bfloat16"):
-        raise InputError(f"precision='float8' starts from bfloat16 weights; leave out dtype={dtype!r}")
+        raise InputError(f"precision='float8' starts from bfloat16 weights; remove dtype={dtype!r}")
     reason = why_no_float8(device)
     if reason is not None:
         raise InputError(f"precision='float8' {reason}; use precision='auto', or a quantised model")
@@ -99,7 +99,7 @@ def to_float8(name: str, decoder: nn.Module, head: nn.Module | None, quantise: Q
     """
     layers = float8_layers(decoder, head)
     if not layers:
-        raise ModelError(f"{name}: it has no linear layer that supports float8; use precision='auto'")
+        raise ModelError(f"{name}: no linear layer is suitable for float8; use precision='auto'")
     for path, layer in layers if quantise is None else ():
         reason = why_no_float8(layer.weight.device)
         if reason is not None:
@@ -110,10 +110,12 @@ def to_float8(name: str, decoder: nn.Module, head: nn.Module | None, quantise: Q
     try:
         (quantise or torchao_float8())(decoder, lambda layer, _: id(layer) in chosen)
     except (AssertionError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-        raise ModelError(f"{name}: torchao cannot put it into float8: {' '.join(str(error).split())[:300]}") from error
+        raise ModelError(
+            f"{name}: torchao cannot convert the model to float8: {' '.join(str(error).split())[:300]}"
+        ) from error
     left = [path for path, layer in layers if layer.weight is before[path]]
     if left:
-        raise ModelError(f"{name}: torchao did not convert {left[0]} and {len(left) - 1} more layers; upgrade it")
+        raise ModelError(f"{name}: torchao left {left[0]} and {len(left) - 1} more layers unchanged; upgrade torchao")
     if share < 0.5:
         _log.warning("%s: only %.0f %% of the trunk's weights are in layers that support float8", name, 100 * share)
     return f"float8 rowwise dynamic{_version('torchao')}"

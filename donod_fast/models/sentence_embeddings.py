@@ -77,7 +77,9 @@ def load_embedder(name_or_path: str | Path, *, device: str | None = None) -> Any
     folder = Path(name).expanduser()
     local = folder.is_dir()
     if not local and (isinstance(name_or_path, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise ModelError(f"{name}: there is no such folder; give that of a sentence-transformers model, or a hub id")
+        raise ModelError(
+            f"{name}: there is no such folder; give the folder of a sentence-transformers model, or a hub id"
+        )
     try:
         with quiet():
             # float32: half precision brings nothing on a CPU, and these models are small.
@@ -86,7 +88,7 @@ def load_embedder(name_or_path: str | Path, *, device: str | None = None) -> Any
     except Exception as error:  # the library, transformers and the Hub client raise many kinds of errors
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ModelError(
-            f"{name}: cannot load it as a sentence-transformers model: {reason}; give the folder of one, for example "
+            f"{name}: cannot be loaded as a sentence-transformers model: {reason}; give a model folder, for example "
             "a download of sentence-transformers/all-mpnet-base-v2"
         ) from error
 

@@ -9,6 +9,7 @@ That either holds for a given model is not assumed: it is measured when the trun
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 import torch
@@ -52,7 +53,6 @@ class Trunk:
             to be handed on to :func:`~donod_fast.models.batching.make_batches` and ``collate``.
         packs: whether packed batches are served.
         packing_refusal: why they are not, else empty.
-        packing_error: how far packed states were measured from padded ones.
 
     Args:
         loaded: the model.
@@ -99,7 +99,6 @@ class Trunk:
         self._attention = decided.attention
         self.packs = bool(decided.attention)
         self.packing_refusal = decided.refusal
-        self.packing_error = decided.error
         self._narrow = self._proved_narrow(tokens)
 
     def __call__(self, input_ids: Tensor) -> Tensor:
@@ -118,7 +117,7 @@ class Trunk:
         """
         if input_ids.dim() != 2 or not input_ids.numel() or input_ids.is_floating_point():
             raise InputError(
-                f"input_ids has to be a (rows, tokens) integer tensor; got {tuple(input_ids.shape)} {input_ids.dtype}"
+                f"input_ids must be a (rows, tokens) integer tensor; got {tuple(input_ids.shape)} {input_ids.dtype}"
             )
         return self._hidden(input_ids, "", input_ids.shape[1])
 
@@ -146,9 +145,17 @@ class Trunk:
         with self._narrow.installed():
             return self._states(self._served(batch), self._attention, scored_rows=rows)
 
+    def calling(self, run: Callable[..., Any]) -> Trunk:
+        """A trunk of the same model that calls ``run`` instead of the decoder, with keyword arguments only."""
+        other = copy(self)
+        other.run = run
+        return other
+
     def _served(self, batch: Batch) -> Batch:
         if batch.sample_bounds is not None and not self.packs:
-            raise InputError(f"{self._name}: a packed batch, but it is not packed: {self.packing_refusal}")
+            raise InputError(
+                f"{self._name}: the batch is packed, but this model does not support packing: {self.packing_refusal}"
+            )
         return batch
 
     def _states(self, batch: Batch, attention: str, **more: Tensor) -> Tensor:
@@ -225,7 +232,7 @@ class Trunk:
         if not error <= limit:
             raise ModelError(
                 f"{self._name}: tokens at the end change the hidden states of those before them "
-                f"(by {error:.1e}, limit {limit:.0e}); its attention is not causal, "
+                f"(by {error:.1e}, limit {limit:.0e}); its attention is not causal; "
                 "DONOD needs a decoder-only language model"
             )
         return error

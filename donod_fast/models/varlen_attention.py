@@ -155,27 +155,16 @@ def torch_kernel(varlen_attn: Callable[..., Any], request: Callable[..., Any] | 
     Args:
         varlen_attn: the function. Its arguments moved between releases: 2.10 says ``is_causal``, later ones
             ``window_size`` with (-1, 0) for causal; ``scale`` and ``enable_gqa`` came in between.
-        request: ``AuxRequest``, by which it is asked for the log-sum-exp; None where there is none.
+        request: ``AuxRequest``, by which it is asked for the log-sum-exp; None if this release has none.
     """
     known = frozenset(inspect.signature(varlen_attn).parameters)
     windows, scales, groups = ("window_size" in known, "scale" in known, "enable_gqa" in known)
     sums = "return_aux" in known and request is not None
 
-    def run(
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        bounds: Tensor,
-        longest: int,
-        *,
-        scale: float,
-        window: int | None,
-        softcap: float | None,
-        sinks: Tensor | None,
-    ) -> Tensor:
+    def attend(query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, asked: _Asked) -> Any:
         options: dict[str, Any] = {}
         if windows:
-            options["window_size"] = (-1 if window is None else window - 1, 0)
+            options["window_size"] = (-1 if asked.window is None else asked.window - 1, 0)
         else:
             options["is_causal"] = True
         shared = query.shape[1] // key.shape[1]
@@ -183,20 +172,13 @@ def torch_kernel(varlen_attn: Callable[..., Any], request: Callable[..., Any] | 
             options["enable_gqa"] = True
         elif shared > 1:
             key, value = key.repeat_interleave(shared, dim=1), value.repeat_interleave(shared, dim=1)
-        # One width for all three, a multiple of 8; zeros add nothing to a product.
-        value_dim = value.shape[-1]
-        width = -(-max(query.shape[-1], value_dim) // 8) * 8
-        query, key, value = (_widened(x, width) for x in (query, key, value))
         if scales:
-            options["scale"] = scale
-        elif not math.isclose(factor := scale * math.sqrt(width), 1.0, rel_tol=1e-6):
+            options["scale"] = asked.scale
+        elif not math.isclose(factor := asked.scale * math.sqrt(query.shape[-1]), 1.0, rel_tol=1e-6):
             query = query * factor  # its own scale is 1 / √width
-        if sinks is not None and request is not None:
+        if asked.sums and request is not None:
             options["return_aux"] = request(lse=True)
-        found = varlen_attn(query, key, value, bounds, bounds, longest, longest, **options)
-        if sinks is None:
-            return found[..., :value_dim]  # type: ignore[no-any-return]
-        return _with_sinks(found[0][..., :value_dim], found[1], sinks)
+        return varlen_attn(query, key, value, bounds, bounds, asked.longest, asked.longest, **options)
 
     def refuse(call: AttentionCall) -> str:
         what = f"variable-length attention of torch {torch.__version__}"
@@ -208,12 +190,62 @@ def torch_kernel(varlen_attn: Callable[..., Any], request: Callable[..., Any] | 
             return f"{what} gives no log-sum-exp, which sinks need"
         return _flash_limits(call, what)
 
-    return VarlenKernel("donod_varlen", run, refuse)
+    return VarlenKernel("donod_varlen", _flash_run(attend, multiple=8), refuse)
 
 
 def package_kernel(flash_attn_varlen_func: Callable[..., Any]) -> VarlenKernel:
     """A kernel over the flash-attention package (2.3 or later for windows, 2.6 or later for soft-caps)."""
     known = frozenset(inspect.signature(flash_attn_varlen_func).parameters)
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, asked: _Asked) -> Any:
+        options: dict[str, Any] = {"softmax_scale": asked.scale, "causal": True}
+        if asked.window is not None:
+            options["window_size"] = (asked.window - 1, 0)
+        if asked.softcap is not None:
+            options["softcap"] = asked.softcap
+        if asked.sums:
+            options["return_attn_probs"] = True  # with it comes the log-sum-exp; no probabilities are made
+        return flash_attn_varlen_func(query, key, value, bounds, bounds, asked.longest, asked.longest, **options)
+
+    def refuse(call: AttentionCall) -> str:
+        what = "the installed flash-attention package"
+        if call.softcap is not None and "softcap" not in known:
+            return f"{what} has no soft-cap; it came with 2.6"
+        if call.window is not None and "window_size" not in known:
+            return f"{what} has no sliding window; it came with 2.3"
+        return _flash_limits(call, what)
+
+    return VarlenKernel("donod_varlen_package", _flash_run(attend, multiple=1), refuse)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a flash-attention function is asked for beside its tensors.
+
+    Attributes:
+        longest: tokens of the longest sample.
+        scale: multiplies query · key.
+        window: how many tokens back a token sees, its own included; None for all.
+        softcap: c of c · tanh(score / c), None without.
+        sums: whether the log-sum-exp is wanted, too.
+    """
+
+    longest: int
+    scale: float
+    window: int | None
+    softcap: float | None
+    sums: bool
+
+
+def _flash_run(
+    attend: Callable[[Tensor, Tensor, Tensor, Tensor, _Asked], Any], *, multiple: int
+) -> Callable[..., Tensor]:
+    """The ``run`` of a kernel whose function takes one width for query, key and value, and knows no sinks.
+
+    Args:
+        attend: gives (T, H, width), with ``sums`` that and the log-sum-exp.
+        multiple: the width is a multiple of this.
+    """
 
     def run(
         query: Tensor,
@@ -227,30 +259,15 @@ def package_kernel(flash_attn_varlen_func: Callable[..., Any]) -> VarlenKernel:
         softcap: float | None,
         sinks: Tensor | None,
     ) -> Tensor:
-        options: dict[str, Any] = {"softmax_scale": scale, "causal": True}
-        if window is not None:
-            options["window_size"] = (window - 1, 0)
-        if softcap is not None:
-            options["softcap"] = softcap
-        if sinks is not None:
-            options["return_attn_probs"] = True  # with it comes the log-sum-exp; no probabilities are made
         value_dim = value.shape[-1]
-        width = max(query.shape[-1], value_dim)
-        query, key, value = (_widened(x, width) for x in (query, key, value))
-        found = flash_attn_varlen_func(query, key, value, bounds, bounds, longest, longest, **options)
+        width = -(-max(query.shape[-1], value_dim) // multiple) * multiple
+        query, key, value = (_widened(x, width) for x in (query, key, value))  # zeros add nothing to a product
+        found = attend(query, key, value, bounds, _Asked(longest, scale, window, softcap, sinks is not None))
         if sinks is None:
             return found[..., :value_dim]  # type: ignore[no-any-return]
         return _with_sinks(found[0][..., :value_dim], found[1], sinks)
 
-    def refuse(call: AttentionCall) -> str:
-        what = "the installed flash-attention package"
-        if call.softcap is not None and "softcap" not in known:
-            return f"{what} has no soft-cap; it came with 2.6"
-        if call.window is not None and "window_size" not in known:
-            return f"{what} has no sliding window; it came with 2.3"
-        return _flash_limits(call, what)
-
-    return VarlenKernel("donod_varlen_package", run, refuse)
+    return run
 
 
 def _torch_varlen() -> VarlenKernel | str:
@@ -307,25 +324,21 @@ def layer_function(kernel: VarlenKernel) -> Callable[..., tuple[Tensor, None]]:
         value: Tensor,  # (1, H_kv, T, D_v)
         attention_mask: Tensor | None,
         scaling: float | None = None,
-        sliding_window: int | None = None,
-        softcap: float | None = None,
-        s_aux: Tensor | None = None,  # (H,)
-        cu_seq_lens_q: Tensor | None = None,  # (B + 1,) int32
-        max_length_q: int | None = None,
-        **others: Any,
+        **asked: Any,  # by the names that transformers gives them
     ) -> tuple[Tensor, None]:
-        if cu_seq_lens_q is None or max_length_q is None:
+        bounds, longest = asked.get("cu_seq_lens_q"), asked.get("max_length_q")  # (B + 1,) int32, and an int
+        if bounds is None or longest is None:
             raise RuntimeError("attention of packed samples was called without their bounds")
         out = run(
             query[0].transpose(0, 1),
             key[0].transpose(0, 1),
             value[0].transpose(0, 1),
-            cu_seq_lens_q,
-            max_length_q,
+            bounds,
+            longest,
             scale=query.shape[-1] ** -0.5 if scaling is None else scaling,
-            window=sliding_window or None,
-            softcap=softcap or None,
-            sinks=s_aux,
+            window=asked.get("sliding_window") or None,
+            softcap=asked.get("softcap") or None,
+            sinks=asked.get("s_aux"),  # (H,)
         )
         return out[None], None
 

@@ -1,9 +1,10 @@
-"""A scores folder → one table of records with their scores beside them: a Parquet file, or a ``datasets`` folder."""
+"""A scores folder → one table of records with their scores: a Parquet, CSV or JSON Lines file, or a dataset folder."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from donod_fast.data.reading import Corpus
-from donod_fast.data.record_files import write_parquet
+from donod_fast.data.record_files import CSV, JSON_LINES, PARQUET, compressing, json_line, write_csv, write_parquet
 from donod_fast.data.types import Record
 from donod_fast.errors import InputError, StoreError
 from donod_fast.scores.folder import ScoresFolder
@@ -23,6 +24,8 @@ PREFIX = "donod."
 
 RECORD = "record"
 """The column that holds a whole record as JSON."""
+
+_FILES = (PARQUET, CSV, *JSON_LINES)
 
 
 def export(
@@ -36,33 +39,58 @@ def export(
     Args:
         folder: the scores.
         corpus: the records that they are of.
-        out: a name that ends in ``.parquet``, or the folder of a dataset (``datasets.load_from_disk`` reads it).
+        out: a name that ends in ``.parquet``, ``.csv``, ``.jsonl``, ``.jsonl.gz`` or ``.jsonl.zst``; or, without a
+            suffix, the folder of a dataset (``datasets.load_from_disk`` reads it). CSV holds lists and objects as
+            JSON text.
         records: ``"columns"`` for the record's columns as they are, ``"json"`` for one column ``record`` of JSON text,
             which holds whatever columns cannot (a value that is text in one row and a number in another).
         overwrite: replace what is there.
 
     Raises:
-        InputError: a column's values cannot form one column (named), or one is called like a score.
+        InputError: a column's values cannot form one column (named), a column has the name of a score, or ``out`` has
+            a suffix of another kind of file.
         CorpusError: an input cannot be read, or has changed since it was scored.
         StoreError: the folder is unfinished, or the target exists or cannot be written.
     """
     if records not in ("columns", "json"):
         raise InputError(f"records must be columns or json, got {records!r}")
+    refuse_export_name(out)
     folder.part_files()  # all are there
     if out.exists() and not overwrite:
-        raise StoreError(f"{out} exists already; give another name, or --overwrite")
+        raise StoreError(f"{out} exists already; give another name, or add --overwrite")
 
     def rows() -> Iterator[Record]:
         return _joined(folder, corpus, as_json=records == "json")
 
-    if out.suffix == ".parquet":
-        if out.is_dir():
-            raise StoreError(f"{out} is a folder; give the name of a file")
-        with atomic_writer(out) as file:
-            write_parquet(rows, file)
-    else:
+    name = out.name.lower()
+    if not name.endswith(_FILES):
         _save_dataset(rows, out)
+        return folder.rows
+    if out.is_dir():
+        raise StoreError(f"{out} is a folder; give the name of a file")
+    with atomic_writer(out) as file:
+        if name.endswith(PARQUET):
+            write_parquet(rows, file)
+        elif name.endswith(CSV):
+            write_csv(rows, file)
+        else:
+            with compressing(file, name) as stream:
+                for record in rows():
+                    stream.write(json_line(record))
     return folder.rows
+
+
+def refuse_export_name(out: Path) -> None:
+    """Refuse a name that looks like a file of a kind that cannot be written; it must not become a folder.
+
+    Raises:
+        InputError: names the kinds that can be written.
+    """
+    if re.fullmatch(r"\.[A-Za-z]\w*", out.suffix) and not out.name.lower().endswith(_FILES):
+        raise InputError(
+            f"{out}: cannot write {out.suffix} files; end the name in {', '.join(_FILES)}, "
+            "or give a name without a suffix for a folder that datasets.load_from_disk reads"
+        )
 
 
 def _joined(folder: ScoresFolder, corpus: Corpus, *, as_json: bool) -> Iterator[Record]:
@@ -81,9 +109,11 @@ def _joined(folder: ScoresFolder, corpus: Corpus, *, as_json: bool) -> Iterator[
             taken = [name for name in own if name.startswith(PREFIX)]
             if taken:
                 raise InputError(
-                    f"{record.file}, {record.place}: the column {taken[0]!r} is called like a score; use --records json"
+                    f"{record.file}, {record.place}: column {taken[0]!r} has the name of a score; use --records json"
                 )
-            yield replace(record, data={**own, **{PREFIX + name: _known(value) for name, value in row.items()}})
+            yield replace(
+                record, raw=None, data={**own, **{PREFIX + name: _known(value) for name, value in row.items()}}
+            )
 
 
 def _as_json(record: Record) -> dict[str, Any]:
@@ -116,4 +146,4 @@ def _save_dataset(rows: Any, out: Path) -> None:
         raise storage_error(out, error) from error
 
 
-__all__ = ["export"]
+__all__ = ["export", "refuse_export_name"]

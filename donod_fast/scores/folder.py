@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from donod_fast.data.shards import ShardPlan
@@ -27,6 +28,7 @@ from donod_fast.scores.signals import SignalEntry, joined
 from donod_fast.system.files import remove
 from donod_fast.system.locking import LOCK, locked
 from donod_fast.system.storage import Storage, open_storage
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,13 +67,11 @@ class ScoresFolder:
     Attributes:
         storage: where it lies.
         manifest: what it was made with (see ``open_or_create``).
-        wanted: criteria that a part must have to count as committed, by name with the fingerprint of the settings.
     """
 
     def __init__(self, place: Path | str | Storage, manifest: Mapping[str, Any]) -> None:
         self.storage = open_storage(place) if isinstance(place, (Path, str)) else place
         self.manifest = manifest
-        self.wanted: Mapping[str, str] = {}
 
     @staticmethod
     def open(place: Path | str) -> ScoresFolder:
@@ -130,6 +130,8 @@ class ScoresFolder:
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Replace the manifest by another, in one step. Raises StoreError."""
         self.storage.write(MANIFEST, json.dumps(manifest, indent=2).encode())
+        if manifest.get("plan") != self.manifest.get("plan"):
+            self.__dict__.pop("plan", None)  # the cached one
         self.manifest = manifest
 
     @property
@@ -194,7 +196,9 @@ class ScoresFolder:
         entries = self.signals
         if entries:
             there = [summary for summary in self.summaries() if summary is not None]
-            entries = tuple(one for one in entries if all(part.bears({one.name: one.fingerprint}) for part in there))
+            entries = tuple(
+                one for one in entries if all(part.has_signals({one.name: one.fingerprint}) for part in there)
+            )
         return tuple(column for entry in entries for column in entry.columns)
 
     @property
@@ -212,28 +216,29 @@ class ScoresFolder:
         generation = int(self.manifest.get("generation") or 0)  # see revising.py
         return f"part-g{generation}-{part:06d}.parquet" if generation else f"part-{part:06d}.parquet"
 
-    def part_path(self, part: int) -> Path:
-        """The file of a part, where the folder lies on a disk."""
-        return self.path / self.part_name(part)
-
     def part_range(self, part: int) -> tuple[int, int]:
         """First row of a part and one past its last."""
         return self.plan.part_range(part)
 
-    def is_committed(self, part: int) -> bool:
-        """Whether a part is there, with what is ``wanted``; its rows are not read."""
+    def is_committed(self, part: int, wanted: Mapping[str, str] = MappingProxyType({})) -> bool:
+        """Whether a part is there; its rows are not read.
+
+        Args:
+            part: its number.
+            wanted: criteria that it must have, too: by name the fingerprint of the settings.
+        """
         if not self.storage.exists(self.part_name(part)):
             return False
-        if not self.wanted:
+        if not wanted:
             return True
         try:
-            return self._has_wanted(part)
+            return self._has(part, wanted)
         except StoreError:
             return False
 
-    def _has_wanted(self, part: int) -> bool:
+    def _has(self, part: int, wanted: Mapping[str, str]) -> bool:
         summary = self.summary(part)
-        return summary is not None and summary.bears(self.wanted)
+        return summary is not None and summary.has_signals(wanted)
 
     def write_part(self, part: int, rows: Sequence[ScoreRow], signals: Sequence[SignalEntry] = ()) -> None:
         """Commit a part: after this returns it survives a crash; before, there is no trace of it.
@@ -250,15 +255,19 @@ class ScoresFolder:
         """As :meth:`write_part`, of a table that holds the part's rows; ``signals`` as in its summary."""
         self.storage.write(self.part_name(part), table_bytes(table, self.plan.shard(part), self.settings, signals))
 
-    def missing_parts(self) -> list[int]:
-        """Parts that are absent, lack what is ``wanted``, or are damaged (such a file is dropped)."""
+    def missing_parts(self, wanted: Mapping[str, str] = MappingProxyType({})) -> list[int]:
+        """Parts that are absent, lack a ``wanted`` criterion, or are damaged (a damaged file is removed).
+
+        Args:
+            wanted: criteria that every part must have: by name the fingerprint of the settings.
+        """
         there = set(self.storage.names(PARTS))
 
         def is_missing(part: int) -> bool:
             if self.part_name(part) not in there:
                 return True
             try:
-                return self.read_part(part) is None or bool(self.wanted and not self._has_wanted(part))
+                return self.read_part(part) is None or bool(wanted and not self._has(part, wanted))
             except StoreError:
                 self.storage.remove(self.part_name(part))
                 return True
@@ -311,15 +320,6 @@ class ScoresFolder:
             if summary is not None:
                 counts.update(summary.counts)
         return counts
-
-    def first_detail(self) -> str:
-        """Why the first row has no score, "" where it has one or its part is absent; reads one part only.
-
-        Raises:
-            StoreError: the part is damaged.
-        """
-        table = self.read_part(0)
-        return "" if table is None else str(table.column("detail")[0].as_py())
 
     def table(self) -> pa.Table:
         """All rows in input order, with the columns that every part has.
@@ -395,7 +395,7 @@ class ScoresFolder:
     def _refuse_unfinished(self, there: int) -> None:
         if there < self.parts:
             raise StoreError(
-                f"{self.name} is unfinished: {there} of {self.parts} parts are there; "
+                f"{self.name} is unfinished: {there} of {plural(self.parts, 'part')} committed; "
                 "run `donod-fast score` again with the same settings to finish it"
             )
 

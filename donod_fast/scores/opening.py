@@ -13,6 +13,7 @@ from donod_fast.scores.manifest import differences
 from donod_fast.scores.revising import finish_revision, revise
 from donod_fast.scores.signals import SignalEntry
 from donod_fast.system.storage import open_storage
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from donod_fast.data.reading import Corpus, KnownFile
@@ -110,7 +111,7 @@ def _place(entry: Mapping[str, Any]) -> str | None:
 
 def _facts(entry: Mapping[str, Any]) -> str:
     size = f"{entry['size']:,} bytes, " if "size" in entry else ""
-    return f"{size}{entry['rows']:,} rows, content {str(entry['digest'])[-12:]}"
+    return f"{size}{plural(entry['rows'], 'row')}, content {str(entry['digest'])[-12:]}"
 
 
 __all__ = ["changed_inputs", "known_files", "open_scores", "settled_part_rows"]

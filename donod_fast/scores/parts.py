@@ -130,8 +130,8 @@ class PartSummary:
             dict(signals or {}),
         )
 
-    def bears(self, signals: Mapping[str, str]) -> bool:
-        """Whether it has the criteria named, each with this fingerprint of its settings."""
+    def has_signals(self, signals: Mapping[str, str]) -> bool:
+        """Whether the part has the named criteria, each with this fingerprint of its settings."""
         return all(self.signals.get(name, ("",))[0] == mark for name, mark in signals.items())
 
     def as_json(self) -> str:

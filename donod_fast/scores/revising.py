@@ -77,7 +77,6 @@ def revise(folder: ScoresFolder, new_input: Mapping[str, Any], plan: ShardPlan) 
     folder.storage.write(file, plan.to_bytes())
     before = {name: old.get(name) for name in ("input", "plan", "generation")}
     folder.write_manifest({**old, "input": new_input, "plan": entry, "generation": generation, "before": before})
-    folder.__dict__.pop("plan", None)
     finish_revision(folder)
 
 

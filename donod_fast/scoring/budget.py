@@ -19,9 +19,10 @@ from donod_fast.models.loading import LoadedModel, text_config
 from donod_fast.models.trunk import Trunk, synthetic_batch
 from donod_fast.system.memory import free_bytes, is_out_of_memory
 from donod_fast.system.threads import worker_count
+from donod_fast.system.wording import plural
 
 CPU_PLATEAU = 1024
-"""Padded tokens; from here to twice as many the speed is the same (bench/notes.md)."""
+"""Padded tokens; from here to twice as many the speed is the same (docs/benchmarks/notes.md)."""
 
 PADDED_PLATEAU = 16_384
 PACKED_PLATEAU = 32_768
@@ -134,7 +135,7 @@ def probed_budget(meter: MemoryMeter, run: Callable[[int], object], *, workspace
         return solve_budget(
             (small, low), (large, high), free=meter.free(), workspace_bytes=workspace_bytes, plateau=plateau
         )
-    return Budget(STEP, f"memory is short: a probe of {2 * small} tokens does not fit", None, meter.free())
+    return Budget(STEP, f"memory is short: a probe of {plural(2 * small, 'token')} does not fit", None, meter.free())
 
 
 def solve_budget(

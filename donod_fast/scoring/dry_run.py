@@ -7,10 +7,11 @@ from collections import Counter
 from dataclasses import dataclass
 
 from donod_fast.data.reading import Corpus
+from donod_fast.data.shards import PART_ROWS
 from donod_fast.data.types import Status, TokenizedSample
 from donod_fast.models.batching import batch_slots, make_batches
 from donod_fast.scoring.budget import Budget, activation_bytes
-from donod_fast.scoring.scorer import PART_ROWS, Scorer
+from donod_fast.scoring.scorer import Scorer
 from donod_fast.system.memory import free_bytes
 from donod_fast.system.threads import worker_count
 
@@ -108,7 +109,7 @@ def plan_run(
                 scored_tokens += tokenized.scored_tokens
                 if tokenized.row % stride == 0 and len(sample) < _SAMPLE_ROWS:
                     sample.append(tokenized)
-        groups = make_batches(ready, scorer.samples.token_budget, packs, rope)
+        groups = make_batches(ready, scorer.sample_scorer.token_budget, packs, rope)
         batches += len(groups)
         used += sum(batch_slots(ready, group, True, rope) for group in groups)
         slots += sum(batch_slots(ready, group, packs, rope) for group in groups)
@@ -124,7 +125,7 @@ def plan_run(
         tokens=tokens,
         scored_tokens=scored_tokens,
         model_bytes=model_bytes,
-        token_budget=scorer.samples.token_budget,
+        token_budget=scorer.sample_scorer.token_budget,
         token_budget_how="given" if budget is None else budget.how,
         packed=packs,
         packing_refusal=scorer.trunk.packing_refusal,
@@ -143,9 +144,9 @@ def _measure(scorer: Scorer, sample: list[TokenizedSample]) -> float:
     """Tokens per second of the sample, after a short warm-up; 0 where there is nothing to score."""
     if not sample:
         return 0.0
-    scorer.samples.score(sample[:2])
+    scorer.sample_scorer.score(sample[:2])
     start = time.perf_counter()
-    scorer.samples.score(sample)
+    scorer.sample_scorer.score(sample)
     return sum(len(s.input_ids) for s in sample) / (time.perf_counter() - start)
 
 
@@ -153,4 +154,4 @@ def _batch_bytes(scorer: Scorer, budget: Budget | None) -> int:
     """Of every batch under way at a time."""
     measured = None if budget is None else budget.bytes_per_token
     per_token = measured or activation_bytes(scorer.loaded)
-    return int(worker_count(scorer.loaded.device) * scorer.samples.token_budget * per_token)
+    return int(worker_count(scorer.loaded.device) * scorer.sample_scorer.token_budget * per_token)

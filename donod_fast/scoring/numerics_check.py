@@ -11,8 +11,9 @@ from torch import Tensor
 
 from donod_fast.data.types import Record, Status, TokenizedSample
 from donod_fast.errors import InputError
-from donod_fast.kernels import DonNod, don_nod, reference_don_nod
+from donod_fast.kernels import DonNod, reference_don_nod
 from donod_fast.models.batching import collate
+from donod_fast.scoring.forward import HeadCall
 from donod_fast.scoring.scorer import Scorer
 from donod_fast.scoring.settings import UPDATES, UpdateSettings
 
@@ -77,29 +78,22 @@ def check_scorer(scorer: Scorer, records: Sequence[Record] | None = None, *, nai
         raise InputError("none of the rows can be scored; give rows in a known format (--data)")
     hidden, labels, cu_seqlens = _head_input(scorer, samples)
     weight = scorer.head.weight
-    rows_per_slice = max(1, _SLICE_ELEMENTS // weight.shape[1])
-    head = {"logit_scale": scorer.head.logit_scale, "softcap": scorer.head.softcap}
+    limit = TOLERANCE[weight.dtype]
     lines = []
     for name in UPDATES:
         settings = UpdateSettings(name, lr=scorer.update.lr, weight_decay=scorer.update.weight_decay)
-        arguments = {**settings.kernel_arguments(), **head, "bias": scorer.head.bias}
-        exact = {**arguments, "bias": None if scorer.head.bias is None else scorer.head.bias.double()}
-        truth = reference_don_nod(
-            hidden.double(), weight.double(), labels, cu_seqlens, **exact, rows_per_slice=rows_per_slice
-        )
-        limit = TOLERANCE[weight.dtype]
-        ours = don_nod(hidden, weight, labels, cu_seqlens, **arguments)
+        call = HeadCall(scorer.head, settings)
+        truth = _reference(call, hidden, labels, cu_seqlens, torch.float64)
+        ours = call.scores(hidden, labels, cu_seqlens)
         lines.append(_line("ours", name, ours, truth, limit))
-        bounds = cu_seqlens.tolist()
         single = [
-            don_nod(hidden[a:b], weight, labels[a:b], torch.tensor([0, b - a], dtype=torch.int32), **arguments)
-            for a, b in pairwise(bounds)
+            call.scores(hidden[a:b], labels[a:b], torch.tensor([0, b - a], dtype=torch.int32))
+            for a, b in pairwise(cu_seqlens.tolist())
         ]
         joined = DonNod(*(torch.cat(column) for column in zip(*(one[:7] for one in single), strict=True)))
         lines.append(_line("ours, one by one", name, joined, truth, limit))
         for dtype in (torch.float32, torch.bfloat16) if naive else ():
-            low = {**arguments, "bias": None if scorer.head.bias is None else scorer.head.bias.to(dtype)}
-            scores = reference_don_nod(hidden.to(dtype), weight.to(dtype), labels, cu_seqlens, **low, literal=True)
+            scores = _reference(call, hidden, labels, cu_seqlens, dtype, literal=True)
             lines.append(_line(f"naive {str(dtype)[6:]}", name, scores, truth, None))
     return lines
 
@@ -119,6 +113,35 @@ def _head_input(scorer: Scorer, samples: list[TokenizedSample]) -> tuple[Tensor,
         flat = states.reshape(-1, states.shape[-1])[batch.predictors.to(states.device)].clone()
     device = scorer.head.weight.device
     return flat.to(device), batch.labels.to(device), batch.cu_seqlens
+
+
+def _reference(
+    call: HeadCall,
+    hidden: Tensor,  # (tokens, dim)
+    labels: Tensor,  # (tokens,)
+    cu_seqlens: Tensor,  # (samples + 1,)
+    dtype: torch.dtype,
+    *,
+    literal: bool = False,
+) -> DonNod:
+    """The scores by autograd and an optimizer step in ``dtype``; ``literal``: as the obvious program computes them."""
+    head, settings = call.head, call.settings
+    return reference_don_nod(
+        hidden.to(dtype),
+        head.weight.to(dtype),
+        labels,
+        cu_seqlens,
+        lr=settings.lr,
+        update=settings.rule(),
+        weight_decay=settings.weight_decay,
+        reduction=settings.reduction,
+        storage_dtype=settings.rounding(),
+        bias=None if head.bias is None else head.bias.to(dtype),
+        logit_scale=head.logit_scale,
+        softcap=head.softcap,
+        literal=literal,
+        rows_per_slice=None if literal else max(1, _SLICE_ELEMENTS // head.weight.shape[1]),
+    )
 
 
 def _line(method: str, update: str, scores: DonNod, truth: DonNod, limit: float | None) -> CheckLine:

@@ -11,6 +11,7 @@ from torch import Tensor
 from donod_fast.criteria.base import NAN
 from donod_fast.criteria.running import NO_SIGNALS, SignalSet
 from donod_fast.data.types import TokenizedSample
+from donod_fast.scoring.forward import BatchRequest
 
 
 class Found(NamedTuple):
@@ -79,6 +80,11 @@ class Work:
     def is_own(self, item: int) -> bool:
         """Whether a sample is a row's own."""
         return self._role[item][1] < 0
+
+    def request(self, group: Sequence[int]) -> BatchRequest:
+        """What is computed from a batch of these samples, in which the rows' own come first."""
+        samples = [self.samples[item] for item in group]
+        return BatchRequest(samples, sum(map(self.is_own, group)), self.signals, self.scores)
 
     def idle_rows(self) -> list[TokenizedSample]:
         """Rows for which nothing need be run."""

@@ -1,4 +1,4 @@
-"""Batches → rows of scores: trunk, head mathematics, and what becomes of a sample that fails there."""
+"""Tokenised samples → rows of scores: batches, the forward pass, and samples that fail there."""
 
 from __future__ import annotations
 
@@ -14,17 +14,10 @@ from torch import Tensor
 from donod_fast.criteria.base import Value
 from donod_fast.criteria.running import NO_SIGNALS, SignalSet
 from donod_fast.data.types import Status, TokenizedSample
-from donod_fast.errors import InputError
-from donod_fast.kernels import don_nod
-from donod_fast.kernels.arguments import MIB
-from donod_fast.kernels.scores import precise_dtype
 from donod_fast.models.batching import Batch, batch_slots, collate, make_batches
-from donod_fast.models.head import Head
-from donod_fast.models.trunk import Trunk
 from donod_fast.scores.rows import SCORE_COLUMNS, ScoreRow
-from donod_fast.scoring.batch_scores import launch_signals
+from donod_fast.scoring.forward import Forward
 from donod_fast.scoring.row_work import Found, RowRun, Work
-from donod_fast.scoring.settings import UpdateSettings
 from donod_fast.system.memory import is_out_of_memory
 from donod_fast.system.profiling import NO_STAGES, Stages
 from donod_fast.system.threads import in_order, launched_ahead, worker_count
@@ -35,54 +28,51 @@ Progress = Callable[[int, int], None]
 
 
 class SampleScorer:
-    """Scores tokenised samples with one model.
+    """Scores tokenised samples with one model. Nothing of it changes but ``fitting_budget``.
 
     Attributes:
-        token_budget: slots of a batch; may be set between two calls of ``score``.
+        forward: trunk and head of the model.
+        token_budget: slots of a batch, padding included.
         signals: further criteria that rows are scored by.
-        fitting_budget: where memory ran out in any call so far, the size that batches were cut to; else None.
+        even_threads: whether every batch gets the same number of torch's threads, even a single batch. Compiled code is
+            made for one number of threads.
+        fitting_budget: the size that batches were cut to, if memory ran out in any call so far; else None.
 
     Args:
-        trunk: the decoder without its head.
-        head: the proved output layer.
-        weight_norm: ‖W‖_F of it.
-        settings: the update.
-        token_budget: slots of a batch, padding included.
-        workspace_bytes: workspace of the head mathematics.
-        backend: of the head.
-        even_threads: every batch gets the same number of torch's threads, a single one too: compiled code is for one
-            number of them.
+        forward: see above.
+        token_budget: see above.
+        signals: see above.
+        even_threads: see above.
     """
 
     def __init__(
-        self,
-        trunk: Trunk,
-        head: Head,
-        weight_norm: float,
-        settings: UpdateSettings,
-        *,
-        token_budget: int,
-        workspace_bytes: int,
-        backend: str = "auto",
-        even_threads: bool = False,
+        self, forward: Forward, *, token_budget: int, signals: SignalSet = NO_SIGNALS, even_threads: bool = False
     ) -> None:
-        self.trunk, self.head, self.weight_norm = trunk, head, weight_norm
-        self.settings = settings
-        self.token_budget = token_budget
-        self.fitting_budget: int | None = None
+        self.forward, self.token_budget, self.signals = forward, token_budget, signals
         self.even_threads = even_threads
-        self.signals = NO_SIGNALS
-        if workspace_bytes < MIB:  # each worker gets at least this much of it
-            raise InputError(f"workspace must be at least 1 MiB ({MIB} bytes), got {workspace_bytes} bytes")
-        self._workspace_bytes = workspace_bytes
-        self._arguments = {
-            **settings.kernel_arguments(),
-            "bias": head.bias,
-            "logit_scale": head.logit_scale,
-            "softcap": head.softcap,
-            "weight_norm": weight_norm,
-            "backend": backend,
-        }
+        self.fitting_budget: int | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the head, where the scores are computed."""
+        return self.forward.device
+
+    def resuming(self, *, weight_norm: float, token_budget: int) -> SampleScorer:
+        """A scorer with ‖W‖ and the token budget of a folder that was begun before.
+
+        The last digit of ‖W‖ depends on the number of threads. Returns this scorer if both are the same.
+        """
+        call = self.forward.call
+        if (weight_norm, token_budget) == (call.weight_norm, self.token_budget):
+            return self
+        forward = replace(self.forward, call=replace(call, weight_norm=weight_norm))
+        return SampleScorer(forward, token_budget=token_budget, signals=self.signals, even_threads=self.even_threads)
+
+    def with_signals(self, signals: SignalSet) -> SampleScorer:
+        """A scorer with other further criteria."""
+        return SampleScorer(
+            self.forward, token_budget=self.token_budget, signals=signals, even_threads=self.even_threads
+        )
 
     def score(
         self, samples: Sequence[TokenizedSample], progress: Progress | None = None, *, stages: Stages = NO_STAGES
@@ -134,7 +124,7 @@ class SampleScorer:
         ]
 
     def _values(self, signals: SignalSet, sample: TokenizedSample, loss: float, run: RowRun) -> tuple[Value, ...]:
-        return signals.of_row(sample, loss, self.settings.reduction, run.numbers, run.second)
+        return signals.of_row(sample, loss, self.forward.call.settings.reduction, run.numbers, run.second)
 
     def _run(self, work: Work, rows: int, progress: Progress | None, stages: Stages) -> list[RowRun]:
         """What was found for every row of the work; of ``rows`` in all, the others are done without it."""
@@ -148,19 +138,9 @@ class SampleScorer:
                     progress(len(done), sum(len(row.input_ids) for row in done))
         return work.results()
 
-    def settle(self, weight_norm: float) -> None:
-        """Take ‖W‖ as another process found it: its last digit depends on the number of threads."""
-        self.weight_norm = weight_norm
-        self._arguments["weight_norm"] = weight_norm
-
-    @property
-    def device(self) -> torch.device:
-        """Where the head is, and the scores are made."""
-        return self.head.weight.device
-
     def _scored_groups(self, work: Work, stages: Stages) -> Iterator[tuple[tuple[int, ...], list[Found | None]]]:
         """Groups of the work's samples, each with what they gave, until every sample has been in one."""
-        samples, packs, rope = work.samples, self.trunk.packs, self.trunk.rope
+        samples, packs, rope = work.samples, self.forward.trunk.packs, self.forward.trunk.rope
         groups = self._groups(work, range(len(samples)), self.token_budget)
         while groups:
             done = 0
@@ -181,7 +161,9 @@ class SampleScorer:
 
     def _groups(self, work: Work, items: Sequence[int], budget: int) -> list[tuple[int, ...]]:
         """Batches of some of the work's samples; in each the rows' own come first."""
-        groups = make_batches([work.samples[i] for i in items], budget, self.trunk.packs, self.trunk.rope)
+        groups = make_batches(
+            [work.samples[i] for i in items], budget, self.forward.trunk.packs, self.forward.trunk.rope
+        )
         named = [tuple(items[i] for i in group) for group in groups]
         if not work.signals:
             return named
@@ -195,7 +177,7 @@ class SampleScorer:
         On CUDA batches are launched ahead: nothing is read back between them.
         """
         samples = work.samples
-        packs, rope, ahead = self.trunk.packs, self.trunk.rope, launches_ahead(self.device)
+        packs, rope, ahead = self.forward.trunk.packs, self.forward.trunk.rope, launches_ahead(self.device)
         workers = 1 if ahead else worker_count(self.device)
         if not self.even_threads:
             workers = min(workers, max(1, len(groups)))
@@ -219,18 +201,11 @@ class SampleScorer:
                 return [Found(values, rest) for values, rest in zip(base, scores[:, len(SCORE_COLUMNS) :], strict=True)]
 
         def on_device(group: tuple[int, ...], batch: Batch) -> Tensor:
-            if work.signals:
-                return self._launch_signals(work, group, batch, workers, stages)
-            return self.launch(batch, workers, stages)
+            return self.forward.launch(batch, work.request(group), workers, stages)
 
         def tried(group: tuple[int, ...]) -> list[Found | None] | None:
             batch = made(group)
-            if batch is None:
-                scores = None
-            elif work.signals:
-                scores = self._unless_short(lambda: on_device(group, batch).cpu())
-            else:
-                scores = self._unless_short(lambda: self.forward(batch, workers, stages))
+            scores = None if batch is None else self._unless_short(lambda: on_device(group, batch).cpu())
             return unfit(group) if scores is None else found(scores)
 
         def launched(group: tuple[int, ...], batch: Batch | None) -> Callable[[], list[Found | None]] | None:
@@ -256,44 +231,6 @@ class SampleScorer:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return None
-
-    def forward(self, batch: Batch, workers: int = 1, stages: Stages = NO_STAGES) -> Tensor:
-        """(samples, 6) scores of a batch on the host, in the order of ``SCORE_COLUMNS``.
-
-        ``workers`` batches are under way at a time; each gets its share of the workspace.
-        """
-        return self.launch(batch, workers, stages).cpu()
-
-    @torch.inference_mode()
-    def launch(self, batch: Batch, workers: int = 1, stages: Stages = NO_STAGES) -> Tensor:
-        """(samples, 6) scores on the head's device, which may not have computed them yet; as :meth:`forward`."""
-        with stages.on_device("trunk"):
-            flat = self.trunk.scored_states(batch).to(self.device, non_blocking=True)
-        with stages.on_device("head"):
-            scores = don_nod(
-                flat,
-                self.head.weight,
-                batch.labels.to(self.device, non_blocking=True),
-                batch.cu_seqlens,
-                workspace_bytes=max(MIB, self._workspace_bytes // workers),
-                **self._arguments,
-            )
-            columns = [getattr(scores, name) for name in SCORE_COLUMNS]
-            return torch.stack([column.to(precise_dtype(column.device)) for column in columns], 1)
-
-    def _launch_signals(self, work: Work, group: tuple[int, ...], batch: Batch, workers: int, stages: Stages) -> Tensor:
-        return launch_signals(
-            batch,
-            [work.samples[i] for i in group],
-            sum(map(work.is_own, group)),
-            trunk=self.trunk,
-            head=self.head,
-            signals=work.signals,
-            scores=work.scores,
-            arguments=self._arguments,
-            workspace_bytes=max(MIB, self._workspace_bytes // workers),
-            stages=stages,
-        )
 
 
 def launches_ahead(device: torch.device) -> bool:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from donod_fast.criteria.base import Context, Criterion
 from donod_fast.criteria.running import SignalSet
 from donod_fast.data.masking import Masker, MaskSettings
+from donod_fast.data.shards import PART_ROWS
 from donod_fast.data.types import Record
 from donod_fast.errors import InputError
 from donod_fast.kernels import DEFAULT_WORKSPACE, frobenius_norm
@@ -20,7 +22,8 @@ from donod_fast.models.loading import LoadedModel, load_model, wrap_model
 from donod_fast.models.placement import DeviceMap, MaxMemory
 from donod_fast.models.trunk import Trunk
 from donod_fast.scores.rows import ScoreRow, to_table
-from donod_fast.scoring.budget import CPU_PLATEAU, Budget, find_token_budget
+from donod_fast.scoring.budget import Budget, find_token_budget, settled
+from donod_fast.scoring.forward import Forward, HeadCall
 from donod_fast.scoring.sample_scorer import Progress, SampleScorer
 from donod_fast.scoring.settings import UpdateSettings
 
@@ -29,8 +32,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from donod_fast.data.reading import Corpus
-
-PART_ROWS = 1024
 
 
 class Scorer:
@@ -81,7 +82,9 @@ class Scorer:
         self.head = read_head(self.loaded.model)
         self.proof: HeadProof = prove_head(self.loaded, self.trunk, self.head)
         self.weight_norm = frobenius_norm(self.head.weight)
-        self.compiled: CompiledTrunk | None = compile_trunk(self.trunk, self.loaded) if compile else None
+        self.compiled: CompiledTrunk | None = None
+        if compile:
+            self.trunk, self.compiled = compile_trunk(self.trunk, self.loaded)
         if compile and backend == "auto" and self.loaded.device.type == "cpu":
             backend = "inductor"
         self.masks = _limited(masks or MaskSettings(), self.loaded.max_length)
@@ -89,22 +92,12 @@ class Scorer:
         self.masker = Masker(self.loaded.tokenizer, self.masks, vocab_size=vocab, carry=carry)
         if token_budget is not None and token_budget < 1:
             raise InputError(f"token budget must be at least 1, got {token_budget}")
-        self.samples = SampleScorer(
-            self.trunk,
-            self.head,
-            self.weight_norm,
-            self.update,
-            token_budget=token_budget or CPU_PLATEAU,
-            workspace_bytes=workspace_bytes,
-            backend=backend,
-            even_threads=self.compiled is not None,
-        )
+        call = HeadCall(self.head, self.update, self.weight_norm, backend)
+        forward = Forward(self.trunk, call, workspace_bytes)
         self.budget: Budget | None = None
         if token_budget is None:
-            self.budget = find_token_budget(
-                self.loaded, self.trunk, self.samples.forward, workspace_bytes=workspace_bytes
-            )
-            self.samples.token_budget = self.budget.tokens
+            self.budget = find_token_budget(self.loaded, self.trunk, forward.scores, workspace_bytes=workspace_bytes)
+            token_budget = self.budget.tokens
         self.context = Context(
             self.trunk,
             self.head,
@@ -112,9 +105,14 @@ class Scorer:
             self.loaded.tokenizer,
             self.weight_norm,
             self.update.reduction,
-            self.samples.token_budget,
+            token_budget,
         )
-        self.samples.signals = SignalSet.of(signals, self.context)
+        self.sample_scorer = SampleScorer(
+            forward,
+            token_budget=token_budget,
+            signals=SignalSet.of(signals, self.context),
+            even_threads=self.compiled is not None,
+        )
 
     @classmethod
     def from_pretrained(
@@ -176,11 +174,26 @@ class Scorer:
                 batch = []
         if batch:
             rows += self.score_records(batch, progress)
-        return to_table(rows, self.masker.carry, self.samples.signals.columns)
+        return to_table(rows, self.masker.carry, self.sample_scorer.signals.columns)
 
     def score_records(self, records: Sequence[Record], progress: Progress | None = None) -> list[ScoreRow]:
         """Tokenise, mask and score some records: one row each, in their order."""
-        return self.samples.score(self.masker.tokenize_many(records), progress)
+        return self.sample_scorer.score(self.masker.tokenize_many(records), progress)
+
+    def resuming(self, manifest: Mapping[str, Any]) -> Scorer:
+        """A scorer that scores as the folder of this manifest was begun: with its ‖W‖ and its token budget.
+
+        Batches of another size round differently in the last bits. A token budget that was given is kept, and so is one
+        that is clearly smaller than the recorded one.
+        """
+        tokens = self.sample_scorer.token_budget
+        if self.budget is not None:
+            tokens = settled(self.budget.tokens, manifest.get("token_budget"))
+        scorer = copy(self)
+        scorer.sample_scorer = self.sample_scorer.resuming(
+            weight_norm=float(manifest["model"]["weight_norm"]), token_budget=tokens
+        )
+        return scorer
 
     def describe(self) -> dict[str, Any]:
         """The model and every setting that decides the numbers, for a manifest."""
@@ -211,8 +224,9 @@ class Scorer:
             },
             "update": self.update.as_dict(),
             "carry": list(self.masker.carry),
-            "signals": [entry.as_dict() for entry in self.samples.signals.entries],
+            "signals": [entry.as_dict() for entry in self.sample_scorer.signals.entries],
             "masks": {**self.masker.describe(), "tokenizer_sha256": _tokenizer_digest(loaded.tokenizer)},
+            "mask": self.masker.mask,
         }
 
 

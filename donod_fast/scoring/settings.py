@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from donod_fast.errors import InputError
 
 if TYPE_CHECKING:
+    import torch
+
     from donod_fast.kernels import Update
 
 UPDATES = ("adamw", "sgd", "sign")
@@ -57,20 +59,18 @@ class UpdateSettings:
         """A JSON-able record of the settings."""
         return asdict(self)
 
-    def kernel_arguments(self) -> dict[str, Any]:
-        """The keyword arguments of ``don_nod`` that these settings stand for."""
-        import torch
-
+    def rule(self) -> Update:
+        """The update rule, as ``don_nod`` takes it."""
         from donod_fast.kernels import SGD, AdamW, Sign
 
         rules: dict[str, Update] = {"adamw": AdamW(eps=self.eps), "sgd": SGD(), "sign": Sign()}
-        return {
-            "lr": self.lr,
-            "update": rules[self.update],
-            "weight_decay": self.weight_decay,
-            "reduction": self.reduction,
-            "storage_dtype": None if self.storage_dtype is None else getattr(torch, self.storage_dtype),
-        }
+        return rules[self.update]
+
+    def rounding(self) -> torch.dtype | None:
+        """The dtype that W′ is rounded to before the norms, as ``don_nod`` takes it."""
+        import torch
+
+        return None if self.storage_dtype is None else getattr(torch, self.storage_dtype)
 
 
 __all__ = ["REDUCTIONS", "STORAGE_DTYPES", "UPDATES", "UpdateSettings"]

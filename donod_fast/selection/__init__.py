@@ -1,1 +1,1 @@
-"""From columns of scores to a subset: ranking, how much is kept, comparison and explanation."""
+"""From columns of scores to a subset: ranking, choosing how much to keep, comparing criteria, explaining rows."""

@@ -1,7 +1,7 @@
-"""Do two ways to run a model rank a corpus alike? What a lower precision costs, in the terms that selection uses.
+"""Compare how two runs of a model rank a corpus, for example in bfloat16 and in float8.
 
-Errors of single scores say little here: a selection is made by rank. So two runs are compared by Spearman's rank
-correlation of DON and of NOD, and by how much of the best 30 % (TOPSIS) they have in common.
+Selection uses ranks, so errors of single scores say little. Two runs are compared by Spearman's rank correlation of DON
+and of NOD, and by the overlap of their best 30 % by TOPSIS.
 """
 
 from __future__ import annotations
@@ -22,21 +22,22 @@ from donod_fast.scoring.sample_scorer import Progress
 from donod_fast.scoring.scorer import Scorer
 from donod_fast.selection.keeping import keep
 from donod_fast.selection.ranking import ScoreColumns, rank
+from donod_fast.system.wording import plural
 
 KEPT = 0.3
-"""The share that is selected for the overlap: the paper's upper one."""
+"""The share that is selected for the overlap: the larger one of the paper."""
 
 LEAST_SPEARMAN = 0.99
-"""What a lower precision has to reach in both columns."""
+"""The smallest rank correlation, of DON and of NOD, at which a lower precision passes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How alike two runs rank the rows that both of them scored.
+    """Agreement of two rankings over the rows that both runs scored.
 
     Attributes:
-        rows: how many those are.
-        spearman_don: Spearman's rank correlation of DON, in [-1, 1]; NaN where a column is constant.
+        rows: number of these rows.
+        spearman_don: Spearman's rank correlation of DON, in [-1, 1]; NaN if a column is constant.
         spearman_nod: the same of NOD.
         overlap: share of the best 30 % of one run that is in the best 30 % of the other, in [0, 1].
     """
@@ -47,7 +48,7 @@ class Agreement:
     overlap: float
 
     def passed(self, least: float = LEAST_SPEARMAN) -> bool:
-        """Whether both correlations are at least ``least``; a NaN is not."""
+        """Whether both correlations are at least ``least``; NaN fails."""
         return self.spearman_don >= least and self.spearman_nod >= least
 
 
@@ -55,7 +56,7 @@ def rank_agreement(reference: Sequence[ScoreRow], other: Sequence[ScoreRow]) -> 
     """Compare two runs over the same corpus; rows are matched by their number.
 
     Raises:
-        InputError: fewer than three rows are scored in both, which have no ranks to speak of.
+        InputError: fewer than three rows are scored in both; their ranks mean nothing.
     """
     first, second = (
         {row.row: row for row in rows if row.status == Status.SCORED and math.isfinite(row.don + row.nod)}
@@ -63,7 +64,7 @@ def rank_agreement(reference: Sequence[ScoreRow], other: Sequence[ScoreRow]) -> 
     )
     both = sorted(first.keys() & second.keys())
     if len(both) < 3:
-        raise InputError(f"only {len(both)} rows are scored in both runs; give more rows in a known format")
+        raise InputError(f"only {plural(len(both), 'row')} scored in both runs; give more rows in a known format")
     columns = [_columns([scores[row] for row in both]) for scores in (first, second)]
     kept = [set(keep(rank(column), keep=KEPT).tolist()) for column in columns]
     return Agreement(
@@ -77,7 +78,7 @@ def rank_agreement(reference: Sequence[ScoreRow], other: Sequence[ScoreRow]) -> 
 def spearman(a: Tensor, b: Tensor) -> float:
     """Spearman's rank correlation of two (n,) columns: Pearson's of their ranks, ties at their average rank.
 
-    NaN where a column is constant (or n < 2).
+    NaN if a column is constant (or n < 2).
     """
     x, y = average_ranks(a), average_ranks(b)
     x, y = x - x.mean(), y - y.mean()
@@ -86,7 +87,7 @@ def spearman(a: Tensor, b: Tensor) -> float:
 
 
 def average_ranks(column: Tensor) -> Tensor:
-    """Rank of each element, from 1, (n,) float64; equal elements share the average of the ranks they take up."""
+    """Rank of each element, counted from 1, (n,) float64; equal elements share the average of their ranks."""
     _, place, counts = torch.unique(column, sorted=True, return_inverse=True, return_counts=True)
     ranks: Tensor = counts.cumsum(0) - (counts.double() - 1) / 2
     return ranks[place]
@@ -98,19 +99,19 @@ def compare_runs(
     records: Sequence[Record],
     progress: Progress | None = None,
 ) -> tuple[Agreement, str, Scorer]:
-    """Score the records with one scorer, then with the other; never are both in memory.
+    """Score the records with one scorer, then with the other; only one is in memory at a time.
 
     Args:
-        reference: loads the scorer that is taken for right.
-        other: loads the one to judge.
+        reference: loads the scorer that serves as the reference.
+        other: loads the scorer to compare with it.
         records: rows of a corpus.
-        progress: called with (rows, tokens) as they are done, by either.
+        progress: called with (rows, tokens) after each batch of either scorer.
 
     Returns:
         The agreement, the precision of the reference's trunk, and the second scorer.
 
     Raises:
-        InputError: hardly any row can be scored by both.
+        InputError: fewer than three rows can be scored by both.
         ModelError: a scorer cannot be loaded.
     """
     first = reference()
@@ -124,7 +125,7 @@ def compare_runs(
 
 
 def spread_rows(corpus: Corpus, count: int) -> list[Record]:
-    """``count`` records spread evenly over a corpus (all, where it has no more), in its order."""
+    """``count`` records spread evenly over a corpus (all of them if it has fewer), in corpus order."""
     wanted = {place * corpus.rows // count for place in range(count)} if count < corpus.rows else None
     last = corpus.rows if wanted is None else max(wanted) + 1
     return [record for record in corpus.records(0, last) if wanted is None or record.row in wanted]

@@ -1,15 +1,16 @@
 """Ranking by one column of a scores table: which end is better, and which rows are left out.
 
-A method of this kind is a name:
+A method of this kind is one of these names:
 
-- that of any number column: ``el2n``, ``perplexity``, ``ifd_ppl``, ``influence_cos:val``, ``scored_tokens`` …; of a
-  column that bears the name of a reference set, what stands before the colon is enough where there is one set;
-- ``ifd`` and ``ifd-loss``: by ``ifd_ppl`` and ``ifd_loss``, high first, without the rows at or above 1, whose answers
-  the instruction makes no more likely: the papers' selections leave them out;
-- either with an end behind it, ``loss@high`` (on the command line ``--prefer high``): the rows at that end first,
-  whatever the column's own is.
+- the name of any number column: ``el2n``, ``perplexity``, ``ifd_ppl``, ``influence_cos:val``, ``scored_tokens`` …; if a
+  column name ends with the name of a reference set and there is only one set, the part before the colon is enough;
+- ``ifd`` and ``ifd-loss``: rank by ``ifd_ppl`` and ``ifd_loss``, high values first, and leave out rows at or above 1.
+  In those rows the instruction does not make the answer more likely, and the papers leave them out, too;
+- any of these with an end, such as ``loss@high`` (on the command line ``--prefer high``): rows at that end come first,
+  whichever end is the better one by default.
 
-The value of a row (``Ranking.value``) is the column, negated where low is good. Ties go by row number, as always.
+The value of a row (``Ranking.value``) is the column's value, negated if low values are better. Ties are broken by row
+number.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from donod_fast.criteria.base import Column
 
 OWN_METHODS = ("topsis", "don", "nod", "weighted", "pareto", "nodon", "don-threshold", "random", "loss")
-"""Those of :mod:`donod_fast.selection.ranking`, which need DON, NOD and the loss only."""
+"""Methods of :mod:`donod_fast.selection.ranking`; they need only DON, NOD and the loss."""
 
 _BASE = ("don", "nod", "loss", "entropy", "weight_dot_update", "update_norm", "tokens", "scored_tokens")
 _LEFT_OUT = {"ifd": ("ifd_ppl", 1.0), "ifd-loss": ("ifd_loss", 1.0)}
@@ -41,10 +42,10 @@ class ColumnMethod:
     """A ranking by one column.
 
     Attributes:
-        name: as it was asked for.
-        column: of the scores table.
+        name: the name that the caller gave.
+        column: the column of the scores table.
         high: whether high values come first.
-        limit: rows with a value at or above it are left out; None for none.
+        limit: rows with a value at or above it are left out; None leaves out no row.
     """
 
     name: str
@@ -62,21 +63,21 @@ class ColumnMethod:
 
 
 def find_method(method: str, present: Collection[str]) -> ColumnMethod | None:
-    """The column that a method ranks by; None for one of :data:`OWN_METHODS`.
+    """Find the column that a method ranks by; None for a method of :data:`OWN_METHODS`.
 
     Args:
-        method: see the module.
+        method: a name as described at the top of this module.
         present: the number columns of the scores.
 
     Raises:
-        InputError: there is no such method or column, it is not known which end is better, or an end is given to a
-            method that has an order of its own. The message says what to do.
+        InputError: the method or column does not exist, it is not known which end is better, or an end is given for a
+            method whose order is fixed. The message says what to do.
     """
     name, end = split_end(method)
     if name in OWN_METHODS and (end is None or name not in _BASE):
         if end is not None:
             raise InputError(
-                f"method {name} has an order of its own; --prefer {end} is for methods that rank by one column"
+                f"the order of method {name} is fixed; --prefer {end} is for methods that rank by one column"
             )
         return None
     wanted, limit = _LEFT_OUT.get(name, (name, None))
@@ -84,29 +85,29 @@ def find_method(method: str, present: Collection[str]) -> ColumnMethod | None:
     better = end or ("high" if name in _LEFT_OUT else better_end(column))
     if better is None:
         raise InputError(
-            f"method {name}: which end of the column {column} is better is not known; say it by --prefer high or "
+            f"method {name}: it is not known which end of the column {column} is better; add --prefer high or "
             f"--prefer low (in recipes {name}@high or {name}@low)"
         )
     return ColumnMethod(method, column, better == "high", limit)
 
 
 def split_end(method: str) -> tuple[str, str | None]:
-    """``loss@high`` → ``loss``, ``high``; None where no end is named."""
+    """Split ``loss@high`` into ``loss`` and ``high``; the end is None if the name has none."""
     name, at, end = method.rpartition("@")
     return (name, end) if at and name and end in ENDS else (method, None)
 
 
 def better_end(column: str) -> str | None:
-    """Which end of a column is better: ``high``, ``low``, or None where that is not known.
+    """Which end of a column is better: ``high``, ``low``, or None if that is not known.
 
-    A column of a reference set (``influence_cos:val``) is as the criterion's.
+    For a column of a reference set (``influence_cos:val``) the criterion decides.
     """
     known = _catalogue().get(column.partition(":")[0])
     return None if known is None else known[0].better
 
 
 def check_known(method: str) -> None:
-    """Refuse what cannot be a method whatever columns the scores have, before anything is scored.
+    """Refuse a name that cannot be a method with any scores, before anything is scored.
 
     Raises:
         InputError: as :func:`find_method`.
@@ -120,7 +121,7 @@ def check_known(method: str) -> None:
 
 
 def signals_of(methods: Iterable[str]) -> tuple[str, ...]:
-    """Names of the signals that methods need beside the base columns, each once, in the order of need."""
+    """Names of the criteria that methods need besides the base columns, each once, in the order of the methods."""
     found: dict[str, None] = {}
     for method in methods:
         name, _ = split_end(method)
@@ -138,25 +139,25 @@ def _resolved(name: str, column: str, present: Collection[str]) -> str:
     if len(sets) == 1:
         return sets[0]
     if sets:
-        raise InputError(f"method {name}: there are several such columns; name one of {', '.join(sets)}")
+        raise InputError(f"method {name}: several columns have this name; choose one of {', '.join(sets)}")
     signal = _signal_of(column)
     if signal is None:
         kinds = _other_columns()
         if column in kinds:
             raise InputError(f"method {name}: the column {column} is a {kinds[column]}, not a number to rank by")
         raise InputError(
-            f"unknown method {name!r}; known are {', '.join(OWN_METHODS)}, {', '.join(FILTERED)}, and by name the "
-            f"number columns of the scores: {', '.join(sorted(present))}"
+            f"unknown method {name!r}; known are {', '.join(OWN_METHODS)}, {', '.join(FILTERED)}, and the number "
+            f"columns of the scores: {', '.join(sorted(present))}"
         )
     reference = " --reference FILE" if column.startswith("influence") else ""
     raise InputError(
-        f"method {name} needs the column {column}, which not all parts of these scores have; add it by `donod-fast "
-        f"score … --signals {signal}{reference} --out DIR`, with the same data, model and folder as before"
+        f"method {name} needs the column {column}, which is missing from some or all parts; add it with "
+        f"`donod-fast score … --signals {signal}{reference} --out DIR`, with the same data, model and folder as before"
     )
 
 
 def _signal_of(column: str) -> str | None:
-    """The signal that gives a number column; None for a base column, or where none does."""
+    """The criterion that computes a number column; None for a base column or an unknown one."""
     known = _catalogue().get(column.partition(":")[0])
     return None if known is None or known[0].kind != "number" else known[1]
 
@@ -166,12 +167,12 @@ def _number_columns() -> tuple[str, ...]:
 
 
 def _other_columns() -> dict[str, str]:
-    """Columns of another kind than number, with their kind."""
+    """Columns that are not numbers, with their kind."""
     return {name: column.kind for name, (column, _) in _catalogue().items() if column.kind != "number"}
 
 
 def _catalogue() -> dict[str, tuple[Column, str | None]]:
-    """By name the columns that are known without a model, and the signal that gives each; None for a base column."""
+    """Known columns by name, each with the criterion that computes it (None for a base column); needs no model."""
     from donod_fast.criteria.registry import BASE, SIGNALS, SignalOptions
 
     found: dict[str, tuple[Column, str | None]] = {column.name: (column, None) for column in BASE}

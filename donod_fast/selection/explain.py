@@ -1,4 +1,4 @@
-"""The best and the worst rows of a ranking, with their text: a look at what a selection keeps and drops."""
+"""The best and the worst rows of a ranking, with their text: examples of what a selection keeps and drops."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _GAP = " ... "
 
 @dataclass(frozen=True, slots=True)
 class ExplainedRow:
-    """One ranked row, to be shown.
+    """One ranked row, ready to print.
 
     Attributes:
         rank: 1 for the best.
@@ -29,8 +29,8 @@ class ExplainedRow:
         value: the ranking method's figure of merit, higher is better.
         don: delta of norm, in units of ‖W‖.
         nod: norm of delta, in units of ‖W‖.
-        loss: nats; NaN where the table of scores has none.
-        text: begin and end of the record's text, one printable line.
+        loss: nats; NaN if the table of scores has none.
+        text: beginning and end of the record's text, one printable line.
     """
 
     rank: int
@@ -51,16 +51,16 @@ def best_and_worst(
     *,
     encoding: str = "ascii",
 ) -> list[ExplainedRow]:
-    """The ``count`` best and the ``count`` worst ranked rows, by rank (all of them, if they are fewer).
+    """The ``count`` best and the ``count`` worst ranked rows by rank, or all of them if there are fewer.
 
     Args:
-        ranking: of :func:`donod_fast.selection.ranking.rank`.
+        ranking: a result of :func:`donod_fast.selection.ranking.rank`.
         columns: the table of scores that was ranked.
         corpus: the input that was scored; read in one pass.
         count: rows at either end, ≥ 1.
-        width: columns of a terminal that a text may take, ≥ 10.
-        encoding: what the text will be printed in; a character that it lacks is escaped. The default is
-            safe everywhere; a command line passes ``sys.stdout.encoding``.
+        width: width of the text in terminal columns, ≥ 10.
+        encoding: the encoding of the output; characters that it lacks are escaped. The default is safe
+            everywhere; the command line passes ``sys.stdout.encoding``.
 
     Raises:
         InputError: ``count``, ``width`` or ``encoding`` out of range.
@@ -87,7 +87,7 @@ def best_and_worst(
 
 
 def render(explained: Sequence[ExplainedRow]) -> str:
-    """A table of :func:`best_and_worst`, one row a line; a line of dots where ranks are left out."""
+    """Format :func:`best_and_worst` as a table with one row per line; dots mark ranks that are not shown."""
     heads = ("rank", "row", "value", "DON", "NOD", "loss")
     cells = [
         (
@@ -117,11 +117,11 @@ def render(explained: Sequence[ExplainedRow]) -> str:
 
 
 def shorten(text: str, width: int, encoding: str = "ascii") -> str:
-    """Begin and end of a text on one line of at most ``width`` columns, as any terminal can show it.
+    """Shorten a text to its beginning and end, on one line of at most ``width`` columns that any terminal can show.
 
     Control, format (right-to-left marks too), private and unassigned characters, lone surrogates, line
-    separators, and what ``encoding`` lacks are written as escapes. Of a longer text two thirds of the
-    room go to the begin and one third to the end: a prompt starts it, a response ends it.
+    separators, and characters that ``encoding`` lacks are written as escapes. The beginning of a longer text gets
+    two thirds of the width and the end one third: the prompt is at the beginning, the response at the end.
     """
     # An output unit is one column or more, or a zero-width mark: 4 times the room holds what is shown.
     reach = 4 * width

@@ -1,4 +1,4 @@
-"""How much of a ranking is kept: a fraction, a count, or what reaches a bound of DON."""
+"""How much of a ranking is kept: a fraction, a count, or the rows above a threshold of DON."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING, cast
 
 from donod_fast.errors import InputError
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +28,7 @@ def keep(
     """The row numbers to keep, (k,) int64, best first.
 
     Args:
-        ranking: of :func:`rank`.
+        ranking: a result of :func:`donod_fast.selection.ranking.rank`.
         keep: a fraction (float, 0 < keep ≤ 1) of the *scored* rows, rounded half up and at least one
             (0.3 of 7,473 is 2,242), or a count (int ≥ 1); a count above the number of scored rows keeps
             them all and logs a warning. For every method but ``don-threshold``.
@@ -36,8 +37,8 @@ def keep(
             order statistics, as numpy's default), 0 ≤ q ≤ 1. For ``don-threshold`` only.
 
     Raises:
-        InputError: no scored row; not exactly one of the three, or one that the method does not take; a
-            value out of range.
+        InputError: there is no scored row; not exactly one of the three arguments is given, or the method does not
+            take it; a value is out of range.
     """
     scored = len(ranking.order)
     check_wanted(ranking.method, scored, ranking.total, keep, don_threshold, don_quantile)
@@ -56,21 +57,19 @@ def check_wanted(
     don_threshold: float | None,
     don_quantile: float | None,
 ) -> None:
-    """Refuse what :func:`keep` does not take.
+    """Refuse arguments that :func:`keep` refuses.
 
     Raises:
-        InputError: as :func:`keep` says.
+        InputError: see :func:`keep`.
     """
     if scored == 0:
-        raise InputError(f"nothing to select from: none of the {total} rows has scores")
+        raise InputError(f"nothing to select from: none of the {plural(total, 'row')} has scores")
     if method != "don-threshold":
         if keep is None or don_threshold is not None or don_quantile is not None:
-            raise InputError(
-                f"method {method} takes keep, and neither don_threshold nor don_quantile (those are for don-threshold)"
-            )
+            raise InputError(f"method {method} takes keep; don_threshold and don_quantile are for don-threshold")
         return
     if keep is not None or (don_threshold is None) == (don_quantile is None):
-        raise InputError("method don-threshold takes either don_threshold or don_quantile, and not keep (use don)")
+        raise InputError("method don-threshold takes don_threshold or don_quantile, not keep; method don takes keep")
     if don_quantile is not None and not 0 <= don_quantile <= 1:
         raise InputError(f"don_quantile must be in [0, 1], got {don_quantile}")
     if don_threshold is not None and not math.isfinite(don_threshold):
@@ -78,9 +77,9 @@ def check_wanted(
 
 
 def parse_keep(text: str) -> float | int:
-    """Read how much to keep: ``"0.3"`` and ``"30%"`` are fractions, ``"300"`` is a count.
+    """Parse how much to keep: ``"0.3"`` and ``"30%"`` are fractions, ``"300"`` is a count.
 
-    So ``"1"`` is one row and ``"1.0"`` (or ``"100%"``) is everything.
+    ``"1"`` means one row; ``"1.0"`` and ``"100%"`` mean all rows.
 
     Raises:
         InputError: not a number, zero or less, or a fraction above one.
@@ -104,14 +103,14 @@ def parse_keep(text: str) -> float | int:
 
 
 def kept_count(keep: float | int, scored: int) -> int:
-    """How many of the scored rows (at least one) a fraction or a count keeps; see :func:`keep`."""
+    """Number of scored rows that a fraction or a count keeps, at least one; see :func:`keep`."""
     if isinstance(keep, bool) or not isinstance(keep, (int, float)):
         raise InputError(f"keep must be a fraction (float) or a count (int), got {keep!r}")
     if isinstance(keep, int):
         if keep < 1:
             raise InputError(f"keep as a count must be at least 1, got {keep}")
         if keep > scored:
-            _log.warning("asked to keep %d rows, but only %d are scored: keeping them all", keep, scored)
+            _log.warning("keep asks for %d rows, but only %d are scored; all of them are kept", keep, scored)
         return min(keep, scored)
     if not 0 < keep <= 1:
         raise InputError(f"keep as a fraction must be in (0, 1], got {keep}; a count must be an integer")
@@ -120,9 +119,9 @@ def kept_count(keep: float | int, scored: int) -> int:
 
 
 def quantile_count(quantile: float, scored: int) -> int:
-    """How many rows, from the largest down, reach the order statistic at or above the q-quantile.
+    """Number of rows at or above the order statistic that is at or above the q-quantile.
 
-    ``≥`` that statistic keeps what ``≥`` the quantile keeps.
+    A threshold at that order statistic keeps the same rows as a threshold at the quantile.
     """
     return scored - math.ceil(quantile * (scored - 1) - 1e-9)
 

@@ -1,17 +1,17 @@
-r"""K-Means + IFD (arXiv 2504.12687): diverse by clusters of the questions, hard by IFD within each.
+r"""K-Means + IFD (arXiv 2504.12687): clusters of the questions give diversity, IFD within each picks hard rows.
 
-The rule, after the paper and its authors' code (CodeACT):
+The rule follows the paper and its authors' code (CodeACT):
 
 1. embed the question alone, and scale the vector to unit length;
-2. ``KMeans(n_clusters=10, random_state=42)`` of scikit-learn over all rows, other arguments as they come;
+2. ``KMeans(n_clusters=10, random_state=42)`` of scikit-learn over all rows, other arguments at their defaults;
 3. drop the rows with IFD (ratio of perplexities) ≥ 1;
-4. sort what remains of each cluster by falling IFD (ties by row number), and keep its first ``int(rows · 0.4)``.
+4. sort the remaining rows of each cluster by falling IFD (ties by row number), and keep the first ``int(rows · 0.4)``.
 
-``int`` rounds down: a cluster with one or two rows left keeps none at 0.4. The paper embeds with all-mpnet-base-v2 and
-scores the prompt ``Question:\n{question}\n\nAnswer:\n``; score a corpus of ``prompt`` and ``completion`` in that form
-to have it so. Rows without an IFD or an embedding take no part, and are counted.
+``int`` rounds down: a cluster with one or two remaining rows keeps none at 0.4. The paper embeds with all-mpnet-base-v2
+and scores the prompt ``Question:\n{question}\n\nAnswer:\n``; to do the same, score a corpus with ``prompt`` and
+``completion`` in that form. Rows without an IFD or an embedding are not used, but counted.
 
-The clusters are computed on one thread: the sums, and so the clusters, are the same on any number of cores.
+The clusters are computed on one thread, so they are the same on any number of cores.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from donod_fast.errors import InputError
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from donod_fast.scores.folder import ScoresFolder
@@ -43,12 +44,12 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class ClusterCount:
-    """A cluster and what is kept of it.
+    """Row counts of a cluster.
 
     Attributes:
-        rows: how many it has.
-        helped: how many of them have an IFD below 1.
-        kept: how many of those are kept.
+        rows: number of rows.
+        helped: number of rows with an IFD below 1.
+        kept: number of kept rows.
     """
 
     rows: int
@@ -58,15 +59,15 @@ class ClusterCount:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What :func:`choose` keeps.
+    """The result of :func:`choose`.
 
     Attributes:
         rows: (k,) int64 row numbers by falling IFD, ties by row number.
-        ifd: (k,) float64, theirs.
-        clusters: by number; a cluster that keeps nothing is there, too.
-        unhelped: rows that were dropped for an IFD ≥ 1.
-        without_ifd: rows that have none.
-        without_embedding: rows that have an IFD and no embedding.
+        ifd: (k,) float64, the IFD of these rows.
+        clusters: row counts by cluster, including clusters that keep no row.
+        unhelped: number of rows dropped because their IFD is 1 or more.
+        without_ifd: number of rows without an IFD.
+        without_embedding: number of rows with an IFD but no embedding.
     """
 
     rows: Rows
@@ -86,24 +87,24 @@ def choose(
     keep: float = KEEP,
     seed: int = SEED,
 ) -> Chosen:
-    """Choose rows by the rule of the module.
+    """Choose rows by the rule at the top of this module.
 
     Args:
         rows: (n,) row numbers, each once.
-        embeddings: (n, d) of the questions, of any length but zero; NaN where there is none.
-        ifd: (n,) ratios of perplexities; NaN where there is none.
-        clusters: how many.
-        keep: of what remains of each cluster, 0 < keep ≤ 1.
-        seed: of K-Means.
+        embeddings: (n, d) embeddings of the questions, of any length except zero; NaN if there is none.
+        ifd: (n,) ratios of perplexities; NaN if there is none.
+        clusters: number of clusters.
+        keep: share to keep of the remaining rows of each cluster, 0 < keep ≤ 1.
+        seed: seed of K-Means.
 
     Raises:
         InputError: scikit-learn is not installed, shapes that differ, a number out of range, fewer rows than clusters,
             or nothing kept.
     """
     if isinstance(keep, bool) or not isinstance(keep, float) or not 0 < keep <= 1:
-        raise InputError(f"kmeans-ifd keeps a share of each cluster, as --keep 0.4; got {keep!r}")
+        raise InputError(f"kmeans-ifd keeps a share of each cluster, for example --keep 0.4; got {keep!r}")
     if isinstance(clusters, bool) or not isinstance(clusters, int) or clusters < 1:
-        raise InputError(f"--clusters must be a number from 1, got {clusters!r}")
+        raise InputError(f"--clusters must be at least 1, got {clusters!r}")
     numbers, ratios = np.asarray(rows, np.int64), np.asarray(ifd, np.float64)
     if embeddings.ndim != 2 or not len(numbers) == len(ratios) == len(embeddings):
         raise InputError(
@@ -111,14 +112,14 @@ def choose(
             f"{embeddings.shape}"
         )
     scored = ~np.isnan(ratios)
-    with np.errstate(all="ignore"):  # rows of no length, or of NaN, are left out by name
+    with np.errstate(all="ignore"):  # rows of length zero or NaN are excluded below
         lengths = np.linalg.norm(embeddings.astype(np.float64), axis=1)
     embedded = np.isfinite(lengths) & (lengths > 0)
     there = scored & embedded
     by_row = np.flatnonzero(there)[np.argsort(numbers[there], kind="stable")]
     if len(by_row) < clusters:
         raise InputError(
-            f"kmeans-ifd: only {len(by_row)} rows have an IFD and an embedding, which are fewer than --clusters "
+            f"kmeans-ifd: only {plural(len(by_row), 'row')} with an IFD and an embedding, fewer than --clusters "
             f"{clusters}; " + (f"give at most --clusters {len(by_row)}" if len(by_row) else "score them first")
         )
     numbers, ratios = numbers[by_row], ratios[by_row]
@@ -136,8 +137,8 @@ def choose(
     if not kept:
         most = max(count.helped for count in counts)
         raise InputError(
-            f"kmeans-ifd keeps nothing: int(rows · {keep:g}) is 0 for every cluster, of which the largest has {most} "
-            "rows with an IFD below 1; keep more, or take fewer --clusters"
+            f"kmeans-ifd keeps nothing: int(rows · {keep:g}) is 0 for every cluster; the largest has {most} rows with "
+            "an IFD below 1; raise --keep, or use fewer --clusters"
         )
     places = np.array(sorted(kept), np.int64)
     places = places[np.argsort(-ratios[places], kind="stable")]
@@ -158,7 +159,7 @@ def _labels(units: Floats, clusters: int, seed: int) -> npt.NDArray[Any]:
     except ImportError:
         raise InputError("kmeans-ifd needs scikit-learn: pip install 'donod-fast[criteria]'") from None
     with threads.threadpool_limits(1), warnings.catch_warnings():
-        # Fewer distinct questions than clusters: the clusters left without a row are in the counts.
+        # With fewer distinct questions than clusters, some clusters have no row; the counts show it.
         warnings.filterwarnings("ignore", message="Number of distinct clusters")
         found: npt.NDArray[Any] = library.KMeans(n_clusters=clusters, random_state=seed).fit_predict(units)
     return found
@@ -166,12 +167,12 @@ def _labels(units: Floats, clusters: int, seed: int) -> npt.NDArray[Any]:
 
 @dataclass(frozen=True, slots=True)
 class Questions:
-    """The scored rows of a folder, with what the rule needs of them.
+    """The scored rows of a folder, with their embeddings and IFDs.
 
     Attributes:
         rows: (n,) int64 row numbers, rising.
-        embeddings: (n, d) float32; NaN where there is none.
-        ifd: (n,) float64; NaN where there is none.
+        embeddings: (n, d) float32; NaN if there is none.
+        ifd: (n,) float64; NaN if there is none.
     """
 
     rows: Rows
@@ -180,17 +181,18 @@ class Questions:
 
 
 def read_questions(folder: ScoresFolder, model: str | None = None, *, memory: int | None = None) -> Questions:
-    """IFDs and embeddings of the rows of a scores folder that have DON and NOD.
+    """Read IFDs and embeddings of the rows of a scores folder that have DON and NOD.
 
     Args:
-        folder: a finished one, with the signal ``ifd``.
+        folder: a finished folder with the criterion ``ifd``.
         model: a sentence-transformers model, folder or hub id, that embeds the questions of the original records; None
             for the folder's column ``embedding``.
-        memory: bytes that the embeddings may take; None for any.
+        memory: memory limit of the embeddings in bytes; None for no limit.
 
     Raises:
-        InputError: a column is not there (the message says how to add it), no room, or a package is not installed.
-        CorpusError: the records cannot be read any more.
+        InputError: a column is missing (the message says how to add it), the memory limit is too small, or a package is
+            not installed.
+        CorpusError: the records can no longer be read.
         ModelError: the model cannot be loaded.
         StoreError: the folder is unfinished or damaged.
     """
@@ -201,9 +203,9 @@ def read_questions(folder: ScoresFolder, model: str | None = None, *, memory: in
     find_method("ifd", columns)  # says how to add the signal
     if model is None and "embedding" not in columns:
         raise InputError(
-            "kmeans-ifd needs embeddings of the questions: name a model, as --embedding-model "
-            "sentence-transformers/all-mpnet-base-v2, or add the scorer's own by `donod-fast score … --signals "
-            "embedding --out DIR`"
+            "kmeans-ifd needs embeddings of the questions: give a model, for example --embedding-model "
+            "sentence-transformers/all-mpnet-base-v2, or add the scored model's own embeddings with "
+            "`donod-fast score … --signals embedding --out DIR`"
         )
     table = read_narrow(folder, ["row", "don", "ifd_ppl"])
     scored = ~np.isnan(table.column("don").to_numpy())
@@ -223,7 +225,7 @@ def read_questions(folder: ScoresFolder, model: str | None = None, *, memory: in
 
 
 def _of_folder(folder: ScoresFolder) -> Iterator[tuple[Rows, Floats]]:
-    """By part the row numbers and vectors that are there."""
+    """The row numbers and vectors of each part, rows without a vector excluded."""
     from donod_fast.selection.out_of_core.loading import read_columns
 
     for part in range(folder.parts):
@@ -239,7 +241,7 @@ def _of_folder(folder: ScoresFolder) -> Iterator[tuple[Rows, Floats]]:
 def _of_records(
     folder: ScoresFolder, rows: Rows, wanted: npt.NDArray[np.bool_], model: str, memory: int | None
 ) -> Floats:
-    """Embeddings of the questions of some rows; NaN for the others, and for records that ask nothing."""
+    """Embeddings of the questions of some rows; NaN for other rows and for records without a question."""
     from donod_fast.data.formats import to_sample
     from donod_fast.data.types import SampleError
     from donod_fast.models.sentence_embeddings import embed_texts, load_embedder, question_text
@@ -277,11 +279,11 @@ def _of_records(
 
 
 def _refuse_large(rows: int, size: int, memory: int | None) -> None:
-    needed = 3 * 4 * rows * size  # theirs, those that are clustered, and what K-Means holds
+    needed = 3 * 4 * rows * size  # the embeddings, the normalised copy, and the copy of K-Means
     if memory is not None and needed > memory:
         raise InputError(
             f"kmeans-ifd holds all embeddings in memory: {rows:,} of {size} numbers take about {needed / 2**30:.2g} "
-            "GiB; give more by --memory, or take a method that ranks by a column"
+            "GiB; raise --memory, or use a method that ranks by a column"
         )
 
 

@@ -1,4 +1,4 @@
-"""Ranking in memory or past it: which of the two serves a command, behind one interface."""
+"""One interface for the two ranking engines: in memory, and larger than memory (DuckDB); and the choice of engine."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ if TYPE_CHECKING:
 ENGINES = ("auto", "memory", "duckdb")
 UNHELPED = "IFD ≥ 1"
 
-# Of the ranking in memory, measured: all columns of the parts, those that are ranked, their copies and sorts.
+# Memory use of ranking in memory, measured: all columns of the parts, the ranked ones, their copies and sorts.
 _BYTES_PER_ROW = 400
-_BYTES_PER_SIGNAL = 24  # of a further column of numbers
+_BYTES_PER_SIGNAL = 24  # for each further number column
 _BYTES_AT_LEAST = 300 << 20  # Python, PyTorch and Arrow
-_RECORD_BYTES = 4096  # of a chosen record that is held, roughly
+_RECORD_BYTES = 4096  # for each chosen record in memory, roughly
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 
 @dataclass(frozen=True)
 class RankOptions:
-    """What the options of a command say about the ranking.
+    """Options of a ranking.
 
     Attributes:
-        method: of ``column_methods.OWN_METHODS`` or ``column_methods.py``, or ``kmeans-ifd``.
-        weights: of DON and NOD.
-        lr: rank as if scored at this rate; None for the folder's.
-        seed: for ``random``.
-        by: groups to keep a share of each.
+        method: one of ``column_methods.OWN_METHODS``, a name of ``column_methods.py``, or ``kmeans-ifd``.
+        weights: weights of DON and NOD.
+        lr: rank as if scored at this learning rate; None for the folder's.
+        seed: seed of ``random``.
+        by: the column whose groups each keep a share; None for one group.
         engine: one of :data:`ENGINES`.
-        memory: bytes that the ranking may take.
-        temp_dir: for what does not fit.
-        clusters: of ``kmeans-ifd``.
-        embedding_model: of ``kmeans-ifd``; None for the folder's own embeddings.
+        memory: memory limit in bytes.
+        temp_dir: folder for data that does not fit in memory; None for the system's temporary folder.
+        clusters: number of clusters of ``kmeans-ifd``.
+        embedding_model: embedding model of ``kmeans-ifd``; None for the folder's own embeddings.
     """
 
     method: str
@@ -65,7 +65,7 @@ class RankOptions:
 
 @dataclass(frozen=True)
 class Kept:
-    """The rows to keep, best first where they are a list or a tensor; and by group or cluster, where there are any."""
+    """The rows to keep (best first if a list or a tensor), and the counts of its groups or clusters, if any."""
 
     rows: Tensor | RowSet | list[int]
     groups: tuple[GroupCount, ...] = ()
@@ -82,11 +82,11 @@ class Engine(Protocol):
 
     @property
     def scored(self) -> int:
-        """How many rows are ranked."""
+        """Number of ranked rows."""
 
     @property
     def left_out(self) -> Mapping[str, int]:
-        """Rows that have scores and are not ranked, by the reason: ``IFD ≥ 1``."""
+        """Number of rows that have scores but are not ranked, by reason: ``IFD ≥ 1``."""
 
     @property
     def highest(self) -> float:
@@ -95,10 +95,10 @@ class Engine(Protocol):
     def keep(
         self, keep: float | int | None, don_threshold: float | None, don_quantile: float | None, best_first: bool
     ) -> Kept:
-        """As ``ranking.keep``; in order of rank if ``best_first``."""
+        """See ``keeping.keep``; the rows are in order of rank if ``best_first``."""
 
     def explain(self, corpus: Records, count: int, width: int, encoding: str) -> list[ExplainedRow]:
-        """As ``explain.best_and_worst``."""
+        """See ``explain.best_and_worst``."""
 
 
 @contextmanager
@@ -119,7 +119,7 @@ def ranked(folder: ScoresFolder, options: RankOptions) -> Iterator[Engine]:
     signals = sum(column.kind == "number" for entry in folder.signals for column in entry.columns)
     needed = folder.rows * (_BYTES_PER_ROW + _BYTES_PER_SIGNAL * signals) + _BYTES_AT_LEAST
     if options.engine == "memory" and options.by is not None:
-        raise InputError("--by needs the engine duckdb; leave --engine out")
+        raise InputError("--by needs the engine duckdb; remove --engine memory")
     if options.engine == "memory" or (options.engine == "auto" and options.by is None and needed <= options.memory):
         yield _InMemory(folder, options)
         return
@@ -135,19 +135,19 @@ def ranked(folder: ScoresFolder, options: RankOptions) -> Iterator[Engine]:
         memory=options.memory,
         temp_dir=options.temp_dir,
     ) as ranking:
-        yield _PastMemory(ranking, options)
+        yield _LargerThanMemory(ranking, options)
 
 
 def load_columns(folder: ScoresFolder, lr: float | None = None, more: Collection[str] | None = None) -> ScoreColumns:
-    """The columns that ranking needs, at the folder's learning rate or another.
+    """Load the columns that ranking needs, at the folder's learning rate or another.
 
     Args:
-        folder: a finished one.
-        lr: the learning rate.
-        more: number columns that are wanted beside DON, NOD and the loss; None for all.
+        folder: a finished folder.
+        lr: the learning rate; None for the folder's.
+        more: number columns to load besides DON, NOD and the loss; None for all.
 
     Raises:
-        InputError: another rate is asked of scores whose update is not the same at every rate.
+        InputError: another rate is asked for, but the update depends on the rate.
         StoreError: the folder is unfinished or damaged.
     """
     from donod_fast.selection.out_of_core.loading import number_columns, read_narrow
@@ -166,12 +166,12 @@ def parse_size(text: str) -> int:
     """Read ``"2GiB"``, ``"500MB"`` or a number of bytes.
 
     Raises:
-        InputError: it does not read so.
+        InputError: the text is not a size.
     """
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]i?B)?", text.strip(), re.IGNORECASE)
     unit = "" if found is None else (found[2] or "").upper()
     if found is None or unit not in _UNITS or float(found[1]) == 0:
-        raise InputError(f"--memory {text!r} is no size; give for example 2GiB or 500MB")
+        raise InputError(f"--memory {text!r} is not a size; write for example 2GiB or 500MB")
     return int(float(found[1]) * _UNITS[unit])
 
 
@@ -209,7 +209,7 @@ class _InMemory:
         return best_and_worst(self._ranking, self._columns, corpus, count, width, encoding=encoding)
 
 
-class _PastMemory:
+class _LargerThanMemory:
     name = "duckdb"
 
     def __init__(self, ranking: BigRanking, options: RankOptions) -> None:
@@ -246,7 +246,7 @@ class _PastMemory:
 
 
 class _Clusters:
-    """K-Means + IFD: it chooses rows, and gives no order to the others."""
+    """K-Means + IFD: it chooses rows but does not rank the others."""
 
     name = "memory"
 
@@ -254,9 +254,9 @@ class _Clusters:
         from donod_fast.selection.kmeans_ifd import read_questions
 
         if options.by is not None:
-            raise InputError(f"method {KMEANS_IFD} keeps a share of each of its clusters; leave --by out")
+            raise InputError(f"method {KMEANS_IFD} keeps a share of each of its clusters; remove --by")
         if options.engine == "duckdb":
-            raise InputError(f"method {KMEANS_IFD} needs the embeddings in memory; leave --engine duckdb out")
+            raise InputError(f"method {KMEANS_IFD} needs the embeddings in memory; remove --engine duckdb")
         self._options = options
         self._questions = read_questions(folder, options.embedding_model, memory=options.memory)
         self._chosen: Chosen | None = None
@@ -288,7 +288,7 @@ class _Clusters:
 
         if don_threshold is not None or don_quantile is not None:
             raise InputError(
-                f"method {KMEANS_IFD} takes --keep; --don-threshold and --don-quantile are don-threshold's"
+                f"method {KMEANS_IFD} takes --keep; --don-threshold and --don-quantile are for don-threshold"
             )
         questions = self._questions
         self._chosen = choose(
@@ -328,8 +328,8 @@ def _unhelped(rows: int) -> Mapping[str, int]:
 def _refuse_rounded(folder: ScoresFolder) -> None:
     if folder.manifest["update"]["storage_dtype"] is not None:
         raise InputError(
-            "--lr: these scores round the updated weights to a storage dtype, which is not the same at "
-            "every learning rate; score again with the rate you want"
+            "--lr: these scores round the updated weights to a storage dtype, and rounding depends on the learning "
+            "rate; score again with the learning rate that you want"
         )
 
 

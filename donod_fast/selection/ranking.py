@@ -1,25 +1,24 @@
-"""Columns of scores → ranking → rows to keep. All on the CPU in float64; every tie goes by row number.
+"""Columns of scores → ranking → rows to keep, on the CPU in float64. Ties are broken by row number.
 
-What each method prefers, and its figure of merit (``Ranking.value``, higher is better):
+Each method's preference, and its figure of merit (``Ranking.value``, higher is better):
 
 - ``topsis``: closeness to (max DON, min NOD), in [0, 1]; the paper's method (A.5).
 - ``don``: high DON first; the value is DON.
-- ``nod``: low NOD first; the value is −NOD. The paper's §4.5 compares with selection by NOD alone in
-  words that can be read both ways; we take the direction in which TOPSIS uses NOD (low is good).
-- ``weighted``: w_d · (DON − min)/(max − min) + w_n · (1 − (NOD − min)/(max − min)), weights scaled to the
-  sum 1, extremes over the scored rows. A constant column gives 0 for every row.
-- ``pareto``: non-dominated sorting for (max DON, min NOD), fronts in order, within a front by closeness;
-  the value is −front, fronts counted from 1. Rows of equal DON and NOD share a front.
-- ``nodon``: the reverse selection, what DONOD would drop: the exact reverse of ``topsis``, worst first
-  (so ties by *descending* row number: keeping 70 % of it is what ``topsis`` at 30 % leaves out). The
-  value is 1 − closeness.
+- ``nod``: low NOD first; the value is −NOD. The paper's §4.5 compares with selection by NOD alone but
+  does not state the direction clearly; we use the direction of TOPSIS (low is good).
+- ``weighted``: w_d · (DON − min)/(max − min) + w_n · (1 − (NOD − min)/(max − min)), weights scaled to
+  sum to 1, min and max over the scored rows. A constant column gives 0 for every row.
+- ``pareto``: non-dominated sorting for (max DON, min NOD), front by front, within a front by closeness;
+  the value is −front, fronts are counted from 1. Rows with equal DON and NOD share a front.
+- ``nodon``: the exact reverse of ``topsis``, worst first, that is, what DONOD would drop. Ties are broken by
+  *descending* row number, so keeping 70 % of it gives what ``topsis`` at 30 % leaves out. The value is 1 − closeness.
 - ``don-threshold``: as ``don``, but :func:`~donod_fast.selection.keeping.keep` cuts it by a value or a quantile of DON.
 - ``random``: a permutation drawn from a seed; the value is a uniform number in [0, 1).
-- ``loss``: low loss first; the value is −loss. GraNd, EL2N and their kin keep the *hard* samples; here the
-  baseline stands for "drop what the model finds least likely", the plainest detector of noise.
+- ``loss``: low loss first; the value is −loss. GraNd, EL2N and similar criteria keep the *hard* samples;
+  this baseline instead drops what the model finds least likely, the simplest detector of noise.
 
-Beside them every number column of the scores is a method, and so are ``ifd`` and ``ifd-loss``: ``column_methods.py``.
-How much of a ranking is kept: ``keeping.py``.
+Every number column of the scores is also a method, and so are ``ifd`` and ``ifd-loss``; see ``column_methods.py``.
+``keeping.py`` decides how much of a ranking is kept.
 """
 
 from __future__ import annotations
@@ -54,10 +53,10 @@ class ScoreColumns:
 
     Attributes:
         row: int64, 0-based position in the input.
-        don: float64, delta of norm in units of ‖W‖; NaN where the row was not scored.
-        nod: float64, norm of delta in units of ‖W‖; NaN where the row was not scored.
-        loss: float64, nats; NaN where the row was not scored.
-        more: by name other columns to rank by, float64 each; NaN where a row has no value.
+        don: float64, delta of norm in units of ‖W‖; NaN if the row was not scored.
+        nod: float64, norm of delta in units of ‖W‖; NaN if the row was not scored.
+        loss: float64, nats; NaN if the row was not scored.
+        more: other columns to rank by, by name, float64 each; NaN if a row has no value.
 
     Raises:
         InputError: shapes or dtypes that differ from the above.
@@ -96,10 +95,10 @@ class ScoreColumns:
         lr: float | None = None,
         more: Collection[str] | None = None,
     ) -> ScoreColumns:
-        """The columns of a scores table; with ``lr`` (and ‖W‖) DON and NOD at that learning rate instead.
+        """Take the columns from a scores table; with ``lr`` and ‖W‖, DON and NOD are those at that learning rate.
 
         Args:
-            table: of a scores folder.
+            table: the rows of a scores folder.
             weight_norm: ‖W‖.
             lr: the learning rate.
             more: which other columns to take; None for all that are numbers.
@@ -124,11 +123,11 @@ class Ranking:
     """Scored rows, best first.
 
     Attributes:
-        method: of :data:`OWN_METHODS`, or of ``column_methods.py``.
+        method: one of :data:`OWN_METHODS`, or a name of ``column_methods.py``.
         order: (n_scored,) int64 row numbers, best first.
         value: (n_scored,) float64 figure of merit aligned with ``order``, never increasing.
-        total: number of rows ranked or not (``total - len(order)`` were not scored, or left out).
-        left_out: rows that have scores and that the method does not rank: IFD ≥ 1.
+        total: number of all rows; ``total - len(order)`` were not scored or were left out.
+        left_out: number of rows that have scores but are not ranked by the method: IFD ≥ 1.
     """
 
     method: str
@@ -145,16 +144,16 @@ def rank(
     weights: tuple[float, float] = (0.5, 0.5),
     seed: int = 0,
 ) -> Ranking:
-    """Rank the scored rows (neither DON nor NOD NaN; for ``loss`` and other columns, no NaN there either).
+    """Rank the scored rows: DON and NOD are numbers, and for ``loss`` and other columns that column, too.
 
     Args:
         columns: the table of scores.
-        method: one of :data:`OWN_METHODS` (the module's head says what each prefers), or of ``column_methods.py``.
-        weights: of DON and NOD, for ``topsis``, ``nodon``, ``weighted`` and ties of ``pareto``.
-        seed: for ``random``, 0 ≤ seed < 2**63; the draw does not depend on device or order of ``columns``.
+        method: one of :data:`OWN_METHODS` (described at the top of this module), or a name of ``column_methods.py``.
+        weights: weights of DON and NOD, for ``topsis``, ``nodon``, ``weighted`` and for ties of ``pareto``.
+        seed: for ``random``, 0 ≤ seed < 2**63; the draw does not depend on the device or the order of ``columns``.
 
     Raises:
-        InputError: unknown method, a column that is not there, bad weights or seed, an infinite score.
+        InputError: unknown method, missing column, bad weights or seed, an infinite score.
     """
     by_column = find_method(method, columns.names)
     if by_column is not None:
@@ -171,7 +170,7 @@ def rank(
         if column.isinf().any():
             raise InputError(f"column {name} has an infinite score, at row {int(row[column.isinf()][0])}")
 
-    closeness = topsis(don, nod, weights=weights)  # also where it is not used: it checks the weights
+    closeness = topsis(don, nod, weights=weights)  # computed for every method: it checks the weights
     if method in ("topsis", "nodon"):
         value = closeness
     elif method == "pareto":
@@ -190,7 +189,7 @@ def rank(
 
 
 def number_names(schema: pa.Schema) -> list[str]:
-    """Columns of a scores table that hold numbers, ``row`` aside."""
+    """Number columns of a scores table, without ``row``."""
     import pyarrow.types as types
 
     return [
@@ -224,18 +223,18 @@ def merit(
     constants: tuple[ColumnConstants, ColumnConstants] | None,
     draw: Callable[[int], Tensor] | None,
 ) -> Tensor:
-    """Figures of merit (n,) of some scored rows, given what must be known of all of them.
+    """Figures of merit (n,) of some scored rows, given constants over all of them.
 
-    Elementwise: the value of a row does not depend on the rows beside it. ``nodon`` has the value of ``topsis``.
+    Elementwise: the value of a row does not depend on other rows. ``nodon`` has the value of ``topsis``.
 
     Args:
-        method: any but ``pareto``, which has no such value.
+        method: any method except ``pareto``, which compares all rows.
         don: (n,) float64.
         nod: (n,) float64.
         loss: (n,) float64, for ``loss``.
         weights: of DON and NOD, for ``topsis``, ``nodon`` and ``weighted``.
-        constants: of DON and NOD over all scored rows, for the same methods; may be None where there are no rows.
-        draw: gives the numbers of ``random`` for the next rows (:func:`uniform_draws`).
+        constants: constants of DON and NOD over all scored rows, for the same methods; may be None without rows.
+        draw: draws the numbers of ``random`` for the next rows (:func:`uniform_draws`).
     """
     match method:
         case "topsis" | "nodon" if constants is not None:
@@ -258,11 +257,11 @@ def rescale_to_lr(
     weight_norm: float,  # ‖W‖
     lr: float,
 ) -> tuple[Tensor, Tensor]:
-    """DON and NOD, (n,) float64 each, at another learning rate η, from the stored scalars alone.
+    """DON and NOD, (n,) float64 each, at another learning rate η, computed from the stored scalars.
 
     NOD = η‖U‖ and DON = (2η⟨W,U⟩ − η²‖U‖²)/(‖W‖ + ‖W′‖), ‖W′‖² = ‖W‖² − 2η⟨W,U⟩ + η²‖U‖². Exact for
     every update U that does not depend on η: SGD (with weight decay too), sign, AdamW from fresh state.
-    The quotient is ‖W‖ − ‖W′‖ without the cancellation. NaN stays NaN; where W and W′ are both zero,
+    The quotient is ‖W‖ − ‖W′‖ without the cancellation. NaN stays NaN; if W and W′ are both zero,
     DON is 0.
 
     Raises:
@@ -273,7 +272,7 @@ def rescale_to_lr(
             raise InputError(f"{name} must be finite and not negative, got {number}")
     if weight_dot_update.shape != update_norm.shape:
         raise InputError(
-            f"weight_dot_update and update_norm must have one shape, "
+            f"weight_dot_update and update_norm must have the same shape, "
             f"got {tuple(weight_dot_update.shape)} and {tuple(update_norm.shape)}"
         )
     return don_and_nod(weight_dot_update.double(), update_norm.double(), weight_norm, lr)
@@ -282,10 +281,10 @@ def rescale_to_lr(
 def pareto_fronts(don: Tensor, nod: Tensor) -> Tensor:
     """Front of each sample, (n,) int64 from 1, under non-dominated sorting for (max DON, min NOD).
 
-    A sample dominates another that it is no worse than in both and better than in one. Front 1 is not
-    dominated; front k is not dominated once the fronts before it are gone. A sweep in O(n log n): by
-    falling DON, then rising NOD, a sample's dominators come before it, and front k holds one exactly
-    where the least NOD seen in it is no larger. ``least`` is sorted, so the front is found by bisection.
+    A sample dominates another if it is no worse in both values and better in at least one. No sample dominates those of
+    front 1; no sample dominates those of front k once fronts 1 to k − 1 are removed. A sweep in O(n log n): sorted
+    by falling DON, then by rising NOD, all samples that dominate a sample come before it, and front k holds one of them
+    exactly if the least NOD seen in it is no larger. ``least`` is sorted, so bisection finds the front.
     """
     by_nod = nod.argsort(stable=True)
     sweep = by_nod[don[by_nod].argsort(descending=True, stable=True)]
@@ -307,7 +306,7 @@ def pareto_fronts(don: Tensor, nod: Tensor) -> Tensor:
 
 
 def _best_first(value: Tensor) -> Tensor:
-    """Positions by falling value; equal values keep their order."""
+    """Positions sorted by falling value; equal values keep their order."""
     return value.argsort(descending=True, stable=True)
 
 
@@ -329,10 +328,10 @@ def _unit_range(column: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def uniform_draws(seed: int) -> Callable[[int], Tensor]:
-    """A function that draws the values of ``random`` for the next so many scored rows, in order of row numbers.
+    """Make a function that draws the values of ``random`` for the next scored rows, in the order of row numbers.
 
     Raises:
-        InputError: a seed that is no integer, or out of range.
+        InputError: the seed is not an integer, or out of range.
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise InputError(f"seed must be an integer from 0 to 2**63 - 1, got {seed!r}")

@@ -1,14 +1,14 @@
 """Chosen rows → a file of the original records, unchanged: JSON Lines (plain, .gz, .zst) or Parquet.
 
-A record that came from JSON Lines is written back byte by byte. The file is complete or absent: it is
-written under another name beside the target, synced, then renamed.
+A record from JSON Lines is written back byte by byte. The file is complete or absent: it is written under
+another name next to the target, synced, then renamed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, BinaryIO, Literal, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -16,12 +16,13 @@ from donod_fast.data.record_files import JSON_LINES, PARQUET, compressing, json_
 from donod_fast.data.types import Record
 from donod_fast.errors import CorpusError, InputError, StoreError
 from donod_fast.selection.out_of_core.row_set import RowSet
+from donod_fast.system.wording import plural
 
 _T = TypeVar("_T")
 
 
 class Records(Protocol):
-    """What is asked of a corpus here; ``donod_fast.data.reading.Corpus`` is one."""
+    """The part of a corpus that is used here; ``donod_fast.data.reading.Corpus`` implements it."""
 
     @property
     def rows(self) -> int:
@@ -42,21 +43,21 @@ def write_subset(
     order: Literal["input", "best"] = "input",
     overwrite: bool = False,
 ) -> int:
-    """Write the records of some rows to ``out`` and return how many they are.
+    """Write the records of some rows to ``out`` and return their number.
 
-    JSON Lines: a record that came from JSON Lines keeps its bytes. Others become compact JSON in UTF-8
-    (escaped where a lone surrogate has no UTF-8); dates and times become ISO 8601 strings,
-    arrays lists. Parquet: the union of the records' columns in order of appearance, null where a record
-    lacks one; a mixture of integers and floats in a column becomes floats.
+    JSON Lines: a record from JSON Lines keeps its bytes. Other records become compact JSON in UTF-8
+    (escaped if a lone surrogate has no UTF-8); dates and times become ISO 8601 strings, arrays become lists.
+    Parquet: the union of the records' columns in order of appearance, null if a record lacks one; a column with
+    integers and floats becomes floats.
 
     Args:
-        corpus: where the records come from. It is streamed once, for Parquet twice (the types of the
-            columns are known only after all records).
-        rows: row numbers, each once, best first: (k,) ints or an int64 tensor; or a set, which takes one bit for
-            each row of the corpus and has no order of its own.
+        corpus: the source of the records. It is streamed once, for Parquet twice (the column types are known only
+            after all records).
+        rows: row numbers, each once, best first: (k,) ints or an int64 tensor; or a set, which needs one bit for
+            each row of the corpus and has no order.
         out: ends in ``.jsonl``, ``.jsonl.gz``, ``.jsonl.zst`` or ``.parquet``.
-        order: ``"input"`` keeps the order of the corpus, in flat memory; ``"best"`` that of ``rows``,
-            which holds the chosen records in memory.
+        order: ``"input"`` writes in corpus order, in constant memory; ``"best"`` in the order of ``rows``, with the
+            chosen records in memory.
         overwrite: replace a file that exists (never one of the corpus's own).
 
     Raises:
@@ -65,14 +66,10 @@ def write_subset(
         CorpusError: a row that the corpus does not have or cannot read.
         StoreError: the target exists, is one of the inputs, or cannot be written.
     """
-    if order not in ("input", "best"):
-        raise InputError(f'order must be "input" or "best", got {order!r}')
     name = out.name.lower()
     if not name.endswith((*JSON_LINES, PARQUET)):
         raise InputError(f"{out}: the name must end in {', '.join(JSON_LINES)} or {PARQUET}")
-    numbers: list[int] | RowSet = (
-        _checked_set(rows, corpus.rows, order) if isinstance(rows, RowSet) else _checked_rows(rows, corpus.rows)
-    )
+    numbers = _checked(rows, corpus.rows, order)
     for entry in corpus.describe().get("inputs", ()):
         if entry.get("path") is not None and Path(entry["path"]).resolve() == out.resolve():
             raise StoreError(f"{out} is one of the inputs of the corpus; write the subset elsewhere")
@@ -82,16 +79,51 @@ def write_subset(
             held: list[Record] | None = None
             if isinstance(numbers, list) and order == "best":
                 held = _in_order_of(numbers, ((record.row, record) for record in _chosen(corpus, numbers)))
-            # streamed anew for each of the two passes, unless they are held anyhow
+            # Streamed again for each of the two passes, unless the records are in memory already.
             write_parquet(lambda: iter(held) if held is not None else _chosen(corpus, numbers), file)
         else:
-            lines = ((record.row, json_line(record)) for record in _chosen(corpus, numbers))
-            in_order = isinstance(numbers, RowSet) or order == "input"
-            ordered = (line for _, line in lines) if in_order else _in_order_of(numbers, lines)
             with compressing(file, name) as stream:
-                for line in ordered:
-                    stream.write(line)
+                _write_lines(corpus, numbers, stream, order)
     return len(numbers)
+
+
+def write_lines(
+    corpus: Records,
+    rows: Sequence[int] | Tensor | RowSet,
+    stream: BinaryIO,
+    *,
+    order: Literal["input", "best"] = "input",
+) -> int:
+    """Write the records of some rows to an open stream as JSON Lines, and return their number.
+
+    The lines are those of :func:`write_subset`. Lines that were written before an error stay written.
+
+    Args:
+        corpus: the source of the records; it is streamed once.
+        rows: as in :func:`write_subset`.
+        stream: takes the bytes, for example standard output.
+        order: as in :func:`write_subset`.
+
+    Raises:
+        InputError: no rows, a row twice, a set in the order ``"best"``, or a value that JSON cannot hold.
+        CorpusError: a row that the corpus does not have or cannot read.
+    """
+    numbers = _checked(rows, corpus.rows, order)
+    _write_lines(corpus, numbers, stream, order)
+    return len(numbers)
+
+
+def _write_lines(corpus: Records, numbers: list[int] | RowSet, stream: BinaryIO, order: str) -> None:
+    lines = ((record.row, json_line(record)) for record in _chosen(corpus, numbers))
+    in_order = isinstance(numbers, RowSet) or order == "input"
+    for line in (line for _, line in lines) if in_order else _in_order_of(numbers, lines):
+        stream.write(line)
+
+
+def _checked(rows: Sequence[int] | Tensor | RowSet, available: int, order: str) -> list[int] | RowSet:
+    if order not in ("input", "best"):
+        raise InputError(f'order must be "input" or "best", got {order!r}')
+    return _checked_set(rows, available, order) if isinstance(rows, RowSet) else _checked_rows(rows, available)
 
 
 def _checked_rows(rows: Sequence[int] | Tensor, available: int) -> list[int]:
@@ -102,7 +134,7 @@ def _checked_rows(rows: Sequence[int] | Tensor, available: int) -> list[int]:
         raise InputError("a row was chosen twice; give each row number once")
     for row in (min(numbers), max(numbers)):
         if not 0 <= row < available:
-            raise CorpusError(f"row {row} is not in the corpus, which has {available} rows")
+            raise CorpusError(f"row {row} is not in the corpus, which has {plural(available, 'row')}")
     return numbers
 
 
@@ -113,7 +145,7 @@ def _checked_set(rows: RowSet, available: int, order: str) -> RowSet:
     if last < 0:
         raise InputError("no rows were chosen, so there is nothing to write")
     if last >= available:
-        raise CorpusError(f"row {last} is not in the corpus, which has {available} rows")
+        raise CorpusError(f"row {last} is not in the corpus, which has {plural(available, 'row')}")
     return rows
 
 

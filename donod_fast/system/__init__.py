@@ -1,1 +1,1 @@
-"""Files, object stores, locks, memory, threads and clocks: what the operating system offers, without the domain."""
+"""Files, object stores, locks, memory, threads, profiling and wording: general services without domain knowledge."""

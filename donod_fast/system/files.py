@@ -1,4 +1,4 @@
-"""Writing a file so that it is complete or absent, whatever happens in between."""
+"""Atomic writing: a file is complete or absent, even after a crash."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from donod_fast.errors import StoreError
 _REMEDIES = {
     errno.ENOSPC: "the disk is full: free some space and run the command again",
     errno.EDQUOT: "the disk quota is used up: free some space and run the command again",
-    errno.EROFS: "the file system is read-only: name a folder that can be written",
-    errno.EACCES: "permission denied: name a folder that can be written",
-    errno.EPERM: "permission denied: name a folder that can be written",
+    errno.EROFS: "the file system is read-only: choose a folder that can be written",
+    errno.EACCES: "permission denied: choose a folder that can be written",
+    errno.EPERM: "permission denied: choose a folder that can be written",
     errno.ENOENT: "its folder does not exist",
-    errno.EEXIST: "there is a file of that name, not a folder",
+    errno.EEXIST: "a file with this name exists, not a folder",
     errno.ENOTDIR: "a part of its path is a file, not a folder",
 }
 
 
 def storage_error(path: Path, error: OSError) -> StoreError:
-    """One clear sentence for an operating-system error on ``path``."""
+    """Make a StoreError from an operating-system error on ``path``, with a remedy."""
     reason = _REMEDIES.get(error.errno or 0, error.strerror or str(error))
     return StoreError(f"cannot write {path}: {reason}")
 
 
 def temporary_name(name: str, process: int | str) -> str:
-    """What a file is called while a process of this host writes it; with ``*`` a pattern to look for such files.
+    """Name of a file while a process of this host writes it; with ``*`` as the process, a pattern for such files.
 
-    Hosts that share a disk may have processes of the same number.
+    The host is in the name because hosts that share a disk may have equal process numbers.
     """
     return f".{name}.{socket.gethostname()}.{process}.tmp"
 
 
 @contextmanager
 def atomic_writer(path: Path) -> Iterator[BinaryIO]:
-    """Yield a binary file that takes ``path``'s name only once it is whole and on disk.
+    """Yield a binary file that gets ``path``'s name only when it is complete and on disk.
 
-    Written under another name in the same folder, synced, renamed, the folder synced. On any error the
-    target is untouched and the temporary file removed.
+    It is written under another name in the same folder, synced and renamed; then the folder is synced. On any
+    error the target is unchanged and the temporary file is removed.
 
     Raises:
         StoreError: for any operating-system error (disk full, read-only, …), naming file and remedy.
@@ -72,7 +72,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def remove(file: Path) -> None:
-    """Delete a file if it is there.
+    """Delete a file if it exists.
 
     Raises:
         StoreError: it cannot be deleted.

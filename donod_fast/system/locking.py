@@ -19,26 +19,26 @@ from donod_fast.system.storage import Storage, open_storage
 LOCK = ".lock"
 
 BEAT_SECONDS = 20.0
-"""How often the holder of a lock object says that it lives."""
+"""Seconds between renewals of a lock object by its holder."""
 
 DEAD_SECONDS = 120.0
-"""A lock object that is older than this has lost its holder."""
+"""The holder of a lock object older than this many seconds counts as dead."""
 
-_GLANCE_SECONDS = 0.5  # who looks whether a folder is in use holds its lock for a moment
+_GLANCE_SECONDS = 0.5  # is_locked() holds the lock for a moment
 
 
 @contextmanager
 def locked(place: Path | str) -> Iterator[None]:
-    """Hold a folder for one process, made if need be.
+    """Lock a folder for this process; the folder is created if it does not exist.
 
-    On a disk temporary files of a killed process are removed, and the lock goes with the process, however it ends. On
-    an object store a lock is an object that its holder renews; that of a dead holder is taken over after two minutes.
-    There two processes may hold a folder at once if the store knows no conditional PUT or a holder was stopped for
-    longer than that: then work is done twice, and no score is wrong, since a part is one PUT of bytes that depend on
-    input and settings alone.
+    On a disk, temporary files of a killed process are removed, and the lock ends with its process. On an object store
+    the lock is an object that its holder renews; another process takes it over two minutes after its holder died. There
+    two processes may hold a folder at the same time if the store has no conditional PUT or if a holder was suspended
+    for longer than that. Then work is done twice, but no score is wrong: a part is one PUT of bytes that depend only on
+    input and settings.
 
     Raises:
-        StoreError: another process holds it, or it cannot be written.
+        StoreError: another process holds the folder, or it cannot be written.
     """
     storage = open_storage(place)
     if storage.local is None:
@@ -50,7 +50,7 @@ def locked(place: Path | str) -> Iterator[None]:
 
 
 def is_locked(place: Path | str) -> bool:
-    """Whether a process holds a folder now. Of a folder on a disk the lock is taken for a moment, if it is free."""
+    """Whether a process holds a folder now. On a disk, a free lock is acquired for a moment."""
     storage = open_storage(place)
     if not storage.exists(LOCK):
         return False
@@ -102,7 +102,7 @@ def _object_lock(storage: Storage) -> Iterator[None]:
         if _age(storage) < DEAD_SECONDS:
             raise _in_use(storage.name, _holder(storage))
         storage.write(LOCK, content)
-    if _token(storage) != token:  # somebody else took it over at the same moment
+    if _token(storage) != token:  # another process took it over at the same moment
         raise _in_use(storage.name, _holder(storage))
     over = threading.Event()
     beat = threading.Thread(target=_beat, args=(storage, content, token, over), name="lock", daemon=True)
@@ -118,11 +118,11 @@ def _object_lock(storage: Storage) -> Iterator[None]:
 
 def _beat(storage: Storage, content: bytes, token: str, over: threading.Event) -> None:
     while not over.wait(BEAT_SECONDS):
-        if _token(storage) not in (token, None):  # taken over while this process was stopped
+        if _token(storage) not in (token, None):  # taken over while this process was suspended
             return
         try:
             storage.write(LOCK, content)
-        except StoreError:  # the next beat may get through; parts are safe without
+        except StoreError:  # the next renewal may succeed; parts are safe without it
             continue
 
 

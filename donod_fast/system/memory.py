@@ -1,4 +1,4 @@
-"""Free memory, and what an exception says of it."""
+"""Free memory, and out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 import torch
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "_ALLOC_FAILED")
-"""What the allocators of PyTorch (CUDA, MPS, CPU on Linux and Windows) and CUDA's libraries say."""
+"""Messages of the allocators of PyTorch (CUDA, MPS, CPU on Linux and Windows) and of CUDA's libraries."""
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Bytes that are free on a device (the host's available memory for ``cpu``), None where that is unknown."""
+    """Free bytes on a device (available host memory for ``cpu``); None if unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type == "cpu":
-        with suppress(OSError):  # Linux: what the page cache would give back counts
+        with suppress(OSError):  # Linux: reclaimable page cache counts as available
             for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
                 if line.startswith("MemAvailable:"):
                     return int(line.split()[1]) * 1024

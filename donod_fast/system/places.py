@@ -1,9 +1,9 @@
-"""Where a file lies: on this machine, or behind a URL that fsspec knows (``s3://``, ``gs://``, ``memory://``, …).
+"""Location of a file: on this machine, or behind a URL that fsspec supports (``s3://``, ``gs://``, ``memory://``, …).
 
-A place opens its file for raw bytes and tells its size and *stamp*: what changes when the file is written
-again (the modification time of a local file, the etag of an object). Remote bytes come in ranges, each
-tried again on its own, so that a broken connection costs a range and not the run. Nothing is kept open
-between calls, and fsspec's instances are looked up anew in each process: a place can be pickled.
+A place opens its file for raw bytes and gives its size and *stamp*, a value that changes when the file is
+written again (the modification time of a local file, the etag of an object). Remote files are read in ranges,
+and each range is retried separately, so a broken connection costs a range and not the run. Nothing stays open
+between calls, and each process looks up its own fsspec instances, so a place can be pickled.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from donod_fast.errors import CorpusError
 from donod_fast.system.retrying import retrying
 
 STREAM_BLOCK = 8 << 20
-"""Bytes in one request where a file is read from front to back."""
+"""Bytes per request when a file is read from beginning to end."""
 
 TABLE_BLOCK = 1 << 20
 TABLE_BLOCKS_KEPT = 16
-"""A Parquet file is read at several places in turn (one a column): smaller ranges, and more of them kept."""
+"""A Parquet file is read at several positions in turn (one per column): smaller ranges, and more of them cached."""
 
 CLOCK_TICK_NS = 20_000_000
-"""File systems take modification times from a clock that ticks some 100 times a second."""
+"""Resolution of modification times: file systems use a clock with about 100 ticks per second."""
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _ETAGS = ("ETag", "etag", "e_tag", "content_md5", "md5Hash", "Content-MD5", "Digest")
@@ -38,7 +38,7 @@ _TIMES = ("LastModified", "last_modified", "Last-Modified", "mtime", "updated", 
 
 
 class Stat(NamedTuple):
-    """Size in bytes, and what changes when the file is written again (``""`` where nothing tells)."""
+    """Size in bytes, and a stamp that changes when the file is written again (``""`` if there is none)."""
 
     size: int
     stamp: str
@@ -46,7 +46,7 @@ class Stat(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LocalPlace:
-    """A file of this machine; ``path`` is absolute."""
+    """A file on this machine; ``path`` is absolute."""
 
     path: Path
 
@@ -55,20 +55,20 @@ class LocalPlace:
 
     @property
     def entry(self) -> dict[str, str]:
-        """The place in a description: what :func:`place_of_entry` reads."""
+        """The place as an entry of a description, as :func:`place_of_entry` reads it."""
         return {"path": str(self.path)}
 
     def stat(self) -> Stat:
         """Size and modification time in nanoseconds.
 
         Raises:
-            OSError: there is no such file, or it may not be looked at.
+            OSError: the file does not exist, or access is denied.
         """
         found = self.path.stat()
         return Stat(found.st_size, str(found.st_mtime_ns))
 
     def settled_stat(self) -> Stat:
-        """The same, once a change to come must show in it: waits while the file was written only just now."""
+        """The same, but waits if the file was written just now, so that any later change gets another stamp."""
         stat = self.stat()
         age = time.time_ns() - int(stat.stamp)
         if 0 <= age < CLOCK_TICK_NS:
@@ -77,7 +77,7 @@ class LocalPlace:
         return stat
 
     def open(self, start: int = 0, end: int | None = None, size: int | None = None) -> io.RawIOBase:
-        """Open for raw bytes, at byte ``start``; ``end`` and ``size`` matter to remote files only.
+        """Open for raw bytes at byte ``start``; ``end`` and ``size`` are used by remote files only.
 
         Raises:
             OSError: it cannot be opened.
@@ -88,13 +88,13 @@ class LocalPlace:
         return file
 
     def open_table(self, size: int) -> io.RawIOBase:
-        """Open for reading at several places; the same as :meth:`open`."""
+        """Open for reading at several positions; the same as :meth:`open`."""
         return self.open()
 
 
 @dataclass(frozen=True, slots=True)
 class RemotePlace:
-    """A file behind a URL that fsspec can read in ranges."""
+    """A file behind a URL; fsspec reads it in ranges."""
 
     url: str
 
@@ -103,21 +103,21 @@ class RemotePlace:
 
     @property
     def entry(self) -> dict[str, str]:
-        """The place in a description: what :func:`place_of_entry` reads."""
+        """The place as an entry of a description, as :func:`place_of_entry` reads it."""
         return {"url": self.url}
 
     def stat(self) -> Stat:
-        """Size and etag (else modification time), asked of the store and never of a listing kept from before.
+        """Size and etag (or else modification time), always from the store and never from a cached listing.
 
         Raises:
-            OSError: there is no such file, it may not be looked at, or the store cannot be reached.
-            CorpusError: the URL cannot be understood here, or its server does not tell a size.
+            OSError: the file does not exist, access is denied, or the store cannot be reached.
+            CorpusError: the URL is not supported, or its server does not give a size.
         """
         fs, path = filesystem(self.url)
         info = remote_info(self.url)
         size = info.get("size")
         if not isinstance(size, int):
-            raise CorpusError(f"{self.url}: the server does not tell its size; fetch the file and name the copy")
+            raise CorpusError(f"{self.url}: the server does not give its size; download the file and use the copy")
         return Stat(size, _stamp(fs, path, info))
 
     def settled_stat(self) -> Stat:
@@ -125,21 +125,21 @@ class RemotePlace:
         return self.stat()
 
     def open(self, start: int = 0, end: int | None = None, size: int | None = None) -> io.RawIOBase:
-        """Open for raw bytes from front to back, at byte ``start``.
+        """Open for raw bytes, to read from byte ``start`` on.
 
         Args:
-            start: where reading begins.
-            end: a byte that reading will hardly pass: no more is asked for at first.
-            size: the file's bytes, if they are known.
+            start: first byte to read.
+            end: a byte that reading will probably not pass; the first requests end there.
+            size: the file's size in bytes, if known.
 
         Raises:
-            OSError: the file cannot be looked at.
+            OSError: the file cannot be accessed.
         """
         size = self.stat().size if size is None else size
         return RemoteFile(self.url, size, block=STREAM_BLOCK, start=start, end=end)
 
     def open_table(self, size: int) -> io.RawIOBase:
-        """Open a file of a known size for reading at several places in turn, as Parquet is read."""
+        """Open a file of known size for reading at several positions in turn, as Parquet is read."""
         return RemoteFile(self.url, size, block=TABLE_BLOCK, kept=TABLE_BLOCKS_KEPT)
 
 
@@ -147,24 +147,24 @@ Place = LocalPlace | RemotePlace
 
 
 def is_url(name: str) -> bool:
-    """Tell a URL (``scheme://…``) from a path."""
+    """Whether a name is a URL (``scheme://…``) and not a path."""
     return _URL.match(name) is not None
 
 
 def local_path(name: str) -> Path | None:
-    """The path that a path or ``file://`` URL stands for; None for other URLs."""
+    """The path of a path or a ``file://`` URL; None for other URLs."""
     if not is_url(name):
         return Path(name).expanduser()
     return Path(unquote(urlsplit(name).path)) if name.lower().startswith("file://") else None
 
 
 def place_of_entry(entry: Mapping[str, Any]) -> Place:
-    """The place that a description's entry names by ``path`` or ``url``."""
+    """The place of a description's entry, which has ``path`` or ``url``."""
     return RemotePlace(entry["url"]) if "url" in entry else LocalPlace(Path(entry["path"]))
 
 
 def filesystem(url: str) -> tuple[Any, str]:
-    """The fsspec file system that reads a URL, and the path within it.
+    """The fsspec file system of a URL, and the path within it.
 
     Raises:
         CorpusError: the scheme is unknown, or its package is not installed.
@@ -178,34 +178,36 @@ def filesystem(url: str) -> tuple[Any, str]:
         scheme = url.partition("://")[0]
         package = known_implementations.get(scheme, {}).get("class", scheme).partition(".")[0]
         wanted = "'donod-fast[s3]'" if package == "s3fs" else package
-        raise CorpusError(f"{url}: needs the package {package}; install it: pip install {wanted}") from error
+        raise CorpusError(f"{url}: needs the package {package}: pip install {wanted}") from error
     except ValueError as error:
-        raise CorpusError(f"{url}: cannot be read from there: {error}; give a path, or s3:// or gs:// …") from error
+        raise CorpusError(
+            f"{url}: this URL cannot be read: {error}; give a path, or a URL such as s3://… or gs://…"
+        ) from error
     return fs, str(path)
 
 
 def remote_info(url: str) -> dict[str, Any]:
-    """What the store says of a file now (fsspec's ``info``).
+    """Ask the store about a file (fsspec's ``info``).
 
     Raises:
-        OSError: there is no such file, it may not be looked at, or the store cannot be reached.
-        CorpusError: as :func:`filesystem` raises it.
+        OSError: the file does not exist, access is denied, or the store cannot be reached.
+        CorpusError: see :func:`filesystem`.
     """
     fs, path = filesystem(url)
 
     def look() -> dict[str, Any]:
-        fs.invalidate_cache(path)  # a listing kept from before would show the file as it was
+        fs.invalidate_cache(path)  # a cached listing would show the old state
         return dict(fs.info(path))
 
     return retrying(look, f"looking at {url}")
 
 
 def remote_matches(pattern: str) -> list[tuple[str, Stat | None]]:
-    """The files that a URL with wildcards matches, sorted: URL, and what the listing says of each.
+    """The files that match a URL with wildcards, sorted, each with its size and stamp if the listing has them.
 
     Raises:
         OSError: the store cannot be reached or refuses.
-        CorpusError: as :func:`filesystem` raises it.
+        CorpusError: see :func:`filesystem`.
     """
     fs, path = filesystem(pattern)
 
@@ -243,20 +245,20 @@ def _spelt(value: object) -> str:
 
 
 class RemoteFile(io.RawIOBase):
-    """A remote file as raw bytes: read in ranges from where the reader is, the last few kept."""
+    """A remote file as raw bytes: read in ranges from the current position; the last few ranges are cached."""
 
     def __init__(
         self, url: str, size: int, *, block: int, kept: int = 1, start: int = 0, end: int | None = None
     ) -> None:
-        """Open nothing yet: the first read asks for the first range.
+        """Open nothing yet: the first read requests the first range.
 
         Args:
-            url: which file.
-            size: its bytes.
-            block: bytes in one range.
-            kept: how many ranges are kept.
-            start: where the reader is at first.
-            end: a byte that reading will hardly pass: a range ends there.
+            url: URL of the file.
+            size: its size in bytes.
+            block: bytes per range.
+            kept: number of cached ranges.
+            start: initial position.
+            end: a byte that reading will probably not pass; a range ends there.
         """
         self._url = url
         self._size = size
@@ -283,10 +285,10 @@ class RemoteFile(io.RawIOBase):
         return self._place
 
     def readinto(self, buffer: Any) -> int:
-        """Read from one range; where several are kept, as many as fill the buffer.
+        """Read from one range; if several are cached, read ranges until the buffer is full.
 
-        pyarrow takes a short read of a table for the file's end. A stream that went on would ask for the range
-        behind the last wanted one.
+        pyarrow takes a short read of a table for the end of the file. For a stream, filling the buffer would request
+        a range that nobody needs.
         """
         view = memoryview(buffer).cast("B")
         filled = 0
@@ -307,7 +309,7 @@ class RemoteFile(io.RawIOBase):
         if self._end is not None and place < self._end:
             end = min(end, self._end)
         while len(self._ranges) >= self._kept:
-            self._ranges.popitem(last=False)  # before the new one is there: memory holds no more than `kept`
+            self._ranges.popitem(last=False)  # before the new range arrives: memory holds at most `kept` ranges
         content = self._ranges[place] = retrying(lambda: self._fetched(place, end), f"reading {self._url}")
         return place, content
 
@@ -315,8 +317,8 @@ class RemoteFile(io.RawIOBase):
         fs, path = filesystem(self._url)
         content = bytes(fs.cat_file(path, start=begin, end=end))
         if len(content) == self._size > end - begin:
-            # A web server that knows no ranges sends the whole.
+            # A web server without range support sends the whole file.
             content = content[begin:end]
         if len(content) != end - begin:
-            raise OSError(f"{len(content)} bytes came where bytes {begin} to {end} were asked for")
+            raise OSError(f"asked for bytes {begin} to {end}, but received {len(content)} bytes")
         return content

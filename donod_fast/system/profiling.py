@@ -1,7 +1,7 @@
-"""Where a run's time goes: wall time by stage and thread, how busy the device was, and a Chrome trace on request.
+"""Profile of a run: wall time by stage and thread, device utilisation, and a Chrome trace on request.
 
-A stage is a named piece of work. Its seconds are its own: those of a stage within it are not counted twice. What runs
-on the device is timed there: on CUDA between two events that nobody waits for, elsewhere by the clock of the thread.
+A stage is a named piece of work. Its seconds exclude those of stages within it. Work on the device is timed there: on
+CUDA between two events without waiting for them, elsewhere by the clock of the thread.
 """
 
 from __future__ import annotations
@@ -19,28 +19,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from donod_fast.system.files import atomic_writer
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     import torch
 
 MAIN, THREADS, PROCESSES, DEVICE = "main", "threads", "processes", "device"
-"""Where a stage ran: in the thread that scores, beside it, in other processes, on the device."""
+"""Where a stage ran: in the scoring thread, in other threads, in other processes, or on the device."""
 
-# Memory stays flat: a trace holds the first of them, some tens of MB.
+# A trace keeps only the first spans (tens of MB), so memory stays constant.
 _MOST_SPANS = 200_000
 
 
 @dataclass(frozen=True, slots=True)
 class StageTime:
-    """What one stage took.
+    """Time of one stage.
 
     Attributes:
         where: ``main``, ``threads``, ``processes`` or ``device``.
-        name: the stage; ``other`` is what no stage of the main thread accounts for.
-        calls: how often it ran.
-        seconds: its own time, added up over its threads.
-        share: of the run's wall time; more than 1 where several threads were in it at a time. On the device: of the
-            time of all batches that may run at once.
+        name: the stage; ``other`` is time of the main thread outside all stages.
+        calls: number of calls.
+        seconds: its own time, summed over its threads.
+        share: share of the run's wall time; more than 1 if several threads ran it in parallel. On the device: share of
+            the time of all batches that may run in parallel.
     """
 
     where: str
@@ -52,20 +53,20 @@ class StageTime:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Where a run's time went.
+    """Profile of a run.
 
     Attributes:
-        device: which device scored.
-        wall_seconds: from the first part asked for to the last one written.
-        stages: by place, in the order of first use.
+        device: the scoring device.
+        wall_seconds: time from the request for the first part to the end of writing the last part.
+        stages: times by place, in the order of first use.
         busy: share of the wall time in which the device was in trunk or head; where batches run side by side, the
             mean over them. A gap within a stage, where the host gives kernels too slowly, counts as busy.
         head_share: the head's share of the device's time.
-        batches: batches scored.
-        samples: samples in them.
-        tokens: tokens of those.
-        run_tokens: of these, the ones that had to be run (what stands behind a sample's last target has not).
-        slots: tokens that were run, padding included.
+        batches: number of scored batches.
+        samples: number of samples in them.
+        tokens: number of tokens of these samples.
+        run_tokens: tokens that the model had to process (tokens after a sample's last target are not needed).
+        slots: token slots that the model processed, including padding.
         peak_bytes: most memory held: by PyTorch on a CUDA device during the run, else by this process since it began;
             0 where unknown.
     """
@@ -84,12 +85,12 @@ class Report:
 
     @property
     def idle(self) -> float:
-        """Share of the wall time in which the device had nothing to do."""
+        """Share of the wall time in which the device was idle."""
         return 1.0 - self.busy
 
     @property
     def packing(self) -> float:
-        """Share of the slots that had to be run; 1 where nothing was."""
+        """Share of the slots that held needed tokens; 1 if there were no slots."""
         return self.run_tokens / self.slots if self.slots else 1.0
 
     @property
@@ -98,7 +99,7 @@ class Report:
         return self.tokens / self.wall_seconds if self.wall_seconds else 0.0
 
     def text(self) -> str:
-        """An aligned table and three lines."""
+        """Format as an aligned table and three lines."""
         rows = [("where", "stage", "seconds", "share", "calls")]
         rows += [(s.where, s.name, f"{s.seconds:.2f}", f"{s.share:.1%}", f"{s.calls:,}") for s in self.stages]
         widths = [max(len(row[i]) for row in rows) for i in range(5)]
@@ -113,7 +114,7 @@ class Report:
                 *lines,
                 f"{self.device}: busy {self.busy:.1%}, idle {self.idle:.1%} of {self.wall_seconds:.1f} s; "
                 f"head {self.head_share:.1%} of its time",
-                f"{self.samples:,} samples, {self.tokens:,} tokens ({self.tokens_per_second:,.0f}/s); "
+                f"{plural(self.samples, 'sample')}, {plural(self.tokens, 'token')} ({self.tokens_per_second:,.0f}/s); "
                 f"{self.packing:.1%} of {self.slots:,} slots filled in {self.batches:,} batches",
                 f"peak memory {self.peak_bytes / 2**20:,.0f} MiB",
             ]
@@ -124,7 +125,7 @@ class Stages:
     """Collects the times of one run; any thread may record.
 
     Args:
-        trace: keep every span, for :meth:`chrome_trace`; else sums only.
+        trace: keep every span for :meth:`chrome_trace`; otherwise keep sums only.
     """
 
     def __init__(self, *, trace: bool = False) -> None:
@@ -134,7 +135,7 @@ class Stages:
         self._calls: Counter[tuple[str, str]] = Counter()
         self._spans: list[_Span] | None = [] if trace else None
         self._flying: deque[tuple[str, Any, Any]] = deque()
-        self._zero: tuple[Any, float] | None = None  # an event, and the host's time of it
+        self._zero: tuple[Any, float] | None = None  # an event, and the host time when it was recorded
         self._main: threading.Thread | None = None
         self._device: torch.device | None = None
         self._lanes = 1
@@ -145,9 +146,9 @@ class Stages:
 
     @contextmanager
     def run(self, device: torch.device, lanes: int = 1) -> Iterator[None]:
-        """The time that counts, in the thread that scores on ``device``, ``lanes`` batches at a time.
+        """Measure the wall time of a block in the thread that scores on ``device``, ``lanes`` batches in parallel.
 
-        Within another run of the same thread it adds nothing.
+        A run within another run of the same thread adds nothing.
         """
         if self._running:
             yield
@@ -168,17 +169,17 @@ class Stages:
             self._running = False
 
     def stage(self, name: str) -> AbstractContextManager[object]:
-        """Time a piece of work of the thread at hand."""
+        """Time a piece of work of the current thread."""
         return _Timer(self, name, on_device=False)
 
     def on_device(self, name: str) -> AbstractContextManager[object]:
-        """Time a piece of the device's work that is launched within; nothing waits for it."""
+        """Time the device work that is launched within the block, without waiting for it."""
         if self._device is not None and self._device.type == "cuda":
             return self._between_events(name)
         return _Timer(self, name, on_device=True)
 
     def elsewhere(self, name: str, begin: float, seconds: float, process: int) -> None:
-        """Add what another process timed by the same clock (``time.perf_counter``)."""
+        """Add a time that another process measured with the same clock (``time.perf_counter``)."""
         self._add(PROCESSES, name, seconds, _Span(name, process, "prepare", begin, seconds))
 
     def batch(self, samples: int, tokens: int, run_tokens: int, slots: int) -> None:
@@ -189,7 +190,7 @@ class Stages:
                 self._sizes[i] += number
 
     def report(self) -> Report:
-        """What was recorded so far (after :meth:`run`)."""
+        """Return the profile so far; call it after :meth:`run`."""
         self._resolve(wait=True)
         lanes = self._wall * self._lanes
         samples, tokens, run_tokens, slots = self._sizes
@@ -222,7 +223,7 @@ class Stages:
         )
 
     def chrome_trace(self, path: Path) -> None:
-        """Write every span as a Chrome trace (for chrome://tracing or ui.perfetto.dev), times in microseconds.
+        """Write all spans as a Chrome trace (for chrome://tracing or ui.perfetto.dev), with times in microseconds.
 
         Raises:
             StoreError: the file cannot be written.
@@ -253,7 +254,7 @@ class Stages:
         self._resolve()
 
     def _resolve(self, *, wait: bool = False) -> None:
-        """Take the times of the events that have passed; those of all of them with ``wait``."""
+        """Read the times of events that are complete; with ``wait``, of all events."""
         while True:
             with self._lock:
                 if not self._flying or not (wait or self._flying[0][2].query()):
@@ -275,7 +276,7 @@ class Stages:
 
 
 class _NoStages(Stages):
-    """Records nothing and costs nothing."""
+    """Records nothing."""
 
     def run(self, device: torch.device, lanes: int = 1) -> Any:
         return _NOTHING
@@ -295,9 +296,9 @@ class _NoStages(Stages):
 
 _NOTHING: AbstractContextManager[object] = nullcontext()
 NO_STAGES: Stages = _NoStages()
-"""For those who do not ask where the time goes."""
+"""Used when no profile is asked for."""
 
-# Work of the device that the main thread did itself, on a CPU: shown as the device's, no part of ``other``.
+# Device work that the main thread ran itself, on a CPU: counted for the device and not in ``other``.
 _MAIN_DEVICE = "main device"
 
 
@@ -311,7 +312,7 @@ class _Span:
 
 
 class _Timer:
-    """Times a ``with`` block of one thread; blocks within it are not counted as its own."""
+    """Times a ``with`` block of one thread, without the blocks within it."""
 
     __slots__ = ("_begin", "_name", "_on_device", "_stages")
 
@@ -346,7 +347,7 @@ def _ratio(part: float, whole: float) -> float:
 
 
 def _event(device: torch.device | None) -> Any:
-    """An event in the device's queue, just recorded."""
+    """Record an event in the device's queue."""
     import torch
 
     event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]

@@ -1,9 +1,9 @@
-"""Calls to an object store, tried again: networks and servers fail and recover, and a run need not end for that.
+"""Retries of calls to an object store, so that temporary network and server failures do not end a run.
 
-``retrying`` repeats a call whose error may pass (a broken connection, a time-out, a server that is busy or
-restarting) with growing waits, and gives up after ``ATTEMPTS``. Errors that no waiting mends (not found,
-forbidden, a malformed request, a full disk) are raised at once. Whatever a store's client library raises,
-the caller sees an ``OSError``.
+``retrying`` repeats a call after a temporary error (a broken connection, a time-out, a busy or restarting
+server) with growing waits, and gives up after ``ATTEMPTS``. Permanent errors (not found, forbidden, a
+malformed request, a full disk) are raised immediately. Whatever a store's client library raises, the caller
+gets an ``OSError``.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from collections.abc import Callable
 from typing import TypeVar
 
 ATTEMPTS = 6
-"""How often a call is made before it is given up."""
+"""Number of attempts before giving up."""
 
 FIRST_WAIT = 0.1
 """Seconds before the second attempt; each further wait is twice as long."""
 
 LONGEST_WAIT = 10.0
-"""Seconds that no wait exceeds."""
+"""Longest wait in seconds."""
 
 Result = TypeVar("Result")
 
@@ -34,14 +34,14 @@ _LASTING_NUMBERS = frozenset(
     )
     if hasattr(errno, name)
 )
-"""What s3fs makes of refusals that stand (a malformed request, a bucket elsewhere), and disks that are full."""
+"""Permanent errors: s3fs raises these for refusals (a malformed request, a wrong region); also full disks."""
 
 _CLIENTS = frozenset({"botocore", "aiobotocore", "aiohttp", "urllib3", "requests", "http", "gcsfs", "azure", "fsspec"})
-"""Packages whose errors are those of a store. They are known by name, since most are not installed."""
+"""Packages whose errors are those of a store; identified by name, since most are not installed."""
 
 _PASSING = frozenset(
     {
-        # botocore: its own are no OSError
+        # botocore: these are not OSErrors
         *("HTTPClientError", "ConnectionError", "IncompleteReadError", "ResponseParserError", "ResponseStreamingError"),
         # aiohttp, http.client
         *("ClientConnectionError", "ClientPayloadError", "IncompleteRead", "RemoteDisconnected", "HttpProcessingError"),
@@ -55,20 +55,20 @@ _PASSING_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 
 
 class GaveUpError(OSError):
-    """A call failed in every attempt with errors that might have passed; the message holds the last one."""
+    """A call failed in every attempt with temporary errors; the message has the last one."""
 
 
 def retrying(call: Callable[[], Result], what: str) -> Result:
-    """Make a call, again while its errors may pass, and return what it returns.
+    """Make a call, retry it after temporary errors, and return its result.
 
     Args:
-        call: takes nothing and can be repeated without harm.
-        what: what is done, for the message: ``"reading s3://bucket/rows.jsonl"``.
+        call: takes no arguments and can be repeated safely.
+        what: description for the message, for example ``"reading s3://bucket/rows.jsonl"``.
 
     Raises:
         GaveUpError: it failed ``ATTEMPTS`` times.
-        OSError: it failed in a way that lasts (not found, forbidden, …). Errors of client libraries that
-            are no ``OSError`` become one; other errors (a ``TypeError``) pass through.
+        OSError: it failed permanently (not found, forbidden, …). Other errors of client libraries are converted
+            to an ``OSError``; any other error (a ``TypeError``) is raised unchanged.
     """
     wait = FIRST_WAIT
     for attempt in range(1, ATTEMPTS + 1):
@@ -86,11 +86,11 @@ def retrying(call: Callable[[], Result], what: str) -> Result:
 
 
 def may_pass(error: BaseException) -> bool:
-    """Tell whether the same call may succeed a moment later."""
+    """Whether an error is temporary, so that the same call may succeed later."""
     if isinstance(error, GaveUpError):
         return False
     if isinstance(error, FileNotFoundError) and error.__cause__ is not None and _of_client(error.__cause__):
-        return may_pass(error.__cause__)  # fsspec's http calls a server "not found" that cannot be reached
+        return may_pass(error.__cause__)  # fsspec's http raises "not found" for a server that it cannot reach
     if _of_client(error):
         status = _status(error)
         if status is not None:

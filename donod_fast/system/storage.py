@@ -1,7 +1,7 @@
-"""Where a scores folder lies: a folder on a disk, or a prefix of an object store. Each file is whole or absent.
+"""Storage of a scores folder: a folder on a disk, or a prefix in an object store. Each file is complete or absent.
 
-On a disk a file is written under another name, synced and renamed; on an object store it is one PUT. Calls to an
-object store are tried again where their errors may pass (``retrying.py``).
+On a disk a file is written under another name, synced and renamed; on an object store it is one PUT. Calls to an object
+store are retried after temporary errors (``retrying.py``).
 """
 
 from __future__ import annotations
@@ -23,56 +23,56 @@ class Storage(Protocol):
 
     Attributes:
         name: the folder as the user gave it.
-        local: its path where it is on a disk, else None.
+        local: its path if it is on a disk, else None.
     """
 
     name: str
     local: Path | None
 
     def make(self) -> None:
-        """Make the folder if need be. Raises StoreError."""
+        """Create the folder if it does not exist. Raises StoreError."""
 
     def read(self, name: str) -> bytes:
         """A file's content. Raises FileNotFoundError, or another OSError."""
 
     def open(self, name: str) -> BinaryIO:
-        """A file to read from, seekable. Raises FileNotFoundError, or another OSError."""
+        """Open a file for reading, seekable. Raises FileNotFoundError, or another OSError."""
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file: when this returns it survives a crash, before there is no trace of it. Raises StoreError."""
+        """Write a file atomically; after this returns, the file survives a crash. Raises StoreError."""
 
     def create(self, name: str, content: bytes) -> bool:
-        """Write a file that is not there; False where it is. Raises StoreError."""
+        """Write a new file; return False if it exists. Raises StoreError."""
 
     def exists(self, name: str) -> bool:
-        """Whether there is such a file."""
+        """Whether the file exists."""
 
     def names(self, pattern: str) -> list[str]:
         """Names of the files that match a shell pattern, sorted."""
 
     def remove(self, name: str) -> None:
-        """Delete a file if it is there. Raises StoreError."""
+        """Delete a file if it exists. Raises StoreError."""
 
     def modified(self, name: str) -> float:
-        """When a file was written, in seconds since 1970. Raises FileNotFoundError."""
+        """Modification time of a file in seconds since 1970. Raises FileNotFoundError."""
 
     def times(self, pattern: str) -> dict[str, float]:
-        """As :meth:`modified` for all files that match a shell pattern, by name."""
+        """Modification times of all files that match a shell pattern, by name; see :meth:`modified`."""
 
     def url(self, name: str) -> str:
         """A file's path or URL."""
 
 
 def is_url(place: str | Path) -> bool:
-    """Whether a place is named by a URL (``s3://…``) rather than by a path."""
+    """Whether a place is given as a URL (``s3://…``) and not as a path."""
     return isinstance(place, str) and places.is_url(place)
 
 
 def open_storage(place: str | Path) -> Storage:
-    """The storage of a folder.
+    """Open the storage of a folder.
 
     Raises:
-        StoreError: no file system serves such URLs, or its package is missing.
+        StoreError: no file system supports the URL, or its package is not installed.
     """
     path = places.local_path(place) if isinstance(place, str) else place
     return ObjectStorage(str(place)) if path is None else LocalStorage(path)
@@ -87,7 +87,7 @@ class LocalStorage:
         self.name = str(path)
 
     def make(self) -> None:
-        """Make the folder."""
+        """Create the folder."""
         try:
             self._path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -98,7 +98,7 @@ class LocalStorage:
         return (self._path / name).read_bytes()
 
     def open(self, name: str) -> BinaryIO:
-        """A file to read from."""
+        """Open a file for reading."""
         return (self._path / name).open("rb")
 
     def write(self, name: str, content: bytes) -> None:
@@ -107,7 +107,7 @@ class LocalStorage:
             file.write(content)
 
     def create(self, name: str, content: bytes) -> bool:
-        """Write a file that is not there."""
+        """Write a new file."""
         try:
             with (self._path / name).open("xb") as file:
                 file.write(content)
@@ -118,7 +118,7 @@ class LocalStorage:
         return True
 
     def exists(self, name: str) -> bool:
-        """Whether there is such a file."""
+        """Whether the file exists."""
         return (self._path / name).exists()
 
     def names(self, pattern: str) -> list[str]:
@@ -126,18 +126,18 @@ class LocalStorage:
         return sorted(path.name for path in self._path.glob(pattern))
 
     def remove(self, name: str) -> None:
-        """Delete a file if it is there."""
+        """Delete a file if it exists."""
         remove(self._path / name)
 
     def modified(self, name: str) -> float:
-        """When a file was written."""
+        """Modification time of a file."""
         return (self._path / name).stat().st_mtime
 
     def times(self, pattern: str) -> dict[str, float]:
-        """When matching files were written."""
+        """Modification times of matching files."""
         found = {}
         for path in self._path.glob(pattern):
-            with suppress(FileNotFoundError):  # a folder in use
+            with suppress(FileNotFoundError):  # another process removed it
                 found[path.name] = path.stat().st_mtime
         return found
 
@@ -147,7 +147,7 @@ class LocalStorage:
 
 
 class ObjectStorage:
-    """A prefix of an object store that fsspec knows."""
+    """A prefix in an object store that fsspec supports."""
 
     local: Path | None = None
 
@@ -159,11 +159,11 @@ class ObjectStorage:
             self._files, self._root = fsspec.core.url_to_fs(self.name)
         except (ImportError, ValueError, OSError) as error:
             raise StoreError(
-                f"{url}: {error}; install the package of that object store (for s3://: pip install 'donod-fast[s3]')"
+                f"{url}: {error}; install the package for this object store (for s3://: pip install 'donod-fast[s3]')"
             ) from error
 
     def make(self) -> None:
-        """Nothing: a prefix needs no making, but for stores that imitate folders."""
+        """Create the folder in stores that imitate folders; elsewhere a prefix needs no creation."""
         self._changing(lambda: self._files.makedirs(self._root, exist_ok=True), self.name)
 
     def read(self, name: str) -> bytes:
@@ -172,7 +172,7 @@ class ObjectStorage:
         return content
 
     def open(self, name: str) -> BinaryIO:
-        """A file to read from: its content, since parts are small."""
+        """Open a file for reading; its content is in memory, since parts are small."""
         return io.BytesIO(self.read(name))
 
     def write(self, name: str, content: bytes) -> None:
@@ -181,12 +181,12 @@ class ObjectStorage:
         self._files.invalidate_cache(self._root)
 
     def create(self, name: str, content: bytes) -> bool:
-        """A PUT on the condition that there is nothing yet, where the store knows such."""
+        """A conditional PUT that fails if the file exists, if the store supports it."""
         try:
             self._files.pipe_file(self._at(name), content, mode="create")
         except FileExistsError:
             return False
-        except (TypeError, ValueError, NotImplementedError):  # no conditional PUT there: the best that can be done
+        except (TypeError, ValueError, NotImplementedError):  # the store has no conditional PUT: check, then write
             if self.exists(name):
                 return False
             self.write(name, content)
@@ -198,7 +198,7 @@ class ObjectStorage:
         return True
 
     def exists(self, name: str) -> bool:
-        """Whether there is such a file."""
+        """Whether the file exists."""
         self._files.invalidate_cache(self._root)
         return bool(retrying(lambda: self._files.exists(self._at(name)), f"looking for {self.url(name)}"))
 
@@ -213,17 +213,17 @@ class ObjectStorage:
         return sorted(name for name in names if fnmatch.fnmatchcase(name, pattern))
 
     def remove(self, name: str) -> None:
-        """Delete a file if it is there."""
+        """Delete a file if it exists."""
         with suppress(FileNotFoundError):
             self._changing(lambda: self._files.rm_file(self._at(name)), self.url(name))
         self._files.invalidate_cache(self._root)
 
     def modified(self, name: str) -> float:
-        """When a file was written."""
+        """Modification time of a file."""
         return float(retrying(lambda: self._files.modified(self._at(name)), self.url(name)).timestamp())
 
     def times(self, pattern: str) -> dict[str, float]:
-        """When matching files were written."""
+        """Modification times of matching files."""
         return {name: self.modified(name) for name in self.names(pattern)}
 
     def url(self, name: str) -> str:

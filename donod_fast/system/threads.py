@@ -1,12 +1,11 @@
-"""How batches follow each other: side by side on a CPU, launched ahead on an accelerator.
+"""Order of batches: in parallel on a CPU, launched ahead on an accelerator.
 
-On a CPU threads share the cores instead of one that splits every operation. The operations of a scoring batch are
-short. Splitting each over all cores makes the cores wait for each other some ten thousand times a second; giving each
-core a batch of its own does not.
+On a CPU, several threads each run a batch, instead of one thread that splits every operation over all cores. The
+operations of a scoring batch are short: splitting each makes the cores wait for each other about ten thousand times per
+second, while a batch per core does not.
 
-An accelerator works through a queue, and waits for nobody as long as the next batch is in it before the last one is
-done. So a batch's results are looked at only when two more have been launched, and what the host has to do for a
-batch is done beside that.
+An accelerator processes a queue and does not wait if the next batch is in the queue before the last one is done. So the
+results of a batch are read only after two more have been launched, and the host prepares batches meanwhile.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _In = TypeVar("_In")
 _Made = TypeVar("_Made")
 _Out = TypeVar("_Out")
 
-# Each holds a batch's activations; more gains little where the cores share their memory's bandwidth.
+# Each thread holds the activations of a batch; more threads gain little, since the cores share memory bandwidth.
 _MOST_WORKERS = 4
 
 _MADE_AHEAD = 2
@@ -31,17 +30,17 @@ _LAUNCHED_AHEAD = 2
 
 
 def worker_count(device: torch.device) -> int:
-    """How many batches to score at once: one on an accelerator, up to four on a CPU."""
+    """Number of batches to score in parallel: one on an accelerator, up to four on a CPU."""
     return max(1, min(torch.get_num_threads(), _MOST_WORKERS)) if device.type == "cpu" else 1
 
 
 def in_order(
     work: Callable[[_In], _Out], items: Iterable[_In], workers: int
 ) -> Generator[tuple[_In, _Out], None, None]:
-    """Yield each item with ``work(item)``, in the items' order, ``workers`` of them under way at a time.
+    """Yield each item with ``work(item)``, in the items' order; ``workers`` items are in progress at a time.
 
-    While it runs, torch's threads are shared out among the workers. Closing it early waits for what is
-    under way. With one worker everything happens in the caller's thread, when asked for.
+    Meanwhile torch's threads are divided among the workers. Closing the generator early waits for items in
+    progress. With one worker all work is done in the caller's thread, on request.
     """
     if workers == 1:
         for item in items:
@@ -65,14 +64,14 @@ def launched_ahead(
     *,
     start: Callable[[], object] | None = None,
 ) -> Generator[tuple[_In, _Out | None], None, None]:
-    """Yield each item with its result, in the items' order, some of them being launched ahead.
+    """Yield each item with its result, in the items' order; some items are launched ahead.
 
     Args:
-        make: makes ready what is to be launched; runs in a thread of its own, ahead.
-        launch: launches it from the caller's thread and gives a function that waits for the result, or None
-            where it could not: then what was launched before is yielded, the item with None, and nothing after it.
-        items: what to do.
-        start: called once in the thread of ``make`` before anything else there.
+        make: prepares an item; runs ahead in a separate thread.
+        launch: launches a prepared item in the caller's thread and returns a function that waits for the result, or
+            None if it failed. Then the items launched before are yielded, this item with None, and no further item.
+        items: the items.
+        start: called once at the start of the thread of ``make``.
     """
     making: deque[tuple[_In, Future[_Made]]] = deque()
     flying: deque[tuple[_In, Callable[[], _Out]]] = deque()
@@ -101,7 +100,7 @@ def launched_ahead(
 
 @contextmanager
 def threads_each(count: int) -> Iterator[None]:
-    """New threads start with this many threads of torch's own; the caller's number comes back afterwards."""
+    """Set torch's number of threads for threads started in the block; restore the caller's number afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, count))
     try:

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 from donod_fast.data.masking import Masker
 from donod_fast.data.reading import Corpus, open_corpus
 from donod_fast.errors import CorpusError, InputError, ModelError
-from donod_fast.models import loading as models
-from donod_fast.models.loading import length_limit, quiet, text_config
+from donod_fast.models.loading import attempt_load, length_limit, local_folder, quiet, text_config
 from donod_fast.models.precision import silence_torchao
+from donod_fast.system.wording import plural
 from donod_fast.training.planning import TokenCounts, model_config
 from donod_fast.training.recipe import Recipe, TrainSettings
 from donod_fast.training.samples import prepare_rows
@@ -66,7 +66,7 @@ def count_tokens(settings: TrainSettings, config: Any, corpus: Corpus) -> TokenC
     silence_torchao()
     from transformers import AutoTokenizer
 
-    folder = models._local_folder(settings.model)
+    folder = local_folder(settings.model)
     source = str(folder or settings.model)
     options = {
         "revision": settings.revision,
@@ -74,13 +74,15 @@ def count_tokens(settings: TrainSettings, config: Any, corpus: Corpus) -> TokenC
         "local_files_only": folder is None and not hub_answers(),
     }
     with quiet():
-        tokenizer = models._attempt(
+        tokenizer = attempt_load(
             settings.model, "its tokenizer", lambda: AutoTokenizer.from_pretrained(source, **options)
         )
     masks = settings.masks(length_limit(config, tokenizer))
     rows = prepare_rows(corpus, Masker(tokenizer, masks, vocab_size=int(text_config(config).vocab_size)))
     left_out = sum(rows.skipped.values())
-    return TokenCounts.of(rows.lengths.tolist(), f"counted; {left_out:,} rows left out" if left_out else "counted")
+    return TokenCounts.of(
+        rows.lengths.tolist(), f"counted; {plural(left_out, 'row')} left out" if left_out else "counted"
+    )
 
 
 def guess_tokens(settings: TrainSettings, corpus: Corpus) -> TokenCounts:

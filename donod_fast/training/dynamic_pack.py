@@ -37,6 +37,7 @@ from donod_fast.data.types import IGNORE_INDEX
 from donod_fast.errors import InputError, ModelError
 from donod_fast.models.loading import text_config
 from donod_fast.models.packing import config_refusal
+from donod_fast.system.wording import plural
 
 Variant = Literal["paper", "isolated"]
 Way = Literal["positions", "bounds", "mask"]
@@ -166,7 +167,8 @@ class DynamicPackCollator:
         kept = np.ones(len(ids), dtype=bool) if attended is None else np.asarray(attended, dtype=bool).reshape(-1)
         if not len(ids) == len(labels) == len(kept):
             raise InputError(
-                f"sample {at} of the batch has {len(ids)} tokens, {len(labels)} labels and a mask of {len(kept)}; "
+                f"sample {at} of the batch has {plural(len(ids), 'token')}, {len(labels)} labels and a mask of "
+                f"{len(kept)}; "
                 "they must be as many"
             )
         ids, labels = ids[kept], labels[kept]

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 
 from donod_fast.errors import InputError, ModelError
-from donod_fast.models import loading as models
 from donod_fast.models.fingerprint import folder_fingerprint
-from donod_fast.models.loading import LoadedModel, load_model, wrap_model
+from donod_fast.models.loading import LoadedModel, attempt_load, load_model, local_folder, quiet, wrap_model
 from donod_fast.training.recipe import TrainSettings
 
 
@@ -35,7 +34,7 @@ def model_identity(settings: TrainSettings) -> str:
     Raises:
         ModelError: it is neither.
     """
-    folder = models._local_folder(settings.model)
+    folder = local_folder(settings.model)
     return f"hub:{settings.model}@{settings.revision or 'main'}" if folder is None else folder_fingerprint(folder)
 
 
@@ -92,13 +91,13 @@ def _load_4bit(settings: TrainSettings, device: torch.device) -> LoadedModel:
         raise InputError("method qlora needs bitsandbytes: pip install 'donod-fast[qlora]'") from error
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-    source = str(models._local_folder(settings.model) or settings.model)
+    source = str(local_folder(settings.model) or settings.model)
     options = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
-    with models.quiet():
-        tokenizer = models._attempt(
+    with quiet():
+        tokenizer = attempt_load(
             settings.model, "its tokenizer", lambda: AutoTokenizer.from_pretrained(source, **options)
         )
-        model = models._attempt(
+        model = attempt_load(
             settings.model,
             "its weights",
             lambda: AutoModelForCausalLM.from_pretrained(

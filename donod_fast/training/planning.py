@@ -20,6 +20,7 @@ from donod_fast.errors import InputError
 from donod_fast.models.loading import quiet, text_config
 from donod_fast.models.precision import silence_torchao
 from donod_fast.models.shapes import SHAPES
+from donod_fast.system.wording import plural
 from donod_fast.training.recipe import TrainSettings
 from donod_fast.training.trainer import planned_steps
 
@@ -169,9 +170,10 @@ class TrainPlan:
         return "\n".join(
             [
                 f"model    {self.model}: {size.parameters:,} parameters ({parts}); {self.trained_parameters:,} trained",
-                f"data     {self.counts.rows:,} rows, {self.counts.tokens:,} tokens an epoch ({self.counts.how}), "
+                f"data     {plural(self.counts.rows, 'row')}, {plural(self.counts.tokens, 'token')} an epoch "
+                f"({self.counts.how}), "
                 f"longest {self.counts.longest:,}",
-                f"training {self.steps:,} steps, {self.tokens:,} tokens",
+                f"training {plural(self.steps, 'step')}, {plural(self.tokens, 'token')}",
                 f"memory   weights {_size(self.weight_bytes)} + gradients {_size(self.gradient_bytes)} + optimizer "
                 f"{_size(self.optimizer_bytes)} + activations about {_size(self.activation_bytes)} = about "
                 f"{_size(self.total_bytes)}: {self.gpus} × {self.gpu}",
@@ -273,7 +275,7 @@ def plan_training(
     steps = planned_steps(settings, counts.rows)
     passes = steps / -(-counts.rows // settings.global_batch)
     weights, gradients, states = _memory(settings, size, trained)
-    activations = _activations(settings, size, counts.longest)
+    activations = activation_bytes(settings, size, counts.longest)
     flops = passes * _epoch_flops(settings, size, counts)
     device = ACCELERATORS[gpu]
     room = max(1.0, 0.95 * device.memory - activations)
@@ -352,8 +354,14 @@ def _moments(settings: TrainSettings, trained: int, width: int) -> int:
     return 2 * trained * (1 if "8bit" in name else width)
 
 
-def _activations(settings: TrainSettings, size: ModelSize, longest: int) -> int:
-    """Bytes that are kept for the backward pass of one micro-batch: estimate for a gated decoder layer."""
+def activation_bytes(settings: TrainSettings, size: ModelSize, longest: int) -> int:
+    """Estimate the bytes that one micro-batch keeps for the backward pass, for gated decoder layers.
+
+    Args:
+        settings: batch, dtype and checkpointing.
+        size: shape of the model.
+        longest: tokens of the longest row.
+    """
     tokens = settings.micro_batch * longest
     half = settings.mixed_precision or settings.dtype in ("auto", "bfloat16", "float16")
     width = 2 if half else 4
@@ -387,6 +395,7 @@ __all__ = [
     "ModelSize",
     "TokenCounts",
     "TrainPlan",
+    "activation_bytes",
     "model_config",
     "model_size",
     "plan_training",

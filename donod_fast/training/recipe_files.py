@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import donod_fast
 from donod_fast.errors import InputError
@@ -21,7 +21,7 @@ except ImportError as error:
     raise InputError("recipes need PyYAML and pydantic: pip install 'donod-fast[train]'") from error
 
 _DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz", ".zst")
-_PACKAGE = "package:"  # what comes with donod_fast, wherever it is installed
+_PACKAGE = "package:"  # prefix of paths inside the installed package
 _PATHS = (
     "train.model",
     "train.parameter_mask",
@@ -34,6 +34,8 @@ _PATHS = (
     "score.template",
 )
 
+AnyRecipe = TypeVar("AnyRecipe", bound=Section)
+
 
 def recipe_names() -> list[str]:
     """Names of the packaged recipes."""
@@ -44,21 +46,54 @@ def load_recipe(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Reci
     """Read a recipe by the name of a packaged one, or from a YAML file.
 
     Args:
-        name_or_path: a file that exists goes first, then a name of :func:`recipe_names`.
+        name_or_path: the path of a file, or a name of :func:`recipe_names`; an existing file takes precedence.
         overrides: ``section.key=value`` strings, see :func:`apply_overrides`.
 
     Raises:
-        InputError: no such recipe, no valid YAML, an unknown key, or a value of a wrong type; names file, key
-            and remedy.
+        InputError: no such recipe, invalid YAML, an unknown key, or a value of a wrong type; names the file, the key
+            and the remedy.
     """
-    file = _find(name_or_path)
-    values = _read(file)
-    _resolve_paths(values, file.parent)
-    return recipe_from(values, overrides, where=str(file))
+    return load(Recipe, _find(name_or_path), overrides, paths=_PATHS)
 
 
 def recipe_from(values: Mapping[str, Any], overrides: Iterable[str] = (), *, where: str = "recipe") -> Recipe:
-    """Check plain values (as YAML gives them) as a recipe, with overrides put in; ``where`` begins a message.
+    """Validate plain values (as YAML gives them) as a recipe; see :func:`validated`."""
+    return validated(Recipe, values, overrides, where=where)
+
+
+def load(model: type[AnyRecipe], file: Path, overrides: Iterable[str] = (), *, paths: Sequence[str]) -> AnyRecipe:
+    """Read a YAML file as a recipe of any model.
+
+    Args:
+        model: the recipe's pydantic model.
+        file: the YAML file.
+        overrides: ``section.key=value`` strings, see :func:`apply_overrides`.
+        paths: dotted names of the values that hold paths. A relative path is resolved against the file's folder, and
+            ``package:demo/data/model`` against the installed package. A list on the way means all of its items.
+
+    Raises:
+        InputError: the file cannot be read, invalid YAML, an unknown key, or a value of a wrong type; names the file,
+            the key and the remedy.
+    """
+    values = _read(file)
+    for name in paths:
+        for holder, key in _holders(values, name.split(".")):
+            value = holder[key]
+            several = isinstance(value, list)
+            holder[key] = [_resolved(item, file.parent) for item in value] if several else _resolved(value, file.parent)
+    return validated(model, values, overrides, where=str(file))
+
+
+def validated(
+    model: type[AnyRecipe], values: Mapping[str, Any], overrides: Iterable[str] = (), *, where: str = "recipe"
+) -> AnyRecipe:
+    """Apply overrides to plain values (as YAML gives them) and validate them.
+
+    Args:
+        model: the recipe's pydantic model.
+        values: plain values; they are not changed.
+        overrides: ``section.key=value`` strings, see :func:`apply_overrides`.
+        where: how a message begins, such as the file's name.
 
     Raises:
         InputError: an unknown key, or a value of a wrong type.
@@ -70,19 +105,20 @@ def recipe_from(values: Mapping[str, Any], overrides: Iterable[str] = (), *, whe
         _put(plain, key, value)
         named.add(key)
     try:
-        # As JSON, since there lists are tuples, and strict, so that "yes" is no number and 1 is no flag.
-        return Recipe.model_validate_json(json.dumps(plain), strict=True)
+        # Validated as JSON, where lists are tuples, and strictly, so that "yes" is not a number and 1 is not a flag.
+        return model.model_validate_json(json.dumps(plain), strict=True)
     except ValidationError as error:
-        raise InputError("\n".join(_explained(where, item, plain, named) for item in error.errors())) from error
+        lines = [_explained(model, where, item, named) for item in error.errors()]
+        raise InputError("\n".join(lines)) from error
 
 
 def apply_overrides(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
-    """The recipe with some values replaced.
+    """Return the recipe with some values replaced.
 
     Args:
         recipe: it is not changed.
-        overrides: strings as ``train.learning_rate=1e-4``; the value is YAML, so ``study.seeds=[0, 1]`` and
-            ``train.max_steps=null`` are lists and nulls. Items of lists are named by number: ``eval.0.limit=20``.
+        overrides: strings such as ``train.learning_rate=1e-4``. The value is YAML: ``study.seeds=[0, 1]`` is a list
+            and ``train.max_steps=null`` is null. An item of a list is named by its number: ``eval.0.limit=20``.
 
     Raises:
         InputError: an override without ``=``, an unknown key, or a value of a wrong type.
@@ -93,7 +129,7 @@ def apply_overrides(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
 def _packaged_folder() -> Path:
     try:
         return Path(next(iter(import_module("donod_fast.recipes").__path__)))
-    except ImportError:  # a checkout that is not installed, or was installed before it had recipes
+    except ImportError:  # a checkout that is not installed
         return Path(donod_fast.__file__).parent.parent / "recipes"
 
 
@@ -105,13 +141,13 @@ def _find(name_or_path: str | Path) -> Path:
     if str(name_or_path) in names:
         return _packaged_folder() / f"{name_or_path}.yaml"
     raise InputError(
-        f"{name_or_path}: there is no such recipe file, and the packaged ones are {', '.join(names)}; "
+        f"{name_or_path}: no such recipe file, and the packaged recipes are {', '.join(names)}; "
         "give one of these names or the path of a .yaml file"
     )
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with numbers as people write them (2e-5), and without keys that are given twice."""
+    """YAML loader that reads 2e-5 as a number and refuses duplicate keys."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -134,31 +170,26 @@ def _read(file: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the recipe {file} cannot be read: {error}") from error
     except (yaml.YAMLError, TypeError) as error:
-        raise InputError(f"the recipe {file} is no valid YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"the recipe {file} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
-        raise InputError(f"the recipe {file} holds no sections; it begins with name: and train:")
+        raise InputError(f"the recipe {file} has no sections; it begins with name: and train:")
     return values
 
 
-def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
-    for name in _PATHS:
-        section, _, key = name.rpartition(".")
-        holders = values.get(section, {}) if section else values
-        for holder in holders if isinstance(holders, list) else [holders]:
-            if not isinstance(holder, dict) or key not in holder:
-                continue
-            value = holder[key]
-            if isinstance(value, list):
-                holder[key] = [_resolved(item, folder) for item in value]
-            else:
-                holder[key] = _resolved(value, folder)
+def _holders(values: Any, path: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
+    """The sections that hold the key at the end of a path."""
+    if isinstance(values, list):
+        for item in values:
+            yield from _holders(item, path)
+    elif isinstance(values, dict) and path[0] in values:
+        if len(path) == 1:
+            yield values, path[0]
+        else:
+            yield from _holders(values[path[0]], path[1:])
 
 
 def _resolved(value: Any, folder: Path) -> Any:
-    """A relative path as one from the recipe's folder; a hub id, a name or anything else as it is.
-
-    ``package:demo/data/model`` is what comes with the package.
-    """
+    """Resolve a relative path against the recipe's folder; leave a hub id, a name or anything else unchanged."""
     if not isinstance(value, str) or not value:
         return value
     if value.startswith(_PACKAGE):
@@ -177,11 +208,11 @@ def _parsed(override: str) -> tuple[str, Any]:
     key, equals, text = override.partition("=")
     key = key.strip()
     if not equals or not key:
-        raise InputError(f"--set {override!r}: write a key and a value, as train.learning_rate=1e-4")
+        raise InputError(f"--set {override!r}: write a key and a value, such as train.learning_rate=1e-4")
     try:
         return key, yaml.load(text, Loader=_Loader) if text.strip() else ""
     except yaml.YAMLError as error:
-        raise InputError(f"--set {override!r}: the value is no valid YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"--set {override!r}: the value is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
@@ -206,21 +237,22 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
 
 def _position(items: Sequence[Any], part: str, key: str) -> int:
     if not part.isdigit() or int(part) >= len(items):
-        raise InputError(f"--set {key}: {part!r} is no item of a list of {len(items)}; items count from 0")
+        raise InputError(f"--set {key}: {part!r} is not an item of a list of {len(items)}; items count from 0")
     return int(part)
 
 
-def _explained(where: str, item: Mapping[str, Any], values: Mapping[str, Any], overridden: set[str]) -> str:
-    """One line for one error of pydantic: file, key, what is wrong, what to do."""
-    # Names of the branches of a union stand in the place too; they are no keys.
+def _explained(model: type[BaseModel], where: str, item: Mapping[str, Any], overridden: set[str]) -> str:
+    """One line for one pydantic error: file, key, problem, remedy."""
+    # Pydantic also puts the names of a union's branches into the location; these are not keys.
     place = [part for part in item["loc"] if isinstance(part, int) or not re.search(r"[\[\]'(-]", str(part))]
     key = ".".join(map(str, place))
     begin = f"--set {key}" if any(key == name or key.startswith(name + ".") for name in overridden) else where
     begin = begin if begin.endswith(key) and key else f"{begin}: {key}" if key else begin
     if item["type"] == "extra_forbidden":
-        known = _known_keys(place[:-1])
+        known = _known_keys(model, place[:-1])
         near = difflib.get_close_matches(str(place[-1]), known, 1)
-        return f"{begin} is no known key; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}")
+        remedy = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+        return f"{begin} is not a known key; {remedy}"
     if item["type"] == "missing":
         return f"{begin} is missing; add it"
     message = str(item["msg"]).removeprefix("Value error, ")
@@ -228,8 +260,8 @@ def _explained(where: str, item: Mapping[str, Any], values: Mapping[str, Any], o
     return f"{begin}: {message[:1].lower()}{message[1:]}{shown}"
 
 
-def _known_keys(place: Sequence[str | int]) -> list[str]:
-    section: Any = Recipe
+def _known_keys(model: type[BaseModel], place: Sequence[str | int]) -> list[str]:
+    section: Any = model
     for part in place:
         if isinstance(part, int):
             continue
@@ -243,4 +275,4 @@ def _section_of(annotation: Any) -> type[BaseModel]:
     return next((_section_of(inner) for inner in get_args(annotation) if inner is not ...), Section)
 
 
-__all__ = ["apply_overrides", "load_recipe", "recipe_from", "recipe_names"]
+__all__ = ["apply_overrides", "load", "load_recipe", "recipe_from", "recipe_names", "validated"]

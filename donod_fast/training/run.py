@@ -23,6 +23,7 @@ from donod_fast.errors import CorpusError, InputError
 from donod_fast.models.loading import LoadedModel, quiet
 from donod_fast.models.parameter_mask import read_mask
 from donod_fast.scores.folder import locked
+from donod_fast.system.wording import plural
 from donod_fast.training.folder import MODEL, TrainingFolder
 from donod_fast.training.loading import load_for_training, merged_from_adapter, model_identity
 from donod_fast.training.recipe import TrainSettings
@@ -233,7 +234,7 @@ def _chosen(corpus: Corpus, rows: Sequence[int] | None) -> list[int] | None:
         return None
     chosen = sorted({int(row) for row in rows})
     if len(chosen) != len(rows):
-        raise CorpusError(f"{len(rows) - len(chosen)} rows to train on are named twice; name each once")
+        raise CorpusError(f"{plural(len(rows) - len(chosen), 'row')} to train on named twice; name each once")
     check_rows(chosen, corpus.rows)
     return None if len(chosen) == corpus.rows else chosen
 

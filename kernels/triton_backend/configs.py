@@ -1,9 +1,9 @@
 """Tile shapes: one fixed choice per kernel, architecture, element size and shape class.
 
-They were chosen by counting operations (``bench/notes.md``, "Roofline of the Triton kernels"). ``compiled.py`` compiles
-all of them, to check that they fit into the shared memory of each architecture and spill no registers. They are not
-tuned on a device yet: set ``DONOD_FAST_AUTOTUNE=1`` to measure candidates on yours (``autotune.py``). Tests use smaller
-ones with ``override``, because the interpreter is slow.
+They were chosen by counting operations (``docs/benchmarks/notes.md``, "Roofline of the Triton kernels").
+``compiled.py`` compiles all of them, to check that they fit into the shared memory of each architecture and spill no
+registers. They are not tuned on a device yet: set ``DONOD_FAST_AUTOTUNE=1`` to measure candidates on yours
+(``autotune.py``). Tests use smaller ones with ``override``, because the interpreter is slow.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ class _Launch:
 
     @staticmethod
     def precision(dtype: torch.dtype) -> str:
-        """Precision of float32 products: float32. (Operands of 16 bits use the tensor cores in any case.)"""
+        """How float32 operands are multiplied: as float32 (16-bit ones go to the tensor cores whatever this says)."""
         return "ieee"
 
 
 @dataclass(frozen=True, slots=True)
 class LogitsConfig(_Launch):
-    """Block of tokens × vocabulary rows, ``dim`` deep; ``group`` token blocks share a range of W.
+    """Block of tokens × vocabulary rows, ``dim`` deep; ``group`` token blocks share a stretch of W.
 
-    The epilogue of a block has ``split`` tiles (1, 2 or 4), each with separate sums.
+    A block is finished in ``split`` tiles (1, 2 or 4), each with sums of its own.
     """
 
     tokens: int
@@ -47,7 +47,7 @@ class LogitsConfig(_Launch):
 
 @dataclass(frozen=True, slots=True)
 class DirectConfig(_Launch):
-    """Tile of vocabulary rows × hidden dimensions, with an epilogue in ``split`` parts (1, 2 or 4).
+    """Tile of vocabulary rows × hidden dimensions, finished in ``split`` parts (1, 2 or 4).
 
     ``step`` slots are multiplied at a time; ``keep`` holds the tile of W in registers instead of reloading it.
     """
@@ -63,8 +63,8 @@ class DirectConfig(_Launch):
 class GramConfig(_Launch):
     """Pair of tiles of ``tokens``; ``columns`` vocabulary rows, then ``dim`` hidden dimensions at a time.
 
-    The vocabulary is split until there are ``programs`` programs, with at least ``blocks_of_a_part`` column blocks
-    each.
+    The vocabulary is split among programs until there are ``programs`` of them, ``blocks_of_a_part`` column blocks
+    each at least.
     """
 
     tokens: int
@@ -76,7 +76,7 @@ class GramConfig(_Launch):
 
 @dataclass(frozen=True, slots=True)
 class Configs:
-    """Configs of one call; ``statistics`` is for a logits kernel that stores nothing."""
+    """What one call uses: ``statistics`` is for the logits kernel where it stores nothing."""
 
     logits: LogitsConfig
     statistics: LogitsConfig
@@ -115,18 +115,18 @@ class ReduceConfig:
 
 
 ROWS = RowsConfig()
-NORMALISE = PassConfig(slots=64)  # as wide as a logits tile, usually 64 columns
+NORMALISE = PassConfig(slots=64)  # of the width of a logits tile, 64 columns as a rule
 PACK = PassConfig()
 REDUCE = ReduceConfig()
 
-# Samples with a smaller mean length count as short. Steps of 32 slots waste 16 slots per sample on average, steps of 64
-# twice as many, but they halve the loop overhead of long samples.
+# Samples shorter than this on average count as short: steps of 32 slots waste 16 of them a sample, steps of 64 twice
+# as many, for which longer ones pay with half the loop overhead.
 SHORT = 320
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """Choices of an architecture for plain heads, for heads with a bias or soft-cap, and by update and length."""
+    """An architecture's choices: for plain heads, for those with a bias or soft-cap, and by update and length."""
 
     plain: LogitsConfig
     mapped: LogitsConfig
@@ -136,9 +136,8 @@ class _Row:
     gram: GramConfig
 
 
-# Direct tiles of four warps leave room for two programs per multiprocessor. For short samples the epilogue takes as
-# long as the products, and the two programs overlap. For long samples products dominate, and larger tiles need less
-# cache bandwidth.
+# Direct tiles of four warps leave room for two programs a multiprocessor: one's epilogue, as long as its products for
+# short samples, runs beside the other's. For long ones the products count, and larger tiles ask less of the cache.
 _HOPPER = _Row(
     plain=LogitsConfig(tokens=128, vocab=256, dim=64, split=4, warps=8, stages=4),
     mapped=LogitsConfig(tokens=128, vocab=128, dim=64, split=2, warps=8, stages=3),
@@ -168,7 +167,7 @@ _TABLE: dict[str, _Row] = {
         gram=replace(_AMPERE.gram, stages=2),
     ),
     "sm_90": _HOPPER,
-    # Sums stay in tensor memory, which leaves registers for an epilogue with a soft-cap.
+    # Sums stay in tensor memory, which leaves registers to a capped epilogue.
     "sm_100": replace(_HOPPER, mapped=_HOPPER.plain, heavy=DirectConfig(vocab=128, dim=64, step=32, warps=8, stages=4)),
     # 64 KiB of LDS, wavefronts of 64.
     "gfx942": _Row(
@@ -180,7 +179,7 @@ _TABLE: dict[str, _Row] = {
         gram=GramConfig(tokens=64, columns=32, dim=32, warps=4, stages=2),
     ),
 }
-# float32 products run on the ordinary units, with operands in registers; rows of an odd length are unaligned.
+# float32 products run on the ordinary units, each operand through registers; rows of an odd length are unaligned.
 _SMALL = _Row(
     plain=LogitsConfig(tokens=64, vocab=64, dim=16, split=2, warps=4, stages=2),
     mapped=LogitsConfig(tokens=64, vocab=64, dim=16, split=2, warps=4, stages=2),
@@ -201,7 +200,7 @@ def ceil_div(number: int, divisor: int) -> int:
 
 
 def architecture_of(device: torch.device) -> str:
-    """Row of the table for a device: the nearest architecture not above its own (CPU: Hopper)."""
+    """The table's row for a device: the nearest one at or below its own architecture (CPU: as Hopper)."""
     if device.type != "cuda":
         return "sm_90"
     if torch.version.hip:
@@ -215,17 +214,17 @@ def architecture_of(device: torch.device) -> str:
 
 
 def shape_class(tokens: int, samples: int) -> str:
-    """``"short"`` or ``"long"`` by the mean length, which follows from shapes without reading from a device."""
+    """``"short"`` or ``"long"``, by the mean length: known from shapes, so nothing is read from a device."""
     return "short" if tokens < SHORT * samples else "long"
 
 
 def fixed_configs(
     architecture: str, dtype: torch.dtype, signals: torch.dtype, *, mapped: bool, direct: str, odd: bool = False
 ) -> Configs:
-    """Shipped choice for inputs of ``dtype`` with error signals of ``signals``.
+    """The shipped choice for inputs of ``dtype`` with error signals of ``signals``.
 
     ``mapped``: the head has a bias or soft-cap; ``direct``: ``"short"``, ``"long"`` or ``"heavy"``; ``odd``: the hidden
-    dimension is not a multiple of 16, so that rows are unaligned and loads narrow: small tiles for every type.
+    dimension is no multiple of 16, so that rows are unaligned and loads narrow: small tiles, whatever the type.
     """
     large, small = _TABLE[architecture], _SMALL_ON.get(architecture, _SMALL)
     outer = small if odd or dtype == torch.float32 else large
@@ -245,7 +244,7 @@ def configs_for(
     samples: int,
     dim: int,
 ) -> Configs:
-    """Configs for a call with ``tokens`` rows of ``dim`` in ``samples`` samples (before autotuning)."""
+    """What a call with ``tokens`` rows of ``dim`` in ``samples`` samples uses (before autotuning)."""
     if _override:
         return _override[-1]
     direct = "heavy" if heavy else shape_class(tokens, samples)
@@ -254,7 +253,7 @@ def configs_for(
 
 @contextmanager
 def override(configs: Configs) -> Iterator[None]:
-    """Use these tile shapes within the block, for any device."""
+    """Use these tile shapes inside the block, whatever the device."""
     _override.append(configs)
     try:
         yield

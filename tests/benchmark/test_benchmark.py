@@ -64,7 +64,7 @@ def sample_of(ids: tuple[int, ...], prompt: int, row: int = 0) -> TokenizedSampl
     ("name", "published"),
     [("llama-2-7b", 6_738_415_616), ("llama-3.1-8b", 8_030_261_248), ("qwen2.5-7b", 7_615_616_512)],
 )
-def test_a_shape_has_as_many_parameters_as_the_model_that_it_is_named_after(name: str, published: int) -> None:
+def test_a_shape_has_as_many_parameters_as_its_model(name: str, published: int) -> None:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(SHAPES[name].config(), dtype=torch.bfloat16)
     assert sum(parameter.numel() for parameter in model.parameters()) == published
@@ -99,7 +99,7 @@ def test_the_large_shapes_cost_what_is_known_of_them() -> None:
         assert sum(count for _, count in work.matrices) == 7 * SHAPES[name].layers
 
 
-def test_only_tokens_that_have_to_be_run_and_pairs_within_a_sample_are_counted() -> None:
+def test_only_needed_tokens_and_pairs_within_a_sample_are_counted() -> None:
     work = Work(linear=1000, attention=10, head=7, matrices=())
     # 5 tokens of which the last two are scored: 4 are run, with 1 + 2 + 3 + 4 pairs.
     one = sample_of((1, 2, 3, 4, 5), prompt=3)
@@ -144,7 +144,7 @@ def test_the_file_holds_the_samples_that_the_other_programs_get(tmp_path: Path) 
 def test_the_papers_loop_computes_what_ours_does() -> None:
     scorer = Scorer(random_model(SMALL, device=CPU, dtype=torch.float32), masks=MaskSettings("tokenized", "plain"))
     sample = random_samples(LENGTHS["code"], SMALL.vocab, rows=1)[0]
-    row = scorer.samples.score([sample])[0]
+    row = scorer.sample_scorer.score([sample])[0]
     ids, labels = programs._ids_and_labels(sample)
     weight = scorer.head.weight.double()  # in float32 the difference of two norms would be noise
     decoder = scorer.trunk.decoder.double()
@@ -154,7 +154,7 @@ def test_the_papers_loop_computes_what_ours_does() -> None:
     assert don == pytest.approx(row.don, abs=1e-3 * row.nod)
 
 
-def test_a_loop_whose_time_is_up_goes_through_its_first_samples_and_says_so() -> None:
+def test_a_loop_that_runs_out_of_time_notes_how_many_samples_it_did() -> None:
     reached: list[int] = []
     samples = [sample_of((1, 2, 3), 1, row) for row in range(5)]
     steps = [Step(lambda row=row: reached.append(row), [sample], 4) for row, sample in enumerate(samples)]
@@ -273,7 +273,7 @@ def test_without_pyarrow_ours_goes_from_tokens_to_rows(
     assert "matplotlib is not installed" in said[-1] and not (tmp_path / PICTURE_NAME).exists()
 
 
-def test_batches_side_by_side_are_a_row_of_a_cpu_with_several_threads(small: None, tmp_path: Path) -> None:
+def test_concurrent_batches_are_a_row_on_a_cpu_with_several_threads(small: None, tmp_path: Path) -> None:
     torch.set_num_threads(2)
     settings = BenchmarkSettings(("tiny",), ("code",), rows=3, rounds=1, out=tmp_path, device="cpu")
     rows = {row["row"]: row for row in run_benchmark(settings, lambda text: None)}
@@ -356,7 +356,7 @@ def test_the_command_line_has_the_settings_defaults(
         ({"lengths": ("long",)}, "lengths must be one of gsm8k, code"),
         ({"dtype": "int3"}, "dtype must be one of"),
         ({"model": "m"}, "model and data go together"),
-        ({"model": "m", "data": "d", "shapes": ("tiny",)}, "leave out shape and tokens"),
+        ({"model": "m", "data": "d", "shapes": ("tiny",)}, "omit these two settings"),
         ({"rows": 3, "tokens": 3}, "give one of them"),
         ({"rounds": 0}, "rounds must be at least 1"),
     ],

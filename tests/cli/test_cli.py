@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-import tqdm
 from score_runs import (
     assert_one_line_error,
     assert_same_bits,
@@ -80,17 +79,14 @@ def test_score_says_what_it_did_what_was_there_and_what_comes_next(model: Path, 
     assert "0 rows in" in invoke(*options).out
 
 
-def test_progress_is_on_standard_error_and_counts_every_row(
-    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = tqdm.tqdm
-    monkeypatch.setattr(tqdm, "tqdm", lambda **options: real(**{**options, "delay": 0}))
+def test_progress_is_on_standard_error_and_counts_every_row(model: Path, data: Path, tmp_path: Path) -> None:
     options = ["score", data, "--model", model, "--out", tmp_path / "out", "--device", "cpu", "--part-rows", 10]
     done = invoke(*options)
-    assert "40/40" in done.err and "tokens/s" in done.err
-    assert "40/40" not in done.out
+    assert "40 of 40 rows (100%)" in done.err and "tokens/s" in done.err
+    assert "40 of 40" not in done.out
     (tmp_path / "out" / "part-000001.parquet").unlink()
-    assert "40/40" in invoke(*options).err
+    again = invoke(*options).err
+    assert "40 of 40 rows (100%)" in again and "30 of 40" not in again
 
 
 def test_json_is_one_object_on_stdout_and_quiet_is_silence(model: Path, data: Path, tmp_path: Path) -> None:
@@ -145,7 +141,7 @@ def test_standard_input_is_kept_for_select_and_for_a_second_run(model: Path, tmp
     assert invoke("select", out, "--keep", "100%", "--out", subset).code == 0
     assert subset.read_bytes() == content.replace(b"{broken\n\n", b"")
     # Other rows are refused, until told to start anew
-    assert_one_line_error(invoke(*options, stdin=content[:40]), 3, "holds other rows")
+    assert_one_line_error(invoke(*options, stdin=content[:40]), 3, "has different rows")
     assert rows_of(out)[2]["status"] == "scored"
     kept = out / "stdin.jsonl"
     done = invoke("score", kept, "--model", model, "--out", out, "--device", "cpu", "--overwrite", "--lr", "1e-4")
@@ -333,7 +329,7 @@ def test_missing_inputs_have_their_own_exit_codes(model: Path, data: Path, score
     assert_one_line_error(invoke("score", data, "--model", tmp_path / "gone", *out), 4, "gone", "no such folder")
     assert_one_line_error(invoke("score", data, "--model", tmp_path, *out), 4, "config.json")
     assert_one_line_error(invoke("score", gone, "--model", model, *out), 3, str(gone), "no such file")
-    assert_one_line_error(invoke("score", empty, "--model", model, *out), 3, str(empty), "holds no row")
+    assert_one_line_error(invoke("score", empty, "--model", model, *out), 3, str(empty), "contains no rows")
     assert_one_line_error(invoke("check", "--model", tmp_path / "gone"), 4)
     assert_one_line_error(invoke("check", "--model", model, "--data", gone), 3, "no such file")
     subset = ["--keep", "0.5", "--out", tmp_path / "s.jsonl"]
@@ -412,7 +408,7 @@ def test_an_input_that_changed_or_went_is_refused_by_select(model: Path, tmp_pat
     data.write_bytes(original[:-5])
     assert_one_line_error(invoke(*subset), 3, str(data), "has changed")
     data.unlink()
-    assert_one_line_error(invoke(*subset), 3, str(data), "is gone")
+    assert_one_line_error(invoke(*subset), 3, str(data), "is missing")
     data.write_bytes(original)
     done = invoke("select", out, "--keep", "5", "--out", data, "--overwrite")
     assert_one_line_error(done, 5, "one of the inputs")
@@ -424,7 +420,7 @@ def test_an_unfinished_folder_is_refused_by_select_and_rank(scores: Path, tmp_pa
     shutil.copytree(scores, out)
     (out / "part-000000.parquet").unlink()
     for arguments in (["select", out, "--keep", "5", "--out", tmp_path / "s.jsonl"], ["rank", out]):
-        assert_one_line_error(invoke(*arguments), 5, "unfinished: 0 of 1 parts")
+        assert_one_line_error(invoke(*arguments), 5, "unfinished: 0 of 1 part committed")
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are Unicode there")

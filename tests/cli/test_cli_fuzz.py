@@ -101,7 +101,7 @@ def check(scorer: Scorer, content: list[bytes], ends: bytes) -> None:
         bare = [line.removeprefix(b"\xef\xbb\xbf") if at == 0 else line for at, line in enumerate(content)]
         wanted = [line for line in bare if line.strip()]
         if not wanted:
-            with pytest.raises(DonodError, match="holds no row"):
+            with pytest.raises(DonodError, match="contains no rows"):
                 open_corpus([str(data)])
             return
         with locked(out):

@@ -22,10 +22,13 @@ from donod_fast.data.reading import corpus_from_rows, open_corpus
 from donod_fast.data.types import TokenizedSample
 from donod_fast.engines.devices import score_on_devices
 from donod_fast.engines.local import Outcome, score_corpus
+from donod_fast.engines.request import RunOptions
 from donod_fast.errors import CorpusError, InputError, SettingsMismatchError
+from donod_fast.models.batching import Batch
 from donod_fast.scores.exporting import export
 from donod_fast.scores.folder import ScoresFolder, locked
 from donod_fast.scores.merging import merge
+from donod_fast.scoring.forward import BatchRequest, Forward
 from donod_fast.scoring.scorer import Scorer
 from donod_fast.scoring.settings import UpdateSettings
 from donod_fast.scoring.spec import ScorerSpec
@@ -191,7 +194,7 @@ def test_an_interrupted_addition_is_finished_by_the_next_run(
 ) -> None:
     whole = run(scorer, tmp_path / "whole").folder
     run(plain, tmp_path / "out")
-    add, calls = scorer.samples.add, []
+    add, calls = scorer.sample_scorer.add, []
 
     def stops(*arguments: Any, **options: Any) -> Any:
         calls.append(1)
@@ -200,14 +203,13 @@ def test_an_interrupted_addition_is_finished_by_the_next_run(
         return add(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(scorer.samples, "add", stops)
+        patch.setattr(scorer.sample_scorer, "add", stops)
         with pytest.raises(KeyboardInterrupt):
             run(scorer, tmp_path / "out")
     half = ScoresFolder.open(tmp_path / "out")
     assert "el2n" not in half.table().column_names and half.signal_columns() == ()
     assert [part for part in range(3) if "el2n" in half.read_part(part).column_names] == [0]  # type: ignore[union-attr]
-    half.wanted = scorer.samples.signals.fingerprints
-    assert half.missing_parts() == [1, 2]
+    assert half.missing_parts(scorer.sample_scorer.signals.fingerprints) == [1, 2]
     again = run(scorer, tmp_path / "out")
     assert again.resumed_rows == 16
     assert again.folder.table().column_names == whole.table().column_names
@@ -246,21 +248,21 @@ def test_a_run_without_them_finishes_a_folder_with_criteria_and_the_next_adds_wh
     assert ScoresFolder.open(tmp_path / "out").signal_columns() == ()
     assert run(scorer, tmp_path / "out").resumed_rows == len(ROWS) - 16
     names = [column.name for column in ScoresFolder.open(tmp_path / "out").signal_columns()]
-    assert names == [column.name for column in scorer.samples.signals.columns]
+    assert names == [column.name for column in scorer.sample_scorer.signals.columns]
 
 
 def test_a_second_pass_that_does_not_fit_in_memory_leaves_the_row_its_scores(
     scorer: Scorer, plain: Scorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = plain.score(ROWS)
-    launch = scorer.samples._launch_signals
+    launch = Forward.launch
 
-    def short(work: Any, group: tuple[int, ...], *rest: Any) -> torch.Tensor:
-        if any(not work.is_own(item) for item in group):
+    def short(forward: Forward, batch: Batch, request: BatchRequest, *rest: Any) -> torch.Tensor:
+        if request.own < len(request.samples):
             raise MemoryError
-        return launch(work, group, *rest)
+        return launch(forward, batch, request, *rest)
 
-    monkeypatch.setattr(scorer.samples, "_launch_signals", short)
+    monkeypatch.setattr(Forward, "launch", short)
     table = scorer.score(ROWS)
     assert table.column("status").equals(wanted.column("status"))
     assert np.isnan(column(table, "ifd_ppl")).all() and table.column("ifd_unhelped").null_count == len(ROWS)
@@ -279,7 +281,7 @@ def test_processes_add_what_one_process_adds(tmp_path: Path) -> None:
         together = score_corpus(corpus, full.load(), tmp_path / "together", part_rows=16).folder.table()
     with locked(tmp_path / "later"):
         score_corpus(corpus, spec.load(), tmp_path / "later", part_rows=16)
-        later = score_on_devices(corpus, full, tmp_path / "later", ["cpu"], part_rows=16).folder.table()
+        later = score_on_devices(corpus, full, tmp_path / "later", ["cpu"], RunOptions(part_rows=16)).folder.table()
     assert together.column_names == later.column_names and "ifd_ppl" in later.column_names
     assert np.allclose(column(together, "ifd_ppl"), column(later, "ifd_ppl"), rtol=1e-5, equal_nan=True)
     assert np.allclose(column(together, "el2n"), column(later, "el2n"), rtol=1e-5, equal_nan=True)

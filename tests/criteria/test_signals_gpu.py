@@ -39,7 +39,7 @@ def test_criteria_added_later_on_a_gpu_are_those_computed_together() -> None:
     from donod_fast.data.reading import corpus_from_rows
 
     samples = scorer.masker.tokenize_many(list(corpus_from_rows(rows).records()))
-    later = scorer.samples.add(samples, table.column("loss").to_pylist(), scorer.samples.signals)
+    later = scorer.sample_scorer.add(samples, table.column("loss").to_pylist(), scorer.sample_scorer.signals)
     for at, name in enumerate(("el2n", "answer_loss", "ifd_loss", "ifd_ppl")):
         wanted = np.array(table.column(name).to_pylist())
         found = np.array([np.nan if row[at] is None else row[at] for row in later])

@@ -80,7 +80,7 @@ def test_content_in_parts_is_joined() -> None:
     assert turns({"messages": [CHAT[0], {"role": "assistant", "content": parts}]})[1].content == "Ho!"
 
 
-def test_a_part_that_is_no_text_is_named() -> None:
+def test_a_part_that_is_not_text_is_named() -> None:
     image = {"type": "image_url", "image_url": {"url": "u"}}
     status, detail = refused({"messages": [{"role": "user", "content": [image]}, CHAT[1]]})
     assert status == Status.UNKNOWN_FORMAT and "messages[0]: content[0] is a part of type 'image_url'" in detail
@@ -111,13 +111,13 @@ def test_tool_calls_come_out_in_one_form(turn: dict[str, Any], calls: tuple[Any,
     assert messages[1] == Message("assistant", "", calls)
 
 
-def test_arguments_that_are_no_json_object_are_not_made_up() -> None:
+def test_arguments_that_are_not_a_json_object_are_refused() -> None:
     for arguments in ("{a: 1}", "[1]", 3, '"text"'):
         call = {"type": "function", "function": {"name": "add", "arguments": arguments}}
         assert refused({"messages": [CHAT[0], {"role": "assistant", "tool_calls": [call]}]})[0] == Status.UNKNOWN_FORMAT
 
 
-def test_a_sharegpt_function_call_is_a_tool_call_where_it_is_json_and_text_where_not() -> None:
+def test_a_sharegpt_function_call_is_a_tool_call_only_if_it_is_json() -> None:
     def called(value: str) -> Message:
         return turns({"conversations": [{"from": "human", "value": "Hi"}, {"from": "function_call", "value": value}]})[
             1
@@ -152,7 +152,7 @@ def test_a_weight_of_zero_takes_an_assistant_turn_out(key: str) -> None:
         assert refused(weighted(wrong))[0] == Status.UNKNOWN_FORMAT
 
 
-def test_a_system_column_comes_first_unless_the_turns_have_a_system_message() -> None:
+def test_a_system_column_is_first_unless_there_is_a_system_message() -> None:
     assert turns({"messages": CHAT, "system": "Be kind"}) == (Message("system", "Be kind"), USER, ASSISTANT)
     assert turns({"messages": CHAT, "system": " "}) == (USER, ASSISTANT)
     own = [{"role": "system", "content": "Own"}, *CHAT]
@@ -191,5 +191,5 @@ def test_a_conversation_that_cannot_be_scored_has_its_status(messages: list[Any]
     assert refused({"messages": messages})[0] == status
 
 
-def test_an_empty_turn_in_the_middle_or_a_last_question_is_no_fault() -> None:
+def test_an_empty_turn_in_the_middle_or_a_last_question_is_accepted() -> None:
     assert len(turns({"messages": [CHAT[0], EMPTY_TURN, *CHAT, CHAT[0]]})) == 5

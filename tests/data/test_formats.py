@@ -90,7 +90,7 @@ def test_a_null_column_counts_as_absent() -> None:
     assert sample({"messages": None, "input_ids": None, "text": "x"}) == PlainText("x")
 
 
-def test_a_record_of_no_known_format_lists_its_columns_and_the_remedy() -> None:
+def test_an_unknown_format_lists_the_records_columns_and_a_remedy() -> None:
     status, detail = refused({"passage": "p", "options": ["a"], "n": 3})
     assert status == Status.UNKNOWN_FORMAT
     assert "'passage' (a string), 'options' (a list), 'n' (a number)" in detail and "--format" in detail
@@ -118,7 +118,7 @@ def test_a_format_that_is_not_known_is_the_callers_error() -> None:
         to_sample(record({"text": "x"}), "alpaka")
 
 
-def test_a_row_that_was_not_parsed_says_why() -> None:
+def test_a_row_that_cannot_be_parsed_has_a_reason() -> None:
     broken = Record(6, "a.jsonl", "line 7", None, b"{", "not valid JSON: Expecting property name at column 2")
     with pytest.raises(SampleError) as caught:
         to_sample(broken)

@@ -20,6 +20,7 @@ from tiny_chat import (
     row_of,
     scored_runs,
     tiny_tokenizer,
+    tokenize_sample,
 )
 
 from donod_fast.data.types import (
@@ -33,7 +34,7 @@ CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city"
 
 def runs(own: str, conversation: Conversation, **given: Any) -> list[str]:
     """Text of each run of scored tokens; the row must have been found fit to be scored."""
-    row = masker(own, **given).tokenize_sample(conversation)
+    row = tokenize_sample(masker(own, **given), conversation)
     assert row.status is Status.SCORED, row.detail
     return scored_runs(row, tiny_tokenizer())
 
@@ -42,7 +43,7 @@ def runs(own: str, conversation: Conversation, **given: Any) -> list[str]:
 
 
 @pytest.mark.parametrize(("own", "mask"), [(MARKED, "generation"), (UNMARKED, "prefix")])
-def test_every_assistant_turn_is_scored_with_its_end_marker_and_nothing_else(own: str, mask: str) -> None:
+def test_only_assistant_turns_and_their_end_markers_are_scored(own: str, mask: str) -> None:
     row = row_of(chat(*TURNS), own)
     assert (row.status, row.mask) == (Status.SCORED, mask)
     assert scored_runs(row, tiny_tokenizer()) == ["One.<|im_end|>", "Two.<|im_end|>"]
@@ -104,7 +105,7 @@ WRONG_MARKS = {
 
 
 @pytest.mark.parametrize("name", WRONG_MARKS)
-def test_wrong_marks_are_seen_through_and_the_prompt_method_takes_over(name: str) -> None:
+def test_wrong_generation_marks_are_replaced_by_the_prompt_method(name: str) -> None:
     row = row_of(chat(*TURNS[1:]), WRONG_MARKS[name])
     assert (row.status, row.mask) == (Status.SCORED, "prefix"), row.detail
     assert scored_runs(row, tiny_tokenizer()) == ["One.<|im_end|>", "Two.<|im_end|>"]
@@ -117,7 +118,7 @@ def test_a_mark_that_begins_within_a_token_is_not_trusted() -> None:
     assert "Ġapples" in row.detail
 
 
-def test_thinking_that_is_dropped_from_earlier_turns_is_scored_only_where_it_stands() -> None:
+def test_thinking_is_scored_only_in_turns_where_the_template_keeps_it() -> None:
     conversation = chat(
         ("user", "First?"),
         ("assistant", "<think>\nOne or two?\n</think>\n\nOne."),
@@ -130,16 +131,16 @@ def test_thinking_that_is_dropped_from_earlier_turns_is_scored_only_where_it_sta
     ]
 
 
-def test_an_answer_is_told_from_the_same_words_in_the_thinking_before_it() -> None:
+def test_an_answer_is_distinguished_from_equal_words_in_its_thinking() -> None:
     conversation = chat(("user", "a"), ("assistant", "<think>b or c</think>b"), ("user", "c"), ("assistant", "d"))
     assert runs(THINKING, conversation)[0] == "b<|im_end|>"
 
 
-def test_the_empty_thinking_block_that_a_template_gives_the_last_turn_is_scored_with_it() -> None:
+def test_an_empty_thinking_block_of_the_last_turn_is_scored() -> None:
     assert runs(THINKING, chat(*TURNS[1:])) == ["One.<|im_end|>", "<think>\n\n</think>\n\nTwo.<|im_end|>"]
 
 
-def test_a_call_is_scored_in_the_templates_own_writing_and_the_tools_answer_is_not() -> None:
+def test_a_rendered_tool_call_is_scored_and_the_tools_answer_is_not() -> None:
     turns = (("user", "Hi"), Message("assistant", "", (CALL,)), ("tool", "sunny"), ("assistant", "Sun."))
     body = '{"name": "weather", "arguments": {"city": "Paris"}}'
     assert runs(WITH_TOOLS, chat(*turns)) == [body + "<|im_end|>", "Sun.<|im_end|>"]
@@ -155,13 +156,13 @@ def test_tools_are_in_the_prompt_and_not_scored() -> None:
         assert scored_runs(row, tiny_tokenizer()) == ["Yo<|im_end|>"]
 
 
-def test_a_template_without_system_role_keeps_the_system_text_in_the_prompt() -> None:
+def test_the_system_text_stays_in_the_prompt_without_a_system_role() -> None:
     row = row_of(chat(*TURNS), STRICT)
     assert "Be kind.\n\nFirst?" in tiny_tokenizer().decode(row.input_ids)
     assert scored_runs(row, tiny_tokenizer()) == ["One.<|im_end|>", "Two.<|im_end|>"]
 
 
-def test_the_header_of_a_turn_is_prompt_even_where_the_template_has_no_generation_prompt() -> None:
+def test_the_header_of_a_turn_is_prompt_without_a_generation_prompt() -> None:
     without = UNMARKED.split("{% if add_generation_prompt")[0]
     assert runs(without, chat(("user", "Hi"), ("assistant", "Yo"))) == ["Yo<|im_end|>"]
 
@@ -183,7 +184,7 @@ def test_each_built_in_template_scores_the_turns_and_their_end(name: str) -> Non
     ]
 
 
-def test_a_prompt_that_the_template_writes_otherwise_in_the_whole_is_refused_with_a_remedy() -> None:
+def test_a_prompt_that_renders_differently_in_the_full_text_is_refused() -> None:
     counts = "{{ messages | length }} turns\n" + UNMARKED
     row = row_of(chat(*TURNS), counts)
     assert row.status is Status.PROMPT_NOT_PREFIX
@@ -193,7 +194,7 @@ def test_a_prompt_that_the_template_writes_otherwise_in_the_whole_is_refused_wit
     assert "last turn only" in row.detail
 
 
-def test_a_prompt_whose_last_token_joins_the_response_is_refused_with_both_spellings() -> None:
+def test_a_prompt_whose_last_token_joins_the_response_is_refused() -> None:
     joined = (
         "{% for m in messages %}{{ 'User: ' if m.role == 'user' else ' ' }}{{ m.content }}{% endfor %}"
         "{% if add_generation_prompt %} {% endif %}"
@@ -204,21 +205,21 @@ def test_a_prompt_whose_last_token_joins_the_response_is_refused_with_both_spell
     assert "white space" in row.detail
 
 
-def test_a_template_that_fails_gives_its_own_message_and_the_place_of_the_row() -> None:
+def test_a_failing_template_gives_its_message_and_the_rows_position() -> None:
     row = masker(STRICT).tokenize(record({"messages": [{"role": "assistant", "content": "Hi"}]}, row=16))
     assert (row.row, row.status, row.tokens, row.input_ids) == (16, Status.TEMPLATE_FAILED, 0, ())
     assert row.detail.startswith("data.jsonl, line 17: ")
     assert "must alternate" in row.detail
 
 
-def test_a_template_that_leaves_the_response_out_is_no_row_to_score() -> None:
+def test_a_template_without_the_response_gives_no_scored_row() -> None:
     deaf = "{% for m in messages if m.role != 'assistant' %}{{ m.content }}{% endfor %}"
     row = row_of(chat(("user", "Hi"), ("assistant", "Yo")), deaf)
     assert row.status is Status.TEMPLATE_FAILED
     assert "leaves out" in row.detail
 
 
-def test_a_template_that_writes_no_prompt_does_not_pass_as_all_scored() -> None:
+def test_a_template_without_the_prompt_gives_all_scored() -> None:
     mute = "{% for m in messages if m.role == 'assistant' %}{{ m.content }}{% endfor %}"
     row = row_of(chat(("user", "Hi"), ("assistant", "Yo, how are you?")), mute)
     assert row.status is Status.ALL_SCORED

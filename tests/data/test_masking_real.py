@@ -13,6 +13,7 @@ from tiny_chat import (
     masker,
     record,
     scored_runs,
+    tokenize_sample,
 )
 
 from donod_fast.data.masking import Masker, MaskSettings
@@ -32,9 +33,7 @@ def tiny_instruct() -> Any:
     return AutoTokenizer.from_pretrained(SHARED / "models" / "tiny-instruct")
 
 
-def test_on_real_rows_the_prompt_method_gives_the_mask_of_the_models_own_marks(
-    tiny_instruct: Any, tmp_path: Path
-) -> None:
+def test_prompt_method_and_generation_marks_agree_on_real_rows(tiny_instruct: Any, tmp_path: Path) -> None:
     unmarked = tmp_path / "unmarked.jinja"
     text = tiny_instruct.chat_template.replace("{% generation %}", "{% if true %}")
     unmarked.write_text(text.replace("{% endgeneration %}", "{% endif %}"), encoding="utf-8")
@@ -73,17 +72,17 @@ def llama2() -> Any:
 @pytest.mark.parametrize("name", ["llama2", "alpaca", "vicuna", "plain"])
 def test_a_slow_tokenizer_without_offsets_is_masked_through_its_prompts(llama2: Any, name: str) -> None:
     assert not llama2.is_fast
-    row = masker(tokenizer=llama2, template=name).tokenize_sample(chat(*TURNS))
+    row = tokenize_sample(masker(tokenizer=llama2, template=name), chat(*TURNS))
     assert (row.status, row.mask) == (Status.SCORED, "prefix"), row.detail
     assert row.input_ids[0] == llama2.bos_token_id
     assert [run.replace(" ", "") for run in scored_runs(row, llama2)] == ["One.</s>", "Two.</s>"]
 
 
 def test_a_space_that_sentencepiece_joins_to_the_response_is_refused(llama2: Any) -> None:
-    joined = masker(tokenizer=llama2).tokenize_sample(PromptCompletion("Question: ", "apples"))
+    joined = tokenize_sample(masker(tokenizer=llama2), PromptCompletion("Question: ", "apples"))
     assert joined.status is Status.PROMPT_NOT_PREFIX
     assert "▁" in joined.detail
-    apart = masker(tokenizer=llama2).tokenize_sample(PromptCompletion("Question:", " apples"))
+    apart = tokenize_sample(masker(tokenizer=llama2), PromptCompletion("Question:", " apples"))
     assert scored_runs(apart, llama2)[0].strip() == "apples</s>"
 
 
@@ -110,10 +109,10 @@ def llama2_fast() -> Any:
 
 def test_sentencepiece_with_offsets_gets_bos_once_and_the_marked_mask(llama2_fast: Any) -> None:
     for name in ("llama2", "alpaca", "vicuna", "plain"):
-        row = masker(tokenizer=llama2_fast, template=name).tokenize_sample(chat(*TURNS[1:3]))
+        row = tokenize_sample(masker(tokenizer=llama2_fast, template=name), chat(*TURNS[1:3]))
         assert (row.status, row.mask) == (Status.SCORED, "generation"), row.detail
         assert (row.input_ids[0], row.input_ids.count(1)) == (llama2_fast.bos_token_id, 1)
         assert scored_runs(row, llama2_fast)[0].replace(" ", "") == "One.</s>"
-    text = masker(tokenizer=llama2_fast).tokenize_sample(PromptCompletion("Question:", " apples"))
+    text = tokenize_sample(masker(tokenizer=llama2_fast), PromptCompletion("Question:", " apples"))
     assert llama2_fast.convert_ids_to_tokens(text.input_ids)[:3] == ["<s>", "▁Question", ":"]
     assert scored_runs(text, llama2_fast) == ["apples</s>"]

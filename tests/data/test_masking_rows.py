@@ -22,6 +22,7 @@ from tiny_chat import (
     row_of,
     scored_runs,
     tiny_tokenizer,
+    tokenize_sample,
     tokenizer_with,
 )
 
@@ -38,7 +39,7 @@ from donod_fast.errors import InputError
 # --- text, prompt and completion, ids
 
 
-def test_a_prompt_and_its_completion_are_scored_from_the_completion_to_the_end_token() -> None:
+def test_only_the_completion_and_its_end_token_are_scored() -> None:
     row = row_of(PromptCompletion("How many apples", " are left"))
     assert (row.status, row.mask) == (Status.SCORED, "prefix")
     assert scored_runs(row, tiny_tokenizer()) == [" are left</s>"]
@@ -61,14 +62,14 @@ def test_a_prompt_that_ends_in_a_space_is_refused_with_the_remedy() -> None:
     assert "white space" in row.detail
 
 
-def test_plain_text_is_scored_but_for_its_first_token() -> None:
+def test_plain_text_is_scored_except_for_its_first_token() -> None:
     row = row_of(PlainText("How many apples are left?"))
     assert (row.status, row.mask) == (Status.SCORED, "text")
     assert row.scored == (False,) + (True,) * (row.tokens - 1)
     assert row.input_ids[-1] == tiny_tokenizer().eos_token_id
 
 
-def test_the_tokenizers_own_front_token_stands_before_text_once_and_none_after_the_prompt() -> None:
+def test_bos_is_added_once_before_text_and_never_after_the_prompt() -> None:
     own = with_front_token()
     bos, eos = own.bos_token_id, own.eos_token_id
     for sample in (
@@ -76,7 +77,7 @@ def test_the_tokenizers_own_front_token_stands_before_text_once_and_none_after_t
         PlainText("How many apples"),
         PlainText("<s>How many"),
     ):
-        ids = masker(tokenizer=own).tokenize_sample(sample).input_ids
+        ids = tokenize_sample(masker(tokenizer=own), sample).input_ids
         assert (ids[0], ids.count(bos), ids[-1], ids.count(eos)) == (bos, 1, eos, 1)
 
 
@@ -117,20 +118,20 @@ def test_ids_that_cannot_be_right_are_refused(ids: tuple[int, ...], labels: tupl
 def test_a_text_with_ids_past_the_models_output_layer_is_refused() -> None:
     tokenizer = tokenizer_with(MARKED)
     small = Masker(tokenizer, MaskSettings(), vocab_size=300)
-    row = small.tokenize_sample(chat(("user", "Hi"), ("assistant", "How many apples")))
+    row = tokenize_sample(small, chat(("user", "Hi"), ("assistant", "How many apples")))
     assert row.status is Status.INVALID_TOKENS
     assert row.tokens > 0
 
 
 @pytest.mark.parametrize("sample", [TokenRow((5, 6), (-100, -100)), TokenRow((5,), (5,)), TokenRow((), ())])
-def test_a_row_without_a_target_is_all_masked_and_never_scored_zero(sample: TokenRow) -> None:
+def test_a_row_without_a_target_is_all_masked(sample: TokenRow) -> None:
     assert row_of(sample).status is Status.ALL_MASKED
 
 
 # --- the length limit
 
 
-def test_a_response_cut_by_the_limit_is_flagged_and_the_rest_of_it_scored() -> None:
+def test_a_truncated_response_is_flagged_and_its_rest_is_scored() -> None:
     whole = row_of(chat(*TURNS), MARKED)
     limit = whole.tokens - 4
     row = row_of(chat(*TURNS), MARKED, max_length=limit)
@@ -150,7 +151,7 @@ def test_a_row_as_long_as_the_limit_is_not_truncated() -> None:
     assert row_of(chat(*TURNS), MARKED, max_length=whole.tokens) == whole
 
 
-def test_a_row_past_the_tokenizers_own_limit_is_kept_whole_without_a_warning(
+def test_a_row_beyond_the_tokenizers_limit_is_kept_without_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     own = tiny_tokenizer()
@@ -267,7 +268,7 @@ message = st.fixed_dictionaries(
     rows=st.lists(st.dictionaries(columns, json_values | st.lists(message, max_size=4), max_size=4), max_size=4),
     own=st.sampled_from([MARKED, STRICT, THINKING, WITH_TOOLS]),
 )
-def test_whatever_a_record_holds_it_becomes_one_row(rows: list[dict[str, Any]], own: str) -> None:
+def test_every_record_becomes_one_row(rows: list[dict[str, Any]], own: str) -> None:
     records = [record(data, at) for at, data in enumerate(rows)]
     found = masker(own).tokenize_many(records)
     assert [row.row for row in found] == list(range(len(rows)))

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from score_runs import ENVIRONMENT, WORDS, assert_same_bits, short_rows, write_lines
+from scored_folders import part_path
 from tiny_models import save_tiny, tiny_model, tiny_tokenizer
 
 from donod_fast.data import prefetch as prepare
@@ -162,7 +163,7 @@ def test_a_tokenizer_that_cannot_be_sent_is_used_here(tmp_path: Path, caplog: py
     corpus = as_lines(tmp_path)
     found = list(prepared(corpus, masker, PARTS, 2))
     assert [sample for _, samples in found for sample in samples] == truth(corpus, masker)
-    assert "cannot be sent" in caplog.text
+    assert "the tokenizer cannot be pickled" in caplog.text
 
 
 @pytest.mark.usefixtures("started")
@@ -177,7 +178,7 @@ def test_a_worker_that_cannot_start_is_done_without(
 
 
 @pytest.mark.usefixtures("started")
-def test_a_killed_worker_is_one_error_that_names_its_rows_and_nothing_hangs(masker: Masker, tmp_path: Path) -> None:
+def test_a_killed_worker_raises_one_error_that_names_its_rows(masker: Masker, tmp_path: Path) -> None:
     def killing() -> Iterator[Part]:
         for part in PARTS:
             if part.number == 3:  # the parts 0 and 1 have been handed out, 2 is waiting or under way
@@ -185,12 +186,12 @@ def test_a_killed_worker_is_one_error_that_names_its_rows_and_nothing_hangs(mask
                     os.kill(child, signal.SIGKILL)
             yield part
 
-    with pytest.raises(WorkerError, match=r"by signal 9 while it had the rows \d+ to \d+ .*to resume"):
+    with pytest.raises(WorkerError, match=r"by signal 9 while it prepared the rows \d+ to \d+ .*to resume"):
         list(prepared(as_lines(tmp_path), masker, killing(), 1))
     assert children(os.getpid()) == []
 
 
-def test_workers_end_when_the_generator_is_closed_and_when_nobody_reads_it(masker: Masker, tmp_path: Path) -> None:
+def test_workers_end_when_the_generator_is_closed_or_dropped(masker: Masker, tmp_path: Path) -> None:
     coming = prepared(as_lines(tmp_path), masker, PARTS, 3)
     next(coming)
     assert len(children(os.getpid())) == 3
@@ -285,7 +286,7 @@ def test_a_folder_s_bits_do_not_depend_on_workers(tmp_path: Path) -> None:
     assert_same_bits(tables[1], tables[0])
     folder = ScoresFolder.open(tmp_path / "2")
     for part in (1, 5, 8):
-        folder.part_path(part).unlink()
+        part_path(folder, part).unlink()
     formats = score_parts(corpus, scorer, folder, iter([1, 5, 8]), workers=1)
     assert sum(formats.values()) == 7 + 7 + 4
     assert_same_bits(folder.table(), tables[0])
@@ -301,7 +302,7 @@ from donod_fast.scores.folder import locked
 
 model, data, out = sys.argv[1:]
 scorer = Scorer.from_pretrained(model, device="cpu")
-real = scorer.samples.score
+real = scorer.sample_scorer.score
 
 def slow(*arguments, **options):
     time.sleep(0.2)
@@ -312,7 +313,7 @@ def interrupted(*_):
     raise KeyboardInterrupt
 
 signal.signal(signal.SIGINT, interrupted)
-scorer.samples.score = slow
+scorer.sample_scorer.score = slow
 with locked(Path(out)):
     score_corpus(open_corpus([data]), scorer, Path(out), part_rows=4, workers=2)
 """
@@ -353,7 +354,7 @@ def children(process: int) -> list[int]:
     found = []
     for file in Path(f"/proc/{process}/task").glob("*/children"):
         found += [int(child) for child in file.read_text().split()]
-    return [child for child in found if "prepare_process" in command_line(child)]
+    return [child for child in found if "prefetch_worker" in command_line(child)]
 
 
 def command_line(process: int) -> str:
@@ -364,7 +365,7 @@ def command_line(process: int) -> str:
         return ""
 
 
-def test_a_part_of_a_file_that_changes_while_it_is_read_in_order_is_refused_before_it_is_committed(
+def test_a_part_of_a_changed_file_is_refused_before_it_is_committed(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "rows.csv"

@@ -45,7 +45,7 @@ def test_every_kind_of_file_gives_the_same_rows(
     assert data_of(reopen_corpus(json.loads(json.dumps(corpus.describe())))) == ROWS
 
 
-def test_a_byte_order_mark_blank_lines_and_windows_line_ends_are_no_part_of_the_rows(tmp_path: Path) -> None:
+def test_byte_order_mark_blank_lines_and_crlf_do_not_belong_to_rows(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jsonl", b'\xef\xbb\xbf{"text":"a"}\r\n\r\n  \t\n{"text" : "b"} \n{"text":"c"}')
     records = list(open_corpus([path]).records())
     assert [record.raw for record in records] == [b'{"text":"a"}', b'{"text" : "b"} ', b'{"text":"c"}']
@@ -120,7 +120,7 @@ def test_memory_stays_flat_in_a_parquet_file_of_one_row_group(tmp_path: Path) ->
     assert [record.data for record in open_corpus([path]).records(700, 703)] == rows[700:703]
 
 
-def test_inputs_follow_one_another_in_the_order_given_and_globs_are_sorted(tmp_path: Path) -> None:
+def test_inputs_keep_their_order_and_globs_are_sorted(tmp_path: Path) -> None:
     for name in ("b", "deep/er/a", "c"):
         written(tmp_path / f"{name}.jsonl", json_lines([{"text": f"{name}{i}"} for i in range(2)]))
     last = written(tmp_path / "first.csv", b"text\nfirst0\n")
@@ -154,7 +154,7 @@ def test_a_parquet_row_keeps_nested_values_and_leaves_null_columns_out(tmp_path:
     assert data_of(open_corpus([path])) == [rows[0], {"messages": [{"role": "user", "content": None}]}]
 
 
-def test_a_parquet_value_that_is_no_utf8_costs_that_row_only(tmp_path: Path) -> None:
+def test_a_parquet_value_that_is_not_utf8_affects_only_its_row(tmp_path: Path) -> None:
     texts = pa.array([b"a", b"\xff", b"c"]).view(pa.string())
     pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
     records = list(open_corpus([str(tmp_path / "a.parquet")]).records())
@@ -162,7 +162,7 @@ def test_a_parquet_value_that_is_no_utf8_costs_that_row_only(tmp_path: Path) -> 
     assert [record.row for record in records] == [0, 1, 2]
 
 
-def test_a_csv_row_of_another_width_or_encoding_costs_that_row_only(tmp_path: Path) -> None:
+def test_a_bad_csv_row_affects_only_itself(tmp_path: Path) -> None:
     content = b'\xef\xbb\xbfquestion,answer\r\n"a ""quoted""\nq",1\r\nwide,2,3\r\n\r\nnarrow\r\n\xff,4\r\nlast,"5"\r\n'
     records = list(open_corpus([written(tmp_path / "a.csv", content)]).records())
     assert [record.data for record in records] == [
@@ -173,14 +173,14 @@ def test_a_csv_row_of_another_width_or_encoding_costs_that_row_only(tmp_path: Pa
         {"question": "last", "answer": "5"},
     ]
     assert [record.place for record in records] == ["line 2", "line 4", "line 6", "line 7", "line 8"]
-    assert records[1].problem == "3 fields where the header names 2 columns"
+    assert records[1].problem == "3 fields, but the header names 2 columns"
 
 
 def test_a_quotation_that_is_never_closed_is_said_so(tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", b'question,answer\na,1\n"b,2\nc,3\n')
     first, second = open_corpus([path]).records()
     assert first.data == {"question": "a", "answer": "1"}
-    assert second.problem == "a quotation mark is opened here and never closed"
+    assert second.problem == "a quotation mark opens here and is never closed"
 
 
 def test_a_csv_field_may_be_longer_than_pythons_limit(tmp_path: Path) -> None:
@@ -195,10 +195,10 @@ def test_one_object_in_a_json_file_is_one_row(tmp_path: Path) -> None:
     assert data_of(indented) == data_of(one_line) == [row]
 
 
-def test_an_array_element_that_is_no_object_costs_that_row_only(tmp_path: Path) -> None:
+def test_an_array_element_that_is_not_an_object_affects_only_its_row(tmp_path: Path) -> None:
     path = written(tmp_path / "a.json", b'[{"text":"a"}, 3, {"text":"c"}]')
     records = list(open_corpus([path]).records())
-    assert [record.problem for record in records] == [None, "not an object but a number", None]
+    assert [record.problem for record in records] == [None, "a number, not an object", None]
 
 
 def test_a_broken_first_line_does_not_make_json_lines_a_document(tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_standard_input_is_kept_so_that_it_can_be_reopened(
     piped(content)  # the same again, as when a run is resumed
     assert open_corpus(["-"], spool_dir=tmp_path / "scores").fingerprint == corpus.fingerprint
     piped(b'{"text":"other"}')
-    with pytest.raises(CorpusError, match="holds other rows from an earlier run"):
+    with pytest.raises(CorpusError, match="has different rows from an earlier run"):
         open_corpus(["-"], spool_dir=tmp_path / "scores")
     assert data_of(reopen_corpus(corpus.describe())) == ROWS
     piped(content)

@@ -118,14 +118,14 @@ def test_json_lines_give_one_record_for_each_line_that_is_not_blank(
 
 @BUDGET
 @given(st.sampled_from(["a.json", "a.csv", "a.tsv"]), st.lists(lines, max_size=6))
-def test_a_file_of_anything_is_refused_as_a_whole_or_read_row_by_row(name: str, lines: list[bytes]) -> None:
+def test_any_file_is_refused_as_a_whole_or_read_row_by_row(name: str, lines: list[bytes]) -> None:
     for record in corpus_of(name, b"\n".join(lines)):
         check(record)
 
 
 @BUDGET
 @given(st.sampled_from(["a.jsonl.gz", "a.json.zst", "a.parquet", "a.parquet.gz"]), st.binary(max_size=200))
-def test_bytes_that_are_no_such_format_are_refused_in_one_error(name: str, content: bytes) -> None:
+def test_bytes_of_another_format_are_refused_in_one_error(name: str, content: bytes) -> None:
     for record in corpus_of(name, content):
         check(record)
 

@@ -96,7 +96,7 @@ def test_checkpoints_given_are_where_reading_starts(tmp_path: Path) -> None:
     assert next(open_corpus([str(path)], known=known).records(4000)).data == LONG[4000]
 
 
-def test_only_plain_json_lines_has_checkpoints_and_only_parquet_row_groups(tmp_path: Path) -> None:
+def test_only_json_lines_has_checkpoints_and_only_parquet_row_groups(tmp_path: Path) -> None:
     names = sorted(FILES)
     corpus = open_corpus([written(tmp_path / name, FILES[name]) for name in names])
     again = restored_corpus(json.loads(json.dumps(corpus.describe())))
@@ -124,7 +124,7 @@ def test_of_a_parquet_file_only_the_footer_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_touched_file_is_refused_while_it_is_read_and_accepted_when_reopened(tmp_path: Path, name: str) -> None:
+def test_a_touched_file_is_refused_during_reading_but_can_be_reopened(tmp_path: Path, name: str) -> None:
     path = Path(written(tmp_path / name, FILES[name]))
     corpus = open_corpus([str(path)])
     os.utime(path, ns=(0, 1_000_000_000))
@@ -169,7 +169,7 @@ def test_a_file_that_changes_while_it_is_read_is_named(tmp_path: Path, name: str
 def test_a_file_that_is_written_to_during_its_first_pass_is_refused(tmp_path: Path) -> None:
     path = Path(written(tmp_path / "a.jsonl", json_lines(ROWS)))
     with (
-        pytest.raises(CorpusError, match=r"a\.jsonl.*changes while it is read.*wait until it is complete"),
+        pytest.raises(CorpusError, match=r"a\.jsonl.*changed while it was read.*wait until it is complete"),
         scanning("a.jsonl", LocalPlace(path), None) as scan,
     ):
         scan.stream.read(10)
@@ -177,7 +177,7 @@ def test_a_file_that_is_written_to_during_its_first_pass_is_refused(tmp_path: Pa
             file.write(b"{}\n")
 
 
-def test_a_file_is_scanned_once_its_time_is_past_so_that_a_change_right_after_shows(tmp_path: Path) -> None:
+def test_a_file_is_scanned_late_enough_to_detect_a_later_change(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"text":"a"}\n')
     assert LocalPlace(path).settled_stat() == LocalPlace(path).stat()

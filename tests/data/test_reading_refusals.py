@@ -29,12 +29,12 @@ UNREADABLE = {
     "no.jsonl.gz": (b"not compressed at all", "at about byte"),
     "cut.jsonl.zst": (zstd(json_lines(ROWS))[:-3], "at about byte"),
     "cut.parquet": (parquet_bytes(ROWS)[:-10], "parquet"),
-    "empty.jsonl": (b"", "holds no row"),
-    "blank.jsonl": (b"\xef\xbb\xbf\n \n", "holds no row"),
-    "empty.json": (b"", "holds no row"),
-    "emptylist.json": (b"[]", "holds no row"),
-    "empty.csv": (b"", "holds no row"),
-    "header.csv": (b"question,answer\n", "holds no row"),
+    "empty.jsonl": (b"", "contains no rows"),
+    "blank.jsonl": (b"\xef\xbb\xbf\n \n", "contains no rows"),
+    "empty.json": (b"", "contains no rows"),
+    "emptylist.json": (b"[]", "contains no rows"),
+    "empty.csv": (b"", "contains no rows"),
+    "header.csv": (b"question,answer\n", "contains no rows"),
     "kind.txt": (b"hello", "unknown kind"),
 }
 
@@ -57,7 +57,7 @@ def test_damage_within_a_parquet_file_is_named_with_the_place(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["gone.jsonl", "no/such/file", "*.jsonl", "", "a\0b", "x" * 5000, "."])
-def test_a_name_that_stands_for_nothing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_an_unknown_input_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CorpusError, match=r"check|give"):
         open_corpus([name])
@@ -89,7 +89,7 @@ def test_a_file_that_vanished_or_changed_is_named_when_reopened(tmp_path: Path, 
     with pytest.raises(CorpusError, match="has changed since it was first read"):
         list(corpus.records())
     path.unlink()
-    with pytest.raises(CorpusError, match=rf"{name}: the input is gone"):
+    with pytest.raises(CorpusError, match=rf"{name}: the input is missing"):
         reopen_corpus(description)
 
 

@@ -67,7 +67,7 @@ def test_parquet_is_cut_between_row_groups_and_within_large_ones(tmp_path: Path)
     assert plan.tasks(range(5), most=1) == [(0,), (1, 2, 3), (4,)]
 
 
-def test_a_compressed_file_is_one_task_and_other_lines_are_dealt_out(tmp_path: Path) -> None:
+def test_a_compressed_file_is_one_task_and_other_files_are_divided(tmp_path: Path) -> None:
     zipped = tmp_path / "a.jsonl.gz"
     zipped.write_bytes(gzip.compress(lines(tmp_path / "a.jsonl", 20).read_bytes()))
     corpus = open_corpus([str(zipped), str(lines(tmp_path / "b.jsonl", 20))])
@@ -89,9 +89,7 @@ def test_a_shard_s_bytes_hold_its_rows(tmp_path: Path) -> None:
         assert content[: segment.offset].count(b"\n") + 1 == segment.line
 
 
-def test_a_plan_survives_its_file_and_restores_the_corpus_without_a_pass(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_saved_plan_restores_the_corpus_without_reading_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = open_corpus([str(lines(tmp_path / "a.jsonl", 3000)), str(lines(tmp_path / "b.jsonl", 10, 3000))])
     plan = plan_shards(corpus, 1000)
     read = ShardPlan.from_bytes(plan.to_bytes(), "plan")

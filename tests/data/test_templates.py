@@ -73,7 +73,7 @@ def test_auto_falls_back_to_alpaca_and_warns_once(
     assert len(caplog.records) == 1
 
 
-def test_a_template_asked_of_a_tokenizer_that_has_none_is_an_error_with_a_remedy() -> None:
+def test_a_tokenizer_without_the_requested_template_is_an_error() -> None:
     with pytest.raises(ModelError, match="alpaca, chatml"):
         resolve_template(tiny_tokenizer(), "tokenizer")
 
@@ -110,7 +110,7 @@ def test_an_unknown_template_is_refused_by_name(name: str) -> None:
     assert repr(name) in str(refusal.value)
 
 
-def test_a_template_that_is_no_jinja_is_refused_before_any_row() -> None:
+def test_an_invalid_jinja_template_is_refused_before_any_row() -> None:
     with pytest.raises(ModelError, match="no valid Jinja"):
         renderer("{% for m in messages %}")
 
@@ -151,9 +151,7 @@ def test_a_template_that_is_no_jinja_is_refused_before_any_row() -> None:
         ),
     ],
 )
-def test_a_built_in_template_writes_its_style_and_marks_each_turn_with_its_end(
-    name: str, text: str, marked: list[str]
-) -> None:
+def test_a_built_in_template_marks_each_turn_and_its_end_token(name: str, text: str, marked: list[str]) -> None:
     rendering = renderer(BUILTIN_TEMPLATES[name]).write(chat(*TURNS))
     assert rendering.text == text
     assert [rendering.text[start:end] for start, end in rendering.marked] == marked
@@ -190,7 +188,7 @@ def test_a_built_in_template_needs_no_special_tokens(name: str) -> None:
 # --- content that a template has no place for
 
 
-def test_a_system_message_the_template_refuses_goes_before_the_first_user_turn() -> None:
+def test_a_refused_system_message_goes_before_the_first_user_turn() -> None:
     rendering = renderer(STRICT).write(chat(("system", "Be kind."), ("user", "Hi"), ("assistant", "Yo")))
     assert rendering.conversation == chat(("user", "Be kind.\n\nHi"), ("assistant", "Yo"))
 
@@ -205,25 +203,25 @@ def test_a_late_system_message_goes_before_the_user_turn_that_follows_it() -> No
     assert rendering.conversation.messages[2] == Message("user", "Be brief.\n\nThen?")
 
 
-def test_a_system_message_that_a_template_drops_in_silence_is_noticed() -> None:
+def test_a_silently_dropped_system_message_is_detected() -> None:
     drops = "{% for m in messages if m.role != 'system' %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
     rendering = renderer(drops).write(chat(("system", "Be kind."), ("user", "Hi"), ("assistant", "Yo")))
     assert rendering.text == "user: Be kind.\n\nHi\nassistant: Yo\n"
 
 
-def test_tools_the_template_has_no_place_for_are_listed_in_the_system_text() -> None:
+def test_unsupported_tools_are_listed_in_the_system_text() -> None:
     conversation = chat(("system", "Be kind."), ("user", "Hi"), ("assistant", "Yo"), tools=(TOOL,))
     rendering = renderer(UNMARKED).write(conversation)
     assert rendering.conversation.messages[0] == Message("system", f"Be kind.\n\n{json.dumps([TOOL])}")
     assert rendering.conversation.tools == ()
 
 
-def test_tools_are_listed_in_the_first_user_turn_where_there_is_no_system_role_either() -> None:
+def test_tools_are_listed_in_the_first_user_turn_without_a_system_role() -> None:
     rendering = renderer(STRICT).write(chat(("user", "Hi"), ("assistant", "Yo"), tools=(TOOL,)))
     assert rendering.conversation.messages[0] == Message("user", f"{json.dumps([TOOL])}\n\nHi")
 
 
-def test_tool_calls_the_template_has_no_place_for_become_lines_of_json() -> None:
+def test_unsupported_tool_calls_become_lines_of_json() -> None:
     turn = Message("assistant", "Let me see.", (call("weather"), call("weather", "Rome")))
     rendering = renderer(UNMARKED).write(chat(("user", "Hi"), turn))
     assert rendering.conversation.messages[1] == Message(
@@ -233,7 +231,7 @@ def test_tool_calls_the_template_has_no_place_for_become_lines_of_json() -> None
     )
 
 
-def test_a_tools_answer_becomes_a_user_turn_where_there_is_no_tool_role() -> None:
+def test_a_tools_answer_becomes_a_user_turn_without_a_tool_role() -> None:
     conversation = chat(
         ("user", "Hi"), Message("assistant", "", (call("weather"),)), ("tool", "sunny"), ("assistant", "Sun.")
     )
@@ -263,7 +261,7 @@ def test_only_the_calls_that_a_template_cannot_write_become_text(turn: Message) 
         assert words in rendering.text
 
 
-def test_user_turns_are_merged_only_where_the_template_raises_without_it() -> None:
+def test_user_turns_are_merged_only_if_the_template_requires_it() -> None:
     conversation = chat(("user", "One"), ("user", "Two"), ("assistant", "Three"))
     assert renderer(STRICT).write(conversation).conversation == chat(("user", "One\n\nTwo"), ("assistant", "Three"))
     assert renderer(UNMARKED).write(conversation).conversation == conversation
@@ -284,12 +282,12 @@ def test_an_ability_is_probed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     write.write(conversation)
 
 
-def test_a_template_that_writes_todays_date_writes_the_same_date_every_day() -> None:
+def test_a_template_with_todays_date_writes_a_fixed_date() -> None:
     dated = "Today is {{ strftime_now('%d %B %Y') }}.\n" + UNMARKED
     assert written(dated, chat(("user", "Hi"))).startswith("Today is 26 July 2024.\n")
 
 
-def test_without_transformers_inner_renderer_the_public_one_writes_the_same(
+def test_the_public_renderer_writes_the_same_text(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     write = renderer(UNMARKED)

@@ -150,7 +150,7 @@ def test_the_embedded_corpus_is_what_its_script_writes(tmp_path: Path) -> None:
     assert (tmp_path / "corpus.jsonl").read_bytes() == CORPUS_FILE.read_bytes()
 
 
-def test_the_embedded_corpus_has_a_thousand_rows_and_ten_per_cent_of_each_kind() -> None:
+def test_the_embedded_corpus_has_1000_rows_and_10_percent_of_each_kind() -> None:
     rows = read_corpus()
     counts = Counter(row["corruption"] for row in rows)
     assert len(rows) == DEMO_ROWS == 1000

@@ -52,7 +52,7 @@ def test_any_text_survives_the_tokenizer(text: str) -> None:
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-def test_the_template_marks_the_answer_and_its_end_and_the_prompt_is_a_prefix() -> None:
+def test_the_template_marks_the_answer_and_its_prompt_is_a_prefix() -> None:
     _, tokenizer = loaded()
     assert tokenizer.chat_template == CHAT_TEMPLATE
     for row in read_corpus()[:50]:

@@ -46,7 +46,7 @@ def test_axes_are_named_and_the_legend_counts_scored_rows(tmp_path: Path) -> Non
     scored = don.isfinite()
     assert f"kept: {int((kept & scored).sum())}" in said
     assert f"dropped: {int((~kept & scored).sum())}" in said
-    assert f"words shuffled: {int((planted & scored & ~kept).sum())} of 20 dropped" in said
+    assert f"words shuffled: | {int((planted & scored & ~kept).sum())} of 20 dropped" in said
     for part in ("NOD = ‖W − W′‖", "DON = ‖W‖ − ‖W′‖", "units of 10⁻⁵", "Kept by TOPSIS"):
         assert part in said
 
@@ -59,12 +59,64 @@ def test_a_single_place_in_the_plane_can_be_drawn(tmp_path: Path, count: int, va
         draw_plane(column, column, kept, tmp_path / "p.png", groups={"none": ~kept & kept})
 
 
+def test_each_axis_says_which_end_is_better(tmp_path: Path) -> None:
+    draw_plane(*plane(), tmp_path / "p.svg")
+    labels = words(tmp_path / "p.svg").split(" | ")
+    assert any(label.startswith("← lower is better") and "NOD" in label for label in labels)
+    assert any(label.endswith("higher is better →") and "DON" in label for label in labels)
+
+
+def drawn_colours(don: Tensor, nod: Tensor, kept: Tensor, path: Path) -> tuple[int, int]:
+    """How many pixels of the plane are blue (kept) and orange (dropped), away from legend and margins."""
+    from matplotlib.image import imread
+
+    draw_plane(don, nod, kept, path)
+    pixels = torch.from_numpy(imread(path)[..., :3].copy())
+    height, width = pixels.shape[:2]
+    pixels = pixels[height // 4 : height * 3 // 4, width // 6 : width * 3 // 4]
+    red, blue = pixels[..., 0], pixels[..., 2]
+    return int((blue > red + 0.1).sum()), int((red > blue + 0.1).sum())
+
+
+def test_points_of_one_fate_do_not_hide_the_other(tmp_path: Path) -> None:
+    places = torch.randn(2, 500, generator=torch.Generator().manual_seed(1))
+    don, nod = torch.cat([places, places], dim=1)
+    kept = torch.arange(1000) < 500  # a kept and a dropped row at every place
+    blue, orange = drawn_colours(don, nod, kept, tmp_path / "p.png")
+    assert 0.5 < blue / orange < 2.0
+
+
+def test_a_density_of_one_fate_does_not_hide_the_other(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(1)
+    don, nod = torch.randn(2, 20_000, generator=generator)
+    kept = torch.rand(20_000, generator=generator) < 0.5
+    blue, orange = drawn_colours(don, nod, kept, tmp_path / "p.png")
+    assert 0.5 < blue / orange < 2.0
+
+
+def test_a_far_row_does_not_squeeze_the_others_and_is_counted(tmp_path: Path) -> None:
+    don, nod, kept = plane(5_000)
+    don[0] = 1.0
+    draw_plane(don, nod, kept, tmp_path / "p.svg")
+    said = words(tmp_path / "p.svg")
+    assert "units of 10⁻⁵" in said
+    beyond = int(said.partition("drawn at the edge: ")[2].split(" ")[0])
+    assert 1 <= beyond <= 11
+
+
+def test_a_million_rows_and_large_groups_are_drawn(tmp_path: Path) -> None:
+    don, nod, kept = plane(1_000_000)
+    draw_plane(don, nod, kept, tmp_path / "p.svg", groups={"high": nod > 5e-3, "none": nod < 0})
+    assert "none: | 0 of 0 dropped" in words(tmp_path / "p.svg")
+    assert (tmp_path / "p.svg").stat().st_size < 2_000_000
+
+
 def test_many_points_do_not_make_a_huge_svg(tmp_path: Path) -> None:
     draw_plane(*plane(50_000), tmp_path / "p.svg")
     assert (tmp_path / "p.svg").stat().st_size < 2_000_000
 
 
-def test_an_existing_figure_is_replaced_and_a_missing_folder_reported(tmp_path: Path) -> None:
+def test_a_figure_is_replaced_and_a_missing_folder_reported(tmp_path: Path) -> None:
     (tmp_path / "p.png").write_text("old")
     draw_plane(*plane(), tmp_path / "p.png")
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")

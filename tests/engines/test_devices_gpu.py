@@ -12,6 +12,7 @@ from tiny_models import save_tiny, tiny_model, tiny_tokenizer
 from donod_fast.data.reading import open_corpus
 from donod_fast.engines.devices import parse_devices, score_on_devices
 from donod_fast.engines.local import score_corpus
+from donod_fast.engines.request import RunOptions
 from donod_fast.models.trunk import synthetic_batch
 from donod_fast.scores.folder import locked
 from donod_fast.scoring.budget import PACKED_PLATEAU, STEP, CudaMeter, find_token_budget, probed_budget
@@ -34,7 +35,9 @@ def scorer_on_cuda() -> Scorer:
 
 def test_what_a_probe_measures_holds_for_larger_batches() -> None:
     scorer = scorer_on_cuda()
-    found = find_token_budget(scorer.loaded, scorer.trunk, scorer.samples.forward, workspace_bytes=256 * MIB)
+    found = find_token_budget(
+        scorer.loaded, scorer.trunk, scorer.sample_scorer.forward.scores, workspace_bytes=256 * MIB
+    )
     assert found.tokens % STEP == 0 and STEP <= found.tokens <= PACKED_PLATEAU
     assert found.bytes_per_token is not None and found.free_bytes is not None
     batch = synthetic_batch(scorer.loaded, 16_384, packed=scorer.trunk.packs)
@@ -86,7 +89,7 @@ def test_every_device_together_writes_the_bits_that_one_writes(tmp_path: Path) -
     # Two processes at least, and where there is one device they share it
     several = names if len(names) > 1 else names * 2
     with locked(tmp_path / "found"):
-        found = score_on_devices(corpus, spec, tmp_path / "found", several, part_rows=20)
+        found = score_on_devices(corpus, spec, tmp_path / "found", several, RunOptions(part_rows=20))
     assert_same_bits(found.folder.table(), wanted.folder.table())
 
 
@@ -95,7 +98,11 @@ def test_devices_that_find_their_own_budget_agree_on_one(tmp_path: Path) -> None
     data = write_lines(tmp_path / "rows.jsonl", short_rows(60))
     with locked(tmp_path / "out"):
         outcome = score_on_devices(
-            open_corpus([str(data)]), ScorerSpec(str(model)), tmp_path / "out", ["cuda:0", "cuda:0"], part_rows=10
+            open_corpus([str(data)]),
+            ScorerSpec(str(model)),
+            tmp_path / "out",
+            ["cuda:0", "cuda:0"],
+            RunOptions(part_rows=10),
         )
     assert outcome.folder.manifest["token_budget"] >= STEP
     assert sum(outcome.counts.values()) == 60

@@ -28,6 +28,7 @@ from score_runs import (
     tiny_scorer,
     write_lines,
 )
+from scored_folders import part_path
 from tiny_models import save_tiny
 
 from donod_fast.data.masking import MaskSettings
@@ -267,7 +268,7 @@ def test_a_damaged_part_is_named_by_readers_and_scored_again_to_the_same_bits(
 def test_no_flipped_bit_of_a_part_changes_a_score_unseen(scorer: Scorer, data: Path, tmp_path: Path) -> None:
     folder = run(scorer, data, tmp_path / "out")
     wanted = folder.table()
-    path = folder.part_path(1)
+    path = part_path(folder, 1)
     content = path.read_bytes()
     seen = 0
     for byte in range(3, len(content), 17):
@@ -287,7 +288,7 @@ def test_an_unfinished_folder_and_one_without_a_manifest_say_what_to_do(
     scorer: Scorer, data: Path, tmp_path: Path
 ) -> None:
     folder = run(scorer, data, tmp_path / "out")
-    folder.part_path(2).unlink()
+    part_path(folder, 2).unlink()
     with pytest.raises(StoreError, match=r"unfinished: 2 of 3 parts .*run `donod-fast score` again"):
         folder.table()
     (tmp_path / "out" / "manifest.json").unlink()

@@ -99,7 +99,7 @@ def test_the_command_killed_interrupted_and_run_again_ends_as_one_that_was_not(m
             assert run.poll() is None and time.monotonic() < deadline
             time.sleep(0.005)
         run.send_signal(by)
-        _, errors = run.communicate(timeout=60)
+        _, errors = run.communicate(timeout=600)
         assert len(list(out.glob("part-*.parquet"))) < 150, "it ended before it was stopped"
         return run.returncode, errors.decode()
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from score_runs import assert_same_bits, short_rows, write_lines
+from scored_folders import part_path
 from tiny_models import tiny_model, tiny_tokenizer
 
 from donod_fast.data.reading import corpus_from_rows, open_corpus
@@ -48,13 +49,13 @@ def test_a_resumed_run_does_what_is_left_and_gives_the_same_bits(
 ) -> None:
     folder = run(scorer, tmp_path / "out").folder
     wanted = folder.table()
-    kept = {part: folder.part_path(part).stat().st_ino for part in range(7) if part not in lost}
+    kept = {part: part_path(folder, part).stat().st_ino for part in range(7) if part not in lost}
     for part in lost:
-        folder.part_path(part).unlink()
+        part_path(folder, part).unlink()
     seen: list[tuple[int, int]] = []
     outcome = run(scorer, tmp_path / "out", progress=lambda rows, tokens: seen.append((rows, tokens)))
     assert_same_bits(outcome.folder.table(), wanted)
-    assert {part: folder.part_path(part).stat().st_ino for part in kept} == kept
+    assert {part: part_path(folder, part).stat().st_ino for part in kept} == kept
     left = sum(min(8, len(ROWS) - 8 * part) for part in lost)
     assert outcome.resumed_rows == len(ROWS) - left
     assert sum(outcome.formats.values()) == left
@@ -116,7 +117,7 @@ def test_given_parts_are_committed_in_the_order_given_and_asked_for_as_they_are_
     wanted = folder.table()
     parts = [5, 0, 6, 2]  # as after a device was lost: backwards too
     for part in parts:
-        folder.part_path(part).unlink()
+        part_path(folder, part).unlink()
     committed: list[int] = []
     asked: list[int] = []
     write_part = ScoresFolder.write_part
@@ -143,14 +144,14 @@ def test_given_parts_are_committed_in_the_order_given_and_asked_for_as_they_are_
 def test_an_error_while_a_part_is_scored_costs_no_part_before_it(
     scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = scorer.samples.score, iter(range(100))
+    real, calls = scorer.sample_scorer.score, iter(range(100))
 
     def breaking(*arguments: Any, **options: Any) -> Any:
         if next(calls) == 3:
             raise ZeroDivisionError("while scoring")
         return real(*arguments, **options)
 
-    monkeypatch.setattr(scorer.samples, "score", breaking)
+    monkeypatch.setattr(scorer.sample_scorer, "score", breaking)
     with pytest.raises(ZeroDivisionError):
         run(scorer, tmp_path / "out")
     assert [path.name for path in sorted((tmp_path / "out").glob("part-*"))] == [
@@ -180,7 +181,7 @@ def test_shards_scored_one_by_one_in_any_order_are_the_parts_of_a_whole_run(scor
         for _ in range(2):  # twice is once
             assert score_shard(shard, corpus, scorer, folder) == whole.summary(shard.number)
     for part in range(whole.parts):
-        assert folder.part_path(part).read_bytes() == whole.part_path(part).read_bytes()
+        assert part_path(folder, part).read_bytes() == part_path(whole, part).read_bytes()
     for shard in folder.plan:
         summary = folder.summary(shard.number)
         assert summary is not None

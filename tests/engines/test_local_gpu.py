@@ -67,20 +67,20 @@ def packing_scorer() -> Scorer:
 def test_nothing_waits_for_the_device_while_batches_are_launched() -> None:
     scorer = packing_scorer()
     samples = prepared(scorer)
-    wanted = scorer.samples.score(samples)  # compiles kernels, which may wait
+    wanted = scorer.sample_scorer.score(samples)  # compiles kernels, which may wait
     assert sum(row.status == Status.SCORED for row in wanted) > 150
     with waits_are_errors():
-        found = scorer.samples.score(samples)
+        found = scorer.sample_scorer.score(samples)
     assert bits(found) == bits(wanted)
 
 
 def test_nothing_waits_while_it_is_profiled_either() -> None:
     scorer = packing_scorer()
     samples = prepared(scorer)
-    scorer.samples.score(samples)
+    scorer.sample_scorer.score(samples)
     stages = Stages()
-    with stages.run(scorer.samples.device), waits_are_errors():
-        scorer.samples.score(samples, stages=stages)
+    with stages.run(scorer.sample_scorer.device), waits_are_errors():
+        scorer.sample_scorer.score(samples, stages=stages)
 
 
 @pytest.mark.parametrize("packing", ["auto", "off"])
@@ -89,9 +89,9 @@ def test_scores_of_batches_launched_ahead_are_those_of_one_after_the_other(
 ) -> None:
     scorer = cuda_scorer(packing)
     samples = prepared(scorer)
-    found = scorer.samples.score(samples)
+    found = scorer.sample_scorer.score(samples)
     monkeypatch.setattr(scoring, "launches_ahead", lambda device: False)
-    assert bits(found) == bits(scorer.samples.score(samples))
+    assert bits(found) == bits(scorer.sample_scorer.score(samples))
 
 
 def test_later_batches_are_launched_before_the_first_one_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +111,7 @@ def test_later_batches_are_launched_before_the_first_one_is_looked_at(monkeypatc
         return watched_wait
 
     monkeypatch.setattr(scoring, "to_host", watched)
-    scorer.samples.score(samples)
+    scorer.sample_scorer.score(samples)
     assert log[:3] == ["launched"] * 3 and log.count("launched") == log.count("looked at") > 5
 
 
@@ -124,7 +124,7 @@ def test_memory_that_really_runs_out_halves_the_batches_and_costs_no_row() -> No
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_reserved()
-    wanted = scorer.samples.score(samples)
+    wanted = scorer.sample_scorer.score(samples)
     needed = torch.cuda.max_memory_reserved() - before
     assert needed > GIB // 2, "the test needs batches that are worth limiting"
     torch.cuda.empty_cache()
@@ -132,14 +132,14 @@ def test_memory_that_really_runs_out_halves_the_batches_and_costs_no_row() -> No
     stages = Stages()
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 0.6 * needed) / total)
     try:
-        found = scorer.samples.score(samples, stages=stages)
+        found = scorer.sample_scorer.score(samples, stages=stages)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert stages.report().batches > 2
     assert {row.status for row in found} == {Status.SCORED}
     for row, other in zip(found, wanted, strict=True):
         assert abs(row.nod - other.nod) <= 1e-5 * other.nod and abs(row.don - other.don) <= 1e-5 * other.nod
-    assert bits(scorer.samples.score(samples)) == bits(wanted)  # the full budget again
+    assert bits(scorer.sample_scorer.score(samples)) == bits(wanted)  # the full budget again
 
 
 def test_a_profile_shows_the_device_s_own_time_and_memory(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_a_model_writes_programs_and_the_run_resumes(
         again = run_eval(*arguments, "--out", out, "--json")
     assert again.code == 0 and json.loads(again.out)["judged"] == 0 and len(judge.programs) == count
     other = run_eval(*arguments, "--out", out, "--temperature", 0.5, "--samples-per-task", 2, "--top-p", 0.9)
-    assert_one_line_error(other, 5, "generation.temperature: 0.0 in the folder, 0.5 asked for", "--overwrite")
+    assert_one_line_error(other, 5, "generation.temperature: 0.0 in the folder, 0.5 requested", "--overwrite")
     sampled = run_eval(
         *arguments, "--out", out, "--temperature", 0.5, "--samples-per-task", 2, "--top-p", 0.9, "--overwrite", "--json"
     )
@@ -110,7 +110,7 @@ def test_the_chat_style_is_recorded_and_judges_the_extracted_code(
     assert judge.programs[0].startswith("def add_0")
 
 
-def test_mbpps_default_split_is_test_and_its_shots_are_of_the_whole_file(
+def test_mbpp_uses_the_test_split_and_takes_shots_from_the_whole_file(
     model: Path, judge: FakeJudge, tmp_path: Path
 ) -> None:
     file = write_records(tmp_path / "m.jsonl", [mbpp_record(at) for at in (2, 3, 4, 11, 12, 601)])
@@ -153,7 +153,7 @@ def test_wrong_use_is_one_line_with_the_remedy(problems: Path, model: Path, tmp_
         (start, 2, ("--model, --samples, --canonical", "none was given")),
         ([*start, "--canonical", "--model", model], 2, ("--model and --canonical were given",)),
         ([*start, "--canonical", "--split", "test"], 2, ("--split is for mbpp",)),
-        ([*start, "--model", model, "--style", "0-shot"], 2, ("those are completion, chat",)),
+        ([*start, "--model", model, "--style", "0-shot"], 2, ("its styles are completion, chat",)),
         ([*start, "--model", model, "--engine", "ggml"], 2, ("engine must be one of",)),
         ([*start, "--model", model, "--engine", "vllm"], 2, ("needs vLLM",)),
         ([*start, "--model", tmp_path / "no"], 4, ("no such folder",)),
@@ -163,7 +163,7 @@ def test_wrong_use_is_one_line_with_the_remedy(problems: Path, model: Path, tmp_
         (["humaneval+", "--canonical"], 2, ("--problems FILE",)),
         ([*start, "--canonical", "--show", "1"], 2, ("go with browse",)),
         (["browse"], 2, ("donod-fast eval browse DIR",)),
-        (["browse", tmp_path], 5, ("holds no settings.json",)),
+        (["browse", tmp_path], 5, ("contains no settings.json",)),
         ([*start, "--canonical", "--seconds", 0], 2, ("seconds must be > 0",)),
     ):
         assert_one_line_error(run_eval(*arguments), code, *parts)

@@ -13,7 +13,7 @@ from donod_fast.errors import InputError
 from donod_fast.evaluation.passk import BOOTSTRAP, interval, interval_method, mean_pass_at_k, pass_at_k, wilson
 
 
-def test_pass_at_k_is_the_share_of_all_draws_that_hold_a_passing_sample() -> None:
+def test_pass_at_k_is_the_share_of_draws_with_a_passing_sample() -> None:
     for samples in range(1, 8):
         for passed in range(samples + 1):
             outcomes = [True] * passed + [False] * (samples - passed)
@@ -39,7 +39,7 @@ def test_impossible_counts_are_refused(samples: int, passed: int, k: int) -> Non
         pass_at_k(samples, passed, k)
 
 
-def test_wilsons_ends_are_where_the_observed_share_is_just_that_many_errors_away() -> None:
+def test_wilson_bounds_solve_the_score_equation() -> None:
     # The definition: |share − p| = z √(p (1 − p) / n) at both ends.
     for passed, total in ((3, 20), (82, 164), (163, 164), (1, 974)):
         for end in wilson(passed, total):
@@ -61,7 +61,7 @@ def test_one_sample_a_task_gives_wilsons_interval_and_more_the_bootstraps() -> N
     assert interval(many, 1) == (low, high)
 
 
-def test_an_interval_is_not_certain_where_all_tasks_fail_or_there_is_but_one() -> None:
+def test_an_interval_has_width_if_all_tasks_fail_or_there_is_only_one() -> None:
     assert interval([(10, 0)] * 20, 1) == wilson(0, 20)
     assert interval([(10, 10)] * 20, 5) == wilson(20, 20)
     assert interval([(6, 3)], 1) == (0.0, 1.0)

@@ -33,7 +33,7 @@ MBPP_PLUS = {
 
 
 @pytest.mark.parametrize("name", ["p.jsonl", "p.jsonl.gz", "p.json", "p.json.gz"])
-def test_human_evals_format_is_read_from_lines_and_lists_plain_and_gzipped(tmp_path: Path, name: str) -> None:
+def test_humaneval_files_are_read_as_lines_and_lists_plain_and_gzipped(tmp_path: Path, name: str) -> None:
     file = write_records(tmp_path / name, [human_eval_record(at) for at in range(3)])
     problems = load_problems("humaneval", file)
     assert [one.task_id for one in problems] == ["Fam/0", "Fam/1", "Fam/2"]
@@ -51,7 +51,7 @@ def test_a_problems_digest_is_that_of_its_content_not_of_its_file(tmp_path: Path
     assert changed[0].digest != lines[0].digest
 
 
-def test_mbpp_is_read_with_its_numbers_named_and_its_line_ends_mended(tmp_path: Path) -> None:
+def test_mbpp_task_ids_and_line_ends_are_normalised(tmp_path: Path) -> None:
     problem = load_problems("mbpp", write_records(tmp_path / "p.jsonl", [mbpp_record(2)]))[0]
     assert problem.task_id == "Mbpp/2" and problem.entry_point == "add_2"
     assert problem.canonical == "def add_2(x):\n  return x + 2"
@@ -86,21 +86,21 @@ def test_mbpps_splits_are_by_task_number(tmp_path: Path) -> None:
 
 
 BAD: list[tuple[str, list[Any] | bytes, str, str]] = [
-    ("humaneval", b'{"task_id": 1}\n{"task_id"', "p.jsonl", "line 2: no valid JSON"),
-    ("humaneval", b'[{"task_id": 1}', "p.json", "no valid JSON"),
+    ("humaneval", b'{"task_id": 1}\n{"task_id"', "p.jsonl", "line 2: not valid JSON"),
+    ("humaneval", b'[{"task_id": 1}', "p.json", "not valid JSON"),
     ("humaneval", b"", "p.jsonl", "is empty"),
     ("humaneval", b"\xff\xfe{}", "p.jsonl", "not UTF-8"),
     ("humaneval", b"\x1f\x8b\x08\x00junk", "p.jsonl.gz", "damaged gzip"),
-    ("humaneval", b"[1]", "p.json", "a JSON object is wanted"),
-    ("humaneval", [mbpp_record(1)], "p.jsonl", "line 1: there is no 'prompt'; is it a file of humaneval"),
-    ("humaneval", [human_eval_record(1) | {"test": 3}], "p.jsonl", "'test' is a int, and must be a text"),
-    ("humaneval", [human_eval_record(1), human_eval_record(1)], "p.jsonl", "task Fam/1 is there twice"),
+    ("humaneval", b"[1]", "p.json", "instead of a JSON object"),
+    ("humaneval", [mbpp_record(1)], "p.jsonl", "line 1: 'prompt' is missing; is it a file of humaneval"),
+    ("humaneval", [human_eval_record(1) | {"test": 3}], "p.jsonl", "'test' is a int, but must be a text"),
+    ("humaneval", [human_eval_record(1), human_eval_record(1)], "p.jsonl", "task Fam/1 occurs twice"),
     ("humaneval", [human_eval_record(1) | {"task_id": None}], "p.jsonl", "'task_id' is a NoneType"),
-    ("humaneval+", [human_eval_record(1)], "p.jsonl", "there is no 'base_input'"),
+    ("humaneval+", [human_eval_record(1)], "p.jsonl", "'base_input' is missing"),
     ("humaneval+", [PLUS | {"atol": "x"}], "p.jsonl", "'atol' is a str"),
-    ("mbpp", [human_eval_record(1)], "p.jsonl", "there is no 'code'"),
+    ("mbpp", [human_eval_record(1)], "p.jsonl", "'code' is missing"),
     ("mbpp", [mbpp_record(1) | {"test_list": []}], "p.jsonl", "test_list is empty"),
-    ("mbpp", [mbpp_record(1) | {"test_list": ["assert ("]}], "p.jsonl", "cannot be understood"),
+    ("mbpp", [mbpp_record(1) | {"test_list": ["assert ("]}], "p.jsonl", "cannot be parsed"),
     ("mbpp", [mbpp_record(1) | {"test_list": "assert"}], "p.jsonl", "must be a list of texts"),
 ]
 

@@ -103,7 +103,7 @@ def test_shots_that_are_not_there_are_named(mbpp: list[Problem]) -> None:
 
 def test_styles_belong_to_benchmarks() -> None:
     assert [choose_style(name, None) for name in ("humaneval", "mbpp+")] == ["completion", "3-shot"]
-    with pytest.raises(InputError, match="those are completion, chat"):
+    with pytest.raises(InputError, match="its styles are completion, chat"):
         choose_style("humaneval", "3-shot")
 
 

@@ -9,7 +9,14 @@ import pytest
 import torch
 from eval_cases import DATA, MODEL, fake_judge, run_eval
 
-from donod_fast.evaluation import GenerationSettings, canonical_samples, evaluate_samples, generate, load_problems
+from donod_fast.evaluation import (
+    GenerationSettings,
+    JudgeSettings,
+    canonical_samples,
+    evaluate_samples,
+    generate,
+    load_problems,
+)
 from donod_fast.evaluation.prompts import find_shots, make_prompt
 from donod_fast.evaluation.samples import read_samples
 
@@ -69,7 +76,7 @@ def test_human_evals_example_gives_its_own_figure(tmp_path: Path) -> None:
     folder = DATA / "humaneval"
     problems = load_problems("humaneval", folder / "example_problem.jsonl")
     samples = read_samples(folder / "example_samples.jsonl", problems).samples
-    result = evaluate_samples(problems, samples, seconds=1.5)
+    result = evaluate_samples(problems, samples, judging=JudgeSettings(seconds=1.5))
     assert (result.passed, result.total) == (3, 6)
     assert result.pass_at == {1: 0.4999999999999999}
 

@@ -20,7 +20,7 @@ import pytest
 from eval_cases import ENVIRONMENT, FakeJudge, fake_judge, human_eval_record, write_records
 
 from donod_fast.errors import CorpusError, InputError, SandboxError, SettingsMismatchError, StoreError
-from donod_fast.evaluation import Problem, Sample, canonical_samples, evaluate_samples, load_problems
+from donod_fast.evaluation import JudgeSettings, Problem, Sample, canonical_samples, evaluate_samples, load_problems
 from donod_fast.evaluation.folder import SAMPLES, VERDICTS
 from donod_fast.evaluation.judging import Verdict
 from donod_fast.evaluation.judging.relay import SECONDS
@@ -88,20 +88,20 @@ def test_equal_programs_are_judged_once(problems: list[Problem], judge: FakeJudg
     assert len(judge.programs) == 2 == result.judged and result.total == 6
 
 
-def test_a_cache_is_shared_by_evaluations_and_knows_tests_limits_and_isolation(
+def test_a_shared_cache_distinguishes_tests_limits_and_isolation(
     problems: list[Problem], judge: FakeJudge, tmp_path: Path
 ) -> None:
     samples, cache = some_samples(problems), tmp_path / "cache.jsonl"
-    first = evaluate_samples(problems, samples, cache=cache)
-    again = evaluate_samples(problems, samples, cache=cache)
+    first = evaluate_samples(problems, samples, judging=JudgeSettings(cache=cache))
+    again = evaluate_samples(problems, samples, judging=JudgeSettings(cache=cache))
     assert len(judge.programs) == 6 and again.judged == 0
     assert again.by_status == first.by_status and again.per_task == first.per_task
-    evaluate_samples(problems, samples, cache=cache, seconds=9.0)
+    evaluate_samples(problems, samples, judging=JudgeSettings(cache=cache, seconds=9.0))
     assert len(judge.programs) == 12
-    evaluate_samples(problems, samples, cache=cache, limits=Limits(memory=1 << 29))
+    evaluate_samples(problems, samples, judging=JudgeSettings(cache=cache, limits=Limits(memory=1 << 29)))
     assert len(judge.programs) == 18
     changed = write_records(tmp_path / "q.jsonl", [human_eval_record(0) | {"test": "def check(candidate): pass"}])
-    evaluate_samples(load_problems("humaneval", changed), samples[:1], cache=cache)
+    evaluate_samples(load_problems("humaneval", changed), samples[:1], judging=JudgeSettings(cache=cache))
     assert len(judge.programs) == 19
 
 
@@ -109,23 +109,24 @@ def test_a_cache_that_a_kill_cut_short_and_others_write_to_is_read(
     problems: list[Problem], judge: FakeJudge, tmp_path: Path
 ) -> None:
     cache = tmp_path / "cache.jsonl"
-    evaluate_samples(problems, some_samples(problems), cache=cache)
+    evaluate_samples(problems, some_samples(problems), judging=JudgeSettings(cache=cache))
     lines = cache.read_bytes().splitlines(keepends=True)
     cache.write_bytes(b"".join(lines[:3]) + b'{"key": 1}\n[1]\n' + lines[3][:20])
-    evaluate_samples(problems, some_samples(problems), cache=cache)
+    evaluate_samples(problems, some_samples(problems), judging=JudgeSettings(cache=cache))
     assert len(judge.programs) == 9
-    evaluate_samples(problems, some_samples(problems), cache=cache)
+    evaluate_samples(problems, some_samples(problems), judging=JudgeSettings(cache=cache))
     assert len(judge.programs) == 9
-    threads = [
-        threading.Thread(target=lambda at=at: evaluate_samples(problems, [Sample("Fam/0", 0, f"# {at}")], cache=cache))
-        for at in range(8)
-    ]
+
+    def judge_one(at: int) -> None:
+        evaluate_samples(problems, [Sample("Fam/0", 0, f"# {at}")], judging=JudgeSettings(cache=cache))
+
+    threads = [threading.Thread(target=judge_one, args=(at,)) for at in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(judge.programs) == 17
-    evaluate_samples(problems, [Sample("Fam/0", at, f"# {at}") for at in range(8)], cache=cache)
+    evaluate_samples(problems, [Sample("Fam/0", at, f"# {at}") for at in range(8)], judging=JudgeSettings(cache=cache))
     assert len(judge.programs) == 17
 
 
@@ -145,12 +146,12 @@ def test_result_json_holds_figures_settings_and_tasks(
     assert set(stored["seconds"]) == {"generate", "judge"}
 
 
-def test_files_come_out_the_same_in_whatever_order_things_end(
+def test_files_do_not_depend_on_the_order_of_completion(
     problems: list[Problem], judge: FakeJudge, tmp_path: Path
 ) -> None:
     samples = some_samples(problems, 3)
-    evaluate_samples(problems, samples, tmp_path / "a", settings={}, workers=1)
-    evaluate_samples(problems, samples[::-1], tmp_path / "b", settings={}, workers=4)
+    evaluate_samples(problems, samples, tmp_path / "a", settings={}, judging=JudgeSettings(workers=1))
+    evaluate_samples(problems, samples[::-1], tmp_path / "b", settings={}, judging=JudgeSettings(workers=4))
     for name in (SAMPLES, VERDICTS):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
@@ -172,7 +173,7 @@ def test_base_and_plus_are_counted_apart(tmp_path: Path) -> None:
     assert stored["per_task"]["Fam/1"]["base_passed"] == 1
 
 
-def test_a_folder_goes_on_where_it_was_left(problems: list[Problem], judge: FakeJudge, tmp_path: Path) -> None:
+def test_an_interrupted_folder_is_resumed(problems: list[Problem], judge: FakeJudge, tmp_path: Path) -> None:
     samples, made = some_samples(problems, 2), []
 
     def source(done: set[tuple[str, int]]) -> Iterator[Sample]:
@@ -224,12 +225,12 @@ def test_verdicts_of_an_interrupted_run_are_kept(problems: list[Problem], tmp_pa
             mock.patch("donod_fast.evaluation.verdicts.wait", late),
             pytest.raises(KeyboardInterrupt),
         ):
-            evaluate_samples(problems, samples, tmp_path / "out", workers=1)
+            evaluate_samples(problems, samples, tmp_path / "out", judging=JudgeSettings(workers=1))
         assert len(fake.programs) >= 3
         kept = len((tmp_path / "out" / VERDICTS).read_bytes().splitlines())
         assert kept >= 3
         before = len(fake.programs)
-        evaluate_samples(problems, samples, tmp_path / "out", workers=1)
+        evaluate_samples(problems, samples, tmp_path / "out", judging=JudgeSettings(workers=1))
         assert len(fake.programs) - before == COUNT - kept
 
 
@@ -281,10 +282,11 @@ def test_other_settings_in_the_same_folder_are_refused_by_name(
     out, samples = tmp_path / "out", some_samples(problems)
     evaluate_samples(problems, samples, out, settings={"generation": {"seed": 1, "style": "chat"}})
     with pytest.raises(SettingsMismatchError) as raised:
-        evaluate_samples(problems, samples, out, settings={"generation": {"seed": 2, "style": "chat"}}, seconds=3.0)
+        settings = {"generation": {"seed": 2, "style": "chat"}}
+        evaluate_samples(problems, samples, out, JudgeSettings(seconds=3.0), settings=settings)
     message = str(raised.value)
-    assert "generation.seed: 1 in the folder, 2 asked for" in message
-    assert "judging.seconds: 5.0 in the folder, 3.0 asked for" in message and "--overwrite" in message
+    assert "generation.seed: 1 in the folder, 2 requested" in message
+    assert "judging.seconds: 5.0 in the folder, 3.0 requested" in message and "--overwrite" in message
     assert "style" not in message
     with pytest.raises(SettingsMismatchError, match="problems"):
         evaluate_samples(problems[:2], samples[:2], out, settings={"generation": {"seed": 1, "style": "chat"}})
@@ -321,10 +323,10 @@ def test_what_makes_no_sense_is_refused(problems: list[Problem], judge: FakeJudg
     with pytest.raises(InputError, match="no problems"):
         evaluate_samples([], [])
     with pytest.raises(InputError, match="seconds"):
-        evaluate_samples(problems, [], seconds=0)
+        evaluate_samples(problems, [], judging=JudgeSettings(seconds=0))
     with pytest.raises(InputError, match="workers"):
-        evaluate_samples(problems, [], workers=0)
-    with pytest.raises(CorpusError, match="none of the 6 problems"):
+        evaluate_samples(problems, [], judging=JudgeSettings(workers=0))
+    with pytest.raises(CorpusError, match="not among the 6 problems"):
         evaluate_samples(problems, [Sample("Other/1", 0, "")])
 
 

@@ -19,7 +19,7 @@ def problems(tmp_path: Path) -> list[Problem]:
 
 
 @pytest.mark.parametrize("name", ["s.jsonl", "s.jsonl.gz", "s.json"])
-def test_completions_go_behind_their_prompt_and_solutions_stand_alone(
+def test_completions_are_appended_to_prompts_and_solutions_are_not(
     problems: list[Problem], tmp_path: Path, name: str
 ) -> None:
     file = write_records(
@@ -57,13 +57,13 @@ def test_samples_of_tasks_past_the_limit_are_counted(problems: list[Problem], tm
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"task_id": "Fam/9", "completion": "x"}', r"line 2: there is no task 'Fam/9'.*it has Fam/0, Fam/1"),
+        ('{"task_id": "Fam/9", "completion": "x"}', r"line 2: this benchmark has no task 'Fam/9'.*it has Fam/0, Fam/1"),
         ('{"task_id": "Fam/0"}', r"line 2: .*'completion' is missing"),
         ('{"task_id": "Fam/0", "completion": 3}', r"'completion' is a int"),
         ('{"task_id": "Fam/0", "solution": null}', r"'solution' is a NoneType"),
         ('{"completion": "x"}', r"'task_id' is missing"),
-        ('{"task_id": "Fam/0", "comp', r"line 2: no valid JSON"),
-        ("[]", r"line 2: a list where a JSON object is wanted"),
+        ('{"task_id": "Fam/0", "comp', r"line 2: not valid JSON"),
+        ("[]", r"line 2: a list instead of a JSON object"),
     ],
 )
 def test_a_broken_line_is_named(problems: list[Problem], tmp_path: Path, line: str, message: str) -> None:
@@ -73,9 +73,7 @@ def test_a_broken_line_is_named(problems: list[Problem], tmp_path: Path, line: s
         read_samples(file, problems)
 
 
-def test_our_lines_are_read_back_as_they_were_also_by_the_formats_of_others(
-    problems: list[Problem], tmp_path: Path
-) -> None:
+def test_written_samples_are_read_back_equal_in_all_formats(problems: list[Problem], tmp_path: Path) -> None:
     text = "    return 1  # \u2028 \ud800 é"
     sample = Sample("Fam/0", 0, problems[0].prompt + text, text, 7, "stop")
     (tmp_path / "s.jsonl").write_bytes(sample_line(sample))
@@ -88,7 +86,7 @@ def test_reference_solutions_are_samples(problems: list[Problem]) -> None:
 
 
 def test_samples_of_no_task_and_twins_are_refused(problems: list[Problem]) -> None:
-    with pytest.raises(CorpusError, match="'X/1', which is none of the 3"):
+    with pytest.raises(CorpusError, match="'X/1', which is not among the 3"):
         check_samples(problems, [Sample("X/1", 0, "")])
     with pytest.raises(CorpusError, match="has 2 samples numbered 0"):
         check_samples(problems, [Sample("Fam/1", 0, "a"), Sample("Fam/1", 0, "b")])

@@ -37,7 +37,7 @@ def batch_of(tokens: torch.Tensor) -> Batch:
 def compiled() -> Iterator[tuple[LoadedModel, Trunk, CompiledTrunk]]:
     loaded = wrap_model(tiny_model("llama"), tiny_tokenizer())
     trunk = Trunk(loaded)
-    yield loaded, trunk, compile_trunk(trunk, loaded)
+    yield loaded, *compile_trunk(trunk, loaded)
     torch._dynamo.reset()
 
 

@@ -51,7 +51,7 @@ def torchao(monkeypatch: pytest.MonkeyPatch) -> Any:
             {"precision": "float8"},
             "needs a CUDA device of compute capability 8.9 or more .* this is cpu; use precision=",
         ),
-        ({"precision": "float8", "dtype": "float16"}, "starts from bfloat16 weights; leave out dtype='float16'"),
+        ({"precision": "float8", "dtype": "float16"}, "starts from bfloat16 weights; remove dtype='float16'"),
     ],
 )
 def test_a_precision_that_cannot_be_is_refused_before_anything_is_loaded(options: Any, message: str) -> None:
@@ -139,13 +139,13 @@ def test_a_conversion_that_fails_or_leaves_layers_out_is_an_error() -> None:
         stand_in(module, lambda layer, name: chosen(layer, name) and not name.endswith("k_proj"))
 
     for quantise, message in (
-        (broken, "cannot put it into float8: no such kernel"),
-        (lazy, "did not convert layers.0.*k_proj"),
+        (broken, "cannot convert the model to float8: no such kernel"),
+        (lazy, "left layers.0.*k_proj"),
     ):
         model = tiny_model("llama").to(torch.bfloat16)
         with pytest.raises(ModelError, match=message):
             to_float8("m", model.model, model.lm_head, quantise)
-    with pytest.raises(ModelError, match="no linear layer that supports float8"):
+    with pytest.raises(ModelError, match="no linear layer is suitable for float8"):
         to_float8("m", nn.Sequential(nn.Linear(30, 30)), None, stand_in)
     with pytest.raises(ModelError, match=r"float8 needs a CUDA device .* this is cpu \(layers.0"):
         model = tiny_model("llama").to(torch.bfloat16)
@@ -260,7 +260,7 @@ def test_a_quantised_checkpoint_needs_accelerate_and_its_own_precision(
     with pytest.raises(ModelError, match=r"a quantised model needs accelerate: pip install 'donod-fast\[accelerate"):
         load_model(tmp_path, device="cpu")
     monkeypatch.setattr(donod_fast.models.loading, "refuse_precision", lambda *arguments: None)
-    with pytest.raises(InputError, match="is quantised already; precision='float8' is for other models"):
+    with pytest.raises(InputError, match="is already quantised; precision='float8' is for models that are not"):
         load_model(tmp_path, device="cpu", precision="float8")
 
 

@@ -52,7 +52,7 @@ def test_a_model_that_is_not_there_is_named(name: str | Path) -> None:
 
 def test_a_folder_that_holds_no_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "nothing-known"}), encoding="utf-8")
-    with pytest.raises(ModelError, match="cannot load it as a sentence-transformers model"):
+    with pytest.raises(ModelError, match="cannot be loaded as a sentence-transformers model"):
         load_embedder(tmp_path)
 
 

@@ -10,7 +10,7 @@ import datasets
 import pyarrow.parquet as pq
 import pytest
 from score_runs import assert_one_line_error, invoke, short_rows, write_lines
-from scored_folders import scored
+from scored_folders import part_path, scored
 
 from donod_fast.scores.exporting import export
 from donod_fast.scoring.scorer import Scorer
@@ -72,8 +72,8 @@ def test_a_column_that_is_called_like_a_score_and_an_unfinished_folder_are_refus
     data = write_lines(tmp_path / "rows.jsonl", [{"question": "a", "answer": "b", "donod.don": 1}])
     folder = scored(scorer, tmp_path / "out", [data])
     options = ["export", tmp_path / "out", "--out", tmp_path / "all.parquet"]
-    assert_one_line_error(invoke(*options), 2, "'donod.don' is called like a score")
-    folder.part_path(0).unlink()
+    assert_one_line_error(invoke(*options), 2, "'donod.don' has the name of a score")
+    part_path(folder, 0).unlink()
     assert_one_line_error(invoke(*options), 5, "unfinished")
 
 

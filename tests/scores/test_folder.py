@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from score_runs import assert_same_bits, leftovers
+from scored_folders import part_path
 
 from donod_fast.errors import StoreError
 from donod_fast.scores.folder import ScoresFolder, locked
@@ -126,26 +127,18 @@ def test_a_file_takes_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
         pass
 
 
-def test_the_first_detail_is_read_from_the_first_part_alone(tmp_path: Path) -> None:
-    folder = ScoresFolder.open_or_create(tmp_path, manifest())
-    assert folder.first_detail() == ""
-    folder.write_part(0, [ScoreRow(row, f"id-{row}", "all_masked", f"line {row}") for row in range(4)])
-    folder.part_path(1).write_text("damaged")
-    assert folder.first_detail() == "line 0"
-
-
 @pytest.mark.parametrize(
     ("with_checksum", "told"), [(False, "another checksum"), (True, "its summary is not that of its rows")]
 )
 def test_a_part_whose_summary_is_not_that_of_its_rows_is_found(tmp_path: Path, with_checksum: bool, told: str) -> None:
     folder = ScoresFolder.open_or_create(tmp_path, manifest(rows=4))
     folder.write_part(0, score_rows(0, 4))
-    table = pq.read_table(folder.part_path(0))
+    table = pq.read_table(part_path(folder, 0))
     metadata = dict(table.schema.metadata)
     metadata[METADATA] = metadata[METADATA].replace(b'"tokens": 12', b'"tokens": 13')
     if with_checksum:
         metadata[CHECKSUM] = hashlib.sha256(metadata[METADATA]).hexdigest().encode()
-    pq.write_table(table.replace_schema_metadata(metadata), folder.part_path(0), write_page_checksum=True)
+    pq.write_table(table.replace_schema_metadata(metadata), part_path(folder, 0), write_page_checksum=True)
     with pytest.raises(StoreError, match=f"part-000000.parquet is damaged .*{told}.*again"):
         folder.table()
     if not with_checksum:  # what is read without the rows, too

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from score_runs import assert_one_line_error, assert_same_bits, invoke, short_rows, tiny_scorer, write_lines
-from scored_folders import PART_ROWS, scored
+from scored_folders import PART_ROWS, part_path, scored
 from tiny_models import save_tiny
 
 from donod_fast.data.reading import open_corpus
@@ -79,9 +79,9 @@ def test_folders_of_other_settings_are_refused_by_name(files: list[Path], tmp_pa
 def test_the_command_merges_and_its_folder_is_selected_from(scorer: Scorer, files: list[Path], tmp_path: Path) -> None:
     scored(scorer, tmp_path / "a", files[:2])
     unfinished = scored(scorer, tmp_path / "b", files[2:])
-    unfinished.part_path(1).unlink()
+    part_path(unfinished, 1).unlink()
     done = invoke("merge", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "out")
-    assert done.code == 0 and "1 of 17 parts are in none of them" in done.out, done
+    assert done.code == 0 and "1 of 17 parts in none of them" in done.out, done
     assert_one_line_error(
         invoke("select", tmp_path / "out", "--keep", "5", "--out", tmp_path / "x.jsonl"), 5, "unfinished"
     )

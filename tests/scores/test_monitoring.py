@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from score_runs import assert_one_line_error, invoke, short_rows, write_lines
-from scored_folders import scored
+from scored_folders import part_path, scored
 
 from donod_fast.kernels.topsis import column_constants
 from donod_fast.scores.folder import ScoresFolder, locked
@@ -24,7 +24,7 @@ def folder(scorer: Scorer, tmp_path: Path) -> ScoresFolder:
     """A finished folder of ten parts, one committed every ten seconds."""
     folder = scored(scorer, tmp_path / "out", [write_lines(tmp_path / "rows.jsonl", ROWS)])
     for part in range(10):
-        os.utime(folder.part_path(part), (1000 + 10 * part, 1000 + 10 * part))
+        os.utime(part_path(folder, part), (1000 + 10 * part, 1000 + 10 * part))
     return folder
 
 
@@ -46,9 +46,9 @@ def test_a_finished_folder_says_what_is_in_it(folder: ScoresFolder) -> None:
 
 def test_an_unfinished_folder_says_how_long_it_will_take_by_its_last_stretch(folder: ScoresFolder) -> None:
     for part in (3, 8, 9):
-        folder.part_path(part).unlink()
+        part_path(folder, part).unlink()
     for part in (0, 1, 2):  # of a run the day before
-        os.utime(folder.part_path(part), (part, part))
+        os.utime(part_path(folder, part), (part, part))
     found = folder_status(folder.path, now=1100)
     assert not found.finished and found.rows_done == 28 and found.parts_done == 7
     assert found.rows_per_second == pytest.approx(12 / 30)
@@ -61,7 +61,7 @@ def test_an_unfinished_folder_says_how_long_it_will_take_by_its_last_stretch(fol
 
 
 def test_a_damaged_part_and_problems_are_named(folder: ScoresFolder) -> None:
-    path = folder.part_path(4)
+    path = part_path(folder, 4)
     path.write_bytes(path.read_bytes()[:-20])
     folder.note_problem(2, "its process was killed (SIGKILL)")
     folder.note_problem(None, "a node was lost")
@@ -76,7 +76,7 @@ def test_a_damaged_part_and_problems_are_named(folder: ScoresFolder) -> None:
 
 def test_an_empty_folder_and_one_that_is_none(folder: ScoresFolder, tmp_path: Path) -> None:
     for part in range(10):
-        folder.part_path(part).unlink()
+        part_path(folder, part).unlink()
     found = folder_status(folder.path)
     assert found.rows_done == 0 and found.rows_per_second is None and found.seconds_left is None
     assert "none yet" in invoke("status", folder.path).out
@@ -85,10 +85,10 @@ def test_an_empty_folder_and_one_that_is_none(folder: ScoresFolder, tmp_path: Pa
 
 def test_the_first_commits_of_several_workers_promise_no_more_than_they_show(folder: ScoresFolder) -> None:
     for part in range(2, 10):
-        folder.part_path(part).unlink()
+        part_path(folder, part).unlink()
     manifest = dict(folder.manifest, created="1970-01-01T00:15:00+00:00")  # a hundred seconds before the first commit
     folder.write_manifest(manifest)
-    os.utime(folder.part_path(1), (1000.01, 1000.01))
+    os.utime(part_path(folder, 1), (1000.01, 1000.01))
     found = folder_status(folder.path, now=1020)
     assert found.rows_per_second == pytest.approx(8 / 100, rel=1e-3)
     with locked(folder.path):

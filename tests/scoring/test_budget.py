@@ -156,11 +156,11 @@ def test_a_model_is_probed_by_its_own_trunk_and_the_smallest_device_decides(
 
     monkeypatch.setattr(scorer.trunk, "scored_states", watched)
     found = find_token_budget(
-        scorer.loaded, scorer.trunk, scorer.samples.forward, workspace_bytes=16 * MIB, meters=devices
+        scorer.loaded, scorer.trunk, scorer.sample_scorer.forward.scores, workspace_bytes=16 * MIB, meters=devices
     )
     assert (found.tokens, found.bytes_per_token) == (2048, 100 * KIB)  # (0.8 · 300 MiB − 16 MiB) / 100 KiB is 2293
     assert {32, 512, 2048} == set(devices[0].batches)
     few = find_token_budget(
-        scorer.loaded, scorer.trunk, scorer.samples.forward, workspace_bytes=16 * MIB, meters=devices[2:]
+        scorer.loaded, scorer.trunk, scorer.sample_scorer.forward.scores, workspace_bytes=16 * MIB, meters=devices[2:]
     )
     assert few.tokens == (PADDED_PLATEAU if packing == "off" else PACKED_PLATEAU)

@@ -54,12 +54,12 @@ def test_fifty_real_rows_are_within_bounds_of_float64_autograd_alone_and_in_batc
 ) -> None:
     # The truth starts from the same hidden states: what is ours is everything from there on.
     scorer = tiny_scorer(MODEL, update=UpdateSettings(update))
-    in_batches = scorer.samples.score(fifty)
+    in_batches = scorer.sample_scorer.score(fifty)
     for sample, batched in zip(fifty, in_batches, strict=True):
         hidden, labels, bounds = own_states(scorer, sample)
         truth = reference_don_nod(hidden, scorer.head.weight.double(), labels, bounds, lr=2e-5, update=update)
         don, nod, loss = (float(column) for column in (truth.don, truth.nod, truth.loss))
-        (alone,) = scorer.samples.score([sample])
+        (alone,) = scorer.sample_scorer.score([sample])
         # The batch's own hidden states differ by float32's rounding, hence the same bounds for both
         for found in (alone, batched):
             assert found.status == "scored"
@@ -75,7 +75,7 @@ def test_fifty_real_rows_are_near_an_all_float64_run(fifty: list[TokenizedSample
     """Model, trunk and head in float64 from the start: what float32 hidden states cost, end to end."""
     single, double = tiny_scorer(MODEL), tiny_scorer(MODEL)
     wide = Scorer(double.loaded.model.double(), double.loaded.tokenizer)
-    for found, truth in zip(single.samples.score(fifty), wide.samples.score(fifty), strict=True):
+    for found, truth in zip(single.sample_scorer.score(fifty), wide.sample_scorer.score(fifty), strict=True):
         assert abs(found.nod - truth.nod) <= 1e-4 * truth.nod
         assert abs(found.loss - truth.loss) <= 1e-4 * truth.loss
 
@@ -113,7 +113,7 @@ def test_a_real_file_gives_a_row_per_record_with_plausible_statuses(scorer: Scor
     assert len(ready) >= PLAUSIBLE[name] * len(part), reasons
     for sample in ready:
         assert 0 < sample.scored_tokens < len(sample.input_ids) <= 1024
-    rows = scorer.samples.score(samples[:16])
+    rows = scorer.sample_scorer.score(samples[:16])
     assert [row.row for row in rows] == list(range(len(rows)))
     for row in rows:
         if row.status == "scored":

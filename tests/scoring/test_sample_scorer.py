@@ -15,8 +15,10 @@ from tiny_models import tiny_model, tiny_tokenizer
 from donod_fast.data.reading import corpus_from_rows
 from donod_fast.data.types import Status, TokenizedSample
 from donod_fast.kernels import reference_don_nod
+from donod_fast.models.batching import Batch
 from donod_fast.scores.rows import SCORE_COLUMNS, ScoreRow, schema, to_table
 from donod_fast.scoring import sample_scorer as scoring
+from donod_fast.scoring.forward import Forward
 from donod_fast.scoring.scorer import Scorer
 from donod_fast.scoring.settings import UpdateSettings
 from donod_fast.system.memory import is_out_of_memory
@@ -40,14 +42,18 @@ def test_every_column_is_the_truth_s(kind: str, settings: UpdateSettings) -> Non
     scorer = Scorer(tiny_model(kind), tiny_tokenizer(), update=settings)
     samples = [one for one in prepared(scorer) if one.status is Status.SCORED]
     head = scorer.head
-    for sample, row in zip(samples, scorer.samples.score(samples), strict=True):
+    for sample, row in zip(samples, scorer.sample_scorer.score(samples), strict=True):
         hidden, labels, bounds = own_states(scorer, sample)
         truth = reference_don_nod(
             hidden,
             head.weight.double(),
             labels,
             bounds,
-            **settings.kernel_arguments(),
+            lr=settings.lr,
+            update=settings.rule(),
+            weight_decay=settings.weight_decay,
+            reduction=settings.reduction,
+            storage_dtype=settings.rounding(),
             bias=None if head.bias is None else head.bias.double(),
             logit_scale=head.logit_scale,
             softcap=head.softcap,
@@ -64,11 +70,11 @@ def test_rows_keep_their_order_and_progress_counts_each_once() -> None:
     scorer = Scorer(tiny_model("llama"), tiny_tokenizer(), token_budget=200)
     samples = prepared(scorer, 30)
     seen: list[tuple[int, int]] = []
-    rows = scorer.samples.score(samples, progress=lambda rows, tokens: seen.append((rows, tokens)))
+    rows = scorer.sample_scorer.score(samples, progress=lambda rows, tokens: seen.append((rows, tokens)))
     assert [row.id for row in rows] == [sample.id for sample in samples]
     assert sum(count for count, _ in seen) == len(samples)
     assert sum(tokens for _, tokens in seen) == sum(len(sample.input_ids) for sample in samples)
-    assert scorer.samples.score([]) == []
+    assert scorer.sample_scorer.score([]) == []
 
 
 def test_a_table_has_the_columns_of_the_contract() -> None:
@@ -134,10 +140,10 @@ def test_rows_launched_ahead_are_those_of_one_batch_after_the_other(ahead: list[
     scorer = Scorer(tiny_model("llama"), tiny_tokenizer(), token_budget=200)
     samples = prepared(scorer, 40)
     seen: list[tuple[int, int]] = []
-    found = scorer.samples.score(samples, lambda rows, tokens: seen.append((rows, tokens)))
+    found = scorer.sample_scorer.score(samples, lambda rows, tokens: seen.append((rows, tokens)))
     assert len(ahead) > 5 and sum(ahead) == 0
     with mock.patch.object(scoring, "launches_ahead", lambda device: False):
-        wanted = scorer.samples.score(samples)
+        wanted = scorer.sample_scorer.score(samples)
     assert bits(found) == bits(wanted)
     assert sum(rows for rows, _ in seen) == len(samples)
 
@@ -147,20 +153,20 @@ def test_memory_that_runs_out_at_a_launch_halves_the_rest_and_loses_nothing_that
 ) -> None:
     scorer = Scorer(tiny_model("llama"), tiny_tokenizer(), token_budget=300)
     samples = prepared(scorer, 40)
-    launch, calls = scorer.samples.launch, []
+    launch, calls = Forward.launch, []
 
-    def short_of_memory(batch: Any, *arguments: Any) -> torch.Tensor:
+    def short_of_memory(forward: Forward, batch: Batch, *arguments: Any) -> torch.Tensor:
         calls.append(batch.tokens)
         if len(calls) > 3 and batch.tokens > 150 and len(batch.members) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return launch(batch, *arguments)
+        return launch(forward, batch, *arguments)
 
-    wanted = scorer.samples.score(samples)
-    assert scorer.samples.fitting_budget is None
-    monkeypatch.setattr(scorer.samples, "launch", short_of_memory)
-    found = scorer.samples.score(samples)
+    wanted = scorer.sample_scorer.score(samples)
+    assert scorer.sample_scorer.fitting_budget is None
+    monkeypatch.setattr(Forward, "launch", short_of_memory)
+    found = scorer.sample_scorer.score(samples)
     failed = next(size for size in calls[3:] if size > 150)
-    assert scorer.samples.fitting_budget == failed // 2
+    assert scorer.sample_scorer.fitting_budget == failed // 2
     assert len(calls) > 5 and sum(size > 150 for size in calls[3:]) == 1  # none after the one that failed
     for row, other in zip(found, wanted, strict=True):
         assert row.status == other.status and row.id == other.id
@@ -173,14 +179,14 @@ def test_a_sample_that_cannot_even_be_launched_gets_a_status_and_the_others_thei
 ) -> None:
     scorer = Scorer(tiny_model("llama"), tiny_tokenizer(), token_budget=128)
     samples = [sample for sample in prepared(scorer, 40) if sample.status is Status.SCORED]
-    launch, longest = scorer.samples.launch, max(samples, key=lambda sample: len(sample.input_ids))
+    launch, longest = Forward.launch, max(samples, key=lambda sample: len(sample.input_ids))
 
-    def short_of_memory(batch: Any, *arguments: Any) -> torch.Tensor:
+    def short_of_memory(forward: Forward, batch: Batch, *arguments: Any) -> torch.Tensor:
         if any(samples[i] is longest for i in batch.members):
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return launch(batch, *arguments)
+        return launch(forward, batch, *arguments)
 
-    monkeypatch.setattr(scorer.samples, "launch", short_of_memory)
-    found = {row.id: row.status for row in scorer.samples.score(samples)}
+    monkeypatch.setattr(Forward, "launch", short_of_memory)
+    found = {row.id: row.status for row in scorer.sample_scorer.score(samples)}
     assert found.pop(longest.id) == Status.OUT_OF_MEMORY
     assert set(found.values()) == {Status.SCORED}

@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from donod_fast.errors import InputError
-from donod_fast.kernels import SGD, AdamW, Sign, don_nod
+from donod_fast.kernels import SGD, AdamW, Sign
+from donod_fast.models.head import Head
+from donod_fast.scoring.forward import HeadCall
 from donod_fast.scoring.settings import REDUCTIONS, STORAGE_DTYPES, UPDATES, UpdateSettings
 
 
@@ -43,14 +45,14 @@ def test_a_wrong_value_is_refused_by_name(name: str, values: list[Any]) -> None:
 def test_every_allowed_combination_reaches_the_kernels(update: str, reduction: str, storage: str | None) -> None:
     settings = UpdateSettings(update, 1e-3, 0.1, 1e-6, reduction, storage)
     assert UpdateSettings(**json.loads(json.dumps(settings.as_dict()))) == settings
-    arguments = settings.kernel_arguments()
-    assert isinstance(arguments["update"], {"adamw": AdamW, "sgd": SGD, "sign": Sign}[update])
+    assert isinstance(settings.rule(), {"adamw": AdamW, "sgd": SGD, "sign": Sign}[update])
     generator = torch.Generator().manual_seed(0)
     hidden, weight = torch.randn(3, 4, generator=generator), torch.randn(5, 4, generator=generator)
-    scores = don_nod(hidden, weight, torch.tensor([0, 1, 2]), torch.tensor([0, 3]), **arguments)
+    call = HeadCall(Head(weight, None, 1.0, None, False), settings)
+    scores = call.scores(hidden, torch.tensor([0, 1, 2]), torch.tensor([0, 3]))
     assert math.isfinite(float(scores.don)) and float(scores.nod) > 0
 
 
 def test_eps_reaches_adamw() -> None:
-    rule = UpdateSettings(eps=1e-3).kernel_arguments()["update"]
+    rule = UpdateSettings(eps=1e-3).rule()
     assert isinstance(rule, AdamW) and rule.eps == 1e-3

@@ -87,7 +87,7 @@ def test_rows_are_matched_by_number_and_only_those_scored_in_both_count() -> Non
 
 def test_hardly_any_row_in_common_is_an_input_error() -> None:
     rows = [row(i, i, i + 1) for i in range(4)]
-    with pytest.raises(InputError, match="only 2 rows are scored in both"):
+    with pytest.raises(InputError, match="only 2 rows scored in both"):
         rank_agreement(rows, rows[:2])
 
 

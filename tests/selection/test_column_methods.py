@@ -122,19 +122,22 @@ def test_the_column_of_the_only_reference_set_needs_no_name() -> None:
     for name in ("influence_cos@low", "influence_cos:val@low"):
         found = find_method(name, one)
         assert found is not None and (found.column, found.high) == ("influence_cos:val", False)
-    with pytest.raises(InputError, match="name one of influence_cos:test, influence_cos:val"):
+    with pytest.raises(InputError, match="choose one of influence_cos:test, influence_cos:val"):
         find_method("influence_cos@high", two)
 
 
 @pytest.mark.parametrize(
     ("method", "told"),
     [
-        ("grand", r"needs the column grand, which not all parts .* `donod-fast score … --signals grand --out DIR`"),
-        ("tokens", "say it by --prefer high or --prefer low"),
+        (
+            "grand",
+            r"needs the column grand, which is missing .* `donod-fast score … --signals grand --out DIR`",
+        ),
+        ("tokens", "add --prefer high or --prefer low"),
         ("answer_loss@low", "--signals ifd --out DIR"),
         ("embedding", "the column embedding is a vector, not a number"),
         ("ifd_unhelped", "the column ifd_unhelped is a flag, not a number"),
-        ("topsis@low", "method topsis has an order of its own"),
+        ("topsis@low", "the order of method topsis is fixed"),
         ("el3n", "unknown method 'el3n'; known are topsis, .* ifd-loss, .* el2n, .* perplexity"),
     ],
 )
@@ -216,7 +219,9 @@ def test_select_and_rank_say_what_was_left_out_and_what_is_wrong(scores: Path, t
     assert invoke("rank", scores, "--method", "el2n", "--prefer", "low", "--count", "1").code == 0
     options = ["--keep", "3", "--out", tmp_path / "t.jsonl"]
     assert_one_line_error(invoke("select", scores, "--method", "grand", *options), 2, "--signals grand --out DIR")
-    assert_one_line_error(invoke("select", scores, "--prefer", "high", *options), 2, "topsis has an order of its own")
+    assert_one_line_error(
+        invoke("select", scores, "--prefer", "high", *options), 2, "the order of method topsis is fixed"
+    )
     assert_one_line_error(
         invoke("select", scores, "--method", "el2n", "--prefer", "big", *options), 2, "--prefer must be"
     )

@@ -100,10 +100,10 @@ def test_equal_embeddings_are_one_cluster_without_a_warning(recwarn: pytest.Warn
     [
         (
             {"clusters": 41},
-            "only 40 rows have an IFD and an embedding, which are fewer than --clusters 41; .* --clusters 40",
+            "only 40 rows with an IFD and an embedding, fewer than --clusters 41; .* --clusters 40",
         ),
-        ({"clusters": 0}, "--clusters must be a number from 1"),
-        ({"keep": 3}, "keeps a share of each cluster, as --keep 0.4; got 3"),
+        ({"clusters": 0}, "--clusters must be at least 1"),
+        ({"keep": 3}, "keeps a share of each cluster, for example --keep 0.4; got 3"),
         ({"keep": 1.5}, "keeps a share of each cluster"),
         ({"keep": 0.001}, r"kmeans-ifd keeps nothing: int\(rows · 0.001\) is 0"),
         ({"ifd": [math.nan] * 40}, "score them first"),
@@ -183,12 +183,12 @@ def test_a_sentence_transformers_model_embeds_the_questions_alone(scores: Path, 
     ("options", "told"),
     [
         (["--clusters", "500"], "fewer than --clusters 500; give at most --clusters"),
-        (["--keep", "3"], "keeps a share of each cluster, as --keep 0.4"),
+        (["--keep", "3"], "keeps a share of each cluster, for example --keep 0.4"),
         (["--engine", "duckdb"], "needs the embeddings in memory"),
-        (["--by", "file"], "keeps a share of each of its clusters; leave --by out"),
-        (["--prefer", "low"], "leave --prefer out"),
-        (["--memory", "1KB"], "give more by --memory"),
-        (["--don-quantile", "0.5"], "--don-threshold and --don-quantile are don-threshold's"),
+        (["--by", "file"], "keeps a share of each of its clusters; remove --by"),
+        (["--prefer", "low"], "remove --prefer"),
+        (["--memory", "1KB"], "raise --memory"),
+        (["--don-quantile", "0.5"], "--don-threshold and --don-quantile are for don-threshold"),
     ],
 )
 def test_options_that_do_not_go_with_it_are_refused(

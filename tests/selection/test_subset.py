@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from donod_fast.data import record_files
 from donod_fast.data.reading import open_corpus
 from donod_fast.data.types import Record
 from donod_fast.errors import CorpusError, InputError, StoreError
-from donod_fast.selection import subset as selection
 from donod_fast.selection.subset import write_subset
 
 
@@ -142,7 +142,7 @@ def test_parquet_types_do_not_depend_on_where_batches_end(tmp_path: Path, monkey
     )
     tables = []
     for size in (1, 2, 100):
-        monkeypatch.setattr(selection, "_PARQUET_BATCH", size)
+        monkeypatch.setattr(record_files, "_PARQUET_BATCH", size)
         write_subset(FakeCorpus(*items), range(5), tmp_path / f"{size}.parquet")
         tables.append(pq.read_table(tmp_path / f"{size}.parquet"))
     assert tables[0].equals(tables[1]) and tables[0].equals(tables[2])
@@ -157,7 +157,7 @@ def test_parquet_types_do_not_depend_on_where_batches_end(tmp_path: Path, monkey
 def test_values_that_form_no_arrow_column_are_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: tuple[object, object], size: int
 ) -> None:
-    monkeypatch.setattr(selection, "_PARQUET_BATCH", size)
+    monkeypatch.setattr(record_files, "_PARQUET_BATCH", size)
     corpus = FakeCorpus(*({"fine": 1, "mixed": value} for value in values))
     with pytest.raises(InputError, match=r"column 'mixed'.*\.jsonl"):
         write_subset(corpus, [0, 1], tmp_path / "subset.parquet")

@@ -8,21 +8,21 @@ from donod_fast.demo.corpus import CORPUS_FILE, MODEL_FOLDER
 from donod_fast.errors import InputError
 from donod_fast.scoring.settings import UpdateSettings
 from donod_fast.studies.core.finetune import FineTuneSettings
+from donod_fast.studies.core.study_data import StudyData
 from donod_fast.studies.sensitivity.ablation import run_ablation
 from donod_fast.studies.sensitivity.run import run_sensitivity
+from donod_fast.studies.sensitivity.study_settings import AblationSettings, SensitivitySettings
 
+DATA = StudyData(CORPUS_FILE, rows=30, heldout=CORPUS_FILE, heldout_skip=800, heldout_rows=4)
 OPTIONS = {
-    "rows": 30,
-    "heldout_skip": 800,
-    "heldout_rows": 4,
     "shares": {"shuffled": 0.15, "masked": 0.1},
     "training": FineTuneSettings(tokens=200, step_tokens=100, learning_rate=1e-3),
 }
 
 
-def run(out, **changes):
+def run(out, *, cells=None, on_cell=None, **changes):
     options = {**OPTIONS, "keeps": (0.2, 0.4), "seeds": 0, "setting_seeds": 0, **changes}
-    return run_ablation(out, MODEL_FOLDER, CORPUS_FILE, CORPUS_FILE, **options)
+    return run_ablation(out, MODEL_FOLDER, DATA, AblationSettings(**options), cells=cells, on_cell=on_cell)
 
 
 def test_each_method_is_measured_at_each_share_and_all_rows_once(tmp_path):
@@ -53,9 +53,8 @@ def test_the_update_that_scores_decides_all_lines(tmp_path):
 
 def test_a_selection_that_the_sensitivity_study_trained_is_not_trained_again(tmp_path):
     shared, cells = tmp_path / "cells", []
-    run_sensitivity(
-        tmp_path / "s", MODEL_FOLDER, CORPUS_FILE, CORPUS_FILE, **OPTIONS, keep=0.2, axes=(), seeds=1, cells=shared
-    )
+    settings = SensitivitySettings(**OPTIONS, keep=0.2, axes=(), seeds=1)
+    run_sensitivity(tmp_path / "s", MODEL_FOLDER, DATA, settings, cells=shared)
     study = run(tmp_path / "a", keeps=(0.2,), seeds=1, cells=shared, on_cell=cells.append)
     assert all(cell.cached for cell in cells)
     trained = {one.setting.name: one.seeds for one in study.outcomes}

@@ -21,7 +21,7 @@ from donod_fast.selection.ranking import ScoreColumns, rank
 from donod_fast.studies.core.cells import CellStore
 from donod_fast.studies.core.scored import ScoringCells
 from donod_fast.studies.core.selecting import Selection, criteria_for, merits, selected_rows
-from donod_fast.studies.stability.run import run_stability
+from donod_fast.studies.stability.settings import StabilitySettings
 from donod_fast.studies.threshold import run as threshold
 from donod_fast.studies.threshold.plan import plan_threshold
 from donod_fast.studies.threshold.run import Outcome, run_threshold, selections_of
@@ -33,7 +33,7 @@ METHODS = ["topsis", "el2n", "ifd", "loss@high", KMEANS_IFD]
 def test_a_selection_may_name_any_column_and_no_nonsense() -> None:
     for method in ("el2n", "ifd", "loss@high", "tokens@low", KMEANS_IFD):
         Selection(method, keep=0.3)
-    with pytest.raises(InputError, match="say it by --prefer high or --prefer low"):
+    with pytest.raises(InputError, match="add --prefer high or --prefer low"):
         Selection("tokens", keep=0.3)
     with pytest.raises(InputError, match="method el2n takes keep"):
         Selection("el2n", don_quantile=0.3)
@@ -147,6 +147,6 @@ def test_cells_keep_the_columns_of_further_criteria(tmp_path: Path) -> None:
     assert not plain.more and plain.don.tolist() == pytest.approx(scores.don.tolist(), rel=1e-6)
 
 
-def test_a_study_that_embeds_no_questions_says_so(tmp_path: Path) -> None:
+def test_a_study_that_embeds_no_questions_says_so() -> None:
     with pytest.raises(InputError, match="the threshold study does"):
-        run_stability(tmp_path, MODEL, clean_rows(4), clean_rows(2), rows=4, methods=[KMEANS_IFD])
+        StabilitySettings(methods=[KMEANS_IFD])

@@ -19,7 +19,9 @@ from donod_fast.scoring.settings import UpdateSettings
 from donod_fast.studies.core.cells import Cell
 from donod_fast.studies.core.finetune import tokenized
 from donod_fast.studies.core.layers import WHOLE, layer_groups, layer_scores
+from donod_fast.studies.core.study_data import StudyData
 from donod_fast.studies.focus.run import REST, SUM, agreement, run_focus, weight_deltas
+from donod_fast.studies.focus.settings import FocusSettings
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 UPDATES = {
@@ -183,7 +185,7 @@ def test_the_bootstrap_interval_covers_the_correlation_that_data_were_drawn_with
 
 @pytest.fixture(scope="module")
 def corpora(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"first": rows, "second": clean_rows(8, skip=20)}
+    return {"first": StudyData(rows), "second": StudyData(clean_rows(8, skip=20))}
 
 
 def test_the_study_ranks_matrices_compares_layers_and_resumes(
@@ -192,9 +194,9 @@ def test_the_study_ranks_matrices_compares_layers_and_resumes(
     pytest.importorskip("trl")
     # One step of 8 rows at the full rate: a rising rate begins at 0.
     training = {"global_batch": 8, "warmup_ratio": 0.0, "schedule": "constant"}
-    options: dict[str, Any] = {"train_rows": 8, "seeds": 1, "rows": 12, "training": training}
+    settings = FocusSettings(train_rows=8, seeds=1, rows=12, training=training)
     cells: list[Cell] = []
-    result = run_focus(tmp_path, demo, corpora, **options, on_cell=cells.append)
+    result = run_focus(tmp_path, demo, corpora, settings, on_cell=cells.append)
     assert [cell.kind for cell in cells] == ["moved"] * 4 + ["layers"] * 2
 
     adamw = [one for one in result.moved if (one.corpus, one.optimizer, one.layer) == ("first", "adamw", False)]
@@ -219,7 +221,7 @@ def test_the_study_ranks_matrices_compares_layers_and_resumes(
     assert "first, sgd" in report and "whole model" in report
     assert all((tmp_path / name).is_file() for name in ("moved.csv", "agreement.csv", "moved.png", "agreement.png"))
     cells.clear()
-    again = run_focus(tmp_path, demo, corpora, **options, on_cell=cells.append)
+    again = run_focus(tmp_path, demo, corpora, settings, on_cell=cells.append)
     assert again == result and all(cell.cached for cell in cells)
 
 

@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -22,7 +23,10 @@ from donod_fast.scoring.scorer import Scorer
 from donod_fast.scoring.settings import UpdateSettings
 from donod_fast.studies.core.cells import Cell
 from donod_fast.studies.core.corruptions import corrupt
-from donod_fast.studies.noise.run import SCORES, UPDATES, NoiseResult, run_noise
+from donod_fast.studies.core.study_data import StudyData
+from donod_fast.studies.noise.result import NoiseResult
+from donod_fast.studies.noise.run import SCORES, run_noise
+from donod_fast.studies.noise.settings import UPDATES, NoiseSettings
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 ROWS = 40
@@ -48,7 +52,8 @@ def result(folder: Path, loaded: LoadedModel, corpus: list[dict[str, Any]]) -> N
     """One seed over the whole corpus, so that its rows are known: all of them, in order."""
     torch.set_num_threads(1)
     updates = {name: UPDATES[name] for name in ("adamw", "sgd")}
-    return run_noise(folder, loaded, corpus, rows=ROWS, seeds=1, kinds=["masked", "shuffled"], updates=updates)
+    settings = NoiseSettings(rows=ROWS, seeds=1, kinds=["masked", "shuffled"], updates=updates)
+    return run_noise(folder, loaded, StudyData(corpus), settings)
 
 
 def whole(loaded: LoadedModel, rows: Sequence[dict[str, Any]], update: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -111,23 +116,14 @@ def test_a_second_run_scores_nothing_and_another_kind_only_what_is_new(
     folder = Path(shutil.copytree(folder, tmp_path / "copy"))
     updates = {name: UPDATES[name] for name in ("adamw", "sgd")}
     cells: list[Cell] = []
-    again = run_noise(
-        folder,
-        loaded,
-        corpus,
-        rows=ROWS,
-        seeds=1,
-        kinds=["masked", "shuffled"],
-        updates=updates,
-        on_cell=cells.append,
-    )
+    settings = NoiseSettings(rows=ROWS, seeds=1, kinds=["masked", "shuffled"], updates=updates)
+    again = run_noise(folder, loaded, StudyData(corpus), settings, on_cell=cells.append)
     assert again == result
     assert cells and all(cell.cached for cell in cells)
     cells.clear()
     one = {"adamw": UPDATES["adamw"]}
-    run_noise(
-        folder, loaded, corpus, rows=ROWS, seeds=1, kinds=["masked", "truncated"], updates=one, on_cell=cells.append
-    )
+    settings = NoiseSettings(rows=ROWS, seeds=1, kinds=["masked", "truncated"], updates=one)
+    run_noise(folder, loaded, StudyData(corpus), settings, on_cell=cells.append)
     assert [cell.cached for cell in cells] == [True, True, False]
 
 
@@ -135,7 +131,8 @@ def test_seeds_have_rows_of_their_own_and_the_interval_is_over_them(
     tmp_path: Path, loaded: LoadedModel, corpus: list[dict[str, Any]]
 ) -> None:
     updates = {"adamw": UPDATES["adamw"]}
-    found = run_noise(tmp_path, loaded, corpus, rows=20, seeds=2, kinds=["masked"], updates=updates)
+    settings = NoiseSettings(rows=20, seeds=2, kinds=["masked"], updates=updates)
+    found = run_noise(tmp_path, loaded, StudyData(corpus), settings)
     assert found.settings["disjoint"] is True
     (one,) = found.overlaps
     assert len(one.by_seed) == 2
@@ -148,13 +145,12 @@ def test_rows_that_a_kind_cannot_damage_stay_clean_and_are_counted(tmp_path: Pat
     words = [row for row in clean_rows(60) if not any(c.isdigit() for c in row["output"])][:14]
     assert len(words) == 14
     updates = {"sgd": UPDATES["sgd"]}
-    found = run_noise(
-        tmp_path, loaded, [*numbers, *words], rows=20, seeds=1, kinds=["wrong_numbers"], updates=updates, planted=0.9
-    )
+    settings = NoiseSettings(rows=20, seeds=1, kinds=["wrong_numbers"], updates=updates, planted=0.9)
+    found = run_noise(tmp_path, loaded, StudyData([*numbers, *words]), settings)
     assert found.unchanged == {"wrong_numbers": 14}
     assert "14 rows by wrong_numbers" in (tmp_path / "report.md").read_text()
     with pytest.raises(InputError, match="damaged"):
-        run_noise(tmp_path, loaded, words, rows=14, seeds=1, kinds=["wrong_numbers"], updates=updates)
+        run_noise(tmp_path, loaded, StudyData(words), replace(settings, rows=14, planted=0.2))
 
 
 def test_the_report_has_every_figure_and_the_files_agree(folder: Path, result: NoiseResult) -> None:
@@ -185,7 +181,7 @@ def test_a_wrong_option_is_named(
     tmp_path: Path, loaded: LoadedModel, corpus: list[dict[str, Any]], options: dict[str, Any], name: str
 ) -> None:
     with pytest.raises(InputError, match=name):
-        run_noise(tmp_path, loaded, corpus, **{"rows": ROWS, **options})
+        run_noise(tmp_path, loaded, StudyData(corpus), NoiseSettings(**{"rows": ROWS, **options}))
 
 
 @pytest.mark.shared
@@ -196,11 +192,8 @@ def test_on_real_rows_sgd_prefers_masked_words_and_adamw_does_not(tmp_path: Path
     found = run_noise(
         tmp_path,
         SHARED / "models" / "tiny-instruct",
-        SHARED / "data" / "gsm8k" / "test.jsonl",
-        rows=30,
-        seeds=1,
-        kinds=["masked"],
-        updates=updates,
+        StudyData(SHARED / "data" / "gsm8k" / "test.jsonl"),
+        NoiseSettings(rows=30, seeds=1, kinds=["masked"], updates=updates),
     )
     auc = {(one.update, one.score): one.auc.value for one in found.separations}
     assert auc["sgd", "topsis"] < 0.3 < auc["adamw", "topsis"]

@@ -29,6 +29,7 @@ from donod_fast.studies.core.finetune import (
 )
 from donod_fast.studies.core.heldout import heldout_loss
 from donod_fast.studies.core.statistics import Estimate
+from donod_fast.studies.core.study_data import StudyData
 from donod_fast.studies.core.tables import read_rows
 from donod_fast.studies.sensitivity.measures import ANY, Measures, damaged_corpus, separation
 from donod_fast.studies.sensitivity.outcome import Measured, Outcome, training_noise
@@ -36,6 +37,7 @@ from donod_fast.studies.sensitivity.report import findings
 from donod_fast.studies.sensitivity.run import run_sensitivity
 from donod_fast.studies.sensitivity.settings import ALL, CLEAN, DEFAULT, EVERY, NOD_HIGH, RANDOM, Scoring, Setting
 from donod_fast.studies.sensitivity.spread import balanced_weights, ranked, spread
+from donod_fast.studies.sensitivity.study_settings import SensitivitySettings
 
 TRAINING = FineTuneSettings(tokens=200, step_tokens=100, learning_rate=1e-3)
 SHARES = {"shuffled": 0.15, "masked": 0.1}
@@ -43,7 +45,8 @@ SHARES = {"shuffled": 0.15, "masked": 0.1}
 
 @pytest.fixture(scope="module")
 def measures(tmp_path_factory):
-    corpus = damaged_corpus(CORPUS_FILE, CORPUS_FILE, rows=40, heldout_skip=800, heldout_rows=8, shares=SHARES)
+    data = StudyData(CORPUS_FILE, rows=40, heldout=CORPUS_FILE, heldout_skip=800, heldout_rows=8)
+    corpus = damaged_corpus(data, SHARES)
     return Measures(CellStore(tmp_path_factory.mktemp("cells")), MODEL_FOLDER, corpus, TRAINING)
 
 
@@ -120,7 +123,8 @@ def test_nod_is_taken_in_both_directions():
 
 def test_damaged_rows_are_known_and_held_out_rows_are_not_damaged():
     rows = [{"question": f"Question {i}?", "answer": f"it is {i + 10000}"} for i in range(20)]
-    corpus = damaged_corpus(rows, rows, skip=5, rows=10, shares={"wrong_numbers": 0.4}, heldout_skip=15)
+    data = StudyData(rows, skip=5, rows=10, heldout=rows, heldout_skip=15)
+    corpus = damaged_corpus(data, {"wrong_numbers": 0.4})
     changed = [record != row for record, row in zip(corpus.records, rows[5:15], strict=True)]
     assert [bool(kind) for kind in corpus.kinds] == changed and sum(changed) == 4
     assert corpus.damaged_share(range(10)) == 0.4
@@ -188,18 +192,10 @@ def test_losses_by_row_add_up_to_the_held_out_loss_and_pair():
         found.less(RowLosses((1.0,), (1,)))
 
 
-def run(out, **changes):
-    options = {
-        "rows": 24,
-        "heldout_skip": 800,
-        "heldout_rows": 4,
-        "shares": SHARES,
-        "axes": ("optimizer", "rate"),
-        "seeds": 1,
-        "training": TRAINING,
-        **changes,
-    }
-    return run_sensitivity(out, MODEL_FOLDER, CORPUS_FILE, CORPUS_FILE, **options)
+def run(out, *, on_cell=None, **changes):
+    data = StudyData(CORPUS_FILE, rows=24, heldout=CORPUS_FILE, heldout_skip=800, heldout_rows=4)
+    options = {"shares": SHARES, "axes": ("optimizer", "rate"), "seeds": 1, "training": TRAINING, **changes}
+    return run_sensitivity(out, MODEL_FOLDER, data, SensitivitySettings(**options), on_cell=on_cell)
 
 
 def test_a_study_run_again_does_no_work_and_writes_the_same_report(tmp_path):

@@ -19,7 +19,10 @@ from donod_fast.selection.ranking import ScoreColumns, rank
 from donod_fast.studies.core.cells import Cell
 from donod_fast.studies.core.finetune import FineTuneSettings, fine_tune, tokenized
 from donod_fast.studies.core.heldout import heldout_loss
-from donod_fast.studies.stability.run import LOSS, StabilityResult, run_stability
+from donod_fast.studies.core.study_data import StudyData
+from donod_fast.studies.stability.result import StabilityResult
+from donod_fast.studies.stability.run import LOSS, run_stability
+from donod_fast.studies.stability.settings import StabilitySettings
 
 ROWS = 20
 TRAINING = FineTuneSettings(epochs=1.0, learning_rate=1e-3, step_tokens=200)
@@ -40,17 +43,18 @@ def heldout() -> list[dict[str, Any]]:
     return clean_rows(12, skip=60)
 
 
-def options(corpus: list[dict[str, Any]], heldout: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "data": corpus,
-        "heldout": heldout,
-        "rows": ROWS,
-        "seeds": 2,
-        "proportions": (0.25, 1.0),
-        "methods": ("topsis", "random", "loss"),
-        "training": TRAINING,
-        "planted": {"masked": 0.25},
-    }
+OPTIONS: dict[str, Any] = {
+    "rows": ROWS,
+    "seeds": 2,
+    "proportions": (0.25, 1.0),
+    "methods": ("topsis", "random", "loss"),
+    "training": TRAINING,
+    "planted": {"masked": 0.25},
+}
+
+
+def data(corpus: list[dict[str, Any]], heldout: list[dict[str, Any]]) -> StudyData:
+    return StudyData(corpus, heldout=heldout)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +68,8 @@ def first(
 ) -> tuple[StabilityResult, list[Cell]]:
     torch.set_num_threads(1)
     cells: list[Cell] = []
-    return run_stability(folder, loaded, **options(corpus, heldout), on_cell=cells.append), cells
+    settings = StabilitySettings(**OPTIONS)
+    return run_stability(folder, loaded, data(corpus, heldout), settings, on_cell=cells.append), cells
 
 
 def test_everything_kept_is_one_training_for_all_methods(first: tuple[StabilityResult, list[Cell]]) -> None:
@@ -85,13 +90,8 @@ def test_a_point_is_a_training_on_the_selected_rows(
     result = run_stability(
         tmp_path,
         loaded,
-        rows,
-        heldout,
-        rows=ROWS,
-        seeds=1,
-        proportions=(0.25,),
-        methods=("nod",),
-        training=TRAINING,
+        data(rows, heldout),
+        StabilitySettings(rows=ROWS, seeds=1, proportions=(0.25,), methods=("nod",), training=TRAINING),
     )
     columns = ScoreColumns.from_table(Scorer(loaded).score(rows))
     chosen = sorted(keep(rank(columns, "nod"), keep=0.25).tolist())
@@ -124,7 +124,8 @@ def test_a_second_run_trains_nothing(
     heldout: list[dict[str, Any]],
 ) -> None:
     cells: list[Cell] = []
-    assert run_stability(folder, loaded, **options(corpus, heldout), on_cell=cells.append) == first[0]
+    settings = StabilitySettings(**OPTIONS)
+    assert run_stability(folder, loaded, data(corpus, heldout), settings, on_cell=cells.append) == first[0]
     assert cells and all(cell.cached for cell in cells)
     report = (folder / "report.md").read_text()
     assert "Minus random" in report and "25% masked" in report
@@ -143,13 +144,8 @@ def test_another_measure_is_a_curve_of_its_own(
     result = run_stability(
         tmp_path,
         loaded,
-        corpus,
-        heldout,
-        rows=10,
-        seeds=1,
-        proportions=(0.5,),
-        methods=("random",),
-        training=TRAINING,
+        data(corpus, heldout),
+        StabilitySettings(rows=10, seeds=1, proportions=(0.5,), methods=("random",), training=TRAINING),
         measures={"size": size},
     )
     assert list(result.base) == [LOSS, "size"]
@@ -177,4 +173,4 @@ def test_a_wrong_option_is_named(
     name: str,
 ) -> None:
     with pytest.raises(InputError, match=name):
-        run_stability(tmp_path, loaded, **{**options(corpus, heldout), **wrong})
+        run_stability(tmp_path, loaded, data(corpus, heldout), StabilitySettings(**{**OPTIONS, **wrong}))

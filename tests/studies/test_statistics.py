@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from donod_fast.errors import InputError
-from donod_fast.studies.core.statistics import Estimate, auc, mean_interval, overlap, spearman, wilson
+from donod_fast.studies.core.statistics import Estimate, auc, mean_interval, overlap, proportion
 from donod_fast.studies.threshold.intervals import paired, pooled, pooled_share, verdict
 
 
@@ -50,14 +50,14 @@ def test_complete_separation_has_one_bound_at_the_end_and_another_by_the_smaller
     assert auc([0.0, 1.0], [2.0, 3.0, 4.0]) == Estimate(0.0, 0.0, pytest.approx(1 - 0.05 ** (1 / 2)))
 
 
-def test_wilson_is_its_own_closed_form() -> None:
-    z, n, p = 1.959963984540054, 50, 0.3
-    centre, half = (
-        (p + z * z / (2 * n)) / (1 + z * z / n),
-        z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n),
-    )
-    assert wilson(15, 50) == Estimate(0.3, pytest.approx(centre - half), pytest.approx(centre + half))
-    assert wilson(0, 10).low == pytest.approx(0.0, abs=1e-12)
+def test_a_proportion_has_wilsons_interval_at_any_confidence() -> None:
+    scipy_stats = pytest.importorskip("scipy.stats")
+    for passed, total, confidence in ((15, 50, 0.95), (0, 10, 0.95), (7, 7, 0.9), (3, 40, 0.99)):
+        expected = scipy_stats.binomtest(passed, total).proportion_ci(confidence, method="wilson")
+        found = proportion(passed, total, confidence=confidence)
+        assert found == pytest.approx((passed / total, expected.low, expected.high), abs=1e-12)
+    with pytest.raises(InputError, match="got 0 of 0"):
+        proportion(0, 0)
 
 
 def test_the_mean_of_seeds_has_students_interval_and_one_seed_has_no_bounds() -> None:
@@ -65,14 +65,6 @@ def test_the_mean_of_seeds_has_students_interval_and_one_seed_has_no_bounds() ->
     assert found.value == 2.0
     assert found.high - found.value == pytest.approx(4.302652729 / math.sqrt(3))  # t with 2 degrees of freedom
     assert mean_interval([5.0]) == Estimate(5.0, -math.inf, math.inf)
-
-
-def test_spearman_is_the_correlation_of_ranks() -> None:
-    assert spearman([1, 2, 3, 4], [10, 100, 1000, 10000]) == pytest.approx(1.0)
-    assert spearman([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1.0)
-    # Without ties: 1 − 6 Σd² / (n (n² − 1)), d = (0, 1, 1, 0).
-    assert spearman([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(1 - 6 * 2 / (4 * 15))
-    assert math.isnan(spearman([1, 1, 1], [1, 2, 3]))
 
 
 def test_overlap_is_a_share_of_the_first() -> None:
@@ -122,7 +114,7 @@ def test_paired_differences_see_what_two_intervals_cannot() -> None:
 
 
 def test_none_or_all_solved_has_an_interval_all_the_same() -> None:
-    assert pooled_share(np.zeros((3, 50))) == wilson(0, 50)
+    assert pooled_share(np.zeros((3, 50))) == proportion(0, 50)
     assert pooled_share(np.ones((3, 50))).low < 0.95
 
 

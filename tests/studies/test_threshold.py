@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import random
 import socket
 import time
@@ -18,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
-from threshold_fakes import TASKS, TOKENS_A_ROW, FakeParts, demo_recipe, demo_rows
+from threshold_fakes import TASKS, TOKENS_A_ROW, FakeParts, SlowParts, demo_recipe, demo_rows, measure_all_units
 
 from donod_fast.errors import InputError, StoreError
 from donod_fast.studies.core.grid import MODEL, measure_all
@@ -27,7 +26,7 @@ from donod_fast.studies.threshold.findings import Costs, findings
 from donod_fast.studies.threshold.plan import plan_threshold
 from donod_fast.studies.threshold.run import Outcome, run_threshold, selections_of
 from donod_fast.studies.threshold.table import Line, Measure, pass_shares
-from donod_fast.training import load_recipe, recipe_from
+from donod_fast.training import load_recipe
 
 ROWS = 80
 
@@ -208,19 +207,6 @@ def test_two_processes_come_to_the_numbers_of_one(ran: Ran, tmp_path: Path) -> N
     assert without_times(tmp_path / "out" / "results.csv") == without_times(ran.out / "results.csv")
 
 
-@dataclass(frozen=True)
-class Slow(FakeParts):
-    """Notes its process and then trains for longer than a test waits."""
-
-    def __call__(self) -> Slow:
-        return self
-
-    def train(self, rows: Sequence[int], seed: int, folder: Path) -> Mapping[str, Any]:
-        self._note(f"train {os.getpid()}")
-        time.sleep(600)
-        raise AssertionError
-
-
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="processes are looked up in /proc")
 def test_processes_end_with_a_study_that_was_killed(tmp_path: Path) -> None:
     from donod_fast.studies.core.grid import Unit
@@ -228,7 +214,7 @@ def test_processes_end_with_a_study_that_was_killed(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.touch()
     study = get_context("spawn").Process(
-        target=_run_all, args=(tmp_path, Slow(ROWS, log), [Unit((1,), 0), Unit((2,), 0)]), daemon=False
+        target=measure_all_units, args=(tmp_path, SlowParts(ROWS, log), [Unit((1,), 0), Unit((2,), 0)]), daemon=False
     )
     study.start()
     deadline = time.monotonic() + 120
@@ -241,10 +227,6 @@ def test_processes_end_with_a_study_that_was_killed(tmp_path: Path) -> None:
     while any(map(_alive, workers)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(map(_alive, workers))
-
-
-def _run_all(root: Path, parts: Slow, units: list[Any]) -> None:
-    list(measure_all(root, parts, units, jobs=2))
 
 
 def _alive(process: int) -> bool:
@@ -279,7 +261,7 @@ def test_without_everything_tokens_are_saved_in_proportion_and_without_planted_r
     assert "corrupt" not in text
     assert "nan" not in text
     assert "inf" not in text
-    assert "with one seed and so without an interval" in text
+    assert "from one seed and therefore without an interval" in text
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
@@ -322,9 +304,9 @@ def test_findings_say_better_worse_and_no_difference_where_the_intervals_do(ran:
     assert "best first by humaneval pass@1: nod 0.700 [0.680, 0.720], topsis 0.500" in text
     assert "Better than random: nod (+0.200 [+0.150, +0.250])." in text
     assert "Worse than random: nodon (-0.200 [-0.250, -0.150])." in text
-    assert "No difference to random that these seeds and tasks can show: topsis (+0.010 [-0.020, +0.040])." in text
-    assert "of 3 selections 1 are better, 2 worse, and for 0 no difference" in text
-    assert "The cheapest selection that is not shown to be worse than everything is nod at 25 %: 75%" in text
+    assert "No significant difference from random: topsis (+0.010 [-0.020, +0.040])." in text
+    assert "of 3 selections 1 are better, 2 worse, and 0 show no significant difference" in text
+    assert "The cheapest selection that is not significantly worse than everything is nod at 25 %: 75%" in text
 
 
 def offline(*_: object, **__: object) -> None:
@@ -376,8 +358,7 @@ def test_the_plan_counts_a_corpus_that_is_at_hand(tmp_path: Path) -> None:
 
 
 def test_a_threshold_value_of_don_is_named_as_unknown_before_the_scores_are_there(tmp_path: Path) -> None:
-    from donod_fast.studies.core.selecting import Selection
-    from donod_fast.studies.threshold import plan as threshold_plan
-
-    assert threshold_plan._share(Selection("don-threshold", don_threshold=0.0)) is None
-    assert recipe_from({"name": "x", "train": {"model": "y"}}).study.don_quantiles
+    plan = plan_threshold(demo_recipe(tmp_path, "study.don_thresholds=[0.0]"))
+    shares = {one.selection.don_threshold: one.share for one in plan.selections}
+    assert shares[0.0] is None
+    assert any("DON ≥ 0: only the scores can tell" in line for line in plan.unknown)

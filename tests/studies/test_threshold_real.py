@@ -15,7 +15,7 @@ from donod_fast.evaluation.sandbox import find_isolation
 from donod_fast.studies.core.cells import CellStore
 from donod_fast.studies.core.grid import MODEL, Unit, measured
 from donod_fast.studies.family import BASE_MODEL
-from donod_fast.studies.threshold.family_files import is_family, with_family
+from donod_fast.studies.threshold.family_files import is_family, rename_former_measures, with_family
 from donod_fast.studies.threshold.parts import MakeParts
 from donod_fast.studies.threshold.run import run_threshold
 from donod_fast.training import Recipe, load_recipe, recipe_from
@@ -77,6 +77,7 @@ def test_the_whole_study_runs_on_the_family(family: Path, tmp_path: Path) -> Non
     assert study.lines[1].tokens == recipe.train.epochs * (sum(map(len, ids)) + ends)
     for line in study.lines:
         passes, loss = line.measures
+        assert passes.name == "family pass@1"
         assert 0.0 <= passes.pooled.value <= 1.0
         assert passes.pooled.value * 24 == pytest.approx(round(passes.pooled.value * 24))
         assert 0.0 < loss.pooled.value < 3.0
@@ -88,6 +89,10 @@ def test_the_whole_study_runs_on_the_family(family: Path, tmp_path: Path) -> Non
     for name in ("report.md", "report.html", "results.csv", "results.json", "pictures/measure-0.png"):
         assert (tmp_path / name).stat().st_size > 0
     assert not list(tmp_path.glob(f"cells/*/{MODEL}")), "trained models go once they are measured"
+    texts = [
+        path.read_text(encoding="utf-8") for path in tmp_path.rglob("*") if path.suffix in (".md", ".csv", ".json")
+    ]
+    assert len(texts) > 8 and not any("humaneval" in text.lower() for text in texts)
 
 
 @needs_isolation
@@ -115,7 +120,7 @@ def test_a_model_that_a_killed_study_left_is_measured_as_it_would_have_been(fami
     resumed = measured(CellStore(tmp_path / "killed"), again, unit)
     whole = measured(CellStore(tmp_path / "whole"), MakeParts(recipe, tmp_path / "whole", workers=1)(), unit)
     assert resumed.measures["heldout"] == whole.measures["heldout"]
-    assert resumed.measures["humaneval"]["tasks"] == whole.measures["humaneval"]["tasks"]
+    assert resumed.measures["family"]["tasks"] == whole.measures["family"]["tasks"]
     assert {**resumed.training, "seconds": 0} == {**whole.training, "seconds": 0}
 
 
@@ -165,15 +170,35 @@ def test_the_family_in_a_recipe_becomes_files_of_one_family(family: Path) -> Non
     ("overrides", "message"),
     [
         (["score.data=[other.jsonl]"], "names the family, but not in score.data"),
-        (["score.data=['family:train?row=5']"], "row=5 is no option of the family"),
-        (["score.data=['family:train?rows=many']"], "rows=many is no option of the family"),
-        (["heldout=['family:test']"], "family:test is no part of the family"),
+        (["score.data=['family:train?row=5']"], "row=5 is not an option of the family"),
+        (["score.data=['family:train?rows=many']"], "rows=many is not an option of the family"),
+        (["heldout=['family:test']"], "family:test is not a part of the family"),
     ],
 )
 def test_a_family_that_is_not_there_is_refused(overrides: list[str], message: str, tmp_path: Path) -> None:
     recipe = load_recipe("tiny-study", ["score.data=['family:train?rows=20&tasks=4']", *overrides])
     with pytest.raises(InputError, match=message.replace("?", r"\?")):
         with_family(recipe, tmp_path)
+
+
+def test_generated_tasks_are_called_family_whatever_the_recipe_says(family: Path) -> None:
+    recipe = small_recipe(family, "eval.0.benchmark=humaneval")
+    assert [section.benchmark for section in recipe.eval] == ["family"]
+
+
+def test_cells_cached_as_humaneval_are_found_again_as_family(family: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(family, "eval.0.limit=4", "heldout=[]")
+    measures = MakeParts(recipe, tmp_path)().measures
+    store, old = CellStore(tmp_path), {**measures["family"], "benchmark": "humaneval"}
+    rest = {"training": {"rows": "abc"}}
+    store.result("measure", {**rest, "measure": "humaneval", "how": old}, lambda _: {"tasks": {"a": [1, 1]}})
+    other = {"measure": "humaneval", "how": {**old, "problems": "the real ones"}}
+    store.result("measure", other, lambda _: {"tasks": {}})
+    rename_former_measures(store, measures)
+    found = store.known("measure", {**rest, "measure": "family", "how": dict(measures["family"])})
+    assert found is not None and found.result == {"tasks": {"a": [1, 1]}}
+    assert store.known("measure", {**rest, "measure": "humaneval", "how": old}) is None
+    assert store.known("measure", other) is not None  # tasks of HumanEval itself keep their name
 
 
 def test_other_recipes_are_left_as_they_are(tmp_path: Path) -> None:

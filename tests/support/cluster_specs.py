@@ -7,13 +7,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
 
 from device_specs import POISON, FaultySpec, wait_for
+from score_runs import run_options
 
 from donod_fast.data.reading import open_corpus
 from donod_fast.engines.device import process as device_process
@@ -84,7 +84,7 @@ class ClusterSpec(FaultySpec):
             if self.kills_worker and bool((arguments["input_ids"] == poison).any()):
                 (self.place / f"killed-{worker.pid}").touch()
                 os.kill(worker.pid, signal.SIGKILL)
-                time.sleep(120)  # this process goes with it
+                time.sleep(3600)  # this process goes with it
             return run(**arguments)
 
         scorer.trunk.run = gated
@@ -98,10 +98,10 @@ def workers(place: Path, what: str = "worker") -> list[int]:
 
 def on_ray(data: Path, spec: Any, out: Path, address: str | None, **options: Any) -> Outcome:
     """Score with two workers of a cluster."""
-    settings = RaySettings(address, workers=2, stall_timeout=options.pop("stall_timeout", 120.0))
-    call: Callable[..., Outcome] = score_on_ray
+    settings = RaySettings(address, workers=2, stall_timeout=options.pop("stall_timeout", 900.0))
+    how = run_options(PART_ROWS, options)
     with locked(out):
-        return call(open_corpus([str(data)]), spec, out, settings, part_rows=PART_ROWS, **options)
+        return score_on_ray(open_corpus([str(data)]), spec, out, settings, how, **options)
 
 
 if __name__ == "__main__":

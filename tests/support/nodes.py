@@ -19,7 +19,12 @@ from donod_fast.scores.folder import ScoresFolder, locked
 from donod_fast.scoring.scorer import Scorer
 
 ROWS = 120
-QUICK_HEALTH = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
+QUICK_HEALTH = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 500,  # a node that is gone refuses at once …
+    "health_check_timeout_ms": 60_000,  # … and one that is only slow is not given up
+    "health_check_failure_threshold": 5,
+}
 
 
 class TwoNodes:

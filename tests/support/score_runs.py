@@ -10,7 +10,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from donod_fast.cli import main
 from donod_fast.data.types import TokenizedSample
+from donod_fast.engines.request import RunOptions
 from donod_fast.scoring.scorer import Scorer
 
 WORDS = [
@@ -149,6 +150,12 @@ def assert_one_line_error(done: Finished, code: int, *parts: str) -> None:
     assert sum(line.startswith("donod-fast: error: ") for line in done.err.splitlines()) == 1, done.err
     for part in parts:
         assert part in done.err, (part, done.err)
+
+
+def run_options(part_rows: int, given: dict[str, Any]) -> RunOptions:
+    """Options of a run out of the keyword arguments of a test's helper, from which they are removed."""
+    names = [field.name for field in fields(RunOptions) if field.name in given]
+    return RunOptions(**{"part_rows": part_rows, **{name: given.pop(name) for name in names}})
 
 
 def tiny_scorer(model: Path, **options: Any) -> Scorer:

@@ -24,3 +24,8 @@ def scored(scorer: Scorer, out: Path | str, files: Sequence[Path | str], **optio
 def committed(folder: Path) -> dict[str, tuple[int, bytes]]:
     """(inode, bytes) of each part of a folder on a disk."""
     return {path.name: (path.stat().st_ino, path.read_bytes()) for path in folder.glob("part-*.parquet")}
+
+
+def part_path(folder: ScoresFolder, part: int) -> Path:
+    """The file of a part of a folder on a disk."""
+    return folder.path / folder.part_name(part)

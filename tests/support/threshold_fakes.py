@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 import random
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from donod_fast.demo.corpus import CORPUS_FILE, MODEL_FOLDER
-from donod_fast.studies.core.grid import MODEL
+from donod_fast.studies.core.grid import MODEL, Unit, measure_all
 from donod_fast.training import Recipe, recipe_from
 
 TASKS = 60
@@ -97,3 +98,21 @@ class FakeParts:
                 os._exit(9)
         with self.log.open("a", encoding="utf-8") as file:
             file.write(text + "\n")
+
+
+@dataclass(frozen=True)
+class SlowParts(FakeParts):
+    """Notes its process and then trains for longer than a test waits."""
+
+    def __call__(self) -> SlowParts:
+        return self
+
+    def train(self, rows: Sequence[int], seed: int, folder: Path) -> Mapping[str, Any]:
+        self._note(f"train {os.getpid()}")
+        time.sleep(600)
+        raise AssertionError
+
+
+def measure_all_units(root: Path, parts: FakeParts, units: list[Unit]) -> None:
+    """What a process does that a test kills; it stands here since a spawned process cannot import a test module."""
+    list(measure_all(root, parts, units, jobs=2))

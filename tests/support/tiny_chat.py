@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 from typing import Any
+from unittest.mock import patch
 
 from donod_fast.data.masking import Masker, MaskSettings
 from donod_fast.data.types import Conversation, Message, Record, Sample, TokenizedSample
@@ -151,7 +152,13 @@ TURNS = (
 
 def row_of(sample: Sample, own: str | None = None, /, **given: Any) -> TokenizedSample:
     """One sample through a masker, whose tokenizer has the template ``own``."""
-    return masker(own, **given).tokenize_sample(sample)
+    return tokenize_sample(masker(own, **given), sample)
+
+
+def tokenize_sample(masker: Masker, sample: Sample) -> TokenizedSample:
+    """One sample through a masker, as if a record had held it."""
+    with patch("donod_fast.data.masking.to_sample", return_value=(sample, "")):
+        return masker.tokenize(Record(row=0, file="-", place="sample", data={}))
 
 
 def record(data: dict[str, Any], row: int = 0) -> Record:

@@ -106,7 +106,7 @@ def test_an_object_that_is_written_again_is_refused_by_name(s3: None) -> None:
     other.rm(url)
     with pytest.raises(CorpusError, match=r"changing\.jsonl: there is no such file"):
         next(corpus.records())
-    with pytest.raises(CorpusError, match=r"changing\.jsonl: the input is gone"):
+    with pytest.raises(CorpusError, match=r"changing\.jsonl: the input is missing"):
         reopen_corpus(corpus.describe())
 
 
@@ -218,7 +218,7 @@ def test_a_web_server_without_ranges_will_do(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_what_must_be_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gcsfs", None)
-    with pytest.raises(CorpusError, match=r"gs://bucket/a\.jsonl: needs the package gcsfs; install it"):
+    with pytest.raises(CorpusError, match=r"gs://bucket/a\.jsonl: needs the package gcsfs: pip install gcsfs"):
         open_corpus(["gs://bucket/a.jsonl"])
-    with pytest.raises(CorpusError, match=r"nowhere://a\.jsonl: cannot be read from there"):
+    with pytest.raises(CorpusError, match=r"nowhere://a\.jsonl: this URL cannot be read"):
         open_corpus(["nowhere://a.jsonl"])

@@ -12,6 +12,7 @@ from tiny_models import save_tiny
 
 from donod_fast.data.types import Status
 from donod_fast.scores.rows import SCORE_COLUMNS
+from donod_fast.scoring.forward import Forward
 from donod_fast.scoring.scorer import Scorer
 from donod_fast.system.threads import in_order, launched_ahead, worker_count
 
@@ -148,14 +149,14 @@ def test_memory_that_runs_out_beside_another_batch_costs_no_row(
     scorer: Scorer, monkeypatch: pytest.MonkeyPatch, two_threads: None
 ) -> None:
     expected = scorer.score(ROWS)
-    forward = scorer.samples.forward
+    launch = Forward.launch
 
-    def short_of_memory(batch, *arguments):  # type: ignore[no-untyped-def]
+    def short_of_memory(forward, batch, *arguments):  # type: ignore[no-untyped-def]
         if len(batch.members) > 1 and batch.tokens > 50:
             raise torch.OutOfMemoryError("out of memory")
-        return forward(batch, *arguments)
+        return launch(forward, batch, *arguments)
 
-    monkeypatch.setattr(scorer.samples, "forward", short_of_memory)
+    monkeypatch.setattr(Forward, "launch", short_of_memory)
     found = scorer.score(ROWS)
     assert found["row"].to_pylist() == expected["row"].to_pylist()
     assert found["status"].to_pylist() == [Status.SCORED] * len(ROWS)

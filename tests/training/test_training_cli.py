@@ -61,7 +61,7 @@ def test_a_recipe_is_trained_with_what_the_command_line_replaces(base: Path, sub
 
 def test_a_dry_run_writes_nothing_and_counts(base: Path, subset: Path, tmp_path: Path) -> None:
     said = run("--model", base, "--data", subset, "--out", tmp_path / "out", "--dry-run")
-    assert "20 rows" in said and "1 rows left out" in said and "memory" in said
+    assert "20 rows" in said and "1 row left out" in said and "memory" in said
     plan = json.loads(run("--model", base, "--data", subset, "--dry-run", "--json"))
     assert plan["steps"] == 2 and plan["size"]["parameters"] == plan["trained_parameters"]
     assert not (tmp_path / "out").exists()

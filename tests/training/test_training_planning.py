@@ -12,7 +12,7 @@ from training_cases import prepared, settings
 from donod_fast.errors import CorpusError, InputError
 from donod_fast.models.shapes import SHAPES
 from donod_fast.training import TokenCounts, TrainSettings, load_recipe, plan_training, recipe_counts
-from donod_fast.training.planning import ACCELERATORS, _activations, model_config, model_size
+from donod_fast.training.planning import ACCELERATORS, activation_bytes, model_config, model_size
 from donod_fast.training.trainer import train_model
 
 LLAMA = "meta-llama/Llama-2-7b-hf"
@@ -93,7 +93,7 @@ def test_activations_are_within_a_factor_of_two_of_those_of_a_real_step(method: 
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         train_model(model, tiny_tokenizer(), rows, chosen)
-    guess = _activations(chosen, model_size(model.config), int(rows.lengths[0]))
+    guess = activation_bytes(chosen, model_size(model.config), int(rows.lengths[0]))
     assert 0.5 < guess / sum(kept.values()) < 2.0
 
 

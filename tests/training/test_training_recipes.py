@@ -79,10 +79,10 @@ def test_relative_paths_are_relative_to_the_recipe_and_hub_ids_stay(tmp_path: Pa
         (BASE + "  model: twice\n", ["given twice"]),
         (BASE + "study:\n  keeps: [0.1, 2]\n", ["study.keeps.1", "less than or equal to 1"]),
         (BASE + "eval:\n- benchmark: x\n  pass_at: [10]\n", ["eval.0", "samples_per_task is 1"]),
-        (BASE + "training: {}\n", ["training is no known key", "train"]),
+        (BASE + "training: {}\n", ["training is not a known key", "train"]),
         ("name: mine\n", ["train is missing"]),
-        ("- a\n", ["holds no sections"]),
-        ("a: [", ["no valid YAML"]),
+        ("- a\n", ["has no sections"]),
+        ("a: [", ["not valid YAML"]),
     ],
 )
 def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, text: str, words: list[str]) -> None:

@@ -1,11 +1,11 @@
-"""From input names to records: files, URLs, folders, standard input and hub datasets as one row sequence.
+"""Read inputs as one sequence of records: files, URLs, folders, standard input and hub datasets.
 
-``source.py`` says what every input offers, ``places.py`` where its bytes lie (here or behind a URL),
+``source.py`` defines the interface of an input, ``system/places.py`` opens local files and URLs,
 ``streams.py`` opens, decompresses and hashes them, ``line_scan.py`` counts lines, ``json_files.py``,
-``csv_files.py`` and ``tables.py`` know one family of formats each, ``inputs.py`` finds what an input name
-means, and ``corpus.py`` strings the inputs together.
+``csv_files.py`` and ``tables.py`` each read one family of formats, ``inputs.py`` resolves an input name,
+and ``corpus.py`` joins the inputs.
 
-The names below are imported when first used: who has tokens already need not have pyarrow.
+The names below are imported on first use: callers with tokenised data do not need pyarrow.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One spelling for equal records, to hash them by."""
+"""Canonical JSON: equal records have equal bytes, so that they can be hashed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def canonical_json(value: Any) -> bytes | None:
-    """Spell a value with sorted keys in ASCII; what JSON lacks is spelt by its ``repr``.
+    """Write a value as ASCII JSON with sorted keys; values that JSON lacks are written as their ``repr``.
 
-    Returns None where there is no such spelling: keys that do not sort, a value that holds itself,
-    an integer with more digits than Python prints, nesting too deep.
+    Returns None if this is impossible: keys that cannot be sorted, a value that contains itself,
+    an integer with more digits than Python prints, or nesting too deep.
     """
     if isinstance(value, Mapping):
         value = dict(value)
@@ -22,5 +22,5 @@ def canonical_json(value: Any) -> bytes | None:
 
 
 def _spelt(value: Any) -> Any:
-    # Arrays and tensors by their values: their repr leaves the middle out.
+    # Arrays and tensors are written by value: their repr leaves out the middle.
     return value.tolist() if hasattr(value, "tolist") else repr(value)

@@ -1,4 +1,4 @@
-"""The corpus: all rows of all inputs in one sequence, counted, fingerprinted and reopenable."""
+"""The corpus: all rows of all inputs as one sequence, with row count and fingerprint; it can be reopened."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
 
 
 class Corpus:
-    """The rows of one or more inputs, in the order given. Rows are read when asked for.
+    """The rows of one or more inputs, in the order given. Rows are read on demand.
 
     Attributes:
         sources: the inputs in order.
         rows: number of rows over all inputs.
         fingerprint: sha256 (hex) over the digests of the inputs in order: their content (of Parquet files
-            footer and size); names do not count.
+            footer and size); names do not matter.
     """
 
     def __init__(self, sources: Sequence[Source]) -> None:
         """Join opened inputs.
 
         Raises:
-            CorpusError: they hold no row at all.
+            CorpusError: they have no rows.
         """
         self.sources = tuple(sources)
         self._stops = list(accumulate(source.rows for source in self.sources))
@@ -52,12 +52,12 @@ class Corpus:
         self.fingerprint = hashlib.sha256(digests.encode()).hexdigest()
         if self.rows == 0:
             names = ", ".join(str(source.describe()["name"]) for source in self.sources[:5]) or "the input"
-            raise CorpusError(f"{names}: holds no row; give a file with at least one record")
+            raise CorpusError(f"{names}: contains no rows; give a file with at least one record")
 
     def describe(self) -> dict[str, Any]:
-        """Say what the corpus is made of, in JSON types: enough for :func:`reopen_corpus`.
+        """Describe the inputs in JSON types, in enough detail for :func:`reopen_corpus`.
 
-        ``inputs`` holds one entry an input: ``kind``, ``name`` (as given), ``rows``, ``digest``; for a file
+        ``inputs`` has one entry per input: ``kind``, ``name`` (as given), ``rows``, ``digest``; for a file
         ``path`` (absolute) or ``url``, ``compression``, ``size`` (bytes), ``stamp`` (modification time or
         etag), ``sha256`` (of a Parquet file ``footer_sha256``); for a saved or hub dataset ``path`` or
         ``id``, ``split``, ``revision``.
@@ -71,8 +71,8 @@ class Corpus:
     def records(self, start: int = 0, stop: int | None = None) -> Iterator[Record]:
         """Stream the records of the rows ``start <= row < stop`` in order.
 
-        A row that cannot be parsed is a record with a ``problem``. Memory stays flat, but for JSON
-        documents, which are loaded one at a time.
+        A row that cannot be parsed is a record with a ``problem``. Memory use is constant, except for JSON
+        documents, which are loaded whole, one at a time.
 
         Args:
             start: first row, ≥ 0.
@@ -90,12 +90,12 @@ class Corpus:
             yield from source.records(first_row, max(start - first_row, 0), min(stop - first_row, source.rows))
 
     def check_unchanged(self, start: int, stop: int) -> None:
-        """See that the files with the rows ``start <= row < stop`` are still what they were when they were opened.
+        """Check that the files with the rows ``start <= row < stop`` have not changed since they were opened.
 
-        :meth:`records` does so when it has come to its end; this is for who stops earlier.
+        :meth:`records` does this at its end; call this method if you stop earlier.
 
         Raises:
-            CorpusError: one is gone or has changed.
+            CorpusError: a file is missing or has changed.
         """
         for index in range(bisect_right(self._stops, start), len(self.sources)):
             source = self.sources[index]
@@ -116,27 +116,27 @@ def open_corpus(
 ) -> Corpus:
     """Open inputs, counting rows and hashing content in one streaming pass over each file.
 
-    Of a Parquet file only the footer is read.
+    Only the footer of a Parquet file is read.
 
     Args:
         inputs: files (JSON Lines, JSON, CSV, TSV, Parquet; each also .gz or .zst), URLs of such files
             (``s3://…``, ``gs://…``, whatever fsspec reads), globs of either, folders written by
-            ``datasets.save_to_disk``, ``"-"`` for standard input (JSON or JSON Lines), or, where nothing
+            ``datasets.save_to_disk``, ``"-"`` for standard input (JSON or JSON Lines), or, if nothing
             local has that name, ids of hub datasets.
         split: which split of a dataset that has several.
         revision: revision of hub datasets; None for the newest.
         spool_dir: folder that keeps a copy of standard input (``stdin.jsonl``), so that the corpus
             can be reopened; None for a temporary copy.
-        known: what an earlier run knew of files, by absolute path or URL (``str`` of the place). A file of the
-            same kind, compression, size and stamp as the entry says is taken from there, without a pass.
+        known: facts about files from an earlier run, by absolute path or URL (``str`` of the place). A file with the
+            same kind, compression, size and stamp as its entry is not read again.
 
     Raises:
-        CorpusError: an input is absent or cannot be read, or there is no row in all of them.
+        CorpusError: an input is missing or cannot be read, or the inputs have no rows.
     """
     if isinstance(inputs, str):
         inputs = [inputs]
     if list(inputs).count(STDIN) > 1:
-        raise CorpusError(f"{STDIN}: standard input can be read once only; name it once")
+        raise CorpusError(f"{STDIN}: standard input can be read only once; name it once")
     return Corpus([source for name in inputs for source in find_sources(name, split, revision, spool_dir, known)])
 
 
@@ -144,32 +144,32 @@ def corpus_from_rows(rows: Sequence[Mapping[str, Any]] | datasets.Dataset) -> Co
     """Make a corpus of rows given from Python; they are kept by reference, not copied.
 
     Raises:
-        CorpusError: there is no row.
+        CorpusError: there are no rows.
         InputError: ``rows`` is neither a sequence nor one ``datasets.Dataset``.
     """
     if isinstance(rows, Sequence) and not isinstance(rows, str | bytes):
         return Corpus([RowList(rows)])
     if not isinstance(rows, Mapping) and hasattr(rows, "_fingerprint") and hasattr(rows, "__len__"):
-        # A datasets.Dataset (a DatasetDict is a mapping), told without importing datasets.
+        # A datasets.Dataset (a DatasetDict is a mapping), recognised without importing datasets.
         return Corpus([DatasetRows(PYTHON_ROWS, rows, {"kind": "rows"})])
     raise InputError(f"rows is a {type(rows).__name__}; give a list of dicts or one split of a dataset")
 
 
 def reopen_corpus(description: Mapping[str, Any], checkpoints: Sequence[Sequence[Checkpoint]] | None = None) -> Corpus:
-    """Open a corpus again from what :meth:`Corpus.describe` said, and check that it is the same.
+    """Open a corpus again from a description by :meth:`Corpus.describe`, and check that it is the same.
 
-    A file of the same size and stamp (modification time or etag) is taken as it is, without a pass over it. Where
-    only the stamp differs, the content decides: a hash of all its bytes, but for Parquet files one of the footer,
-    which proves the same columns, row groups, sizes and statistics, and not that every value is the same.
+    A file with the same size and stamp (modification time or etag) is accepted without reading it. If only
+    the stamp differs, its content is hashed: all bytes, but only the footer of Parquet files, which proves
+    equal columns, row groups, sizes and statistics, but not that every value is equal.
 
     Args:
-        description: what the corpus was.
-        checkpoints: for each input, places where reading can start, by ascending row; None for none: reading
-            JSON Lines then starts at the begin.
+        description: the description of the corpus.
+        checkpoints: for each input, positions where reading can start, by ascending row; None: reading JSON
+            Lines starts at the beginning.
 
     Raises:
-        CorpusError: an input is gone or its content has changed (named in the message), or the rows
-            came from Python and are in no file.
+        CorpusError: an input is missing or its content has changed (named in the message), or the rows
+            came from Python and are not in a file.
     """
     return _from_entries(description, checkpoints, _reopened)
 
@@ -177,16 +177,16 @@ def reopen_corpus(description: Mapping[str, Any], checkpoints: Sequence[Sequence
 def restored_corpus(
     description: Mapping[str, Any], checkpoints: Sequence[Sequence[Checkpoint]] | None = None
 ) -> Corpus:
-    """Make a corpus again from what :meth:`Corpus.describe` said, without a look at its files.
+    """Rebuild a corpus from a description by :meth:`Corpus.describe`, without looking at its files.
 
-    Each reading of rows then checks size and stamp of the file. Saved and hub datasets are opened.
+    Reading rows checks the size and stamp of each file. Saved and hub datasets are opened.
 
     Args:
-        description: what the corpus was.
+        description: the description of the corpus.
         checkpoints: as for :func:`reopen_corpus`.
 
     Raises:
-        CorpusError: the description is damaged, a dataset is gone or has changed, or the rows came from Python.
+        CorpusError: the description is damaged, a dataset is missing or has changed, or the rows came from Python.
     """
     return _from_entries(description, checkpoints, _restored)
 
@@ -207,7 +207,7 @@ def _from_entries(
 def _restored(entry: Mapping[str, Any], checkpoints: Sequence[Checkpoint]) -> Source:
     kind, name = entry["kind"], entry["name"]
     if kind == "rows":
-        raise CorpusError("the rows were given from Python and are in no file; give the same rows again")
+        raise CorpusError("the rows were given from Python and are not in a file; give the same rows again")
     if kind == "saved":
         return _same_dataset(entry, open_saved_dataset(name, Path(entry["path"]), entry["split"]))
     if kind == "hub":
@@ -223,23 +223,23 @@ def _reopened(entry: Mapping[str, Any], checkpoints: Sequence[Checkpoint]) -> So
     try:
         stat = place.stat()
     except OSError as error:
-        raise CorpusError(f"{place}: the input is gone ({error.strerror or error}); put it back there") from error
-    # The size first: it is known at once, the hash only after a pass over the file.
+        raise CorpusError(f"{place}: the input is missing ({error.strerror or error}); restore it") from error
+    # Compare the size first: it is known at once, but the hash needs a pass over the file.
     if stat.size != entry["size"]:
-        raise _changed(place, f"{stat.size} bytes, {entry['size']} then")
+        raise _changed(place, f"{stat.size} bytes, {entry['size']} before")
     if is_same(entry, stat):
         return restored_file(entry, checkpoints)
     source = open_file(name, place, kind, entry["compression"])
     if source.digest != entry["digest"]:
-        raise _changed(place, "same size, other content")
+        raise _changed(place, "same size, different content")
     return source
 
 
 def _same_dataset(entry: Mapping[str, Any], source: DatasetRows) -> DatasetRows:
     if source.digest != entry["digest"]:
-        raise _changed(entry.get("path") or entry["id"], f"{source.digest}, {entry['digest']} then")
+        raise _changed(entry.get("path") or entry["id"], f"{source.digest}, {entry['digest']} before")
     return source
 
 
 def _changed(path: object, what: str) -> CorpusError:
-    return CorpusError(f"{path}: the input has changed since it was scored ({what}); put it back, or score again")
+    return CorpusError(f"{path}: the input has changed since it was scored ({what}); restore it, or score again")

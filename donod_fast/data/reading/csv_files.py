@@ -1,4 +1,4 @@
-"""CSV and TSV files with a header, streamed; a row of another width costs that row only."""
+"""CSV and TSV files with a header, streamed; a row with the wrong number of fields affects only that row."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from donod_fast.data.reading.streams import BOM, FileFacts, changed_error, readi
 from donod_fast.data.types import Record
 from donod_fast.errors import CorpusError
 from donod_fast.system.places import Place
+from donod_fast.system.wording import plural
 
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 FIELD_LIMIT = 1 << 28
-"""Characters in one field. Python's own limit (131072) is shorter than long answers; none at all
-would let one forgotten quote swallow the machine's memory."""
+"""Maximum characters in one field. Python's own limit (131072) is too short for long answers; without a
+limit, one missing quotation mark could fill the memory."""
 HEADER_NAME_LIMIT = 128
 
 
@@ -35,7 +36,7 @@ class CsvFile(Unmarked):
         return f"{self.kind} {self.facts.digest}"
 
     def describe(self) -> dict[str, Any]:
-        """What :func:`open_csv` and a later check need, as JSON types."""
+        """The facts that :func:`open_csv` and a later check need, as JSON types."""
         return self.facts.describe(self.kind, self.rows)
 
     def records(self, first_row: int, start: int, stop: int) -> Iterator[Record]:
@@ -47,7 +48,7 @@ class CsvFile(Unmarked):
                 yield Record(first_row + start, self.facts.name, f"line {line}", data, None, problem)
                 start += 1
             if start < stop:
-                raise changed_error(self.facts, f"{start} rows, {self.rows} before")
+                raise changed_error(self.facts, f"{plural(start, 'row')}, {self.rows} before")
 
 
 def open_csv(name: str, place: Place, compression: str | None, kind: str) -> CsvFile:
@@ -62,13 +63,13 @@ def open_csv(name: str, place: Place, compression: str | None, kind: str) -> Csv
 
 
 class _Lines:
-    """Decoded lines for csv.reader, which also tells what the reader keeps to itself."""
+    """Decoded lines for csv.reader, with the line number and decoding problem that the reader does not report."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        self.number = 0  # of the last line handed out
+        self.number = 0  # number of the last line returned
         self.ended = False
-        self.problem: str | None = None  # in the lines handed out since it was last cleared
+        self.problem: str | None = None  # in the lines returned since it was last cleared
 
     def __iter__(self) -> _Lines:
         return self
@@ -105,14 +106,14 @@ def _rows(name: str, stream: BinaryIO, kind: str) -> Iterator[tuple[int, dict[st
         if not fields and lines.problem is None:
             continue  # a blank line
         if lines.ended:
-            # The reader asked for more lines within a row: it was still inside a quotation.
-            lines.problem = "a quotation mark is opened here and never closed"
+            # The reader asked for more lines within a row: it was inside a quoted field.
+            lines.problem = "a quotation mark opens here and is never closed"
         if columns is None:
             columns = _checked_header(name, line, fields, lines.problem)
         elif lines.problem is not None:
             yield line, None, lines.problem
         elif len(fields) != len(columns):
-            yield line, None, f"{len(fields)} fields where the header names {len(columns)} columns"
+            yield line, None, f"{len(fields)} fields, but the header names {plural(len(columns), 'column')}"
         else:
             yield line, dict(zip(columns, fields, strict=True)), None
 
@@ -129,7 +130,7 @@ def _checked_header(name: str, line: int, fields: list[str], problem: str | None
         if repeated:
             problem = f"the header repeats the column {repeated[0][:HEADER_NAME_LIMIT]!r}"
         elif unlikely:
-            problem = f"the first row is no header: {unlikely[0][:40]!r} is no column name"
+            problem = f"the first row is not a header: {unlikely[0][:40]!r} is not a column name"
     if problem is not None:
         raise CorpusError(f"{name}, line {line}: {problem}; the first row must name each column once")
     return fields

@@ -1,4 +1,4 @@
-"""What an input name means: a file, a URL, a glob, a saved dataset's folder, standard input or a hub id."""
+"""Resolve an input name: a file, a URL, a glob, a saved dataset's folder, standard input or a hub id."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from donod_fast.errors import CorpusError
 from donod_fast.system.places import LocalPlace, Place, RemotePlace, Stat, local_path, remote_info, remote_matches
 
 REMOTE_OPENERS = 8
-"""How many of the files that a URL with wildcards matches are opened at one time."""
+"""Number of files that are opened at a time if a URL with wildcards matches several."""
 
 STDIN = "-"
 SPOOL_NAME = "stdin.jsonl"
@@ -39,7 +39,7 @@ SPOOL_NAME = "stdin.jsonl"
 KINDS = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
-    ".json": "json",  # by name; sniffing may find JSON Lines in it
+    ".json": "json",  # by name; its content may be JSON Lines
     ".csv": "csv",
     ".tsv": "tsv",
     ".parquet": "parquet",
@@ -57,17 +57,17 @@ def find_sources(
     spool_dir: Path | None,
     known: Mapping[str, KnownFile] | None = None,
 ) -> list[Source]:
-    """Open everything that one input name stands for.
+    """Open all files or the dataset that one input name refers to.
 
     Args:
         name: as the user gave it.
-        split: which split of a dataset with splits.
-        revision: which revision of a hub dataset; None for its newest.
-        spool_dir: where to keep a copy of standard input; None for a file that goes at exit.
-        known: files that need no pass, by path or URL; see :func:`open_corpus`.
+        split: the split of a dataset with splits.
+        revision: the revision of a hub dataset; None for the newest.
+        spool_dir: where to keep a copy of standard input; None for a temporary file.
+        known: files that need not be read, by path or URL; see :func:`open_corpus`.
 
     Raises:
-        CorpusError: nothing is there, or it cannot be read.
+        CorpusError: the input does not exist or cannot be read.
     """
     known = {} if known is None else known
     if name == STDIN:
@@ -80,14 +80,14 @@ def find_sources(
         return _local_sources(name, path, split, known) or [open_hub_dataset(name, split, revision)]
     except (OSError, ValueError) as error:  # a name too long for the file system, a NUL in it
         reason = error.strerror if isinstance(error, OSError) else error
-        raise CorpusError(f"{name[:200]!r}: cannot be looked up: {reason}; check the path") from error
+        raise CorpusError(f"{name[:200]!r}: cannot be opened: {reason}; check the path") from error
 
 
 def open_file(name: str, place: Place, kind: str, compression: str | None) -> Source:
     """Open a file of a known kind, counting and hashing it.
 
     Raises:
-        CorpusError: it cannot be read as that kind.
+        CorpusError: it cannot be read as this kind.
     """
     if kind == "jsonl":
         return open_json_lines(name, place, compression)
@@ -99,15 +99,15 @@ def open_file(name: str, place: Place, kind: str, compression: str | None) -> So
 
 
 def restored_file(entry: Mapping[str, Any], checkpoints: Iterable[Checkpoint], name: str | None = None) -> Source:
-    """Make a file's source of what is known of it; the file is not looked at.
+    """Make a file's source from its description, without reading the file.
 
     Args:
         entry: its entry in a description.
-        checkpoints: places where reading can start, by ascending row.
+        checkpoints: positions where reading can start, by ascending row.
         name: how the user names the file now; None for the name it had.
 
     Raises:
-        KeyError: the entry lacks something.
+        KeyError: the entry is incomplete.
     """
     facts, rows, kind = facts_of_entry(entry, name), int(entry["rows"]), entry["kind"]
     if kind == "jsonl":
@@ -120,7 +120,7 @@ def restored_file(entry: Mapping[str, Any], checkpoints: Iterable[Checkpoint], n
 
 
 def _local_sources(name: str, path: Path, split: str, known: Mapping[str, KnownFile]) -> list[Source]:
-    """The sources at a path or glob; empty where the name can only be a hub id."""
+    """The sources at a path or glob; empty if the name can only be a hub id."""
     if not name:
         raise CorpusError("an input's name is empty; give a file, a folder, a pattern or a hub id")
     if path.is_dir():
@@ -128,7 +128,7 @@ def _local_sources(name: str, path: Path, split: str, known: Mapping[str, KnownF
     if path.exists():
         return [_open_local(name, path, known)]
     if glob.has_magic(name):
-        # glob.glob rather than Path.glob: it takes absolute patterns and leaves hidden files out.
+        # glob.glob instead of Path.glob: it accepts absolute patterns and skips hidden files.
         found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
         files = [match for match in found if Path(match).is_file()]
         if not files:
@@ -164,7 +164,7 @@ def _remote_sources(url: str, known: Mapping[str, KnownFile]) -> list[Source]:
 
 
 def _open_remote(url: str, known: Mapping[str, KnownFile], listed: Stat | None = None) -> Source:
-    # What follows "?" in a web address is no part of the file's name.
+    # The part of a web address after "?" does not belong to the file's name.
     path = urlsplit(url).path if url.lower().startswith(("http://", "https://")) else url.partition("::")[0]
     return _open_by_suffix(url, RemotePlace(url), path.rpartition("/")[2], known, listed)
 
@@ -176,7 +176,7 @@ def _open_by_suffix(
     if found is None:
         raise CorpusError(f"{name}: unknown kind of file; known are {_KNOWN_FILES}")
     kind, compression = found
-    # Only a look into a .json tells which kind it is.
+    # Only the content of a .json file tells its kind.
     kinds = {"json", "jsonl"} if kind == "json" else {kind}
     source = _known_source(name, place, kinds, compression, known, listed)
     if source is not None:
@@ -196,9 +196,9 @@ def _known_source(
     known: Mapping[str, KnownFile],
     listed: Stat | None = None,
 ) -> Source | None:
-    """The source of a file that is what it was by size and stamp; None where it must be read.
+    """The source of a file whose size and stamp have not changed; None if it must be read.
 
-    ``listed`` is what a listing made just now said of it, which spares a look at each file.
+    ``listed`` is its entry in a fresh listing, which saves one request per file.
     """
     file = known.get(str(place))
     if file is None or file.entry.get("kind") not in kinds or file.entry.get("compression") != compression:
@@ -209,20 +209,20 @@ def _known_source(
         return None
     try:
         return restored_file(file.entry, file.checkpoints, name)
-    except KeyError:  # an entry of an older version
+    except KeyError:  # an entry written by an older version
         return None
 
 
 def is_same(entry: Mapping[str, Any], stat: Stat) -> bool:
-    """Tell by size and stamp that a file is the one that an entry describes.
+    """Whether a file's size and stamp are those of its entry.
 
-    A stamp that says nothing (``""``: a web server that tells neither etag nor time) proves nothing.
+    An empty stamp (``""``: a web server that reports neither etag nor time) proves nothing.
     """
     return stat.stamp != "" and entry.get("size") == stat.size and entry.get("stamp") == stat.stamp
 
 
 def _kind_and_codec(file_name: str) -> tuple[str, str | None] | None:
-    """Tell a file's kind and compression by its suffixes; None where they are unknown."""
+    """A file's kind and compression from its suffixes; None if they are unknown."""
     suffixes = [suffix.lower() for suffix in PurePosixPath(file_name).suffixes]
     compression = CODECS.get(suffixes[-1]) if suffixes else None
     if compression is not None:
@@ -235,19 +235,19 @@ def open_saved_dataset(name: str, path: Path, split: str) -> DatasetRows:
     """Open a folder that ``datasets.save_to_disk`` wrote.
 
     Raises:
-        CorpusError: it is no such folder, is damaged, or lacks the split.
+        CorpusError: it is not such a folder, is damaged, or lacks the split.
     """
     if not any((path / marker).is_file() for marker in ("state.json", "dataset_dict.json")):
-        raise CorpusError(f"{name}: a folder, but no dataset saved by save_to_disk; give its files: '{name}/*.jsonl'")
-    import datasets  # takes seconds to import, and few inputs need it
+        raise CorpusError(f"{name}: a folder, but not one from save_to_disk; give its files: '{name}/*.jsonl'")
+    import datasets  # slow to import, and few inputs need it
 
     try:
         dataset: Any = datasets.load_from_disk(str(path))
-    except Exception as error:  # datasets passes on whatever pyarrow and json raise
+    except Exception as error:  # datasets lets errors of pyarrow and json through
         raise CorpusError(f"{name}: the saved dataset cannot be read: {error}; save it again") from error
     if isinstance(dataset, datasets.DatasetDict):
         if split not in dataset:
-            raise CorpusError(f"{name}: has no split {split!r}; it has {', '.join(map(str, dataset))}")
+            raise CorpusError(f"{name}: no split {split!r}; it has {', '.join(map(str, dataset))}")
         dataset = dataset[split]
     return DatasetRows(name, dataset, {"kind": "saved", "path": str(path.absolute()), "split": split})
 
@@ -256,7 +256,7 @@ def open_hub_dataset(hub_id: str, split: str, revision: str | None) -> DatasetRo
     """Open a dataset of the Hugging Face hub (downloaded, or from the local cache).
 
     Raises:
-        CorpusError: there is none, or ``datasets`` cannot load it.
+        CorpusError: it does not exist, or ``datasets`` cannot load it.
     """
     import datasets
 
@@ -272,7 +272,7 @@ def open_hub_dataset(hub_id: str, split: str, revision: str | None) -> DatasetRo
 
 
 def _spooled(stdin: BinaryIO, spool_dir: Path | None) -> Path:
-    """Keep standard input in a file: complete, or not there."""
+    """Save standard input to a file, which is complete or absent."""
     folder = spool_dir if spool_dir is not None else Path(tempfile.mkdtemp(prefix="donod-fast-"))
     if spool_dir is None:
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -286,26 +286,26 @@ def _spooled(stdin: BinaryIO, spool_dir: Path | None) -> Path:
                 file.flush()
                 os.fsync(file.fileno())
             if path.exists():
-                _refuse_other_content(path, partial)  # the same: it stays, with its modification time
+                _refuse_other_content(path, partial)  # same content: the file keeps its modification time
             else:
                 partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
         raise CorpusError(
-            f"standard input: cannot be kept in {path}: {error.strerror}; make room or choose another folder"
+            f"standard input: cannot be saved in {path}: {error.strerror}; free some space or choose another folder"
         ) from error
     return path
 
 
 def _refuse_other_content(path: Path, new: Path) -> None:
-    """Keep the copy that earlier scores in this folder were made from: a selection needs it."""
+    """Refuse to replace the copy from which this folder's earlier scores were made: selecting needs it."""
     with path.open("rb") as old_file, new.open("rb") as new_file:
         while True:
             old_block, new_block = old_file.read(BUFFER_BYTES), new_file.read(BUFFER_BYTES)
             if old_block != new_block:
                 raise CorpusError(
-                    f"standard input: {path} holds other rows from an earlier run; "
+                    f"standard input: {path} has different rows from an earlier run; "
                     "use another folder, or remove that file and the scores made from it"
                 )
             if not new_block:

@@ -1,4 +1,4 @@
-"""JSON Lines (streamed, with byte offsets to skip by) and JSON documents (loaded, one at a time)."""
+"""JSON Lines (streamed, with byte offsets for skipping) and JSON documents (loaded whole, one at a time)."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from donod_fast.data.reading.streams import BOM, FileFacts, changed_error, peeki
 from donod_fast.data.types import Record
 from donod_fast.errors import CorpusError
 from donod_fast.system.places import Place
+from donod_fast.system.wording import plural
 
 SNIFFED_LINES = 20
 
 RECORD_LISTS = frozenset({"messages", "conversations", "conversation", "prompt", "completion", "tools"})
-"""Columns that hold lists of objects *within* one record: such a list does not wrap a corpus."""
+"""Columns whose lists of objects belong to one record: such a list is not a corpus."""
 
 
 @dataclass(frozen=True, slots=True)
 class JsonLinesFile(Unmarked):
-    """A JSON Lines file. Blank lines are no rows; a broken line is a row with a problem.
+    """A JSON Lines file. Blank lines are not rows; an invalid line is a row with a problem.
 
     Attributes:
         facts: the file as scanned.
         rows: number of lines that are not blank.
-        checkpoints: rows with the place of their lines in the plain bytes: one every
-            ``CHECKPOINT_ROWS`` after a scan; whatever was given, where the file is known already.
+        checkpoints: rows with the position of their lines in the plain bytes: one per
+            ``CHECKPOINT_ROWS`` after a scan, or those of its description if the file is known.
     """
 
     facts: FileFacts
@@ -42,16 +43,16 @@ class JsonLinesFile(Unmarked):
         return f"jsonl {self.facts.digest}"
 
     def describe(self) -> dict[str, Any]:
-        """What :func:`open_json_lines` and a later check need, as JSON types."""
+        """The facts that :func:`open_json_lines` and a later check need, as JSON types."""
         return self.facts.describe("jsonl", self.rows)
 
     def checkpoint(self, row: int) -> Checkpoint | None:
-        """The nearest at or before a row; None where the file is compressed. See :class:`Source`."""
-        # A compressed stream can only be read from its begin.
+        """The nearest checkpoint at or before a row; None if the file is compressed. See :class:`Source`."""
+        # A compressed stream can only be read from its beginning.
         return self.checkpoints.before(row) if self.facts.compression is None else None
 
     def checkpoint_after(self, row: int) -> int:
-        """The byte offset of the first at or after a row, or the file's size; see :class:`Source`."""
+        """The byte offset of the first checkpoint at or after a row, or the file's size; see :class:`Source`."""
         if self.facts.compression is not None:
             return -1
         offset = self.checkpoints.offset_after(row)
@@ -69,11 +70,11 @@ class JsonLinesFile(Unmarked):
                 yield Record(first_row + start, self.facts.name, f"line {number}", data, raw, problem)
                 start += 1
             if start < stop:
-                raise changed_error(self.facts, f"{start} rows, {self.rows} before")
+                raise changed_error(self.facts, f"{plural(start, 'row')}, {self.rows} before")
 
 
 def open_json_lines(name: str, place: Place, compression: str | None) -> JsonLinesFile:
-    """Count and hash a JSON Lines file in one streaming pass; nothing is parsed yet.
+    """Count and hash a JSON Lines file in one streaming pass, without parsing it.
 
     Raises:
         CorpusError: the file cannot be read.
@@ -84,16 +85,16 @@ def open_json_lines(name: str, place: Place, compression: str | None) -> JsonLin
 
 
 def parse_object(raw: bytes) -> tuple[dict[str, Any] | None, str | None]:
-    """Parse one line: (the object, None) or (None, what is wrong with it). Raises nothing."""
+    """Parse one line: (the object, None) or (None, the problem). Raises nothing."""
     value, problem = _parse(raw)
     if problem is None and not isinstance(value, dict):
         remedy = "; a file that is one JSON array must be named .json" if isinstance(value, list) else ""
-        return None, f"not a JSON object but {_kind(value)}{remedy}"
+        return None, f"{_kind(value)}, not a JSON object{remedy}"
     return value, problem
 
 
 def _numbered_rows(stream: BinaryIO, offset: int, line: int) -> Iterator[tuple[int, int, bytes]]:
-    """Yield (byte offset, line number, line without its end) of the lines that are not blank."""
+    """Yield (byte offset, line number, line without its line end) of the lines that are not blank."""
     for number, text in enumerate(stream, line):
         begin, offset = offset, offset + len(text)
         row = text.removeprefix(BOM) if number == 1 else text
@@ -139,7 +140,7 @@ class JsonDocument(Unmarked):
         return f"json {self.facts.digest}"
 
     def describe(self) -> dict[str, Any]:
-        """What :func:`open_json_document` and a later check need, as JSON types."""
+        """The facts that :func:`open_json_document` and a later check need, as JSON types."""
         return self.facts.describe("json", self.rows)
 
     def records(self, first_row: int, start: int, stop: int) -> Iterator[Record]:
@@ -149,10 +150,10 @@ class JsonDocument(Unmarked):
         with reading(self.facts) as stream:
             items = _document_rows(self.facts.name, stream.read())
         if len(items) != self.rows:
-            raise changed_error(self.facts, f"{len(items)} rows, {self.rows} before")
+            raise changed_error(self.facts, f"{plural(len(items), 'row')}, {self.rows} before")
         for row in range(start, stop):
             item = items[row]
-            data, problem = (item, None) if isinstance(item, dict) else (None, f"not an object but {_kind(item)}")
+            data, problem = (item, None) if isinstance(item, dict) else (None, f"{_kind(item)}, not an object")
             yield Record(first_row + row, self.facts.name, f"record {row}", data, None, problem)
 
 
@@ -173,16 +174,16 @@ def _document_rows(name: str, content: bytes) -> list[Any]:
         return []
     value, problem = _parse(content)
     if problem is not None:
-        raise CorpusError(f"{name}: {problem}; mend the file, or give one record a line (JSON Lines)")
+        raise CorpusError(f"{name}: {problem}; fix the file, or write one record per line (JSON Lines)")
     if isinstance(value, dict):
         return _wrapped_rows(value) or [value]
     if not isinstance(value, list):
-        raise CorpusError(f"{name}: holds {_kind(value)}; an array of objects or JSON Lines is wanted")
+        raise CorpusError(f"{name}: contains {_kind(value)}; give an array of objects, or JSON Lines")
     return value
 
 
 def _wrapped_rows(value: dict[str, Any]) -> list[Any] | None:
-    """The rows within ``{"data": [{…}, …]}``, or None where the object is itself a record."""
+    """The rows within ``{"data": [{…}, …]}``, or None if the object is itself a record."""
     lists = [
         (key, items)
         for key, items in value.items()
@@ -194,7 +195,7 @@ def _wrapped_rows(value: dict[str, Any]) -> list[Any] | None:
 
 
 def sniff_json(name: str, place: Place, compression: str | None) -> str:
-    """Tell by content whether a file is JSON Lines (``"jsonl"``) or one JSON document (``"json"``).
+    """Decide by content whether a file is JSON Lines (``"jsonl"``) or one JSON document (``"json"``).
 
     Raises:
         CorpusError: the file cannot be read.
@@ -205,12 +206,12 @@ def sniff_json(name: str, place: Place, compression: str | None) -> str:
         if problem is None:
             if any(line.strip() for line in stream):
                 return "jsonl"
-            # One line, one record: as JSON Lines its bytes can be written back untouched.
+            # One line with one record: read as JSON Lines, its bytes can be written back unchanged.
             return "jsonl" if isinstance(value, dict) and _wrapped_rows(value) is None else "json"
         if first.lstrip().startswith(b"["):
             return "json"
         rest = stream.read()
-    # Several lines of which the first is no JSON: one document over many lines, or a broken line.
+    # Several lines, the first of which is not JSON: a document over many lines, or an invalid line.
     if _parse(first + b"\n" + rest)[1] is None:
         return "json"
     following = rest.split(b"\n", SNIFFED_LINES)[:SNIFFED_LINES]

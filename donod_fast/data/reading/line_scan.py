@@ -1,7 +1,7 @@
-"""One pass over JSON Lines: how many rows, and where every so many of them begin.
+"""One pass over JSON Lines: count the rows and record the position of every ``CHECKPOINT_ROWS``-th row.
 
-A row is a line that is not blank. The pass looks at blocks of bytes, not at lines: NumPy finds the line
-ends of a block, and only lines that begin with white space are looked at one by one.
+A row is a line that is not blank. The pass handles blocks of bytes, not lines: NumPy finds the line
+ends of a block, and only lines that begin with white space are inspected one by one.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from donod_fast.data.reading.source import Checkpoint
 from donod_fast.data.reading.streams import BOM
 
 CHECKPOINT_ROWS = 1024
-"""Every so many rows the byte offset is kept, so that reading can start near any row."""
+"""Rows between two stored byte offsets, from which reading can start near any row."""
 
 SCAN_BYTES = 1 << 18
-"""Bytes in one block: what NumPy makes of it stays in the processor's cache."""
+"""Bytes in one block: small enough for NumPy's arrays to stay in the processor's cache."""
 
 _WHITE = np.zeros(256, dtype=bool)
-_WHITE[list(b" \t\n\r\x0b\x0c")] = True  # what bytes.strip() takes off
+_WHITE[list(b" \t\n\r\x0b\x0c")] = True  # the bytes that bytes.strip() removes
 
 
 class Checkpoints:
@@ -44,32 +44,32 @@ class Checkpoints:
         return zip(self.rows, self.offsets, self.lines, strict=True)
 
     def append(self, row: int, offset: int, line: int) -> None:
-        """Add one behind all others."""
+        """Append one; its row must be the highest."""
         self.rows.append(row)
         self.offsets.append(offset)
         self.lines.append(line)
 
     def before(self, row: int) -> Checkpoint:
-        """The nearest at or before a row; the file's begin where there is none."""
+        """The nearest checkpoint at or before a row; the file's beginning if there is none."""
         index = bisect_right(self.rows, row) - 1
         return (self.rows[index], self.offsets[index], self.lines[index]) if index >= 0 else (0, 0, 1)
 
     def offset_after(self, row: int) -> int | None:
-        """The byte offset of the first at or after a row; None where there is none."""
+        """The byte offset of the first checkpoint at or after a row; None if there is none."""
         index = bisect_left(self.rows, row)
         return self.offsets[index] if index < len(self.rows) else None
 
 
 def scan_lines(stream: BinaryIO) -> tuple[int, Checkpoints]:
-    """Count the rows of JSON Lines and keep the place of every ``CHECKPOINT_ROWS``-th.
+    """Count the rows of JSON Lines and record the position of every ``CHECKPOINT_ROWS``-th row.
 
     Args:
-        stream: the plain bytes from the begin; read to its end.
+        stream: the plain bytes from the beginning; read to its end.
     """
-    rows, line = 0, 1  # rows that have begun and ended; number of the line that is open
+    rows, line = 0, 1  # complete rows; number of the current line
     checkpoints = Checkpoints()
-    offset = 0  # of the block
-    begin, filled = 0, False  # of the open line: its offset, and whether it is known not to be blank
+    offset = 0  # byte offset of the block
+    begin, filled = 0, False  # the current line's offset, and whether it is known not to be blank
     while block := stream.read(SCAN_BYTES):
         ends = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == ord("\n"))
         head = block[: ends[0]] if len(ends) else block

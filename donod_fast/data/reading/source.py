@@ -1,4 +1,4 @@
-"""What every input offers to the corpus, whatever its format."""
+"""The interface of an input, independent of its format."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class Source(Protocol):
 
     @property
     def rows(self) -> int:
-        """How many rows it holds."""
+        """Number of rows."""
 
     @property
     def digest(self) -> str:
         """A hash that changes when the rows do."""
 
     def describe(self) -> dict[str, Any]:
-        """Whatever is needed to open it again and to see that it is the same (JSON types only)."""
+        """The facts needed to open it again and to check that it has not changed (JSON types only)."""
 
     def records(self, first_row: int, start: int, stop: int) -> Iterator[Record]:
         """Stream the rows ``start <= i < stop`` of this source as records.
@@ -36,27 +36,27 @@ class Source(Protocol):
 
         Raises:
             CorpusError: the input cannot be read, or has changed since its rows were counted. A change
-                during the reading is found when the last row has been taken.
+                while reading is detected after the last row.
         """
 
     def checkpoint(self, row: int) -> Checkpoint | None:
-        """The nearest place at or before a row where reading can start; None where it has no such places
-        (all but plain JSON Lines).
+        """The nearest position at or before a row where reading can start; None if there are no such
+        positions (all inputs except plain JSON Lines).
         """
 
     def checkpoint_after(self, row: int) -> int:
-        """The byte offset of the first such place at or after a row, or the file's size; -1 where it has none."""
+        """The byte offset of the first such position at or after a row, or the file's size; -1 if it has none."""
 
     def row_groups(self) -> Sequence[int] | None:
-        """The rows of each row group, in order; None where there are no row groups (all but Parquet).
+        """The rows of each row group, in order; None if there are no row groups (all inputs except Parquet).
 
         Raises:
-            CorpusError: the file must be looked at for it, and cannot be read or has changed.
+            CorpusError: the file had to be read for this, and cannot be read or has changed.
         """
 
 
 class Unmarked:
-    """The part of a source that has no places to start reading at, to inherit from."""
+    """Base class of sources that can only be read from their beginning."""
 
     __slots__ = ()
 
@@ -75,11 +75,11 @@ class Unmarked:
 
 @dataclass(frozen=True, slots=True)
 class KnownFile:
-    """What an earlier run knew of a file, to be spared a second pass over it.
+    """Facts about a file from an earlier run, which save a second pass over it.
 
     Attributes:
         entry: its entry in the description of the corpus (:meth:`Source.describe`).
-        checkpoints: places where reading can start, by ascending row (plain JSON Lines; else empty).
+        checkpoints: positions where reading can start, by ascending row (plain JSON Lines; else empty).
     """
 
     entry: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""Bytes of files: opened, decompressed, hashed, and every failure turned into a CorpusError."""
+"""Open, decompress and hash files, and convert every failure into a CorpusError."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ CODECS = {".gz": "gzip", ".zst": "zstd"}
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What a file was when it was scanned.
+    """The state of a file when it was scanned.
 
     Attributes:
         name: the file as the user gave it, for messages.
-        place: where it lies.
+        place: its path or URL.
         compression: ``"gzip"``, ``"zstd"`` or None.
         size: bytes as stored.
-        stamp: what changes when the file is written again (modification time or etag).
-        sha256: hex digest of the bytes as stored, or, of a Parquet file, of its footer.
+        stamp: a value that changes when the file is written again (modification time or etag).
+        sha256: hex digest of the bytes as stored, or of the footer of a Parquet file.
         of_footer: whether ``sha256`` is that of the footer.
     """
 
@@ -45,7 +45,7 @@ class FileFacts:
 
     @property
     def digest(self) -> str:
-        """The hash; with the size where only the footer was hashed."""
+        """The hash; with the size if only the footer was hashed."""
         return f"footer {self.sha256} {self.size}" if self.of_footer else self.sha256
 
     def describe(self, kind: str, rows: int) -> dict[str, Any]:
@@ -64,14 +64,14 @@ class FileFacts:
 
 
 def facts_of_entry(entry: Mapping[str, Any], name: str | None = None) -> FileFacts:
-    """The facts that :meth:`FileFacts.describe` described; the file is not looked at.
+    """Rebuild the facts from a description by :meth:`FileFacts.describe`, without reading the file.
 
     Args:
         entry: the description.
         name: how the user names the file now; None for the name it had.
 
     Raises:
-        KeyError: the description lacks something.
+        KeyError: the description is incomplete.
     """
     of_footer = "footer_sha256" in entry
     return FileFacts(
@@ -86,15 +86,15 @@ def facts_of_entry(entry: Mapping[str, Any], name: str | None = None) -> FileFac
 
 
 def changed_error(facts: FileFacts, what: str) -> CorpusError:
-    """The error for a file that is no longer what was scanned."""
+    """The error for a file that has changed since it was scanned."""
     return CorpusError(
         f"{facts.name}: the file {facts.place} has changed since it was first read ({what}); "
-        "put the original content back, or score the new content into another folder"
+        "restore the original content, or score the new content into another folder"
     )
 
 
 class _HashingFile(io.RawIOBase):
-    """Passes a file's bytes through and hashes them on the way."""
+    """Returns a file's bytes unchanged and hashes them."""
 
     def __init__(self, file: io.RawIOBase) -> None:
         self._file = file
@@ -113,7 +113,7 @@ class _HashingFile(io.RawIOBase):
 
 @dataclass(slots=True)
 class Scan:
-    """A first pass over a file: ``stream`` gives its bytes, ``facts`` is there after the pass."""
+    """A first pass over a file: ``stream`` gives its bytes, ``facts`` is available after the pass."""
 
     stream: BinaryIO
     _facts: FileFacts | None = None
@@ -125,13 +125,13 @@ class Scan:
         return self._facts
 
     def facts_found(self, facts: FileFacts) -> None:
-        """Take what the pass has found."""
+        """Store the result of the pass."""
         self._facts = facts
 
 
 @contextmanager
 def file_errors(name: str, file: io.RawIOBase | None = None) -> Iterator[None]:
-    """Turn what reading a file may raise into a CorpusError that names file, place and remedy."""
+    """Convert any error of reading a file into a CorpusError that names file, position and remedy."""
     try:
         yield
     except FileNotFoundError as error:
@@ -140,21 +140,21 @@ def file_errors(name: str, file: io.RawIOBase | None = None) -> Iterator[None]:
         remedy = f"check the credentials ({error})" if is_url(name) else "make the file readable for this user"
         raise CorpusError(f"{name}: permission denied; {remedy}") from error
     except GaveUpError as error:
-        raise CorpusError(f"{name}: cannot be read: {error}; run again when the store can be reached") from error
+        raise CorpusError(f"{name}: cannot be read: {error}; run again when the store is reachable") from error
     except (OSError, pa.ArrowException) as error:
         place = f", at about byte {file.tell()} of the file" if file is not None and not file.closed else ""
         reason = str(error).split("\n")[0]
         raise CorpusError(
-            f"{name}: cannot be read{place}: {reason}; the file may be damaged or cut off, fetch it again"
+            f"{name}: cannot be read{place}: {reason}; the file may be damaged or truncated; fetch it again"
         ) from error
 
 
 @contextmanager
 def scanning(name: str, place: Place, compression: str | None) -> Iterator[Scan]:
-    """Read a file for the first time, hashing the stored bytes while handing out the plain ones.
+    """Read a file for the first time: hash the stored bytes while yielding the plain bytes.
 
     Raises:
-        CorpusError: the file cannot be opened, read or decompressed, or is written to at the same time.
+        CorpusError: the file cannot be opened, read or decompressed, or is written to during the pass.
     """
     with file_errors(name):
         stat = place.settled_stat()
@@ -162,7 +162,7 @@ def scanning(name: str, place: Place, compression: str | None) -> Iterator[Scan]
         hashing = _HashingFile(file)
         scan = Scan(_plain_bytes(io.BufferedReader(hashing, BUFFER_BYTES), compression))
         yield scan
-        # A reader may stop early (a decompressor at its end mark), but the hash is that of all bytes.
+        # A reader may stop early (a decompressor at its end mark), but the hash covers all bytes.
         while hashing.read(BUFFER_BYTES):
             pass
     scan.facts_found(FileFacts(name, place, compression, hashing.size, stat.stamp, hashing.hash.hexdigest()))
@@ -174,29 +174,29 @@ def refuse_moving(name: str, place: Place, before: Stat, size: int) -> None:
 
     Args:
         name: the file as the user gave it.
-        place: where it lies.
-        before: what it was before the pass.
-        size: how many bytes the pass gave.
+        place: its path or URL.
+        before: its state before the pass.
+        size: number of bytes that the pass read.
 
     Raises:
-        CorpusError: it is not what it was before.
+        CorpusError: its state has changed.
     """
     with file_errors(name):
         after = place.stat()
     if after != before or size != before.size:
         raise CorpusError(
-            f"{name}: the file {place} changes while it is read ({before.size} bytes before, {size} read, "
+            f"{name}: the file {place} changed while it was read ({before.size} bytes before, {size} read, "
             f"{after.size} after); wait until it is complete"
         )
 
 
 @contextmanager
 def unchanged(facts: FileFacts) -> Iterator[None]:
-    """See to it that a scanned file is the same before and after something is read from it.
+    """Check that a scanned file is the same before and after it is read.
 
     Raises:
-        CorpusError: size or stamp are not what they were. Where the reading itself failed and the file has
-            changed, the change is what is said.
+        CorpusError: size or stamp have changed. If the reading itself failed and the file has
+            changed, the message reports the change.
     """
     check_unchanged(facts)
     try:
@@ -214,10 +214,10 @@ def reading(facts: FileFacts, start: int = 0, end: int | None = None) -> Iterato
     Args:
         facts: which file.
         start: the byte to begin at (0 where the file is compressed).
-        end: a byte that reading will hardly pass, if one is known: spares remote files the bytes behind.
+        end: a byte that reading will hardly pass, if known, so that later bytes of remote files are not fetched.
 
     Raises:
-        CorpusError: the file cannot be read, or its size or stamp is not what it was, before or after.
+        CorpusError: the file cannot be read, or its size or stamp has changed, before or after reading.
     """
     with unchanged(facts), peeking(facts.name, facts.place, facts.compression, start, end, facts.size) as stream:
         yield stream
@@ -237,23 +237,23 @@ def peeking(
 
 
 def check_unchanged(facts: FileFacts) -> None:
-    """Refuse a scanned file whose size or stamp is not what it was.
+    """Refuse a scanned file whose size or stamp has changed.
 
     Raises:
-        CorpusError: it has changed, is gone, or cannot be looked at.
+        CorpusError: it has changed, is missing, or cannot be inspected.
     """
     with file_errors(facts.name):
         size, stamp = facts.place.stat()
     if size != facts.size:
         raise changed_error(facts, f"{size} bytes, {facts.size} before")
     if stamp != facts.stamp:
-        raise changed_error(facts, f"the same size, but written again: stamp {stamp}, {facts.stamp} before")
+        raise changed_error(facts, f"same size, but written again: stamp {stamp}, {facts.stamp} before")
 
 
 def _plain_bytes(stored: io.BufferedReader, compression: str | None) -> BinaryIO:
     if compression is None:
         return stored
-    # pyarrow's stream is no io.RawIOBase but offers readinto, which is all that BufferedReader calls.
+    # pyarrow's stream is not an io.RawIOBase, but it has readinto, the only method that BufferedReader calls.
     codec: Any = compression  # pyarrow's stub wants a Literal
     plain = pa.CompressedInputStream(pa.PythonFile(stored, mode="r"), codec)
     return io.BufferedReader(cast(io.RawIOBase, plain), BUFFER_BYTES)

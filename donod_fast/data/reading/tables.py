@@ -28,12 +28,13 @@ from donod_fast.data.reading.streams import (
 from donod_fast.data.types import Record
 from donod_fast.errors import CorpusError
 from donod_fast.system.places import LocalPlace, Place
+from donod_fast.system.wording import plural
 
 BATCH_ROWS = 256
-"""Rows that are Python objects at one time."""
+"""Rows that are converted to Python objects at a time."""
 
 PAGE_BY_PAGE: dict[str, Any] = {"buffer_size": BUFFER_BYTES, "pre_buffer": False}
-"""Without these pyarrow loads a whole row group, which may be the whole file (5 MB instead of 200)."""
+"""Without these options pyarrow loads a whole row group, which may be the whole file (5 MB instead of 200)."""
 
 PYTHON_ROWS = "<rows>"
 """The file name in records of rows that were given from Python."""
@@ -41,14 +42,14 @@ PYTHON_ROWS = "<rows>"
 
 @dataclass(frozen=True, slots=True)
 class ParquetFile(Unmarked):
-    """A Parquet file, streamed. A null column is left out of its record: where files of different
-    columns were merged, null stands for a key that was not there.
+    """A Parquet file, streamed. A null column is left out of its record: in a file merged from files with
+    different columns, null means that the key was absent.
 
     Attributes:
-        facts: the file when it was opened. Where it is not compressed as a whole, only the footer was read and
-            hashed: it says which rows lie where, but not that no byte of them has changed. The stamp does.
+        facts: the file's state when it was opened. Unless it is compressed as a whole, only the footer was read
+            and hashed: it tells where the rows are, but does not detect changed values. The stamp does.
         rows: number of rows.
-        groups: rows of each row group; empty where nobody has looked.
+        groups: rows of each row group; empty if not read yet.
     """
 
     facts: FileFacts
@@ -57,15 +58,15 @@ class ParquetFile(Unmarked):
 
     @property
     def digest(self) -> str:
-        """Hash of the kind and of the footer and size, or of the bytes as stored if it is compressed."""
+        """Hash of the kind, the footer and the size, or of the bytes as stored if it is compressed."""
         return f"parquet {self.facts.digest}"
 
     def describe(self) -> dict[str, Any]:
-        """What :func:`open_parquet` and a later check need, as JSON types."""
+        """The facts that :func:`open_parquet` and a later check need, as JSON types."""
         return {**self.facts.describe("parquet", self.rows), "row_groups": list(self.groups)}
 
     def row_groups(self) -> Sequence[int] | None:
-        """Rows of each row group: kept from opening, or read from the footer of a known file."""
+        """Rows of each row group: stored when the file was opened, or read from the footer of a known file."""
         if self.groups or not self.rows:
             return self.groups
         with unchanged(self.facts), ExitStack() as stack:
@@ -79,8 +80,8 @@ class ParquetFile(Unmarked):
         with unchanged(self.facts), ExitStack() as stack:
             file = _open_parquet(stack, self.facts)
             if file.metadata.num_rows != self.rows:
-                raise changed_error(self.facts, f"{file.metadata.num_rows} rows, {self.rows} before")
-            row = 0  # of the next row group's begin
+                raise changed_error(self.facts, f"{plural(file.metadata.num_rows, 'row')}, {self.rows} before")
+            row = 0  # first row of the next row group
             for group, group_rows in enumerate(_groups(file.metadata)):
                 begin, row = row, row + group_rows
                 if row <= start or begin >= stop:
@@ -97,10 +98,10 @@ class ParquetFile(Unmarked):
 
 
 def open_parquet(name: str, place: Place, compression: str | None) -> ParquetFile:
-    """Read and hash a Parquet file's footer; all of the file only where it is compressed as a whole.
+    """Read and hash a Parquet file's footer, or the whole file if it is compressed as a whole.
 
     Raises:
-        CorpusError: the file cannot be read, is no Parquet file, or names a column twice.
+        CorpusError: the file cannot be read, is not a Parquet file, or has two columns of one name.
     """
     with ExitStack() as stack:
         if compression is None:
@@ -124,7 +125,7 @@ def open_parquet(name: str, place: Place, compression: str | None) -> ParquetFil
 
 
 def _footer_hash(stream: Any, size: int) -> str:
-    """Hash what Parquet keeps at its end: the footer, its length in four bytes, and four letters."""
+    """Hash the end of a Parquet file: the footer, its length in four bytes, and the four magic bytes."""
     stream.seek(size - 8)
     length = int.from_bytes(stream.read(4), "little")
     stream.seek(size - 8 - length)
@@ -144,7 +145,7 @@ def _open_parquet(stack: ExitStack, facts: FileFacts) -> Any:
             with peeking(name, place, facts.compression, size=facts.size) as stream:
                 shutil.copyfileobj(stream, plain)
             return stack.enter_context(pq.ParquetFile(plain, **PAGE_BY_PAGE))
-        # A local file is opened by pyarrow itself, which then reads without Python's lock.
+        # pyarrow opens local files itself and then reads without holding the GIL.
         source = place.path if isinstance(place, LocalPlace) else stack.enter_context(place.open_table(facts.size))
         return stack.enter_context(pq.ParquetFile(source, **PAGE_BY_PAGE))
 
@@ -153,7 +154,7 @@ def _rows(batch: Any) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
     try:
         for row in batch.to_pylist():
             yield _present(row), None
-    except (ValueError, OverflowError):  # a string that is not UTF-8, a date that Python cannot hold
+    except (ValueError, OverflowError):  # a string that is not UTF-8, or a date outside Python's range
         for position in range(batch.num_rows):
             try:
                 yield _present(batch.slice(position, 1).to_pylist()[0]), None
@@ -172,7 +173,7 @@ class DatasetRows(Unmarked):
     Attributes:
         name: folder, hub id or ``PYTHON_ROWS``, for messages.
         dataset: the dataset; rows are read from it as plain Python values.
-        origin: what its description says besides rows and fingerprint (JSON types, with ``kind``).
+        origin: its description except rows and fingerprint (JSON types, with ``kind``).
     """
 
     name: str
@@ -200,7 +201,7 @@ class DatasetRows(Unmarked):
             end = min(begin + BATCH_ROWS, stop)
             try:
                 columns: dict[str, list[Any]] = plain[begin:end]
-            except Exception as error:  # whatever a feature's decoder raises
+            except Exception as error:  # a feature's decoder can raise any exception
                 raise CorpusError(f"{self.name}, records {begin} to {end - 1}: cannot be read: {error}") from error
             for row in range(begin, end):
                 data = _present({column: values[row - begin] for column, values in columns.items()})
@@ -219,7 +220,7 @@ class RowList(Unmarked):
         self.digest = f"rows {content.hexdigest()}"
 
     def describe(self) -> dict[str, Any]:
-        """Rows and hash; such rows cannot be opened again from it."""
+        """Rows and hash; these rows cannot be opened again from their description."""
         return {"kind": "rows", "name": PYTHON_ROWS, "rows": self.rows, "digest": self.digest}
 
     def records(self, first_row: int, start: int, stop: int) -> Iterator[Record]:
@@ -231,4 +232,4 @@ class RowList(Unmarked):
 
 
 def _no_mapping(item: object) -> str:
-    return f"not a mapping of columns to values but a {type(item).__name__}"
+    return f"a {type(item).__name__}, not a mapping of columns to values"

@@ -1,9 +1,9 @@
-"""The process of one device: loads the model there, and scores the parts that its parent hands out.
+"""The process of one device (the child): loads the model and scores the parts that its parent sends.
 
-What goes over the pipe: the child sends :class:`Ready` once. For every :class:`Go` it asks for parts (:class:`Wants`,
-answered with a :class:`Task`, or None for no more), says what it is doing (:class:`At`, :class:`Progressed`) and ends
-with :class:`Idle` when all of them are committed. For every :class:`Probe` it announces row after row (:class:`Trying`,
-:class:`Passed`) and ends with :class:`Probed`. :class:`Failed` is its last word.
+Messages over the pipe: the child sends :class:`Ready` once. After every :class:`Go` it asks for parts (:class:`Wants`,
+answered with a :class:`Task`, or None if there are no more), reports what it does (:class:`At`, :class:`Progressed`)
+and sends :class:`Idle` when all of them are committed. After every :class:`Probe` it announces each row
+(:class:`Trying`, :class:`Passed`) and sends :class:`Probed` at the end. :class:`Failed` is its last message.
 """
 
 from __future__ import annotations
@@ -24,14 +24,12 @@ from typing import Any
 
 import torch
 
-from donod_fast.criteria.running import fingerprints
 from donod_fast.data.prefetch import Step
 from donod_fast.data.reading import Corpus
 from donod_fast.data.types import Status
 from donod_fast.engines.local import manifest_of, score_parts
 from donod_fast.errors import CorpusError, DonodError, WorkerError
 from donod_fast.scores.folder import ScoresFolder
-from donod_fast.scoring.budget import settled
 from donod_fast.scoring.scorer import Scorer
 from donod_fast.scoring.spec import ScorerSpec
 from donod_fast.system.profiling import NO_STAGES, Report, Stages
@@ -39,24 +37,24 @@ from donod_fast.system.profiling import NO_STAGES, Report, Stages
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The model is loaded; the manifest of a folder that this child would make."""
+    """The model is loaded; with the manifest of a scores folder that this child would create."""
 
     manifest: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Go:
-    """Score into the folder, which is there by now."""
+    """Start to score into the folder, which exists by now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wants:
-    """The child could do with a part."""
+    """The child asks for a part."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Score this part, but for the excluded rows (each with what to say of it)."""
+    """Score this part without the excluded rows (each with a description of why)."""
 
     part: int
     excluded: Mapping[int, str] = field(default_factory=dict)
@@ -64,7 +62,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class At:
-    """What is being done with a part from now on."""
+    """A step of a part begins."""
 
     part: int
     step: Step
@@ -72,7 +70,7 @@ class At:
 
 @dataclass(frozen=True, slots=True)
 class Progressed:
-    """Rows and tokens that are done."""
+    """Rows and tokens that were scored."""
 
     rows: int
     tokens: int
@@ -80,13 +78,13 @@ class Progressed:
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """All parts are committed, but those after one that could not be read.
+    """All parts are committed, except from a part that could not be read on.
 
     Attributes:
         formats: rows by record format since the last ``Go``.
-        report: where the time went so far, None where nobody asked.
-        fitting_budget: where memory ran out, the token budget that it did not run out at; else None.
-        unread: the part whose input could not be read, with the reason; None where all could be.
+        report: where the time went so far, None unless asked for.
+        fitting_budget: the token budget that batches were cut to if memory ran out; else None.
+        unread: the part whose input could not be read, with the reason; None if there is none.
     """
 
     formats: Counter[str]
@@ -97,7 +95,7 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Score these rows one by one, and forget the scores."""
+    """Score these rows one by one, and drop the scores."""
 
     part: int
     rows: tuple[int, ...]
@@ -112,25 +110,25 @@ class Trying:
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """The row that was announced has not harmed the process; whether it has scores."""
+    """The process survived the announced row; ``scored`` says whether the row has scores."""
 
     scored: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """All rows of a probe have passed, unless they could not be read for this reason."""
+    """All rows of a probe have passed; or they could not be read, for the reason in ``unread``."""
 
     unread: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The child gives up.
+    """The child stops because of an error.
 
     Attributes:
-        kind: the class of an error that another device would raise too: those that donod_fast raises on purpose.
-        text: what was raised, for a message.
+        kind: the class of an error that another device would raise, too (an error of ``donod_fast.errors``); else None.
+        text: the error's message.
     """
 
     kind: type[DonodError] | None
@@ -139,7 +137,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Child:
-    """What a child is told when it starts (see :class:`donod_fast.engines.device.pool.DevicePool`)."""
+    """What a child gets when it starts; see :class:`donod_fast.engines.device.pool.DevicePool`."""
 
     corpus: Corpus
     spec: ScorerSpec
@@ -151,7 +149,7 @@ class Child:
     profile: bool
 
     def run(self, pipe: Connection) -> None:
-        """Be the child: the whole life of its process."""
+        """Run the child: the main function of its process."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers it
         threading.Thread(target=_leave_with_parent, name="parent", daemon=True).start()
         link = _Link(pipe)
@@ -175,26 +173,15 @@ class Child:
         scorer = self.spec.on(self.device).load()
         link.send(Ready(manifest_of(self.corpus, scorer, self.part_rows)))
         stages = Stages() if self.profile else NO_STAGES
-        settled_in = False
+        job = link.pipe.recv()  # by now the folder is there
+        scorer = scorer.resuming(self._folder.manifest)
         while True:
-            job = link.pipe.recv()
-            if not settled_in:
-                self._settle(scorer)
-                settled_in = True
             link.send(self._probed(job, scorer, link) if isinstance(job, Probe) else self._scored(scorer, link, stages))
+            job = link.pipe.recv()
 
     @cached_property
     def _folder(self) -> ScoresFolder:
-        folder = ScoresFolder.open(self.out)
-        folder.wanted = fingerprints(self.spec.signals)
-        return folder
-
-    def _settle(self, scorer: Scorer) -> None:
-        """Score as the folder was begun, where a device has a say in it."""
-        manifest = self._folder.manifest
-        if self.spec.token_budget is None:
-            scorer.samples.token_budget = settled(scorer.samples.token_budget, manifest.get("token_budget"))
-        scorer.samples.settle(manifest["model"]["weight_norm"])
+        return ScoresFolder.open(self.out)
 
     def _scored(self, scorer: Scorer, link: _Link, stages: Stages) -> Idle:
         formats: Counter[str] = Counter()
@@ -218,7 +205,7 @@ class Child:
                 raise
             unread = (part, str(error))
         report = stages.report() if self.profile else None
-        return Idle(formats, report, scorer.samples.fitting_budget, unread)
+        return Idle(formats, report, scorer.sample_scorer.fitting_budget, unread)
 
     def _probed(self, probe: Probe, scorer: Scorer, link: _Link) -> Probed:
         first, last = min(probe.rows), max(probe.rows)
@@ -228,13 +215,13 @@ class Child:
             return Probed(str(error))
         for row in probe.rows:
             link.send(Trying(row))
-            (scores,) = scorer.samples.score([scorer.masker.tokenize(records[row])])
+            (scores,) = scorer.sample_scorer.score([scorer.masker.tokenize(records[row])])
             link.send(Passed(scores.status == Status.SCORED))
         return Probed()
 
 
 class _Link:
-    """The child's end of the pipe; any thread may send."""
+    """The child's end of the pipe. Any thread may send."""
 
     def __init__(self, pipe: Connection) -> None:
         self.pipe = pipe
@@ -262,7 +249,7 @@ class _Link:
         return next((part for part, step in self._steps.items() if step is Step.UNPREPARED), None)
 
     def parts(self) -> Iterator[int]:
-        """Part numbers from the parent, asked for one by one, as they are wanted."""
+        """Part numbers from the parent, requested one by one when needed."""
         while True:
             self.send(Wants())
             task = self.pipe.recv()
@@ -279,7 +266,7 @@ def _failed(error: Exception) -> Failed:
 
 
 def _leave_with_parent() -> None:
-    """End this process when its parent ends, however that happens."""
+    """End this process when its parent ends, for whatever reason."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

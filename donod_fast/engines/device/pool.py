@@ -1,14 +1,14 @@
-"""A process for each device, over one queue of parts that they all draw from; lost ones are replaced.
+"""A pool with one process for each device. The processes take parts from one queue, and lost processes are replaced.
 
-The parent holds the folder's manifest, hands out part numbers and shows the progress; it computes nothing. A child
-(``device_child.py``) loads the model on its device, and reads, scores and commits each part that it is given. So no
-device waits for another but at the very end, and what a part holds does not depend on who scored it.
+The parent owns the folder's manifest, hands out part numbers and reports the progress; it computes nothing. A child
+(``child.py``) loads the model on its device, and reads, scores and commits each part that it gets. So no device waits
+for another before the end, and the content of a part does not depend on who scored it.
 
-Parent and child talk over a pipe of their own, not over a shared queue: a process that is killed while it holds a
-queue's lock would leave the others waiting for ever.
+Parent and child have a pipe of their own instead of a shared queue: a process that is killed while it holds the lock of
+a queue would leave the others waiting forever.
 
-A child that dies, or that is silent for too long and killed for it, is replaced; what becomes of the part that it was
-at says ``isolation.py``.
+A child that dies, or that makes no progress for too long and is killed, is replaced. ``isolation.py`` decides what
+happens to the part that it was scoring.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ from donod_fast.data.prefetch import default_workers
 from donod_fast.data.reading import Corpus
 from donod_fast.engines.device.child import At, Child, Failed, Idle, Passed, Probed, Progressed, Ready, Trying, Wants
 from donod_fast.engines.device.process import DeviceProcess, Slot
-from donod_fast.engines.device.queue import OnProblem, Work
+from donod_fast.engines.device.queue import Work
 from donod_fast.engines.isolation import MOST_TRIES
+from donod_fast.engines.prologue import open_folder
+from donod_fast.engines.request import OnProblem, RunOptions
 from donod_fast.errors import InputError, ModelError, WorkerError
 from donod_fast.scores.folder import ScoresFolder, differences, remove
-from donod_fast.scores.opening import open_scores
 from donod_fast.scoring.sample_scorer import Progress
 from donod_fast.scoring.spec import ScorerSpec
 from donod_fast.system.files import temporary_name
@@ -42,39 +43,27 @@ from donod_fast.system.storage import open_storage
 
 log = logging.getLogger(__name__)
 
-STALL_TIMEOUT = 1800.0
-"""Seconds without a sign of life after which a process is taken to hang."""
-
 _LOADING_SECONDS = 1800.0  # a process that loads the model, which it may have to fetch, has at least these
 
 _POLL_SECONDS = 1.0  # a death that closes no pipe is seen within this
 
 
 class DevicePool:
-    """Scores parts into a folder that the caller holds (``store.locked``); its processes stay from call to call.
+    """Scores parts into a folder. The caller holds the folder's lock; the processes live from call to call.
 
-    Use it as a context manager: it leaves no process behind. A program that makes one has to be importable without
-    running (``if __name__ == "__main__"``): the processes are spawned. It is for one thread at a time.
-
-    Attributes:
-        on_problem: told of every process that is lost and of every row that is left out.
+    Use it as a context manager, so that no process is left behind. The processes are spawned, so a program that uses it
+    must be importable without side effects (``if __name__ == "__main__"``). Use it from one thread only.
 
     Args:
-        corpus: what to score; every process gets a copy (of its description, not of the files).
+        corpus: what to score; every process gets a copy of its description, not of the files.
         spec: how to load the scorer.
         out: the scores folder, a path or a URL.
         devices: as :func:`donod_fast.engines.devices.parse_devices` gives them.
-        part_rows: rows of a part.
-        overwrite: drop the scores that the folder holds.
-        rescore_changed: where files have changed since they were scored, forget their scores only.
-        workers: processes of each device that tokenise ahead of it; None for what suits device, rows and cores.
-        profile: have the processes note where their time goes.
-        stall_timeout: seconds without a sign of life after which a process is taken to hang, killed and replaced; while
-            it loads the model it has half an hour at least.
-        on_problem: see above.
+        options: how to run.
+        profile: have the processes record where their time goes.
 
     Raises:
-        InputError: names an argument with a wrong value.
+        InputError: ``devices`` is empty.
     """
 
     def __init__(
@@ -83,31 +72,21 @@ class DevicePool:
         spec: ScorerSpec,
         out: Path | str,
         devices: Sequence[str],
+        options: RunOptions = RunOptions(),
         *,
-        part_rows: int,
-        overwrite: bool = False,
-        rescore_changed: bool = False,
-        workers: int | None = None,
         profile: bool = False,
-        stall_timeout: float = STALL_TIMEOUT,
-        on_problem: OnProblem | None = None,
     ) -> None:
-        if part_rows < 1:
-            raise InputError(f"part_rows must be at least 1, got {part_rows}")
         if not devices:
             raise InputError("devices is empty; name at least one")
-        if workers is not None and workers < 0:
-            raise InputError(f"workers must be at least 0, got {workers}")
-        if not stall_timeout > 0:
-            raise InputError(f"stall_timeout must be more than 0 seconds, got {stall_timeout:g}")
         self._corpus, self._out, self._devices = corpus, out, list(devices)
-        self._overwrite, self._rescore_changed = overwrite, rescore_changed
-        self._stall_timeout = stall_timeout
+        self._options = options
         self._wanted = fingerprints(spec.signals)
-        self.on_problem: OnProblem = on_problem or (lambda part, text: None)
-        ahead = _workers_of_each(devices, corpus.rows) if workers is None else workers
+        self._on_problem: OnProblem = _unheard
+        ahead = _workers_of_each(devices, corpus.rows) if options.workers is None else options.workers
         threads = max(1, torch.get_num_threads() // len(devices))
-        self._slots = [Slot(Child(corpus, spec, device, out, part_rows, ahead, threads, profile)) for device in devices]
+        self._slots = [
+            Slot(Child(corpus, spec, device, out, options.part_rows, ahead, threads, profile)) for device in devices
+        ]
         self._children: list[DeviceProcess] = []
         self._folder: ScoresFolder | None = None
         self._work: Work | None = None
@@ -125,11 +104,11 @@ class DevicePool:
 
     @property
     def reports(self) -> list[Report]:
-        """Where the time went, by device; of the processes that are there."""
+        """Where the time went, by device, for the processes that are alive."""
         return [child.report for child in self._children if child.report is not None]
 
     def open(self) -> ScoresFolder:
-        """Start the processes, and open or make the folder as soon as the first of them has loaded the model.
+        """Start the processes, and open or create the folder as soon as the first one has loaded the model.
 
         Raises:
             SettingsMismatchError: the folder holds scores made with other settings.
@@ -144,19 +123,22 @@ class DevicePool:
             self._attend()
         return self._folder
 
-    def score(self, parts: Sequence[int], progress: Progress | None = None) -> Counter[str]:
-        """Score parts that are missing; when it returns all of them are committed.
+    def score(
+        self, parts: Sequence[int], progress: Progress | None = None, on_problem: OnProblem | None = None
+    ) -> Counter[str]:
+        """Score missing parts. All of them are committed when it returns.
 
-        A process that dies or hangs is replaced, and a row that ends every process that meets it becomes one of status
-        ``worker_lost``. Where parts cannot be scored or read, all others are before an error says so, and the pool can
-        be used again; after any other error it is to be closed.
+        A process that dies or hangs is replaced, and a row that ends every process that scores it gets the status
+        ``worker_lost``. If parts cannot be scored or read, all others are scored before the error is raised, and the
+        pool can be used again. After any other error the pool must be closed.
 
         Args:
-            parts: their numbers. Rising ones cost one reading of the corpus.
+            parts: their numbers. In rising order the corpus is read once.
             progress: called in this process, with rows and tokens as they are scored.
+            on_problem: called for every process that is lost and every row that is left out.
 
         Returns:
-            rows by record format, as far as they are known of processes that were not lost.
+            rows by record format, without those of processes that were lost.
 
         Raises:
             CorpusError: an input of some parts cannot be read; all other parts are committed.
@@ -165,7 +147,8 @@ class DevicePool:
             StoreError: a part cannot be written.
         """
         folder = self.open()
-        work = Work(folder, parts, progress or _unseen, lambda part, text: self.on_problem(part, text))
+        self._on_problem = on_problem or _unheard
+        work = Work(folder, self._wanted, parts, progress or _unseen, self._on_problem)
         self._work, self._formats = work, Counter()
         while not work.is_handed_out or any(child.ready and not child.idle for child in self._children):
             work.hand_out([child for child in self._children if child.idle])
@@ -184,10 +167,10 @@ class DevicePool:
             self._tidy(child)
         self._children.clear()
 
-    # --- what the children say
+    # --- messages of the children
 
     def _attend(self) -> None:
-        """Hear the children for a while, and see who is gone."""
+        """Read messages of the children for a while, and look for children that ended."""
         if not self._children:
             raise WorkerError("no device is left; what is committed stays, and the same command resumes")
         by_pipe = {child.pipe: child for child in self._children}
@@ -205,13 +188,15 @@ class DevicePool:
         self._end_silent()
 
     def _end_silent(self) -> None:
-        """Kill who has been silent for too long."""
+        """Kill children that have been silent for too long."""
         away = time.monotonic() - self._attended - 2 * _POLL_SECONDS
         self._attended = time.monotonic()
         for child in list(self._children):
-            if away > 0:  # nobody listened: this process was stopped, or at something else
+            if away > 0:  # this process was stopped or busy, and read no messages
                 child.heard += away
-            patience = self._stall_timeout if child.ready else max(self._stall_timeout, _LOADING_SECONDS)
+            patience = (
+                self._options.stall_timeout if child.ready else max(self._options.stall_timeout, _LOADING_SECONDS)
+            )
             if child.silent_for() < patience:
                 continue
             if self._work is not None and self._work.forget_committed(child):
@@ -232,7 +217,7 @@ class DevicePool:
                 self._note(child, message)
 
     def _note(self, child: DeviceProcess, message: object) -> None:
-        """Hear what a child says of the work that it was given."""
+        """Handle a message about work that the child was given."""
         assert self._work is not None
         match message:
             case Wants():
@@ -253,34 +238,27 @@ class DevicePool:
                     self._budgets[child.device] = budget
 
     def _admit(self, child: DeviceProcess, manifest: Mapping[str, Any]) -> None:
-        """Take a child that has loaded the model; with the first one the folder is opened."""
+        """Accept a child that has loaded the model. The first one opens the folder."""
         child.ready = child.idle = True
         if self._folder is None:
             manifest = {**manifest, "model": {**manifest["model"], "device": self._devices}}
-            self._folder = open_scores(
-                self._out,
-                self._corpus,
-                manifest,
-                overwrite=self._overwrite,
-                rescore_changed=self._rescore_changed,
-            )
-            self._folder.wanted = self._wanted
+            self._folder = open_folder(self._out, self._corpus, manifest, self._options)
         elif unlike := differences(self._folder.manifest, manifest, ("in the folder", f"on {child.device}")):
             raise ModelError(
                 f"{child.device} does not score as the first device did:\n  " + "\n  ".join(unlike)
                 + "\nName devices of one kind, or give --dtype and --revision."
             )  # fmt: skip
 
-    # --- who is lost
+    # --- lost children
 
     def _lost(self, child: DeviceProcess, failure: Failed | None, cause: str | None = None) -> None:
-        """Part with a child, and replace it; or end the run with the reason."""
+        """Remove a child and replace it, or raise the reason why the run ends."""
         self._children.remove(child)
         how = child.ended()
         cause = cause or (how if failure is None else failure.text)
         kind = None if failure is None else failure.kind
         if kind is not None and (child.ready or child.is_first):
-            # Nothing that another process would do better: the model, the corpus or the folder is at fault.
+            # Another process would fail, too: the model, the corpus or the folder is at fault.
             raise kind(f"{child.device}: {cause}")
         if self._folder is None:  # no process has loaded the model so far, nothing is lost
             raise ModelError(f"{child.device}: the process that loads the model there {cause}")
@@ -299,10 +277,10 @@ class DevicePool:
                 f"{given_up}, and no device is left; what is committed stays, and the same command resumes"
             )
         log.warning("%s; the other devices go on without", given_up)
-        self.on_problem(None, f"{given_up}; the device is given up")
+        self._on_problem(None, f"{given_up}; the device is given up")
 
     def _tidy(self, child: DeviceProcess) -> None:
-        """Remove what a process that has ended was writing."""
+        """Remove unfinished files of a process that has ended."""
         folder = open_storage(self._out).local
         for file in [] if folder is None else folder.glob(temporary_name("*", str(child.id))):
             remove(file)
@@ -315,14 +293,18 @@ class DevicePool:
 
 
 def _workers_of_each(devices: Sequence[str], rows: int) -> int:
-    """The preparation processes of each device: as for one, but the cores are shared."""
+    """The number of preparation processes of each device. The devices share the cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     alone = min(default_workers(torch.device(device).type, rows // len(devices)) for device in devices)
     return max(0, min(alone, cores // len(devices) - 1))
 
 
 def _unseen(rows: int, tokens: int) -> None:
-    """Progress that nobody looks at."""
+    """Drop a report of progress."""
 
 
-__all__ = ["STALL_TIMEOUT", "DevicePool", "OnProblem"]
+def _unheard(part: int | None, text: str) -> None:
+    """Drop a report of a problem; it is in the log, too."""
+
+
+__all__ = ["DevicePool"]

@@ -1,4 +1,4 @@
-"""A device's process as its parent sees it: started, talked to, given up, ended."""
+"""Parent-side handle of a device process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from donod_fast.errors import InputError
 from donod_fast.system.profiling import Report
 
 CONTEXT = multiprocessing.get_context("spawn")
-"""How processes are started: CUDA does not survive a fork."""
+"""How processes are started. CUDA does not work in a forked process."""
 
 _PATIENCE_SECONDS = 5.0  # for a process that has been asked to end
 
@@ -27,11 +27,11 @@ _AT_WORK = (Step.SCORING, Step.PREPARING, Step.SCORED)  # SCORED: being written
 
 @dataclass(eq=False)
 class Slot:
-    """A device, whatever process it has at the moment.
+    """A device, independent of the process that serves it now.
 
     Attributes:
-        child: what each of its processes is told.
-        strikes: processes lost in a row, without a part or a row done in between.
+        child: what each of its processes gets.
+        strikes: processes lost in a row, without a finished part or row in between.
     """
 
     child: Child
@@ -39,24 +39,24 @@ class Slot:
 
 
 class DeviceProcess:
-    """The parent's side of a child.
+    """The parent's handle of a child.
 
     Attributes:
-        device: its device.
-        slot: what all processes of the device have in common.
-        pipe: this end of its pipe.
-        is_first: whether it is the first process of its device, and replaces none.
+        device: the device of the child.
+        slot: what all processes of the device share.
+        pipe: the parent's end of the pipe.
+        is_first: whether it is the first process of its device, not a replacement.
         ready: whether it has loaded the model.
-        idle: whether it has finished all that it was given.
-        parts: part numbers that it was given, as far as they are not known to be committed.
-        rows: progress reported beyond the parts that are known to be committed.
-        suspect: the part that it has alone; else None.
-        probing: whether it probes the suspect's rows, rather than to score it.
-        trying: while it probes, the row that it announced last.
+        idle: whether it has finished everything that it was given.
+        parts: part numbers that it was given and that are not known to be committed.
+        rows: reported progress beyond the parts that are known to be committed.
+        suspect: the part that it scores alone; else None.
+        probing: whether it probes the rows of the suspect instead of scoring the part.
+        trying: the row that it announced last in a probe.
         closed: whether it gets no more parts in this round.
-        heard: when it last gave a sign of life, by ``time.monotonic``.
+        heard: time of its last message, by ``time.monotonic``.
         report: where its time went.
-        fitting_budget: where it ran out of memory, the token budget that it came down to.
+        fitting_budget: the token budget that batches were cut to if memory ran out; else None.
 
     Args:
         slot: see above.
@@ -71,7 +71,7 @@ class DeviceProcess:
         self.device, self.slot, self.is_first = child.device, slot, is_first
         self.pipe, there = CONTEXT.Pipe()
         self._process: BaseProcess = CONTEXT.Process(target=child.run, args=(there,), name=f"donod-fast {child.device}")
-        # An interrupt of the terminal goes to every process of the group; the parent alone answers it.
+        # An interrupt of the terminal goes to every process of the group; only the parent reacts to it.
         with _interrupts_held():
             try:
                 self._process.start()
@@ -95,15 +95,15 @@ class DeviceProcess:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it has ended, and there is no last word of it to be read."""
+        """Whether it has ended, and all its messages have been read."""
         return self._process.exitcode is not None and not self.pipe.poll()
 
     def silent_for(self) -> float:
-        """For how many seconds it has owed a sign of life."""
+        """Seconds since its last message; 0 while it has nothing to do."""
         return 0.0 if (self.ready and self.idle) or self.pipe.poll() else time.monotonic() - self.heard
 
     def set_to(self, job: Go | Probe, suspect: Suspect | None) -> None:
-        """Have an idle child do something, for a suspect or for any part."""
+        """Give an idle child something to do, for a suspect or for any part."""
         self.idle = self.closed = False
         self.suspect, self.probing, self.trying = suspect, isinstance(job, Probe), None
         self._steps.clear()
@@ -111,23 +111,23 @@ class DeviceProcess:
         self.send(job)
 
     def hand(self, task: Task) -> None:
-        """Give it a part that it wants."""
+        """Send it a part that it asked for."""
         self.parts.append(task.part)
         self.send(task)
 
     def send(self, message: Go | Probe | Task | None) -> None:
-        """Tell it something; one that is gone does not hear it, which its pipe will show."""
+        """Send it a message. If it has ended, the message is dropped, and the closed pipe will show that."""
         with suppress(OSError):
             self.pipe.send(message)
 
     def steps_to(self, message: At) -> None:
-        """Note what it is doing with a part."""
+        """Note the step of a part that it has begun."""
         self._steps[message.part] = message.step
 
     def blamed(self, failure: Failed | None) -> list[int]:
-        """Of its parts those that may have been its end, likeliest first: what it was at, or all where it was at none.
+        """Its parts that may have caused its end, likeliest first: those in work, or all if none was in work.
 
-        An error that was raised comes from the part that was scored, or from one that could not be prepared.
+        A raised error comes from the part that was scored, or from a part that could not be prepared.
         """
         guilty = _AT_WORK if failure is None else (Step.SCORING, Step.UNPREPARED)
         return [part for step in guilty for part in self.parts if self._steps.get(part) is step] or list(self.parts)
@@ -139,22 +139,22 @@ class DeviceProcess:
             self._process.terminate()
 
     def kill(self) -> None:
-        """End it at once, with the preparation processes that it has (they go with it)."""
+        """Kill it; its preparation processes end with it."""
         self._process.kill()
 
     def ended(self) -> str:
-        """Wait for it to end, make it where it does not, and say how it ended."""
+        """Wait for its end, kill it if it does not end, and describe how it ended."""
         self.pipe.close()
         self._process.join(_PATIENCE_SECONDS)
         if self._process.exitcode is None:
             self._process.kill()
-            self._process.join(_PATIENCE_SECONDS)  # one that hangs in a driver may not even end by that
+            self._process.join(_PATIENCE_SECONDS)  # a process that hangs in a driver may survive even that
         return _death(self._process.exitcode)
 
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Interrupts wait until afterwards, and never come to the processes that are started within."""
+    """Delay interrupts until afterwards, and keep them from processes that are started within."""
     if not hasattr(signal, "pthread_sigmask") or threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,37 +1,43 @@
-"""What is left to be scored, who of a pool's processes gets it, and what becomes of it where one is lost."""
+"""The parts that are left to score: which process gets which, and what happens to the parts of a lost process."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from donod_fast.engines.device.child import Failed, Go, Probe, Task
 from donod_fast.engines.device.process import DeviceProcess
 from donod_fast.engines.isolation import MOST_TRIES, Suspect
+from donod_fast.engines.request import OnProblem
 from donod_fast.errors import CorpusError, WorkerError
 from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scoring.sample_scorer import Progress
 
-OnProblem = Callable[[int | None, str], None]
-"""Called with a part's number (None where it is about none) and with what went wrong."""
-
 
 class Work:
-    """The parts that a pool is asked to score.
+    """The parts that a pool has to score.
 
     Attributes:
         folder: where they go.
 
     Args:
         folder: see above.
+        wanted: criteria that a committed part has: by name the fingerprint of the settings.
         parts: their numbers.
         progress: called with rows and tokens as they are scored.
-        on_problem: told of parts at which a process was lost or that cannot be read, and of rows that are left out.
+        on_problem: called for parts that cost a process or cannot be read, and for rows that are left out.
     """
 
-    def __init__(self, folder: ScoresFolder, parts: Iterable[int], progress: Progress, on_problem: OnProblem) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: ScoresFolder,
+        wanted: Mapping[str, str],
+        parts: Iterable[int],
+        progress: Progress,
+        on_problem: OnProblem,
+    ) -> None:
+        self.folder, self._wanted = folder, wanted
         self._queue = deque(parts)
         self._progress, self._on_problem = progress, on_problem
         self._suspects: dict[int, Suspect] = {}
@@ -41,11 +47,11 @@ class Work:
 
     @property
     def is_handed_out(self) -> bool:
-        """Whether nothing waits for a process."""
+        """Whether no part waits for a process."""
         return not (self._queue or self._waiting)
 
     def hand_out(self, idle: Iterable[DeviceProcess]) -> None:
-        """Wake processes that have nothing to do, as long as there is something."""
+        """Give idle processes something to do, as long as there is something."""
         coming = iter(idle)
         with suppress(StopIteration):
             while self._waiting:
@@ -57,14 +63,14 @@ class Work:
                 next(coming).set_to(Go(), None)
 
     def answer_wish(self, child: DeviceProcess, children: int) -> None:
-        """Give a process the next part, or None where it had better finish what it has.
+        """Send a process the next part, or None if it should finish the parts that it has.
 
-        Processes ask ahead. Towards the end none gets more ahead than is left for each of the others, so that all
-        of them end at the same time. A suspect is scored alone, so that the next time nobody else is blamed.
+        Processes ask ahead. Near the end no process gets more parts ahead than are left for each of the others, so that
+        all end at the same time. A suspect is scored alone, so that no other part can be blamed the next time.
 
         Args:
-            child: the one that asks.
-            children: how many there are.
+            child: the process that asks.
+            children: the number of processes.
         """
         self.forget_committed(child)
         suspect = child.suspect
@@ -82,8 +88,8 @@ class Work:
         self._progress(rows, tokens)
 
     def forget_committed(self, child: DeviceProcess) -> bool:
-        """See which parts of a process are there by now; whether there are any."""
-        committed = [part for part in child.parts if self.folder.is_committed(part)]
+        """Drop the parts of a process that are committed by now. Returns whether there were any."""
+        committed = [part for part in child.parts if self.folder.is_committed(part, self._wanted)]
         for part in committed:
             start, stop = self.folder.part_range(part)
             child.rows -= stop - start
@@ -93,10 +99,10 @@ class Work:
         return bool(committed)
 
     def finished(self, child: DeviceProcess, unread: tuple[int, str] | None) -> None:
-        """A process has committed what it was given, but for a part that could not be read and those after it.
+        """A process has committed its parts, except from a part that could not be read on.
 
         Raises:
-            WorkerError: it has not.
+            WorkerError: it has not committed them.
         """
         self.forget_committed(child)
         if unread is not None:
@@ -110,14 +116,14 @@ class Work:
         child.suspect, child.idle = None, True
 
     def passed(self, child: DeviceProcess, scored: bool) -> None:
-        """A process that probes has survived the row that it announced last."""
+        """A probing process has survived the row that it announced last."""
         assert child.suspect is not None and child.trying is not None
         child.suspect.passed(child.trying, scored)
         if scored:
             child.slot.strikes = 0
 
     def probed(self, child: DeviceProcess, unread: str | None) -> None:
-        """A process has come to the end of a probe."""
+        """A process has finished a probe."""
         suspect = child.suspect
         assert suspect is not None
         if unread is None:
@@ -127,13 +133,13 @@ class Work:
         child.suspect, child.idle = None, True
 
     def lost(self, child: DeviceProcess, failure: Failed | None, cause: str) -> str:
-        """Put what a lost process had where it belongs; says where the process was lost, for a message."""
+        """Reassign the parts of a lost process. Returns where the process was lost, for a message."""
         self.forget_committed(child)
         self._take_back_progress(child)
         suspect = child.suspect
         if suspect is not None and child.probing:
             return self._lost_probing(child, suspect, cause)
-        if suspect is not None and not child.closed:  # it had not even been given the part
+        if suspect is not None and not child.closed:  # the part had not been sent to it
             self._waiting.appendleft(suspect)
             return ""
         blamed = child.blamed(failure)
@@ -143,12 +149,12 @@ class Work:
             suspect = self._suspects.setdefault(part, Suspect(part, *self.folder.part_range(part)))
             suspect.lost_scoring(cause)
             if suspect.tries == MOST_TRIES:
-                child.slot.strikes = 0  # now its rows are looked at, which may acquit the device
+                child.slot.strikes = 0  # now its rows are probed, which may clear the device
             self._look_again(child, suspect)
         return f" at {self._rows_of(blamed[0])}" if blamed else ""
 
     def raise_what_is_left(self) -> None:
-        """Raise an error that tells of the first part that could not be scored, if there is one.
+        """Raise an error about the first part that could not be scored, if there is one.
 
         Raises:
             WorkerError: no process survives it.
@@ -175,7 +181,7 @@ class Work:
         return where
 
     def _look_again(self, child: DeviceProcess, suspect: Suspect) -> None:
-        """Try a suspect again; give it up where nothing is left to try."""
+        """Try a suspect again, or give it up if nothing is left to try."""
         if suspect.hopeless is None and suspect is child.suspect:
             self._waiting.appendleft(suspect)  # one after the other
             return
@@ -204,4 +210,4 @@ class Work:
         return f"rows {start} to {stop - 1}"
 
 
-__all__ = ["OnProblem", "Work"]
+__all__ = ["Work"]

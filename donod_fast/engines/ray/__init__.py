@@ -1,9 +1,10 @@
-"""Past one machine: the parts of a corpus scored by workers of a Ray cluster.
+"""Scoring on a Ray cluster: workers on several machines score the parts of a corpus.
 
-``settings.py`` says what is asked for, ``connection.py`` finds or starts the cluster, ``ray_engine.py`` is the driver's
-whole run, ``ray_worker.py`` what a worker does, and ``ledger.py`` what is known of all of them.
+``settings.py`` has the options, ``connection.py`` finds or starts the cluster, ``driver.py`` runs a whole job,
+``stream.py`` sends its tasks through a pool of actors, ``worker.py`` is such an actor, and ``ledger.py`` records the
+attempts and the progress of all workers.
 
-The names below are imported when first used; Ray itself only when a run begins.
+The names below are imported on first use; Ray itself only when a run begins.
 """
 
 from __future__ import annotations

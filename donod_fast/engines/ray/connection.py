@@ -1,4 +1,4 @@
-"""A Ray cluster: connected to, or started here and ended with the run; quiet, and without usage statistics."""
+"""Connect to a Ray cluster, or start one that ends with the run; without its output and usage statistics."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from donod_fast.errors import InputError
 
 log = logging.getLogger(__name__)
 
-_OBJECT_STORE_BYTES = 128 << 20  # of a cluster started here: what goes through it are descriptors
+_OBJECT_STORE_BYTES = 128 << 20  # of a cluster started here; only descriptions of tasks go through it
 _ANSWER_SECONDS = 10.0
+_REGISTER_SECONDS = "600"  # for a worker to start; on a busy machine Ray's 60 do not suffice, and it starts another
 
-# What a server of HTTP/2, which Ray's is, answers at once.
+# A server of HTTP/2, such as Ray's, answers this at once.
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 _SETTINGS_FRAME = 4
 
@@ -30,7 +31,7 @@ def import_ray() -> Any:
         InputError: it is not installed.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # also for what it starts
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # or, under `uv run`, it sends the folder we are in
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # or, under `uv run`, it uploads the current folder
     try:
         import ray
         import ray.data
@@ -41,10 +42,10 @@ def import_ray() -> Any:
 
 @contextmanager
 def connected(settings: RaySettings) -> Iterator[None]:
-    """Be connected to the cluster of ``settings``.
+    """Connect to the cluster of ``settings`` for the duration of the context.
 
-    A cluster that is started here ends afterwards, one that was only connected to is left alone. A connection that
-    this process has already is used and kept.
+    A cluster that is started here is stopped afterwards; any other cluster keeps running. A connection that this
+    process already has is used and kept.
 
     Raises:
         InputError: Ray is not installed, or the cluster does not answer.
@@ -61,10 +62,10 @@ def connected(settings: RaySettings) -> Iterator[None]:
 
 
 def worker_resources(settings: RaySettings, device: str | None) -> tuple[float, float]:
-    """CPUs and GPUs of a worker, once connected; ``device`` is what the scorer asks for, None for whatever is there.
+    """CPUs and GPUs of a worker, once connected; ``device`` is that of the scorer, None to choose.
 
     Raises:
-        InputError: no node can ever hold a worker, or the device does not go with the GPUs.
+        InputError: no node can hold a worker, or the device does not match the GPUs.
     """
     ray = import_ray()
     kind = (device or "auto").partition(":")[0]
@@ -86,7 +87,7 @@ def worker_resources(settings: RaySettings, device: str | None) -> tuple[float, 
 
 
 def workers_that_fit(wanted: Mapping[str, float]) -> int:
-    """How many workers the nodes that are there could hold if they were free."""
+    """How many workers the present nodes could hold if they were free."""
     fitting = 0
     for _, total in _nodes():
         shares = [int((total.get(name, 0.0) + 1e-6) / amount) for name, amount in wanted.items() if amount]
@@ -122,7 +123,7 @@ def _connect(ray: Any, settings: RaySettings) -> None:
         if settings.address != "auto":
             _probe(settings.address)
     try:
-        with _environment(RAY_BACKEND_LOG_LEVEL="fatal"):
+        with _environment(RAY_BACKEND_LOG_LEVEL="fatal", RAY_worker_register_timeout_seconds=_REGISTER_SECONDS):
             ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError, AssertionError, OSError) as error:
         ray.shutdown()
@@ -131,10 +132,10 @@ def _connect(ray: Any, settings: RaySettings) -> None:
 
 
 def _probe(address: str) -> None:
-    """See that something answers there: Ray itself would try for minutes.
+    """Check that Ray answers at an address. Ray itself would try for minutes.
 
     Raises:
-        InputError: nothing does.
+        InputError: it does not.
     """
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
@@ -156,7 +157,7 @@ def _probe(address: str) -> None:
 
 @contextmanager
 def _quiet(ray: Any) -> Iterator[None]:
-    """Keep Ray's own reports off the terminal: what matters of them is reported by us."""
+    """Keep Ray's own messages off the terminal; the driver reports what matters."""
     import ray._private.worker as driver
 
     data = logging.getLogger("ray.data")
@@ -175,7 +176,7 @@ def _quiet(ray: Any) -> Iterator[None]:
 
 @contextmanager
 def _environment(**values: str) -> Iterator[None]:
-    """Environment variables for a while, where the user has not set them."""
+    """Set environment variables for a while, unless the user has set them."""
     added = {name: value for name, value in values.items() if name not in os.environ}
     os.environ.update(added)
     try:
@@ -187,7 +188,7 @@ def _environment(**values: str) -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """The gist of an error of Ray's."""
+    """The first line of an error of Ray's."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 

@@ -1,13 +1,13 @@
-"""A whole run on a Ray cluster, seen from its driver.
+"""The driver of a scoring run on a Ray cluster.
 
-The driver computes nothing and needs no GPU. A worker loads the model and makes the folder; then tasks, which are
-descriptors of shards and never rows, go through a pool of actors (``stream.py``, ``ray_worker.py``), and small reports
-come back.
+The driver computes nothing and needs no GPU. First a worker loads the model and creates the folder. Then tasks go
+through a pool of actors (``stream.py``, ``worker.py``), and small reports come back. A task describes parts; it has no
+rows.
 
-Who repeats what. A row that ends its process is the affair of the pool that each worker has. The task of a worker or a
-node that is lost is given by Ray to another worker, or to the same one elsewhere, as often as need be; what is
-committed is not scored again. How often it may be lost is bounded by the ledger (``ledger.py``). There a worker that
-hangs shows, too, and is ended. What is left because a device gave up is tried once more, by whoever is there.
+Faults are handled at three levels. If a row ends its process, the device pool of the worker handles it. If a worker or
+a node is lost, Ray gives its task to another worker as often as necessary; committed parts are not scored again. The
+ledger (``ledger.py``) limits how often a task may be lost, and shows workers that hang, which the driver kills. Parts
+that are left because a device was given up are tried once more by any worker.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,28 +26,26 @@ from donod_fast import errors
 from donod_fast.criteria.running import fingerprints
 from donod_fast.data.prefetch import default_workers
 from donod_fast.data.reading import Corpus
-from donod_fast.engines.device.queue import OnProblem
 from donod_fast.engines.isolation import MOST_TRIES
-from donod_fast.engines.local import Outcome, unreadable_inputs
+from donod_fast.engines.prologue import OpenRun, Outcome, begin
 from donod_fast.engines.ray.connection import connected, first_line, import_ray, worker_resources
 from donod_fast.engines.ray.ledger import Ledger, News
 from donod_fast.engines.ray.settings import RaySettings
 from donod_fast.engines.ray.stream import PARTING_SECONDS, POLL_SECONDS, ActorPool, Stream
-from donod_fast.engines.ray.worker import Report, ShardWorker, WorkerJob, open_folder
+from donod_fast.engines.ray.worker import PartWorker, Report, WorkerJob, open_first
+from donod_fast.engines.request import OnProblem, RunOptions
 from donod_fast.errors import CorpusError, DonodError, InputError, WorkerError
 from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scoring.sample_scorer import Progress
-from donod_fast.scoring.scorer import PART_ROWS
 from donod_fast.scoring.spec import ScorerSpec
 from donod_fast.system.storage import is_url
 
 log = logging.getLogger(__name__)
 
-_TASKS_OF_EACH = 16  # of a worker, so that all end at about the same time …
-_PARTS_OF_TASK = 16  # … but none is longer than that
-_MOST_TASKS = 4096  # each costs the driver a millisecond before the first one is begun
+_TASKS_OF_EACH = 16  # worker at least, so that all end at about the same time
+_PARTS_OF_TASK = 16  # at most
+_MOST_TASKS = 4096  # each costs the driver a millisecond before the first one starts
 
-_ANSWER_SECONDS = 60.0  # for the ledger, which is beside the driver and has nothing else to do
 _LOADING_SECONDS = 1800.0
 
 _RESUMES = "what is committed stays, and the same command resumes"
@@ -57,40 +56,34 @@ def score_on_ray(
     spec: ScorerSpec,
     out: Path | str,
     settings: RaySettings,
+    options: RunOptions = RunOptions(),
     *,
-    part_rows: int = PART_ROWS,
-    overwrite: bool = False,
-    rescore_changed: bool = False,
     progress: Progress | None = None,
     on_problem: OnProblem | None = None,
 ) -> Outcome:
-    """Score a corpus into a folder that the caller holds (``store.locked``), with workers of a Ray cluster.
+    """Score a corpus into a folder with workers of a Ray cluster. The caller holds the folder's lock.
 
-    As ``devices.score_on_devices``, and resumable by it and by any other cluster: parts are the same.
-    Each node must see the inputs and the folder under the same names, and have this package installed.
+    It writes the same parts as ``devices.score_on_devices``, which can resume it, as can any other cluster. Each node
+    must see the inputs and the folder under the same names, and have this package installed.
 
     Args:
         corpus: what to score.
         spec: how to load the scorer.
         out: the scores folder, a path or a URL.
-        settings: which cluster, and what each worker takes.
-        part_rows: rows of a part.
-        overwrite: drop the scores that the folder holds.
-        rescore_changed: where files have changed since they were scored, forget their scores only.
-        progress: called in this process.
-        on_problem: told of what goes wrong, by part; None to have the folder keep it for ``donod-fast status``.
+        settings: which cluster, and the resources of each worker.
+        options: how to run; ``workers`` and ``stall_timeout`` are those of ``settings``.
+        progress: called in this process with rows and tokens as they are scored.
+        on_problem: called with each problem; None to record problems in the folder, for ``donod-fast status``.
 
     Raises:
         InputError: Ray is missing, the cluster does not answer or has no room for a worker, or the rows were given from
             Python.
         SettingsMismatchError: the folder holds scores made with other settings.
-        ModelError: the model cannot be loaded on a node, or is not the same one on all of them.
-        WorkerError: parts could not be scored by any worker, or no worker answers any more; names rows and cause. Parts
-            committed so far stay.
+        ModelError: the model cannot be loaded on a node, or differs between nodes.
+        WorkerError: parts could not be scored by any worker, or no worker answers; names rows and cause. Committed
+            parts stay.
         StoreError, CorpusError: as for ``score_corpus``; they name the node.
     """
-    if part_rows < 1:
-        raise InputError(f"part_rows must be at least 1, got {part_rows}")
     if any(entry["kind"] == "rows" for entry in corpus.describe()["inputs"]):
         raise InputError("rows given from Python are in no file that another machine could read; score files instead")
     if spec.device_map is not None:
@@ -104,33 +97,31 @@ def score_on_ray(
             spec=spec,
             out=str(out),
             device=device,
-            part_rows=part_rows,
+            options=replace(
+                options,
+                workers=min(threads - 1, default_workers(device.partition(":")[0], corpus.rows // settings.workers)),
+                stall_timeout=settings.stall_timeout,
+            ),
             threads=threads,
-            ahead=min(threads - 1, default_workers(device.partition(":")[0], corpus.rows // settings.workers)),
-            stall_timeout=settings.stall_timeout,
             driver_folder=str(Path.cwd()),
         )
-        _open(job, corpus, cpus, gpus, overwrite=overwrite, rescore_changed=rescore_changed)
+        _open(job, corpus, cpus, gpus)
         folder = ScoresFolder.open(out)
-        folder.wanted = fingerprints(spec.signals)
-        missing = folder.missing_parts()
-        resumed = folder.rows - sum(stop - start for start, stop in map(folder.part_range, missing))
-        if resumed and progress is not None:
-            progress(resumed, 0)
-        run = _Run(folder, settings, progress, on_problem or folder.note_problem)
-        run.score(missing, ActorPool(ShardWorker, (job, run.ledger), settings.workers, cpus, gpus))
-    return Outcome(folder, folder.counts(), resumed, run.formats)
+        run = begin(folder, fingerprints(spec.signals), progress)
+        driver = _Driver(run, settings, progress, on_problem or folder.note_problem)
+        driver.score(ActorPool(PartWorker, (job.finding_a_folder(), driver.ledger), settings.workers, cpus, gpus))
+    return run.outcome(driver.formats)
 
 
-def _open(job: WorkerJob, corpus: Corpus, cpus: float, gpus: float, *, overwrite: bool, rescore_changed: bool) -> None:
-    """Have a worker load the model and open or make the folder."""
+def _open(job: WorkerJob, corpus: Corpus, cpus: float, gpus: float) -> None:
+    """Let a worker load the model and open or create the folder."""
     ray = import_ray()
-    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=MOST_TRIES)(open_folder)
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=MOST_TRIES)(open_first)
     try:
-        opened = task.remote(job, corpus, overwrite, rescore_changed)
+        opened = task.remote(job, corpus)
     except (TypeError, AttributeError, ValueError) as error:  # what pickle raises
         raise InputError(f"cannot hand corpus and settings to another process: {error}") from error
-    patience = 2 * max(job.stall_timeout, _LOADING_SECONDS)
+    patience = 2 * max(job.options.stall_timeout, _LOADING_SECONDS)
     deadline = time.monotonic() + patience
     while not ray.wait([opened], timeout=POLL_SECONDS)[0]:
         if time.monotonic() > deadline:
@@ -143,19 +134,17 @@ def _open(job: WorkerJob, corpus: Corpus, cpus: float, gpus: float, *, overwrite
         raise _error(report)
 
 
-class _Run:
-    """What the driver knows of a run.
+class _Driver:
+    """The driver's view of a run.
 
     Attributes:
         ledger: handle of the run's ledger.
-        formats: rows by record format, as far as workers that were not lost could tell.
+        formats: rows by record format, without those of lost workers.
     """
 
-    def __init__(
-        self, folder: ScoresFolder, settings: RaySettings, progress: Progress | None, on_problem: OnProblem
-    ) -> None:
+    def __init__(self, run: OpenRun, settings: RaySettings, progress: Progress | None, on_problem: OnProblem) -> None:
         self._ray = import_ray()
-        self._folder, self._settings = folder, settings
+        self._open_run, self._folder, self._settings = run, run.folder, settings
         self._progress: Progress = progress or (lambda rows, tokens: None)
         self._on_problem = on_problem
         self._tasks: list[tuple[int, ...]] = []
@@ -166,9 +155,9 @@ class _Run:
         self.ledger = self._start_ledger()
         self.formats: Counter[str] = Counter()
 
-    def score(self, missing: Sequence[int], pool: ActorPool) -> None:
-        """Score parts; when it returns all of them are committed."""
-        again = self._round(missing, pool)
+    def score(self, pool: ActorPool) -> None:
+        """Score the missing parts; when it returns all of them are committed."""
+        again = self._round(self._open_run.missing, pool)
         if again:  # a device may have given up, which others have not
             log.warning("%d parts were left by a worker; they are tried once more", len(again))
             for part in again:
@@ -181,10 +170,10 @@ class _Run:
                 "and the same command resumes"
             )
         if self._unread:
-            raise unreadable_inputs(self._folder, CorpusError(self._unread[min(self._unread)]))
+            raise self._open_run.unreadable_inputs(CorpusError(self._unread[min(self._unread)]))
 
     def _round(self, parts: Sequence[int], pool: ActorPool) -> list[int]:
-        """Have every part tried; gives those that are left and worth another try."""
+        """Try every part once. Returns the parts that are left and worth another try."""
         if not parts:
             return []
         plan, first = self._folder.plan, len(self._tasks)
@@ -213,13 +202,13 @@ class _Run:
             at = f" (in work were {held})" if held else ""
             raise WorkerError(f"Ray gave up: {first_line(error)}{at}; {_RESUMES}") from error
         finally:
-            if not stream.is_over:  # the run has failed or was interrupted: leave nobody at work
+            if not stream.is_over:  # the run has failed or was interrupted: stop all workers
                 with suppress(self._ray.exceptions.RayError):
                     self._ray.get(self.ledger.stop.remote(), timeout=PARTING_SECONDS)
                     stream.end(lambda: self._ray.get(self.ledger.workers.remote(), timeout=PARTING_SECONDS))
 
     def _hear_report(self, report: Report) -> list[int]:
-        """Note how a task ended; gives the parts that are worth another try."""
+        """Note how a task ended. Returns the parts that are worth another try."""
         self.formats.update(report.formats)
         told = {}
         for part, text in report.problems:
@@ -231,7 +220,7 @@ class _Run:
         if not isinstance(error, CorpusError | WorkerError):  # of the model or the folder: the same everywhere
             raise error
         lost = f"{self._rows_of(report.task)} cannot be scored: {error}"
-        left = [part for part in report.left if not self._folder.is_committed(part)]  # a worker may not have looked
+        left = [part for part in report.left if not self._open_run.is_committed(part)]  # a worker may not have looked
         for part in left:
             if isinstance(error, CorpusError):
                 self._unread[part] = told.get(part, str(error))
@@ -249,18 +238,30 @@ class _Run:
         here = NodeAffinitySchedulingStrategy(self._ray.get_runtime_context().get_node_id(), soft=False)
         return self._ray.remote(num_cpus=0, max_restarts=0)(Ledger).options(scheduling_strategy=here).remote()
 
+    @property
+    def _patience(self) -> float:
+        """Seconds to wait for the ledger. Ray gives it a low priority: on a busy machine it may take its time.
+
+        If its process ends, that shows at once.
+        """
+        return 2 * self._settings.stall_timeout
+
     def _news(self) -> News:
         try:
-            news: News = self._ray.get(self.ledger.news.remote(), timeout=_ANSWER_SECONDS)
+            news: News = self._ray.get(self.ledger.news.remote(), timeout=self._patience)
+        except self._ray.exceptions.GetTimeoutError as error:
+            raise WorkerError(
+                f"the run's ledger, a process of this machine, has not answered for {self._patience:g} s; {_RESUMES}"
+            ) from error
         except self._ray.exceptions.RayError as error:
             raise WorkerError(f"the run's ledger, a process of this machine, is lost: {first_line(error)}") from error
         return news
 
     def _hear_ledger(self) -> None:
-        """Show the progress, note who was lost, end who hangs, and end the run where nobody is left.
+        """Report progress and lost workers, kill workers that hang, and end the run if no worker is left.
 
         Raises:
-            WorkerError: workers are lost one after the other, or there are none.
+            WorkerError: too many workers were lost in a row, or there are none.
         """
         news = self._news()
         if (news.rows, news.tokens) != self._told:
@@ -282,7 +283,7 @@ class _Run:
         self._end_silent(news)
 
     def _end_silent(self, news: News) -> None:
-        """Kill workers that hang: Ray starts others, which get their tasks."""
+        """Kill workers that hang. Ray starts others, which get their tasks."""
         patience = self._settings.stall_timeout
         for hung in news.held:
             if hung.silent <= patience or (hung.task, hung.attempt) in self._ended:
@@ -290,7 +291,7 @@ class _Run:
             self._ended.add((hung.task, hung.attempt))
             log.warning("%s: a worker did not answer for %g s, and is ended", hung.where, patience)
             with suppress(self._ray.exceptions.RayError):
-                worker = self._ray.get(self.ledger.worker.remote(hung.task), timeout=_ANSWER_SECONDS)
+                worker = self._ray.get(self.ledger.worker.remote(hung.task), timeout=self._patience)
                 if worker is not None:
                     self._ray.kill(worker, no_restart=False)
 

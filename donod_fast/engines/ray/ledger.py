@@ -1,10 +1,10 @@
-"""The ledger of a run on a cluster: who began which task, who has given a sign of life, who is done.
+"""The ledger of a run on a cluster: which worker has which task, when it last reported, and what is done.
 
-It is one small actor beside the driver. Ray repeats the task of a lost worker for ever, and counts attempts that never
-came to a worker; here only those that began are counted, so that a task which no worker survives comes to an end. And
-here a worker that hangs shows: it is silent.
+It is a small actor on the driver's machine. Ray repeats the task of a lost worker without limit, and also counts
+attempts that never reached a worker. The ledger counts only attempts that began, so that a task that no worker survives
+is given up. It also shows which workers hang: they do not report.
 
-This module knows nothing of Ray, and may be used from one thread at a time, as an actor is.
+This module does not depend on Ray. Use it from one thread at a time, as an actor is used.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from donod_fast.engines.isolation import MOST_TRIES
 
 @dataclass(slots=True)
 class _Attempt:
-    """A task that a worker has."""
+    """A task in the hands of a worker."""
 
     where: str
     worker: Any
@@ -31,13 +31,13 @@ class _Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A task that is in work.
+    """A task in progress.
 
     Attributes:
         task: its number.
         attempt: which one this is, from 1.
         where: the node of its worker.
-        silent: seconds since the worker's last sign of life.
+        silent: seconds since the worker's last report.
     """
 
     task: int
@@ -48,15 +48,15 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What a driver wants to know now and then.
+    """What the driver asks for regularly.
 
     Attributes:
-        rows: done so far. It goes down where a worker is lost with rows that were not committed.
-        tokens: done so far, those of lost workers included.
-        losses: attempts that were lost, told once: task, and the node.
-        held: tasks in work.
-        silent: seconds since the last sign of life of any worker.
-        strikes: attempts lost in a row, without a part done by anybody in between.
+        rows: scored so far. The number falls if a worker is lost with rows that were not committed.
+        tokens: scored so far, including those of lost workers.
+        losses: attempts that were lost since the last call: task and node.
+        held: tasks in progress.
+        silent: seconds since the last report of any worker.
+        strikes: attempts lost in a row, without a committed part of any worker in between.
     """
 
     rows: int
@@ -68,10 +68,10 @@ class News:
 
 
 class Ledger:
-    """See the head of the module.
+    """Records the attempts of a run; see the module.
 
     Args:
-        clock: gives seconds; another one for tests.
+        clock: returns seconds; tests pass their own.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -85,7 +85,7 @@ class Ledger:
         self._heard = clock()
 
     def begin(self, task: int, where: str, worker: Any) -> str | None:
-        """A worker is about to begin with a task.
+        """A worker asks to begin a task.
 
         Args:
             task: its number.
@@ -93,12 +93,12 @@ class Ledger:
             worker: a handle by which it can be killed.
 
         Returns:
-            None if it is to go on; else why not.
+            None if it may begin; else the reason why not.
         """
         self._heard = self._clock()
         if self._is_stopped:
             return "the run was ended"
-        lost = self._attempts.pop(task, None)  # a worker that ends in order says so
+        lost = self._attempts.pop(task, None)  # a worker that ends normally calls end()
         if lost is not None:
             self._losses.append((task, lost.where))
             self._strikes += 1
@@ -111,16 +111,16 @@ class Ledger:
         return None
 
     def sign(self, task: int, rows: int, tokens: int, *, has_committed: bool) -> bool:
-        """A worker lives.
+        """A worker reports that it is alive.
 
         Args:
-            task: what it is at.
-            rows: of it that are done, in all.
-            tokens: that were scored in this attempt.
+            task: the task that it works on.
+            rows: rows of the task that are done, in all.
+            tokens: tokens that were scored in this attempt.
             has_committed: whether a part of it was committed in this attempt.
 
         Returns:
-            whether it is to stop.
+            whether it should stop.
         """
         self._heard = self._clock()
         attempt = self._attempts.get(task)
@@ -131,7 +131,7 @@ class Ledger:
         return self._is_stopped
 
     def end(self, task: int, rows: int, tokens: int, *, has_committed: bool) -> None:
-        """A worker is done with a task; arguments as for :meth:`sign`."""
+        """A worker has finished a task; arguments as for :meth:`sign`."""
         self.sign(task, rows, tokens, has_committed=has_committed)
         if self._attempts.pop(task, None) is not None:
             self._rows += rows
@@ -140,7 +140,7 @@ class Ledger:
             self._fruitless.pop(task)
 
     def news(self) -> News:
-        """What there is to know."""
+        """The state of the run."""
         now = self._clock()
         losses, self._losses = tuple(self._losses), []
         return News(
@@ -156,7 +156,7 @@ class Ledger:
         )
 
     def worker(self, task: int) -> Any:
-        """The handle of the worker that has a task; None where nobody has it."""
+        """The handle of the worker that has a task; None if no worker has it."""
         attempt = self._attempts.get(task)
         return None if attempt is None else attempt.worker
 
@@ -165,7 +165,7 @@ class Ledger:
         return [attempt.worker for attempt in self._attempts.values()]
 
     def stop(self) -> None:
-        """Let nobody begin any more, and tell those who are at work."""
+        """Let no worker begin a task, and tell the others to stop at their next report."""
         self._is_stopped = True
 
 

@@ -1,4 +1,4 @@
-"""Tasks through a pool of Ray Data's actors, in a thread of its own, so that the driver can look around meanwhile."""
+"""Send tasks through a pool of Ray Data actors. A separate thread does it, so that the driver can watch the run."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class ActorPool:
     """The actors of a run.
 
     Attributes:
-        actor: their class; called with batches of one row.
-        arguments: what it is made with.
-        size: how many.
-        cpus: of each.
-        gpus: of each.
+        actor: class of the actors; an instance is called with batches of one row.
+        arguments: arguments of its constructor.
+        size: number of actors.
+        cpus: CPUs of each actor.
+        gpus: GPUs of each actor.
     """
 
     actor: type
@@ -38,12 +38,13 @@ class ActorPool:
 class Stream:
     """One pass of tasks through the actors.
 
-    Ray Data runs a task as often as it takes (its pools restart actors for ever and repeat their tasks), on any node.
+    Ray Data runs a task as often as necessary, on any node: its pools restart actors and repeat their tasks without
+    limit.
 
     Args:
         pool: the actors.
         items: the tasks, a dictionary each.
-        column: of what the actors return.
+        column: the column of the actors' results that is wanted.
     """
 
     def __init__(self, pool: ActorPool, items: Sequence[dict[str, Any]], column: str) -> None:
@@ -52,10 +53,10 @@ class Stream:
         self._thread = threading.Thread(target=self._run, name="ray", daemon=True)
 
     def results(self, look_around: Callable[[], None]) -> Iterator[str]:
-        """What the actors return, as it comes; ``look_around`` is called now and then, and at the end.
+        """Results of the actors in the order of arrival; ``look_around`` is called regularly, and at the end.
 
         Raises:
-            Exception: what Ray raises where it gives up.
+            Exception: what Ray raises when it gives up.
         """
         self._thread.start()
         while True:
@@ -73,11 +74,11 @@ class Stream:
 
     @property
     def is_over(self) -> bool:
-        """Whether nobody is at work any more."""
+        """Whether all tasks have ended."""
         return not self._thread.is_alive()
 
     def end(self, workers: Callable[[], Sequence[Any]]) -> None:
-        """Wait for the end of the stream; kill the workers that are still at work after some seconds."""
+        """Wait for the end of the stream; kill workers that still run after some seconds."""
         self._thread.join(PARTING_SECONDS / 2)
         if self._thread.is_alive():
             for worker in workers():
@@ -89,7 +90,7 @@ class Stream:
         pool = self._pool
         try:
             with _settings(data, pool.size):
-                # A block, and so a task of Ray's, for each item: what is lost with a worker is one item.
+                # One block, hence one task of Ray's, for each item: a lost worker costs one item.
                 stream = data.from_items(list(self._items), override_num_blocks=len(self._items)).map_batches(
                     pool.actor,
                     batch_size=1,
@@ -108,7 +109,7 @@ class Stream:
 
 @contextmanager
 def _settings(data: Any, workers: int) -> Iterator[None]:
-    """Ray Data as it is needed here: silent, and without a clock of its own (a task may take long)."""
+    """Settings of Ray Data during a run: no output, and no time limit, because a task may take long."""
     context = data.DataContext.get_current()
     wanted = {
         "enable_progress_bars": False,

@@ -1,7 +1,7 @@
-"""What a worker of the cluster does: it opens the folder itself, is sent shards, and has a device's process score them.
+"""A worker of the cluster: it opens the folder, gets parts to score, and lets a device process score them.
 
-The process is that of a ``DevicePool``, so that a crash, a hang or a row that no process
-survives is dealt with here, and Ray deals only with the loss of workers and nodes.
+The process belongs to a ``DevicePool``, so the worker handles a crash, a hang or a row that no process survives. Ray
+handles only the loss of workers and nodes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pickle
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from donod_fast.data.reading import Corpus
 from donod_fast.data.shards import Shard
 from donod_fast.engines.device.pool import DevicePool
 from donod_fast.engines.ray.connection import import_ray, node_name
+from donod_fast.engines.request import RunOptions
 from donod_fast.errors import CorpusError, DonodError, StoreError, WorkerError
 from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scoring.spec import ScorerSpec
@@ -34,63 +35,55 @@ _FIRST_PULSE_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class WorkerJob:
-    """What all workers of a run are told.
+    """What all workers of a run get.
 
     Attributes:
         spec: how to load the scorer.
         out: the scores folder, an absolute path or a URL.
-        device: on which device.
-        part_rows: rows of a part.
-        threads: of the device's process.
-        ahead: processes that tokenise ahead of it.
-        stall_timeout: of the pool.
-        driver_folder: where the driver was started. Ray puts it on the import path of workers, which it must not be on.
+        device: the device of a worker.
+        options: how the device pool of a worker runs.
+        threads: threads of the device process.
+        driver_folder: the folder in which the driver was started. Ray adds it to the import path of workers, where it
+            could shadow packages, so it is removed.
     """
 
     spec: ScorerSpec
     out: str
     device: str
-    part_rows: int
+    options: RunOptions
     threads: int
-    ahead: int
-    stall_timeout: float
     driver_folder: str
 
     def settle_in(self) -> None:
-        """Set this process up for its children."""
+        """Prepare this process for starting its device process."""
         import torch
 
         sys.path[:] = [place for place in sys.path if place != self.driver_folder]
         os.environ["OMP_NUM_THREADS"] = str(self.threads)
         torch.set_num_threads(self.threads)
 
-    def pool(self, corpus: Corpus, **options: Any) -> DevicePool:
+    def pool(self, corpus: Corpus) -> DevicePool:
         """A pool of one device."""
-        return DevicePool(
-            corpus,
-            self.spec,
-            self.out,
-            [self.device],
-            part_rows=self.part_rows,
-            workers=self.ahead,
-            stall_timeout=self.stall_timeout,
-            **options,
-        )
+        return DevicePool(corpus, self.spec, self.out, [self.device], self.options)
+
+    def finding_a_folder(self) -> WorkerJob:
+        """The job of workers that score into a folder that is open: they must not drop its scores again."""
+        return replace(self, options=replace(self.options, overwrite=False, rescore_changed=False))
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How a worker ended what it was sent.
+    """How a task ended.
 
     Attributes:
-        task: its number, -1 for the opening of the folder.
+        task: number of the task, -1 for opening the folder.
         where: the worker's node.
         formats: rows by record format.
-        problems: parts, and what went wrong there.
+        problems: numbers of parts, with what went wrong there.
         left: parts that are not committed.
-        kind: name of the error's class, "" where there was none.
-        text: of the error.
-        is_final: whether it makes no sense to try what is left once more.
+        kind: name of the error's class, "" without an error.
+        text: message of the error.
+        is_final: whether another try of the parts that are left is useless.
     """
 
     task: int
@@ -112,25 +105,25 @@ class Report:
         return Report(**json.loads(text))
 
 
-def open_folder(job: WorkerJob, corpus: Corpus, overwrite: bool, rescore_changed: bool) -> str:
-    """Load the model on a node of the cluster, and open or make the scores folder; gives a :class:`Report`'s text."""
+def open_first(job: WorkerJob, corpus: Corpus) -> str:
+    """Load the model on a node of the cluster, and open or create the folder. Returns a :class:`Report` as text."""
     where = node_name(import_ray())
     try:
         job.settle_in()
-        with job.pool(corpus, overwrite=overwrite, rescore_changed=rescore_changed) as pool:
+        with job.pool(corpus) as pool:
             pool.open()
     except Exception as error:
         return Report(-1, where, kind=_kind(error), text=_text(error)).to_json()
     return Report(-1, where).to_json()
 
 
-class ShardWorker:
-    """An actor of Ray Data. What it is called with and what it returns are batches of one row.
+class PartWorker:
+    """An actor of Ray Data. Its argument and its result are batches of one row.
 
-    Nothing of a task's fate is an exception: those of actors are what Ray thinks them to be, not ours.
+    It reports errors of a task instead of raising them: Ray has its own handling of exceptions in actors.
 
     Args:
-        job: what all workers are told.
+        job: what all workers get.
         ledger: handle of the run's ledger.
     """
 
@@ -138,6 +131,7 @@ class ShardWorker:
         self._job, self._ledger = job, ledger
         self._ray = import_ray()
         self._where = node_name(self._ray)
+        self._wanted = fingerprints(job.spec.signals)
         self._folder: ScoresFolder | None = None
         self._pool: DevicePool | None = None
 
@@ -161,7 +155,7 @@ class ShardWorker:
                 formats = self._scored(shards, pulse, problems)
             except Exception as error:
                 kind, text = _kind(error), _text(error)
-                if not isinstance(error, CorpusError):  # after which a pool is as good as before
+                if not isinstance(error, CorpusError):  # after this the pool can be used again
                     self._close()
                 left = [shard.number for shard in shards if not self._is_committed(shard)]
             pulse.rows = sum(shard.rows for shard in shards if shard.number not in left)
@@ -172,7 +166,6 @@ class ShardWorker:
             self._job.settle_in()
             try:
                 self._folder = ScoresFolder.open(_place(self._job.out))
-                self._folder.wanted = fingerprints(self._job.spec.signals)
             except StoreError as error:
                 raise StoreError(f"{error} (every node of the cluster must see it under that name)") from error
         folder = self._folder
@@ -188,11 +181,11 @@ class ShardWorker:
         pulse.awaited = lambda: self._is_committed(missing[0])
         if self._pool is None:
             self._pool = self._job.pool(folder.corpus())
-        self._pool.on_problem = lambda part, text: problems.append((part, text))
-        return dict(self._pool.score([shard.number for shard in missing], pulse.progress))
+        parts = [shard.number for shard in missing]
+        return dict(self._pool.score(parts, pulse.progress, lambda part, text: problems.append((part, text))))
 
     def _is_committed(self, shard: Shard) -> bool:
-        return self._folder is not None and self._folder.is_committed(shard.number)
+        return self._folder is not None and self._folder.is_committed(shard.number, self._wanted)
 
     def _close(self) -> None:
         if self._pool is not None:
@@ -201,11 +194,11 @@ class ShardWorker:
 
 
 class _Pulse:
-    """Signs of life to the ledger while a task is in work, with what is done of it.
+    """Reports to the ledger while a task is in progress.
 
     Attributes:
-        rows: done.
-        awaited: says whether the first part that was missing is committed.
+        rows: rows that are done.
+        awaited: returns whether the first part that was missing is committed.
     """
 
     def __init__(self, ray: Any, ledger: Any, task: int) -> None:
@@ -226,7 +219,7 @@ class _Pulse:
         self._tell(self._ledger.end)
 
     def progress(self, rows: int, tokens: int) -> None:
-        """What a pool reports.
+        """Take a pool's report of progress.
 
         Raises:
             WorkerError: the run was ended.
@@ -264,4 +257,4 @@ def _text(error: Exception) -> str:
     return f"failed ({type(error).__name__}: {' '.join(str(error).split())[:300]})"
 
 
-__all__ = ["Report", "ShardWorker", "WorkerJob", "open_folder"]
+__all__ = ["PartWorker", "Report", "WorkerJob", "open_first"]

@@ -1,7 +1,7 @@
-"""Verdicts on hostile programs, reached from outside them.
+"""Judge hostile programs from outside their process.
 
-The program answers questions in a sandboxed process of its own and can send plain data only; the tests run in another
-sandboxed process, which writes the verdict. See ``relay.py`` for the picture.
+The program answers questions in its own sandboxed process and can send plain data only; the tests run in another
+sandboxed process, which writes the verdict. See ``relay.py`` for a diagram.
 """
 
 from donod_fast.evaluation.judging.check import Check, Verdict

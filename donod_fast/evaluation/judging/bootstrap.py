@@ -1,4 +1,4 @@
-"""The script that starts either process: makes this package's modules importable where donod_fast is not installed."""
+"""Start script of both processes: makes this package's modules importable even if donod_fast is not installed there."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""What a program is held to, and what came of it: two plain values that everything else here works on."""
+"""Input and result of one judgement: two plain values that all modules here use."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ PASSED = "passed"
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """How the program of one task is judged. All of it is trusted text of the benchmark; none reaches the program.
+    """How to judge the program of one task. This is trusted text from the benchmark; none of it reaches the program.
 
     Attributes:
         kind: ``"human-eval"`` (``test`` defines ``check(candidate)``), ``"mbpp"`` (``test_list`` of statements over the
             program's names) or ``"evalplus"`` (calls compared with the reference's).
-        task_id: of the benchmark.
-        entry_point: name of the function that the program has to define.
-        prompt: text in front of the program; helpers that it defines serve ``test``, whatever the program makes
-            of them.
+        task_id: the task's id in the benchmark.
+        entry_point: name of the function that the program must define.
+        prompt: text before the program; ``test`` uses the helpers that it defines, even if the program
+            redefines them.
         test: source that defines ``check(candidate)`` (human-eval).
         setup: statements before ``test_list`` (mbpp: its imports and set-up code).
         test_list: statements, each of which must not raise (mbpp).
@@ -28,7 +28,7 @@ class Check:
         base_inputs: argument lists of the original benchmark's tests (evalplus).
         plus_inputs: argument lists that EvalPlus added.
         atol: absolute tolerance of float outputs (evalplus).
-        rules: whose special cases apply, ``"humaneval"`` or ``"mbpp"`` (evalplus).
+        rules: the benchmark whose special cases apply, ``"humaneval"`` or ``"mbpp"`` (evalplus).
     """
 
     kind: Kind
@@ -47,15 +47,15 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of one program.
+    """The verdict on one program.
 
     Attributes:
         status: ``"passed"``; ``"failed"`` (a wrong answer), ``"error"`` (an exception), ``"syntax"``,
             ``"no_entry_point"``, ``"timeout"``, ``"memory"``, ``"output"`` (more text than allowed), ``"exited"`` (its
-            process ended before every question was answered) or ``"protocol"`` (what it sent is no answer).
-        detail: one line that names the failing assertion, input or exception; empty where it passed.
+            process ended before every question was answered) or ``"protocol"`` (it sent an invalid answer).
+        detail: one line that names the failing assertion, input or exception; empty if it passed.
         base: whether it passed the benchmark's own tests.
-        plus: whether it passed EvalPlus's added inputs as well; None where there are none.
+        plus: whether it passed EvalPlus's added inputs too; None if there are none.
         seconds: wall time from start to verdict.
     """
 

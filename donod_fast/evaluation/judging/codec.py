@@ -1,11 +1,11 @@
-"""Plain data as bytes, and nothing else: the only thing that crosses between a program and its judge.
+"""Encode plain data as bytes: the only data that crosses between a program and its judge.
 
-A value is one tag byte and a body. The decoder makes objects of exactly the types below, never of a class that the
-sender has: an object equal to everything, an int that lies about itself or a list with its own ``__eq__`` arrives as
-the builtin value under it or, where there is none, as a :class:`Reference`, a number that only its sender can do
-something with. No pickle, no names that are looked up, no code.
+A value is one tag byte and a body. The decoder creates objects of exactly the types below, never of the sender's
+classes: an object equal to everything, an int subclass with false methods or a list with its own ``__eq__`` arrives
+as its underlying builtin value or, if there is none, as a :class:`Reference`, a number that has a meaning only for its
+sender. There is no pickle, no lookup of names, and no code.
 
-This module and its two halves run inside the sandbox: the standard library only, and of that what starts quickly.
+This module and its two halves run inside the sandbox: they import only standard modules that load quickly.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from __future__ import annotations
 import builtins
 
 MAX_DEPTH = 150
-"""Containers within containers: what both sides can take apart within Python's own recursion limit."""
+"""Maximum nesting of containers that both sides can handle within Python's own recursion limit."""
 
 RUN = 8
-"""From so many items of one type in a row on they are sent as one block: a list of ten million takes no minute."""
+"""Minimum run of items of one type that is sent as one block, so that a list of ten million items is fast."""
 RUN_CODES = {int: "q", float: "d"}
 BUILTIN_TYPES = {
     one.__name__: one
@@ -26,15 +26,15 @@ BUILTIN_TYPES = {
 
 
 class Refused(Exception):
-    """A value that cannot be sent, or bytes that are no value; the message says why."""
+    """A value cannot be sent, or bytes are not a value; the message says why."""
 
 
 class Reference:
-    """Something that stays with its sender: an object of a class of its own, a function, an iterator.
+    """An object that stays with its sender: an instance of its own class, a function, an iterator.
 
     Attributes:
-        number: what its owner knows it by.
-        kind: name of its type there, for messages only; "" where the receiver of the bytes is its owner.
+        number: its number at its owner.
+        kind: name of its type there, for messages only; "" if the receiver of the bytes is its owner.
     """
 
     __slots__ = ("kind", "number")

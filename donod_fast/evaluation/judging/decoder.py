@@ -1,4 +1,4 @@
-"""Bytes to plain data; see :mod:`donod_fast.evaluation.judging.codec`."""
+"""Decode bytes to plain data; see :mod:`donod_fast.evaluation.judging.codec`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _COMPLEX = struct.Struct(">dd")
 
 
 def decode(data: bytes, resolve: Callable[[Reference], Any] | None = None) -> Any:
-    """The value that bytes stand for.
+    """Decode one value.
 
     Args:
-        data: what :func:`encode` made, or whatever a hostile sender likes.
-        resolve: turns a reference into what stands for it here; without it a reference is refused.
+        data: output of :func:`encode`, or any bytes from a hostile sender.
+        resolve: converts a reference into its local object; without it a reference is refused.
 
     Raises:
         Refused: the bytes are not exactly one value.

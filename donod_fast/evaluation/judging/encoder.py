@@ -1,4 +1,4 @@
-"""Plain data to bytes; see :mod:`donod_fast.evaluation.judging.codec`."""
+"""Encode plain data as bytes; see :mod:`donod_fast.evaluation.judging.codec`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _COMPLEX = struct.Struct(">dd")
 
 
 def encode(value: Any, refer: Callable[[Any], Reference] | None = None) -> bytes:
-    """A value as bytes.
+    """Encode one value.
 
     Args:
         value: anything; subclasses of plain types count as the plain type.
-        refer: makes the reference for what is not plain; without it such a value is refused.
+        refer: makes a reference to a value that is not plain data; without it such a value is refused.
 
     Raises:
         Refused: not plain (and no ``refer``), nested deeper than ``MAX_DEPTH``, or in a cycle.
@@ -58,7 +58,7 @@ class _Encoder:
                 self.text(reference.kind[:100])
 
     def _plain(self, value: Any, kind: type) -> tuple[Any, Any]:
-        """The nearest plain value of one of some other class, and its writer; None where there is none."""
+        """The underlying plain value of an instance of another class, and its writer; None if there is none."""
         if kind is type and BUILTIN_TYPES.get(value.__name__) is value:
             return value, _write_type
         for base in kind.__mro__:
@@ -68,7 +68,7 @@ class _Encoder:
             value = value.item()
             return value, _WRITERS.get(type(value))
         for module, name, writer in _LATE_WRITERS:
-            # A program that never imported the module has no object of it either.
+            # A program that has not imported the module has no object of it.
             known = getattr(sys.modules.get(module), name, None)
             if known is not None and isinstance(value, known):
                 return value, writer
@@ -95,7 +95,7 @@ class _Encoder:
                     self.write(one, depth + 1)
 
     def run(self, kind: type, run: list[Any], depth: int) -> bool:
-        """Write items of one type as one block; whether that can be done."""
+        """Write items of one type as one block; returns False if this is impossible."""
         if kind is str:
             self.out.append(b"Rs")
             self.blob(array("q", map(len, run)).tobytes())
@@ -125,7 +125,7 @@ def _write_bool(into: _Encoder, value: bool, depth: int) -> None:
 
 
 def _write_int(into: _Encoder, value: int, depth: int) -> None:
-    # Bytes, not digits: Python refuses to write out integers of more than 4,300 digits.
+    # Bytes, not digits: Python refuses to print integers of more than 4,300 digits.
     bits = int.bit_length(value)
     into.out.append(b"i")
     into.blob(int.to_bytes(value, bits // 8 + 1, "big", signed=True))
@@ -170,7 +170,7 @@ def _write_mapping(tag: bytes, kind: Any = dict) -> Callable[[_Encoder, Any, int
 
 
 def _write_sequence(tag: bytes, kind: Any) -> Callable[[_Encoder, Any, int], None]:
-    # The base's own iterator: a subclass's may not show what the base holds.
+    # Use the base class's iterator: a subclass's iterator may not show the real content.
     return lambda into, value, depth: into.items(tag, kind.__iter__(value), depth)
 
 

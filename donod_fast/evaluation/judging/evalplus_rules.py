@@ -1,9 +1,8 @@
-"""When EvalPlus calls an output right (evalplus/eval/__init__.py and _special_oracle.py; Liu et al., arXiv 2305.01210).
+"""EvalPlus's comparison of outputs (evalplus/eval/__init__.py and _special_oracle.py; Liu et al., arXiv 2305.01210).
 
-The facts of its rules, in a form that needs no NumPy: equality first; where the reference's output is a float, or a
-list or tuple of floats, an absolute tolerance of 1e-6 from then on (for the rest of the same set of inputs); with a
-tolerance, values that are not equal must be of one type and close in ``numpy.allclose``'s sense; and some tasks with an
-oracle of their own.
+Its rules, without NumPy: test equality first; once the reference's output is a float, or a list or tuple of floats,
+use an absolute tolerance of 1e-6 (for the rest of the same set of inputs); with a tolerance, unequal values must have
+the same type and be close as defined by ``numpy.allclose``; some tasks have their own oracle.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ FLOAT_TOLERANCE = 1e-6
 RELATIVE_TOLERANCE = 1e-7
 
 NOT_NONE = frozenset({"check_str", "text_match_three", "text_starta_endb"})
-"""MBPP+ functions of which only matters whether the output is None (their outputs are match objects)."""
+"""MBPP+ functions for which only ``output is None`` is compared (their outputs are match objects)."""
 SAME_SET = frozenset(
     {
         "similar_elements",
@@ -36,8 +35,8 @@ class Comparison:
     """The comparisons of one set of inputs, which share the tolerance.
 
     Args:
-        rules: ``"humaneval"`` or ``"mbpp"``: whose special cases apply.
-        entry_point: the task's function; special cases go by its name.
+        rules: ``"humaneval"`` or ``"mbpp"``: the benchmark whose special cases apply.
+        entry_point: the task's function; special cases are selected by its name.
         atol: the task's absolute tolerance.
     """
 
@@ -48,7 +47,7 @@ class Comparison:
         self._atol = atol
 
     def right(self, arguments: Any, output: Any, expected: Any) -> bool:
-        """Whether an output counts as right. May raise what comparing raises, which counts as wrong."""
+        """Whether an output counts as right. An exception of the comparison is passed on and counts as wrong."""
         if self._root:
             return abs(polynomial(arguments[0], output)) <= self._atol
         exact = self._exact(arguments, output, expected)
@@ -71,11 +70,11 @@ class Comparison:
         exact = bool(output == expected)
         if exact or not self._mbpp:
             return exact
-        if self._name == "are_equivalent":  # Mbpp/164: the task's text does not say what is asked
+        if self._name == "are_equivalent":  # Mbpp/164: the task's text is ambiguous
             return True
         if self._name == "sum_div":  # Mbpp/295
             return bool(output == 0)
-        if self._name == "surface_Area":  # Mbpp/581: the height may be meant upright
+        if self._name == "surface_Area":  # Mbpp/581: the height may be the vertical height
             return bool(abs(output - upright_surface(*arguments)) <= self._atol)
         if self._name == "digit_distance_nums":  # Mbpp/558: numbers of unequal length
             return bool(output == padded_digit_distance(*arguments))
@@ -96,12 +95,12 @@ def close(output: Any, expected: Any, atol: float) -> bool:
         if not (math.isfinite(abs(left)) and math.isfinite(size)):
             return left == right
         return abs(left - right) <= atol + RELATIVE_TOLERANCE * size
-    except OverflowError:  # too large for NumPy, too
+    except OverflowError:  # too large for NumPy as well
         return False
 
 
 def polynomial(coefficients: Iterable[float], at: float) -> float:
-    """HumanEval/32: sum of c_i·x^i, of which ``find_zero`` is to find a root."""
+    """HumanEval/32: sum of c_i·x^i, of which ``find_zero`` must find a root."""
     return sum(factor * math.pow(at, power) for power, factor in enumerate(coefficients))
 
 
@@ -112,7 +111,7 @@ def upright_surface(edge: float, height: float) -> int:
 
 
 def padded_digit_distance(first: int, second: int) -> int:
-    """Mbpp/558: sum of the differences of digits, the shorter number filled up with zeros on its left."""
+    """Mbpp/558: sum of the differences of digits, the shorter number padded with zeros on the left."""
     left, right = str(first), str(second)
     width = max(len(left), len(right))
     return sum(abs(int(one) - int(other)) for one, other in zip(left.zfill(width), right.zfill(width), strict=True))

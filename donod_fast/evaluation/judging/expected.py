@@ -1,4 +1,4 @@
-"""The outputs of EvalPlus's reference solutions, kept for the next sample of the same task."""
+"""Cache of the outputs of EvalPlus's reference solutions, for further samples of the same task."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import threading
 from collections import OrderedDict
 
 ROOM = 64 << 20
-"""Bytes that are kept in all."""
+"""Maximum bytes in the cache."""
 
 
 class ExpectedOutputs:
-    """A task's outputs in the order of its inputs, as far as they were computed, by a digest of what they depend on."""
+    """A task's outputs in input order, as far as they were computed, by a digest of everything they depend on."""
 
     def __init__(self, room: int = ROOM) -> None:
         self._lock = threading.Lock()
@@ -19,12 +19,12 @@ class ExpectedOutputs:
         self._size = 0
 
     def known(self, key: bytes) -> list[bytes]:
-        """The first outputs of a task, perhaps none."""
+        """The cached first outputs of a task; may be empty."""
         with self._lock:
             return list(self._kept.get(key, ()))
 
     def keep(self, key: bytes, outputs: list[bytes]) -> None:
-        """Keep a task's first outputs, unless more are known; the tasks kept longest go when the room is full."""
+        """Store a task's first outputs unless more are cached; the oldest tasks are evicted when the cache is full."""
         with self._lock:
             if len(outputs) <= len(self._kept.get(key, ())):
                 return

@@ -1,4 +1,4 @@
-"""Which names a test's source uses without defining them."""
+"""Find the names that a test's source uses without defining them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 def free_names(source: str) -> set[str]:
-    """Names that a source uses as globals and does not bind at its top.
+    """Names that a source uses as globals and does not bind at module level.
 
     Raises:
-        SyntaxError: it is no Python.
+        SyntaxError: it is not valid Python.
     """
     top = symtable.symtable(source, "<tests>", "exec")
     bound = {symbol.get_name() for symbol in top.get_symbols() if symbol.is_assigned() or symbol.is_imported()}

@@ -1,8 +1,8 @@
-"""The judge's process: runs the benchmark's tests on a program that is elsewhere, and writes the verdict.
+"""The judge's process: runs the benchmark's tests against a program in another process, and writes the verdict.
 
-It holds the tests, the expected values and no line of the program. A forked child judges each check. Frames to the
-parent start with one byte: ``L`` (have the program load its text), ``?`` (a question for the program), ``.`` (the
-verdict, which ends the child).
+It has the tests and the expected values, but no line of the program. A forked child judges each check. Frames to the
+parent start with one byte: ``L`` (let the program load its text), ``?`` (a question for the program), ``.`` (the
+verdict; the child then exits).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from donod_fast.evaluation.judging.free_names import free_names
 from donod_fast.evaluation.judging.remote import Program, Raised, Stopped
 
 DETAIL = 300
-"""Characters of a verdict's detail."""
+"""Maximum characters of a verdict's detail."""
 
 _JUDGED = 77  # the exit code of a fork that has sent its verdict
 _KEPT_BYTES = 8 << 20
@@ -32,7 +32,7 @@ _BATCH_BYTES = 1 << 20
 
 
 def main() -> None:
-    """Judge the checks that the parent sends, each in a fork of this process, so that none finds what another left."""
+    """Judge the checks that the parent sends, each in a fork of this process, so that checks are independent."""
     descriptor = wire.channel()
     while True:
         try:
@@ -44,13 +44,13 @@ def main() -> None:
             wire.send(descriptor, b"." + encode(Judge(decode(sent), descriptor).verdict()))
             os._exit(_JUDGED)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if code != _JUDGED:  # it was killed, or the tests made it leave
+        if code != _JUDGED:  # it was killed, or the tests made it exit
             said = {"status": "error", "detail": f"the tests' process ended with {code}"}
             wire.send(descriptor, b"." + encode({**said, "base": False, "expected": []}))
 
 
 class Wrong(Exception):
-    """A verdict other than passed that has been reached, with its detail."""
+    """The program has not passed: the verdict's status and detail."""
 
     def __init__(self, status: str, detail: str) -> None:
         super().__init__(status, detail)
@@ -69,12 +69,12 @@ class Judge:
         self._canonical = Canonical(check["reference"], check["entry_point"], check["expected"])
 
     def verdict(self) -> dict[str, Any]:
-        """Status, detail, whether the base tests were passed, and the reference's outputs that were computed."""
+        """Status, detail, whether the base tests passed, and the reference outputs that were computed."""
         status, detail = "passed", ""
         try:
             self._load()
             self._run()
-            if self._program.stopped is not None:  # the tests caught what must not be caught
+            if self._program.stopped is not None:  # the tests caught an exception that they must not catch
                 raise self._program.stopped
         except (Stopped, Wrong) as error:
             status, detail = error.status, error.detail
@@ -125,11 +125,11 @@ class Judge:
         self._base = True
 
     def _namespace(self, test: str, candidate: Any) -> dict[str, Any]:
-        """Where tests run: the names that they use and do not define.
+        """The namespace for the tests: the names that they use and do not define.
 
-        They come from the trusted prompt, the standard library or the program, in this order: a program that redefines
-        a helper of the tests, or a module that they use, has no say. The entry point
-        is the program's, even where it has a builtin's name.
+        They are taken from the trusted prompt, the standard library or the program, in this order, so that a program
+        cannot replace a helper of the tests or a module that they use. The entry point
+        is always the program's, even if it has a builtin's name.
         """
         namespace: dict[str, Any] = {"__name__": "tests"}
         entry = self._check["entry_point"]
@@ -148,7 +148,7 @@ class Judge:
                     try:
                         namespace[name] = self._program.name(name)
                     except NameError:
-                        continue  # the test that uses it will say so
+                        continue  # the test that uses it will report this
         return namespace
 
     def _evalplus(self) -> None:
@@ -189,7 +189,7 @@ class Judge:
         return answer[1:]
 
     def _failure(self, error: BaseException) -> tuple[str, str]:
-        """What an exception out of the tests says: a failed assertion, the program's exception, or the tests' own."""
+        """Status and detail for an exception from the tests: a failed assertion, the program's error, or their own."""
         where = self._place(error)
         if error is self._program.raised:
             return _status_of(error), f"{_named(error)}{where and ', in '}{where}"
@@ -199,7 +199,7 @@ class Judge:
         return "error", f"{_named(error)}{where and ', in '}{where}"
 
     def _place(self, error: BaseException) -> str:
-        """The line of the tests that an exception passed through last."""
+        """The line of the tests at which an exception was raised."""
         where = ""
         for frame, line in traceback.walk_tb(error.__traceback__):
             name = frame.f_code.co_filename
@@ -213,7 +213,7 @@ class Judge:
 
 
 class Canonical:
-    """The canonical solution's outputs, computed when they are first wanted."""
+    """The canonical solution's outputs, computed on first use."""
 
     def __init__(self, text: str, entry_point: str, known: list[bytes]) -> None:
         self.outputs = list(known)
@@ -223,13 +223,13 @@ class Canonical:
         self._function: Any = None
 
     def output(self, number: int, arguments: bytes) -> Any:
-        """Its output for the arguments with this number; asked in order. Through the codec, as the program's are."""
+        """Its output for the arguments with this number, requested in order; encoded and decoded like the program's."""
         if number < len(self.outputs):
             return decode(self.outputs[number], _itself)
         if self._function is None:
             self._function = _module("reference", self._text)[self._entry_point]
         try:
-            # What is no plain data (a match object) becomes a reference: only whether it is None is ever asked of it.
+            # An output that is not plain data (a match object) becomes a reference: it is only ever compared with None.
             data = encode(self._function(*decode(arguments)), lambda value: Reference(0, type(value).__name__))
         except Exception as error:
             raise Wrong("error", f"the benchmark's reference raised {_named(error)}") from error
@@ -248,7 +248,7 @@ def one_line(text: str) -> str:
 
 
 def brief(value: Any, limit: int = 80) -> str:
-    """A value's ``repr``, cut; no matter how large it is."""
+    """A value's ``repr``, truncated, for values of any size."""
     if type(value) is int and value.bit_length() > 1000:
         return f"an integer of {value.bit_length()} bits"
     try:
@@ -259,7 +259,7 @@ def brief(value: Any, limit: int = 80) -> str:
 
 
 def _prompt_names(prompt: str) -> dict[str, Any]:
-    # A prompt ends in a docstring (then it is whole) or in the line of its def.
+    # A prompt ends in a docstring (then it is complete) or in the line of its def.
     for text in (prompt, f"{prompt}\n    pass\n"):
         try:
             return _module("prompt", text)

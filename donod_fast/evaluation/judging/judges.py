@@ -1,4 +1,4 @@
-"""The processes of judgements: judges that wait for the next check, the files of either side, and whose turn it is."""
+"""Manage the processes of judgements: idle judges, the files of both sides, and exclusive or shared turns."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _PROGRAM = ("bootstrap", "codec", "encoder", "decoder", "wire", "program_side")
 _JUDGE = ("bootstrap", "codec", "encoder", "decoder", "wire", "remote", "evalplus_rules", "judge_side", "free_names")
 _LIFE = 1800.0  # seconds after which a judge is replaced
 _MEMORY = 3 << 30
-_CHECK_SECONDS = 600.0  # processor time of one check's tests, as the last resort
+_CHECK_SECONDS = 600.0  # processor time of one check's tests, as a last resort
 
 
 @cache
 def program_files() -> dict[str, bytes]:
-    """The files of the program's process: ours, without the program, which is sent."""
+    """The files of the program's process: only ours; the program itself is sent later."""
     return _compiled(_PROGRAM)
 
 
 def _compiled(names: tuple[str, ...]) -> dict[str, bytes]:
-    # Compiled once here, by the same interpreter: it would take each process as long as all else that it does.
+    # Compiled once here, by the same interpreter: compiling would double the start-up time of each process.
     folder = resources.files("donod_fast.evaluation.judging")
     header = importlib.util.MAGIC_NUMBER + bytes(12)
     sources = {name: (folder / f"{name}.py").read_text(encoding="utf-8") for name in names}
@@ -42,11 +42,11 @@ def _compiled(names: tuple[str, ...]) -> dict[str, bytes]:
 
 @dataclass
 class Judging:
-    """A judge at work.
+    """A running judge.
 
     Attributes:
         process: its sandboxed process.
-        whole: whether it came to a verdict, and so can judge again. False until someone says so.
+        whole: whether it reached a verdict, and so can judge again. False until it is set.
         born: when it was started.
     """
 
@@ -56,7 +56,7 @@ class Judging:
 
 
 class Judges:
-    """Judges by the sandbox that they are in: each forks itself for a check, so that starting one is paid for once."""
+    """Judges by their sandbox: each forks itself for a check, so that its start-up cost is paid once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -65,7 +65,7 @@ class Judges:
 
     @contextmanager
     def one(self, sandbox: Sandbox, *, fresh: bool = False) -> Iterator[Judging]:
-        """A judge for one check, newly started if ``fresh``; ended afterwards unless it is ``whole``."""
+        """A judge for one check, newly started if ``fresh``; it is stopped afterwards unless it is ``whole``."""
         judging = (None if fresh else self._take(sandbox)) or self._start(sandbox)
         try:
             yield judging
@@ -81,7 +81,7 @@ class Judges:
                 _end(judging)
 
     def close(self) -> None:
-        """End all judges that wait."""
+        """Stop all idle judges."""
         with self._lock:
             waiting = [judging for group in self._idle.values() for judging in group]
             self._idle.clear()
@@ -99,19 +99,19 @@ class Judges:
             _end(judging)
 
     def _start(self, sandbox: Sandbox) -> Judging:
-        # Not the sandbox's limits: those are for programs, and references of EvalPlus give lists of ten million items.
+        # Not the sandbox's limits: those are for programs, but EvalPlus's references return lists of ten million items.
         limits = Limits(seconds=2 * _LIFE, cpu_seconds=_CHECK_SECONDS, memory=_MEMORY)
         process = sandbox.start(_judge_files(), ["{python}", "{program}/bootstrap.pyc", "judge"], limits=limits)
         return Judging(process, whole=False, born=time.monotonic())
 
 
 def _end(judging: Judging) -> None:
-    with suppress(SandboxError):  # somebody else has ended it, and what stands around it
+    with suppress(SandboxError):  # it was killed from outside, together with its monitor
         judging.process.kill()
 
 
 class Turns:
-    """Lets many judge at a time, or one alone."""
+    """A lock for many shared judgements or one exclusive judgement."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -120,7 +120,7 @@ class Turns:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """A turn beside others; waits while one is alone or wants to be."""
+        """A shared turn; waits while an exclusive turn is active or waiting."""
         with self._changed:
             self._changed.wait_for(lambda: self._running >= 0 and not self._waiting)
             self._running += 1
@@ -133,7 +133,7 @@ class Turns:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """A turn with no other."""
+        """An exclusive turn."""
         with self._changed:
             self._waiting += 1
             self._changed.wait_for(lambda: self._running == 0)

@@ -1,7 +1,7 @@
-"""The loop around a program, in the program's own process: it runs the text, then answers questions about it.
+"""The loop in the program's own process: it runs the program's text, then answers questions about it.
 
-Nothing here is trusted, since the program shares its process and can change all of it. It never gets more than a
-question needs: a name and the arguments of one call. What it sends is taken apart by ``decoder.py`` elsewhere.
+Nothing here is trusted, since the program runs in this process and can change all of it. It receives only what a
+question needs: a name and the arguments of one call. ``decoder.py`` decodes its answers in another process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 NONCE = 8
-"""Bytes in front of each question, repeated in its answer, which cannot be sent before its question then."""
+"""Bytes before each question that its answer must repeat, so that no answer can precede its question."""
 
 _BATCH_SECONDS = 0.25
 _BATCH_BYTES = 4 << 20
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 class Server:
-    """The program, and the objects of it that were given out by number."""
+    """The program, and those of its objects that were sent as references."""
 
     def __init__(self) -> None:
         self._module = type(sys)("program")
@@ -73,7 +73,7 @@ class Server:
         key = id(value)
         if key not in self._numbers:
             self._numbers[key] = len(self._objects)
-            self._objects[len(self._objects)] = value  # kept alive, so that its id stays its own
+            self._objects[len(self._objects)] = value  # kept alive, so that its id is not reused
         kind = "iterator" if hasattr(type(value), "__next__") else type(value).__name__
         return Reference(self._numbers[key], kind or "object")
 
@@ -88,7 +88,7 @@ class Server:
             import random
 
             random.seed(0)
-        # A module that can be found by name: data classes and named tuples look theirs up.
+        # Register the module by name: data classes and named tuples look up their module.
         sys.modules[self._module.__name__] = self._module
         exec(compile(text, "program.py", "exec"), self._module.__dict__)
 
@@ -101,7 +101,7 @@ class Server:
         return target(*arguments, **named)
 
     def _batch(self, target: Any, calls: list[bytes]) -> list[bytes]:
-        """Answers to the first of several calls: as many as time and size allow, at least one."""
+        """Answers to the first of several calls: at least one, and as many as time and size allow."""
         end = time.monotonic() + _BATCH_SECONDS
         answers: list[bytes] = []
         size = 0

@@ -1,4 +1,4 @@
-"""From a benchmark's record to a :class:`Check`. Knows the fields of HumanEval, MBPP and EvalPlus."""
+"""Convert a benchmark's record (HumanEval, MBPP or EvalPlus) into a :class:`Check`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from donod_fast.evaluation.judging.check import Check
 
-# Which inputs of MBPP+ are, in JSON, something else than what the function takes: the task numbers of EvalPlus
+# The inputs of MBPP+ whose JSON types differ from the function's argument types: the task numbers of EvalPlus
 # (evalplus/data/mbpp.py, v0.2.0 of the data). "each": every argument; "inner": every item of every argument.
 _EACH_TUPLE = {
     2,
@@ -58,7 +58,7 @@ def mbpp_check(record: Mapping[str, Any], *, challenge: bool = False) -> Check:
 
     Args:
         record: with ``task_id``, ``code``, ``test_list``.
-        challenge: also hold the program to ``challenge_test_list``.
+        challenge: also run ``challenge_test_list``.
     """
     tests = [*record["test_list"], *(record.get("challenge_test_list") or () if challenge else ())]
     setup = "\n".join([*(record.get("test_imports") or ()), record.get("test_setup_code") or ""])
@@ -72,9 +72,9 @@ def mbpp_check(record: Mapping[str, Any], *, challenge: bool = False) -> Check:
 
 
 def mbpp_entry_point(tests: list[str], code: str) -> str:
-    """The function that the tests are about: the first name in them that the canonical ``code`` defines (or "").
+    """The function under test: the first name in the tests that the canonical ``code`` defines (or "").
 
-    MBPP has no such field. The canonical solution decides, so that a test's ``set(…)`` stays the builtin, while the
+    MBPP has no such field. The canonical solution decides, so that ``set(…)`` in a test is the builtin, but the
     ``sum`` of task 126 is the program's.
     """
     defined = {node.name for node in ast.parse(code).body if isinstance(node, ast.FunctionDef)}
@@ -90,8 +90,8 @@ def mbpp_entry_point(tests: list[str], code: str) -> str:
 def evalplus_check(record: Mapping[str, Any]) -> Check:
     """The check of a record of HumanEval+ or MBPP+.
 
-    It has ``prompt``, ``canonical_solution``, ``base_input``, ``plus_input`` and ``atol``. The task's name tells which
-    of the two it is (``Mbpp/…``); MBPP+'s inputs become what its functions take.
+    It has ``prompt``, ``canonical_solution``, ``base_input``, ``plus_input`` and ``atol``. The task's name
+    (``Mbpp/…``) decides which of the two it is; MBPP+'s inputs are converted to the argument types of its functions.
     """
     task_id = str(record["task_id"])
     mbpp = task_id.startswith("Mbpp/")
@@ -112,7 +112,7 @@ def evalplus_check(record: Mapping[str, Any]) -> Check:
 
 
 def mbpp_plus_inputs(task_id: str, inputs: list[Any]) -> list[Any]:
-    """MBPP+'s argument lists with the tuples, sets and complex numbers that JSON lacks, by EvalPlus's table."""
+    """MBPP+'s argument lists with the tuples, sets and complex numbers that JSON lacks, from EvalPlus's table."""
     change = _input_change(int(task_id.rpartition("/")[2]))
     return [change(arguments) for arguments in inputs] if change else inputs
 
@@ -148,7 +148,7 @@ def _list(value: Any) -> list[Any]:
     return list(value)
 
 
-# Task 115 has an empty list stand for an empty dict, and 278 mixes tuples with plain items.
+# In task 115 an empty list means an empty dict, and task 278 mixes tuples with plain items.
 _SINGLE_CHANGES: dict[int, Callable[[list[Any]], Any]] = {
     115: lambda given: [[set(one) if isinstance(one, list) and one else {} for one in given[0]]],
     124: lambda given: [float(given[0]), complex(given[1])],

@@ -1,4 +1,4 @@
-"""Judges one program: two sandboxed processes, and this one between them.
+"""Judge one program: two sandboxed processes, and this process between them.
 
 ::
 
@@ -7,9 +7,8 @@
     writes the verdict        <--=--  keeps the time <-------   answers one call with plain data
                               --.-->  the verdict
 
-Nothing that the program does reaches the verdict but its answers: what it prints, the files that it writes, its exit
-code and whatever it changes in its own process count for nothing; and if it ends, is silent for too long, or sends what
-is no answer to the question asked, it has not passed.
+Only the program's answers influence the verdict. Its output, its files, its exit code and any change in its own
+process are ignored. If it exits, does not answer in time, or sends an invalid answer, it has not passed.
 """
 
 from __future__ import annotations
@@ -35,30 +34,30 @@ EVALPLUS_SECONDS = 60.0
 """Time for all inputs of an EvalPlus task together: EvalPlus's own limit on a task."""
 
 JUDGE_SECONDS = 120.0
-"""Wall time that the tests' own work (EvalPlus's references) may take on top of the program's."""
+"""Wall time for the tests' own work (EvalPlus's references), in addition to the program's."""
 
-_WALL = 1.5  # wall time for a second of processor time: a busy program meets the limit that load does not move
+_WALL = 1.5  # wall time per second of processor time: a busy program meets the processor limit first, under any load
 _WALL_OF_ALL = 4.0
 _MAX_FRAME = 64 << 20
-_GRACE = 0.2  # seconds in which the sandbox finds out why a process ended
+_GRACE = 0.2  # seconds for the sandbox to find out why a process ended
 
 
 def judge(check: Check, program: str, sandbox: Sandbox, *, seconds: float | None = None) -> Verdict:
-    """The verdict on a program. Safe to call from several threads.
+    """Judge a program. Safe to call from several threads.
 
     Args:
-        check: what it is held to.
-        program: its whole text (prompt and completion, where the model completed a prompt).
-        sandbox: where both processes run; its limits on memory, processes, files and output hold for each, its time
-            does not. Installed packages can be imported where it shows them.
+        check: how to judge it.
+        program: its complete text (prompt and completion, if the model completed a prompt).
+        sandbox: the sandbox of both processes; its limits on memory, processes, files and output apply to each, its
+            time limit does not. Installed packages can be imported if the sandbox shows them.
         seconds: processor time of the program (EvalPlus: of one call, and :data:`EVALPLUS_SECONDS` of all); by default
-            :data:`SECONDS` of its kind. It has to load, and again to answer all questions, within 1.5 times as much
-            wall time. What has met the wall time but not the processor time is judged once more, while this process
-            judges nothing else, before it counts as timed out.
+            :data:`SECONDS` of its kind. Loading, and then answering all questions, may each take 1.5 times as much
+            wall time. A program that exceeds the wall time but not the processor time is judged once more, while
+            this process judges nothing else, before it counts as timed out.
 
     Raises:
         SandboxError: a process cannot be started.
-        CorpusError: an input of the check is no plain data.
+        CorpusError: an input of the check is not plain data.
     """
     limit = SECONDS[check.kind] if seconds is None else seconds
     with _turns.shared():
@@ -73,7 +72,7 @@ def judge(check: Check, program: str, sandbox: Sandbox, *, seconds: float | None
 def _with_a_judge(check: Check, program: str, sandbox: Sandbox, seconds: float) -> tuple[Verdict, bool]:
     try:
         return _judge_once(check, program, sandbox, seconds, fresh=False)
-    except _JudgeLost:  # perhaps while it waited, and so not by this check
+    except _JudgeLost:  # perhaps while it was idle, and so not because of this check
         try:
             return _judge_once(check, program, sandbox, seconds, fresh=True)
         except _JudgeLost as lost:
@@ -116,18 +115,18 @@ class _Judgement:
         self._program = program
         self._processor = EVALPLUS_SECONDS if check.kind == "evalplus" else seconds
         self._each = seconds * _WALL
-        # A call that sleeps meets the limit of each; all together may be held up by whatever else the machine does.
+        # A sleeping call meets the limit per call; the total may be exceeded because of other load on the machine.
         self._left = self._processor * (_WALL_OF_ALL if check.kind == "evalplus" else _WALL)
         self._end = time.monotonic() + JUDGE_SECONDS + self._each + self._left
         self.sure = False
-        """Whether a time-out is one whatever else the machine was doing."""
+        """Whether a time-out is certain, independent of the machine's load."""
 
     def limits(self, sandbox: Sandbox) -> Any:
-        """The program's limits: the sandbox's, with this judgement's processor time; wall time is the last resort."""
+        """The program's limits: the sandbox's, with this judgement's processor time; wall time is a last resort."""
         return replace(sandbox.limits, seconds=self._end - time.monotonic(), cpu_seconds=self._processor)
 
     def relay(self, there: Process, judging: Process) -> _Result:
-        """Pass questions and answers on until there is a verdict.
+        """Relay questions and answers until there is a verdict.
 
         Raises:
             _JudgeLost: the judge's process has ended.
@@ -147,16 +146,16 @@ class _Judgement:
             self.sure = True
             return _Result("timeout", f"the tests took more than {JUDGE_SECONDS:g} s")
         except TooLarge:
-            return _Result("error", "the tests sent more than a judge may send")
+            return _Result("error", "the tests sent more data than a judge may send")
         except Ended:
             try:
                 finished = _ended(judging)
-            except SandboxError as error:  # what stands around it was ended, from outside: another judge can be had
+            except SandboxError as error:  # its monitor was killed from outside: start another judge
                 raise _JudgeLost(str(error)) from error
             raise _JudgeLost(f"the tests' own process ended ({finished.how}, {finished.code})") from None
 
     def _ask(self, question: bytes, there: Process, *, loading: bool) -> bytes:
-        """The frame for the judge: ``=`` and the program's answer, or ``!`` and why there is none."""
+        """The frame for the judge: ``=`` and the program's answer, or ``!`` and the reason why there is none."""
         start = time.monotonic()
         allowed = self._each if loading else min(self._each, self._left)
         try:
@@ -165,7 +164,7 @@ class _Judgement:
         except Timeout:
             return b"!" + encode(("timeout", f"no answer within {allowed:.3g} s"))
         except TooLarge:
-            return b"!" + encode(("output", "an answer larger than an answer may be"))
+            return b"!" + encode(("output", "an answer above the size limit"))
         except Ended:
             return b"!" + encode(self._why_ended(there))
         if not loading:
@@ -217,7 +216,7 @@ class _Judgement:
 
 
 def _ended(process: Process) -> Any:
-    # Not finish(): a program that has closed its channel may go on.
+    # Not finish(): a program that has closed its channel may still run.
     time.sleep(_GRACE)
     return process.kill()
 

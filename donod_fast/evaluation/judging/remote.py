@@ -1,4 +1,4 @@
-"""The program as the tests see it: objects that ask, and answers that are plain data of this process's own types."""
+"""The program as the tests see it: proxy objects, and answers as plain data of this process's own types."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _EXCEPTIONS: dict[str, type[Exception]] = {
 }
 
 
-class Stopped(BaseException):  # not an Exception: no test's ``except Exception`` may hold it up
-    """The program can answer no more, or has sent what is no answer. Final: nothing can pass after it.
+class Stopped(BaseException):  # not an Exception: a test's ``except Exception`` must not catch it
+    """The program can no longer answer, or sent an invalid answer. Final: it cannot pass any more.
 
     Attributes:
-        status: of the verdict.
-        detail: of the verdict.
+        status: the verdict's status.
+        detail: the verdict's detail.
     """
 
     def __init__(self, status: str, detail: str) -> None:
@@ -33,7 +33,7 @@ class Stopped(BaseException):  # not an Exception: no test's ``except Exception`
 
 
 class ProgramError(Exception):
-    """An exception of a class of the program's own that derives from no builtin but ``Exception``."""
+    """An exception of one of the program's own classes that derives from no builtin except ``Exception``."""
 
 
 class Program:
@@ -43,9 +43,9 @@ class Program:
         exchange: sends the bytes of a question, returns those of its answer; raises :class:`Stopped`.
 
     Attributes:
-        stopped: what ended it, or None; looked at before anything is called passed: tests may swallow what is raised.
-        raised: the exception that the last question raised here, to tell it from one of the tests' own.
-        last: the last value that it answered with.
+        stopped: the reason why it stopped, or None; checked before a program passes, as tests may catch exceptions.
+        raised: the exception that the last question raised here, to distinguish it from the tests' own.
+        last: the last value of an answer.
     """
 
     def __init__(self, exchange: Callable[[bytes], bytes]) -> None:
@@ -55,25 +55,25 @@ class Program:
         self.last: Any = None
 
     def load(self, ask: Callable[[bytes], bytes]) -> None:
-        """Have the program's text run; ``ask`` is given the nonce and returns the whole answer.
+        """Let the program's text run; ``ask`` receives the nonce and returns the complete answer.
 
         Raises:
-            Stopped: it is gone, or left by a SystemExit.
-            Exception: what it raised, as a builtin.
+            Stopped: it has ended, perhaps by a SystemExit.
+            Exception: the program's exception, as a builtin.
         """
         nonce = os.urandom(NONCE)
         self._open(nonce, self._guarded(ask, nonce))
 
     def name(self, name: str) -> Any:
-        """What the program has under a global name: plain data or a :class:`Remote`; NameError where nothing."""
+        """The program's global with this name: plain data or a :class:`Remote`; NameError if there is none."""
         return self.ask("name", name)
 
     def ask(self, *question: Any) -> Any:
         """The value of an answer.
 
         Raises:
-            Stopped: it is gone, or what it sent is no answer.
-            Exception: what it raised, as the builtin of that name.
+            Stopped: it has ended, or sent an invalid answer.
+            Exception: the program's exception, as the builtin of that name.
         """
         if self.stopped is not None:
             raise self.stopped
@@ -85,12 +85,12 @@ class Program:
         """Answers to the first of several calls, at least one: values, or the exceptions that it raised."""
         answers = self.ask("batch", target, calls)
         if type(answers) is not list or not 0 < len(answers) <= len(calls):
-            self._stop("protocol", "a batch of answers that does not fit its questions")
+            self._stop("protocol", "a batch of answers that does not match its questions")
         return [self._value(one) for one in answers]
 
     def _value(self, data: Any) -> Any:
         if type(data) is not bytes:
-            self._stop("protocol", "an answer that is no bytes")
+            self._stop("protocol", "an answer that is not bytes")
         try:
             return self._content(data)
         except Exception as error:
@@ -123,13 +123,13 @@ class Program:
 
     def _resolve(self, reference: Reference) -> Any:
         if not reference.kind:
-            raise Refused("a reference to something of the judge's")
+            raise Refused("a reference to an object of the judge")
         kind = RemoteIterator if reference.kind == "iterator" else Remote
         return kind(self, reference.number, reference.kind)
 
     def _raise(self, names: Any, message: Any) -> NoReturn:
         if type(names) is not list or not names or any(type(one) is not str for one in [*names, message]):
-            self._stop("protocol", "an exception that is none")
+            self._stop("protocol", "a malformed exception")
         if "Exception" not in names:
             self._stop("exited", f"{names[0]}: {message}".rstrip(": "))
         self.raised = _builtin(names, message)
@@ -148,10 +148,10 @@ class Raised:
 
 
 class Remote:
-    """An object of the program's own class, or a function of it.
+    """An object of one of the program's own classes, or one of its functions.
 
-    It can be called, asked for attributes, items, length and truth, and given back as an argument. It equals itself
-    only, and is in no order with anything: whatever decides a test is compared here, between values of this process.
+    It can be called, queried for attributes, items, length and truth, and passed back as an argument. It equals only
+    itself and cannot be ordered: every comparison that decides a test is made here, between values of this process.
     """
 
     __slots__ = ("_donod_kind", "_donod_number", "_donod_program")
@@ -166,7 +166,7 @@ class Remote:
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name.endswith("__"):
-            raise AttributeError(name)  # what Python itself looks for is never the program's to define
+            raise AttributeError(name)  # the program must not define the attributes that Python itself looks up
         return self._donod_program.ask("attribute", self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -181,7 +181,7 @@ class Remote:
     def __len__(self) -> int:
         length = self._donod_program.ask("length", self)
         if type(length) is not int:
-            raise TypeError("a length that is no integer")
+            raise TypeError("a length that is not an integer")
         return length
 
     def __bool__(self) -> bool:
@@ -192,7 +192,7 @@ class Remote:
         return iterator if isinstance(iterator, RemoteIterator) else iter(iterator)
 
     def __contains__(self, value: Any) -> bool:
-        # Here, not there: the program is not told what is looked for.
+        # Compared here, not there: the program must not learn the value that is searched for.
         return any(one is value or one == value for one in self)
 
     def __eq__(self, other: object) -> bool:
@@ -206,7 +206,7 @@ class Remote:
 
 
 class RemoteIterator(Remote):
-    """An iterator of the program: a generator, a map, a zip. One question an item."""
+    """An iterator of the program: a generator, a map, a zip. One question per item."""
 
     __slots__ = ()
 
@@ -220,11 +220,11 @@ class RemoteIterator(Remote):
 def _refer(value: Any) -> Reference:
     if isinstance(value, Remote):
         return Reference(value._donod_number, "")
-    raise Refused(f"the tests would give the program {type(value).__name__}, which is not plain data")
+    raise Refused(f"the tests would pass the program a {type(value).__name__}, which is not plain data")
 
 
 def _builtin(names: list[str], message: str) -> Exception:
-    """The nearest builtin exception, with the program's name for it in the message where that is another."""
+    """The nearest builtin exception, with the program's own class name in the message if it differs."""
     for name in names:
         kind = _EXCEPTIONS.get(name)
         if kind is Exception and names[0] != "Exception":
@@ -232,6 +232,6 @@ def _builtin(names: list[str], message: str) -> Exception:
         if kind is not None:
             try:
                 return kind(message if name == names[0] else f"{names[0]}: {message}")
-            except TypeError:  # such as UnicodeDecodeError, which wants five arguments
+            except TypeError:  # such as UnicodeDecodeError, which needs five arguments
                 continue
     return ProgramError(f"{names[0]}: {message}")

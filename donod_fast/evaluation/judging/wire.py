@@ -1,4 +1,4 @@
-"""Frames on the descriptor that a sandboxed process was given: four bytes of length, then the content."""
+"""Frames on a sandboxed process's channel: four bytes of length, then the content."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def send(descriptor: int, payload: bytes) -> None:
     """Write one frame.
 
     Raises:
-        OSError: the other side is gone.
+        OSError: the other side is closed.
     """
     left = memoryview(_LENGTH.pack(len(payload)) + payload)
     while left:
@@ -31,7 +31,7 @@ def receive(descriptor: int) -> bytes:
     """Read one frame.
 
     Raises:
-        EOFError: the other side is gone.
+        EOFError: the other side is closed.
     """
     (size,) = _LENGTH.unpack(_exactly(descriptor, 4))
     return _exactly(descriptor, size)

@@ -1,12 +1,12 @@
-"""Programs that models wrote, run as what they are: hostile.
+"""Run programs written by models as hostile code.
 
-Each runs in a process of its own without network, seeing nothing of the machine but an interpreter and its libraries
-(read-only), with one scratch folder in memory, an empty environment, and limits on time, memory, processes, files and
-output. When it ends, however it ends, nothing that it started is left.
+Each program runs in its own process without network. It sees only an interpreter and its libraries (read-only) and
+one scratch folder in memory, with an empty environment and limits on time, memory, processes, files and output. When it
+ends for any reason, everything that it started is killed.
 
 How to use it::
 
-    isolation = find_isolation()                        # proves it by a real probe; SandboxError where there is none
+    isolation = find_isolation()                        # verified by a real probe; SandboxError if there is none
     sandbox = Sandbox(isolation, Limits(seconds=5))     # one for all threads
 
     done = sandbox.run({"main.py": text}, ["{python}", "{program}/main.py"])
@@ -15,17 +15,17 @@ How to use it::
     with sandbox.start({"server.py": text}, ["{python}", "{program}/server.py"]) as process:
         process.send(b"a request")                      # frames over a private channel, not stdin or stdout
         answer = process.receive(time.monotonic() + 2, max_bytes=1 << 20)   # Timeout, Ended, TooLarge
-    # here everything inside has been killed; process.finish() instead waits for it to end by itself
+    # here everything inside has been killed; process.finish() waits for it to exit instead
 
-Inside, ``{program}`` (``/program``) holds the files, the working folder is the scratch folder (``/scratch``, also
+Inside, ``{program}`` (``/program``) contains the files, the working folder is the scratch folder (``/scratch``, also
 ``/tmp``), standard input is empty. ``{python}`` starts without ``site`` (so without ``exit`` and ``quit``), with a
-fixed hash seed. The channel is the socket whose descriptor number stands in the environment's ``DONOD_CHANNEL``; a
+fixed hash seed. The channel is the socket whose descriptor number is in the environment variable ``DONOD_CHANNEL``; a
 frame is a 4-byte big-endian length and that many bytes::
 
     channel = socket.socket(fileno=int(os.environ["DONOD_CHANNEL"]))
 
-A program costs some tens of milliseconds to start. One small process of ours stays from the first program on, to start
-the others; it ends with the process that it serves.
+A program costs some tens of milliseconds to start. From the first program on, one small process of ours
+stays to start the others; it exits with the process that it serves.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class Channel:
         """Send one frame.
 
         Raises:
-            Timeout: the program did not read it by ``deadline`` (:func:`time.monotonic`); the channel is of no use
+            Timeout: the program did not read it by ``deadline`` (:func:`time.monotonic`); the channel is unusable
                 then.
             Ended: the program closed the channel or has ended.
         """
@@ -43,12 +43,12 @@ class Channel:
                 raise Ended(f"the program no longer listens ({error.strerror})") from None
 
     def receive(self, deadline: float, max_bytes: int) -> bytes:
-        """Receive one frame; after a :class:`Timeout` it may be called again and goes on where it was.
+        """Receive one frame; after a :class:`Timeout` a further call resumes the same frame.
 
         Raises:
             Timeout: no whole frame by ``deadline`` (:func:`time.monotonic`).
             Ended: the program closed the channel or has ended.
-            TooLarge: the frame is announced with more than ``max_bytes``.
+            TooLarge: the frame's announced length exceeds ``max_bytes``.
         """
         if self._broken:
             raise self._broken
@@ -56,7 +56,7 @@ class Channel:
             if len(self._text) >= _LENGTH.size:
                 (length,) = _LENGTH.unpack_from(self._text)
                 if length > max_bytes:
-                    self._broken = TooLarge(f"a frame of {length} bytes was announced; at most {max_bytes} are taken")
+                    self._broken = TooLarge(f"a frame of {length} bytes was announced; at most {max_bytes} are allowed")
                     raise self._broken
                 if len(self._text) >= _LENGTH.size + length:
                     frame = bytes(self._text[_LENGTH.size : _LENGTH.size + length])
@@ -76,10 +76,10 @@ class Channel:
             self._text += part
 
     def close_sending(self) -> None:
-        """Let the program see the end of what is sent to it."""
+        """Signal the end of input to the program."""
         try:
             self._end.shutdown(socket.SHUT_WR)
-        except OSError:  # the program has gone already
+        except OSError:  # the program has already exited
             return
 
     def close(self) -> None:

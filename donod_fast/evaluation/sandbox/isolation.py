@@ -1,4 +1,4 @@
-"""Which isolation this machine gives, found by trying: a probe program runs inside and tries to break out."""
+"""Find the isolation that this machine supports: a probe program runs inside and tries to break out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from donod_fast.evaluation.sandbox.sandbox import Sandbox
 _CANDIDATES = (Isolation.BUBBLEWRAP, Isolation.NAMESPACES)
 _REMEDY = (
     "install bubblewrap (apt-get install bubblewrap), allow user namespaces (sysctl user.max_user_namespaces; Ubuntu: "
-    "kernel.apparmor_restrict_unprivileged_userns; Docker: --privileged or a seccomp profile that has them), or accept "
+    "kernel.apparmor_restrict_unprivileged_userns; Docker: --privileged or a suitable seccomp profile), or accept "
     "that programs written by a model can do whatever you can: --unsafe-exec"
 )
 _PROBE = """
@@ -57,20 +57,20 @@ print("; ".join(broken) or "isolated")
 """
 
 _lock = threading.Lock()
-_failures: dict[Isolation, str] = {}  # of candidates that were tried; empty where one works
+_failures: dict[Isolation, str] = {}  # reasons by tried candidate; empty if it works
 
 
 def find_isolation(unsafe: bool = False) -> Isolation:
-    """Find the best isolation that works here; proved once in each process by a probe that tries to break out.
+    """Find the best isolation that works here; a probe that tries to break out verifies it once per process.
 
     Args:
-        unsafe: return :attr:`Isolation.NONE` where nothing works, instead of refusing. It never replaces what works.
+        unsafe: return :attr:`Isolation.NONE` if nothing works, instead of raising. Isolation that works is preferred.
 
     Raises:
-        SandboxError: there is no isolation; the message says why of each kind, and what would help.
+        SandboxError: there is no isolation; the message gives the reason for each kind, and remedies.
     """
     if os.name != "posix":
-        raise SandboxError("programs cannot be run here: it takes Linux for isolation, and a POSIX system for none")
+        raise SandboxError("programs cannot be run here: isolation needs Linux, and running without it a POSIX system")
     with _lock:
         for isolation in _CANDIDATES:
             if isolation not in _failures:
@@ -84,11 +84,11 @@ def find_isolation(unsafe: bool = False) -> Isolation:
 
 
 def probe(isolation: Isolation) -> str:
-    """Try one kind of isolation; the reason why it does not serve, or an empty string where it does."""
+    """Try one kind of isolation; returns the reason why it does not work, or an empty string if it works."""
     if isolation == Isolation.NONE:
-        return "it is no isolation"
+        return "it does not isolate"
     if sys.platform != "linux":
-        return "it is of Linux only"
+        return "it needs Linux"
     if isolation == Isolation.BUBBLEWRAP and not shutil.which("bwrap"):
         return "bwrap is not installed"
     try:

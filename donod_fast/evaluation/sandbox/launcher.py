@@ -1,4 +1,4 @@
-"""The caller's side of the process that forks monitors: started when first needed, one for each calling process."""
+"""The caller's side of the process that forks monitors: started on first use, one per calling process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from donod_fast.evaluation.sandbox.layout import base_interpreter
 
 with suppress(
     ImportError
-):  # compiled here, once, as that process writes nothing (on Windows there is nothing to import)
+):  # compiled here once, as that process writes no files (on Windows there is nothing to import)
     from donod_fast.evaluation.sandbox.launch import inside, server  # noqa: F401
 
 _SCRIPT = (
@@ -31,14 +31,14 @@ class _Launcher:
         self._server: subprocess.Popen[bytes] | None = None
 
     def launch(self, control: int, channel: int) -> None:
-        """Have a monitor forked that owns the two descriptors' sockets."""
+        """Fork a monitor that owns the sockets of the two descriptors."""
         with self._lock:
             for attempt in (1, 2):
                 requests = self._requests or self._start()
                 try:
                     socket.send_fds(requests, [b"1"], [control, channel])
                     return
-                except OSError as error:  # somebody ended it
+                except OSError as error:  # it was killed from outside
                     self._stop()
                     if attempt == 2:
                         raise SandboxError(f"no process for a sandbox could be started: {error}") from error
@@ -49,11 +49,11 @@ class _Launcher:
         if self._requests is not None:
             self._requests.close()
         if self._server is not None:
-            self._server.returncode = 0  # so that nobody waits for another's child
+            self._server.returncode = 0  # so that this process does not wait for its parent's child
         self._requests = self._server = None
 
     def stop(self) -> None:
-        """End the server; running programs keep their monitors."""
+        """Stop the server; running programs keep their monitors."""
         with self._lock:
             self._stop()
 

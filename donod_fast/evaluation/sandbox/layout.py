@@ -1,4 +1,4 @@
-"""What of the machine a sandboxed program sees: the interpreter and the libraries it needs, read-only; nothing else."""
+"""The part of the file system that a sandboxed program sees, read-only: the interpreter and its libraries."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PROGRAM = "/program"
 SCRATCH = "/scratch"
 PACKAGES = "/packages"
 
-# Not /usr as a whole, nor /etc: sources, caches and secrets lie there, too.
+# Not all of /usr or /etc: they also contain sources, caches and secrets.
 _SYSTEM = (
     "/usr/bin",
     "/usr/lib",
@@ -29,7 +29,7 @@ _OFTEN_LINKS = ("/bin", "/lib", "/lib32", "/lib64")
 
 @dataclass(frozen=True)
 class Layout:
-    """Folders and files shown read-only as (source, target), and links as (what they say, where they stand)."""
+    """Folders and files shown read-only as (source, target), and links as (content, path)."""
 
     interpreter: str
     trees: tuple[tuple[str, str], ...]
@@ -37,7 +37,7 @@ class Layout:
 
 
 def base_interpreter() -> str:
-    """The interpreter beneath any virtual environment, its links resolved."""
+    """The interpreter below any virtual environment, with links resolved."""
     return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
 
 

@@ -1,4 +1,4 @@
-"""What a sandboxed program may use, and how it ended."""
+"""Limits of a sandboxed program, and how it ended."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ MIB = 1 << 20
 
 
 class Isolation(StrEnum):
-    """What stands between a program and the machine, best first."""
+    """Kinds of isolation, best first."""
 
     BUBBLEWRAP = "bubblewrap"
     NAMESPACES = "namespaces"
     NONE = "none"
-    """No isolation: the program can do whatever the user can. Only limits, and an end to everything it started."""
+    """No isolation: the program can do whatever the user can. Limits apply, and its processes are killed at the end."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one program, with everything that it starts, may use.
+    """Limits of one program, including everything that it starts.
 
     Raises:
         InputError: a limit is not positive.
@@ -31,13 +31,13 @@ class Limits:
     seconds: float = 10.0
     """Wall time from the start to the end."""
     cpu_seconds: float | None = None
-    """Processor time of each process; by default what the wall time allows on one core (whole seconds, rounded up)."""
+    """Processor time of each process; by default as much as the wall time on one core (whole seconds, rounded up)."""
     memory: int = 1024 * MIB
-    """Bytes: the address space of each process, and the memory that all of them hold together."""
+    """Bytes: the address space of each process, and the memory of all processes together."""
     processes: int = 16
     """Processes and threads alive at a time."""
     file_size: int = 16 * MIB
-    """Bytes of one file."""
+    """Maximum bytes of one file."""
     scratch: int = 64 * MIB
     """Bytes of all files in the scratch folder."""
     output: int = 1 * MIB
@@ -55,7 +55,7 @@ class Limits:
 
     @property
     def whole_cpu_seconds(self) -> int:
-        """The limit on processor time as the kernel takes it, in whole seconds."""
+        """The limit on processor time in whole seconds, as the kernel expects it."""
         return math.ceil(self.seconds if self.cpu_seconds is None else self.cpu_seconds)
 
 
@@ -63,11 +63,11 @@ class Limits:
 class Finished:
     """How a program ended.
 
-    ``how`` is ``exited``, ``signalled`` (``code`` is then minus the signal's number), or what ended it from outside:
+    ``how`` is ``exited``, ``signalled`` (``code`` is then minus the signal's number), or the cause that ended it:
     ``timeout`` (wall or processor time), ``memory`` (all processes together; one alone gets a ``MemoryError``),
-    ``output``, ``processes``, ``files``, ``killed`` (the caller). It is said by the process outside; yet what the
-    program exits with is its own claim, and so no proof of anything. Bubblewrap tells an end by a signal as a code
-    above 128, so there a program that exits with 137 looks killed.
+    ``output``, ``processes``, ``files``, ``killed`` (the caller). The monitor outside determines it; but the
+    program chooses its own exit code, so the code proves nothing. Bubblewrap reports a signal as a code
+    above 128, so a program that exits with 137 looks killed there.
     """
 
     how: str
@@ -76,20 +76,20 @@ class Finished:
     stderr: bytes
     seconds: float
     peak_memory: int | None
-    """Bytes: the most that was seen, at the least some 10 MB of the launcher."""
+    """Bytes: the highest observed use; at least some 10 MB for the launcher."""
 
 
 class ChannelError(Exception):
-    """The program did not answer properly; its own fault, so not an error of the library."""
+    """The program did not answer properly. This is the program's fault, not an error of the library."""
 
 
 class Timeout(ChannelError):
-    """No whole frame came (or went) in time."""
+    """No complete frame was received (or sent) in time."""
 
 
 class Ended(ChannelError):
-    """The program closed the channel, or it has ended."""
+    """The program closed the channel or has exited."""
 
 
 class TooLarge(ChannelError):
-    """The program announced a frame above the limit; the channel is of no use any more."""
+    """The program announced a frame above the limit; the channel is no longer usable."""

@@ -1,4 +1,4 @@
-"""One running program, seen from the caller."""
+"""The caller's handle of one running program."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from donod_fast.evaluation.sandbox.launch import wire
 from donod_fast.evaluation.sandbox.launcher import LAUNCHER
 from donod_fast.evaluation.sandbox.limits import Finished
 
-_GRACE = 15.0  # seconds that the monitor gets beyond the program's own time before it is killed, too
+_GRACE = 15.0  # seconds beyond the program's own time after which the monitor is killed too
 
 
 class Process:
-    """A program that runs in the sandbox. As a context manager it kills everything inside when it is left.
+    """A program that runs in the sandbox. As a context manager it kills everything inside on exit.
 
-    Made by :meth:`Sandbox.start`. Use it from one thread at a time (``send`` and ``receive`` may be two).
+    Created by :meth:`Sandbox.start`. Use it from one thread at a time (except one for ``send``, one for ``receive``).
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
@@ -35,7 +35,7 @@ class Process:
         try:
             with monitors_control, programs_channel:
                 LAUNCHER.launch(monitors_control.fileno(), programs_channel.fileno())
-            with suppress(BrokenPipeError, ConnectionResetError):  # its report, or that there is none, says why
+            with suppress(BrokenPipeError, ConnectionResetError):  # its report, or a missing report, gives the reason
                 wire.send_settings(self._control.fileno(), settings)
         except BaseException:
             self._control.close()
@@ -68,14 +68,14 @@ class Process:
             max_bytes: the most that a frame may have.
 
         Raises:
-            Timeout: no whole frame came in time.
+            Timeout: no complete frame arrived in time.
             Ended: the program closed the channel or has ended (:meth:`finish` says how).
             TooLarge: a larger frame was announced.
         """
         return self._channel.receive(deadline, max_bytes)
 
     def finish(self) -> Finished:
-        """Wait until the program ends by itself or by a limit; it sees the end of the channel.
+        """Wait until the program exits or meets a limit; its end of the channel is closed.
 
         Raises:
             SandboxError: the program was never started.
@@ -85,7 +85,7 @@ class Process:
         return self._collected()
 
     def kill(self) -> Finished:
-        """End the program and everything that it started now (``how`` is ``killed`` unless it had ended before).
+        """Kill the program and everything that it started (``how`` is ``killed`` unless it had ended before).
 
         Raises:
             SandboxError: the program was never started.
@@ -102,8 +102,8 @@ class Process:
                 self._end = self._collect()
             finally:
                 self._channel.close()
-                self._control.close()  # for the monitor it is the order to end the program, if it has not yet
-                self._end = self._end or SandboxError("nobody waited for the end of the sandboxed program")
+                self._control.close()  # this tells the monitor to kill the program if it still runs
+                self._end = self._end or SandboxError("the sandboxed program was not waited for")
         if isinstance(self._end, SandboxError):
             raise self._end
         return self._end
@@ -129,7 +129,7 @@ class Process:
         return Finished(how, code if how in ("exited", "signalled") else None, stdout, stderr, seconds, peak)
 
     def _kill_monitor(self, said: bytes) -> None:
-        """Kill a monitor that does not answer (it lives, as its socket is open); the kernel ends the sandbox then."""
+        """Kill a monitor that does not answer (its open socket means it lives); the kernel then ends the sandbox."""
         number = wire.unpack_number(said)
         if number is not None:
             with suppress(ProcessLookupError):

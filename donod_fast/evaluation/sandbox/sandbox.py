@@ -1,4 +1,4 @@
-"""The factory of sandboxed processes."""
+"""Factory of sandboxed processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from donod_fast.evaluation.sandbox.layout import (
 from donod_fast.evaluation.sandbox.limits import Finished, Isolation, Limits
 from donod_fast.evaluation.sandbox.process import Process
 
-# Not -I: it would ignore PYTHONHASHSEED. -S: programs need no installed packages, and the start takes a third.
+# Not -I: it would ignore PYTHONHASHSEED. -S: programs need no installed packages, and start-up takes a third.
 _PYTHON_OPTIONS = ("-s", "-P", "-S", "-B")
 _RIGHTS_OF_ROOT = 1 << 21 | 1 << 8 | 1 << 7 | 1 << 6  # CAP_SYS_ADMIN, CAP_SETPCAP, CAP_SETUID, CAP_SETGID
 _OLDEST_KERNEL_THAT_COUNTS = (5, 14)  # processes for each user namespace
@@ -32,8 +32,8 @@ class Sandbox:
     """Starts programs in isolation. Reusable, and usable from many threads at once.
 
     Args:
-        isolation: what :func:`find_isolation` found.
-        limits: what each program may use unless its own call says otherwise.
+        isolation: the result of :func:`find_isolation`.
+        limits: default limits of each program.
         packages: also show the installed packages of this environment, read-only (a program must put them on its
             ``sys.path``).
     """
@@ -57,12 +57,12 @@ class Sandbox:
         """Start a program; leave the returned process's ``with`` block to kill all that it started.
 
         Args:
-            code_files: name (with ``/`` for folders) → content of what the program finds in its read-only program
+            code_files: name (with ``/`` for folders) → content of the files in the program's read-only
                 folder.
-            argv: the command. An element that is ``{python}`` becomes this environment's base interpreter with the
-                options that suit (no site, nothing from the environment but a fixed hash seed); a leading
+            argv: the command. An element ``{python}`` becomes this environment's base interpreter with
+                suitable options (no site, nothing from the environment except a fixed hash seed); a leading
                 ``{program}``, ``{scratch}`` or ``{packages}`` of an element becomes that folder's path.
-            limits: instead of the sandbox's own.
+            limits: override the sandbox's own limits.
 
         Raises:
             InputError: a name in ``code_files`` leaves the program folder, or ``argv`` is empty.
@@ -127,7 +127,7 @@ class Sandbox:
         }
 
     def _kernel_counts(self) -> bool:
-        """Whether the kernel counts this sandbox's processes apart from the user's other ones."""
+        """Whether the kernel counts this sandbox's processes separately from the user's other processes."""
         if self.isolation == Isolation.NONE:
             return False
         version = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
@@ -135,7 +135,7 @@ class Sandbox:
 
 
 def _has_rights_of_root() -> bool:
-    """Whether this process may make namespaces and change users by itself (root in a container often may not)."""
+    """Whether this process may create namespaces and change users (root in a container often may not)."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
@@ -147,7 +147,7 @@ def _has_rights_of_root() -> bool:
 def _inner_name(name: str) -> str:
     path = PurePosixPath(name)
     if not name or path.is_absolute() or ".." in path.parts or "\0" in name:
-        raise InputError(f"Sandbox: {name!r} is no name of a file within the program folder")
+        raise InputError(f"Sandbox: {name!r} is not a file name within the program folder")
     return str(path)
 
 

@@ -1,4 +1,4 @@
-"""A scores folder → what a comparison needs of it: named columns only, of all rows or of a drawn sample."""
+"""A scores folder → the columns of a comparison, for all rows or for a random sample."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from donod_fast.selection.comparison.measures import RANKED, Comparison, compare
 from donod_fast.selection.kmeans_ifd import KMEANS_IFD, choose, read_questions
 from donod_fast.selection.out_of_core.loading import number_columns, read_columns, weight_norm
 from donod_fast.selection.ranking import ScoreColumns
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MEMORY = 2 << 30
 
-# Measured: a criterion's column, its value, its selection and ranks; and the rows with what finds their places.
+# Measured: for each criterion its column, value, selection and ranks; and for each row its number and position.
 _BYTES_PER_VALUE, _BYTES_PER_ROW = 48, 400
 
 
@@ -39,18 +40,18 @@ def compare_folder(
     """Compare the criteria of a folder.
 
     Args:
-        folder: a finished one.
-        names: methods and columns; None for all columns and the methods that rank by several. ``kmeans-ifd`` has to be
-            named: it reads the embeddings (see ``criteria/kmeans_ifd.py``), and keeps ``share`` of each cluster.
-        share: how much each selects, a fraction or a count.
+        folder: a finished folder.
+        names: methods and columns; None for all columns and the methods that rank by several columns. ``kmeans-ifd``
+            must be named: it reads the embeddings (see ``kmeans_ifd.py``) and keeps ``share`` of each cluster.
+        share: how much each criterion selects, a fraction or a count.
         measure: ``spearman`` or ``kendall``.
-        sample: so many rows, drawn by ``seed``, instead of all.
-        seed: of the draw, from 0.
-        embedding_model: for ``kmeans-ifd``.
-        memory: bytes that the comparison may take.
+        sample: number of rows to draw with ``seed``; None for all rows.
+        seed: seed of the draw, at least 0.
+        embedding_model: embedding model of ``kmeans-ifd``.
+        memory: memory limit in bytes.
 
     Raises:
-        InputError: an unknown name, a column that is not there, a sample out of range, or more rows than fit in memory.
+        InputError: an unknown name, a missing column, a sample out of range, or more rows than fit in memory.
         StoreError: the folder is unfinished or damaged.
     """
     if sample is not None and sample < 2:
@@ -61,7 +62,7 @@ def compare_folder(
     wanted = list(names) if names is not None else [*RANKED, *present]
     clustered = KMEANS_IFD in wanted
     if clustered and sample is not None:
-        raise InputError(f"{KMEANS_IFD} chooses among all rows; leave --sample out, or leave it out of --columns")
+        raise InputError(f"{KMEANS_IFD} chooses among all rows; remove --sample, or remove it from --columns")
     wanted = [name for name in wanted if name != KMEANS_IFD]
     columns = list(dict.fromkeys(["row", "don", "nod", "loss", *(_column(name, present) for name in wanted)]))
     drawn = folder.rows if sample is None else min(sample, folder.rows)
@@ -69,8 +70,8 @@ def compare_folder(
     if needed > memory:
         fits = max(memory // (_BYTES_PER_ROW + _BYTES_PER_VALUE * len(wanted)), 2)
         raise InputError(
-            f"{drawn:,} rows by {len(wanted)} criteria take about {needed / 2**30:.2g} GiB; compare a sample "
-            f"by --sample {fits}, fewer criteria by --columns, or give more by --memory"
+            f"{plural(drawn, 'row')} by {len(wanted)} criteria take about {needed / 2**30:.2g} GiB; compare a sample "
+            f"with --sample {fits}, fewer criteria with --columns, or raise --memory"
         )
     table = _read(folder, columns, None if drawn == folder.rows else drawn, seed)
     scores = ScoreColumns.from_table(table, weight_norm=weight_norm(folder), more=columns[4:])
@@ -81,7 +82,7 @@ def compare_folder(
 
 
 def _column(name: str, present: Sequence[str]) -> str:
-    """The column that a name needs beside DON, NOD and the loss; ``don`` where it needs none."""
+    """The column that a name needs besides DON, NOD and the loss; ``don`` if it needs none."""
     bare, _ = split_end(name)
     if bare in OWN_METHODS:
         return "don"
@@ -100,13 +101,13 @@ def _clustered(folder: ScoresFolder, share: float | int, model: str | None, memo
 
 
 def _read(folder: ScoresFolder, columns: Sequence[str], sample: int | None, seed: int) -> pa.Table:
-    """The columns of all rows, or of so many drawn ones, in input order."""
+    """Read the columns of all rows, or of a random sample, in input order."""
     import pyarrow as pa
 
     folder.part_files()  # refuses an unfinished folder
     wanted: Any = None
     if sample is not None:
-        # Memory by the sample, not by the rows: without shuffling the generator keeps no list of them.
+        # Without shuffling the generator keeps no list of all rows: memory grows with the sample only.
         wanted = np.sort(np.random.default_rng(seed).choice(folder.rows, sample, replace=False, shuffle=False))
     tables = []
     for part in range(folder.parts):

@@ -1,4 +1,4 @@
-"""Rank correlation of criteria, and how much of what one selects another selects, too."""
+"""Rank correlation of criteria, and the overlap of their selections."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from donod_fast.selection.ranking import ScoreColumns, rank
 Matrix = NDArray[np.float64]
 
 RANKED = ("topsis", "weighted", "pareto")
-"""Methods that are compared beside the columns; the others are a column, a draw, or the reverse of one of these."""
+"""Methods that are compared besides the columns; others are a column, random, or the reverse of one of these."""
 
 CORRELATIONS = ("spearman", "kendall")
 AS_IS = "as is"
@@ -29,21 +29,21 @@ AS_IS = "as is"
 
 @dataclass(frozen=True)
 class Comparison:
-    """Criteria against each other. All are turned so that high is preferred.
+    """Pairwise comparison of criteria, signs aligned so that higher is better.
 
     Attributes:
-        names: of the k criteria: methods and columns.
-        ends: by criterion which end of it is preferred: ``high``, ``low``, or ``as is`` where neither is known to be
-            (high counts as high, and nothing is selected by it).
-        values: by criterion, how many rows have a value.
-        kept: by criterion, how many rows it selects; 0 where it selects none.
-        correlation: (k, k) rank correlations over the rows where both have a value; NaN where there are fewer than two
+        names: names of the k criteria: methods and columns.
+        ends: the better end of each criterion: ``high``, ``low``, or ``as is`` if it is not known (the sign is kept,
+            and the criterion selects nothing).
+        values: number of rows with a value, by criterion.
+        kept: number of rows that each criterion selects.
+        correlation: (k, k) rank correlations over the rows where both have a value; NaN if there are fewer than two
             such rows, or one of the two is constant on them.
-        overlap: (k, k) rows that both select over the rows that the one with fewer selects; NaN where one selects none.
-        measure: of :data:`CORRELATIONS`.
-        keep: how much is selected of the rows that a criterion ranks: a fraction or a count.
-        rows: that were compared.
-        total: of the folder; more than ``rows`` where a sample was drawn.
+        overlap: (k, k) number of rows that both select, divided by the smaller selection; NaN if one selects none.
+        measure: one of :data:`CORRELATIONS`.
+        keep: how much each criterion selects of its ranked rows: a fraction or a count.
+        rows: number of compared rows.
+        total: number of rows of the folder; more than ``rows`` if a sample was drawn.
     """
 
     names: tuple[str, ...]
@@ -58,7 +58,7 @@ class Comparison:
     total: int
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values; None where there is no number."""
+        """As JSON values; None in place of NaN."""
 
         def plain(matrix: Matrix) -> list[list[float | None]]:
             return [[None if math.isnan(value) else value for value in row] for row in matrix.tolist()]
@@ -90,16 +90,16 @@ def compare_columns(
     """Compare criteria.
 
     Args:
-        columns: of a table of scores; rows without DON and NOD take no part.
+        columns: columns of a table of scores; rows without DON and NOD are not compared.
         names: methods of ``ranking.py`` and ``column_methods.py``; None for :data:`RANKED` and every column.
-        share: how much is selected, a fraction or a count: see ``keeping.keep``.
-        measure: of :data:`CORRELATIONS`; Kendall's is τ-b and needs scipy.
-        weights: of DON and NOD, for the methods that have them.
-        total: rows of the folder, where these are a sample.
-        chosen: by name, rows that something else selects, which gives no order: for the overlaps.
+        share: how much each criterion selects, a fraction or a count; see ``keeping.keep``.
+        measure: one of :data:`CORRELATIONS`; Kendall's is τ-b and needs scipy.
+        weights: weights of DON and NOD, for the methods that use them.
+        total: number of rows of the folder, if the columns are a sample.
+        chosen: rows selected by methods without a ranking, by name; they are used for the overlaps.
 
     Raises:
-        InputError: an unknown name or measure, fewer than two criteria, a column that is not there, an infinite score.
+        InputError: an unknown name or measure, fewer than two criteria, a missing column, an infinite score.
     """
     if measure not in CORRELATIONS:
         raise InputError(f"the correlation must be one of {', '.join(CORRELATIONS)}, got {measure!r}")
@@ -109,7 +109,7 @@ def compare_columns(
     if twice:
         raise InputError(f"{twice[0]} is named twice; name each criterion once")
     if len(wanted) + len(others) < 2:
-        raise InputError("a comparison needs two criteria; name more by --columns")
+        raise InputError("a comparison needs two criteria; add more with --columns")
     place = {row: at for at, row in enumerate(columns.row.tolist())}
     criteria = [_criterion(columns, name, share, weights, place) for name in wanted]
     nothing = torch.full((len(place),), math.nan, dtype=torch.float64)
@@ -138,7 +138,7 @@ def compare_columns(
 
 @dataclass(frozen=True)
 class _Criterion:
-    value: Tensor  # (n,) by position in the columns, high preferred, NaN where there is none
+    value: Tensor  # (n,) by position in the columns, higher is better, NaN if there is none
     end: str
     kept: Tensor  # (n,) bool
 
@@ -156,7 +156,7 @@ def _criterion(
     ranking = rank(columns, name, weights=weights)
     value = torch.full((len(place),), math.nan, dtype=torch.float64)
     value[[place[row] for row in ranking.order.tolist()]] = ranking.value
-    # Ties go by row number: of equal values a selection would say something about the order of the corpus only.
+    # Ties are broken by row number: with equal values a selection would only reflect the order of the corpus.
     constant = len(ranking.value) == 0 or bool(ranking.value[0] == ranking.value[-1])
     rows = [] if constant else [place[row] for row in keep(ranking, keep=share).tolist()]
     return _Criterion(value, "low" if low else "high", _mask(rows, len(place)))
@@ -191,7 +191,7 @@ class _Correlations:
         return self._of(self._values[a][there], self._values[b][there])
 
     def _unit_ranks(self, at: int) -> Tensor:
-        """Ranks about their mean, of length 1: Pearson's correlation is a product. NaN for a constant column."""
+        """Centred ranks of length 1, so that Pearson's correlation is a dot product. NaN for a constant column."""
         if at not in self._ranks:
             ranks = average_ranks(self._values[at][self._there[at]])
             ranks -= ranks.mean()

@@ -11,17 +11,18 @@ import numpy as np
 from donod_fast.errors import InputError
 from donod_fast.selection.comparison.measures import AS_IS, Comparison, Matrix
 from donod_fast.system.files import atomic_writer
+from donod_fast.system.wording import plural
 
 _FORMATS = {".png": "png", ".svg": "svg"}
-_NUMBERED = 22  # criteria up to which cells bear their numbers
+_NUMBERED = 22  # up to this many criteria, cells show their numbers
 _MISSING = "#DDDDDD"
 
 
 def check_picture(path: Path) -> None:
-    """Refuse what :func:`draw_comparison` cannot write, before the work.
+    """Refuse a path that :func:`draw_comparison` cannot write, before the comparison starts.
 
     Raises:
-        InputError: matplotlib is not installed, or another suffix.
+        InputError: matplotlib is not installed, or the suffix is not supported.
     """
     if path.suffix.lower() not in _FORMATS:
         raise InputError(f"{path}: a figure's name must end in .png or .svg")
@@ -35,9 +36,9 @@ def draw_comparison(comparison: Comparison, path: Path, *, title: str = "") -> N
     """Draw correlations and overlaps.
 
     Args:
-        comparison: what to show.
+        comparison: the comparison to show.
         path: ends in ``.png`` or ``.svg``; an existing file is replaced.
-        title: stands above.
+        title: the title of the figure.
 
     Raises:
         InputError: see :func:`check_picture`.
@@ -50,7 +51,7 @@ def draw_comparison(comparison: Comparison, path: Path, *, title: str = "") -> N
 
     correlation_name = "Spearman's ρ" if comparison.measure == "spearman" else "Kendall's τ-b"
     share = comparison.keep
-    amount = f"{100 * share:g} %" if isinstance(share, float) else f"{share:,} rows"
+    amount = f"{100 * share:g} %" if isinstance(share, float) else plural(share, "row")
     ordered = [at for at, values in enumerate(comparison.values) if values]
     selecting = [at for at, end in enumerate(comparison.ends) if end != AS_IS]
     side = max(2.6, 0.36 * max(len(ordered), len(selecting))) + 1.6
@@ -63,7 +64,7 @@ def draw_comparison(comparison: Comparison, path: Path, *, title: str = "") -> N
         _map(right, comparison, comparison.overlap, selecting, "Blues", 0.0, f"overlap of the best {amount}")
         if title:
             figure.suptitle(title, fontsize=10, fontweight="bold")
-        figure.supxlabel("each turned so that high is preferred; ↓ low values are, ? not known which", fontsize=8)
+        figure.supxlabel("signs aligned so that higher is better; ↓ low values are better, ? unknown", fontsize=8)
         with atomic_writer(path) as file:
             figure.savefig(file, format=_FORMATS[path.suffix.lower()], dpi=160)
 

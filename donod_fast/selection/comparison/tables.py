@@ -5,31 +5,32 @@ from __future__ import annotations
 import math
 
 from donod_fast.selection.comparison.measures import AS_IS, Comparison, Matrix
+from donod_fast.system.wording import plural
 
 _CELL = 5
 _MARKS = {"high": "", "low": " (low)", AS_IS: " (?)"}
 
 
 def render(comparison: Comparison, width: int = 80) -> str:
-    """Both tables, with what their numbers are.
+    """Format both tables with their headings.
 
     Args:
-        comparison: what to show.
-        width: columns of the terminal.
+        comparison: the comparison to show.
+        width: width of the terminal in columns.
     """
     share = comparison.keep
-    amount = f"{100 * share:g} %" if isinstance(share, float) else f"{share:,} rows"
-    rows = f"{comparison.rows:,} rows"
+    amount = f"{100 * share:g} %" if isinstance(share, float) else plural(share, "row")
+    rows = plural(comparison.rows, "row")
     if comparison.rows < comparison.total:
-        rows = f"a sample of {comparison.rows:,} of {comparison.total:,} rows"
+        rows = f"a sample of {comparison.rows:,} of {plural(comparison.total, 'row')}"
     measure = "Spearman's rank correlation" if comparison.measure == "spearman" else "Kendall's rank correlation (τ-b)"
     parts = [
-        f"{measure}, {rows}; each turned so that high is preferred",
-        "((low): low values are; (?): not known which, taken as they are; n/a: constant, or too few values)",
+        f"{measure}, {rows}; signs aligned so that higher is better",
+        "((low): low values are better; (?): better end unknown, sign kept; n/a: constant, or too few values)",
         "",
         _triangle(comparison, comparison.correlation, width),
         "",
-        f"share of rows that both select, of the {amount} that each keeps"
+        f"overlap: share of rows that both select; each selects {amount}"
         + (f" (by chance {_number(share)})" if isinstance(share, float) else ""),
         "",
         _triangle(comparison, comparison.overlap, width, selecting=True),
@@ -43,7 +44,7 @@ def _triangle(comparison: Comparison, matrix: Matrix, width: int, *, selecting: 
     else:
         shown = [at for at, values in enumerate(comparison.values) if values]
     if len(shown) < 2:
-        return f"(fewer than two of them {'select' if selecting else 'order'} rows)"
+        return f"(fewer than two criteria {'select' if selecting else 'rank'} rows)"
     digits = len(str(len(comparison.names)))
     labels = {
         at: f"{at + 1:>{digits}} {comparison.names[at]}{_MARKS[comparison.ends[at]] if not selecting else ''}"

@@ -1,28 +1,28 @@
-"""Data and parameters chosen from one gradient interaction matrix: our reading of DualSFT (arXiv 2605.06166).
+"""Choose data and parameters from one gradient interaction matrix: our reading of DualSFT (arXiv 2605.06166).
 
-That paper has no public code, and its formulas are not public in full; what is here is a careful reading of ours. Let
+The paper has no public code, and not all of its formulas are public; this module is our interpretation. Let
 g_i be the gradient of candidate i's mean loss over the chosen parameters, L the mean loss over all scored tokens of a
 reference set, v its gradient, and H its Gauss–Newton matrix (below). One step θ ← θ − η g_i lowers L by
 
     Σ_p M_ip   with   M_ip = η v_p g_ip − (η²/2) g_ip (H g_i)_p
 
-to second order (to first order without the last term): the gradient interaction matrix between data and parameters.
+to second order (to first order without the last term). M is the gradient interaction matrix of data and parameters.
 
-- Row sums Σ_p M_ip are the utility of a sample: how far a step on it alone lowers L.
-- Column sums Σ_i M_ip are the importance of a parameter: how far its share of all these steps lowers L.
+- Row sums Σ_p M_ip are the utility of a sample: how much a step on this sample alone lowers L.
+- Column sums Σ_i M_ip are the importance of a parameter: how much its share of all these steps lowers L.
 
-M is samples × parameters and never stored: rows are summed at once, columns accumulated, in one pass over the
-candidates. To first order no sample's gradient is formed either.
+M has size samples × parameters and is never stored: one pass over the candidates computes each row sum directly and
+accumulates the column sums. To first order, per-sample gradients are not formed either.
 
 **The curvature** is the exact Gauss–Newton matrix of L, H = (1/N) Σ_s J_sᵀ S_s J_s over the N scored tokens of the
 reference set, J_s the Jacobian of token s's logits with respect to all chosen parameters together and
-S_s = diag(p_s) − p_s p_sᵀ. It is the Hessian without the model's own second derivatives, and equal to the Fisher
-matrix; terms between different parameters and between layers are in it. It was chosen over its diagonal because that
+S_s = diag(p_s) − p_s p_sᵀ. It is the Hessian without the model's second derivatives and equals the Fisher
+matrix; it includes terms between different parameters and between layers. We do not use its diagonal, because that
 holds little of gᵀHg: 2 to 32 % of the output layer's on 24 rows of GSM8K and Alpaca with the trained model of 5.8 M
 parameters that the tests use (median 7 %), where the exact product predicts the loss after a step of η = 0.1 with a
-few per cent of first order's error. The price: a product a candidate, over the whole reference set.
+few per cent of first order's error. The cost is one product per candidate over the whole reference set.
 
-What it rests on, in the order of use: ``layers.py`` chooses the parameters, ``signals.py`` has the error signals of
+Modules in the order of use: ``layers.py`` chooses the parameters, ``error_signals.py`` computes the error signals of
 the output layer tile by tile, ``backward.py`` runs a batch, ``objective.py`` makes L's gradient, ``gauss_newton.py``
 multiplies by H, ``interactions.py`` sums rows and columns, ``choosing.py`` takes the best of both, ``run.py`` writes a
 folder.

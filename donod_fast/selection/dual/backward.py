@@ -1,8 +1,8 @@
-"""One batch through the trunk and back: what went into the chosen layers, and the error signals that came back.
+"""Forward and backward pass of one batch: inputs and error signals of the chosen layers.
 
-The trunk runs forward once; the output layer's error signals give the gradient at the final hidden states, and
-autograd takes it back to the outputs of the chosen layers. Samples are rows of a padded batch that cannot see each
-other, so each layer's (rows, tokens, …) inputs and error signals are those of every sample alone.
+The trunk runs forward once. The output layer's error signals give the gradient at the final hidden states, and
+autograd propagates it back to the outputs of the chosen layers. Samples are rows of a padded batch and do not attend to
+each other, so each row of a layer's (rows, tokens, …) inputs and error signals depends on one sample only.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from donod_fast.selection.dual.error_signals import HeadSignals
 from donod_fast.selection.dual.layers import Chosen
 
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 1e-1}
-"""How far a layer's gradient from its inputs and error signals may be from autograd's, relative to its norm."""
+"""Largest relative error, by dtype, of a layer's gradient from inputs and error signals against autograd's."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Backward:
-    """What a batch gave.
+    """Result of one batch.
 
     Attributes:
-        bounds: samples + 1 bounds of the samples in the scored tokens.
-        labels: (tokens,) int64 of the scored tokens.
-        signals: of the output layer.
-        inputs: by parameter name (samples, T, in) inputs of the chosen inner layers.
-        deltas: by parameter name (samples, T, out) gradients at their outputs.
+        bounds: samples + 1 bounds of the samples within the scored tokens.
+        labels: (tokens,) int64 labels of the scored tokens.
+        signals: error signals of the output layer.
+        inputs: (samples, T, in) inputs of the chosen inner layers, by parameter name.
+        deltas: (samples, T, out) gradients at their outputs, by parameter name.
     """
 
     bounds: list[int]
@@ -59,14 +59,14 @@ def run_backward(
     total_tokens: int | None = None,
     workspace_bytes: int,
 ) -> Backward:
-    """Forward and backward of one batch; within :meth:`Chosen.differentiable`.
+    """Run one batch forward and backward; call it within :meth:`Chosen.differentiable`.
 
     Args:
         chosen: model and layers.
-        samples: ready ones.
-        members: which of them.
-        total_tokens: the objective is the sum of token losses over this number; None for each sample's own mean.
-        workspace_bytes: what the head mathematics may hold at once.
+        samples: tokenised samples.
+        members: positions of the batch's samples.
+        total_tokens: the objective is the sum of token losses over this number; None for the mean of each sample.
+        workspace_bytes: memory limit of the output layer's computation, in bytes.
     """
     batch = collate(samples, members)
     lengths = batch.cu_seqlens.diff()
@@ -94,7 +94,7 @@ def run_backward(
 
 
 def final_states(chosen: Chosen, batch: Batch) -> Tensor:
-    """(scored, d) final hidden states that predict a scored token, with autograd's graph where it is on."""
+    """(scored, d) final hidden states that predict a scored token, with autograd's graph if gradients are enabled."""
     output = chosen.decoder(input_ids=batch.input_ids.to(chosen.loaded.device), use_cache=False)
     hidden = getattr(output, "last_hidden_state", None)
     hidden = output[0] if hidden is None else hidden
@@ -104,7 +104,7 @@ def final_states(chosen: Chosen, batch: Batch) -> Tensor:
 
 @contextmanager
 def captured(chosen: Chosen) -> Iterator[dict[str, list[tuple[Tensor, Tensor]]]]:
-    """Within the block every call of a chosen inner layer leaves its input and output, by the layer's name."""
+    """Record input and output of every call of a chosen inner layer within the block, by layer name."""
     seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
 
     def hook_of(name: str) -> Any:
@@ -122,9 +122,9 @@ def captured(chosen: Chosen) -> Iterator[dict[str, list[tuple[Tensor, Tensor]]]]
 
 
 def prove_layers(chosen: Chosen, *, workspace_bytes: int) -> None:
-    """Prove on a probe that inputs and error signals of each inner layer give autograd's gradient of its weight.
+    """Check on a probe that inputs and error signals of each inner layer give autograd's gradient of its weight.
 
-    A layer that is called twice, on some of the tokens only, or that does something else with its weight, does not.
+    This fails for a layer that is called twice, on some tokens only, or that uses its weight in another way.
 
     Raises:
         ModelError: names the layer and the difference.
@@ -150,8 +150,8 @@ def prove_layers(chosen: Chosen, *, workspace_bytes: int) -> None:
         error = float((found - wanted).norm() / wanted.norm().clamp_min(1e-30))
         if not error <= TOLERANCE[layer.weight.dtype]:
             raise ModelError(
-                f"{chosen.loaded.name}: the gradient of {layer.parameter} is not the product of what goes into it and "
-                f"what comes back (they differ by {error:.1e}), so it is no plain linear layer; leave it out"
+                f"{chosen.loaded.name}: the gradient of {layer.parameter} is not the product of its inputs and "
+                f"error signals (they differ by {error:.1e}), so it is no plain linear layer; remove it from --layers"
             )
 
 

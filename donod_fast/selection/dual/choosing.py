@@ -1,4 +1,4 @@
-"""From the margins of the matrix to what is kept: the best rows, and a mask of the most important entries."""
+"""From row and column sums of the matrix to the best rows and a mask of the most important entries."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from donod_fast.selection.keeping import kept_count
 
 
 def best_rows(utilities: Sequence[Utility], keep: float | int, order: str) -> list[int]:
-    """Positions in ``utilities`` of the scored candidates of highest utility, best first; ties in input order.
+    """Positions in ``utilities`` of the scored candidates with the highest utility, best first; ties in input order.
 
     Args:
-        utilities: one a candidate.
-        keep: a fraction of the scored ones, or a count.
-        order: ``"first"`` or ``"second"``, which utility counts.
+        utilities: one per candidate.
+        keep: a fraction of the scored candidates, or a count.
+        order: which utility to use, ``"first"`` or ``"second"``.
 
     Raises:
-        InputError: no candidate is scored; names the first one's reason.
+        InputError: no candidate is scored; gives the reason of the first one.
     """
     scored = [at for at, row in enumerate(utilities) if row.status == Status.SCORED]
     if not scored:
-        first = next((row.detail or row.status for row in utilities), "there is none")
-        raise InputError(f"no candidate row could be scored, so none can be chosen; the first one: {first}")
+        first = next((row.detail or row.status for row in utilities), "there are no candidates")
+        raise InputError(f"no candidate row could be scored, so none can be chosen; the first row: {first}")
     value = {at: utilities[at].second if order == "second" else utilities[at].first for at in scored}
     return sorted(scored, key=lambda at: (-value[at], at))[: kept_count(keep, len(scored))]
 
 
 def parameter_masks(importance: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-    """Masks of the most important entries over all parameters together.
+    """Masks of the most important entries, compared over all parameters.
 
     Args:
-        importance: by parameter name, finite.
-        share: of all entries, above 0 and at most 1; at least one is chosen.
+        importance: finite values, by parameter name.
+        share: share of all entries to choose, above 0 and at most 1; at least one is chosen.
 
     Returns:
-        By parameter name a bool tensor on the host. Exactly the share is True: of equal entries those that stand
-        first, in the order of ``importance`` and within a parameter row by row.
+        Bool tensors on the CPU, by parameter name. Exactly the share is True; among equal entries the first ones are
+        chosen, in the order of ``importance`` and row by row within a parameter.
 
     Raises:
-        InputError: the share is none.
+        InputError: the share is out of range.
     """
     if not (isinstance(share, (int, float)) and 0.0 < share <= 1.0):
         raise InputError(f"the share of parameters must be above 0 and at most 1, got {share!r}")

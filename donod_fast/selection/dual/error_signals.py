@@ -1,7 +1,7 @@
-"""Error signals of the output layer, some columns of the vocabulary at a time: ε with G = Σ_t ε_t h_tᵀ.
+"""Error signals ε of the output layer with G = Σ_t ε_t h_tᵀ, for a block of vocabulary columns at a time.
 
-The same numbers as in scoring (``kernels/softmax.py``): exact at any confidence, normalisers first, and no array of
-tokens × vocabulary unless one is asked for.
+The numbers equal those of scoring (``kernels/softmax.py``): exact at any confidence, normalisers first, and no array of
+size tokens × vocabulary unless the caller asks for one.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from donod_fast.kernels.softmax import (
 )
 from donod_fast.models.head import Head
 
-_BLOCK = 512  # tokens whose normalisers are made at a time
+_BLOCK = 512  # tokens whose normalisers are computed together
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeadSignals:
-    """The scored tokens of some samples and what their error signals are made of.
+    """The scored tokens of some samples, with the terms of their error signals.
 
     Attributes:
         hidden: (tokens, d) final hidden states in the dtype of the sums.
         labels: (tokens,) int64.
-        weight: (V, d) of the output layer.
-        head: its map from pre-activations to logits.
-        loss: (tokens,) float64 (float32 where there is none) in nats, without the token's weight.
+        weight: (V, d) weight of the output layer.
+        head: the output layer's map from pre-activations to logits.
+        loss: (tokens,) float64 (float32 if the device has no float64) in nats, without the token's weight.
         log_rest: (tokens,) normalisers of the softmax without the label.
-        factor: (tokens,) what D is multiplied by: the token's weight in the objective, 1 − p_y, and the logits' scale.
-        workspace_bytes: what a tile may take.
+        factor: (tokens,) factor of D: the token's weight in the objective times 1 − p_y times the logits' scale.
+        workspace_bytes: memory limit of a tile in bytes.
     """
 
     hidden: Tensor
@@ -52,14 +52,14 @@ class HeadSignals:
     @staticmethod
     @torch.no_grad()
     def of(hidden: Tensor, labels: Tensor, weights: Tensor, head: Head, workspace_bytes: int) -> HeadSignals:
-        """Run the normalisers.
+        """Compute the normalisers.
 
         Args:
             hidden: (tokens, d) float64 or float32.
             labels: (tokens,) int64.
-            weights: (tokens,) of each token's loss in the objective (1/N for a mean).
+            weights: (tokens,) weight of each token's loss in the objective (1/N for a mean).
             head: the output layer.
-            workspace_bytes: what may be held at once.
+            workspace_bytes: memory limit in bytes.
         """
         mapping = HeadMap(head.bias, head.logit_scale, head.softcap)
         width = max(1, workspace_bytes // (4 * _BLOCK * hidden.element_size()))
@@ -77,7 +77,7 @@ class HeadSignals:
         )
 
     def tiles(self) -> Iterator[tuple[slice, Tensor]]:
-        """Columns of the vocabulary with ε (tokens, columns) of all tokens, until all columns have come."""
+        """Yield all vocabulary columns in blocks, each with ε (tokens, columns) of all tokens."""
         vocab, dim = self.weight.shape
         width = self.workspace_bytes // (4 * self.hidden.element_size() * max(1, len(self.labels), dim))
         width = max(1, min(vocab, width))

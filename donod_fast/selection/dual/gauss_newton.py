@@ -1,7 +1,7 @@
 """Exact products with the Gauss–Newton matrix of the reference set's mean loss, H = (1/N) Σ_s J_sᵀ S_s J_s.
 
-The final hidden states h_s of the reference set are run once, with autograd's graph back to the chosen inner weights;
-what the output layer makes of them has a closed form. For a direction g (of a candidate i: inner parts g_A, and
+The final hidden states h_s of the reference set are computed once, with autograd's graph back to the chosen inner
+weights; the output layer's part has a closed form. For a direction g (of a candidate i: inner parts g_A, and
 G = E_iᵀ H_i of the output layer, with error signals E_i and hidden states H_i of its tokens), at token s
 
     ḣ_s = Σ_A (∂h_s/∂A) g_A                   a Jacobian times a vector
@@ -11,7 +11,7 @@ G = E_iᵀ H_i of the output layer, with error signals E_i and hidden states H_i
     (Hg)_A = Σ_s (∂h_s/∂A)ᵀ Wᵀ r_s,           (Hg)_W = Σ_s r_s h_sᵀ
 
 The Jacobian times a vector is the derivative of the vector times the Jacobian (which is linear in that vector): two
-backward passes over a graph that is kept, and works with every operation that can be differentiated twice. A product
+backward passes over a retained graph. This works for every operation that can be differentiated twice. A product
 costs a few backward passes over the chosen part of the trunk, and 6 V d + 2 N_i (V + d) operations a reference token.
 """
 
@@ -34,12 +34,12 @@ from donod_fast.selection.dual.objective import Objective
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CurvatureProduct:
-    """H g of one candidate.
+    """The product H g of one candidate.
 
     Attributes:
         quadratic: gᵀHg.
-        inner: by parameter name (Hg)_A, in the weight's shape.
-        residuals: r of each reference batch, (tokens, V); with its hidden states they give (Hg)_W.
+        inner: (Hg)_A in the weight's shape, by parameter name.
+        residuals: r of each reference batch, (tokens, V); with the hidden states they give (Hg)_W.
     """
 
     quadratic: float
@@ -60,9 +60,9 @@ class _Part:
 
 
 class GaussNewton:
-    """The Gauss–Newton matrix of an objective, as what it does to a vector. Used within ``Chosen.differentiable``.
+    """The Gauss–Newton matrix of an objective as a linear operator. Use it within ``Chosen.differentiable``.
 
-    Holds the graph of the chosen part of the trunk over the reference set, and (reference tokens × V) probabilities.
+    It holds the graph of the chosen part of the trunk over the reference set, and (reference tokens × V) probabilities.
 
     Raises:
         ModelError: an operation of the model cannot be differentiated twice.
@@ -84,7 +84,7 @@ class GaussNewton:
             ) from error
 
     def _part(self, batch: Any) -> _Part:
-        # Only the plain form of attention has a second derivative.
+        # Only the math implementation of attention has a second derivative.
         with torch.set_grad_enabled(bool(self._weights)), sdpa_kernel(SDPBackend.MATH):
             hidden = final_states(self._chosen, batch)
         states = hidden.detach().to(self._chosen.compute)
@@ -100,12 +100,12 @@ class GaussNewton:
 
     @torch.no_grad()
     def product(self, inner: dict[str, Tensor], signals: Tensor | None, states: Tensor | None) -> CurvatureProduct:
-        """Multiply.
+        """Compute H g.
 
         Args:
-            inner: by parameter name g_A of every chosen inner layer.
-            signals: E_i (N_i, V); None where the output layer is not chosen.
-            states: H_i (N_i, d), likewise.
+            inner: g_A of every chosen inner layer, by parameter name.
+            signals: E_i (N_i, V); None if the output layer is not chosen.
+            states: H_i (N_i, d); None if the output layer is not chosen.
         """
         direction = [inner[layer.parameter] for layer in self._chosen.inner]
         total = [torch.zeros_like(part) for part in direction]

@@ -1,12 +1,12 @@
-"""The gradient interaction matrix, one pass over the candidates: rows summed at once, columns accumulated.
+"""Row and column sums of the gradient interaction matrix, in one pass over the candidates.
 
-To first order M_ip = η v_p g_ip: its row sum is η⟨v, g_i⟩ and its column sum η v_p Σ_i g_ip, so that a batch adds one
-product of error signals and inputs to each parameter and no sample's gradient is formed. The output layer's row sums
-come from the cross-sample kernel (⟨G_i, G_j⟩ of candidate and reference row, see ``kernels/products.py``) where the
-reference set is small, and from the matrix v itself (Σ_t ε_t · (v h_t)) where that is less work: they are equal.
+To first order M_ip = η v_p g_ip: its row sum is η⟨v, g_i⟩ and its column sum η v_p Σ_i g_ip, so a batch adds one
+product of error signals and inputs to each parameter, and per-sample gradients are not formed. The output layer's row
+sums come from the cross-sample kernel (⟨G_i, G_j⟩ of candidate and reference row, see ``kernels/products.py``) if the
+reference set is small, otherwise from the matrix v (Σ_t ε_t · (v h_t)); both are equal, and the cheaper one is used.
 
-To second order −(η²/2) g_ip (H g_i)_p is added, one candidate at a time (``gauss_newton.py``); its gradient and H times
-it are then formed of the inner layers, and of the output layer some rows of the vocabulary at a time.
+The second order adds −(η²/2) g_ip (H g_i)_p, one candidate at a time (``gauss_newton.py``). Then the gradient g_i and
+H g_i are formed for the inner layers, and for the output layer in blocks of vocabulary rows.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from donod_fast.selection.dual.gauss_newton import GaussNewton
 from donod_fast.selection.dual.layers import Chosen
 from donod_fast.selection.dual.objective import Objective
 from donod_fast.system.memory import is_out_of_memory
+from donod_fast.system.wording import plural
 
 ORDERS = ("first", "second")
 ROW_SUMS = ("auto", "kernel", "matrix")
@@ -36,16 +37,16 @@ ROW_SUMS = ("auto", "kernel", "matrix")
 
 @dataclass(frozen=True, slots=True)
 class Utility:
-    """One candidate's row of the matrix, summed.
+    """The row sum of one candidate.
 
     Attributes:
-        row, id: of the input row.
-        status: ``scored``, or why not.
-        detail: one line where it is not.
-        scored_tokens: its targets.
-        loss: its mean loss in nats.
-        first: Σ_p M_ip to first order, how far a step on it alone lowers the reference loss; NaN without a score.
-        second: to second order; NaN where only the first was asked for.
+        row, id: number and id of the input row.
+        status: ``scored``, or why it is not scored.
+        detail: one line that explains the status, "" if scored.
+        scored_tokens: number of target tokens.
+        loss: mean loss in nats.
+        first: Σ_p M_ip to first order: how much a step on this row alone lowers the reference loss; NaN if not scored.
+        second: the same to second order; NaN if only the first order was asked for.
     """
 
     row: int
@@ -60,12 +61,12 @@ class Utility:
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
-    """The margins of the matrix.
+    """Row and column sums of the matrix.
 
     Attributes:
-        utilities: one a candidate, in the order given.
-        importance: by parameter name Σ_i M_ip, in the weight's shape, to the order asked for.
-        order: of these.
+        utilities: one per candidate, in the given order.
+        importance: Σ_i M_ip in the weight's shape, by parameter name, to the chosen order.
+        order: ``"first"`` or ``"second"``.
     """
 
     utilities: list[Utility] = field(repr=False)
@@ -85,21 +86,21 @@ def interact(
     workspace_bytes: int = DEFAULT_WORKSPACE,
     progress: Progress | None = None,
 ) -> Interactions:
-    """Sum the rows and the columns of the matrix.
+    """Compute the row and column sums of the matrix.
 
     Args:
         chosen: model and parameters.
         objective: the reference set's loss.
-        chunks: tokenised candidates, some at a time; each is batched for itself.
-        lr: η, of one step of plain gradient descent on one candidate.
+        chunks: tokenised candidates in chunks; each chunk is batched separately.
+        lr: η, the step size of plain gradient descent on one candidate.
         order: ``"first"`` or ``"second"``.
-        row_sums: how those of the output layer are made: ``"kernel"``, ``"matrix"``, or ``"auto"`` for less work.
-        token_budget: slots of a batch.
-        workspace_bytes: what the head mathematics may hold at once.
-        progress: called with (rows, tokens) as they are done.
+        row_sums: method for the output layer's row sums: ``"kernel"``, ``"matrix"`` or ``"auto"`` (the cheaper one).
+        token_budget: number of token slots of a batch.
+        workspace_bytes: memory limit of the output layer's computation, in bytes.
+        progress: called with (rows, tokens) after each batch.
 
     Raises:
-        InputError: an argument without a known value.
+        InputError: an argument has an unknown value.
         ModelError: the trunk cannot be differentiated twice, or memory is too small for that (second order).
     """
     if order not in ORDERS:
@@ -118,7 +119,7 @@ def interact(
 
 
 class _Pass:
-    """The sums so far."""
+    """Accumulates the sums."""
 
     def __init__(
         self,
@@ -152,7 +153,7 @@ class _Pass:
         while groups:
             group = groups.pop()
             rows = self._tried(samples, group)
-            if rows is None and len(group) > 1:  # out of memory: its halves
+            if rows is None and len(group) > 1:  # out of memory: try its halves
                 groups += [group[len(group) // 2 :], group[: len(group) // 2]]
                 continue
             for at, row in zip(group, rows or [_too_large(samples[at]) for at in group], strict=True):
@@ -162,7 +163,7 @@ class _Pass:
         return found
 
     def _tried(self, samples: Sequence[TokenizedSample], group: tuple[int, ...]) -> list[Utility] | None:
-        """The group's rows, its share added to the columns; None where memory ran out before anything was added."""
+        """The row sums of the group, after adding its share to the columns; None if memory ran out before that."""
         try:
             done = run_backward(self._chosen, samples, group, workspace_bytes=self._workspace)
             first = self._first(done)
@@ -203,13 +204,13 @@ class _Pass:
         return list(map(float, total))
 
     def _kernel_is_less(self, tokens: int) -> bool:
-        """Multiply-adds a candidate's token: pairs and the reference's logits against one product with v."""
+        """Multiply-adds per candidate token: of all pairs and the reference's logits, and of one product with v."""
         vocab, dim = self._chosen.head.weight.shape
         return self._objective.tokens * (vocab + dim + vocab * dim / max(1, tokens)) < vocab * dim
 
     def _by_kernel(self, done: Backward) -> Tensor:
         head, reference = self._chosen.head, self._objective
-        # A sample that is not finite is told by its loss; in the kernel's sums it would spoil its neighbours.
+        # A sample that is not finite shows in its loss; in the kernel's sums it would affect other samples.
         states = torch.where(done.signals.loss.isfinite().unsqueeze(1), done.signals.hidden, 0)
         products = gradient_products(
             states,
@@ -241,7 +242,8 @@ class _Pass:
             if not is_out_of_memory(error):
                 raise
             reason = (
-                f"memory ran out in a product with the curvature of {self._objective.tokens:,} reference tokens; give "
+                f"memory ran out in a product with the curvature of "
+                f"{plural(self._objective.tokens, 'reference token')}; give "
                 "fewer reference rows or layers, or --order first"
             )
         raise ModelError(reason)

@@ -1,7 +1,7 @@
-"""Which parameters stand in the gradient interaction matrix: weights of linear layers, and of the output layer.
+"""The parameters of the gradient interaction matrix: weights of linear layers, including the output layer.
 
-The gradient of a linear layer z = A a of one sample is Σ_t δ_t a_tᵀ, δ the gradient at its output. So all that is
-needed of a layer is what goes in and what comes back; :func:`choose_layers` refuses a layer of which that is not so.
+For a linear layer z = A a the gradient of one sample is Σ_t δ_t a_tᵀ, where δ is the gradient at its output. So the
+inputs and error signals of a layer are enough; :func:`choose_layers` refuses layers for which this does not hold.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 @dataclass(frozen=True, eq=False)
 class InnerLayer:
-    """A linear layer of the trunk; its bias is no part of the matrix.
+    """A linear layer of the trunk; its bias is not in the matrix.
 
     Attributes:
-        name: of the module in the model.
-        module: it.
-        transposed: True for a weight of (in, out), as GPT-2's; else (out, in).
+        name: name of the module in the model.
+        module: the module.
+        transposed: True for a weight of shape (in, out), as in GPT-2; else (out, in).
     """
 
     name: str
@@ -45,7 +45,7 @@ class InnerLayer:
 
     @property
     def weight(self) -> Tensor:
-        """The parameter itself."""
+        """The weight."""
         weight: Tensor = self.module.weight
         return weight
 
@@ -63,15 +63,15 @@ class InnerLayer:
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """A model and the parameters of it that are looked at.
+    """A model and its chosen parameters.
 
     Attributes:
         loaded: the model.
-        decoder: it without its output layer.
-        head: the proved output layer.
+        decoder: the model without its output layer.
+        head: the verified output layer.
         inner: the chosen layers of the trunk, in the model's order.
-        output: the name of the output layer's weight where it is chosen, else None.
-        compute: what sums are made in: float64 for a float64 model, else float32.
+        output: name of the output layer's weight if it is chosen, else None.
+        compute: dtype of the sums: float64 for a float64 model, else float32.
     """
 
     loaded: LoadedModel
@@ -88,13 +88,13 @@ class Chosen:
         return shapes if self.output is None else {**shapes, self.output: self.head.weight.shape}
 
     def zeros(self) -> dict[str, Tensor]:
-        """One zero matrix a parameter."""
+        """One zero matrix per parameter."""
         device = self.head.weight.device
         return {name: torch.zeros(shape, dtype=self.compute, device=device) for name, shape in self.shapes.items()}
 
     @contextmanager
     def differentiable(self) -> Iterator[None]:
-        """Within the block the chosen inner weights need a gradient and nothing else does."""
+        """Enable gradients of the chosen inner weights, and of no other parameter, within the block."""
         before = [(parameter, parameter.requires_grad) for parameter in self.loaded.model.parameters()]
         try:
             self.loaded.model.requires_grad_(False)
@@ -107,7 +107,7 @@ class Chosen:
 
 
 def choose_layers(loaded: LoadedModel, patterns: Sequence[str] = ()) -> Chosen:
-    """Find the linear layers that are meant, prove the output layer, and refuse what cannot be served.
+    """Find the named linear layers, verify the output layer, and refuse layers that are not supported.
 
     Args:
         loaded: the model.
@@ -115,17 +115,19 @@ def choose_layers(loaded: LoadedModel, patterns: Sequence[str] = ()) -> Chosen:
             ``lm_head``). None: the last decoder layer's linear layers, and the output layer unless it is tied.
 
     Raises:
-        InputError: a pattern that no linear layer bears, or a layer that is tied, quantised or otherwise not plain;
-            names it and why.
-        ModelError: the model's trunk or output layer is not served (as in scoring), or the model is off-loaded.
+        InputError: no linear layer matches a pattern, or a layer is tied, quantised or otherwise not plain; names the
+            layer and the reason.
+        ModelError: the model's trunk or output layer is not supported (as in scoring), or the model is offloaded.
     """
     if loaded.offloaded:
-        raise ModelError(f"{loaded.name}: parts of it are off-loaded, and gradients need it whole on a device")
+        raise ModelError(
+            f"{loaded.name}: parts of the model are offloaded; gradients need the whole model on one device"
+        )
     trunk = Trunk(loaded, packing="off")
     if trunk.rope is not None:
         raise ModelError(
             f"{loaded.name}: its position frequencies depend on the longest sample of a batch, so gradients of a "
-            "sample would depend on its neighbours; DualSFT is not served for such models"
+            "sample would depend on other samples; DualSFT does not support such models"
         )
     head = read_head(loaded.model)
     prove_head(loaded, trunk, head)
@@ -154,12 +156,14 @@ def choose_layers(loaded: LoadedModel, patterns: Sequence[str] = ()) -> Chosen:
 
 
 def _matching(model: str, modules: dict[str, Any], patterns: Sequence[str], output_name: str) -> list[str]:
-    """Names of linear layers that a pattern means, in the model's order."""
+    """Names of the linear layers that match a pattern, in the model's order."""
     wanted = set()
     for pattern in patterns:
         if pattern in modules and pattern != output_name and not _is_linear(modules[pattern]):
             kind = type(modules[pattern]).__name__
-            raise InputError(f"--layers {pattern}: a {kind} is no linear layer; name those within it ({pattern}.*)")
+            raise InputError(
+                f"--layers {pattern}: a {kind} is not a linear layer; name the layers within it ({pattern}.*)"
+            )
         found = {
             name
             for name, module in modules.items()
@@ -203,13 +207,13 @@ def _plain_layer(model: Any, name: str, module: Any) -> InnerLayer:
     if kind is not None or weight.dtype not in _FLOATS:
         raise InputError(f"{name}: its weight is quantised ({kind or weight.dtype}) and has no gradient")
     if weight.is_meta or hasattr(weight, "full_tensor"):
-        raise InputError(f"{name}: its weight is not whole on a device here")
+        raise InputError(f"{name}: its weight is not completely on one device")
     owners = [other for other, value in model.named_parameters(remove_duplicate=False) if value is weight]
     if owners != [f"{name}.weight"]:
         others = [other for other in owners if other != f"{name}.weight"]
         why = f"is that of {others[0]} too (tied)" if others else "is made of other parameters"
         raise InputError(
-            f"{name}: its weight {why}, so that its own gradient is not the parameter's; leave it out of --layers"
+            f"{name}: its weight {why}, so its gradient is not that of the parameter; remove it from --layers"
         )
     return InnerLayer(name, module, _is_transposed(module))
 

@@ -1,6 +1,6 @@
 """The validation objective: the mean loss over all scored tokens of a reference set, and its gradient.
 
-The mean is over tokens, as that of a training's global batch is, so it is what a held-out loss is reported as.
+The mean is over tokens, as in a global training batch and as held-out losses are reported.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from donod_fast.selection.dual.layers import Chosen
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """L of a reference set at the model as it is.
+    """The loss L of a reference set with the current weights.
 
     Attributes:
         loss: L in nats.
-        tokens: N, the scored tokens that it is the mean of.
-        samples: the reference rows that are scored.
-        groups: which of these make a batch.
-        gradient: by parameter name v, in the weight's shape.
+        tokens: N, the number of scored tokens.
+        samples: the scored reference rows.
+        groups: positions of the rows of each batch.
+        gradient: v in the weight's shape, by parameter name.
         hidden: (N, d) final hidden states, in the order of ``groups``.
         labels: (N,) int64.
-        bounds: (rows + 1,) int32 bounds of the rows in these.
-        shares: (rows,) float64, each row's scored tokens over N.
+        bounds: (rows + 1,) int32 bounds of the rows within the tokens.
+        shares: (rows,) float64, each row's number of scored tokens divided by N.
     """
 
     loss: float
@@ -54,14 +54,14 @@ def reference_objective(
     workspace_bytes: int = DEFAULT_WORKSPACE,
     source: str = "the reference set",
 ) -> Objective:
-    """Run the reference set once.
+    """Compute loss and gradient of the reference set.
 
     Args:
         chosen: model and parameters.
-        samples: its tokenised rows; those that are not ready are left out.
-        token_budget: slots of a batch.
-        workspace_bytes: what the head mathematics may hold at once.
-        source: what it is called in messages.
+        samples: its tokenised rows; rows that cannot be scored are left out.
+        token_budget: number of token slots of a batch.
+        workspace_bytes: memory limit of the output layer's computation, in bytes.
+        source: name of the reference set in messages.
 
     Raises:
         InputError: none of its rows has a scored token; names the source, the first row's reason and the remedy.
@@ -69,7 +69,7 @@ def reference_objective(
     """
     ready = [sample for sample in samples if sample.status is Status.SCORED and sample.scored_tokens]
     if not ready:
-        first = next((f": {s.detail or s.status}" for s in samples), ", for it holds no row")
+        first = next((f": {s.detail or s.status}" for s in samples), ": it has no rows")
         raise InputError(
             f"{source}: the reference set has no scored token{first}; give rows with an answer that fits "
             "--format, --template and --max-length"
@@ -84,8 +84,8 @@ def reference_objective(
             for member, mean in zip(group, done.losses(), strict=True):
                 if not torch.isfinite(torch.tensor(mean)):
                     raise ModelError(
-                        f"{source}, row {ready[member].row}: the model gives NaN or infinity on it; take it out of the "
-                        "reference set, or try --dtype float32"
+                        f"{source}, row {ready[member].row}: the model gives NaN or infinity; remove the row from "
+                        "the reference set, or use --dtype float32"
                     )
             loss += float(done.signals.loss.sum())
             for layer in chosen.inner:
@@ -98,7 +98,7 @@ def reference_objective(
             lengths += [ready[member].scored_tokens for member in group]
     for name, value in gradient.items():
         if not bool(torch.isfinite(value).all()):
-            raise ModelError(f"{source}: the gradient of {name} is not finite; try --dtype float32")
+            raise ModelError(f"{source}: the gradient of {name} is not finite; use --dtype float32")
     counts = torch.tensor(lengths)
     bounds = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)]).to(torch.int32)
     return Objective(

@@ -1,8 +1,8 @@
-"""DualSFT in a folder: candidates, a reference set and a model in; utilities, a subset and a parameter mask out.
+"""Run DualSFT and write a folder: from candidates, a reference set and a model to a subset and a parameter mask.
 
-``DIR/utilities.parquet`` has one row a candidate, ``subset.jsonl`` the original records of the best,
+``DIR/utilities.parquet`` has one row per candidate, ``subset.jsonl`` the original records of the best candidates,
 ``importance.safetensors`` the column sums, ``mask.safetensors`` the entries for ``donod-fast train --mask``.
-``manifest.json`` is written last: a folder that has one is whole.
+``manifest.json`` is written last, so a folder that has one is complete.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ _CHUNK = 1024
 
 @dataclass(frozen=True)
 class DualSettings:
-    """How the matrix is made and what is kept of it.
+    """Settings of the matrix and of the selection.
 
     Attributes:
         layers: see :func:`donod_fast.selection.dual.layers.choose_layers`.
-        order: ``"first"`` or ``"second"`` (exact Gauss–Newton); utility, importance, subset and mask are of that order.
-        lr: η. To first order it is a factor, and changes no choice.
-        keep: fraction or count of the scored candidates for the subset.
-        parameters: share of the entries of the chosen parameters for the mask.
-        masks: format, template, which turns are scored, length limit; of candidates and reference alike.
-        token_budget: slots of a batch.
-        workspace_bytes: what the head mathematics may hold at once.
+        order: ``"first"`` or ``"second"`` (exact Gauss–Newton); utility, importance, subset and mask use that order.
+        lr: η. To first order it is a constant factor and does not change the selection.
+        keep: fraction or count of the scored candidates in the subset.
+        parameters: share of the entries of the chosen parameters in the mask.
+        masks: format, template, scored turns and length limit, for candidates and reference set.
+        token_budget: number of token slots of a batch.
+        workspace_bytes: memory limit of the output layer's computation, in bytes.
     """
 
     layers: tuple[str, ...] = ()
@@ -66,7 +66,7 @@ class DualSettings:
     workspace_bytes: int = DEFAULT_WORKSPACE
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot be meant, before a model is loaded."""
+        """Refuse invalid values before a model is loaded."""
         if self.order not in ORDERS:
             raise InputError(f"order must be first or second, got {self.order!r}")
         if not (math.isfinite(self.lr) and self.lr > 0):
@@ -79,20 +79,20 @@ class DualSettings:
 
 @dataclass(frozen=True)
 class DualOutcome:
-    """What was found.
+    """Result of a run.
 
     Attributes:
         out: the folder.
-        rows: candidates.
-        statuses: how many of them by status.
-        kept: rows of the subset.
-        reference_rows, reference_tokens: reference rows with a score, and their targets.
-        reference_left_out: its other rows by status.
+        rows: number of candidates.
+        statuses: number of candidates by status.
+        kept: number of rows in the subset.
+        reference_rows, reference_tokens: number of scored reference rows, and of their target tokens.
+        reference_left_out: number of other reference rows by status.
         reference_loss: L in nats.
-        parameters: entries of the chosen parameters.
-        masked: entries of the mask.
-        tensors: by parameter name its entries, importance summed, and entries of the mask.
-        order: of what was chosen.
+        parameters: number of entries of the chosen parameters.
+        masked: number of entries in the mask.
+        tensors: entries, summed importance and entries in the mask, by parameter name.
+        order: the order that was used, ``"first"`` or ``"second"``.
     """
 
     out: Path
@@ -119,21 +119,21 @@ def dual(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> DualOutcome:
-    """Choose data and parameters at once.
+    """Choose data and parameters, and write them to a folder.
 
     Args:
         loaded: the model, see :func:`donod_fast.models.loading.load_model`.
         corpus: the candidates.
-        reference: the rows whose loss is to fall.
+        reference: the rows whose loss should decrease.
         out: folder to write.
-        settings: how.
-        overwrite: replace what the folder holds.
-        progress: called with (rows, tokens) of candidates as they are done.
+        settings: settings of the run.
+        overwrite: replace the results in the folder.
+        progress: called with (rows, tokens) after each batch of candidates.
 
     Raises:
-        InputError: a layer that is not served, a reference set or a corpus with no scored token.
-        ModelError: the model is not served.
-        StoreError: the folder holds results already, is in use, or cannot be written.
+        InputError: a layer is not supported, or the reference set or the corpus has no scored token.
+        ModelError: the model is not supported.
+        StoreError: the folder already has results, is in use, or cannot be written.
     """
     settings = settings or DualSettings()
     folder = Path(out)
@@ -189,10 +189,10 @@ def dual(
 
 
 def refuse_folder(folder: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that holds something that is not to be replaced.
+    """Refuse a folder whose content must not be replaced.
 
     Raises:
-        StoreError: it holds results, or another command's manifest.
+        StoreError: it has results, or the manifest of another command.
     """
     file = folder / MANIFEST
     if not file.exists():
@@ -202,9 +202,9 @@ def refuse_folder(folder: Path, *, overwrite: bool) -> None:
     except (OSError, ValueError, AttributeError):
         kind = None
     if kind != "dual":
-        raise StoreError(f"{folder} holds something else than results of `dual`; name another --out")
+        raise StoreError(f"{folder} does not hold results of `dual`; choose another --out")
     if not overwrite:
-        raise StoreError(f"{folder} holds results already; name another --out, or give --overwrite")
+        raise StoreError(f"{folder} already has results; choose another --out, or add --overwrite")
 
 
 def _tokenised(corpus: Corpus, masker: Masker) -> Iterator[Sequence[TokenizedSample]]:
@@ -216,7 +216,7 @@ def _tokenised(corpus: Corpus, masker: Masker) -> Iterator[Sequence[TokenizedSam
 def _limited(masks: MaskSettings, limit: int | None) -> MaskSettings:
     if masks.max_length is not None:
         if limit is not None and masks.max_length > limit:
-            raise InputError(f"max length {masks.max_length} is more than the model's own {limit} positions")
+            raise InputError(f"max length {masks.max_length} is more than the model's {limit} positions")
         return masks
     return MaskSettings(masks.format, masks.template, masks.train_on, limit)
 
@@ -226,7 +226,7 @@ def _names(corpus: Corpus) -> str:
 
 
 def _write_parameters(folder: Path, found: Interactions, share: float) -> tuple[dict[str, dict[str, Any]], int]:
-    """Importance and mask; what they hold, by parameter, and the mask's entries."""
+    """Write importance and mask; return their content by parameter and the number of entries in the mask."""
     from safetensors.torch import save
 
     masks = parameter_masks(found.importance, share)

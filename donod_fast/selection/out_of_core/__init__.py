@@ -1,10 +1,10 @@
-"""Ranks past memory: part files of scores → a table in DuckDB → cuts → a set of rows.
+"""Ranking larger than memory: part files of scores → a table in DuckDB → cuts → a set of rows.
 
-The way of a selection: ``loading.py`` reads the columns that a method needs from the parts, some hundred thousand rows
-at a time; ``ranking.merit`` values them, as it does in memory, with constants from the parts' footers (``merit.py``);
-(row, group, value) goes into a table on disk (``database.py``), with a number for each group (``groups.py``);
-``cutting.py`` finds the value at which a group is cut by counting, without a sort; ``shares.py`` says how many rows of
-a group are kept; ``ranked.py`` draws the way, and ``row_set.py`` holds the chosen rows, one bit a row.
+Steps of a selection: ``loading.py`` reads the columns that a method needs from the parts, a few hundred thousand rows
+at a time. ``ranking.merit`` computes their values, as it does in memory, with constants from the parts' footers
+(``merit.py``). (row, group, value) goes into a table on disk (``database.py``); groups are numbered (``groups.py``).
+``cutting.py`` finds the value at which a group is cut by counting, without a sort. ``shares.py`` says how many rows of
+a group are kept. ``ranked.py`` runs these steps, and ``row_set.py`` holds the chosen rows, one bit per row.
 """
 
 from donod_fast.selection.out_of_core.ranked import BigRanking, GroupCount, rank_parts

@@ -1,9 +1,9 @@
-"""Where a group is cut so that its best k rows are on one side: by counting, without a sort.
+"""Find the key that separates the best k rows of a group from the others, by counting instead of sorting.
 
-The rows of a group between its least and its largest key are counted in bins of equal width; the bin that holds the
-k-th largest key is counted in bins again, until it holds one key only. Keys are compared, never changed: the function
-from key to bin never falls, so a bin holds all keys between its least and its largest, and the result is exact. Each
-round is one pass that keeps as much as there are bins.
+The keys of a group are counted in bins of equal width between the smallest and the largest. The bin that holds the k-th
+largest key is divided into bins again, until it holds a single key. Keys are compared and never changed, and the
+function from key to bin is monotonic, so the result is exact. Each round is one pass; its memory grows with the number
+of bins.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 if TYPE_CHECKING:
     from donod_fast.selection.out_of_core.database import Database
 
-_BINS = 1 << 18  # of all groups together
+_BINS = 1 << 18  # over all groups together
 _FEWEST = 4
 
 
@@ -27,8 +27,8 @@ class Cut:
 
     Attributes:
         key: that key.
-        wanted: how many rows of exactly this key are among the k, at least one.
-        tied: how many rows of the group have this key.
+        wanted: number of rows with exactly this key that are among the k, at least one.
+        tied: number of rows of the group with this key.
     """
 
     key: float
@@ -37,19 +37,19 @@ class Cut:
 
 
 def find_cuts(database: Database, source: str, wanted: Mapping[int, int]) -> dict[int, Cut]:
-    """The cut of each group.
+    """Find the cut of each group.
 
     Args:
-        database: that holds the rows.
-        source: a query for ``grp`` and ``key`` (finite float64).
-        wanted: k by group; from one to the number of its rows.
+        database: the database with the rows.
+        source: a query that gives ``grp`` and ``key`` (finite float64).
+        wanted: k by group, from one to the number of its rows.
     """
     import pyarrow as pa
 
     found = database.columns(
         f"SELECT grp, min(key) AS low, max(key) AS high, count(*) AS counted FROM ({source}) GROUP BY grp"
     )
-    # By group: least and largest key among which the cut is, rows between, how many of them are wanted.
+    # By group: smallest and largest key that enclose the cut, number of rows between, number of wanted rows.
     bounds = {
         group: (low, high, counted, wanted[group])
         for group, low, high, counted in zip(*(found[name].tolist() for name in found), strict=True)
@@ -61,7 +61,7 @@ def find_cuts(database: Database, source: str, wanted: Mapping[int, int]) -> dic
         bounds = {group: bound for group, bound in bounds.items() if bound[0] < bound[1]}
         if not bounds:
             return cuts
-        # A range beyond the largest number: halves are compared.
+        # The range may exceed the largest float: then halves are compared.
         factors = [1.0 if high - low < float("inf") else 0.5 for low, high, _, _ in bounds.values()]
         content = {"grp": list(bounds), "low": [b[0] for b in bounds.values()], "high": [b[1] for b in bounds.values()]}
         types = pa.schema(
@@ -88,7 +88,7 @@ def _narrowed(
         group = int(groups[begin])
         before = int(totals[begin - 1]) if begin else 0
         wanted = bounds[group][3]
-        at = int(np.searchsorted(totals, before + wanted))  # the first bin with which enough are counted
+        at = int(np.searchsorted(totals, before + wanted))  # the first bin that completes the count
         above = (int(totals[at - 1]) if at else 0) - before
         low, high, rows = (counted[name][at].item() for name in ("low", "high", "counted"))
         narrowed[group] = (low, high, rows, wanted - above)

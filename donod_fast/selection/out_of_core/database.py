@@ -1,4 +1,4 @@
-"""A DuckDB database in a temporary folder: tables on disk, bounded memory, errors in our words."""
+"""A DuckDB database in a temporary folder: tables on disk, limited memory, errors as donod_fast errors."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from donod_fast.system.files import storage_error
 
 
 class Database:
-    """A database that lives as long as its ``with`` block, and leaves nothing behind.
+    """A database that exists during its ``with`` block and leaves no files behind.
 
     Args:
-        folder: where its temporary folder is made; None for the system's place for such.
-        memory: bytes that DuckDB may hold; what does not fit is written to the temporary folder.
-        threads: that DuckDB may use; None for all cores.
+        folder: parent of its temporary folder; None for the system's temporary folder.
+        memory: memory limit of DuckDB in bytes; it writes the rest to the temporary folder.
+        threads: number of threads of DuckDB; None for all cores.
 
     Raises:
         InputError: DuckDB is not installed.
@@ -32,7 +32,7 @@ class Database:
             import duckdb
         except ImportError:
             raise InputError(
-                "ranking past memory and keeping a share of each group need DuckDB: pip install 'donod-fast[large]'"
+                "ranking larger than memory and --by need DuckDB: pip install 'donod-fast[large]'"
             ) from None
         try:
             self.path = Path(tempfile.mkdtemp(prefix=".donod-fast-rank-", dir=folder))
@@ -48,7 +48,7 @@ class Database:
             options["threads"] = str(threads)
         self._engine: Any = duckdb
         try:
-            with self._in_our_words():
+            with self._translated_errors():
                 self._connection: Any = duckdb.connect(str(self.path / "ranks.duckdb"), config=options)
         except BaseException:
             shutil.rmtree(self.path, ignore_errors=True)
@@ -63,56 +63,56 @@ class Database:
         self.close()
 
     def close(self) -> None:
-        """Drop the database and its folder."""
+        """Delete the database and its folder."""
         try:
-            with self._in_our_words():
+            with self._translated_errors():
                 self._connection.close()
         finally:
             shutil.rmtree(self.path, ignore_errors=True)
 
     def run(self, statement: str) -> None:
-        """Execute a statement that gives no rows."""
-        with self._in_our_words():
+        """Execute a statement that returns no rows."""
+        with self._translated_errors():
             self._connection.execute(statement)
 
     def columns(self, query: str) -> dict[str, Any]:
-        """The columns of a query's result, as numpy arrays; they should be few rows."""
-        with self._in_our_words():
+        """Return the columns of a query's result as numpy arrays; for results with few rows."""
+        with self._translated_errors():
             found: dict[str, Any] = self._connection.execute(query).fetchnumpy()
         return found
 
     def one(self, query: str) -> tuple[Any, ...]:
-        """The one row of a query's result."""
-        with self._in_our_words():
+        """Return the single row of a query's result."""
+        with self._translated_errors():
             row: tuple[Any, ...] = self._connection.execute(query).fetchone()
         return row
 
     def insert(self, table: str, batch: Any) -> None:
-        """Add the rows of an Arrow table, whose columns are those of the table."""
-        with self._in_our_words():
+        """Insert the rows of an Arrow table with the same columns."""
+        with self._translated_errors():
             self._connection.register("batch", batch)
             self._connection.execute(f"INSERT INTO {table} SELECT * FROM batch")
             self._connection.unregister("batch")
 
     def replace(self, table: str, content: Any) -> None:
-        """Make a (small) table of an Arrow table, in the place of one of that name."""
-        with self._in_our_words():
+        """Create a small table from an Arrow table; it replaces a table of the same name."""
+        with self._translated_errors():
             self._connection.register("content", content)
             self._connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT * FROM content")
             self._connection.unregister("content")
 
     @contextmanager
-    def _in_our_words(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         try:
             yield
         except self._engine.OutOfMemoryException as error:
             reason = str(error).splitlines()[0]
-            raise StoreError(f"ranking needs more memory than it may use ({reason}); give more by --memory") from error
+            raise StoreError(f"ranking needs more memory than its limit ({reason}); raise --memory") from error
         except self._engine.IOException as error:
             reason = str(error).splitlines()[0]
             raise StoreError(
                 f"the temporary folder {self.path.parent} cannot be written ({reason}); "
-                "name one with room by --temp-dir"
+                "choose a folder with free space with --temp-dir"
             ) from error
 
 

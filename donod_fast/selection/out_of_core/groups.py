@@ -1,4 +1,4 @@
-"""Which group a row belongs to: a carried column's value, or the input file that the row is from."""
+"""The group of a row: the value of a carried column, or the input file of the row."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ BY_FILE = "file"
 
 
 class Groups(Protocol):
-    """Numbers groups in the order in which they appear.
+    """Numbers groups in order of appearance.
 
     Attributes:
-        names: of the groups so far; None is the group of rows without a value.
-        column: of the parts that it looks at, None for none.
+        names: names of the groups so far; None is the group of rows without a value.
+        column: the column of the parts that it reads, None if it needs none.
     """
 
     names: list[str | None]
     column: str | None
 
     def numbers(self, rows: Any, values: Any) -> Any:
-        """The group of each row, as int32: of (n,) row numbers, and of the values of ``column`` as an Arrow array."""
+        """The group of each row, (n,) int32, from (n,) row numbers and the values of ``column`` as an Arrow array."""
 
 
 class OneGroup:
@@ -44,7 +44,7 @@ class OneGroup:
 
 
 class FileGroups:
-    """A group for each input of the corpus."""
+    """One group per input of the corpus."""
 
     def __init__(self, folder: ScoresFolder) -> None:
         self.names: list[str | None] = [str(entry["name"]) for entry in folder.manifest["input"]["inputs"]]
@@ -58,7 +58,7 @@ class FileGroups:
 
 
 class CarriedGroups:
-    """A group for each value of a carried column; rows without a value are a group, too."""
+    """One group per value of a carried column; rows without a value form a group, too."""
 
     def __init__(self, column: str) -> None:
         self.names: list[str | None] = []
@@ -87,7 +87,7 @@ class CarriedGroups:
 
 
 def groups_by(folder: ScoresFolder, by: str | None) -> Groups:
-    """The groups that ``--by`` names: None for one group, ``"file"``, or a carried column.
+    """Make the groups of ``--by``: None for one group, ``"file"``, or a carried column.
 
     Raises:
         InputError: the folder does not carry that column.
@@ -99,10 +99,10 @@ def groups_by(folder: ScoresFolder, by: str | None) -> Groups:
         return CarriedGroups(by)
     if by == BY_FILE:
         return FileGroups(folder)
-    there = f"it carries {', '.join(carried)}" if carried else "it carries none"
+    there = f"it carries {', '.join(carried)}" if carried else "it carries no column"
     raise InputError(
         f"--by {by}: {folder.name} does not carry the records' column {by!r} ({there}); score into a new folder with "
-        f"`donod-fast score … --carry {by}`, or take --by {BY_FILE}"
+        f"`donod-fast score … --carry {by}`, or use --by {BY_FILE}"
     )
 
 

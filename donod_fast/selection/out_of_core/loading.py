@@ -1,7 +1,7 @@
-"""The columns of the parts → scored rows, in flat memory.
+"""Columns of the parts → scored rows, in constant memory.
 
-Parts are read by Arrow, whose page checksums find flipped bits, a few at the same time; they are handed on some hundred
-thousand rows at a time, in the order of the rows.
+Arrow reads a few parts at the same time and verifies page checksums, which find flipped bits. Rows are returned in
+order, a few hundred thousand at a time.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class ScoredRows:
     """Scored rows: (n,) each.
 
     Attributes:
-        row: int64, rising.
+        row: int64, in rising order.
         group: int32.
         don: float64.
         nod: float64.
-        column: float64, what else was asked for; None where nothing was.
+        column: float64, the further column; None if there is none.
     """
 
     row: Any
@@ -58,18 +58,18 @@ def scored_rows(
     column: str | None = None,
     seen: Callable[[Any], None] | None = None,
 ) -> Iterator[ScoredRows]:
-    """The rows that have DON and NOD (and a value in ``column``, where one is named), some hundred thousand at a time.
+    """Yield the rows that have DON and NOD (and a value in ``column``, if given), a few hundred thousand at a time.
 
     Args:
-        folder: a finished one.
-        groups: of the rows.
-        lr: DON and NOD at this learning rate.
-        column: another number column that is read, too; DON and NOD may be named again.
+        folder: a finished folder.
+        groups: the groups of the rows.
+        lr: compute DON and NOD at this learning rate; None for the folder's.
+        column: a further number column to read; DON and NOD are allowed.
         seen: called with the group numbers of all rows of each batch, scored or not.
 
     Raises:
-        StoreError: a part is absent or damaged.
-        InputError: an infinite score, or a row with one of two scores.
+        StoreError: a part is missing or damaged.
+        InputError: an infinite score, or a row with only one of the two scores.
     """
     pair = ["don", "nod"] if lr is None else ["weight_dot_update", "update_norm"]
     named = [] if column in (None, "don", "nod") else [column]
@@ -80,7 +80,7 @@ def scored_rows(
         numbers = groups.numbers(row, None if groups.column is None else batch.column(groups.column))
         if seen is not None:
             seen(numbers)
-        # Copied: Arrow's memory cannot be written, which PyTorch asks for.
+        # Copied: Arrow's memory is read-only, and PyTorch needs writable memory.
         first, second = (torch.from_numpy(batch.column(name).to_numpy().copy()) for name in pair)
         don, nod = (first, second) if lr is None else rescale_to_lr(first, second, weight_norm(folder), lr)
         half = (first.isnan() != second.isnan()).nonzero()
@@ -110,20 +110,20 @@ def scored_rows(
 
 
 def number_columns(folder: ScoresFolder) -> list[str]:
-    """Columns that every part has and that can be ranked by. Raises StoreError: a part is damaged."""
+    """Columns of numbers, without ``row``, that every part has. Raises StoreError: a part is damaged."""
     return number_names(schema(folder.carry, folder.signal_columns()))
 
 
 def weight_norm(folder: ScoresFolder) -> float:
-    """‖W‖ of the model that scored."""
+    """‖W‖ of the scoring model."""
     return float(folder.manifest["model"]["weight_norm"])
 
 
 def read_columns(folder: ScoresFolder, part: int, columns: Sequence[str]) -> pa.Table:
-    """Some columns of a part, ``row`` among them, with checksums verified.
+    """Read some columns of a part, including ``row``, and verify checksums.
 
     Raises:
-        StoreError: it is absent or damaged, or lacks one of them.
+        StoreError: the part is missing or damaged, or lacks one of the columns.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -148,10 +148,10 @@ def read_columns(folder: ScoresFolder, part: int, columns: Sequence[str]) -> pa.
 
 
 def read_narrow(folder: ScoresFolder, columns: Sequence[str]) -> pa.Table:
-    """Some columns of all rows, ``row`` among them, in input order; nothing else is read.
+    """Read some columns of all rows, including ``row``, in input order, and no other column.
 
     Raises:
-        StoreError: the folder is unfinished, a part is damaged, or lacks one of them.
+        StoreError: the folder is unfinished, a part is damaged or lacks one of the columns.
     """
     import pyarrow as pa
 
@@ -160,7 +160,7 @@ def read_narrow(folder: ScoresFolder, columns: Sequence[str]) -> pa.Table:
 
 
 def _tables(folder: ScoresFolder, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """All parts in order, some read ahead."""
+    """Yield all parts in order; some are read ahead."""
     readers = _READERS if folder.storage.local is not None else _READERS_OF_OBJECTS
     with ThreadPoolExecutor(readers) as pool:
         parts = iter(range(folder.parts))
@@ -181,7 +181,7 @@ def _tables(folder: ScoresFolder, columns: Sequence[str]) -> Iterator[pa.Table]:
 
 
 def _batches(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Tables joined until they are some hundred thousand rows."""
+    """Join tables until they have a few hundred thousand rows."""
     import pyarrow as pa
 
     held: list[pa.Table] = []

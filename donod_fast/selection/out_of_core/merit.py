@@ -1,4 +1,4 @@
-"""What a method must know before it can value rows one by one, and which methods can."""
+"""Which methods can compute the value of each row alone, and the constants that they need."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _WITH_CONSTANTS = ("topsis", "nodon", "weighted")
 
 
 def check_method(folder: ScoresFolder, method: str) -> ColumnMethod | None:
-    """Refuse a method that cannot be computed in parts; of one that ranks by a column, which.
+    """Refuse a method that cannot be computed in parts; return the column of a method that ranks by one.
 
     Raises:
-        InputError: it is not known, its column is not there, or it is ``pareto``.
+        InputError: the method is unknown, its column is missing, or it is ``pareto``.
         StoreError: a part is damaged.
     """
     if method == "pareto":
         raise InputError(
-            "method pareto compares all rows with each other in one sweep, which needs them in memory; take topsis, or "
-            "rank in memory (--engine memory, without --by)"
+            "method pareto compares all rows with each other and needs them in memory; use topsis, or rank in memory "
+            "(--engine memory, without --by)"
         )
     return None if method in OWN_METHODS else find_method(method, number_columns(folder))
 
@@ -35,13 +35,13 @@ def check_method(folder: ScoresFolder, method: str) -> ColumnMethod | None:
 def constants_of(
     folder: ScoresFolder, method: str, groups: Groups, lr: float | None
 ) -> tuple[ColumnConstants, ColumnConstants] | None:
-    """What the method must know of all scored rows: constants of DON and NOD, None where it needs none.
+    """Constants of DON and NOD over all scored rows, None if the method needs none.
 
-    They come from the footers of the parts; at another learning rate from one pass over the rows, with sums that do not
-    depend on anything but the rows. The footers are read in any case: that proves the folder finished and of one piece.
+    They come from the footers of the parts; at another learning rate, from one pass over the rows, with sums that
+    depend only on the rows. The footers are always read: this checks that the folder is finished and consistent.
 
     Raises:
-        InputError: a score that is none.
+        InputError: a score is infinite.
         StoreError: the folder is unfinished or damaged.
     """
     constants = folder.constants()

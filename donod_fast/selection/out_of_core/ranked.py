@@ -1,4 +1,4 @@
-"""All rows of a scores folder ranked past memory: ``ranking.rank`` and ``ranking.keep``, over part files."""
+"""``ranking.rank`` and ``keeping.keep`` for scores that are larger than memory, over part files."""
 
 from __future__ import annotations
 
@@ -24,25 +24,26 @@ from donod_fast.selection.out_of_core.merit import check_method, constants_of
 from donod_fast.selection.out_of_core.row_set import RowSet
 from donod_fast.selection.out_of_core.shares import shares
 from donod_fast.selection.ranking import Ranking, ScoreColumns, merit, rescale_to_lr, uniform_draws
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from donod_fast.scores.folder import ScoresFolder
 
 DEFAULT_MEMORY = 2 << 30
 
-_MARKED = 1 << 22  # rows whose bits are set in one go
+_MARKED = 1 << 22  # rows whose bits are set in one step
 _LEAST = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class GroupCount:
-    """A group and what is kept of it.
+    """Row counts of a group.
 
     Attributes:
-        name: the value of the column, or the input's name; None for rows without a value.
-        rows: how many rows it has.
-        scored: how many of them are scored.
-        kept: how many of those are kept.
+        name: the value of the column, or the name of the input; None for rows without a value.
+        rows: number of rows.
+        scored: number of scored rows.
+        kept: number of kept rows.
     """
 
     name: str | None
@@ -53,12 +54,12 @@ class GroupCount:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What :meth:`BigRanking.keep` chose.
+    """The result of :meth:`BigRanking.keep`.
 
     Attributes:
         rows: the rows to keep.
-        groups: by group, in order of appearance; one group where none were asked for.
-        best_first: the rows in order of rank, where that was asked for.
+        groups: counts of each group in order of appearance; one group if no groups were asked for.
+        best_first: the rows in order of rank, if that was asked for.
     """
 
     rows: RowSet
@@ -67,12 +68,12 @@ class Chosen:
 
 
 class BigRanking:
-    """Ranked rows of a folder, in a database on disk; a context manager that drops it. Made by :func:`rank_parts`.
+    """Ranked rows of a folder in a database on disk; a context manager that deletes it. See :func:`rank_parts`.
 
     Attributes:
-        method: any that :func:`rank_parts` takes.
+        method: a method of :func:`rank_parts`.
         total: number of rows, scored or not.
-        left_out: rows that have scores and that the method does not rank (IFD ≥ 1).
+        left_out: number of rows that have scores but are not ranked by the method (IFD ≥ 1).
     """
 
     def __init__(self, folder: ScoresFolder, database: Database, method: str, groups: Groups, lr: float | None) -> None:
@@ -90,7 +91,7 @@ class BigRanking:
         self.close()
 
     def close(self) -> None:
-        """Drop the database."""
+        """Delete the database."""
         self._database.close()
 
     @cached_property
@@ -113,18 +114,18 @@ class BigRanking:
         best_first: bool = False,
         most: int = 10**6,
     ) -> Chosen:
-        """The rows to keep, of each group: the same rows that ``ranking.keep`` gives where there is one group.
+        """Choose the rows to keep of each group; with one group these are the rows of ``keeping.keep``.
 
         Args:
             keep: a fraction of the scored rows of each group, or a count, divided among the groups (``shares.py``).
             don_threshold: for ``don-threshold``, the same for every group.
-            don_quantile: for ``don-threshold``, of each group by itself.
-            best_first: list the rows in order of rank, too.
-            most: how many rows may be listed so.
+            don_quantile: for ``don-threshold``, the quantile within each group.
+            best_first: also list the rows in order of rank.
+            most: the largest number of rows that may be listed.
 
         Raises:
-            InputError: as ``ranking.keep``; more rows than may be listed.
-            StoreError: the disk or the memory does not suffice.
+            InputError: see ``keeping.keep``; or more rows than may be listed.
+            StoreError: there is not enough disk space or memory.
         """
         check_wanted(self.method, self.scored, self.total, keep, don_threshold, don_quantile)
         scored = dict(enumerate(self._scored))
@@ -143,13 +144,13 @@ class BigRanking:
         return self._chosen(most if best_first else None)
 
     def ends(self, count: int) -> tuple[Ranking, ScoreColumns, list[int]]:
-        """The ``count`` best and the ``count`` worst rows (all, if they are fewer), as if there were no others.
+        """A ranking of only the ``count`` best and the ``count`` worst rows, or of all rows if there are fewer.
 
         Returns:
-            The ranking of these rows, their scores, and the rank of each among all rows, from 1.
+            The ranking of these rows, their scores, and their ranks among all rows, counted from 1.
 
         Raises:
-            StoreError: a part is absent or damaged.
+            StoreError: a part is missing or damaged.
         """
         ends = []
         for order in ("value DESC, row", "value, row DESC"):
@@ -157,7 +158,7 @@ class BigRanking:
             ends.append(self._database.columns(query))
         best, worst = reversed(ends) if self.method == "nodon" else ends
         wanted = min(count, self.scored)
-        rest = min(count, self.scored - wanted)  # of the worst: those that are not among the best
+        rest = min(count, self.scored - wanted)  # of the worst rows, those that are not among the best
         row = np.concatenate([best["row"], worst["row"][:rest][::-1]])
         value = np.concatenate([best["value"], worst["value"][:rest][::-1]])
         if self.method == "nodon":
@@ -179,7 +180,7 @@ class BigRanking:
         self._rows = counted + np.pad(self._rows, (0, len(counted) - len(self._rows)))
 
     def _cut(self, wanted: Mapping[int, int]) -> None:
-        """Cut each group so that so many rows are above; ties go by row number."""
+        """Cut each group so that the wanted number of rows is above the cut; ties are broken by row number."""
         cuts = find_cuts(self._database, _BY_VALUE, {group: count for group, count in wanted.items() if count})
         ends = {group: (float("inf"), -1) for group, count in wanted.items() if not count}
         ends |= {group: (cut.key, self.total) for group, cut in cuts.items()}
@@ -219,8 +220,9 @@ class BigRanking:
         if most is not None:
             if kept.sum() > most:
                 raise InputError(
-                    f"{kept.sum():,} rows best first would have to be held in memory, which has room for {most:,}; "
-                    "take --order input, keep fewer, or give more --memory"
+                    f"{plural(kept.sum(), 'row')} in the order best first do not fit in memory, which has room "
+                    f"for {most:,}; "
+                    "use --order input, keep fewer rows, or raise --memory"
                 )
             by_rank = "m.value, m.row DESC" if self.method == "nodon" else "m.value DESC, m.row"
             order = self._database.columns(f"SELECT m.row FROM {chosen} ORDER BY {by_rank}")["row"].tolist()
@@ -228,7 +230,7 @@ class BigRanking:
         return Chosen(rows, tuple(GroupCount(*one) for one in counts), order)
 
     def _columns_of(self, rows: Sequence[int]) -> ScoreColumns:
-        """Scores of a few rows, read from their parts."""
+        """Read the scores of a few rows from their parts."""
         names = ("don", "nod", "loss", "weight_dot_update", "update_norm")
         scores: dict[int, list[float]] = {}
         for part, members in groupby(sorted(rows), key=self._part_of):
@@ -267,22 +269,24 @@ def rank_parts(
     temp_dir: Path | None = None,
     threads: int | None = None,
 ) -> BigRanking:
-    """Rank the scored rows of a folder without holding them in memory; a row has the rank that ``ranking.rank`` gives.
+    """Rank the scored rows of a folder without loading all of them into memory.
+
+    The ranks equal those of ``ranking.rank``.
 
     Args:
-        folder: a finished one.
-        method: one of ``column_methods.OWN_METHODS`` but for ``pareto``, or of ``column_methods.py``.
-        weights: of DON and NOD, for ``topsis``, ``nodon`` and ``weighted``.
-        seed: for ``random``.
-        lr: rank as if scored at this learning rate.
-        by: groups to keep a share of: a carried column, or ``"file"`` for the inputs.
-        memory: bytes that the process may take, about; DuckDB gets half of them.
-        temp_dir: where the table of values is kept (up to some ten bytes a row); None for the system's place.
-        threads: of DuckDB; None for all cores.
+        folder: a finished folder.
+        method: one of ``column_methods.OWN_METHODS`` except ``pareto``, or a name of ``column_methods.py``.
+        weights: weights of DON and NOD, for ``topsis``, ``nodon`` and ``weighted``.
+        seed: seed of ``random``.
+        lr: rank as if scored at this learning rate; None for the folder's.
+        by: the groups: a carried column, or ``"file"`` for the inputs.
+        memory: approximate memory limit of the process in bytes; DuckDB gets half of it.
+        temp_dir: folder of the table of values (about ten bytes per row); None for the system's temporary folder.
+        threads: number of threads of DuckDB; None for all cores.
 
     Raises:
-        InputError: unknown method, a column that is not there, bad weights, seed or group; DuckDB is not installed.
-        StoreError: the folder is unfinished or damaged; the disk or the memory does not suffice.
+        InputError: unknown method, missing column, bad weights, seed or group; DuckDB is not installed.
+        StoreError: the folder is unfinished or damaged; there is not enough disk space or memory.
     """
     import pyarrow as pa
 
@@ -290,7 +294,7 @@ def rank_parts(
     normalised_weights(weights)
     draw = uniform_draws(seed) if method == "random" else None
     if lr is not None:
-        rescale_to_lr(torch.zeros(0), torch.zeros(0), weight_norm(folder), lr)  # refuses what is no rate
+        rescale_to_lr(torch.zeros(0), torch.zeros(0), weight_norm(folder), lr)  # refuses an invalid rate
     groups = groups_by(folder, by)
     constants = constants_of(folder, method, groups_by(folder, None), lr)
     database = Database(temp_dir, max(memory // 2, _LEAST), threads)

@@ -1,4 +1,4 @@
-"""A set of rows as one bit a row: a tenth of a gigabyte holds any choice among 10^9 rows."""
+"""A set of rows with one bit per row: about 0.1 GB for any choice among 10^9 rows."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-_WINDOW = 1 << 20  # bytes that are looked at in one go
+_WINDOW = 1 << 20  # bytes that are read in one step
 _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1, dtype=np.int64)
 
 
 class RowSet:
-    """Some of the rows 0 … ``total`` − 1; iterates in rising order, in flat memory.
+    """A subset of the rows 0 … ``total`` − 1; iterates in rising order, in constant memory.
 
     Attributes:
-        total: how many rows there are to choose from.
+        total: number of rows to choose from.
     """
 
     def __init__(self, total: int) -> None:
@@ -25,13 +25,13 @@ class RowSet:
     def add(self, rows: Any) -> None:
         """Add rows, a numpy array of ints in any order.
 
-        It takes a byte for each row between the least and the largest: give rows that are near each other.
+        Needs one byte for each row between the smallest and the largest, so the rows should be close to each other.
         """
         if not len(rows):
             return
         first, last = int(rows.min()), int(rows.max())
         if first < 0 or last >= self.total:
-            raise IndexError(f"row {first if first < 0 else last} is not among {self.total}")
+            raise IndexError(f"row {first if first < 0 else last} is outside 0 to {self.total - 1}")
         begin = first // 8
         flags = np.zeros(last + 1 - begin * 8, bool)
         flags[rows - begin * 8] = True
@@ -51,7 +51,7 @@ class RowSet:
 
     @property
     def last(self) -> int:
-        """The largest row, -1 of an empty set."""
+        """The largest row; -1 if the set is empty."""
         for begin in range((len(self._bits) - 1) // _WINDOW * _WINDOW, -1, -_WINDOW):
             set_bytes = np.flatnonzero(self._bits[begin : begin + _WINDOW])
             if len(set_bytes):

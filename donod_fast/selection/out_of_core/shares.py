@@ -1,4 +1,4 @@
-"""How many rows of each group are kept."""
+"""The number of rows to keep of each group."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from donod_fast.selection.keeping import kept_count
 
 
 def shares(keep: float | int, scored: Sequence[int]) -> list[int]:
-    """How many rows of each group are kept, given how many of its rows are scored.
+    """The number of rows to keep of each group, given the number of its scored rows.
 
-    A fraction is taken of each group by itself, rounded as ``keeping.keep`` does, at least one row of
-    a group that has a scored one. A count is divided in proportion, and what whole numbers leave over goes to the
-    largest remainders (of equal ones to the larger group, then to the earlier), so that the sum is the count.
+    A fraction applies to each group, rounded as in ``keeping.keep``; a group with scored rows keeps at least one. A
+    count is divided in proportion (largest remainder method; ties go to the larger group, then to the earlier one),
+    so that the sum is the count.
 
     Raises:
         InputError: a count or a fraction out of range.

@@ -1,7 +1,7 @@
-"""``CellStore``: the cells of a study, each computed once and kept, so that a killed study goes on where it was.
+"""``CellStore``: the cells of a study. Each is computed once and cached, so a killed study resumes where it stopped.
 
 A cell is a kind of work (``"train"``, ``"score"``), its settings and its result, all plain JSON values. Its
-folder is named by a hash of kind and settings: cells with equal settings are one cell, whoever asks.
+folder is named by a hash of kind and settings, so equal settings are one cell.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from donod_fast.errors import StoreError
 from donod_fast.system.files import atomic_writer, storage_error
 
 RESULT = "result.json"
-_FORMAT = 1  # of result.json; another makes other cells
+_FORMAT = 1  # format of result.json; changing it invalidates all cells
 
 Work = Callable[[Path], Mapping[str, Any]]
 
@@ -32,11 +32,11 @@ class Cell:
 
     Attributes:
         kind: what was done.
-        settings: everything that decides the result.
-        result: what came out; JSON values.
-        folder: what the work left beside its result (a model, samples), if it left anything.
+        settings: everything that determines the result.
+        result: JSON values.
+        folder: further output of the work (a model, samples), if there is any.
         seconds: wall time of the work.
-        cached: whether it was there already.
+        cached: whether the cell existed before.
     """
 
     kind: str
@@ -51,11 +51,11 @@ class CellStore:
     """Cells in ``root/cells/<kind>-<hash>/``.
 
     Args:
-        root: the study's folder, made if need be.
+        root: the study's folder; it is created if needed.
         on_cell: called with each cell that :meth:`result` returns, for progress.
 
     Raises:
-        StoreError: the folder cannot be made.
+        StoreError: the folder cannot be created.
     """
 
     def __init__(self, root: Path, on_cell: Callable[[Cell], None] | None = None) -> None:
@@ -68,11 +68,11 @@ class CellStore:
             raise storage_error(self._cells, error) from error
 
     def folder(self, kind: str, settings: Mapping[str, Any]) -> Path:
-        """Where the cell is kept, whether or not it exists."""
+        """The folder of a cell, which need not exist."""
         return self._cells / f"{kind}-{_digest(kind, settings)}"
 
     def known(self, kind: str, settings: Mapping[str, Any]) -> Cell | None:
-        """The finished cell, or None.
+        """Return the finished cell, or None.
 
         Raises:
             StoreError: its file is damaged; the message names it.
@@ -92,14 +92,14 @@ class CellStore:
             raise StoreError(f"{path} is damaged; delete its folder and run the study again") from error
 
     def result(self, kind: str, settings: Mapping[str, Any], work: Work) -> Cell:
-        """The cell; where it is not known, ``work`` is done first.
+        """Return the cell; run ``work`` first if it is not cached.
 
-        ``work`` is given the cell's folder, which an earlier attempt may have begun to fill (so that training
-        can resume from its checkpoints), and returns the result. Only one process works on a cell at a time. If
-        ``work`` raises, nothing is recorded.
+        ``work`` takes the cell's folder and returns the result. An earlier attempt may have left files in the folder,
+        so a training can resume from its checkpoints. Only one process works on a cell at a time. If ``work`` raises,
+        nothing is recorded.
 
         Raises:
-            StoreError: the cell cannot be read or written, or its settings or result are no JSON values.
+            StoreError: the cell cannot be read or written, or its settings or result are not JSON values.
         """
         folder = self.folder(kind, settings)
         try:
@@ -112,10 +112,7 @@ class CellStore:
                 began = time.perf_counter()
                 outcome = dict(work(folder))
                 seconds = time.perf_counter() - began
-                kept = {"kind": kind, "settings": settings, "result": outcome, "seconds": round(seconds, 3)}
-                text = _json(kept, folder)
-                with atomic_writer(folder / RESULT) as file:
-                    file.write(text.encode())
+                text = _write(folder, kind, settings, outcome, round(seconds, 3))
                 plain = json.loads(text)  # what a later run will read: tuples as lists, keys as strings
                 cell = Cell(kind, plain["settings"], plain["result"], folder, plain["seconds"], cached=False)
         if self._on_cell is not None:
@@ -123,7 +120,7 @@ class CellStore:
         return cell
 
     def all(self) -> Iterator[Cell]:
-        """Every finished cell, in the order of their folders' names.
+        """Iterate over all finished cells, in the order of their folders' names.
 
         Raises:
             StoreError: a cell's file is damaged.
@@ -135,9 +132,33 @@ class CellStore:
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise StoreError(f"{path} is damaged; delete its folder and run the study again") from error
 
+    def rename(self, cell: Cell, settings: Mapping[str, Any]) -> None:
+        """Keep a finished cell under other settings; a cell that has these settings already stays.
+
+        Raises:
+            StoreError: the cell cannot be written.
+        """
+        folder = self.folder(cell.kind, settings)
+        try:
+            with FileLock(folder.with_suffix(".lock")):
+                if not (folder / RESULT).exists():
+                    shutil.copytree(cell.folder, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(RESULT))
+                    _write(folder, cell.kind, settings, cell.result, cell.seconds)
+        except OSError as error:
+            raise storage_error(folder, error) from error
+        self.forget(cell.kind, cell.settings)
+
     def forget(self, kind: str, settings: Mapping[str, Any]) -> None:
-        """Drop a cell and what it left."""
+        """Delete a cell and its folder."""
         shutil.rmtree(self.folder(kind, settings), ignore_errors=True)
+
+
+def _write(folder: Path, kind: str, settings: Mapping[str, Any], result: Mapping[str, Any], seconds: float) -> str:
+    """Write ``result.json`` and return its text."""
+    text = _json({"kind": kind, "settings": settings, "result": result, "seconds": seconds}, folder)
+    with atomic_writer(folder / RESULT) as file:
+        file.write(text.encode())
+    return text
 
 
 def _digest(kind: str, settings: Mapping[str, Any]) -> str:

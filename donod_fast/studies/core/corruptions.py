@@ -51,10 +51,19 @@ def corrupt(record: Row, kind: str, rng: Random, others: Sequence[Row]) -> dict[
     Raises:
         InputError: the kind is unknown, or the record has no response.
     """
-    if kind not in KINDS:
-        raise InputError(f"unknown corruption {kind!r}; known are {', '.join(KINDS)}")
+    check_kind(kind)
     column = response_column(record)
     return {**record, column: KINDS[kind](record[column], rng, others)}
+
+
+def check_kind(kind: str) -> None:
+    """Refuse an unknown kind of damage.
+
+    Raises:
+        InputError: names the known kinds.
+    """
+    if kind not in KINDS:
+        raise InputError(f"unknown corruption {kind!r}; known are {', '.join(KINDS)}")
 
 
 def plant(

@@ -88,14 +88,7 @@ class ScoringCells:
         self.loaded = model if isinstance(model, LoadedModel) else load_model(model)
         self._store, self._masks, self._signals = store, masks or MaskSettings(), tuple(signals)
         self._scorers: dict[UpdateSettings, Scorer] = {}
-        tokenizer = self.loaded.tokenizer
-        words = digest([sorted(tokenizer.get_vocab().items()), getattr(tokenizer, "chat_template", None)])
-        self._decisive = {
-            "fingerprint": self.loaded.fingerprint,
-            "dtype": str(self.loaded.dtype),
-            "tokenizer": words,
-            "masks": asdict(self._masks),
-        }
+        self._decisive = {**model_key(self.loaded, self._masks), "dtype": str(self.loaded.dtype)}
         if signals:
             self._decisive["signals"] = dict(fingerprints(signals))
 
@@ -128,11 +121,18 @@ class ScoringCells:
                     self.loaded, update=update, masks=self._masks, signals=self._signals
                 )
             table = scorer.score(list(records))
-            further = [column.name for column in scorer.samples.signals.columns if column.kind == "number"]
+            further = [column.name for column in scorer.sample_scorer.signals.columns if column.kind == "number"]
             return {name: table.column(name).to_pylist() for name in (*COLUMNS, *further)}
 
         settings = {**self._decisive, "update": update.as_dict(), "records": digest(records)}
         return self._store.result("scores", settings, work).result
+
+
+def model_key(loaded: LoadedModel, masks: MaskSettings) -> dict[str, Any]:
+    """What identifies a model in a cell's settings: its weights, its tokenizer and chat template, and the masks."""
+    tokenizer = loaded.tokenizer
+    words = digest([sorted(tokenizer.get_vocab().items()), getattr(tokenizer, "chat_template", None)])
+    return {"fingerprint": loaded.fingerprint, "tokenizer": words, "masks": asdict(masks)}
 
 
 def digest(value: Any) -> str:

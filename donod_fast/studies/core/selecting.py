@@ -21,6 +21,7 @@ from donod_fast.selection.column_methods import OWN_METHODS, check_known, signal
 from donod_fast.selection.keeping import keep
 from donod_fast.selection.kmeans_ifd import KMEANS_IFD, Questions, choose
 from donod_fast.selection.ranking import ScoreColumns, rank
+from donod_fast.system.wording import plural
 
 ALL = "all"
 BY_THRESHOLD = "don-threshold"
@@ -150,7 +151,7 @@ def selected_rows(
         scored = ~(columns.don.isnan() | columns.nod.isnan())
         rows = columns.row[scored]
         if not len(rows):
-            raise InputError(f"nothing to select from: none of the {len(columns.row)} rows has scores")
+            raise InputError(f"nothing to select from: none of the {plural(len(columns.row), 'row')} has scores")
     else:
         ranking = rank(columns, selection.method, seed=seed, weights=weights)
         rows = keep(ranking, keep=share, don_threshold=selection.don_threshold, don_quantile=selection.don_quantile)

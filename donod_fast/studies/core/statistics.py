@@ -1,6 +1,6 @@
-"""What the studies report beside a number: intervals, separation, overlap and rank correlation.
+"""Statistics of the studies: intervals, separation and overlap, based on SciPy and NumPy.
 
-Thin over SciPy and NumPy. Every interval is (low, high) at 95 % unless asked otherwise.
+Every interval is (low, high) at 95 % unless stated otherwise.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from donod_fast.errors import InputError
+from donod_fast.evaluation.passk import wilson
 
 
 class Estimate(NamedTuple):
@@ -61,18 +62,13 @@ def auc(higher: ArrayLike, lower: ArrayLike, *, confidence: float = 0.95) -> Est
     return Estimate(value, _sigmoid(logit - half), _sigmoid(logit + half))
 
 
-def wilson(passed: int, total: int, *, confidence: float = 0.95) -> Estimate:
-    """A proportion with Wilson's score interval.
+def proportion(passed: int, total: int, *, confidence: float = 0.95) -> Estimate:
+    """A proportion with Wilson's score interval, see :func:`donod_fast.evaluation.passk.wilson`.
 
     Raises:
         InputError: no trials, or more successes than trials.
     """
-    from scipy.stats import binomtest
-
-    if total < 1 or not 0 <= passed <= total:
-        raise InputError(f"a proportion needs 0 ≤ passed ≤ total and total ≥ 1, got {passed} of {total}")
-    interval = binomtest(passed, total).proportion_ci(confidence, method="wilson")
-    return Estimate(passed / total, float(interval.low), float(interval.high))
+    return Estimate(passed / max(1, total), *wilson(passed, total, confidence=confidence))
 
 
 def mean_interval(values: ArrayLike, *, confidence: float = 0.95) -> Estimate:
@@ -89,22 +85,6 @@ def mean_interval(values: ArrayLike, *, confidence: float = 0.95) -> Estimate:
         return Estimate(value, -math.inf, math.inf)
     half = float(t.ppf(0.5 + confidence / 2, len(numbers) - 1) * numbers.std(ddof=1) / math.sqrt(len(numbers)))
     return Estimate(value, value - half, value + half)
-
-
-def spearman(first: ArrayLike, second: ArrayLike) -> float:
-    """Spearman's rank correlation of two columns, ties by mean rank; NaN where one is constant.
-
-    Raises:
-        InputError: lengths differ, fewer than two rows, or a NaN.
-    """
-    from scipy.stats import rankdata
-
-    a, b = rankdata(_numbers("first", first)), rankdata(_numbers("second", second))
-    if len(a) != len(b) or len(a) < 2:
-        raise InputError(f"two columns of one length ≥ 2 are needed, got {len(a)} and {len(b)}")
-    if a.std() == 0 or b.std() == 0:
-        return math.nan
-    return float(np.corrcoef(a, b)[0, 1])
 
 
 def overlap(first: Sequence[int], second: Sequence[int]) -> float:
@@ -127,3 +107,6 @@ def _numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
 
 def _sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
+
+
+__all__ = ["Estimate", "auc", "mean_interval", "overlap", "proportion"]

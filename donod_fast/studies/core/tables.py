@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from donod_fast.errors import CorpusError, InputError
-from donod_fast.scoring.scorer import as_corpus
 from donod_fast.system.files import atomic_writer, storage_error
 
 Rows = Sequence[Mapping[str, Any]]
@@ -33,6 +32,8 @@ def read_rows(data: Data, *, skip: int = 0, count: int | None = None) -> list[di
     """
     if skip < 0 or (count is not None and count < 1):
         raise InputError(f"skip must be at least 0 and count at least 1, got {skip} and {count}")
+    from donod_fast.scoring.scorer import as_corpus
+
     corpus = as_corpus(data)
     rows = []
     for record in corpus.records(skip, None if count is None else skip + count):

@@ -27,6 +27,7 @@ from donod_fast.studies.damoc.pruning import choose_layers, decoder_layers, laye
 from donod_fast.studies.damoc.recipe import CandidateSection, DamocRecipe
 from donod_fast.studies.damoc.task_vectors import merge_dropped
 from donod_fast.studies.threshold.parts import HELD_OUT, MakeParts, RecipeParts
+from donod_fast.system.wording import plural
 from donod_fast.training.folder import MODEL
 from donod_fast.training.loading import load_for_training, model_identity, training_device, training_dtype
 from donod_fast.training.recipe import Recipe, TrainSettings
@@ -285,7 +286,8 @@ def _train(settings: TrainSettings, data: Prepared, folder: Path) -> dict[str, A
     done = train(settings, data.corpus, folder / TRAINING, rows=data.rows)
     if done.steps == 1 and settings.warmup_ratio:
         raise InputError(
-            f"its training of {done.rows} rows is one optimizer step, whose learning rate is 0 (warm-up): nothing is "
+            f"its training of {plural(done.rows, 'row')} is one optimizer step, whose learning rate is 0 "
+            "(warm-up): nothing is "
             "learned; lower train.global_batch, give more rows, or set train.warmup_ratio to 0"
         )
     return {

@@ -1,27 +1,21 @@
-"""GraphCut: the rows that stand for all others and are unlike each other, by greedy maximisation.
+"""GraphCut: choose rows that represent all rows and differ from each other, by greedy maximisation.
 
     f(X) = Σ_{i∈V, j∈X} s_ij − λ Σ_{i,j∈X} s_ij
 
 with s_ij the cosine of the embeddings, clipped at 0 (``similarity.py``). For s ≥ 0 and λ < 0.5 f is monotone and
-submodular, so that greedy maximisation reaches at least 1 − 1/e of the best value (Nemhauser, Wolsey, Fisher 1978).
-DaMoC (arXiv 2509.01221) names GraphCut for its distribution-aware filter; that these are its similarities and its λ is
-our reading.
+submodular, so greedy maximisation reaches at least 1 − 1/e of the best value (Nemhauser, Wolsey, Fisher 1978). DaMoC
+(arXiv 2509.01221) names GraphCut as its distribution-aware filter; the similarities and λ are our reading of it.
 
-Two engines give the same order, but for gains that are equal to float32's rounding:
+Adding row k to X lowers the gain of every row j by 2λ s_jk, so a step is one product of the embeddings with one of
+them. This is exact, and needs O(n d) memory instead of the n × n matrix. Equal gains are ordered by row number.
 
-- ``submodlib``: the library of that name (lazy greedy in C++). It holds all n² similarities, so it serves small n.
-- ``numpy``: ours. Adding row k to X lowers the gain of every row j by 2λ s_jk, so a step is one product of the
-  embeddings with one of them: exact, without the n × n matrix, in O(n d) memory. Equal gains go by row.
-
-Beyond ``part_rows`` rows even n² arithmetic is too much. They are then divided at random (by a seed) into parts, each
-part is maximised with itself as V and gives its share of rows, and rows are merged by their gain relative to the size
-of their part: an approximation, with the guarantee inside each part only.
+Beyond ``part_rows`` rows even n² arithmetic is too much. The rows are then divided at random (by a seed) into parts.
+Each part is maximised with itself as V and contributes its share of rows. The rows are merged by their gain relative
+to the size of their part. This is an approximation: the guarantee holds inside each part only.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from typing import Any
 
 import numpy as np
@@ -32,15 +26,10 @@ from donod_fast.models.sentence_embeddings import Embeddings, unit_rows
 from donod_fast.studies.damoc.similarity import similarity, similarity_blocks
 
 TRADE_OFF = 0.4
-"""λ: how much likeness within the selection counts against it."""
-
-ENGINES = ("auto", "submodlib", "numpy")
-
-LIBRARY_ROWS = 2000
-"""Up to here ``auto`` takes the library, where it is installed: 16 MB of similarities, which it copies."""
+"""λ: weight of the penalty on similarity within the selection."""
 
 PART_ROWS = 65_536
-"""Rows of a part: about a minute for their similarities on a few cores."""
+"""Rows of a part; computing their similarities takes about a minute on a few cores."""
 
 
 def graph_cut(
@@ -48,26 +37,23 @@ def graph_cut(
     count: int,
     trade_off: float = TRADE_OFF,
     *,
-    engine: str = "auto",
     part_rows: int = PART_ROWS,
     seed: int = 0,
 ) -> tuple[int, ...]:
-    """Choose ``count`` rows, best first: a smaller count gives the beginning of the same sequence, within a part.
+    """Choose ``count`` rows, best first. Within a part, a smaller count gives a prefix of the same sequence.
 
     Args:
         embeddings: (n, d) of any real dtype; scaled to length 1 here.
         count: rows to choose, 1 to n.
         trade_off: λ, 0 ≤ λ < 0.5.
-        engine: one of :data:`ENGINES`; ``"auto"`` is the library up to :data:`LIBRARY_ROWS` rows, where it is
-            installed, else ours (:func:`chosen_engine`).
-        part_rows: rows up to which all are maximised together.
+        part_rows: up to this many rows are maximised together.
         seed: of the division into parts.
 
     Returns:
         Row numbers.
 
     Raises:
-        InputError: an argument has a wrong value, or the library is asked for and missing or too small for the rows.
+        InputError: an argument has a wrong value.
         ModelError: an embedding has no direction.
     """
     vectors = unit_rows(np.asarray(embeddings))
@@ -77,11 +63,7 @@ def graph_cut(
     if part_rows < 1:
         raise InputError(f"part_rows must be at least 1, got {part_rows}")
     if rows > part_rows:
-        if engine == "submodlib":
-            raise InputError(f"{rows} rows are more than submodlib can hold; use engine='numpy'")
         return _by_parts(vectors, count, trade_off, part_rows, seed)
-    if chosen_engine(rows, engine) == "submodlib" and count < rows:  # the library wants less than all
-        return _by_library(vectors, count, trade_off)
     return tuple(_greedy(vectors, count, trade_off)[0].tolist())
 
 
@@ -93,22 +75,6 @@ def graph_cut_value(embeddings: npt.NDArray[Any], rows: npt.ArrayLike, trade_off
     covered = sum(float(block.sum(dtype=np.float64)) for _, block in similarity_blocks(chosen, vectors))
     within = sum(float(block.sum(dtype=np.float64)) for _, block in similarity_blocks(chosen, chosen))
     return covered - trade_off * within
-
-
-def chosen_engine(rows: int, engine: str = "auto") -> str:
-    """The engine that serves so many rows: ``submodlib`` or ``numpy``, for a report.
-
-    Raises:
-        InputError: no such engine, or the library is asked for and missing.
-    """
-    if engine not in ENGINES:
-        raise InputError(f"graph-cut engine {engine!r} is not known; known are {', '.join(ENGINES)}")
-    installed = importlib.util.find_spec("submodlib") is not None
-    if engine == "submodlib" and not installed:
-        raise InputError("submodlib is not installed: pip install 'donod-fast[damoc]', or use engine='numpy'")
-    if engine == "auto":
-        return "submodlib" if installed and rows <= LIBRARY_ROWS else "numpy"
-    return engine
 
 
 def check_trade_off(trade_off: float) -> None:
@@ -138,21 +104,6 @@ def _greedy(vectors: Embeddings, count: int, trade_off: float) -> tuple[npt.NDAr
     return rows, found
 
 
-def _by_library(vectors: Embeddings, count: int, trade_off: float) -> tuple[int, ...]:
-    library: Any = importlib.import_module("submodlib")
-    function = library.GraphCutFunction(
-        n=len(vectors),
-        mode="dense",
-        lambdaVal=trade_off,
-        separate_rep=False,
-        ggsijs=similarity(vectors, vectors),
-    )
-    found = function.maximize(
-        budget=count, optimizer="LazyGreedy", stopIfZeroGain=False, stopIfNegativeGain=False, show_progress=False
-    )
-    return tuple(int(row) for row, _ in found)
-
-
 def _by_parts(vectors: Embeddings, count: int, trade_off: float, part_rows: int, seed: int) -> tuple[int, ...]:
     order = np.random.default_rng(seed).permutation(len(vectors))
     parts = [np.sort(part) for part in np.array_split(order, -(-len(vectors) // part_rows))]
@@ -176,4 +127,4 @@ def _shares(sizes: list[int], count: int) -> list[int]:
     return shares
 
 
-__all__ = ["ENGINES", "TRADE_OFF", "check_count", "check_trade_off", "chosen_engine", "graph_cut", "graph_cut_value"]
+__all__ = ["TRADE_OFF", "check_count", "check_trade_off", "graph_cut", "graph_cut_value"]

@@ -19,6 +19,7 @@ from donod_fast.models.sentence_embeddings import embed_texts, question_text
 from donod_fast.studies.core.cells import CellStore
 from donod_fast.studies.damoc.recipe import CompressSection, DamocRecipe, FilterSection
 from donod_fast.system.files import atomic_writer
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from donod_fast.data.reading import Corpus
@@ -90,7 +91,7 @@ def _filtered(section: FilterSection, format: str, corpus: Corpus, store: CellSt
     cell = store.result("filter", settings, work)
     rows = tuple(cell.result["rows"])
     if not rows:
-        raise CorpusError(f"filter {section.method} leaves none of {corpus.rows} rows; raise filter.share")
+        raise CorpusError(f"filter {section.method} leaves none of {plural(corpus.rows, 'row')}; raise filter.share")
     return Prepared(
         corpus,
         rows,

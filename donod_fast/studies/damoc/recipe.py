@@ -7,9 +7,7 @@ family of tasks. Every step can be left out: a section that is absent does nothi
 
 from __future__ import annotations
 
-import difflib
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,7 +17,7 @@ from donod_fast.training import recipe_files
 from donod_fast.training.recipe import EvalSection, Name, Positive, Section, Share, TrainSettings
 
 try:
-    from pydantic import Field, ValidationError, model_validator
+    from pydantic import Field, model_validator
 except ImportError as error:
     raise InputError("recipes need pydantic: pip install 'donod-fast[train]'") from error
 
@@ -219,64 +217,24 @@ def load_damoc_recipe(path: str | Path, overrides: Iterable[str] = ()) -> DamocR
         overrides: ``section.key=value`` strings, as those of :func:`donod_fast.training.load_recipe`.
 
     Raises:
-        InputError: no such file, no valid YAML, an unknown key, or a value of a wrong type; names file, key and remedy.
+        InputError: no such file, invalid YAML, an unknown key, or a value of a wrong type; names the file, the key
+            and the remedy.
     """
     file = Path(path).expanduser()
     if not file.is_file():
-        raise InputError(f"{path}: there is no such recipe file; give the path of a .yaml file")
-    values = recipe_files._read(file)
-    for name in _PATHS:
-        for holder, key in _holders(values, name.split(".")):
-            value = holder[key]
-            several = isinstance(value, list)
-            found = [recipe_files._resolved(item, file.parent) for item in (value if several else [value])]
-            holder[key] = found if several else found[0]
-    return damoc_recipe_from(values, overrides, where=str(file))
+        raise InputError(f"{path}: no such recipe file; give the path of a .yaml file")
+    return recipe_files.load(DamocRecipe, file, overrides, paths=_PATHS)
 
 
 def damoc_recipe_from(
     values: Mapping[str, Any], overrides: Iterable[str] = (), *, where: str = "recipe"
 ) -> DamocRecipe:
-    """Check plain values (as YAML gives them) as a recipe, with overrides put in; ``where`` begins a message.
+    """Validate plain values (as YAML gives them) as a recipe; see :func:`donod_fast.training.recipe_files.validated`.
 
     Raises:
         InputError: an unknown key, or a value of a wrong type.
     """
-    plain: dict[str, Any] = json.loads(json.dumps(values, default=str))
-    named = set()
-    for override in overrides:
-        key, value = recipe_files._parsed(override)
-        recipe_files._put(plain, key, value)
-        named.add(key)
-    try:
-        return DamocRecipe.model_validate_json(json.dumps(plain), strict=True)
-    except ValidationError as error:
-        raise InputError("\n".join(_explained(where, item, plain, named) for item in error.errors())) from error
-
-
-def _holders(values: Any, path: list[str]) -> Iterator[tuple[dict[str, Any], str]]:
-    """The sections that hold the key at the end of a path; a list on the way is all of its items."""
-    if isinstance(values, list):
-        for item in values:
-            yield from _holders(item, path)
-    elif isinstance(values, dict) and path[0] in values:
-        if len(path) == 1:
-            yield values, path[0]
-        else:
-            yield from _holders(values[path[0]], path[1:])
-
-
-def _explained(where: str, item: Mapping[str, Any], values: Mapping[str, Any], overridden: set[str]) -> str:
-    if item["type"] != "extra_forbidden":
-        return recipe_files._explained(where, item, values, overridden)
-    section: Any = DamocRecipe
-    for part in item["loc"][:-1]:
-        if not isinstance(part, int):
-            section = recipe_files._section_of(section.model_fields[part].annotation)
-    known, key = list(section.model_fields), ".".join(map(str, item["loc"]))
-    near = difflib.get_close_matches(str(item["loc"][-1]), known, 1)
-    begin = f"--set {key}" if key in overridden else f"{where}: {key}"
-    return f"{begin} is no known key; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}")
+    return recipe_files.validated(DamocRecipe, values, overrides, where=where)
 
 
 __all__ = [

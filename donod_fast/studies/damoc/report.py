@@ -15,6 +15,7 @@ from donod_fast.studies.core.tables import markdown_table, write_json, write_tex
 from donod_fast.studies.damoc.candidates import Way
 from donod_fast.studies.damoc.recipe import DamocRecipe
 from donod_fast.studies.threshold.parts import HELD_OUT
+from donod_fast.system.wording import plural
 
 MARKDOWN, JSON = "report.md", "report.json"
 
@@ -124,11 +125,13 @@ def agreement(ranking: Sequence[Ranked], shared_seconds: float) -> Agreement:
     second = [one.full_rank for one in both if one.full_rank is not None]
     kendall = spearman = math.nan
     if len(both) > 1 and len(set(first)) > 1 and len(set(second)) > 1:
+        import torch
         from scipy.stats import kendalltau
 
-        from donod_fast.studies.core.statistics import spearman as spearman_of
+        from donod_fast.selection.agreement import spearman as rank_correlation
 
-        kendall, spearman = float(kendalltau(first, second).statistic), spearman_of(first, second)
+        kendall = float(kendalltau(first, second).statistic)
+        spearman = rank_correlation(torch.tensor(first), torch.tensor(second))
     damoc, full = _seconds([one.way for one in both]), _seconds([one.full for one in both if one.full is not None])
     damoc = (damoc[0] + shared_seconds, damoc[1] + shared_seconds)
     return Agreement(
@@ -245,7 +248,7 @@ def _notes(way: Way, full: Way | None) -> tuple[str, ...]:
         notes.append(f"pruned layers were not merged: {way.pruning['not_merged']}")
     skipped = sum(way.training.get("skipped", {}).values())
     if skipped:
-        notes.append(f"{skipped} rows could not be trained on")
+        notes.append(f"{plural(skipped, 'row')} could not be trained on")
     for one in (way, full):
         cut = 0 if one is None else int(one.measures.get(HELD_OUT, {}).get("truncated", 0))
         if cut:
@@ -286,9 +289,9 @@ def _markdown(recipe: DamocRecipe, outcome: DamocOutcome) -> str:
 
 def data_line(shared: Mapping[str, Any]) -> str:
     """What candidates were trained on: ``40 of 160 rows by random; 31 compressed, 9 kept: 54 % of the tokens.``"""
-    line = f"{shared['rows']:,} rows"
+    line = plural(shared["rows"], "row")
     if "filter" in shared:
-        line = f"{shared['rows']:,} of {shared['of']:,} rows by {shared['filter']}"
+        line = f"{shared['rows']:,} of {plural(shared['of'], 'row')} by {shared['filter']}"
     found = shared.get("compress")
     if found is not None:
         statuses = ", ".join(f"{count:,} {status}" for status, count in sorted(found["statuses"].items()))

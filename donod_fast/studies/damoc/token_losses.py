@@ -141,7 +141,7 @@ class TokenLosses:
         """By sample the losses of its scored tokens; what comes after the last of them is not run."""
         trunk = self._scorer.trunk
         found: list[list[float]] = [[math.nan] * sample.scored_tokens for sample in samples]
-        groups = make_batches(samples, self._scorer.samples.token_budget, trunk.packs, trunk.rope)
+        groups = make_batches(samples, self._scorer.sample_scorer.token_budget, trunk.packs, trunk.rope)
         while groups:
             group = groups.pop(0)
             losses = self._tried(samples, group)

@@ -9,6 +9,7 @@ from typing import Any
 
 from donod_fast.studies.core.tables import markdown_table, write_csv, write_json, write_text
 from donod_fast.studies.focus.result import Agreement, FocusResult, Moved
+from donod_fast.system.wording import plural
 
 MOVED_PICTURE, AGREEMENT_PICTURE = "moved.png", "agreement.png"
 _OURS, _OTHERS = "#d1495b", "#8fb0cc"
@@ -35,8 +36,9 @@ def focus_markdown(result: FocusResult) -> str:
     optimizers = "; ".join(f"{n}: lr {fields['learning_rate']:g}" for n, fields in settings["optimizers"].items())
     text = [
         "# Output-layer focus\n",
-        f"Model `{settings['model']}` in float32. Fine-tuned on {settings['train_rows']} rows of "
-        f"{', '.join(settings['corpora'])}, {settings['training']['epochs']:g} epochs, {settings['seeds']} seeds "
+        f"Model `{settings['model']}` in float32. Fine-tuned on {plural(settings['train_rows'], 'row')} of "
+        f"{', '.join(settings['corpora'])}, {settings['training']['epochs']:g} epochs, "
+        f"{plural(settings['seeds'], 'seed')} "
         f"({optimizers}).\n",
         "\n## How far each matrix moved\n",
         "Place of the output layer, by ‖W_after − W_before‖ (absolute), over ‖W_before‖ (relative), and over the "
@@ -49,7 +51,8 @@ def focus_markdown(result: FocusResult) -> str:
         some = [one for one in result.agreements if one.update == update and one.kind != "matrix"]
         text += [
             f"\n## Who ranks samples as the output layer does: {update}\n",
-            f"{settings['rows']} samples of {settings['corpora'][0]}; lr {settings['lr']:g}. Spearman's correlation "
+            f"{plural(settings['rows'], 'sample')} of {settings['corpora'][0]}; lr {settings['lr']:g}. "
+            "Spearman's correlation "
             "with the output layer's scores (bootstrap over samples, 95 %), and overlap of the best "
             f"{settings['keep']:.0%} by TOPSIS (by chance {settings['keep']:.2f}; Wilson's interval).\n",
             markdown_table(

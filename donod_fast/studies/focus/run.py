@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +21,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from donod_fast.data.masking import MaskSettings
 from donod_fast.data.types import Status, TokenizedSample
 from donod_fast.errors import InputError
 from donod_fast.kernels import topsis
 from donod_fast.models.loading import LoadedModel, load_model
 from donod_fast.scoring.settings import UpdateSettings
+from donod_fast.selection.agreement import spearman
 from donod_fast.studies.core.cells import Cell, CellStore
 from donod_fast.studies.core.finetune import tokenized
 from donod_fast.studies.core.layers import WHOLE, LayerScores, layer_groups, layer_scores, short_name
-from donod_fast.studies.core.scored import digest
-from donod_fast.studies.core.statistics import Estimate, overlap, spearman, wilson
-from donod_fast.studies.core.tables import Data, need, read_rows
+from donod_fast.studies.core.scored import digest, model_key
+from donod_fast.studies.core.statistics import Estimate, overlap, proportion
+from donod_fast.studies.core.study_data import StudyData
+from donod_fast.studies.core.tables import need
 from donod_fast.studies.focus.report import write_focus_report
 from donod_fast.studies.focus.result import Agreement, FocusResult, Moved
-
-OPTIMIZERS: Mapping[str, Mapping[str, Any]] = {
-    "adamw": {"optimizer": "adamw_torch", "learning_rate": 2e-5},
-    "sgd": {"optimizer": "sgd", "learning_rate": 0.1},
-}
-"""How to fine-tune, as fields of ``TrainSettings``. At 2e-5 SGD would move float32 weights by their rounding only."""
+from donod_fast.studies.focus.settings import FocusSettings
+from donod_fast.system.wording import plural
 
 REST, SUM = "all but the output layer", "sum over matrices"
 _CHUNK = 32  # samples of a cell
@@ -50,37 +47,21 @@ _DRAWS = 2000  # of the bootstrap
 def run_focus(
     out: Path,
     model: str | Path | LoadedModel,
-    corpora: Mapping[str, Data],
+    corpora: Mapping[str, StudyData],
+    settings: FocusSettings | None = None,
     *,
-    skip: Mapping[str, int] | None = None,
-    train_rows: int = 300,
-    seeds: int = 2,
-    optimizers: Mapping[str, Mapping[str, Any]] = OPTIMIZERS,
-    training: Mapping[str, Any] | None = None,
-    rows: int = 200,
-    updates: Sequence[str] = ("adamw", "sgd"),
-    lr: float = 2e-5,
-    keep: float = 0.3,
-    masks: MaskSettings | None = None,
     on_cell: Callable[[Cell], None] | None = None,
 ) -> FocusResult:
-    """Run the study, or go on with one; writes ``report.md``, ``moved.csv``, ``agreement.csv``, ``result.json`` and,
-    where matplotlib is installed, ``moved.png`` and ``agreement.png`` into ``out``.
+    """Run the study, or resume it.
+
+    Writes ``report.md``, ``moved.csv``, ``agreement.csv``, ``result.json`` and, if matplotlib is installed,
+    ``moved.png`` and ``agreement.png`` into ``out``.
 
     Args:
-        out: the study's folder; finished work is kept in its ``cells``.
+        out: the study's folder; finished work is cached in its ``cells``.
         model: the model to fine-tune and to score with, in float32.
-        corpora: what to fine-tune on, by name; samples of the first are scored.
-        skip: by name, rows at the start of a corpus to leave out.
-        train_rows: rows of each corpus to fine-tune on.
-        seeds: how many orders of rows to fine-tune in.
-        optimizers: by name, fields of ``TrainSettings`` that make it.
-        training: more fields of ``TrainSettings``: epochs, batches, …
-        rows: samples to score layer by layer; 0 leaves that part out.
-        updates: to score them with.
-        lr: of these updates.
-        keep: share of the samples that is kept.
-        masks: how rows are read and masked.
+        corpora: corpora to fine-tune on, by name; samples of the first are scored. Held-out parts are not used.
+        settings: rows, seeds, optimizers and updates; None for the defaults.
         on_cell: called with each finished cell.
 
     Raises:
@@ -89,50 +70,39 @@ def run_focus(
     """
     need("scipy", "study")
     need("trl", "train")
-    if not corpora or seeds < 1 or not 0 < keep < 1:
-        raise InputError(f"a corpus, seeds ≥ 1 and 0 < keep < 1 are needed, got {len(corpora)}, {seeds} and {keep}")
-    if rows and rows < 10:
-        raise InputError(f"rows must be 0, or at least 10 for a correlation, got {rows}")
+    settings = settings or FocusSettings()
+    if not corpora:
+        raise InputError("at least one corpus is needed")
     loaded = model if isinstance(model, LoadedModel) else load_model(model, dtype="float32")
     store = CellStore(out, on_cell)
-    skips = skip or {}
-    used = {"epochs": 1.0, "micro_batch": 4, **(training or {})}
     moved: list[Moved] = []
     for corpus, data in corpora.items():
-        records = read_rows(data, skip=skips.get(corpus, 0), count=train_rows)
-        samples = _ready(loaded, records, masks)
-        for name, fields in optimizers.items():
+        some = _ready(loaded, data, settings.train_rows)
+        for name, fields in settings.optimizers.items():
             deltas = [
-                _trained_deltas(store, loaded, samples, {**used, **fields, "seed": seed}, digest(records), masks)
-                for seed in range(seeds)
+                _trained_deltas(store, loaded, some, {**settings.fields, **fields, "seed": seed})
+                for seed in range(settings.seeds)
             ]
             moved += _moved(corpus, name, loaded.model, deltas)
     agreements: list[Agreement] = []
+    first = next(iter(corpora.values()))
     scored = 0
-    if rows:
-        corpus, data = next(iter(corpora.items()))
-        records = read_rows(data, skip=skips.get(corpus, 0), count=rows)
-        samples = _ready(loaded, records, masks)
-        scored = len(samples)
-        for update in updates:
-            scores = _all_scores(store, loaded, samples, UpdateSettings(update, lr=lr), digest(records), masks)
-            agreements += _agreements(update, scores, keep)
-    settings = {
+    if settings.rows:
+        some = _ready(loaded, first, settings.rows)
+        scored = len(some.samples)
+        for update in settings.updates:
+            scores = _all_scores(store, loaded, some, UpdateSettings(update, lr=settings.lr))
+            agreements += _agreements(update, scores, settings.keep)
+    recorded = {
         "model": loaded.name,
         "fingerprint": loaded.fingerprint,
         "corpora": list(corpora),
-        "skip": dict(skips),
-        "train_rows": train_rows,
-        "seeds": seeds,
-        "optimizers": {name: dict(fields) for name, fields in optimizers.items()},
-        "training": dict(used),
+        "skip": {name: data.skip for name, data in corpora.items()},
+        **settings.as_dict(),
         "rows": scored,
-        "updates": list(updates),
-        "lr": lr,
-        "keep": keep,
-        "masks": asdict(masks or MaskSettings()),
+        "masks": first.mask_values(),
     }
-    result = FocusResult(settings, tuple(moved), tuple(agreements))
+    result = FocusResult(recorded, tuple(moved), tuple(agreements))
     write_focus_report(out, result)
     return result
 
@@ -157,8 +127,10 @@ def agreement(first: Tensor, second: Tensor, *, draws: int = _DRAWS, seed: int =
     """
     from scipy.stats import rankdata
 
+    if first.shape != second.shape or len(first) < 2 or first.isnan().any() or second.isnan().any():
+        raise InputError(f"two columns of equal length ≥ 2 without NaN are needed, got {len(first)} and {len(second)}")
+    value = spearman(first.double(), second.double())
     a, b = first.double().numpy(), second.double().numpy()
-    value = spearman(a, b)
     drawn = np.random.default_rng(seed).integers(0, len(a), (draws, len(a)))
     ranks = [rankdata(column[drawn], axis=1) - (len(a) + 1) / 2 for column in (a, b)]
     found: NDArray[np.float64] = _correlations(*ranks)
@@ -175,22 +147,26 @@ def _correlations(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.
     return found
 
 
-def _ready(
-    loaded: LoadedModel, records: Sequence[Mapping[str, Any]], masks: MaskSettings | None
-) -> list[TokenizedSample]:
-    samples = [one for one in tokenized(loaded, records, masks) if one.status is Status.SCORED]
+@dataclass(frozen=True)
+class _Samples:
+    """The rows of a corpus that can be scored, and what identifies rows, model and masks in a cell."""
+
+    samples: Sequence[TokenizedSample]
+    key: Mapping[str, Any]
+
+
+def _ready(loaded: LoadedModel, data: StudyData, count: int) -> _Samples:
+    records = data.read(count)
+    samples = [one for one in tokenized(loaded, records, data.masks) if one.status is Status.SCORED]
     if len(samples) < 2:
-        raise InputError(f"only {len(samples)} of {len(records)} rows can be scored; `donod-fast score` says why")
-    return samples
+        raise InputError(
+            f"only {len(samples)} of {plural(len(records), 'row')} can be scored; `donod-fast score` says why"
+        )
+    return _Samples(samples, {**model_key(loaded, data.masks), "records": digest(records)})
 
 
 def _trained_deltas(
-    store: CellStore,
-    loaded: LoadedModel,
-    samples: Sequence[TokenizedSample],
-    fields: Mapping[str, Any],
-    records: str,
-    masks: MaskSettings | None,
+    store: CellStore, loaded: LoadedModel, some: _Samples, fields: Mapping[str, Any]
 ) -> Mapping[str, float]:
     from donod_fast.training.recipe import TrainSettings
     from donod_fast.training.trainer import train_model
@@ -199,10 +175,10 @@ def _trained_deltas(
 
     def work(_: Path) -> Mapping[str, Any]:
         after = copy.deepcopy(loaded.model).requires_grad_(True)
-        stats = train_model(after, loaded.tokenizer, samples, settings)
+        stats = train_model(after, loaded.tokenizer, some.samples, settings)
         return {"deltas": weight_deltas(loaded.model, after), "steps": stats.steps, "tokens": stats.tokens}
 
-    decisive = {**settings.model_dump(mode="json", exclude={"model"}), **_named(loaded, records, masks)}
+    decisive = {**settings.model_dump(mode="json", exclude={"model"}), **some.key}
     deltas: Mapping[str, float] = store.result("moved", decisive, work).result["deltas"]
     return deltas
 
@@ -232,17 +208,10 @@ def _farthest_first(some: Sequence[Moved]) -> list[Moved]:
     return sorted(some, key=lambda one: -one.delta)
 
 
-def _all_scores(
-    store: CellStore,
-    loaded: LoadedModel,
-    samples: Sequence[TokenizedSample],
-    update: UpdateSettings,
-    records: str,
-    masks: MaskSettings | None,
-) -> LayerScores:
+def _all_scores(store: CellStore, loaded: LoadedModel, some: _Samples, update: UpdateSettings) -> LayerScores:
     parts: list[Mapping[str, Any]] = []
-    for at in range(0, len(samples), _CHUNK):
-        chunk = samples[at : at + _CHUNK]
+    for at in range(0, len(some.samples), _CHUNK):
+        chunk = some.samples[at : at + _CHUNK]
 
         def work(_: Path, chunk: Sequence[TokenizedSample] = chunk) -> Mapping[str, Any]:
             found = layer_scores(loaded, chunk, update)
@@ -250,7 +219,7 @@ def _all_scores(
             plain = {name: getattr(found, name).tolist() for name in tensors}
             return {"names": found.names, "shapes": found.shapes, "output": found.output, **plain}
 
-        decisive = {"update": update.as_dict(), "first": at, "rows": len(chunk), **_named(loaded, records, masks)}
+        decisive = {"update": update.as_dict(), "first": at, "rows": len(chunk), **some.key}
         parts.append(store.result("layers", decisive, work).result)
 
     def joined(name: str) -> Tensor:
@@ -266,17 +235,6 @@ def _all_scores(
         loss=joined("loss"),
         lr=update.lr,
     )
-
-
-def _named(loaded: LoadedModel, records: str, masks: MaskSettings | None) -> dict[str, Any]:
-    tokenizer = loaded.tokenizer
-    words = digest([sorted(tokenizer.get_vocab().items()), getattr(tokenizer, "chat_template", None)])
-    return {
-        "fingerprint": loaded.fingerprint,
-        "tokenizer": words,
-        "records": records,
-        "masks": asdict(masks or MaskSettings()),
-    }
 
 
 def _agreements(update: str, scores: LayerScores, keep: float) -> list[Agreement]:
@@ -298,7 +256,7 @@ def _agreements(update: str, scores: LayerScores, keep: float) -> list[Agreement
             don=agreement(don, other[0]),
             nod=agreement(nod, other[1]),
             closeness=agreement(closeness, their),
-            best=wilson(round(overlap(best, theirs) * kept), kept),
+            best=proportion(round(overlap(best, theirs) * kept), kept),
             nod_share=float((part / whole_sq).mean()),
         )
 
@@ -313,4 +271,4 @@ def _agreements(update: str, scores: LayerScores, keep: float) -> list[Agreement
     ]
 
 
-__all__ = ["OPTIMIZERS", "Agreement", "FocusResult", "Moved", "agreement", "run_focus", "weight_deltas"]
+__all__ = ["REST", "SUM", "agreement", "run_focus", "weight_deltas"]

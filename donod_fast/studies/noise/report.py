@@ -10,6 +10,7 @@ from typing import Any
 from donod_fast.studies.core.statistics import Estimate
 from donod_fast.studies.core.tables import markdown_table, write_csv, write_json, write_text
 from donod_fast.studies.noise.result import NoiseResult, Separation
+from donod_fast.system.wording import plural
 
 PAPER_OVERLAP = 0.387
 """DONOD, arXiv 2504.14810, §4.4: what is left of the best 20 % after they were damaged."""
@@ -51,8 +52,10 @@ def noise_markdown(result: NoiseResult) -> str:
     rows = "different rows" if settings["disjoint"] else "rows drawn anew from one pool"
     text = [
         "# Noise robustness\n",
-        f"Model `{settings['model']}` ({settings['dtype']}, {settings['device']}); {settings['seeds']} seeds of "
-        f"{settings['rows']} rows each ({rows}, of {settings['pool']:,} after the first {settings['skip']:,}). "
+        f"Model `{settings['model']}` ({settings['dtype']}, {settings['device']}); "
+        f"{plural(settings['seeds'], 'seed')} of "
+        f"{plural(settings['rows'], 'row')} each ({rows}, of {settings['pool']:,} after the first "
+        f"{settings['skip']:,}). "
         "Intervals: 95 %, Student's t over seeds, cut to [0, 1] (no width: the seeds agree)"
         + (", or DeLong's for the AUC of a single seed.\n" if settings["seeds"] == 1 else ".\n"),
         f"\n## Overlap of the best {settings['top']:.0%} after damaging just them\n",
@@ -73,7 +76,7 @@ def noise_markdown(result: NoiseResult) -> str:
             _by_score(kinds, some, "kept"),
             f"{_in_words(some)}\n",
         ]
-    left = [f"{count} rows by {kind}" for kind, count in result.unchanged.items() if count]
+    left = [f"{plural(count, 'row')} by {kind}" for kind, count in result.unchanged.items() if count]
     text.append(f"\nLeft as they were (and counted as clean): {', '.join(left) or 'none'}. ")
     text.append(f"Without scores: {result.unscored}.\n")
     return "\n".join(text)

@@ -1,21 +1,21 @@
-"""Noise robustness (DONOD, arXiv 2504.14810, §4.4): what do the scores make of rows that were damaged on purpose?
+"""Noise robustness (DONOD, arXiv 2504.14810, §4.4): how do the scores react to rows that were damaged on purpose?
 
-Two questions, for each update and each kind of damage:
+The study answers two questions for each update and each kind of damage:
 
-- *Overlap.* The best 20 % by TOPSIS are damaged, and only those; all rows are ranked again. What share of the old best
-  20 % is among the new? The paper reports 0.387 for masked words; a ranking that is blind to damage keeps 1, one
-  that drops every damaged row 0.
-- *Separation.* A share of the rows, drawn at random, is damaged. How probably does a clean row rank above a damaged
-  one (AUC; 0.5 is blind, below it damage is preferred), and what share of the damaged rows is kept at 30 %?
+- *Overlap.* The best 20 % by TOPSIS are damaged, and only those; then all rows are ranked again. What share of the
+  old best 20 % is among the new best 20 %? The paper reports 0.387 for masked words. A ranking that ignores damage
+  gives 1, and a ranking that drops every damaged row gives 0.
+- *Separation.* A random share of the rows is damaged. What is the probability that a clean row ranks above a damaged
+  one (AUC; 0.5 is chance, below 0.5 the score prefers damage), and what share of the damaged rows is kept at 30 %?
 
-Every seed has rows and damage of its own, so that an interval over seeds covers both.
+Each seed draws its own rows and damage, so an interval over seeds covers both.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -23,35 +23,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from donod_fast.data.masking import MaskSettings
 from donod_fast.errors import InputError
 from donod_fast.models.loading import LoadedModel
 from donod_fast.scoring.settings import UpdateSettings
 from donod_fast.selection.keeping import keep as kept_rows
 from donod_fast.selection.ranking import rank
 from donod_fast.studies.core.cells import Cell, CellStore
-from donod_fast.studies.core.corruptions import KINDS, corrupt
+from donod_fast.studies.core.corruptions import corrupt
 from donod_fast.studies.core.scored import Scores, ScoringCells
 from donod_fast.studies.core.selecting import merits
 from donod_fast.studies.core.statistics import Estimate, auc, mean_interval, overlap
-from donod_fast.studies.core.tables import Data, need, read_rows
+from donod_fast.studies.core.study_data import SeedRows, StudyData
+from donod_fast.studies.core.tables import need
 from donod_fast.studies.noise.report import write_noise_report
 from donod_fast.studies.noise.result import NoiseResult, Overlap, Separation
-
-UPDATES: Mapping[str, UpdateSettings] = {
-    "adamw": UpdateSettings("adamw"),
-    "sgd": UpdateSettings("sgd"),
-    "adamw-bfloat16": UpdateSettings("adamw", storage_dtype="bfloat16"),
-}
-"""By name: AdamW from fresh state, plain SGD, and AdamW with W′ rounded to bfloat16."""
+from donod_fast.studies.noise.settings import NoiseSettings
 
 SCORES = ("topsis", "don", "nod", "nodon", "loss", "entropy")
-"""What separates: the methods of ranking of these names, and low entropy first."""
+"""Scores whose separation is measured: the ranking methods of these names, and entropy (low first)."""
 
 
 @dataclass(frozen=True)
 class _Figures:
-    """Of one seed, update and kind."""
+    """Results of one seed, update and kind of damage."""
 
     overlap: float
     auc: Mapping[str, Estimate]
@@ -63,35 +57,21 @@ class _Figures:
 def run_noise(
     out: Path,
     model: str | Path | LoadedModel,
-    data: Data,
+    data: StudyData,
+    settings: NoiseSettings | None = None,
     *,
-    skip: int = 0,
-    rows: int = 300,
-    seeds: int = 5,
-    kinds: Sequence[str] = tuple(KINDS),
-    updates: Mapping[str, UpdateSettings] = UPDATES,
-    top: float = 0.2,
-    planted: float = 0.2,
-    keep: float = 0.3,
-    masks: MaskSettings | None = None,
     on_cell: Callable[[Cell], None] | None = None,
 ) -> NoiseResult:
-    """Run the study, or go on with one; writes ``report.md``, ``overlap.csv``, ``separation.csv``, ``result.json``
-    and, where matplotlib is installed, ``noise.png`` into ``out``.
+    """Run the study, or resume it.
+
+    Writes ``report.md``, ``overlap.csv``, ``separation.csv``, ``result.json`` and, if matplotlib is installed,
+    ``noise.png`` into ``out``.
 
     Args:
-        out: the study's folder; scores are kept in its ``cells``.
+        out: the study's folder; scores are cached in its ``cells``.
         model: the scoring model.
-        data: records or paths of files.
-        skip: rows at the start of the data to leave out.
-        rows: of each seed. Seeds have different rows while there are enough.
-        seeds: how many times rows and damage are drawn.
-        kinds: of damage, see :data:`donod_fast.studies.core.corruptions.KINDS`.
-        updates: to score with, by the name that reports give them.
-        top: share of the rows that is damaged for the overlap.
-        planted: share of the rows that is damaged for the separation.
-        keep: share of the rows that is kept.
-        masks: how rows are read and masked.
+        data: the rows to damage; its held-out part is not used.
+        settings: seeds, kinds of damage, updates and shares; None for the defaults.
         on_cell: called with each finished cell.
 
     Raises:
@@ -99,35 +79,27 @@ def run_noise(
         CorpusError, ModelError, StoreError: as their names say.
     """
     need("scipy", "study")
-    _check(rows, seeds, kinds, updates, {"top": top, "planted": planted, "keep": keep})
-    pool = read_rows(data, skip=skip)
-    if rows > len(pool):
-        raise InputError(f"rows is {rows}, but there are only {len(pool)} after the first {skip}; ask for fewer")
-    scoring = ScoringCells(CellStore(out, on_cell), model, masks)
-    disjoint = rows * seeds <= len(pool)
+    settings = settings or NoiseSettings()
+    rows = SeedRows(data.read(), settings.rows, settings.seeds)
+    scoring = ScoringCells(CellStore(out, on_cell), model, data.masks)
     figures: dict[tuple[str, str], list[_Figures]] = {}
-    for seed in range(seeds):
-        clean = [pool[place] for place in _drawn(len(pool), rows, seed, disjoint)]
-        for name, update in updates.items():
+    for seed in range(settings.seeds):
+        clean = rows.of(seed)
+        for name, update in settings.updates.items():
             before = scoring.score(clean, update)
-            for kind in kinds:
+            for kind in settings.kinds:
                 study = _Study(scoring, update, clean, before, kind, seed)
-                figures.setdefault((name, kind), []).append(study.figures(top, planted, keep))
-    settings = {
+                figures.setdefault((name, kind), []).append(
+                    study.figures(settings.top, settings.planted, settings.keep)
+                )
+    recorded = {
         **scoring.describe(),
-        "pool": len(pool),
-        "skip": skip,
-        "rows": rows,
-        "seeds": seeds,
-        "disjoint": disjoint,
-        "kinds": list(kinds),
-        "updates": {name: update.as_dict() for name, update in updates.items()},
-        "top": top,
-        "planted": planted,
-        "keep": keep,
-        "masks": asdict(masks or MaskSettings()),
+        **rows.as_dict(),
+        "skip": data.skip,
+        **settings.as_dict(),
+        "masks": data.mask_values(),
     }
-    result = _summary(settings, figures)
+    result = _summary(recorded, figures)
     write_noise_report(out, result)
     return result
 
@@ -145,17 +117,17 @@ class _Study:
         seed: int,
     ) -> None:
         self._scoring, self._update, self._before = scoring, update, before
-        # Each row's damage has a draw of its own, so that a row is damaged alike whatever else is.
+        # Each row has its own random generator, so its damage does not depend on the other rows.
         self._damaged = [corrupt(row, kind, Random(f"{seed}/{kind}/{i}"), clean) for i, row in enumerate(clean)]
         self._can = [i for i, row in enumerate(clean) if self._damaged[i] != row]
         self._order = Random(f"{seed}/planted").sample(range(len(clean)), len(clean))
 
     def figures(self, top: float, planted: float, keep: float) -> _Figures:
-        """The figures of this seed, from two rounds of scoring: the best damaged, and the planted ones."""
+        """Score this seed's rows with the best rows damaged, and with the planted rows damaged."""
         best = kept_rows(rank(self._before.columns()), keep=top).tolist()
         changed = [i for i in best if i in set(self._can)]
         bad = [i for i in self._order if i in set(self._can)][: max(1, round(planted * len(self._order)))]
-        # One request for both: a row that is in both is scored once.
+        # Both sets are scored in one request, so a row in both is scored once.
         places = sorted({*changed, *bad})
         after = self._scoring.score([self._damaged[i] for i in places], self._update)
         position = {place: at for at, place in enumerate(places)}
@@ -178,20 +150,14 @@ class _Study:
 
 
 def _separated(scores: Scores, name: str, is_bad: Tensor, keep: float) -> tuple[Estimate, float]:
-    """AUC of clean over damaged rows, and the share of the damaged that the best ``keep`` of all rows hold."""
+    """AUC of clean above damaged rows, and the share of the damaged rows that is among the best ``keep``."""
     merit = -scores.entropy if name == "entropy" else merits(scores.columns(), name)
     there = ~merit.isnan()
     merit, is_bad = merit[there], is_bad[there]
     if not is_bad.any() or is_bad.all():
-        raise InputError("no row, or every row, is damaged and scored: ask for more rows or another share")
+        raise InputError("no row, or every row, is damaged and scored: use more rows or another share")
     best = merit.argsort(descending=True, stable=True)[: max(1, math.floor(keep * len(merit) + 0.5))]
     return auc(merit[~is_bad].tolist(), merit[is_bad].tolist()), float(is_bad[best].sum() / is_bad.sum())
-
-
-def _drawn(pool: int, rows: int, seed: int, disjoint: bool) -> list[int]:
-    if disjoint:
-        return sorted(Random("rows").sample(range(pool), pool)[seed * rows : (seed + 1) * rows])
-    return sorted(Random(f"rows/{seed}").sample(range(pool), rows))
 
 
 def _summary(settings: Mapping[str, Any], figures: Mapping[tuple[str, str], Sequence[_Figures]]) -> NoiseResult:
@@ -214,28 +180,9 @@ def _summary(settings: Mapping[str, Any], figures: Mapping[tuple[str, str], Sequ
 
 
 def _share(values: Sequence[float]) -> Estimate:
-    """The mean over seeds with Student's interval, within [0, 1]."""
+    """Mean over seeds with Student's t interval, clipped to [0, 1]."""
     found = mean_interval(values)
     return Estimate(found.value, max(0.0, found.low), min(1.0, found.high))
 
 
-def _check(
-    rows: int,
-    seeds: int,
-    kinds: Sequence[str],
-    updates: Mapping[str, UpdateSettings],
-    shares: Mapping[str, float],
-) -> None:
-    if rows < 10 or seeds < 1:
-        raise InputError(f"rows must be at least 10 and seeds at least 1, got {rows} and {seeds}")
-    if not kinds or not updates:
-        raise InputError("at least one kind of damage and one update are needed")
-    for kind in kinds:
-        if kind not in KINDS:
-            raise InputError(f"unknown corruption {kind!r}; known are {', '.join(KINDS)}")
-    for name, share in shares.items():
-        if not 0 < share < 1:
-            raise InputError(f"{name} is a share between 0 and 1, got {share}")
-
-
-__all__ = ["SCORES", "UPDATES", "NoiseResult", "Overlap", "Separation", "run_noise"]
+__all__ = ["SCORES", "run_noise"]

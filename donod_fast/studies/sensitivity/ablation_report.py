@@ -2,53 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from donod_fast.studies.core.tables import write_csv, write_json, write_text
 from donod_fast.studies.sensitivity.measures import ANY
-from donod_fast.studies.sensitivity.outcome import Measured, Outcome
-from donod_fast.studies.sensitivity.report import HAPPENS, label, outcome_table, separation_table, training_note
+from donod_fast.studies.sensitivity.outcome import Outcome
+from donod_fast.studies.sensitivity.report import (
+    HAPPENS,
+    label,
+    outcome_table,
+    separation_table,
+    training_note,
+    write_files,
+)
+from donod_fast.studies.sensitivity.result import AblationStudy
 from donod_fast.studies.sensitivity.settings import ALL
 from donod_fast.studies.sensitivity.spread import Spread
+from donod_fast.system.wording import plural
 
 
-def write_ablation_report(
-    out: Path,
-    settings: Mapping[str, Any],
-    base: Measured | None,
-    outcomes: Sequence[Outcome],
-    spread: Spread,
-) -> None:
+def write_ablation_report(out: Path, study: AblationStudy) -> None:
     """Write ``report.md``, ``methods.csv``, ``separation.csv`` and ``result.json`` into a folder.
 
     Raises:
         StoreError: a file cannot be written.
     """
-    first = [outcome for outcome in outcomes if outcome.keep == outcomes[0].keep]
+    # The separation is the same at every share, so the first share's is enough.
+    first = [outcome for outcome in study.outcomes if outcome.keep == study.outcomes[0].keep]
     tables = {
-        "methods": [outcome.as_row() for outcome in outcomes],
-        "separation": [row for outcome in first for row in outcome.separation_rows()],  # the same at every share
+        "methods": [outcome.as_row() for outcome in study.outcomes],
+        "separation": [row for outcome in first for row in outcome.separation_rows()],
     }
-    for name, rows in tables.items():
-        write_csv(out / f"{name}.csv", rows)
-    found = {"run": settings, "base": None if base is None else base._asdict(), "spread": spread.as_dict(), **tables}
-    write_json(out / "result.json", found)
-    write_text(out / "report.md", _markdown(settings, base, outcomes, first, spread))
+    write_files(out, study, tables, _markdown(study, first), spread=study.spread.as_dict())
 
 
-def _markdown(
-    settings: Mapping[str, Any],
-    base: Measured | None,
-    outcomes: Sequence[Outcome],
-    first: Sequence[Outcome],
-    spread: Spread,
-) -> str:
+def _markdown(study: AblationStudy, first: Sequence[Outcome]) -> str:
+    settings, base, outcomes, spread = study.settings, study.base, study.outcomes, study.spread
     damaged = sum(settings["damaged"].values())
     parts = [
         "# Ablation: DON, NOD and their combinations\n",
-        f"{settings['rows']:,} rows, {damaged} of them damaged on purpose, scored by "
+        f"{plural(settings['rows'], 'row')}, {damaged} of them damaged on purpose, scored by "
         f"{Path(settings['model']).name} with {settings['update']['update']}.\n",
         "## What the numbers say\n",
         "".join(f"- {finding}\n" for finding in findings(outcomes, spread)),

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,20 +29,28 @@ from donod_fast.studies.core.corruptions import KINDS, plant
 from donod_fast.studies.core.finetune import FineTuneSettings, RowLosses, fine_tune, row_losses, tokenized
 from donod_fast.studies.core.scored import digest
 from donod_fast.studies.core.statistics import Estimate, auc
-from donod_fast.studies.core.tables import Data, read_rows
+from donod_fast.studies.core.study_data import StudyData
 from donod_fast.studies.sensitivity.settings import ALL, CLEAN, EVERY, Scoring, Setting
 from donod_fast.studies.sensitivity.spread import ranked
-
-SHARES: dict[str, float] = dict.fromkeys(KINDS, 0.04)
-"""Of the rows that each kind of damage is planted in."""
-
-TRAINING = FineTuneSettings(tokens=20_000, learning_rate=1e-4, step_tokens=1024)
-"""Chosen once for the small model of the project's own runs, by a look at the loss after training on all rows."""
+from donod_fast.studies.sensitivity.study_settings import DamageStudySettings
 
 ANY = "any"
 """All kinds of damage together."""
 
 _COLUMNS = ("row", "weight_dot_update", "update_norm", "don", "nod", "loss")
+
+
+class Measured(NamedTuple):
+    """A number and its standard error."""
+
+    value: float
+    error: float
+
+    def text(self, *, signed: bool = False) -> str:
+        """``−0.0132 ± 0.0021``; without the error where it is not known."""
+        number = f"{self.value:+.4f}" if signed else f"{self.value:.4f}"
+        error = f" ± {self.error:.4f}" if math.isfinite(self.error) else ""
+        return number.replace("-", "−") + error
 
 
 @dataclass(frozen=True)
@@ -64,33 +72,20 @@ class DamagedCorpus:
         return sum(bool(self.kinds[row]) for row in rows) / len(rows)
 
 
-def damaged_corpus(
-    data: Data,
-    heldout: Data,
-    *,
-    skip: int = 0,
-    rows: int | None = None,
-    heldout_skip: int = 0,
-    heldout_rows: int | None = 100,
-    shares: Mapping[str, float] | None = None,
-    seed: int = 0,
-) -> DamagedCorpus:
+def damaged_corpus(data: StudyData, shares: Mapping[str, float], *, seed: int = 0) -> DamagedCorpus:
     """Read the rows and plant the damage.
 
     Args:
-        data, heldout: records or paths; they may be the same file where the rows differ.
-        skip, rows: rows of ``data`` to leave out at the start, and to take after these (None: all).
-        heldout_skip, heldout_rows: likewise.
-        shares: by kind of damage; None for :data:`SHARES`.
-        seed: of the damage.
+        data: the rows to select from, and the held-out rows.
+        shares: by kind of damage.
+        seed: seed of the damage.
 
     Raises:
         CorpusError: the data cannot be read.
         InputError: an unknown kind, shares above 1, or a kind that damages too few of the rows.
     """
-    clean = read_rows(data, skip=skip, count=rows)
-    planted, kinds = plant(clean, SHARES if shares is None else shares, seed=seed)
-    return DamagedCorpus(planted, kinds, read_rows(heldout, skip=heldout_skip, count=heldout_rows))
+    planted, kinds = plant(data.read(), shares, seed=seed)
+    return DamagedCorpus(planted, kinds, data.read_heldout())
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +116,7 @@ class Measures:
         ModelError: the model cannot be loaded.
     """
 
-    def __init__(
-        self, store: CellStore, model: str | Path, corpus: DamagedCorpus, training: FineTuneSettings = TRAINING
-    ) -> None:
+    def __init__(self, store: CellStore, model: str | Path, corpus: DamagedCorpus, training: FineTuneSettings) -> None:
         self.store, self.corpus, self.training = store, corpus, training
         self.loaded = load_model(model, dtype="float32")
         self._model = model
@@ -227,8 +220,45 @@ class Measures:
         samples = scorer.masker.tokenize_many(records)
         if scoring.scope == EVERY:
             samples = [_every_token(sample) for sample in samples]
-        table = to_table(scorer.samples.score(samples))
+        table = to_table(scorer.sample_scorer.score(samples))
         return {**{name: table.column(name).to_pylist() for name in _COLUMNS}, "weight_norm": scorer.weight_norm}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What both studies begin with: the damaged corpus under one model.
+
+    Attributes:
+        measures: scores, selections and trainings.
+        recorded: the settings that both reports show, plain values.
+    """
+
+    measures: Measures
+    recorded: Mapping[str, Any]
+
+    def untrained(self, seeds: int) -> Measured | None:
+        """Held-out loss of the untrained model; None for a study without training (``seeds`` 0)."""
+        losses = self.measures.train((), 0).losses if seeds else None
+        return None if losses is None else Measured(losses.loss, losses.error)
+
+
+def prepare(store: CellStore, model: str | Path, data: StudyData, settings: DamageStudySettings) -> Prepared:
+    """Read the rows, plant the damage and load the model.
+
+    Raises:
+        InputError, CorpusError, ModelError: as their names say.
+    """
+    corpus = damaged_corpus(data, settings.shares, seed=settings.damage_seed)
+    recorded = {
+        "model": str(model),
+        "rows": len(corpus.records),
+        "skip": data.skip,
+        "heldout_rows": len(corpus.heldout),
+        "heldout_skip": data.heldout_skip,
+        "damaged": {kind: corpus.kinds.count(kind) for kind in settings.shares},
+        **settings.as_dict(),
+    }
+    return Prepared(Measures(store, model, corpus, settings.training), recorded)
 
 
 def separation(score: Tensor, kinds: Sequence[str]) -> dict[str, Estimate]:
@@ -253,4 +283,14 @@ def _every_token(sample: TokenizedSample) -> TokenizedSample:
     return replace(sample, scored=(False, *(True for _ in sample.input_ids[1:])))
 
 
-__all__ = ["ANY", "SHARES", "TRAINING", "DamagedCorpus", "Measures", "Trained", "damaged_corpus", "separation"]
+__all__ = [
+    "ANY",
+    "DamagedCorpus",
+    "Measured",
+    "Measures",
+    "Prepared",
+    "Trained",
+    "damaged_corpus",
+    "prepare",
+    "separation",
+]

@@ -6,28 +6,15 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from donod_fast.studies.core.finetune import RowLosses
 from donod_fast.studies.core.statistics import Estimate, overlap
-from donod_fast.studies.sensitivity.measures import Measures, Trained
+from donod_fast.studies.sensitivity.measures import Measured, Measures, Trained
 from donod_fast.studies.sensitivity.settings import ALL, RANDOM, Setting
 
 SAME = 0.95
 """Overlap from which two selections are, in effect, the same."""
-
-
-class Measured(NamedTuple):
-    """A number and its standard error."""
-
-    value: float
-    error: float
-
-    def text(self, *, signed: bool = False) -> str:
-        """``−0.0132 ± 0.0021``; without the error where it is not known."""
-        number = f"{self.value:+.4f}" if signed else f"{self.value:.4f}"
-        error = f" ± {self.error:.4f}" if math.isfinite(self.error) else ""
-        return number.replace("-", "−") + error
 
 
 @dataclass(frozen=True)
@@ -201,4 +188,4 @@ def _mean(values: Sequence[float]) -> float:
     return statistics.fmean(values) if values else 0.0
 
 
-__all__ = ["SAME", "Measured", "Outcome", "outcomes", "training_noise"]
+__all__ = ["SAME", "Outcome", "outcomes", "training_noise"]

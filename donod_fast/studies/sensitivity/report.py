@@ -11,36 +11,43 @@ from donod_fast.studies.core.corruptions import KINDS
 from donod_fast.studies.core.statistics import Estimate
 from donod_fast.studies.core.tables import markdown_table, write_csv, write_json, write_text
 from donod_fast.studies.sensitivity.measures import ANY
-from donod_fast.studies.sensitivity.outcome import SAME, Measured, Outcome
+from donod_fast.studies.sensitivity.outcome import SAME, Outcome
+from donod_fast.studies.sensitivity.result import DamageStudy, SensitivityStudy
 from donod_fast.studies.sensitivity.settings import CLEAN, RANDOM
 from donod_fast.studies.sensitivity.spread import ScoringSpread
+from donod_fast.system.wording import plural
 
 HAPPENS = 2.0
 """Standard errors that a difference must exceed to be called one."""
 
 
-def write_sensitivity_report(
-    out: Path,
-    settings: Mapping[str, Any],
-    base: Measured | None,
-    outcomes: Sequence[Outcome],
-    spreads: Sequence[ScoringSpread],
-) -> None:
+def write_sensitivity_report(out: Path, study: SensitivityStudy) -> None:
     """Write ``report.md``, ``settings.csv``, ``separation.csv``, ``spreads.csv`` and ``result.json`` into a folder.
 
     Raises:
         StoreError: a file cannot be written.
     """
-    separation = [row for outcome in outcomes for row in outcome.separation_rows()]
     tables = {
-        "settings": [outcome.as_row() for outcome in outcomes],
-        "separation": separation,
-        "spreads": [one.as_row() for one in spreads],
+        "settings": [outcome.as_row() for outcome in study.outcomes],
+        "separation": [row for outcome in study.outcomes for row in outcome.separation_rows()],
+        "spreads": [one.as_row() for one in study.spreads],
     }
+    write_files(out, study, tables, _markdown(study))
+
+
+def write_files(
+    out: Path, study: DamageStudy, tables: Mapping[str, list[dict[str, Any]]], text: str, **more: Any
+) -> None:
+    """Write each table as CSV, ``result.json`` with all tables, base and settings, and ``report.md``.
+
+    Raises:
+        StoreError: a file cannot be written.
+    """
     for name, rows in tables.items():
         write_csv(out / f"{name}.csv", rows)
-    write_json(out / "result.json", {"run": settings, "base": None if base is None else base._asdict(), **tables})
-    write_text(out / "report.md", _markdown(settings, base, outcomes, spreads))
+    base = None if study.base is None else study.base._asdict()
+    write_json(out / "result.json", {"run": study.settings, "base": base, **more, **tables})
+    write_text(out / "report.md", text)
 
 
 def outcome_table(outcomes: Sequence[Outcome], *, with_keep: bool = False) -> str:
@@ -80,25 +87,21 @@ def label(outcome: Outcome) -> str:
 def training_note(training: Mapping[str, Any], outcomes: Sequence[Outcome]) -> str:
     """How each selection was trained, for a report."""
     steps = sorted({round(outcome.steps) for outcome in outcomes if outcome.steps})
-    number = f"{steps[0]}" if len(steps) == 1 else f"{steps[0]}–{steps[-1]}" if steps else "0"
-    budget = f"{training['tokens']:,} tokens" if training["tokens"] else f"{training['epochs']:g} epochs"
+    number = plural(steps[0], "step") if len(steps) == 1 else f"{steps[0]}–{steps[-1]} steps" if steps else "0 steps"
+    budget = plural(training["tokens"], "token") if training["tokens"] else f"{training['epochs']:g} epochs"
     return (
-        f"Each selection trained the same model on {budget} (prompts counted) in {number} steps, AdamW, highest rate "
+        f"Each selection trained the same model on {budget} (prompts counted) in {number}, AdamW, highest rate "
         f"{training['learning_rate']:g}, cosine decay."
     )
 
 
-def _markdown(
-    settings: Mapping[str, Any],
-    base: Measured | None,
-    outcomes: Sequence[Outcome],
-    spreads: Sequence[ScoringSpread],
-) -> str:
+def _markdown(study: SensitivityStudy) -> str:
+    settings, base, outcomes, spreads = study.settings, study.base, study.outcomes, study.spreads
     damaged = sum(settings["damaged"].values())
     keep = settings["keep"]
     parts = [
         "# Sensitivity of the selection to what the paper leaves open\n",
-        f"{settings['rows']:,} rows, {damaged} of them damaged on purpose "
+        f"{plural(settings['rows'], 'row')}, {damaged} of them damaged on purpose "
         f"({', '.join(f'{count} {kind}' for kind, count in settings['damaged'].items())}), scored by "
         f"{Path(settings['model']).name}. One thing is changed at a time against the default; each setting keeps "
         f"{100 * keep:g} %.\n",
@@ -221,7 +224,7 @@ def _loss_findings(outcomes: Sequence[Outcome]) -> list[str]:
             found.append(f"Held-out loss {word} than random's by more than {HAPPENS:g} standard errors: {named}.")
     rest = len(measured) - len(better) - len(worse)
     found.append(
-        f"For {rest} of {len(measured)} selections these trainings show no difference to random. Of so many "
+        f"For {rest} of {plural(len(measured), 'selection')} these trainings show no difference to random. Of so many "
         f"comparisons about {0.05 * len(measured):.0f} would pass {HAPPENS:g} standard errors by chance."
     )
     near = [one.loss.value for one in outcomes if one.loss is not None and one.overlap >= SAME]
@@ -244,4 +247,12 @@ def _value(estimate: Estimate | None) -> str:
     return "" if estimate is None else f"{estimate.value:.2f}"
 
 
-__all__ = ["findings", "label", "outcome_table", "separation_table", "training_note", "write_sensitivity_report"]
+__all__ = [
+    "findings",
+    "label",
+    "outcome_table",
+    "separation_table",
+    "training_note",
+    "write_files",
+    "write_sensitivity_report",
+]

@@ -15,8 +15,8 @@ from typing import Any
 from torch import Tensor
 
 from donod_fast.kernels import topsis
+from donod_fast.selection.agreement import spearman
 from donod_fast.selection.ranking import Ranking, ScoreColumns, rank
-from donod_fast.studies.core.statistics import spearman
 from donod_fast.studies.sensitivity.settings import NOD_HIGH, Setting
 
 _CONSTANT = 1e-6  # of a column's size: about the rounding of scores in float32

@@ -10,6 +10,7 @@ from typing import Any
 from donod_fast.studies.core.statistics import Estimate
 from donod_fast.studies.core.tables import markdown_table, write_csv, write_json, write_text
 from donod_fast.studies.stability.result import StabilityResult
+from donod_fast.system.wording import plural
 
 PICTURE = "stability.png"
 
@@ -51,10 +52,12 @@ def stability_markdown(result: StabilityResult) -> str:
     text = [
         "# Stability over proportions\n",
         f"Model `{settings['model']}` ({settings['dtype']}, {settings['device']}), scored by "
-        f"{settings['update']['update']}; {settings['seeds']} seeds of {settings['rows']} rows each ({rows}, of "
+        f"{settings['update']['update']}; {plural(settings['seeds'], 'seed')} of "
+        f"{plural(settings['rows'], 'row')} each ({rows}, of "
         f"{settings['pool']:,} after the first {settings['skip']:,}; damaged beforehand: {planted or 'none'}). "
         f"Each selection is trained for {training['epochs']:g} epochs at {training['learning_rate']:g}, about "
-        f"{training['step_tokens']:,} tokens a step. Held out: {settings['heldout_rows']} rows (their choice alone "
+        f"{plural(training['step_tokens'], 'token')} a step. Held out: "
+        f"{plural(settings['heldout_rows'], 'row')} (their choice alone "
         f"gives a loss a standard error of {result.heldout_error:.3f}, alike in all cells). Intervals: 95 %, "
         "Student's t over seeds.\n",
     ]

@@ -1,4 +1,4 @@
-"""What the numbers of a threshold study say, in sentences that are made of them and of nothing else."""
+"""The findings of a threshold study: sentences generated from its numbers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Costs:
     """Wall time of a study's steps, in seconds.
 
     Attributes:
-        score: of scoring the corpus once.
-        train_all: of a training on everything; None where the study has none.
+        score: scoring the corpus once.
+        train_all: a training on everything; None if the study has none.
     """
 
     score: float
@@ -27,7 +27,7 @@ class Costs:
 
 
 def findings(lines: Sequence[Line], separations: Sequence[Separation], costs: Costs) -> list[str]:
-    """The findings, most important first; ``**bold**`` marks what each is about."""
+    """The findings, most important first; ``**bold**`` marks the subject of each."""
     return [
         *_training_moves(lines),
         *_by_amount(lines),
@@ -40,7 +40,7 @@ def findings(lines: Sequence[Line], separations: Sequence[Separation], costs: Co
 
 
 def main_measure(lines: Sequence[Line]) -> str | None:
-    """The measure that findings begin with: the first share, else the first of all."""
+    """The measure that findings begin with: the first share of solved tasks, else the first measure."""
     measures = lines[0].measures
     return next((one.name for one in measures if one.share), measures[0].name if measures else None)
 
@@ -86,8 +86,8 @@ def _against_random(measured: Sequence[tuple[Line, Measure]]) -> str:
     words = {
         "better": "Better than random",
         "worse": "Worse than random",
-        "no difference": "No difference to random that these seeds and tasks can show",
-        "unknown": "Less random, with one seed and so without an interval",
+        "no difference": "No significant difference from random",
+        "unknown": "Δ vs random, from one seed and therefore without an interval",
     }
     return " ".join(f"{words[kind]}: {', '.join(groups[kind])}." for kind in words if kind in groups)
 
@@ -108,7 +108,7 @@ def _against_all(lines: Sequence[Line]) -> Iterator[str]:
     counts = {kind: len(found) for kind, found in by_kind.items()}
     yield (
         f"**Against training on everything** ({name}): of {len(compared)} selections {counts['better']} are better, "
-        f"{counts['worse']} worse, and for {counts['no difference']} no difference can be shown."
+        f"{counts['worse']} worse, and {counts['no difference']} show no significant difference."
     )
     if by_kind["better"]:
         yield (
@@ -123,13 +123,13 @@ def _against_all(lines: Sequence[Line]) -> Iterator[str]:
     if not_worse:
         line, gap = max(not_worse, key=lambda pair: (pair[0].share_saved, pair[1].value))
         yield (
-            f"The cheapest selection that is not shown to be worse than everything is {_title(line)}: "
+            f"The cheapest selection that is not significantly worse than everything is {_title(line)}: "
             f"{line.share_saved:.0%} of the tokens saved, difference {_signed(gap)}. "
-            "Not shown to be worse is not shown to be as good: read the interval's lower end as the loss that is "
-            "still possible."
+            "This does not show that it is as good: the lower end of the interval is the loss that is still "
+            "possible."
         )
     else:
-        yield "Every selection is shown to be worse than training on everything."
+        yield "Every selection is significantly worse than training on everything."
 
 
 def _thresholds(lines: Sequence[Line]) -> Iterator[str]:
@@ -166,7 +166,7 @@ def _corruptions(lines: Sequence[Line], separations: Sequence[Separation]) -> It
         for amount, some in _by_keep(planted):
             ranked = sorted(some, key=lambda line: line.corrupted or 0.0)
             text = ", ".join(f"{line.method} {line.corrupted:.1%}" for line in ranked)
-            yield f"**Planted corruptions**, {corpus:.1%} of the corpus, are of what is kept at {amount}: {text}."
+            yield f"**Planted corruptions** ({corpus:.1%} of the corpus), share of the rows kept at {amount}: {text}."
     kinds = {kind: [one for one in separations if one.kind == kind] for kind in _kinds(separations)}
     if not kinds:
         return
@@ -192,11 +192,11 @@ def _costs(lines: Sequence[Line], costs: Costs) -> Iterator[str]:
         f"one on the smallest selection ({_title(best)}) {best.train_seconds:.1f} s."
     )
     if gain <= 0:
-        yield f"{text} At this size selecting saves no time at all."
+        yield f"{text} At this size selection saves no time."
     elif costs.score > gain:
-        yield f"{text} Scoring is paid back after {costs.score / gain:.1f} trainings of that size, not in the first."
+        yield f"{text} Scoring pays off after {costs.score / gain:.1f} trainings of that size."
     else:
-        yield f"{text} Scoring is paid back within the first training."
+        yield f"{text} Scoring pays off within the first training."
 
 
 def _by_keep(lines: Sequence[Line]) -> Iterator[tuple[str, list[Line]]]:
@@ -212,7 +212,7 @@ def _by_keep(lines: Sequence[Line]) -> Iterator[tuple[str, list[Line]]]:
 
 
 def _kinds(separations: Sequence[Separation]) -> list[str]:
-    """In order, the sum of all last."""
+    """The kinds in order; all kinds together come last."""
     return list(dict.fromkeys(one.kind for one in separations))
 
 

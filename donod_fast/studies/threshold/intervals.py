@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from donod_fast.errors import InputError
-from donod_fast.studies.core.statistics import Estimate, wilson
+from donod_fast.studies.core.statistics import Estimate, proportion
 
 Matrix = NDArray[np.float64]
 
@@ -77,7 +77,7 @@ def pooled_share(passed: ArrayLike, *, confidence: float = 0.95) -> Estimate:
     value = float(matrix.mean())
     if value in (0.0, 1.0):
         tasks = matrix.shape[1]
-        return wilson(round(value * tasks), tasks, confidence=confidence)
+        return proportion(round(value * tasks), tasks, confidence=confidence)
     estimate = pooled(matrix, confidence=confidence)
     return Estimate(value, max(0.0, estimate.low), min(1.0, estimate.high))
 

@@ -173,7 +173,7 @@ class RecipeParts:
         return open_corpus([str(subset)])
 
     def _evaluate(self, name: str, loaded: LoadedModel) -> Mapping[str, Any]:
-        from donod_fast.evaluation import evaluate_samples, generate
+        from donod_fast.evaluation import JudgeSettings, evaluate_samples, generate
         from donod_fast.evaluation.prompts import find_shots
 
         section, problems = self._sections[name], self._problems[name]
@@ -185,13 +185,9 @@ class RecipeParts:
             # They are taken from the whole file, whatever the limit leaves of it.
             shots = find_shots(load_problems(section.benchmark, section.problems))
         samples = list(generate(loaded.model, loaded.tokenizer, problems, settings, shots=shots))
-        result = evaluate_samples(
-            problems,
-            samples,
-            unsafe=self._options.unsafe,
-            workers=self._options.workers,
-            cache=self._options.root / VERDICTS,
-        )
+        options = self._options
+        judging = JudgeSettings(unsafe=options.unsafe, workers=options.workers, cache=options.root / VERDICTS)
+        result = evaluate_samples(problems, samples, judging=judging)
         return {
             "tasks": {one.task_id: [one.passed, one.samples] for one in result.per_task},
             "by_status": result.by_status,

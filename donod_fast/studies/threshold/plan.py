@@ -268,7 +268,10 @@ def _tasks(section: EvalSection, unknown: list[str]) -> int:
             return len(section_problems(section))
         except (CorpusError, InputError) as error:
             unknown.append(f"{section.benchmark}'s problems are not at hand ({_first_line(error)})")
-    tasks = _TASKS[find_benchmark(section.benchmark).name]
+    name = find_benchmark(section.benchmark).name
+    if name not in _TASKS:
+        raise InputError(f"benchmark {name} has no tasks on the hub: name its problems file")
+    tasks = _TASKS[name]
     unknown.append(f"{section.benchmark} has {tasks} tasks on the hub, with prompts of {_PROMPT_TOKENS} tokens assumed")
     return tasks if section.limit is None else min(tasks, section.limit)
 

@@ -84,7 +84,7 @@ def as_report(study: ThresholdStudy) -> Report:
     """The study for readers."""
     seeds, methods = len(study.seeds), dict.fromkeys(line.method for line in study.lines[1:])
     summary = (f"{study.description.strip()} " if study.description.strip() else "") + (
-        f"How much training can be saved, and what does it do to the model? The corpus was scored once; "
+        f"How much training can be saved, and how does that change the model? The corpus was scored once; "
         f"{len(study.lines) - 1} selections by {len(methods)} methods were each trained with {seeds} "
         f"{'seeds' if seeds > 1 else 'seed'} ({study.trainings} distinct trainings) and measured."
     )
@@ -100,16 +100,16 @@ def as_report(study: ThresholdStudy) -> Report:
 
 
 def _sections(study: ThresholdStudy) -> Iterator[Section]:
-    yield Section("What came out", (Items(tuple(study.findings)), Text(_HOW_SURE)))
+    yield Section("Results", (Items(tuple(study.findings)), Text(_HOW_SURE)))
     yield Section("Pass rate and loss against tokens saved", tuple(_pictures(study)))
-    yield Section("The table", (_main_table(study),))
+    yield Section("All selections", (_main_table(study),))
     yield Section("Differences and seeds", tuple(_difference_tables(study)))
     if study.separations:
         yield Section("Planted corruptions", (_separation_table(study.separations), _kept_table(study.lines)))
     yield Section(
         "Settings",
         (
-            Text("The command, the recipe with everything that was overridden, and the machine."),
+            Text("The command, the recipe with its overrides, and the machine."),
             Code(study.command),
             Code(_yaml(study.settings)),
             Code(_yaml(study.machine)),
@@ -119,10 +119,10 @@ def _sections(study: ThresholdStudy) -> Iterator[Section]:
 
 
 _HOW_SURE = (
-    "Brackets are 95 % intervals. For a share of solved tasks they are over seeds and tasks together (two-way analysis "
-    "of variance): what other seeds and other tasks of the same kind could have given. For a loss they are over seeds. "
-    "Differences are paired, seed by seed and task by task. No interval is corrected for how many are looked at: of "
-    "twenty that hold no effect one excludes zero by chance."
+    "Brackets are 95 % intervals. For a share of solved tasks they cover seeds and tasks together (two-way analysis of "
+    "variance): other seeds and other tasks of the same kind. For a loss they cover seeds. Differences are paired, "
+    "seed by seed and task by task. The intervals are not corrected for multiple comparisons: of twenty comparisons "
+    "without any effect, about one interval excludes zero by chance."
 )
 
 
@@ -158,8 +158,8 @@ def _main_table(study: ThresholdStudy) -> Table:
         rows.append(tuple(row))
     references = frozenset(at for at, line in enumerate(study.lines) if line.method in (BASE, ALL))
     caption = (
-        "Means over seeds. Tokens count every epoch; saved is against training on everything. "
-        "Scoring is counted where the method needs it."
+        "Means over seeds. Tokens count every epoch. “Saved” compares with training on everything. Scoring time is "
+        "included for methods that need scores."
     )
     return Table(tuple(columns), tuple(rows), caption, references)
 
@@ -181,10 +181,10 @@ def _difference_tables(study: ThresholdStudy) -> Iterator[Block]:
                 )
             )
         yield Table(
-            ("method", "kept", "mean over seeds (t)", "each seed", "less random", "less all"),
+            ("method", "kept", "mean over seeds (t)", "each seed", "Δ vs random", "Δ vs all"),
             tuple(rows),
-            f"{name}: the mean with Student's t interval over seeds alone, and paired differences to a random "
-            "selection of as many rows and to everything, where the study has them.",
+            f"{name}: the mean with Student's t interval over seeds alone, and the paired differences from a random "
+            "selection of as many rows and from training on everything, if the study has them.",
         )
 
 
@@ -204,8 +204,8 @@ def _separation_table(separations: Sequence[Separation]) -> Table:
     return Table(
         ("planted", "rows", *scores),
         tuple(rows),
-        "AUC: the probability that a method ranks a clean row above a planted one (1 finds them all, 0.5 is chance, "
-        "below it the planted ones are preferred), with DeLong's interval.",
+        "AUC: the probability that a method ranks a clean row above a planted one (1: all are found, 0.5: chance, "
+        "below 0.5: planted rows are preferred), with DeLong's interval.",
     )
 
 
@@ -220,7 +220,7 @@ def _kept_table(lines: Sequence[Line]) -> Table:
         for line in lines
         if line.kept_of
     ]
-    caption = "Share of the planted rows of each kind that a selection keeps; a blind draw keeps what is in “kept”."
+    caption = "Share of the planted rows of each kind that a selection keeps; a random draw keeps the share in “kept”."
     return Table(("method", "kept", *(kind.replace("_", " ") for kind in kinds)), tuple(rows), caption)
 
 
@@ -238,8 +238,8 @@ def _pictures(study: ThresholdStudy) -> Iterator[Picture]:
                 x_label="training tokens saved",
                 y_label=name,
                 alt=f"{name} against training tokens saved, a line for each method",
-                caption=f"{name} against training tokens saved. Bars are 95 % intervals; points of one fraction stand "
-                "a little apart so that they can be told apart.",
+                caption=f"{name} against training tokens saved. Bars are 95 % intervals; points of one fraction are "
+                "shifted slightly so that they do not overlap.",
                 levels=_levels(study.lines, name),
                 x_percent=True,
             )
@@ -324,9 +324,9 @@ def _flat(line: Line, costs: Costs) -> dict[str, Any]:
         }
         for other, gap in one.versus.items():
             row |= {
-                f"{one.name} less {other}": gap.value,
-                f"{one.name} less {other} low": gap.low,
-                f"{one.name} less {other} high": gap.high,
+                f"{one.name} minus {other}": gap.value,
+                f"{one.name} minus {other} low": gap.low,
+                f"{one.name} minus {other} high": gap.high,
             }
     return row
 

@@ -18,18 +18,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from donod_fast.criteria.running import fingerprints
 from donod_fast.errors import InputError, StoreError
+from donod_fast.evaluation.benchmarks import FAMILY
 from donod_fast.selection.column_methods import OWN_METHODS
 from donod_fast.selection.kmeans_ifd import KMEANS_IFD, Questions, read_questions
 from donod_fast.selection.ranking import ScoreColumns
 from donod_fast.studies.core.cells import Cell, CellStore
 from donod_fast.studies.core.grid import Grid, Measured, Parts, Unit, make_grid, measure_all
 from donod_fast.studies.core.selecting import ALL, BY_THRESHOLD, Selection, check_method, criteria_for
-from donod_fast.studies.threshold.family_files import with_family
+from donod_fast.studies.threshold.family_files import rename_former_measures, with_family
 from donod_fast.studies.threshold.findings import Costs
 from donod_fast.studies.threshold.parts import MakeParts, named_sections, open_score_corpus
 from donod_fast.studies.threshold.report import ThresholdStudy, write_study
 from donod_fast.studies.threshold.table import lines, separations, train_seconds
 from donod_fast.system.files import storage_error
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,6 +106,8 @@ def run_threshold(
         jobs = default_jobs() if jobs is None else jobs
         make_parts = make_parts or MakeParts(recipe, out.resolve(), unsafe, 1 if jobs > 1 else None, tuple(launch))
         store = CellStore(out)
+        if any(section.benchmark == FAMILY for section in recipe.eval):
+            rename_former_measures(store, make_parts().measures)
         scored = _score(recipe, out, store, tell)
         columns = ScoreColumns.from_table(scored.table)
         grid = make_grid(columns, selections, recipe.study.seeds, questions=scored.questions)
@@ -239,7 +243,11 @@ def _measure(
     results: dict[Unit | None, Measured] = {}
     for found in measure_all(out, make_parts, units, jobs=jobs, keep_models=keep_models):
         results[found.unit] = found
-        what = "before training" if found.unit is None else f"{len(found.unit.rows):,} rows, seed {found.unit.seed}"
+        what = (
+            "before training"
+            if found.unit is None
+            else f"{plural(len(found.unit.rows), 'row')}, seed {found.unit.seed}"
+        )
         tell("train", len(results), len(units), what)
     return results, sum(1 for _ in store.all()) - known
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import comb
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from donod_fast.errors import InputError
+from donod_fast.evaluation.passk import pass_at_k
 from donod_fast.selection.ranking import ScoreColumns
 from donod_fast.studies.core.grid import Grid, Measured, Unit
 from donod_fast.studies.core.selecting import ALL, Selection, merits
@@ -33,7 +33,7 @@ class Measure:
     """What one benchmark, or the held-out data, says of a selection.
 
     Attributes:
-        name: ``humaneval pass@1``, ``held-out loss``.
+        name: ``humaneval pass@1``, ``family pass@1``, ``held-out loss``.
         share: a share of solved tasks (higher is better), else a loss (lower is better).
         by_seed: the value of each seed.
         over_seeds: their mean with Student's t interval.
@@ -175,7 +175,7 @@ def pass_shares(tasks: Mapping[str, Sequence[int]], k: int) -> dict[str, float]:
     for task, (passed, samples) in tasks.items():
         if samples < k:
             raise InputError(f"pass@{k} needs {k} samples of task {task}, got {samples}")
-        shares[task] = 1.0 - comb(samples - passed, k) / comb(samples, k)
+        shares[task] = pass_at_k(samples, passed, k)
     return shares
 
 

@@ -20,6 +20,9 @@ def workers_find_helpers() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", HELPERS)
         patch.setenv("TOKENIZERS_PARALLELISM", "false")
+        # Ray runs workers at the lowest priority but one. Beside a full load they would hardly get on.
+        patch.setenv("RAY_worker_niceness", "0")
+        patch.setenv("RAY_worker_register_timeout_seconds", "600")
         yield
 
 

@@ -115,7 +115,7 @@ def test_an_interrupted_driver_leaves_no_process_behind(
     )
     wait_for(lambda: len(workers(place, "waiting")) == 2)
     driver.send_signal(signal.SIGINT)
-    _, told = driver.communicate(timeout=120)
+    _, told = driver.communicate(timeout=600)
     assert told.rstrip().endswith("KeyboardInterrupt")
     for worker in workers(place):
         wait_for(lambda worker=worker: is_gone(worker))
@@ -140,7 +140,7 @@ def test_an_error_ends_all_workers_of_a_connection_that_was_there_before_and_sta
         with meanwhile(break_one), pytest.raises(StoreError, match=r"node \S+ \(\w+\): .*cannot write"):
             on_ray(data, ClusterSpec(model, "", place, gate=2, pause=0.1), out, nodes.address)
         for worker in workers(place):
-            wait_for(lambda worker=worker: is_gone(worker), 30.0)
+            wait_for(lambda worker=worker: is_gone(worker))
         assert ray.is_initialized()
     finally:
         ray.shutdown()

@@ -20,6 +20,7 @@ from score_runs import assert_same_bits, leftovers, short_rows, write_lines
 
 from donod_fast.data.reading import open_corpus
 from donod_fast.engines.ray import RaySettings, score_on_ray
+from donod_fast.engines.request import RunOptions
 from donod_fast.errors import CorpusError, InputError, SettingsMismatchError, WorkerError
 from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scoring.scorer import Scorer
@@ -191,5 +192,5 @@ def test_what_no_node_can_hold_is_refused(
         (RaySettings(nodes.address, cpus_per_worker=2.0), "2 CPU, 0 GPU"),
     ):
         with pytest.raises(InputError, match=f"no node of the cluster can hold a worker of {what}; it has: node"):
-            score_on_ray(open_corpus([str(data)]), spec, tmp_path / "out", settings, part_rows=PART_ROWS)
+            score_on_ray(open_corpus([str(data)]), spec, tmp_path / "out", settings, RunOptions(part_rows=PART_ROWS))
     assert not (tmp_path / "out").exists()

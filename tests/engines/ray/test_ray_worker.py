@@ -11,7 +11,8 @@ from cluster_specs import ClusterSpec
 from nodes import one_process
 
 from donod_fast.data.shards import Shard
-from donod_fast.engines.ray.worker import Report, ShardWorker, WorkerJob
+from donod_fast.engines.ray.worker import PartWorker, Report, WorkerJob
+from donod_fast.engines.request import RunOptions
 from donod_fast.errors import StoreError
 from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scoring.scorer import Scorer
@@ -34,9 +35,10 @@ def folder(data: Path, scorer: Scorer, tmp_path: Path) -> ScoresFolder:
 def scored(out: Path, shards: list[Shard], driver_folder: str = "") -> Pulse:
     """Have a worker score shards, without a cluster."""
     spec: Any = ClusterSpec(out, "", out)
-    worker = ShardWorker.__new__(ShardWorker)
-    worker._job = WorkerJob(spec, str(out), "cpu", 10, 1, 0, 60.0, driver_folder)
+    worker = PartWorker.__new__(PartWorker)
+    worker._job = WorkerJob(spec, str(out), "cpu", RunOptions(10, workers=0, stall_timeout=60.0), 1, driver_folder)
     worker._folder = worker._pool = None
+    worker._wanted = {}
     pulse: Any = Pulse()
     assert worker._scored(shards, pulse, []) == {}
     return pulse

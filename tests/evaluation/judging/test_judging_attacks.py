@@ -17,7 +17,7 @@ def verdict_on(program: str, sandbox: Sandbox, seconds: float = SECONDS) -> Verd
 
 
 @pytest.mark.parametrize("name", LEAVES)
-def test_a_program_that_leaves_before_all_questions_are_answered_has_not_passed(name: str, walls: Sandbox) -> None:
+def test_a_program_that_exits_before_its_last_answer_has_not_passed(name: str, walls: Sandbox) -> None:
     verdict = verdict_on(LEAVES[name], walls)
     assert not verdict.passed and not verdict.base and verdict.detail, verdict
     assert verdict.status in {"exited", "timeout", "error"}, verdict
@@ -41,7 +41,7 @@ def test_a_forged_result_is_none(name: str, walls: Sandbox) -> None:
     assert not verdict.passed and not verdict.base, verdict
 
 
-def test_an_answer_that_was_sent_before_its_question_is_no_answer(sandbox: Sandbox) -> None:
+def test_an_answer_sent_before_its_question_is_refused(sandbox: Sandbox) -> None:
     verdict = verdict_on(FORGES["an answer ahead of its question"], sandbox)
     assert (verdict.status, verdict.detail) == ("protocol", "an answer to something that was not asked")
 
@@ -56,7 +56,7 @@ def test_a_right_program_passes_by_the_same_way(walls: Sandbox) -> None:
     assert verdict_on(RIGHT, walls) == Verdict("passed", "", True, None, pytest.approx(0, abs=60))
 
 
-def test_a_right_program_that_prints_much_starts_threads_and_children_passes(walls: Sandbox) -> None:
+def test_a_right_program_with_much_output_threads_and_children_passes(walls: Sandbox) -> None:
     program = (
         "import os, sys, threading\nprint('x' * 500_000)\nprint('passed?', file=sys.stderr)\n"
         "threading.Thread(target=print).start()\nif os.fork() == 0: os._exit(1)\n" + RIGHT

@@ -143,7 +143,7 @@ Point = collections.namedtuple("Point", "x y")
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_an_object_of_a_class_derived_from_a_plain_one_arrives_as_the_plain_value(value: Any, arrives: Any) -> None:
+def test_an_instance_of_a_subclass_arrives_as_the_plain_value(value: Any, arrives: Any) -> None:
     assert shape(decode(encode(value))) == shape(arrives)
 
 
@@ -211,12 +211,12 @@ def test_depth_is_bounded_on_both_sides() -> None:
     ],
     ids=repr,
 )
-def test_bytes_that_are_no_value_are_refused(data: bytes) -> None:
+def test_invalid_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(Refused):
         decode(data)
 
 
-def test_damaged_bytes_give_a_plain_value_or_are_refused_and_nothing_else() -> None:
+def test_damaged_bytes_give_a_plain_value_or_are_refused() -> None:
     chance = random.Random(0)
     wholes = [encode(value) for value in VALUES if not isinstance(value, int) or abs(value) < 2**70]
     refused = 0

@@ -50,7 +50,7 @@ def test_closeness_is_that_of_numpy() -> None:
         assert close([output, output], [expected] * 2, 1e-6) == numpy_close([output, output], [expected] * 2, 1e-6)
 
 
-def test_equal_is_right_whatever_the_type_where_there_is_no_tolerance() -> None:
+def test_equal_values_of_any_type_are_right_without_a_tolerance() -> None:
     assert right(1, True) and right(2.0, 2) and right([1, (2,)], [1, (2,)])
     assert not right([1], (1,)) and not right("a", "b") and not right(2, 3)
 
@@ -63,7 +63,7 @@ def test_floats_are_compared_by_tolerance_and_only_with_their_own_type() -> None
     assert not right({"a": 0.1 + 0.2}, {"a": 0.3})  # no tolerance within other containers
 
 
-def test_a_float_output_switches_the_tolerance_on_for_the_inputs_after_it() -> None:
+def test_a_float_output_enables_the_tolerance_for_later_inputs() -> None:
     comparison = Comparison("humaneval", "f", 0.0)
     assert not comparison.right((), 10**10 + 1, 10**10)
     assert comparison.right((), 0.5, 0.5)

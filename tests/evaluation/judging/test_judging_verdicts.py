@@ -117,7 +117,7 @@ def test_what_a_right_program_may_answer_with(name: str, sandbox: Sandbox) -> No
     assert verdict.passed and verdict.base and not verdict.detail, verdict
 
 
-def test_helpers_of_the_tests_come_from_the_prompt_and_never_from_the_program(sandbox: Sandbox) -> None:
+def test_test_helpers_come_from_the_prompt_and_never_from_the_program(sandbox: Sandbox) -> None:
     prompt = "def double(x):\n    return 2 * x\n\ndef halve(x):\n    '''The half.'''\n"
     check = human_eval(
         "assert double(candidate(8)) == 8\nassert double(candidate(3)) == 3", name="halve", prompt=prompt
@@ -134,7 +134,7 @@ def test_modules_that_the_tests_use_are_the_judges_own(sandbox: Sandbox) -> None
     assert judge(check, fake, sandbox).status == "failed"
 
 
-def test_a_builtin_that_the_program_redefines_stays_the_judges_unless_it_is_the_task(sandbox: Sandbox) -> None:
+def test_a_redefined_builtin_is_ignored_unless_it_is_the_task(sandbox: Sandbox) -> None:
     cheat = "def set(x): return 1\ndef sorted(x): return 1\ndef f(x): return 2"
     assert judge(mbpp("assert set(f(1)) == set([2])"), cheat, sandbox).status == "error"
     assert judge(mbpp("assert sum(10, 15) == 6", name="sum"), "def sum(a, b): return 6", sandbox).passed
@@ -161,7 +161,7 @@ def test_the_failing_test_of_several_is_named(sandbox: Sandbox) -> None:
     assert "assert f(2) == 3 (the last answer was 2)" in judge(check, "def f(x): return x", sandbox).detail
 
 
-def test_a_test_that_swallows_everything_passes_no_program_that_left(sandbox: Sandbox) -> None:
+def test_a_test_that_catches_everything_passes_no_exited_program(sandbox: Sandbox) -> None:
     check = human_eval("try:\n    candidate()\nexcept:\n    pass")
     assert judge(check, "import os\ndef f(): os._exit(0)", sandbox).status == "exited"
     assert judge(check, "def f(): raise SystemExit", sandbox).status == "exited"
@@ -180,7 +180,7 @@ def test_a_test_that_swallows_everything_passes_no_program_that_left(sandbox: Sa
         ("def check(candidate):\n    candidate(lambda: 1)", "function, which is not plain data"),
     ],
 )
-def test_tests_that_are_no_tests_pass_nothing(test: str, says: str, walls: Sandbox) -> None:
+def test_invalid_tests_pass_nothing(test: str, says: str, walls: Sandbox) -> None:
     check = Check(kind="human-eval", task_id="t", entry_point="f", prompt="def f(x):\n", test=test)
     verdict = judge(check, "def f(x): return x", walls)
     assert verdict.status in {"error", "timeout"} and says in verdict.detail, verdict
@@ -231,12 +231,12 @@ def test_many_inputs_go_in_batches_and_the_first_wrong_one_is_named(sandbox: San
     assert judge(large, "def f(x): return [x] * 400_000", sandbox).passed
 
 
-def test_an_input_that_no_program_can_be_given_is_an_error_of_the_file(sandbox: Sandbox) -> None:
+def test_an_input_that_cannot_be_sent_is_an_error_of_the_file(sandbox: Sandbox) -> None:
     with pytest.raises(CorpusError, match="HumanEval/0"):
         judge(evalplus("def f(x): pass", [[object()]], []), "def f(x): pass", sandbox)
 
 
-def test_time_met_on_the_clock_is_tried_once_more_alone_and_processor_time_is_not(
+def test_a_wall_time_out_is_retried_alone_but_a_cpu_time_out_is_not(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tries: list[str] = []

@@ -60,7 +60,7 @@ def test_finish_lets_the_program_see_the_end(sandbox: Sandbox) -> None:
         assert process.finish() is done is process.kill()
 
 
-def test_leaving_kills_and_says_so(sandbox: Sandbox) -> None:
+def test_leaving_the_context_kills_the_program(sandbox: Sandbox) -> None:
     with start(sandbox, "send(b'ready')\nimport time\ntime.sleep(1000)") as process:
         assert process.receive(soon(), 10) == b"ready"
     assert process.finish().how == "killed"
@@ -129,7 +129,7 @@ def test_many_threads_use_one_sandbox(sandbox: Sandbox) -> None:
         assert list(pool.map(ask, range(12))) == [str(number).encode() * 2 for number in range(12)]
 
 
-def test_the_channel_works_from_a_thread_after_the_starting_thread_has_ended(sandbox: Sandbox) -> None:
+def test_the_channel_works_after_the_starting_thread_has_ended(sandbox: Sandbox) -> None:
     started: list[Process] = []
     thread = threading.Thread(target=lambda: started.append(start(sandbox, "send(receive())\nreceive()")))
     thread.start()

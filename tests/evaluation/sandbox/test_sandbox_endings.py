@@ -176,7 +176,7 @@ def test_a_killed_server_is_replaced_and_running_programs_go_on(sandbox: Sandbox
         assert process.finish().stdout == b"done\n"
 
 
-def test_a_fork_of_the_caller_gets_a_server_of_its_own_and_keeps_nothing_alive(sandbox: Sandbox) -> None:
+def test_a_fork_of_the_caller_starts_a_new_server(sandbox: Sandbox) -> None:
     marker = secrets.token_hex(16)
     text = CALLER.replace("sandbox.run(", FORKED + "sandbox.run(").replace(
         ", sys.argv[2]]", ", sys.argv[2], sys.argv[4]]"

@@ -256,6 +256,6 @@ def test_exit_codes_come_through(sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize("name", ["seconds", "memory", "processes", "output", "cpu_seconds"])
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
-def test_limits_that_are_none_are_refused(name: str, value: float) -> None:
+def test_invalid_limits_are_refused(name: str, value: float) -> None:
     with pytest.raises(InputError, match=name):
         Limits(**{name: value})  # type: ignore[arg-type]

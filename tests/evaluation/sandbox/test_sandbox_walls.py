@@ -179,7 +179,7 @@ def test_sockets_that_no_network_namespace_confines_are_refused(sandbox: Sandbox
     assert output(sandbox, text) == "works"
 
 
-def test_there_are_no_rights_and_no_way_to_more(sandbox: Sandbox) -> None:
+def test_a_program_has_no_capabilities_and_cannot_gain_any(sandbox: Sandbox) -> None:
     text = """
         import ctypes, os
         state = dict(line.split(":\\t", 1) for line in open("/proc/self/status").read().splitlines() if ":\\t" in line)

@@ -63,7 +63,7 @@ def test_a_folder_holds_utilities_the_original_records_and_a_mask(base: Path, da
     )
     said = run(*command, "--keep", 3, "--parameters", 0.05, "--layers", "model.layers.1.mlp.*,lm_head")
     assert "3 rows by utility of second order" in said and "9: 8 scored, 1 not_parsable" in said
-    assert "3 rows, 1 rows left out: 1 unknown_format" in said
+    assert "3 rows, 1 row left out: 1 unknown_format" in said
     table = pq.read_table(out / "utilities.parquet").to_pylist()
     assert [row["row"] for row in table] == list(range(9)) and table[7]["status"] == "not_parsable"
     assert table[7]["utility_first"] != table[7]["utility_first"]  # NaN
@@ -105,7 +105,7 @@ def test_the_best_rows_are_those_of_the_order_asked_for() -> None:
     rows = [Utility(i, "", "scored", first=f, second=s) for i, (f, s) in enumerate([(1, 3), (2, 2), (2, 2), (0, 5)])]
     rows.insert(1, Utility(9, "", "not_parsable", "line 2"))
     assert best_rows(rows, 3, "first") == [2, 3, 0] and best_rows(rows, 0.5, "second") == [4, 0]
-    with pytest.raises(InputError, match="first one: line 2"):
+    with pytest.raises(InputError, match="first row: line 2"):
         best_rows(rows[1:2], 0.5, "first")
 
 
@@ -113,8 +113,8 @@ def test_the_best_rows_are_those_of_the_order_asked_for() -> None:
     ("kind", "layers", "words"),
     [
         ("llama", ("model.layers.9.*",), "no linear layer of that name; it has"),
-        ("llama", ("model.layers.1.input_layernorm",), "LlamaRMSNorm is no linear layer"),
-        ("llama", ("model.embed_tokens",), "Embedding is no linear layer"),
+        ("llama", ("model.layers.1.input_layernorm",), "LlamaRMSNorm is not a linear layer"),
+        ("llama", ("model.embed_tokens",), "Embedding is not a linear layer"),
         ("llama-tied", ("lm_head",), "tied to the input embedding"),
     ],
 )
@@ -187,7 +187,7 @@ def test_wrong_arguments_are_refused_before_a_model_is_loaded(data: Path, tmp_pa
         with pytest.raises(InputError, match=words):
             run(*command, *more)
     (tmp_path / "manifest.json").write_text('{"kind": "training"}')
-    with pytest.raises(StoreError, match="something else"):
+    with pytest.raises(StoreError, match="does not hold results"):
         run(*command, "--overwrite")
 
 

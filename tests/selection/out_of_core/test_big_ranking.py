@@ -1,4 +1,4 @@
-"""Ranked past memory, a folder gives the rows that it gives in memory."""
+"""Ranking larger than memory gives the same rows as ranking in memory."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_a_ranking_larger_than_its_memory_goes_to_disk_and_keeps_the_same_rows(
         assert chosen.best_first == wanted.tolist()
         assert list(chosen.rows) == wanted.sort().values.tolist()
         monkeypatch.setattr(cutting, "_BINS", 1 << 18)
-        with pytest.raises(StoreError, match="give more by --memory"):
+        with pytest.raises(StoreError, match="raise --memory"):
             big.keep(keep=0.3)
 
 
@@ -192,9 +192,9 @@ def test_what_cannot_be_ranked_is_refused_with_the_reason(folder: ScoresFolder, 
     with pytest.raises(StoreError, match="its folder does not exist"):
         rank_parts(folder, temp_dir=tmp_path / "absent")
     with rank_parts(folder, "don") as big:
-        with pytest.raises(InputError, match="takes keep, and neither"):
+        with pytest.raises(InputError, match="takes keep; don_threshold"):
             big.keep(don_quantile=0.5)
-        with pytest.raises(InputError, match="100 rows best first would have to be held"):
+        with pytest.raises(InputError, match="100 rows in the order best first do not fit"):
             big.keep(keep=100, best_first=True, most=99)
 
 

@@ -135,7 +135,7 @@ def test_more_records_best_first_than_fit_are_refused(
     monkeypatch.setattr(engines, "_RECORD_BYTES", 10**8)
     options = ["--keep", "20", "--engine", "duckdb", "--memory", "1GB", "--out", tmp_path / "s.jsonl"]
     done = invoke("select", scores, *options, "--order", "best")
-    assert_one_line_error(done, 2, "20 rows best first", "room for 10", "--order input")
+    assert_one_line_error(done, 2, "20 rows in the order best first", "room for 10", "--order input")
     assert invoke("select", scores, *options).code == 0
 
 
@@ -146,9 +146,9 @@ def test_more_records_best_first_than_fit_are_refused(
         (["--by", "source", "--engine", "memory"], "--by needs the engine duckdb"),
         (["--by", "source", "--method", "pareto"], "pareto compares all rows"),
         (["--engine", "spark"], "--engine must be one of auto, memory, duckdb"),
-        (["--memory", "much"], "is no size; give for example 2GiB"),
+        (["--memory", "much"], "is not a size; write for example 2GiB"),
         (["--engine", "duckdb", "--method", "bestest"], "unknown method 'bestest'"),
-        (["--engine", "duckdb", "--method", "don-threshold", "--don-threshold", "1e9"], "takes either"),
+        (["--engine", "duckdb", "--method", "don-threshold", "--don-threshold", "1e9"], "not keep"),
     ],
 )
 def test_what_cannot_be_is_refused_in_words(scores: Path, tmp_path: Path, options: list[str], told: str) -> None:
@@ -188,5 +188,5 @@ def test_sizes_are_read_in_decimal_and_binary_units() -> None:
         1 << 40,
     ]
     for text in ("", "0", "GiB", "-1GB", "3 cows"):
-        with pytest.raises(InputError, match="is no size"):
+        with pytest.raises(InputError, match="is not a size"):
             parse_size(text)

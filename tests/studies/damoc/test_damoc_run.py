@@ -279,11 +279,11 @@ def test_a_benchmark_ranks_first_and_held_out_loss_breaks_its_ties() -> None:
     [
         ({"heldout": []}, "nothing ranks the candidates"),
         ({"candidates": [{"name": "a", "model": "m"}] * 2}, "two candidates are named a"),
-        ({"candidates": [{"name": "a", "modl": "m"}]}, r"candidates\.0\.modl is no known key; did you mean model"),
+        ({"candidates": [{"name": "a", "modl": "m"}]}, r"candidates\.0\.modl is not a known key; did you mean model"),
         ({"filter": {"method": "graph_cut"}}, "filter: graph_cut needs embeddings"),
         ({"filter": {"method": "graph_cut", "embeddings": "m", "trade_off": 0.5}}, r"filter\.trade_off"),
         ({"compress": {"method": "perplexity"}}, "compress: perplexity needs model"),
-        ({"prune": {"treshold": 0.9}}, r"prune\.treshold is no known key; did you mean threshold"),
+        ({"prune": {"treshold": 0.9}}, r"prune\.treshold is not a known key; did you mean threshold"),
         ({"train": {"model": "m"}}, r"train\.model: input should be 'candidate'"),
     ],
 )

@@ -1,8 +1,7 @@
-"""Filters: graph-cut against brute force and against submodlib, random draws, and quality by a column of scores."""
+"""Filters: graph-cut against brute force and a recorded order, random draws, and quality by a score column."""
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from itertools import combinations
 from pathlib import Path
@@ -16,7 +15,12 @@ from ranked_folders import folder_of
 from donod_fast.errors import InputError, ModelError
 from donod_fast.studies.damoc import graph_cut as module
 from donod_fast.studies.damoc.filters import graph_cut, quality_filter, random_filter
-from donod_fast.studies.damoc.graph_cut import chosen_engine, graph_cut_value
+from donod_fast.studies.damoc.graph_cut import graph_cut_value
+
+SUBMODLIB_ORDER = (
+    *(359, 130, 363, 117, 149, 155, 304, 299, 394, 127),
+    *(266, 353, 301, 259, 334, 356, 62, 205, 202, 235),
+)
 
 
 def some_vectors(rows: int, dim: int = 4, seed: int = 0) -> npt.NDArray[np.float64]:
@@ -40,13 +44,10 @@ def greedy(vectors: npt.NDArray[np.float64], count: int, trade_off: float) -> tu
 
 
 @pytest.mark.parametrize("trade_off", [0.0, 0.2, 0.49])
-@pytest.mark.parametrize("engine", ["numpy", "submodlib"])
-def test_graph_cut_is_the_greedy_maximum_of_the_formula(engine: str, trade_off: float) -> None:
-    if engine == "submodlib":
-        pytest.importorskip("submodlib")
+def test_graph_cut_is_the_greedy_maximum_of_the_formula(trade_off: float) -> None:
     vectors = some_vectors(11, seed=1)
-    wanted = greedy(vectors, 11 if engine == "numpy" else 10, trade_off)
-    found = graph_cut(vectors, len(wanted), trade_off, engine=engine)
+    wanted = greedy(vectors, 11, trade_off)
+    found = graph_cut(vectors, len(wanted), trade_off)
     assert found == wanted
     assert graph_cut_value(vectors, found[:5], trade_off) == pytest.approx(
         objective(vectors, list(found[:5]), trade_off)
@@ -63,10 +64,10 @@ def test_graph_cut_reaches_its_share_of_the_best_value() -> None:
 
 def test_a_fewer_count_is_the_beginning_and_copies_of_a_row_come_late() -> None:
     vectors = np.concatenate([np.eye(3), np.eye(3)[:1]])  # the fourth is the first again
-    assert graph_cut(vectors, 4, 0.4, engine="numpy") == (0, 3, 1, 2)  # 2 − λ, then 2 − 3λ = 0.8 against 1 − λ = 0.6
-    assert graph_cut(vectors, 4, 0.49, engine="numpy") == (0, 3, 1, 2)
+    assert graph_cut(vectors, 4, 0.4) == (0, 3, 1, 2)  # 2 − λ, then 2 − 3λ = 0.8 against 1 − λ = 0.6
+    assert graph_cut(vectors, 4, 0.49) == (0, 3, 1, 2)
     crowd = np.concatenate([np.tile([[1.0, 0.1, 0.0]], (3, 1)), np.eye(3)[1:]])
-    assert graph_cut(crowd, 2, 0.4, engine="numpy") == graph_cut(crowd, 5, 0.4, engine="numpy")[:2]
+    assert graph_cut(crowd, 2, 0.4) == graph_cut(crowd, 5, 0.4)[:2]
 
 
 def test_opposite_rows_count_as_unlike_and_no_less() -> None:
@@ -76,20 +77,18 @@ def test_opposite_rows_count_as_unlike_and_no_less() -> None:
     assert graph_cut_value(vectors, [0, 2], 0.4) > graph_cut_value(vectors, [0], 0.4)
 
 
-def test_the_engines_agree_on_many_rows_and_auto_is_one_of_them() -> None:
-    pytest.importorskip("submodlib")
+def test_graph_cut_keeps_the_order_that_submodlib_gave() -> None:
+    # Recorded from submodlib-py 0.0.3 (GraphCutFunction, LazyGreedy, dense, separate_rep False) on the same vectors.
     vectors = some_vectors(400, dim=24, seed=3)
-    ours = graph_cut(vectors, 80, engine="numpy")
-    assert graph_cut(vectors, 80, engine="submodlib") == ours == graph_cut(vectors, 80)
-    assert (chosen_engine(400), chosen_engine(module.LIBRARY_ROWS + 1)) == ("submodlib", "numpy")
+    assert graph_cut(vectors, 20) == SUBMODLIB_ORDER
 
 
 def test_blocks_of_similarities_do_not_change_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = some_vectors(50, dim=8, seed=4)
-    whole = graph_cut(vectors, 20, engine="numpy")
+    whole = graph_cut(vectors, 20)
     few = module.similarity_blocks
     monkeypatch.setattr(module, "similarity_blocks", lambda a, b: few(a, b, workspace_bytes=4 * 50 * 7))
-    assert graph_cut(vectors, 20, engine="numpy") == whole
+    assert graph_cut(vectors, 20) == whole
 
 
 def test_many_rows_are_divided_into_parts_that_give_their_share() -> None:
@@ -113,8 +112,6 @@ def test_a_bad_argument_of_graph_cut_is_named() -> None:
     for count in (0, 6):
         with pytest.raises(InputError, match=f"cannot choose {count} of 5"):
             graph_cut(vectors, count)
-    with pytest.raises(InputError, match="apricot"):
-        graph_cut(vectors, 2, engine="apricot")
     with pytest.raises(InputError, match="shape"):
         graph_cut(vectors[0], 2)
     for wrong in (0.0, math.nan, math.inf):
@@ -122,14 +119,6 @@ def test_a_bad_argument_of_graph_cut_is_named() -> None:
         broken[3] = wrong
         with pytest.raises(ModelError, match="embedding 3 has no direction"):
             graph_cut(broken, 2)
-
-
-def test_graph_cut_works_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "submodlib" else find(name))
-    assert graph_cut(np.eye(4), 3) == (0, 1, 2)
-    with pytest.raises(InputError, match=r"donod-fast\[damoc\]"):
-        graph_cut(np.eye(4), 3, engine="submodlib")
 
 
 def test_a_random_draw_is_of_its_seed_and_grows() -> None:

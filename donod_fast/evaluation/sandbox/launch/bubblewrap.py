@@ -1,6 +1,6 @@
-"""Walls by bubblewrap: its command line, and what to know of the processes it starts.
+"""Isolation with bubblewrap: its command line, and the processes that it starts.
 
-As root it keeps the one right that :mod:`inside` needs to become a user number of the sandbox's own; an ordinary user
+As root it keeps the one capability that :mod:`inside` needs to change to the sandbox's own user id; an ordinary user
 gets a user namespace.
 """
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from typing import Any
 
 _NOBODY = 65534
-_INSIDE = "/launch"  # where the scripts of this folder stand in the sandbox
+_INSIDE = "/launch"  # path of this folder's scripts in the sandbox
 
 
 def start(settings: dict[str, Any], status: int, interpreter: str) -> tuple[int, int | None]:
-    """Start bubblewrap; returns its process number and that of the sandbox's first process (``None`` where it failed).
+    """Start bubblewrap; returns its process id and that of the sandbox's first process (``None`` if it failed).
 
     Raises:
-        OSError: a pipe or a process is not to be had.
+        OSError: a pipe or a process cannot be created.
     """
     user = private_user() if settings["as_root"] else None
     if user is None and settings["limits"]["user_processes"]:
-        settings["limits"]["user_processes"] += 1  # bubblewrap's own process inside is of the same user
+        settings["limits"]["user_processes"] += 1  # bubblewrap's own process inside belongs to the same user
     news, news_in = os.pipe()
     child = os.fork()
     if child == 0:
@@ -60,7 +60,7 @@ def _command(settings: dict[str, Any], status: int, news: int, user: int | None,
     for folder in _folders_above(
         [*(target for _, target in trees), *(f"{program}/{name}" for name in ("", *settings["files"]))]
     ):
-        command += ["--perms", "0755", "--dir", folder]  # by itself it makes folders that only their owner can enter
+        command += ["--perms", "0755", "--dir", folder]  # by default it creates folders that only their owner can enter
     for source, target in trees:
         command += ["--ro-bind", source, target]
     command += ["--dev", "/dev", "--proc", "/proc"]
@@ -101,7 +101,7 @@ def _held_settings(settings: dict[str, Any], user: int | None) -> str:
 
 
 def _first_process(news: int) -> int | None:
-    """Read bubblewrap's report (a small JSON object) of the number of the sandbox's first process."""
+    """Read the process id of the sandbox's first process from bubblewrap's report (a small JSON object)."""
     text = b""
     while part := os.read(news, 4096):
         text += part

@@ -1,4 +1,4 @@
-"""The last steps of a process before it becomes the program: limits, user, rights, open files; then the program."""
+"""The last steps before a process executes the program: limits, user, privileges and open files."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 CHANNEL = 3  # the program's end of the duplex channel
-STARTED = b"S"  # on the status pipe: the walls stand, the program is about to be executed
-FAILED = b"E"  # on the status pipe: the text of what failed follows
+STARTED = b"S"  # on the status pipe: isolation is complete, the program is about to be executed
+FAILED = b"E"  # on the status pipe: the error text follows
 
 
 def become_program(settings: dict[str, Any], status: int, user: int | None, filtered: bool) -> NoReturn:
-    """Execute the program under its limits; what fails is written to ``status``, and the process ends.
+    """Execute the program under its limits; an error is written to ``status``, and the process exits.
 
-    Descriptors 0 to 3 are what the program shall have; every other one is closed.
+    The program gets descriptors 0 to 3; all others are closed.
 
     Args:
-        settings: what :func:`monitor.main` was sent.
+        settings: the settings sent to :func:`monitor.main`.
         status: the writing end of the status pipe.
-        user: the user number to change to, or ``None`` to stay.
-        filtered: whether rights are dropped and system calls filtered (not without isolation).
+        user: the user id to change to, or ``None`` to keep the current user.
+        filtered: whether to drop privileges and filter system calls (False without isolation).
     """
     try:
         if status != CHANNEL + 1:
@@ -71,7 +71,7 @@ def _restore_signals() -> None:
 
 
 def _first_to_be_killed() -> None:
-    """Let the kernel take the program, not its surroundings, where the machine runs out of memory."""
+    """Let the kernel kill the program first if the machine runs out of memory."""
     try:
         descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
         os.write(descriptor, b"1000")
@@ -100,5 +100,5 @@ def _lower(kind: int, soft: int, hard: int | None = None) -> None:
     try:
         resource.setrlimit(kind, (min(soft, allowed), allowed))
     except (ValueError, OSError):
-        if sys.platform == "linux":  # macOS lacks some
+        if sys.platform == "linux":  # macOS lacks some of these
             raise

@@ -1,8 +1,9 @@
-"""The filter of system calls: what namespaces and resource limits leave open.
+"""The system call filter, for gaps that namespaces and resource limits leave open.
 
-Three reasons to refuse a call: it holds memory that no limit counts (memfd, System V shared memory, message queues), it
-reaches outside through a door that namespaces do not close (vsock, keyrings), or it is attack surface that a Python
-program never needs (nested namespaces, io_uring, bpf). Refused calls fail with an error number; the program goes on.
+There are three reasons to refuse a call: it allocates memory that no limit counts (memfd, System V shared memory,
+message queues), it reaches outside in a way that namespaces do not prevent (vsock, keyrings), or it is attack surface
+that a Python program never needs (nested namespaces, io_uring, bpf). A refused call fails with an error number, and the
+program continues.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ _REFUSED = {
     ),
 }
 # fmt: on
-_CLONE3 = 435  # its flags stand in memory, where a filter cannot look: the C library then falls back to clone
+_CLONE3 = 435  # its flags are in memory, which a filter cannot read: the C library falls back to clone
 
 
 def system_call_filter() -> bytes:
@@ -75,7 +76,7 @@ def system_call_filter() -> bytes:
     ]
     for number in _REFUSED[machine]:
         code += _when(number, refuse)
-    code += [  # clone with flags that make a namespace
+    code += [  # clone with flags that create a namespace
         _step(_EQUAL, _CLONE[machine], 0, 4),
         _step(_LOAD, _FIRST_ARGUMENT_AT),
         _step(_ANY_BIT, _NEW_NAMESPACES, 0, 1),

@@ -1,4 +1,4 @@
-"""The first thing executed within bubblewrap's walls: it takes the last rights away and becomes the program."""
+"""The first script executed inside bubblewrap: drops the remaining privileges and executes the program."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def main(status: int) -> NoReturn:
-    """Read the settings that the monitor left in a descriptor, and go on as the program."""
+    """Read the settings that the monitor left in a descriptor, then execute the program."""
     with os.fdopen(int(sys.argv[1]), "rb") as file:
         settings = marshal.loads(file.read())
     become_program(settings, status, settings["user"], filtered=True)

@@ -1,6 +1,6 @@
-"""The process that stands outside one sandbox: it starts it, reads its output, limits it, ends it, reports.
+"""The process outside one sandbox: it starts the sandbox, reads its output, enforces limits, ends it and reports.
 
-It is the only parent of the sandbox. It ends the sandbox when the caller says so or goes away (its end of the control
+It is the only parent of the sandbox. It ends the sandbox when the caller asks for it or exits (its end of the control
 socket closes), and the kernel ends the sandbox if the monitor itself is killed.
 """
 
@@ -22,13 +22,13 @@ TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
     from typing import Any
 
-_HIGH = 32  # descriptors of the monitor's own stand from here on
-_TICK = 0.025  # seconds between two looks at the sandbox's processes
-_PATIENCE = 5.0  # seconds for killed processes to be gone
+_HIGH = 32  # the monitor's own descriptors start here
+_TICK = 0.025  # seconds between two checks of the sandbox's processes
+_PATIENCE = 5.0  # seconds for killed processes to disappear
 
 
 def main(control: int, channel: int) -> None:
-    """Run one program as the settings on ``control`` say, and report there."""
+    """Run one program with the settings from ``control``, and report there."""
     os.umask(0o022)
     control, channel = _high(control), _high(channel)
     try:
@@ -61,7 +61,7 @@ class _Run:
         # Both, as a fork of the caller may hold its end of the socket open.
         caller = end_of(settings["caller"])
         if caller is None and sys.platform == "linux":
-            raise OSError("the caller has ended")
+            raise OSError("the caller has exited")
         self.caller = None if caller is None else _high(caller)
         self.output, output = map(_high, os.pipe())
         self.errors, errors = map(_high, os.pipe())
@@ -83,7 +83,7 @@ class _Run:
             os.dup2(nothing, number)
 
     def _start(self, settings: dict[str, Any], status: int) -> tuple[int, int | None]:
-        """The process to wait for, and the one beneath which the program's processes stand."""
+        """The process to wait for, and the ancestor of the program's processes."""
         if self.isolation == "namespaces":
             from . import namespaces
 
@@ -97,7 +97,7 @@ class _Run:
         return _start_without_walls(settings, status), os.getpid()
 
     def watch(self) -> None:
-        """Return when the program has ended, by itself, by a limit or by the caller, and nothing of it is left."""
+        """Return when the program has ended for any reason (exit, limit, caller) and all its processes are gone."""
         deadline = self.started + self.limits["seconds"]
         poll = select.poll()
         for descriptor in (self.control, self.output, self.errors, *self.ends[:1]):
@@ -126,7 +126,7 @@ class _Run:
                     pass
 
     def report(self) -> None:
-        """Tell the caller how the program ended."""
+        """Report to the caller how the program ended."""
         seconds = time.monotonic() - self.started
         os.set_blocking(self.status, False)
         said = b""
@@ -141,9 +141,9 @@ class _Run:
             return wire.send_failure(self.control, "its processes could not be ended")
         code = os.waitstatus_to_exitcode(int.from_bytes(said, "little") if said else self.wait_status)
         if self.isolation == "bubblewrap" and 128 < code <= 128 + signal.NSIG:
-            code = 128 - code  # bubblewrap's way to say that a signal ended the program
+            code = 128 - code  # bubblewrap reports a signal in this way
         how = self.how or ("exited" if code >= 0 else "signalled")
-        # Of everything that was waited for, here or by a process that was waited for.
+        # The total of all reaped processes and of those that they reaped.
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         used = usage.ru_utime + usage.ru_stime
         if how == "signalled" and (
@@ -154,7 +154,7 @@ class _Run:
         return wire.send_report(self.control, how, code, seconds, peak, self.text[self.output], self.text[self.errors])
 
     def _take(self, descriptor: int) -> bool:
-        """Read what stands in a pipe, up to the limit on output; whether more may come."""
+        """Read the available data of a pipe, up to the limit on output; returns whether more may come."""
         part = os.read(descriptor, 1 << 16)
         room = self.limits["output"] - sum(map(len, self.text.values()))
         self.text[descriptor] += part[:room]
@@ -170,7 +170,7 @@ class _Run:
         self.peak = max(self.peak, held)
         if held > self.limits["memory"]:
             self.how = "memory"
-        elif sum(found.values()) > self.limits["processes"] + 2:  # the kernel's own count is exact; this one is the net
+        elif sum(found.values()) > self.limits["processes"] + 2:  # the kernel's count is exact; a safety net
             self.how = "processes"
         elif self.isolation != "none" and any(
             processes.files(process, self.scratch) > self.limits["files"] for process in list(found)[:1]
@@ -183,7 +183,7 @@ class _Run:
         return bool(self.done)
 
     def _clear(self) -> None:
-        """Kill everything that is left, and wait until it is gone."""
+        """Kill all remaining processes and wait until they are gone."""
         latest = time.monotonic() + _PATIENCE
         if self.isolation == "none":
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -193,7 +193,7 @@ class _Run:
                     _kill(process)
                 time.sleep(0.001)
             return
-        for end in reversed(self.ends):  # the sandbox's first process takes all others with it
+        for end in reversed(self.ends):  # killing the sandbox's first process kills all others
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(end, signal.SIGKILL)
         for end in self.ends:
@@ -232,7 +232,7 @@ def _kill(process: int) -> None:
 
 
 def _collect_adopted() -> bool:
-    """Collect ended processes that the monitor adopted; whether none is left."""
+    """Reap ended processes that the monitor adopted; returns whether none is left."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass

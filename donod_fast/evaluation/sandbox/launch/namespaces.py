@@ -1,8 +1,8 @@
-"""Walls by Linux namespaces alone: a tiny read-only root, no network, a process tree that ends with its first process.
+"""Isolation with Linux namespaces: a tiny read-only root, no network, a process tree that dies with its first process.
 
-As root the program becomes a user number that nothing else on the machine has, so that the limit on processes counts
-it alone (the kernel exempts user 0). An ordinary user gets a user namespace of its own, in which it may mount, and
-whose processes are counted apart (Linux 5.14 and later).
+As root the program changes to a user id that no other process uses, so that the limit on processes counts only the
+program (the kernel exempts user 0). An ordinary user gets a new user namespace, in which it may mount, and
+whose processes are counted separately (Linux 5.14 and later).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 _NOBODY = 65534
-_HIGH = 1_900_000_000  # above the ranges that distributions hand out to users and containers
-_ANCHOR = "/tmp"  # exists everywhere; the new root is built on it, seen by the sandbox's first process only
+_HIGH = 1_900_000_000  # above the ranges that distributions assign to users and containers
+_ANCHOR = "/tmp"  # exists everywhere; the new root is mounted on it, visible only to the sandbox's first process
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _LINKS = (
     ("/proc/self/fd", "/dev/fd"),
@@ -33,7 +33,7 @@ _LINKS = (
 
 
 def private_user() -> int:
-    """A user number for one sandbox, of those that exist in this user namespace (root may take any of them)."""
+    """A user id for one sandbox, from those mapped in this user namespace (root may use any of them)."""
     with Path("/proc/self/uid_map").open(encoding="ascii") as file:
         top = max(int(inside) + int(count) for inside, _, count in (line.split() for line in file))
     if top > _HIGH + (1 << 23):
@@ -42,10 +42,10 @@ def private_user() -> int:
 
 
 def start(settings: dict[str, Any], status: int) -> int:
-    """Fork the first process of a new sandbox around the program; returns its process number.
+    """Fork the first process of a new sandbox around the program; returns its process id.
 
     Raises:
-        OSError: the namespaces are not to be had.
+        OSError: the namespaces cannot be created.
     """
     user = None
     if settings["as_root"]:
@@ -58,7 +58,7 @@ def start(settings: dict[str, Any], status: int) -> int:
         _write("/proc/self/uid_map", f"{_NOBODY} {real_user} 1")
         _write("/proc/self/gid_map", f"{_NOBODY} {real_group} 1")
         if settings["limits"]["user_processes"]:
-            settings["limits"]["user_processes"] += 2  # the monitor and the first process are of the same user
+            settings["limits"]["user_processes"] += 2  # the monitor and the first process belong to the same user
     first = os.fork()
     if first == 0:
         _be_first(settings, status, user)
@@ -66,11 +66,11 @@ def start(settings: dict[str, Any], status: int) -> int:
 
 
 def die_with_monitor(status: int) -> None:
-    """Let the kernel kill this process when the monitor that forked it ends, and leave now if it has ended already."""
+    """Let the kernel kill this process when the monitor that forked it exits; exit now if it has already exited."""
     system.prctl(system.PR_SET_PDEATHSIG, 9)
     watch = select.poll()
     watch.register(status, 0)
-    if watch.poll(0):  # nobody is left to read
+    if watch.poll(0):  # the reader has exited
         os._exit(0)
     os.setsid()
 
@@ -89,9 +89,9 @@ def _be_first(settings: dict[str, Any], status: int, user: int | None) -> NoRetu
         program = os.fork()
         if program == 0:
             become_program(settings, status, user, filtered=True)
-        system.prctl(system.PR_SET_DUMPABLE, 0)  # the program may be of the same user: it shall not trace this process
+        system.prctl(system.PR_SET_DUMPABLE, 0)  # the program may have the same user: it must not trace this process
         system.drop_capabilities()
-        os.closerange(0, status)  # above all the channel, whose end the caller must see
+        os.closerange(0, status)  # above all the channel, so that the caller sees its end
         os.closerange(status + 1, 1 << 16)
         while True:
             ended, how = os.wait()
@@ -101,12 +101,12 @@ def _be_first(settings: dict[str, Any], status: int, user: int | None) -> NoRetu
     except BaseException as error:
         os.write(status, FAILED + f"{error}".encode()[:2000])
     finally:
-        os._exit(0)  # the kernel kills whatever else is in the process namespace
+        os._exit(0)  # the kernel kills all other processes of the PID namespace
 
 
 def _build_root(settings: dict[str, Any], user: int) -> None:
     system.mount("none", "/", None, system.MS_REC | system.MS_PRIVATE)
-    # Opened before the new root hides anything; descriptors also pass folders that the program's user cannot enter.
+    # Opened before the new root hides files; a descriptor works below folders closed to the program's user.
     sources = [(os.open(source, os.O_PATH), target) for source, target in settings["trees"]]
     devices = [(os.open(f"/dev/{name}", os.O_PATH), name) for name in _DEVICES]
     root = _ANCHOR
@@ -132,7 +132,7 @@ def _build_root(settings: dict[str, Any], user: int) -> None:
     limits = settings["limits"]
     scratch = f"size={limits['scratch']},nr_inodes={limits['files']},mode=700,uid={user},gid={user}"
     system.mount("tmpfs", root + settings["scratch"], "tmpfs", system.MS_NOSUID | system.MS_NODEV, scratch)
-    with contextlib.suppress(OSError):  # hidden parts of /proc (in a container) forbid a new one: then it stays empty
+    with contextlib.suppress(OSError):  # masked parts of /proc (in a container) forbid a new mount: then it stays empty
         flags = system.MS_NOSUID | system.MS_NODEV | system.MS_NOEXEC
         system.mount("proc", root + "/proc", "proc", flags, "subset=pid")
     system.enter_root(root)

@@ -1,4 +1,4 @@
-"""A look at a sandbox's processes from outside: how many, how much memory, how many files."""
+"""Inspect a sandbox from outside: number of processes, memory, number of files."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def members(root: int) -> dict[int, int]:
-    """Every process that descends from ``root`` (itself left out), with its number of threads.
+    """All descendants of ``root`` (without itself), with their numbers of threads.
 
-    Orphans are adopted by the first process of their namespace (or by a subreaper), so none escapes from this tree.
+    Orphans are adopted by the first process of their namespace (or by a subreaper), so none escapes.
     """
     found: dict[int, int] = {}
     waiting = [root]
@@ -31,7 +31,7 @@ def members(root: int) -> dict[int, int]:
 
 
 def memory(processes: dict[int, int], limit: int) -> int:
-    """Bytes that the processes hold together; pages that several share are divided among them where that decides."""
+    """Total memory of the processes in bytes; shared pages are divided among their users if this matters."""
     held = sum(map(_resident, processes))
     if held <= limit or len(processes) == 1:
         return held
@@ -39,7 +39,7 @@ def memory(processes: dict[int, int], limit: int) -> int:
 
 
 def files(process: int, scratch: str) -> int:
-    """How many files and folders stand in the scratch folder's file system (0 where that cannot be seen)."""
+    """Number of files and folders in the scratch folder's file system (0 if it cannot be read)."""
     with contextlib.suppress(OSError):
         state = os.statvfs(f"/proc/{process}/root{scratch}")
         return state.f_files - state.f_ffree
@@ -55,7 +55,7 @@ def _share(process: int) -> int:
     for line in _read(f"/proc/{process}/smaps_rollup").splitlines():
         if line.startswith(b"Pss:"):
             return int(line.split()[1]) * 1024
-    return _resident(process)  # it has ended meanwhile (then this is 0), or the kernel does not tell
+    return _resident(process)  # it has exited (then this is 0), or the kernel does not report it
 
 
 def _read(path: str) -> bytes:

@@ -1,6 +1,6 @@
-"""One process that stays, with everything imported, and forks a monitor for each program: half the price of a new one.
+"""A permanent process with all imports done that forks a monitor for each program: half the cost of a new process.
 
-It serves the process that started it, and ends with it. It holds nothing of the programs and is never in a sandbox.
+It serves the process that started it and exits with it. It has no data of the programs and is never in a sandbox.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _REAP = 1000  # milliseconds
 
 
 def main(listening: int) -> None:
-    """Fork a monitor for each pair of descriptors (its control socket, the program's channel) that comes in."""
+    """Fork a monitor for each received pair of descriptors (its control socket, the program's channel)."""
     requests = socket.socket(fileno=listening)
     poll = select.poll()
     poll.register(requests, select.POLLIN)

@@ -1,4 +1,4 @@
-"""The few Linux calls that the standard library lacks, by ctypes; each raises :class:`OSError` with what was tried."""
+"""Linux calls that the standard library lacks, through ctypes; errors are :class:`OSError` naming the action."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PR_CAP_AMBIENT = 47
 
 _MNT_DETACH = 2
 _AT_RECURSIVE = 0x8000
-_SYS_MOUNT_SETATTR = 442  # one number on every machine
+_SYS_MOUNT_SETATTR = 442  # the same number on every architecture
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _SYS_CAPSET = {"x86_64": 126, "aarch64": 91}
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -47,7 +47,7 @@ def _checked(result: int, what: str) -> None:
 
 
 def prctl(option: int, argument: int = 0, third: int = 0) -> None:
-    """Change one attribute of this process; attributes that a limit or an older kernel refuses raise."""
+    """Change one attribute of this process; raises if the kernel refuses it."""
     ulong = ctypes.c_ulong
     _checked(_libc.prctl(option, ulong(argument), ulong(third), ulong(0), ulong(0)), f"prctl {option}")
 
@@ -66,7 +66,7 @@ def mount(source: str, target: str, kind: str | None, flags: int, options: str =
 
 
 def make_read_only(target: str, devices: bool = False) -> None:
-    """Make a mount and every mount beneath it read-only, without set-user-ID programs and (by default) devices."""
+    """Make a mount and all mounts below it read-only, without set-user-ID programs and (by default) devices."""
     attributes = (ctypes.c_uint64 * 4)(MS_RDONLY | MS_NOSUID | (0 if devices else MS_NODEV), 0, 0, 0)
     result = _libc.syscall(_SYS_MOUNT_SETATTR, -100, target.encode(), _AT_RECURSIVE, attributes, 32)
     _checked(result, f"make {target} read-only")
@@ -81,11 +81,11 @@ def enter_root(folder: str) -> None:
 
 
 def drop_capabilities() -> None:
-    """Give up every capability of this process, those that a later program could regain among them."""
+    """Drop every capability of this process, including those that a later program could regain."""
     for capability in range(64):
         try:
             prctl(PR_CAPBSET_DROP, capability)
-        except OSError:  # past the kernel's last capability, or no right to (then there is none to lose)
+        except OSError:  # beyond the kernel's last capability, or not permitted (then there is none to drop)
             break
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     _checked(_libc.syscall(_SYS_CAPSET[os.uname().machine], header, (ctypes.c_uint32 * 6)()), "drop capabilities")

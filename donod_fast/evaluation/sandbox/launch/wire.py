@@ -1,4 +1,4 @@
-"""What the caller and the monitor say to each other over the control socket: settings one way, one report the other."""
+"""Messages between caller and monitor on the control socket: settings one way, one report the other way."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ def receive_settings(control: int) -> dict[str, Any]:
 
 
 def send_number(control: int) -> None:
-    """Say first of all which process the monitor is."""
+    """Send the monitor's process id, as the first message."""
     _write(control, _LENGTH.pack(os.getpid()))
 
 
 def unpack_number(data: bytes) -> int | None:
-    """The monitor's process number, of what it said so far."""
+    """The monitor's process id, from the bytes received so far."""
     return int(_LENGTH.unpack_from(data)[0]) if len(data) >= _LENGTH.size else None
 
 
 def send_report(control: int, how: str, code: int, seconds: float, peak: int, stdout: bytes, stderr: bytes) -> None:
-    """Say how the program ended."""
+    """Report how the program ended."""
     head = _REPORT.pack(HOW.index(how), code, seconds, peak, len(stdout), len(stderr))
     _write(control, b"R" + head + stdout + stderr)
 
 
 def send_failure(control: int, text: str) -> None:
-    """Say why the program was never started."""
+    """Report why the program was never started."""
     _write(control, b"F" + text.encode())
 
 
 def unpack_report(data: bytes) -> tuple[str, int, float, int, bytes, bytes] | str:
-    """Everything that the monitor said, as (how, code, seconds, peak, stdout, stderr) or the text of a failure."""
+    """The monitor's report as (how, code, seconds, peak, stdout, stderr), or the text of a failure."""
     data = data[_LENGTH.size :]
     if data[:1] == b"F":
         return data[1:].decode("utf-8", "replace")
@@ -71,6 +71,6 @@ def _read(descriptor: int, length: int) -> bytes:
     while len(data) < length:
         part = os.read(descriptor, length - len(data))
         if not part:
-            raise EOFError("the caller went away")
+            raise EOFError("the caller has exited")
         data += part
     return data

@@ -1,0 +1,50 @@
+"""Options of a scoring run that all engines share, and how a run reports while it works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from donod_fast.data.shards import PART_ROWS
+from donod_fast.errors import InputError
+
+STALL_TIMEOUT = 1800.0
+"""Seconds without progress after which a process is considered hung."""
+
+OnProblem = Callable[[int | None, str], None]
+"""Called with the number of a part (None for a problem of no single part) and a description of the problem."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a corpus is scored into a folder. No score depends on these options.
+
+    Attributes:
+        part_rows: rows of a part.
+        overwrite: drop the scores that the folder holds.
+        rescore_changed: if input files have changed since they were scored, drop the scores of these files only.
+        workers: processes that read and tokenise ahead of each device, 0 for a thread; None to choose by device, rows
+            and cores. A worker of a Ray cluster chooses by its CPUs instead.
+        stall_timeout: seconds without progress after which a device process is considered hung, killed and replaced.
+            While it loads the model, it has at least half an hour. ``RaySettings`` has its own for a cluster.
+
+    Raises:
+        InputError: names the option with a wrong value.
+    """
+
+    part_rows: int = PART_ROWS
+    overwrite: bool = False
+    rescore_changed: bool = False
+    workers: int | None = None
+    stall_timeout: float = STALL_TIMEOUT
+
+    def __post_init__(self) -> None:
+        if self.part_rows < 1:
+            raise InputError(f"part_rows must be at least 1, got {self.part_rows}")
+        if self.workers is not None and self.workers < 0:
+            raise InputError(f"workers must be at least 0, got {self.workers}")
+        if not self.stall_timeout > 0:
+            raise InputError(f"stall_timeout must be more than 0 seconds, got {self.stall_timeout:g}")
+
+
+__all__ = ["STALL_TIMEOUT", "OnProblem", "RunOptions"]

@@ -1,0 +1,88 @@
+"""Why rows have no score: the commonest cause in a scores folder, with an example and a remedy."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+from donod_fast.data.types import Status
+from donod_fast.scores.folder import ScoresFolder
+
+REMEDIES = {
+    Status.NOT_PARSABLE: "repair or remove these rows; JSON Lines has one JSON object per line, in UTF-8",
+    Status.UNKNOWN_FORMAT: "rename the columns to those of a known format, or name the format with --format",
+    Status.EMPTY_RESPONSE: "add the missing responses, or remove these rows",
+    Status.TEMPLATE_FAILED: "choose another chat template with --template",
+    Status.TOKENIZER_FAILED: "remove the text that the tokenizer cannot read",
+    Status.INVALID_TOKENS: "tokenize the rows with this model's tokenizer",
+    Status.PROMPT_NOT_PREFIX: "move white space from the end of the prompt to the start of the response",
+    Status.ALL_MASKED: "check that the rows have a response to score (see --train-on)",
+    Status.ALL_SCORED: "choose a chat template that writes the prompt (--template)",
+    Status.TOO_LONG: "shorten the prompts, or raise --max-length if the model allows it",
+    Status.NON_FINITE: "use a wider dtype (--dtype float32), or remove these rows",
+    Status.OUT_OF_MEMORY: "lower --max-length, or use a device with more memory",
+    Status.WORKER_LOST: "see `donod-fast status` for the cause, or remove these rows",
+}
+"""What to do about each status."""
+
+_ORIGIN = re.compile(r"^.*?, (?:line|record|row|item) [\d,]+: ")
+_NUMBER = re.compile(r"\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """The commonest reason why rows of a folder have no score.
+
+    Attributes:
+        status: the status that most of them have.
+        rows: how many rows have it.
+        example: the detail of a row with the commonest cause: file, place in the file, cause.
+        remedy: what to do.
+    """
+
+    status: str
+    rows: int
+    example: str
+    remedy: str
+
+    def text(self) -> str:
+        """As one line."""
+        return f"{self.rows:,} {self.status}, for example {self.example}; {self.remedy}"
+
+
+def commonest_cause(folder: ScoresFolder) -> Cause | None:
+    """Find the commonest cause; it reads the footers of all parts and the rows of one part.
+
+    Among the rows of the commonest status, causes are counted in the first part that has this status.
+
+    Returns:
+        The cause, None if every row has a score.
+
+    Raises:
+        StoreError: a part is damaged.
+    """
+    summaries = [summary for summary in folder.summaries() if summary is not None]
+    counts: Counter[str] = Counter()
+    for summary in summaries:
+        counts.update({status: rows for status, rows in summary.counts.items() if status != Status.SCORED})
+    if not counts:
+        return None
+    status, rows = max(counts.items(), key=lambda pair: (pair[1], pair[0]))
+    first = next(summary.number for summary in summaries if summary.counts.get(status))
+    table = folder.read_part(first)
+    assert table is not None, "its summary was read just now"
+    found = zip(table.column("status").to_pylist(), table.column("detail").to_pylist(), strict=True)
+    details = [str(detail) for one, detail in found if one == status]
+    kinds = Counter(map(_kind, details))
+    commonest = kinds.most_common(1)[0][0]
+    example = next(detail for detail in details if _kind(detail) == commonest)
+    return Cause(status, rows, example, REMEDIES[Status(status)])
+
+
+def _kind(detail: str) -> str:
+    """A detail without its place and its numbers: equal for rows that have the same cause."""
+    return _NUMBER.sub("#", _ORIGIN.sub("", detail))
+
+
+__all__ = ["REMEDIES", "Cause", "commonest_cause"]

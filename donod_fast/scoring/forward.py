@@ -1,0 +1,206 @@
+"""A batch of samples → scores and the numbers of the criteria: one pass through trunk and head."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from donod_fast.criteria.base import BatchView
+from donod_fast.criteria.running import NO_SIGNALS, SignalSet
+from donod_fast.data.types import TokenizedSample
+from donod_fast.errors import InputError
+from donod_fast.kernels import DonNod, don_nod, token_statistics
+from donod_fast.kernels.arguments import DEFAULT_WORKSPACE, MIB
+from donod_fast.kernels.scores import precise_dtype
+from donod_fast.models.batching import Batch
+from donod_fast.models.head import Head
+from donod_fast.models.trunk import Trunk
+from donod_fast.scores.rows import SCORE_COLUMNS
+from donod_fast.scoring.settings import UpdateSettings
+from donod_fast.system.profiling import NO_STAGES, Stages
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeadCall:
+    """How DON and NOD are computed from hidden states.
+
+    Attributes:
+        head: the output layer.
+        settings: the update that scores a sample.
+        weight_norm: ‖W‖_F of the output layer; None to compute it in every call.
+        backend: kernels of the head, see ``don_nod``.
+    """
+
+    head: Head
+    settings: UpdateSettings
+    weight_norm: float | None = None
+    backend: str = "auto"
+
+    def scores(
+        self,
+        hidden: Tensor,  # (tokens, dim)
+        labels: Tensor,  # (tokens,) int64
+        cu_seqlens: Tensor,  # (samples + 1,) int32
+        *,
+        workspace_bytes: int = DEFAULT_WORKSPACE,
+        extras: Collection[str] = (),
+    ) -> DonNod:
+        """DON, NOD and the other numbers of each sample; arguments, result and errors as of ``don_nod``."""
+        settings, head = self.settings, self.head
+        return don_nod(
+            hidden,
+            head.weight,
+            labels,
+            cu_seqlens,
+            lr=settings.lr,
+            update=settings.rule(),
+            weight_decay=settings.weight_decay,
+            reduction=settings.reduction,
+            bias=head.bias,
+            logit_scale=head.logit_scale,
+            softcap=head.softcap,
+            backend=self.backend,
+            storage_dtype=settings.rounding(),
+            weight_norm=self.weight_norm,
+            workspace_bytes=workspace_bytes,
+            extras=extras,
+        )
+
+    def with_cheapest_update(self) -> HeadCall:
+        """The same with an update that costs least, for what does not depend on the update."""
+        cheapest = replace(self.settings, update="sgd", weight_decay=0.0, storage_dtype=None)
+        return replace(self, settings=cheapest)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BatchRequest:
+    """What is computed from a batch: its first ``own`` samples are rows, the others belong to a second pass.
+
+    Attributes:
+        samples: the samples of the batch, in its order; only criteria look at them, and may be empty without criteria.
+        own: how many of the samples are rows.
+        signals: the criteria.
+        scores: whether the rows get DON and NOD.
+    """
+
+    samples: Sequence[TokenizedSample]
+    own: int
+    signals: SignalSet = NO_SIGNALS
+    scores: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Forward:
+    """Trunk and head of one model.
+
+    Attributes:
+        trunk: the decoder without its output layer.
+        call: how scores are computed from hidden states.
+        workspace_bytes: memory that the head mathematics may hold at once, at least 1 MiB.
+
+    Raises:
+        InputError: the workspace is too small.
+    """
+
+    trunk: Trunk
+    call: HeadCall
+    workspace_bytes: int
+
+    def __post_init__(self) -> None:
+        if self.workspace_bytes < MIB:  # each worker gets at least this much of it
+            raise InputError(f"workspace must be at least 1 MiB ({MIB} bytes), got {self.workspace_bytes} bytes")
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the head, which computes the scores."""
+        return self.call.head.weight.device
+
+    def scores(self, batch: Batch) -> Tensor:
+        """(samples, 6) scores of a batch on the host, in the order of ``SCORE_COLUMNS``."""
+        return self.launch(batch, BatchRequest((), len(batch.members))).cpu()
+
+    @torch.inference_mode()
+    def launch(self, batch: Batch, request: BatchRequest, workers: int = 1, stages: Stages = NO_STAGES) -> Tensor:
+        """Start a batch on its way through trunk and head; nothing is read back from the device.
+
+        Args:
+            batch: the batch.
+            request: what is computed from it.
+            workers: batches that run at the same time; each gets its share of the workspace.
+            stages: records where the time goes.
+
+        Returns:
+            (samples, 6 + width) on the head's device, which may not have computed them yet. A row has its scores in the
+            order of ``SCORE_COLUMNS`` (NaN without ``scores``), then the numbers of the criteria. A sample of the
+            second pass has the sum of its token losses in nats in the first column.
+        """
+        trunk, head, signals, own = self.trunk, self.call.head, request.signals, request.own
+        workspace_bytes = max(MIB, self.workspace_bytes // workers)
+        with stages.on_device("trunk"):
+            states = trunk.states(batch) if signals.needs_states else None
+            if states is None:
+                hidden = trunk.scored_states(batch)
+            else:
+                hidden = states[batch.predictors.to(states.device, non_blocking=True)]
+            hidden = hidden.to(self.device, non_blocking=True)
+        with stages.on_device("head"):
+            labels = batch.labels.to(self.device, non_blocking=True)
+            cut = int(batch.cu_seqlens[own])
+            shape = (len(batch.members), len(SCORE_COLUMNS) + signals.width)
+            out = torch.full(shape, torch.nan, dtype=precise_dtype(self.device), device=self.device)
+            if own:
+                bounds = batch.cu_seqlens[: own + 1]
+                found = self._found(hidden[:cut], labels[:cut], bounds, request, workspace_bytes)
+                if request.scores and found is not None:
+                    columns = [getattr(found, name).to(out.dtype) for name in SCORE_COLUMNS]
+                    out[:own, : len(SCORE_COLUMNS)] = torch.stack(columns, 1)
+                if signals.width:
+                    view = BatchView(
+                        request.samples[:own],
+                        hidden[:cut],
+                        labels[:cut],
+                        bounds,
+                        head,
+                        self.call.settings.reduction,
+                        workspace_bytes,
+                        None if found is None else found.error_norm,
+                        None if found is None else found.gradient_norm,
+                        states,
+                        _first_slots(batch, own),
+                    )
+                    out[:own, len(SCORE_COLUMNS) :] = signals.of_batch(view)
+            if own < len(batch.members):
+                losses = token_statistics(
+                    hidden[cut:],
+                    head.weight,
+                    labels[cut:],
+                    bias=head.bias,
+                    logit_scale=head.logit_scale,
+                    softcap=head.softcap,
+                    workspace_bytes=workspace_bytes,
+                ).loss
+                lengths = batch.cu_seqlens[own:].diff().tolist()
+                out[own:, 0] = torch.stack([part.sum() for part in torch.split(losses, lengths)])
+        return out
+
+    def _found(
+        self, hidden: Tensor, labels: Tensor, bounds: Tensor, request: BatchRequest, workspace_bytes: int
+    ) -> DonNod | None:
+        """DON, NOD and what the criteria need from the head; None where neither is asked for."""
+        extras = request.signals.extras
+        if not request.scores and not extras:
+            return None
+        call = self.call if request.scores else self.call.with_cheapest_update()
+        return call.scores(hidden, labels, bounds, workspace_bytes=workspace_bytes, extras=extras)
+
+
+def _first_slots(batch: Batch, count: int) -> list[int]:
+    if batch.sample_bounds is not None:
+        return [int(slot) for slot in batch.sample_bounds[:count].tolist()]
+    return [number * batch.longest for number in range(count)]
+
+
+__all__ = ["BatchRequest", "Forward", "HeadCall"]

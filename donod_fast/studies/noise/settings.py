@@ -1,0 +1,69 @@
+"""Settings of the noise study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from donod_fast.errors import InputError
+from donod_fast.scoring.settings import UpdateSettings
+from donod_fast.studies.core.corruptions import KINDS, check_kind
+
+UPDATES: Mapping[str, UpdateSettings] = {
+    "adamw": UpdateSettings("adamw"),
+    "sgd": UpdateSettings("sgd"),
+    "adamw-bfloat16": UpdateSettings("adamw", storage_dtype="bfloat16"),
+}
+"""By name: AdamW from fresh state, plain SGD, and AdamW with W′ rounded to bfloat16."""
+
+
+@dataclass(frozen=True)
+class NoiseSettings:
+    """What the noise study damages and scores.
+
+    Attributes:
+        rows: rows of each seed. Seeds have different rows if the data has enough.
+        seeds: how often rows and damage are drawn.
+        kinds: kinds of damage, see :data:`donod_fast.studies.core.corruptions.KINDS`.
+        updates: updates to score with, by the name that reports give them.
+        top: share of the best rows that is damaged for the overlap.
+        planted: share of the rows that is damaged for the separation.
+        keep: share of the rows that is kept.
+
+    Raises:
+        InputError: names a setting with a wrong value.
+    """
+
+    rows: int = 300
+    seeds: int = 5
+    kinds: Sequence[str] = tuple(KINDS)
+    updates: Mapping[str, UpdateSettings] = field(default_factory=lambda: UPDATES)
+    top: float = 0.2
+    planted: float = 0.2
+    keep: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.rows < 10 or self.seeds < 1:
+            raise InputError(f"rows must be at least 10 and seeds at least 1, got {self.rows} and {self.seeds}")
+        if not self.kinds or not self.updates:
+            raise InputError("at least one kind of damage and one update are needed")
+        for kind in self.kinds:
+            check_kind(kind)
+        for name in ("top", "planted", "keep"):
+            share = getattr(self, name)
+            if not 0 < share < 1:
+                raise InputError(f"{name} is a share between 0 and 1, got {share}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for a report."""
+        return {
+            "kinds": list(self.kinds),
+            "updates": {name: update.as_dict() for name, update in self.updates.items()},
+            "top": self.top,
+            "planted": self.planted,
+            "keep": self.keep,
+        }
+
+
+__all__ = ["UPDATES", "NoiseSettings"]

@@ -1,0 +1,102 @@
+"""Settings of the sensitivity study and of the ablation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from donod_fast.errors import InputError
+from donod_fast.scoring.settings import UpdateSettings
+from donod_fast.studies.core.corruptions import KINDS
+from donod_fast.studies.core.finetune import FineTuneSettings
+
+SHARES: Mapping[str, float] = dict.fromkeys(KINDS, 0.04)
+"""Share of the rows that each kind of damage is planted in."""
+
+TRAINING = FineTuneSettings(tokens=20_000, learning_rate=1e-4, step_tokens=1024)
+"""Chosen once for the small model of the project's own runs, from the loss after training on all rows."""
+
+KEEPS = (0.1, 0.2, 0.3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DamageStudySettings:
+    """What both studies plant and train.
+
+    Attributes:
+        shares: by kind of ``corruptions.KINDS``, the share of rows to damage.
+        damage_seed: seed of the damage.
+        seeds: trainings of the reference, random, loss, undamaged and all rows; 0 for a study without training.
+        setting_seeds: trainings of every other setting; at most ``seeds``.
+        training: training of each selection.
+
+    Raises:
+        InputError: names a setting with a wrong value.
+    """
+
+    shares: Mapping[str, float] = field(default_factory=lambda: SHARES)
+    damage_seed: int = 0
+    seeds: int = 3
+    setting_seeds: int = 1
+    training: FineTuneSettings = TRAINING
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.setting_seeds <= self.seeds:
+            raise InputError(f"setting_seeds must be from 0 to seeds, got {self.setting_seeds} and {self.seeds}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for a report."""
+        return {
+            "damage_seed": self.damage_seed,
+            "seeds": self.seeds,
+            "setting_seeds": self.setting_seeds,
+            "training": {**self.training.as_dict(), "seed": "each of seeds"},
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensitivitySettings(DamageStudySettings):
+    """What the sensitivity study compares.
+
+    Attributes:
+        keep: share of the rows that each setting keeps.
+        axes: axes of :data:`donod_fast.studies.sensitivity.settings.AXES`; None for all.
+    """
+
+    keep: float = 0.3
+    axes: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.keep < 1:
+            raise InputError(f"keep is a share between 0 and 1, got {self.keep}")
+        super().__post_init__()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for a report."""
+        return {**super().as_dict(), "keep": self.keep}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationSettings(DamageStudySettings):
+    """What the ablation compares.
+
+    Attributes:
+        keeps: shares of the rows to keep.
+        update: the update that scores.
+    """
+
+    keeps: Sequence[float] = KEEPS
+    update: UpdateSettings = field(default_factory=UpdateSettings)
+
+    def __post_init__(self) -> None:
+        if not self.keeps or not all(0 < keep < 1 for keep in self.keeps):
+            raise InputError(f"keeps are shares between 0 and 1, at least one, got {list(self.keeps)}")
+        super().__post_init__()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for a report."""
+        return {**super().as_dict(), "keeps": list(self.keeps), "update": self.update.as_dict()}
+
+
+__all__ = ["KEEPS", "SHARES", "TRAINING", "AblationSettings", "DamageStudySettings", "SensitivitySettings"]

@@ -1,0 +1,71 @@
+"""Settings of the stability study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from donod_fast.errors import InputError
+from donod_fast.scoring.settings import UpdateSettings
+from donod_fast.selection.kmeans_ifd import KMEANS_IFD
+from donod_fast.studies.core.finetune import FineTuneSettings
+from donod_fast.studies.core.selecting import Selection
+
+PROPORTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+METHODS = ("topsis", "random", "nod", "loss")
+
+TRAINING = FineTuneSettings(epochs=1.0, learning_rate=1e-4, step_tokens=1024)
+"""Default training of each selection; a step is about five rows of GSM8K."""
+
+
+@dataclass(frozen=True)
+class StabilitySettings:
+    """What the stability study selects and how it trains.
+
+    Attributes:
+        rows: rows of each seed. Seeds have different rows if the data has enough.
+        seeds: how often rows, damage and orders are drawn.
+        proportions: shares of the rows to keep.
+        methods: ranking methods, columns too (``el2n``, ``ifd``): what they need is scored. Not ``kmeans-ifd``.
+        references: reference sets, for methods by influence.
+        update: the update that scores.
+        training: training of each selection; the study replaces its seed.
+        planted: by kind of damage, the share of rows to damage beforehand.
+
+    Raises:
+        InputError: names a setting with a wrong value.
+    """
+
+    rows: int = 400
+    seeds: int = 3
+    proportions: Sequence[float] = PROPORTIONS
+    methods: Sequence[str] = METHODS
+    references: Sequence[str] = ()
+    update: UpdateSettings = field(default_factory=UpdateSettings)
+    training: FineTuneSettings = TRAINING
+    planted: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        wrong = any(not 0 < proportion <= 1 for proportion in self.proportions)
+        if self.seeds < 1 or not self.methods or not self.proportions or wrong:
+            raise InputError("seeds ≥ 1, at least one method, and proportions in (0, 1] are needed")
+        for method in self.methods:
+            Selection(method, keep=0.5)  # refuses an unknown method
+        if KMEANS_IFD in self.methods:
+            raise InputError(f"this study does not embed questions, which {KMEANS_IFD} needs; the threshold study does")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for a report."""
+        references = {"references": list(self.references)} if self.references else {}
+        return {
+            "proportions": list(self.proportions),
+            "methods": list(self.methods),
+            "update": self.update.as_dict(),
+            "training": self.training.as_dict(),
+            "planted": dict(self.planted),
+            **references,
+        }
+
+
+__all__ = ["METHODS", "PROPORTIONS", "TRAINING", "StabilitySettings"]

@@ -1,0 +1,24 @@
+"""Counts and sizes in words, as messages print them."""
+
+from __future__ import annotations
+
+
+def plural(count: int, noun: str, plural_form: str | None = None) -> str:
+    """A count with its noun: ``1 row``, ``2,000 rows``.
+
+    Args:
+        count: how many.
+        noun: the singular form.
+        plural_form: the plural form, where an s at the end does not make it (``batches``).
+    """
+    return f"{count:,} {noun if count == 1 else plural_form or noun + 's'}"
+
+
+def byte_size(number: int) -> str:
+    """Bytes in KiB, MiB or GiB: ``31 KiB``, ``437 MiB``, ``12.6 GiB``."""
+    if number < 2**20:
+        return f"{number / 2**10:,.0f} KiB"
+    return f"{number / 2**20:,.0f} MiB" if number < 2**30 else f"{number / 2**30:,.1f} GiB"
+
+
+__all__ = ["byte_size", "plural"]
