@@ -55,7 +55,7 @@ def damoc(
         with step_progress(_UNITS, quiet=quiet or json) as progress:
             outcome = run_damoc(chosen, out, unsafe=unsafe_exec, keep_models=keep_models, progress=progress)
     except KeyboardInterrupt:
-        raise Interrupted(f"interrupted; run the same command again to resume in {out}") from None
+        raise Interrupted(f"interrupted; rerun the same command to resume from the finished cells in {out}") from None
     if json:
         typer.echo(outcome.json.read_text(encoding="utf-8"), nl=False)
     else:

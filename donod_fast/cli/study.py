@@ -172,6 +172,6 @@ def threshold(
                 progress=progress,
             )
     except KeyboardInterrupt:
-        raise Interrupted(f"interrupted; run the same command again to resume in {out}") from None
+        raise Interrupted(f"interrupted; rerun the same command to resume from the finished cells in {out}") from None
     typer.echo(outcome.markdown.read_text(encoding="utf-8"))
     typer.echo(f"report: {outcome.page} and {outcome.markdown}")

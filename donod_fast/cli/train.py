@@ -103,7 +103,7 @@ def train(
 
     model_name, model_revision = chosen.train.model, chosen.train.revision
     output.announce_model(model_name, model_revision, quiet=quiet or json or not _is_first())
-    # Standard input is kept beside the model, so that the training can go on after it was ended.
+    # Standard input is saved beside the model, so that an interrupted training can resume.
     corpus = open_corpus(names, spool_dir=out if "-" in names else None, **options)
     try:
         with _progress(quiet=quiet or json or not _is_first()) as progress:
