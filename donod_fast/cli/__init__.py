@@ -1,4 +1,4 @@
-"""The command line: ``donod-fast demo | score | select | rank | check``."""
+"""The command line ``donod-fast``: options, help, progress, summaries and exit codes."""
 
 from donod_fast.cli.app import main
 
