@@ -77,7 +77,7 @@ def _headline(verdicts: Mapping[str, Verdict], default: str) -> str:
     elif default in finders:
         text = f"only {named} finds the damage here"
     elif others:
-        text = f"{_joined(others)} {'finds' if len(others) == 1 else 'find'} the damage, {named} does not"
+        text = f"{_joined(others)} {'finds' if len(others) == 1 else 'find'} the damage; {named} does not"
     else:
         text = f"no method finds the damage, {named} included"
     return f"{text[0].upper()}{text[1:]}: compare before you trust."

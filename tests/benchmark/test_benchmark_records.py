@@ -59,7 +59,7 @@ def test_a_table_keeps_its_columns(bench: Any, tmp_path: Path) -> None:
     record = bench("record")
     record.write_rows("table", [{"row": "a", "ms": 1.5}])
     before = (tmp_path / "table.csv").read_text()
-    with pytest.raises(record.HeaderError, match=r"table\.csv has other columns.*'seconds'.*'ms'"):
+    with pytest.raises(record.HeaderError, match=r"table\.csv has different columns.*'seconds'.*'ms'"):
         record.write_rows("table", [{"row": "b", "seconds": 2}])
     assert (tmp_path / "table.csv").read_text() == before
     record.write_rows("table", [{"row": "b", "ms": ""}])

@@ -25,7 +25,7 @@ def said(*detections: Detection) -> list[str]:
 def test_other_methods_win_and_the_default_loses() -> None:
     lines = said(detection(DEFAULT, 63, 69, 55), detection("NOD", 100, 97, 100), detection("loss", 100, 100, 100))
     assert lines == [
-        "NOD and loss find the damage, the default, TOPSIS, does not: compare before you trust.",
+        "NOD and loss find the damage; the default, TOPSIS, does not: compare before you trust.",
         "Of 300 damaged rows, chance drops 197 to 223.",
         "- NOD and loss drop most of the damage: 297 and 300.",
         "- TOPSIS drops fewer than chance: 187.",
@@ -34,7 +34,7 @@ def test_other_methods_win_and_the_default_loses() -> None:
 
 def test_one_other_method_wins() -> None:
     lines = said(detection(DEFAULT, 70, 71, 72), detection("NOD", 95, 97, 99), detection("DON", 66, 68, 70))
-    assert lines[0] == "NOD finds the damage, the default, TOPSIS, does not: compare before you trust."
+    assert lines[0] == "NOD finds the damage; the default, TOPSIS, does not: compare before you trust."
     assert lines[2:] == [
         "- NOD drops most of the damage: 291.",
         "- TOPSIS and DON drop as many as chance: 213 and 204.",

@@ -158,7 +158,7 @@ def test_wrong_use_is_one_line_with_the_remedy(problems: Path, model: Path, tmp_
         ([*start, "--model", model, "--engine", "vllm"], 2, ("needs vLLM",)),
         ([*start, "--model", tmp_path / "no"], 4, ("no such folder",)),
         ([*start, "--samples", tmp_path / "no.jsonl"], 3, ("cannot be read",)),
-        ([*start, "--model", model, "--samples-per-task", 3], 2, ("temperature 0 are all alike",)),
+        ([*start, "--model", model, "--samples-per-task", 3], 2, ("temperature 0 are all equal",)),
         (["humaneval", "--problems", tmp_path / "no.jsonl", "--canonical"], 3, ("cannot be read",)),
         (["humaneval+", "--canonical"], 2, ("--problems FILE",)),
         ([*start, "--canonical", "--show", "1"], 2, ("go with browse",)),

@@ -341,3 +341,9 @@ def test_the_real_judge_runs_the_programs(problems: list[Problem]) -> None:
     result = evaluate_samples(problems[:4], samples)
     assert [one.passed for one in result.per_task] == [1, 0, 0, 0]
     assert result.by_status["passed"] == 1 and result.seconds["judge"] < time.perf_counter() - start
+
+
+def test_judging_loads_no_torch() -> None:
+    text = "import sys, donod_fast.evaluation.run, donod_fast.evaluation.sandbox; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", text], env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
