@@ -6,6 +6,8 @@ at the edge, prints the message and leaves with ``exit_code``.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class DonodError(Exception):
     """Base of every error that donod_fast raises on purpose. The message names the remedy."""
@@ -61,3 +63,11 @@ class SandboxError(DonodError):
     """Programs cannot be run in isolation here; the message says why, and what would make it possible."""
 
     exit_code = 7
+
+
+def suggest(name: object, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: ``; did you mean 'topsis'?``, or "" if no known name is close."""
+    from difflib import get_close_matches  # here, since most runs have no unknown name
+
+    near = get_close_matches(str(name), list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

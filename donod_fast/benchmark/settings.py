@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from donod_fast.benchmark.corpus import LENGTHS
 from donod_fast.errors import InputError
+from donod_fast.models.settings import DTYPE_NAMES
 from donod_fast.models.shapes import SHAPES
+from donod_fast.system.options import option
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+if TYPE_CHECKING:
+    import torch
+
 # A few batches of every kind, so that a round of all programs takes less than a minute on either device.
 _TOKENS = {"cuda": 262144, "cpu": 32768}
+
+
+def _names(given: list[str]) -> tuple[str, ...]:
+    """Names that were given one by one, or several at once with commas."""
+    return tuple(name for text in given for name in text.split(","))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +46,42 @@ class BenchmarkSettings:
         InputError: a setting has an invalid value; the message names it.
     """
 
-    shapes: tuple[str, ...] = ()
-    lengths: tuple[str, ...] = ("gsm8k", "code")
-    model: str | None = None
-    data: str | None = None
-    rows: int | None = None
-    tokens: int | None = None
-    rounds: int = 5
-    seconds: float = 240.0
-    loop_seconds: float = 15.0
-    out: Path = Path("donod-fast-bench")
-    device: str | None = None
-    dtype: str = "auto"
+    shapes: tuple[str, ...] = option(
+        text=[],
+        parse=_names,
+        name="shape",
+        help=f"Model shapes with random weights: {', '.join(SHAPES)}; a,b for several.",
+        panel="Model",
+        shown="by device",
+    )
+    lengths: tuple[str, ...] = option(
+        text=[], parse=lambda given: _names(given) or tuple(LENGTHS), help="Row lengths: gsm8k, code.", panel="Input",
+        shown="both",
+    )  # fmt: skip
+    model: str | None = option(None, help="Your own model instead of a shape; needs --data.", panel="Model")
+    data: str | None = option(None, help="Your own corpus; needs --model.", panel="Input")
+    rows: int | None = option(None, help="Rows of the corpus.", panel="Input")
+    tokens: int | None = option(
+        None, help="Tokens of a random corpus.", panel="Input", shown="262,144 on a GPU, 32,768 on a CPU"
+    )
+    rounds: int = option(5, help="Timed runs of each program.", panel="Running")
+    seconds: float = option(240.0, help="Start no further round of a table after this many seconds.", panel="Running")
+    loop_seconds: float = option(
+        15.0, help="Time limit in seconds for one run of the paper's loop or the padded loop.", panel="Running"
+    )
+    out: Path = option(Path("donod-fast-bench"), help="Folder for the CSV file and the picture.", panel="Output")
+    device: str | None = option(
+        None, help="Device, for example cuda:1 or cpu.", panel="Model", shown="cuda if available, else cpu"
+    )
+    dtype: str = option(
+        "auto", help="Data type of the weights: auto, float32, bfloat16 or float16.", panel="Model", choices=DTYPE_NAMES
+    )
 
     def __post_init__(self) -> None:
         for what, names, known in (
             ("shape", self.shapes, tuple(SHAPES)),
             ("lengths", self.lengths, tuple(LENGTHS)),
-            ("dtype", (self.dtype,), DTYPES),
+            ("dtype", (self.dtype,), DTYPE_NAMES),
         ):
             for name in names:
                 if name not in known:

@@ -6,37 +6,120 @@ import io
 import logging
 import os
 import sys
+from collections.abc import Mapping
+from typing import ClassVar
 
 import typer
 
-from donod_fast.cli import bench, check, compare, damoc, demo, dual, evaluate, folders, score, select, study, train
+from donod_fast.cli.options import HELP_NAMES, LazyCommand, LazyGroup
 from donod_fast.errors import DonodError
 from donod_fast.system.hub_retries import one_line_for_retries
 
+_COMPLETE = "_DONOD_FAST_COMPLETE"  # set by the shell that asks for completions
+
+_SCORES = "Scoring and selecting"
+_FOLDERS = "Scores folders"
+_MODELS = "Training and evaluation"
+_CHECKS = "Checks and measurements"
+
+
+def _command(name: str, panel: str, summary: str, example: str = "") -> LazyCommand:
+    return LazyCommand(f"donod_fast.cli.{name}", panel, summary, example)
+
+
+class Commands(LazyGroup):
+    """The commands of ``donod-fast``."""
+
+    table: ClassVar[Mapping[str, LazyCommand]] = {
+        "demo": _command("demo:demo", _SCORES, "Score and select an embedded corpus with planted errors.", "demo"),
+        "score": _command(
+            "score:score",
+            _SCORES,
+            "Score every row of a corpus with a model.",
+            "score train.jsonl --model Qwen/Qwen2.5-0.5B --out scores",
+        ),
+        "select": _command(
+            "select:select",
+            _SCORES,
+            "Write the best rows of a scored corpus.",
+            "select scores --keep 0.3 --out subset.jsonl",
+        ),
+        "rank": _command(
+            "select:rank_command",
+            _SCORES,
+            "Show the best and the worst rows.",
+            "rank scores --method nod --count 10",
+        ),
+        "compare": _command(
+            "compare:compare",
+            _SCORES,
+            "Show how far the criteria of a scores folder agree.",
+            "compare scores --columns topsis,nod,loss --out agreement.svg",
+        ),
+        "dual": _command(
+            "dual:dual",
+            _SCORES,
+            "Select rows and parameters for a reference set (DualSFT).",
+            "dual train.jsonl --model MODEL --reference target.jsonl --out dual",
+        ),
+        "status": _command(
+            "folders:status", _FOLDERS, "Show the progress of a scores folder.", "status scores --watch 10"
+        ),
+        "merge": _command(
+            "folders:merge_command",
+            _FOLDERS,
+            "Join scores folders that were made separately.",
+            "merge scores-a scores-b --out scores",
+        ),
+        "export": _command(
+            "folders:export_command",
+            _FOLDERS,
+            "Write all records together with their scores.",
+            "export scores --out scored.parquet",
+        ),
+        "train": _command(
+            "train:train",
+            _MODELS,
+            "Fine-tune a model on a subset.",
+            "train --model MODEL --data subset.jsonl --out tuned",
+        ),
+        "eval": _command(
+            "evaluate:evaluate",
+            _MODELS,
+            "Measure pass@k of a model on a code benchmark.",
+            "eval humaneval --model tuned --out result",
+        ),
+        "damoc": _command(
+            "damoc:damoc",
+            _MODELS,
+            "Find out which of several models to fine-tune (DaMoC).",
+            "damoc models.yaml --out damoc",
+        ),
+        "study": _command("study:app", _MODELS, "Run studies of the method; an interrupted study resumes."),
+        "check": _command(
+            "check:check",
+            _CHECKS,
+            "Compare the scores with float64 autograd on this machine.",
+            "check --model MODEL --data train.jsonl",
+        ),
+        "bench": _command(
+            "bench:bench", _CHECKS, "Measure what scoring costs on this machine.", "bench --shape tiny --out bench"
+        ),
+    }
+
+
+# Plain help texts: rich takes longer to import than all the rest of the command line.
 app = typer.Typer(
     name="donod-fast",
+    cls=Commands,
     help="Score instruction-tuning data by what each sample does to a model's output layer (DON, NOD), "
     "and select what to train on.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=False,  # see _options
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    context_settings=HELP_NAMES,
 )
-app.command("demo")(demo.demo)
-app.command("score")(score.score)
-app.command("select")(select.select)
-app.command("rank")(select.rank_command)
-app.command("compare")(compare.compare)
-app.command("dual")(dual.dual)
-app.command("damoc")(damoc.damoc)
-app.command("status")(folders.status)
-app.command("merge")(folders.merge_command)
-app.command("export")(folders.export_command)
-app.command("check")(check.check)
-app.command("bench")(bench.bench)
-app.command("train")(train.train)
-app.command("eval")(evaluate.evaluate)
-app.add_typer(study.app, name="study")
 
 
 def _version(value: bool) -> None:
@@ -47,21 +130,48 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
+def _install(context: typer.Context, parameter: typer.CallbackParam, value: bool) -> None:
+    from typer._completion_classes import completion_init
+    from typer.completion import install_callback
+
+    completion_init()
+    install_callback(context, parameter, value)
+
+
+def _show(context: typer.Context, parameter: typer.CallbackParam, value: bool) -> None:
+    from typer._completion_classes import completion_init
+    from typer.completion import show_callback
+
+    completion_init()
+    show_callback(context, parameter, value)
+
+
 @app.callback()
 def _options(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+    # Typer's own options have no default, so that it imports pydantic to convert None.
+    install_completion: bool = typer.Option(
+        False, "--install-completion", callback=_install, is_eager=True, help="Install shell completion."
+    ),
+    show_completion: bool = typer.Option(
+        False, "--show-completion", callback=_show, is_eager=True, help="Show the shell completion script."
+    ),
 ) -> None:
     pass
 
 
 def main() -> None:
     """Run the command line; exit codes are those of ``donod_fast.errors``, 130 when interrupted."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal without →, a file name that is no Unicode
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that cannot show →, a file name that is not Unicode
         sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING, format="donod-fast: %(message)s")
+    if _COMPLETE in os.environ:
+        from typer._completion_classes import completion_init
+
+        completion_init()
     one_line_for_retries()
     try:
-        app()
+        app(prog_name="donod-fast")
     except DonodError as error:
         print(f"donod-fast: error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -70,7 +180,7 @@ def main() -> None:
             raise
         name = type(error).__name__
         print(
-            f"donod-fast: internal error: {name}: {error}\nThis is a defect of donod-fast: please report it with "
+            f"donod-fast: internal error: {name}: {error}\nThis is a defect of donod-fast. Please report it with "
             "the output of the same command under DONOD_FAST_TRACEBACK=1.",
             file=sys.stderr,
         )

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from donod_fast.cli import options, output
-from donod_fast.errors import DonodError, InputError
+from donod_fast.cli import output
+from donod_fast.cli.errors import CheckFailed
+from donod_fast.cli.options import from_dataclasses
+from donod_fast.errors import InputError
+from donod_fast.models.settings import DTYPE_NAMES, ModelSettings
+from donod_fast.scoring.settings import CheckSettings
 from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
@@ -20,76 +24,47 @@ if TYPE_CHECKING:
     from donod_fast.selection.agreement import Agreement
 
 
-class CheckFailed(DonodError):
-    """An error is larger than its limit."""
-
-    exit_code = 1
-
-
+@from_dataclasses
 def check(
-    model: options.Model,
-    data: Annotated[str | None, typer.Option(help="Rows to check on (default: built-in sentences).")] = None,
-    rows: Annotated[int, typer.Option(help="How many rows of DATA for the errors.", min=1)] = 8,
-    revision: options.Revision = None,
-    dtype: options.Dtype = "auto",
-    precision: options.Precision = "auto",
-    against: Annotated[
-        str | None,
-        typer.Option(help="Compare the ranks of DATA with those of this dtype, or of this other model."),
-    ] = None,
-    agreement_rows: Annotated[int, typer.Option(help="How many rows of DATA for the ranks.", min=3)] = 200,
-    min_spearman: Annotated[float, typer.Option(help="Least rank correlation of DON and NOD.")] = 0.99,
-    device: options.Device = None,
-    device_map: options.DeviceMap = None,
-    max_memory: options.MaxMemory = None,
-    offload_folder: options.OffloadFolder = None,
-    trust_remote_code: options.TrustRemoteCode = False,
-    naive: Annotated[bool, typer.Option(help="Also show what the obvious program would give.")] = True,
-    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    model: ModelSettings,
+    settings: CheckSettings,
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.", rich_help_panel="Output")] = False,
 ) -> None:
     """Compare our scores with float64 autograd and a real optimizer step on MODEL's own states.
 
-    With --against, and with --precision float8 (against bfloat16), also whether both rank DATA alike.
+    With --against, and with --precision float8 (against bfloat16), also compare how both rank DATA.
     """
     from donod_fast.data.reading import open_corpus
-    from donod_fast.models.placement import parse_max_memory
+    from donod_fast.models.loading import load_settings
     from donod_fast.scoring.numerics_check import check_scorer
     from donod_fast.scoring.scorer import Scorer
 
-    memory = None if max_memory is None else parse_max_memory(max_memory)
+    def load(source: ModelSettings) -> Scorer:
+        output.announce_model(source.model, source.revision, quiet=json)
+        return Scorer(load_settings(source))
 
-    def load(name: str, **choices: Any) -> Scorer:
-        output.announce_model(name, choices.get("revision"), quiet=json)
-        return Scorer.from_pretrained(
-            name,
-            device=device,
-            device_map=device_map,
-            max_memory=memory,
-            offload_folder=offload_folder,
-            trust_remote_code=trust_remote_code,
-            **choices,
-        )
-
-    def checked() -> Scorer:
-        return load(model, revision=revision, dtype=dtype, precision=precision)
-
-    corpus = None if data is None else open_corpus([data])
-    other = against or ("bfloat16" if precision == "float8" else None)
+    corpus = None if settings.data is None else open_corpus([settings.data])
+    other = settings.against or ("bfloat16" if model.precision == "float8" else None)
     ranks = None
     if other is None:
-        scorer = checked()
+        scorer = load(model)
     else:
-        from donod_fast.models.loading import DTYPES
-
         if corpus is None:
-            raise InputError("ranks are compared on rows of yours: give --data, the corpus that you mean to score")
-
-        def reference() -> Scorer:
-            return load(model, revision=revision, dtype=other) if other in DTYPES else load(other)
-
-        ranks, scorer = _ranks(reference, checked, corpus, agreement_rows, min_spearman, quiet=json)
-    records = None if corpus is None else list(islice(corpus.records(), rows))
-    lines = check_scorer(scorer, records, naive=naive)
+            raise InputError("ranks are compared on your own rows: give --data, the corpus that you want to score")
+        if other in DTYPE_NAMES[1:]:
+            reference = replace(model, dtype=other, precision="auto")
+        else:
+            reference = replace(model, model=other, revision=None, dtype="auto", precision="auto")
+        ranks, scorer = _ranks(
+            lambda: load(reference),
+            lambda: load(model),
+            corpus,
+            settings.agreement_rows,
+            settings.min_spearman,
+            quiet=json,
+        )
+    records = None if corpus is None else list(islice(corpus.records(), settings.rows))
+    lines = check_scorer(scorer, records, naive=settings.naive)
     failed = [line for line in lines if line.passed is False]
     if json:
         output.as_json(_report(scorer, lines, ranks))
@@ -98,7 +73,7 @@ def check(
     if failed:
         raise CheckFailed(f"{len(failed)} of the errors above are larger than their limits")
     if ranks is not None and not ranks.passed:
-        raise CheckFailed(f"{ranks.checked} ranks the rows otherwise than {ranks.reference}: it is no stand-in for it")
+        raise CheckFailed(f"{ranks.checked} does not preserve the ranking of {ranks.reference}: do not substitute it")
 
 
 @dataclass(frozen=True, slots=True)

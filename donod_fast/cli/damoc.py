@@ -1,4 +1,4 @@
-"""``donod-fast damoc``: which of several models to fine-tune, found on little data."""
+"""``donod-fast damoc``: find out on little data which of several models to fine-tune."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from donod_fast.cli import output
+from donod_fast.cli.errors import Interrupted
 from donod_fast.cli.progress import step_progress
-from donod_fast.cli.score import Interrupted
 from donod_fast.errors import ModelError
 
 _UNITS = {"data": "step", "damoc": "model", "full": "model"}
@@ -17,21 +17,35 @@ _UNITS = {"data": "step", "damoc": "model", "full": "model"}
 
 
 def damoc(
-    recipe: Annotated[str, typer.Argument(help="A .yaml file: candidates, data, steps.")],
-    out: Annotated[Path, typer.Option(help="Folder of the run: report and cells.")] = Path("donod-fast-damoc"),
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE", help="A .yaml file with candidates, data and steps.", rich_help_panel="Recipe"
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the run: report and cells.", rich_help_panel="Output")] = Path(
+        "donod-fast-damoc"
+    ),
     set: Annotated[
-        list[str] | None, typer.Option("--set", help="Replace a value of the recipe: filter.share=0.1.")
+        list[str] | None,
+        typer.Option("--set", help="Replace a value of the recipe: filter.share=0.1.", rich_help_panel="Recipe"),
     ] = None,
     keep_models: Annotated[
-        bool, typer.Option("--keep-models", help="Leave pruned and trained models in their cells.")
+        bool,
+        typer.Option("--keep-models", help="Keep pruned and trained models in their cells.", rich_help_panel="Output"),
     ] = False,
     unsafe_exec: Annotated[
-        bool, typer.Option("--unsafe-exec", help="Run model-written programs where no isolation is to be had.")
+        bool,
+        typer.Option(
+            "--unsafe-exec",
+            help="Run model-written programs even if no sandbox is available (unsafe).",
+            rich_help_panel="Running",
+        ),
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print report.json.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.", rich_help_panel="Output")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print report.json.", rich_help_panel="Output")] = False,
 ) -> None:
-    """Rank candidate models after filtering, compression, pruning and one epoch (DaMoC). Run again, it goes on."""
+    """Rank candidate models after filtering, compression, pruning and one epoch (DaMoC). Rerun to resume."""
     from donod_fast.studies.damoc.recipe import load_damoc_recipe
     from donod_fast.studies.damoc.report import data_line, remarks, table_rows
     from donod_fast.studies.damoc.run import run_damoc
@@ -41,7 +55,7 @@ def damoc(
         with step_progress(_UNITS, quiet=quiet or json) as progress:
             outcome = run_damoc(chosen, out, unsafe=unsafe_exec, keep_models=keep_models, progress=progress)
     except KeyboardInterrupt:
-        raise Interrupted(f"interrupted; the same command goes on from the finished cells in {out}") from None
+        raise Interrupted(f"interrupted; rerun the same command to resume from the finished cells in {out}") from None
     if json:
         typer.echo(outcome.json.read_text(encoding="utf-8"), nl=False)
     else:

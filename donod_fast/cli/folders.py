@@ -20,11 +20,16 @@ _SHOWN_PROBLEMS = 10
 
 
 def status(
-    scores: Annotated[str, typer.Argument(help="A scores folder: a path or a URL, running or not.")],
-    watch: Annotated[float | None, typer.Option(help="Look again every so many seconds, until done.", min=0.1)] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    scores: Annotated[
+        str, typer.Argument(metavar="SCORES", help="A scores folder: a path or a URL.", rich_help_panel="Input")
+    ],
+    watch: Annotated[
+        float | None,
+        typer.Option(help="Show the state again every so many seconds, until done.", min=0.1, rich_help_panel="Output"),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.", rich_help_panel="Output")] = False,
 ) -> None:
-    """Show how far SCORES is: rows by status, parts, speed, time left, and what went wrong."""
+    """Show the progress of SCORES: rows by status, parts, speed, time left and problems."""
     from donod_fast.scores.monitoring import folder_status
 
     while True:
@@ -75,12 +80,17 @@ def _text(found: FolderStatus) -> str:
 
 
 def merge_command(
-    scores: Annotated[list[str], typer.Argument(help="Two or more scores folders, in the order of their rows.")],
-    out: Annotated[str, typer.Option(help="The new scores folder.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    scores: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SCORES", help="Two or more scores folders, in the order of their rows.", rich_help_panel="Input"
+        ),
+    ],
+    out: Annotated[str, typer.Option(help="The new scores folder.", rich_help_panel="Output")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.", rich_help_panel="Output")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.", rich_help_panel="Output")] = False,
 ) -> None:
-    """Join SCORES, made apart with the same settings, into one folder."""
+    """Join SCORES, which were made separately with the same settings, into one folder."""
     from donod_fast.scores.folder import locked
     from donod_fast.scores.merging import merge
 
@@ -101,15 +111,21 @@ def merge_command(
 
 
 def export_command(
-    scores: Annotated[str, typer.Argument(help="A finished scores folder.")],
+    scores: Annotated[str, typer.Argument(metavar="SCORES", help="A finished scores folder.", rich_help_panel="Input")],
     out: Annotated[
-        Path, typer.Option(help="A .parquet, .csv or .jsonl (.gz, .zst) file; without a suffix, a datasets folder.")
+        Path,
+        typer.Option(
+            help="A .parquet, .csv or .jsonl (.gz, .zst) file; without a suffix, a datasets folder.",
+            rich_help_panel="Output",
+        ),
     ],
-    records: Annotated[str, typer.Option(help="The records as columns, or as one column of json.")] = "columns",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary.")] = False,
+    records: Annotated[
+        str, typer.Option(help="Write records as columns, or as one column of JSON (json).", rich_help_panel="Output")
+    ] = "columns",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.", rich_help_panel="Output")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no summary.", rich_help_panel="Output")] = False,
 ) -> None:
-    """Write every record of the corpus with its scores beside it."""
+    """Write every record of the corpus together with its scores."""
     from donod_fast.scores.exporting import export
     from donod_fast.scores.folder import ScoresFolder
 

@@ -1,20 +1,204 @@
-"""Options that several commands have in common."""
+"""Dataclasses as command-line options.
+
+:func:`from_dataclasses` turns a function over settings dataclasses into a command: every field made by
+``system.options.option`` becomes an option or an argument, and the function is called with the dataclasses that the
+command line stands for. Parameters that are no settings remain plain Typer parameters.
+
+Why Typer and this adapter, and neither cyclopts nor tyro, which know dataclasses: Typer is imported in a third of the
+time that a help text may take, keeps the exit codes and messages that scripts rely on, and lets a configuration file
+supply values below the command line (``default_map``), required ones included.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args, get_type_hints
 
 import typer
+import typer.main
+from typer.core import TyperCommand, TyperGroup
 
-Model = Annotated[str, typer.Option(help="Folder or hub id of a causal language model (safetensors).")]
-Revision = Annotated[str | None, typer.Option(help="Revision of a hub model.")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
-Precision = Annotated[str, typer.Option(help="Of the trunk: auto (as it comes) or float8.")]
-Device = Annotated[str | None, typer.Option(help="Device (default: cuda if there is one, else cpu).")]
-DeviceMap = Annotated[
-    str | None, typer.Option(help="Spread a large model: auto, balanced, balanced_low_0 or sequential.")
-]
-MaxMemory = Annotated[str | None, typer.Option(help="What a device map may use, for example 0=20GiB,cpu=60GiB.")]
-OffloadFolder = Annotated[Path | None, typer.Option(help="Where a device map may off-load weights to.")]
-TrustRemoteCode = Annotated[bool, typer.Option(help="Run code that comes with the model.")]
+from donod_fast.cli.links import PAGES
+from donod_fast.system.options import OptionField, build, is_settings, options_of
+
+if TYPE_CHECKING:
+    from typer._click.core import Context
+    from typer._click.formatting import HelpFormatter
+
+HELP_NAMES = {"help_option_names": ["-h", "--help"]}
+
+_MISSING: Any = Parameter.empty
+
+
+def from_dataclasses(function: Callable[..., None]) -> Callable[..., None]:
+    """A Typer command of a function whose parameters are settings dataclasses."""
+    hints = get_type_hints(function, include_extras=True)
+    settings = {name: hints[name] for name in signature(function).parameters if is_settings(hints[name])}
+    parameters: list[Parameter] = []
+    for name, parameter in signature(function).parameters.items():
+        if name in settings:
+            parameters += map(_parameter, options_of(settings[name]))
+        else:
+            parameters.append(parameter.replace(annotation=hints[name], kind=Parameter.KEYWORD_ONLY))
+
+    @functools.wraps(function)
+    def run(**typed: Any) -> None:
+        built = {name: build(kind, typed) for name, kind in settings.items()}
+        function(**built, **{name: typed[name] for name in signature(function).parameters if name not in settings})
+
+    del run.__wrapped__  # Typer would look at its parameters
+    run.__annotations__ = {}
+    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    return run
+
+
+def _parameter(field: OptionField) -> Parameter:
+    """The Typer parameter of an option."""
+    option, kind, default = field.option, field.type, field.default
+    is_required = default is dataclasses.MISSING
+    flag = "--" + field.name.replace("_", "-")
+    given: dict[str, Any] = {"help": option.help, "rich_help_panel": option.panel, "metavar": _metavar(field)}
+    if option.shown is not None or default == "":
+        given["show_default"] = option.shown or False
+    if option.minimum is not None:
+        given["min"] = option.minimum
+    if option.choices or option.completions:
+        given["autocompletion"] = _completion(option.choices or option.completions)
+    if _is_many(kind):
+        kind, default = (list[str], default) if is_required else (list[str] | None, None)
+    if option.is_argument:
+        about: Any = typer.Argument(**given)
+    else:
+        is_switch = kind is bool and default is False
+        flags = [name for name in (flag, option.short) if name is not None]
+        about = typer.Option(*(flags if is_switch or option.short else []), **given)
+    return Parameter(
+        field.name,
+        Parameter.KEYWORD_ONLY,
+        default=_MISSING if is_required else default,
+        annotation=Annotated[kind, about],
+    )
+
+
+def _metavar(field: OptionField) -> str | None:
+    """What stands for a value in the help; None for a switch."""
+    if field.option.is_argument:
+        return field.name.upper()
+    if field.type is bool:
+        return None
+    kinds = {int: "INT", float: "NUMBER", Path: "PATH"}
+    return next((name for kind, name in kinds.items() if kind in (field.type, *get_args(field.type))), "TEXT")
+
+
+def _is_many(kind: Any) -> bool:
+    return getattr(kind, "__origin__", None) is tuple and get_args(kind)[-1] is Ellipsis
+
+
+def _completion(choices: tuple[str, ...]) -> Callable[[str], Iterable[str]]:
+    def complete(incomplete: str) -> Iterable[str]:
+        return [choice for choice in choices if choice.startswith(incomplete)]
+
+    return complete
+
+
+class PlainCommand(TyperCommand):
+    """A command whose help shows options under the headings of their panels, as plain text."""
+
+    def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """Write arguments and options, a section for each panel in the order of its first option."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                panel = getattr(parameter, "rich_help_panel", None) or "Other"
+                sections.setdefault(panel, []).append(record)
+        for panel, records in sections.items():
+            with formatter.section(panel):
+                formatter.write_dl(records)
+
+    def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """Write the example and the link to the pages."""
+        if self.epilog:
+            with formatter.section("Example"):
+                formatter.write(f"{'':>{formatter.current_indent}}{self.epilog}\n")
+        formatter.write(f"\nPages: {PAGES}\n")
+
+
+@dataclass(frozen=True, slots=True)
+class LazyCommand:
+    """A command that is imported when it is used.
+
+    Attributes:
+        place: module and name of a function or a Typer application, as ``package.module:name``.
+        panel: heading that it stands under in the help of its group.
+        summary: its line there.
+        example: what the help shows as an example, without the name of the program; "" for none.
+    """
+
+    place: str
+    panel: str
+    summary: str
+    example: str = ""
+
+    def load(self, name: str) -> Any:
+        """Import the command."""
+        module, _, attribute = self.place.partition(":")
+        found = getattr(import_module(module), attribute)
+        if isinstance(found, typer.Typer):
+            return typer.main.get_command(found)
+        epilog = f"donod-fast {self.example}" if self.example else None
+        alone = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
+        alone.command(name, cls=PlainCommand, epilog=epilog, context_settings=HELP_NAMES)(found)
+        return typer.main.get_command(alone)
+
+
+class LazyGroup(TyperGroup):
+    """A group whose commands are imported when they are used, and whose help lists them under headings.
+
+    Attributes:
+        table: the commands by name; a subclass has them.
+    """
+
+    table: ClassVar[Mapping[str, LazyCommand]] = {}
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        names: dict[str, Any] = dict.fromkeys(self.table)
+        self.commands = names  # for suggestions, which need the names alone
+
+    def get_help_option(self, ctx: Context) -> Any:
+        """The option ``--help``; with a default, since Typer imports pydantic to convert None."""
+        found = super().get_help_option(ctx)
+        if found is not None:
+            found.default = False
+        return found
+
+    def list_commands(self, ctx: Context) -> list[str]:
+        """Names of the commands, in the order of the table."""
+        return list(self.table)
+
+    def get_command(self, ctx: Context, cmd_name: str) -> Any:
+        """The command of a name, imported now; None if there is none."""
+        return self.table[cmd_name].load(cmd_name) if cmd_name in self.table else None
+
+    def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """Write the commands, a section for each panel in the order of its first command."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for name, command in self.table.items():
+            sections.setdefault(command.panel, []).append((name, command.summary))
+        for panel, lines in sections.items():
+            with formatter.section(panel):
+                formatter.write_dl(lines)
+
+    def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """Write the link to the pages."""
+        formatter.write(f"\nPages: {PAGES}\n")
+
+
+__all__ = ["HELP_NAMES", "LazyCommand", "LazyGroup", "PlainCommand", "from_dataclasses"]

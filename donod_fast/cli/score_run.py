@@ -1,142 +1,18 @@
-"""One run of ``donod-fast score``: on one or several devices or a cluster, timed, profiled and summarised."""
+"""Summary of a finished run of ``donod-fast score``."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from donod_fast.cli import output
-from donod_fast.data.reading import Corpus
 from donod_fast.data.templates import BUILTIN_TEMPLATES
-from donod_fast.engines.devices import score_on_devices
-from donod_fast.engines.local import Outcome, score_corpus
-from donod_fast.engines.request import RunOptions
 from donod_fast.scores.unscored import commonest_cause
-from donod_fast.scoring.sample_scorer import Progress
-from donod_fast.scoring.spec import ScorerSpec
-from donod_fast.system.profiling import NO_STAGES, Report, Stages
 from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
-    from donod_fast.engines.ray import RaySettings
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """A finished run.
-
-    Attributes:
-        outcome: the outcome of the engine.
-        seconds: time of scoring, without loading.
-        compiled: graphs and time of compiling the trunk, "" if it was not compiled or several processes compiled it.
-        reports: profiles by device; empty if no profile was asked for.
-        smaller_budget: a token budget that would have fitted in memory, None if memory did not run out.
-    """
-
-    outcome: Outcome
-    seconds: float
-    compiled: str
-    reports: tuple[Report, ...]
-    smaller_budget: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreRun:
-    """The settings of a run; ``devices`` is empty for the single device of the spec."""
-
-    corpus: Corpus
-    spec: ScorerSpec
-    out: str
-    part_rows: int
-    overwrite: bool
-    rescore_changed: bool
-    workers: int | None
-    devices: tuple[str, ...]
-    stall_timeout: float
-    cluster: RaySettings | None
-    profile: bool
-    trace: Path | None
-
-    def done(self, *, quiet: bool) -> Done:
-        """Run it, in a folder that the caller has locked."""
-        output.announce_model(self.spec.model, self.spec.revision, quiet=quiet)
-        if self.cluster is not None:
-            return self._on_cluster(quiet, self.cluster)
-        return self._on_several(quiet) if self.devices else self._on_one(quiet)
-
-    def _on_cluster(self, quiet: bool, cluster: RaySettings) -> Done:
-        from donod_fast.engines.ray import score_on_ray
-
-        outcome, seconds = self._timed(
-            quiet,
-            lambda progress: score_on_ray(
-                self.corpus,
-                self.spec,
-                self.out,
-                cluster,
-                self._options(),
-                progress=progress,
-            ),
-        )
-        return Done(outcome, seconds, "", (), None)
-
-    def _on_one(self, quiet: bool) -> Done:
-        scorer = self.spec.load()
-        stages = Stages(trace=self.trace is not None) if self.profile or self.trace is not None else NO_STAGES
-        outcome, seconds = self._timed(
-            quiet,
-            lambda progress: score_corpus(
-                self.corpus,
-                scorer,
-                self.out,
-                part_rows=self.part_rows,
-                overwrite=self.overwrite,
-                rescore_changed=self.rescore_changed,
-                progress=progress,
-                workers=self.workers,
-                stages=stages,
-            ),
-        )
-        if self.trace is not None:
-            stages.chrome_trace(self.trace)
-        compiled = scorer.compiled
-        return Done(
-            outcome,
-            seconds,
-            ""
-            if compiled is None
-            else f"{plural(compiled.compilations, 'graph')} compiled in {compiled.seconds:.1f} s",
-            (stages.report(),) if self.profile else (),
-            outcome.fitting_budget,
-        )
-
-    def _on_several(self, quiet: bool) -> Done:
-        reports: list[Report] = []
-        outcome, seconds = self._timed(
-            quiet,
-            lambda progress: score_on_devices(
-                self.corpus,
-                self.spec,
-                self.out,
-                self.devices,
-                self._options(),
-                progress=progress,
-                on_report=reports.append if self.profile else None,
-            ),
-        )
-        return Done(outcome, seconds, "", tuple(reports), None)
-
-    def _options(self) -> RunOptions:
-        return RunOptions(self.part_rows, self.overwrite, self.rescore_changed, self.workers, self.stall_timeout)
-
-    def _timed(self, quiet: bool, score: Callable[[Progress | None], Outcome]) -> tuple[Outcome, float]:
-        start = time.perf_counter()
-        with output.progress_bar(self.corpus.rows, quiet=quiet) as progress:
-            outcome = score(progress)
-        return outcome, time.perf_counter() - start
+    from donod_fast.engines.choosing import Done
 
 
 def summary(done: Done) -> dict[str, Any]:

@@ -4,97 +4,102 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from donod_fast.cli import output
-from donod_fast.errors import InputError
+from donod_fast.cli.options import from_dataclasses
+from donod_fast.cli.settings import ScreenSettings
+from donod_fast.errors import InputError, suggest
 from donod_fast.selection.column_methods import ENDS
-from donod_fast.selection.rankers import KMEANS_IFD, Engine, Kept, RankOptions, load_columns, parse_size, ranked
+from donod_fast.selection.settings import CHOOSING, KMEANS_IFD, RANKING, OrderOptions, RankOptions
 from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from donod_fast.data.reading import Corpus
     from donod_fast.selection.out_of_core import GroupCount
+    from donod_fast.selection.rankers import Engine, Kept
 
-_METHODS = (
-    "topsis, don, nod, weighted, pareto, nodon, don-threshold, random, loss; any number column of SCORES; ifd, ifd-loss"
-)
 _SHOWN_GROUPS = 20
+_ORDERS = ("input", "best")
 STDOUT = "-"
 """The name of standard output."""
 
-Scores = Annotated[str, typer.Argument(help="A finished scores folder: a path, or a URL (s3://...).")]
-EngineName = Annotated[str, typer.Option(help="memory, duckdb (past memory), or auto: by what --memory holds.")]
-Memory = Annotated[str, typer.Option(help="What ranking may take of memory, as 2GiB.")]
-Prefer = Annotated[str | None, typer.Option(help="Of a column: high or low values first (default: its better end).")]
+Scores = Annotated[
+    str,
+    typer.Argument(
+        metavar="SCORES", help="A finished scores folder: a path, or a URL (s3://…).", rich_help_panel="Input"
+    ),
+]
+Prefer = Annotated[
+    str | None,
+    typer.Option(
+        help="For a column: prefer its high or its low values.", rich_help_panel=RANKING, show_default="its better end"
+    ),
+]
+Count = Annotated[int, typer.Option(help="Rows to show from each end of the ranking.", min=1, rich_help_panel="Output")]
 
 
+@from_dataclasses
 def select(
     scores: Scores,
-    out: Annotated[Path, typer.Option(help="Subset to write: .jsonl (.gz, .zst) or .parquet; - for standard output.")],
+    how: RankOptions,
+    screen: ScreenSettings,
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Subset to write: .jsonl (.gz, .zst) or .parquet; - for standard output.", rich_help_panel="Output"
+        ),
+    ],
     keep: Annotated[
-        str | None, typer.Option(help="How much: 0.3 or 30% of the ranked rows, or a count (kmeans-ifd: 0.4).")
-    ] = None,
-    method: Annotated[str, typer.Option(help=f"{_METHODS} (rows with IFD ≥ 1 left out); kmeans-ifd.")] = "topsis",
-    prefer: Prefer = None,
-    by: Annotated[
-        str | None, typer.Option(help="Keep a share of each group: a column that `score --carry` took along, or file.")
-    ] = None,
-    weights: Annotated[str, typer.Option(help="Weights of DON and NOD, as 0.5,0.5.")] = "0.5,0.5",
-    don_threshold: Annotated[float | None, typer.Option(help="For don-threshold: keep DON ≥ this.")] = None,
-    don_quantile: Annotated[float | None, typer.Option(help="For don-threshold: keep DON ≥ this quantile.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Rank as if scored at this learning rate (no model needed).")] = None,
-    seed: Annotated[int, typer.Option(help="For random.")] = 0,
-    clusters: Annotated[int, typer.Option(help="For kmeans-ifd: how many.", min=1)] = 10,
-    embedding_model: Annotated[
         str | None,
-        typer.Option(help="For kmeans-ifd: a sentence-transformers model (default: the column embedding)."),
+        typer.Option(
+            help="How many rows to keep: 0.3 or 30% of the ranked rows, or a count. kmeans-ifd keeps 0.4 by default.",
+            rich_help_panel=CHOOSING,
+        ),
     ] = None,
-    order: Annotated[str, typer.Option(help="Write in input order, or best first.")] = "input",
-    explain: Annotated[bool, typer.Option("--explain", help="Show the best and the worst rows.")] = False,
-    count: Annotated[int, typer.Option(help="How many rows --explain shows at either end.", min=1)] = 5,
-    engine: EngineName = "auto",
-    memory: Memory = "2GiB",
-    temp_dir: Annotated[
-        Path | None, typer.Option(help="For what does not fit in memory (default: the folder of OUT).")
+    prefer: Prefer = None,
+    don_threshold: Annotated[
+        float | None,
+        typer.Option(help="For don-threshold: smallest DON to keep.", rich_help_panel=CHOOSING),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    don_quantile: Annotated[
+        float | None,
+        typer.Option(help="For don-threshold: smallest quantile of DON to keep.", rich_help_panel=CHOOSING),
+    ] = None,
+    order: Annotated[
+        str, typer.Option(help="Write rows in input order (input) or best first (best).", rich_help_panel="Output")
+    ] = "input",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show the best and the worst rows.", rich_help_panel="Output")
+    ] = False,
+    count: Count = 5,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.", rich_help_panel="Output")] = False,
 ) -> None:
     """Rank the rows of SCORES and write the original records of the best to OUT, unchanged."""
     from donod_fast.data.record_files import refuse_target
     from donod_fast.scores.folder import ScoresFolder
     from donod_fast.selection.keeping import parse_keep
+    from donod_fast.selection.rankers import ranked
     from donod_fast.selection.subset import write_lines, write_subset
 
-    if order not in ("input", "best"):
-        raise InputError(f"order must be input or best, got {order!r}")
+    if order not in _ORDERS:
+        raise InputError(f"order must be input or best, got {order!r}{suggest(order, _ORDERS)}")
+    method, by, lr = how.method, how.by, how.lr
     if keep is None and method not in ("don-threshold", KMEANS_IFD):
         raise InputError("say how much to keep: --keep 0.3, --keep 30% or --keep 2000")
-    if embedding_model is not None and method != KMEANS_IFD:
+    if how.embedding_model is not None and method != KMEANS_IFD:
         raise InputError(f"--embedding-model is for --method {KMEANS_IFD}, which embeds the questions; got {method}")
     wanted = None if keep is None else parse_keep(keep)
-    if keep is not None and keep.strip() == "1" and not quiet:
+    if keep is not None and keep.strip() == "1" and not screen.quiet:
         typer.echo("donod-fast: --keep 1 keeps ONE row; --keep 1.0 or --keep 100% keeps all rows", err=True)
     to_stdout = str(out) == STDOUT  # the records go there, and what we say to standard error
     folder = ScoresFolder.open(scores)
-    options = RankOptions(
-        with_end(method, prefer),
-        _weights(weights),
-        lr,
-        seed,
-        by,
-        engine,
-        parse_size(memory),
-        temp_dir or (None if to_stdout else out.absolute().parent),
-        clusters,
-        embedding_model,
-    )
+    temp_dir = how.temp_dir or (None if to_stdout else out.absolute().parent)
+    options = replace(how, method=with_end(method, prefer), temp_dir=temp_dir)
     if not to_stdout:
         refuse_target(out, overwrite)  # before the work; writing checks it again
     with ranked(folder, options) as ranking:
@@ -119,9 +124,9 @@ def select(
         }
         if by is not None or method == KMEANS_IFD:
             summary |= {"by": by or "cluster", "groups": [asdict(group) for group in kept.groups]}
-        if json:
+        if screen.json:
             output.as_json(summary, err=to_stdout)
-        elif not quiet:
+        elif not screen.quiet:
             typer.echo(_summary_text(summary, options, kept), err=to_stdout)
         if explain:
             _show(ranking, corpus, count, err=to_stdout)
@@ -157,28 +162,26 @@ def _are(count: int) -> str:
     return "is" if count == 1 else "are"
 
 
+@from_dataclasses
 def rank_command(
     scores: Scores,
-    method: Annotated[str, typer.Option(help=f"{_METHODS} (rows with IFD ≥ 1 left out).")] = "topsis",
+    how: OrderOptions,
     prefer: Prefer = None,
-    weights: Annotated[str, typer.Option(help="Weights of DON and NOD, as 0.5,0.5.")] = "0.5,0.5",
-    lr: Annotated[float | None, typer.Option(help="Rank as if scored at this learning rate.")] = None,
-    seed: Annotated[int, typer.Option(help="For random.")] = 0,
-    count: Annotated[int, typer.Option(help="Rows to show at either end.", min=1)] = 5,
-    width: Annotated[int, typer.Option(help="Characters of text.", min=10)] = 80,
-    engine: EngineName = "auto",
-    memory: Memory = "2GiB",
-    temp_dir: Annotated[Path | None, typer.Option(help="For what does not fit in memory.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    count: Count = 5,
+    width: Annotated[
+        int, typer.Option(help="Characters of text shown per row.", min=10, rich_help_panel="Output")
+    ] = 80,
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.", rich_help_panel="Output")] = False,
 ) -> None:
-    """Show the best and the worst rows of SCORES, text beside numbers."""
+    """Show the best and the worst rows of SCORES, with their text and numbers."""
     from donod_fast.scores.folder import ScoresFolder
+    from donod_fast.selection.rankers import ranked
 
     folder = ScoresFolder.open(scores)
-    if method == KMEANS_IFD:
+    if how.method == KMEANS_IFD:
         raise InputError(f"method {KMEANS_IFD} chooses rows and does not rank them; use `donod-fast select --explain`")
-    method = with_end(method, prefer)
-    options = RankOptions(method, _weights(weights), lr, seed, None, engine, parse_size(memory), temp_dir)
+    method = with_end(how.method, prefer)
+    options = RankOptions(**{**_fields(how), "method": method})
     with ranked(folder, options) as ranking:
         corpus = folder.reopened()
         if json:
@@ -188,23 +191,19 @@ def rank_command(
             _show(ranking, corpus, count, width)
 
 
+def _fields(how: OrderOptions) -> dict[str, Any]:
+    return {field.name: getattr(how, field.name) for field in fields(how)}
+
+
 def with_end(method: str, prefer: str | None) -> str:
     """The method with the end of ``--prefer``."""
     if prefer is None:
         return method
     if prefer not in ENDS:
-        raise InputError(f"--prefer must be {' or '.join(ENDS)}, got {prefer!r}")
+        raise InputError(f"--prefer must be {' or '.join(ENDS)}, got {prefer!r}{suggest(prefer, ENDS)}")
     if method == KMEANS_IFD:
         raise InputError(f"method {KMEANS_IFD} keeps high IFDs; remove --prefer")
     return f"{method}@{prefer}"
-
-
-def _weights(text: str) -> tuple[float, float]:
-    try:
-        don, nod = map(float, text.split(","))
-    except ValueError:
-        raise InputError(f"--weights must be two numbers with a comma, for example 0.5,0.5; got {text!r}") from None
-    return don, nod
 
 
 def _by_group(by: str, groups: Sequence[GroupCount], scored: str = "scored") -> str:
@@ -226,4 +225,4 @@ def _show(ranking: Engine, corpus: Corpus, count: int, width: int = 80, *, err: 
     typer.echo(render(ranking.explain(corpus, count, width, stream.encoding or "ascii")), err=err)
 
 
-__all__ = ["load_columns", "rank_command", "select", "with_end"]
+__all__ = ["rank_command", "select", "with_end"]

@@ -1,4 +1,4 @@
-"""``donod-fast train``: a subset and a model into a fine-tuned model."""
+"""``donod-fast train``: fine-tune a model on a subset."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from donod_fast.cli import output
+from donod_fast.cli.errors import Interrupted
 from donod_fast.cli.progress import display
-from donod_fast.cli.score import Interrupted
 from donod_fast.errors import InputError
 from donod_fast.system.wording import plural
 
@@ -23,31 +23,64 @@ if TYPE_CHECKING:
 
 def train(
     recipe: Annotated[
-        str | None, typer.Argument(help="A packaged recipe's name or a .yaml file; without one, the paper's settings.")
+        str | None,
+        typer.Argument(
+            metavar="RECIPE",
+            help="Name of a packaged recipe, or a .yaml file. Without one the paper's settings apply.",
+            rich_help_panel="Recipe",
+        ),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Folder or hub id of the model to train.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Folder or hub id of the model to train.", rich_help_panel="Model")
+    ] = None,
     data: Annotated[
-        list[str] | None, typer.Option(help="Subset files of `select`, or corpora (default: the recipe's corpus).")
+        list[str] | None,
+        typer.Option(
+            help="Subset files of `select`, or corpora.", rich_help_panel="Input", show_default="the recipe's corpus"
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write, or to finish.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write or to resume.", rich_help_panel="Output")] = None,
     set: Annotated[
-        list[str] | None, typer.Option("--set", help="Replace a value of the recipe: train.learning_rate=1e-4.")
+        list[str] | None,
+        typer.Option(
+            "--set", help="Replace a value of the recipe: train.learning_rate=1e-4.", rich_help_panel="Recipe"
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the rows' order, adapters and dropout.", min=0)] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Seed of the row order, adapters and dropout.", min=0, rich_help_panel="Recipe"),
+    ] = None,
     packing: Annotated[
-        str | None, typer.Option(help="Pack the samples of a micro-batch: none, isolated, or paper (they see others).")
+        str | None,
+        typer.Option(
+            help="Pack the samples of a micro-batch: none, isolated, or paper (samples attend to each other).",
+            rich_help_panel="Recipe",
+        ),
     ] = None,
     mask: Annotated[
-        Path | None, typer.Option(help="Parameter mask of `dual`: the only entries of the parameters that change.")
+        Path | None,
+        typer.Option(
+            help="Parameter mask of `dual`: only these entries of the parameters are trained.",
+            rich_help_panel="Recipe",
+        ),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Split of a saved or hub dataset.")] = None,
-    data_revision: Annotated[str | None, typer.Option(help="Revision of a hub dataset.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count tokens, memory and hours; train nothing.")] = False,
-    gpu: Annotated[str, typer.Option(help="The accelerator of --dry-run: a100, h100 or h200.")] = "h100",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    split: Annotated[str | None, typer.Option(help="Split of a saved or hub dataset.", rich_help_panel="Input")] = None,
+    data_revision: Annotated[
+        str | None, typer.Option(help="Revision of a hub dataset.", rich_help_panel="Input")
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Estimate tokens, memory and hours; train nothing.", rich_help_panel="Dry run"),
+    ] = False,
+    gpu: Annotated[
+        str, typer.Option(help="Accelerator of --dry-run: a100, h100 or h200.", rich_help_panel="Dry run")
+    ] = "h100",
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print neither progress nor a summary.", rich_help_panel="Output")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.", rich_help_panel="Output")] = False,
 ) -> None:
-    """Fine-tune a model on a subset into the folder OUT. Run again, it resumes; finished, it is left as it is.
+    """Fine-tune a model on a subset into the folder OUT. Rerun to resume; a finished run is left untouched.
 
     On several GPUs: accelerate launch -m donod_fast.training RECIPE …
     """
@@ -70,7 +103,7 @@ def train(
 
     model_name, model_revision = chosen.train.model, chosen.train.revision
     output.announce_model(model_name, model_revision, quiet=quiet or json or not _is_first())
-    # Standard input is kept beside the model, so that the training can go on after it was ended.
+    # Standard input is saved beside the model, so that an interrupted training can resume.
     corpus = open_corpus(names, spool_dir=out if "-" in names else None, **options)
     try:
         with _progress(quiet=quiet or json or not _is_first()) as progress:

@@ -1,12 +1,12 @@
-"""What a criterion is: a name, what it needs of the forward pass, and the columns that it adds to a row of scores.
+"""Interface of a criterion: a name, what it needs from the forward pass, and the columns that it adds to the scores.
 
-A criterion is a small value that can be pickled: its settings. :meth:`Criterion.bind` turns it into something that
-computes, once the model is loaded. DON, NOD, loss and entropy are no criteria in this sense: every row has them.
+A criterion is a small value that can be pickled: its settings. When the model is loaded, :meth:`Criterion.bind` turns
+it into an object that computes. DON, NOD, loss and entropy are not criteria in this sense: every row has them.
 
-What is computed where:
+Computation happens in two places:
 
-- :meth:`Bound.of_batch` on the device, for the rows of a batch at once, from what :class:`BatchView` holds;
-- :meth:`Bound.of_row` on the host, for one row, when all its samples have been run.
+- :meth:`Bound.of_batch` on the device, for all rows of a batch at once, from a :class:`BatchView`;
+- :meth:`Bound.of_row` on the host, for one row, after all its samples have been run.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Need(StrEnum):
 
 
 FORWARD = frozenset({Need.ERROR_NORM, Need.GRADIENT_NORM, Need.SCORED_STATES, Need.ALL_STATES})
-"""Needs for which the row itself must be run; without one of them a scored folder is added to without that."""
+"""Needs that require running the row itself. Criteria without them are added to a scored folder without that."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,15 +75,15 @@ class BatchView:
     Attributes:
         samples: the n rows.
         hidden: (M, d) hidden states that predict the scored tokens, sample by sample, on the head's device.
-        labels: (M,) int64 the tokens to predict, there too.
+        labels: (M,) int64 the tokens to predict, on the same device.
         cu_seqlens: (n + 1,) int32 bounds of the samples, on the host.
         head: the output layer.
         reduction: ``mean`` or ``sum``, of the loss.
-        workspace_bytes: what a computation may hold at once.
-        error_norm: (n,) float64 where a criterion needs it.
-        gradient_norm: (n,) float64 where a criterion needs it.
-        states: of all tokens that are run, (slots, d) on the trunk's device, where a criterion needs them.
-        first_slots: by sample the slot of its first token in ``states``.
+        workspace_bytes: memory that a computation may use at once.
+        error_norm: (n,) float64, if a criterion needs it.
+        gradient_norm: (n,) float64, if a criterion needs it.
+        states: (slots, d) hidden states of all tokens that are run, on the trunk's device, if a criterion needs them.
+        first_slots: for each sample the slot of its first token in ``states``.
     """
 
     samples: Sequence[TokenizedSample]
@@ -107,9 +107,9 @@ class RowView:
         sample: its tokens.
         loss: cross entropy in nats over its scored tokens, reduced as ``reduction`` says.
         reduction: ``mean`` or ``sum``.
-        numbers: what :meth:`Bound.of_batch` gave, (width,) float64; empty where it gives nothing.
-        second: per sample of the second pass the sum of its token losses in nats (NaN where it did not fit in memory)
-            and their number.
+        numbers: (width,) float64 result of :meth:`Bound.of_batch`; empty if the width is 0.
+        second: for each sample of the second pass the sum of its token losses in nats (NaN if it did not fit in
+            memory) and their number.
     """
 
     sample: TokenizedSample
@@ -125,38 +125,38 @@ class RowView:
 
 
 class Bound(Protocol):
-    """A criterion beside a loaded model."""
+    """A criterion bound to a loaded model."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """What it yields."""
+        """The columns of the criterion."""
 
     def width(self) -> int:
-        """How many numbers :meth:`of_batch` gives for a row."""
+        """How many numbers :meth:`of_batch` returns for a row."""
 
     def of_batch(self, view: BatchView) -> Tensor:
-        """(n, width) numbers on any device; rows depend neither on each other nor on the batch."""
+        """(n, width) numbers on any device. A row must not depend on other rows or on the batch."""
 
     def second_pass(self, sample: TokenizedSample) -> Sequence[TokenizedSample]:
-        """Samples to be run beside the row's own."""
+        """Samples to run in addition to the row's own."""
 
     def of_row(self, row: RowView) -> Sequence[Value]:
         """A value for each column."""
 
 
 class Criterion:
-    """Base of the criteria: override what is needed. Where nothing is bound, it is its own :class:`Bound`."""
+    """Base class of the criteria. A criterion that needs no model is its own :class:`Bound`."""
 
     name: str = ""
     needs: frozenset[Need] = frozenset()
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """What it yields; sizes of vectors may be known to the bound form only."""
+        """The columns of the criterion; only the bound form may know the sizes of vectors."""
         raise NotImplementedError
 
     def settings(self) -> dict[str, Any]:
-        """What decides its numbers beyond the folder's own settings, in JSON types."""
+        """Settings that decide its numbers, in addition to those of the folder, in JSON types."""
         return {}
 
     def bind(self, context: Context) -> Bound:
@@ -176,12 +176,12 @@ class Criterion:
         return ()
 
     def of_row(self, row: RowView) -> Sequence[Value]:
-        """See :class:`Bound`; as it stands a number for each column."""
+        """See :class:`Bound`; by default a number for each column."""
         return row.numbers.tolist()
 
 
 def fingerprint(criterion: Criterion) -> str:
-    """Hash of a criterion's settings: columns with another one are not the same columns."""
+    """Hash of a criterion's settings. Columns with different fingerprints are different columns."""
     content = json.dumps([criterion.name, criterion.settings()], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 

@@ -47,7 +47,7 @@ class ReferenceSet:
     description: Mapping[str, Any] = field(hash=False)
 
     def settings(self) -> dict[str, Any]:
-        """What decides the numbers: the content, and the name that columns bear. Where it lies does not."""
+        """What decides the numbers: the content, and the name in columns; the location does not."""
         return {"name": self.name, "rows": self.description["rows"], "sha256": self.description["fingerprint"]}
 
 

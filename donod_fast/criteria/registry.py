@@ -10,7 +10,7 @@ from donod_fast.criteria.embedding import QuestionEmbedding
 from donod_fast.criteria.ifd import InstructionFollowingDifficulty
 from donod_fast.criteria.influence import Influence, InfluenceMax
 from donod_fast.criteria.statistics import ErrorNorm, GradientNorm, Perplexity
-from donod_fast.errors import InputError
+from donod_fast.errors import InputError, suggest
 
 BASE = (
     Column("don", "‖W‖ − ‖W′‖ of one step on the sample alone", "high"),
@@ -55,7 +55,8 @@ def parse_signals(text: str, options: SignalOptions | None = None) -> tuple[Crit
     known = [*(column.name for column in BASE), *SIGNALS]
     unknown = [name for name in names if name not in known]
     if unknown or not names:
-        raise InputError(f"--signals: unknown signal {unknown[0] if unknown else text!r}; known are {', '.join(known)}")
+        name = unknown[0] if unknown else text
+        raise InputError(f"--signals: unknown signal {name!r}; known are {', '.join(known)}{suggest(name, known)}")
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise InputError(f"--signals names {twice[0]} twice")

@@ -1,4 +1,4 @@
-"""The criteria of a run beside a loaded model: what they need together, and what becomes of a row in all of them."""
+"""The criteria of a run, bound to a loaded model: their needs together, and their values for a row."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class SignalSet:
     """Some criteria, bound to one model.
 
     Attributes:
-        entries: of the manifest.
-        columns: of all of them, in their order.
-        extras: what is asked of the head mathematics for them.
-        needs_forward: whether rows that have their base scores must be run again.
+        entries: their entries in the manifest.
+        columns: the columns of all criteria, in their order.
+        extras: what they need from the head mathematics.
+        needs_forward: whether rows that have their scores must be run again.
         needs_states: whether the hidden states of all tokens are needed.
-        width: numbers of a row from the device.
+        width: how many numbers of a row come from the device.
     """
 
     def __init__(self, criteria: Sequence[Criterion] = (), bound: Sequence[Bound] = ()) -> None:
@@ -51,24 +51,24 @@ class SignalSet:
 
     @staticmethod
     def of(criteria: Sequence[Criterion], context: Context) -> SignalSet:
-        """Bind them. Raises CorpusError or InputError where a reference set is unusable."""
+        """Bind criteria to a model. Raises CorpusError or InputError if a reference set is unusable."""
         return SignalSet(criteria, [criterion.bind(context) for criterion in criteria])
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """By name the hash of the settings."""
+        """For each name the hash of the settings."""
         return {entry.name: entry.fingerprint for entry in self.entries}
 
     def __bool__(self) -> bool:
         return bool(self._bound)
 
     def without(self, names: Collection[str]) -> SignalSet:
-        """Those that are not named."""
+        """The set without the named criteria."""
         left = [(one, bound) for one, bound in zip(self._criteria, self._bound, strict=True) if one.name not in names]
         return SignalSet([one for one, _ in left], [bound for _, bound in left])
 
     def second_pass(self, sample: TokenizedSample) -> list[list[TokenizedSample]]:
-        """By criterion, the samples to be run beside the row's own."""
+        """By criterion, the samples to run in addition to the row's own."""
         return [list(bound.second_pass(sample)) for bound in self._bound]
 
     def of_batch(self, view: BatchView) -> Tensor:
@@ -79,7 +79,7 @@ class SignalSet:
     def of_row(
         self, sample: TokenizedSample, loss: float, reduction: str, numbers: Tensor | None, second: Sequence[Second]
     ) -> tuple[Value, ...]:
-        """A value for each column; ``numbers`` is None where the row did not fit in memory."""
+        """A value for each column; ``numbers`` is None if the row did not fit in memory."""
         if numbers is None:
             numbers = torch.full((self.width,), NAN, dtype=torch.float64)
         parts = torch.split(numbers, self._widths)
@@ -100,7 +100,7 @@ NO_SIGNALS = SignalSet()
 
 
 def fingerprints(criteria: Sequence[Criterion]) -> Mapping[str, str]:
-    """By name the hash of the settings, known without a model."""
+    """For each name the hash of the settings; needs no model."""
     return {criterion.name: fingerprint(criterion) for criterion in criteria}
 
 

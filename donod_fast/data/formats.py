@@ -25,7 +25,7 @@ from donod_fast.data.types import (
     Status,
     TokenRow,
 )
-from donod_fast.errors import InputError
+from donod_fast.errors import InputError, suggest
 
 Columns = Mapping[str, Any]
 """A record's columns without those that are null."""
@@ -57,7 +57,7 @@ def to_sample(record: Record, format: str = "auto") -> tuple[Sample, str]:
         InputError: ``format`` is not a known format.
     """
     if format not in FORMATS:
-        raise InputError(f"format {format!r} is not known; known are {', '.join(FORMATS)}")
+        raise InputError(f"format {format!r} is not known; known are {', '.join(FORMATS)}{suggest(format, FORMATS)}")
     try:
         if record.data is None:
             raise SampleError(Status.NOT_PARSABLE, record.problem or "the row cannot be parsed")

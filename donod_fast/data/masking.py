@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from donod_fast.data.formats import carried_values, record_id, to_sample
 from donod_fast.data.rendering import Renderer
+from donod_fast.data.settings import MaskSettings
 from donod_fast.data.spans import Span, assistant_turns, marked_spans, prompt_spans, shared_length
 from donod_fast.data.templates import resolve_template
 from donod_fast.data.tokenizing import Encoded, TextEncoder
@@ -38,23 +39,6 @@ if TYPE_CHECKING:
 _CHUNK = 256
 
 Encodings = Mapping[str, Encoded | SampleError]
-
-
-@dataclass(frozen=True, slots=True)
-class MaskSettings:
-    """How rows are read and masked.
-
-    Attributes:
-        format: a format name of :mod:`donod_fast.data.formats`, or ``"auto"``.
-        template: see :func:`donod_fast.data.templates.resolve_template`.
-        train_on: ``"all"`` assistant turns of a conversation, or the ``"last"`` one only.
-        max_length: tokens kept of a row, from its start; None keeps all.
-    """
-
-    format: str = "auto"
-    template: str = "auto"
-    train_on: str = "all"
-    max_length: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +102,6 @@ class Masker:
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, settings: MaskSettings, *, vocab_size: int, carry: Sequence[str] = ()
     ) -> None:
-        if settings.train_on not in ("all", "last"):
-            raise InputError(f"train_on is 'all' or 'last', not {settings.train_on!r}")
-        if settings.max_length is not None and settings.max_length < 2:
-            raise InputError(f"max_length must be at least 2 (a token and its target), not {settings.max_length}")
         if vocab_size < 1:
             raise InputError(f"vocab_size must be positive, not {vocab_size}")
         self._settings = settings
@@ -331,3 +311,6 @@ def _refused(row: _Row, status: Status, detail: str, tokens: int = 0) -> Tokeniz
         detail = origin + detail
     detail = detail.encode("utf-8", errors="backslashreplace").decode("utf-8")
     return TokenizedSample(row.record.row, row.id, status, detail, tokens=tokens, format=row.format)
+
+
+__all__ = ["MaskSettings", "Masker"]

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from donod_fast.errors import InputError, ModelError
+from donod_fast.errors import InputError, ModelError, suggest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -188,9 +188,10 @@ def resolve_template(tokenizer: PreTrainedTokenizerBase, name: str = "auto") -> 
             return _resolved(name, path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"the chat template {name!r} cannot be read: {error}") from error
+    known = ("auto", "tokenizer", *BUILTIN_TEMPLATES)
     raise InputError(
-        f"unknown chat template {name!r}; known are auto, tokenizer, {', '.join(BUILTIN_TEMPLATES)}, "
-        "or the path of a .jinja file"
+        f"unknown chat template {name!r}; known are {', '.join(known)}, or the path of a .jinja file"
+        f"{suggest(name, known)}"
     )
 
 

@@ -16,6 +16,9 @@ from __future__ import annotations
 
 from collections import deque
 
+STALL_TIMEOUT = 1800.0
+"""Seconds without progress after which a process is considered hung."""
+
 MOST_TRIES = 3
 """Number of processes lost in a row, at one part or on one device, that is not an accident any more."""
 

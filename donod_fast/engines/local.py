@@ -41,6 +41,7 @@ def score_corpus(
     progress: Progress | None = None,
     workers: int | None = None,
     stages: Stages = NO_STAGES,
+    record: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Score a corpus into a folder in this process, or finish a folder that an earlier run began.
 
@@ -60,6 +61,7 @@ def score_corpus(
         workers: processes that read and tokenise ahead, 0 for a thread; None to choose by device and rows
             (:func:`donod_fast.data.prefetch.default_workers`). No score depends on it.
         stages: records where the time goes.
+        record: the options of the run by name, in JSON types, for the manifest.
 
     Raises:
         SettingsMismatchError: the folder holds scores made with other settings, or of files that have changed.
@@ -68,7 +70,7 @@ def score_corpus(
         WorkerError: a preparation process was killed; parts committed so far stay.
         InputError: ``part_rows`` is less than 1, or ``workers`` is negative.
     """
-    options = RunOptions(part_rows, overwrite, rescore_changed, workers)
+    options = RunOptions(part_rows, overwrite, rescore_changed, workers, record=record or {})
     folder = open_folder(out, corpus, manifest_of(corpus, scorer, options.part_rows), options)
     run = begin(folder, scorer.sample_scorer.signals.fingerprints, progress)
     scorer = scorer.resuming(folder.manifest)

@@ -12,7 +12,7 @@ from donod_fast.data.reading import Corpus
 from donod_fast.engines.request import RunOptions
 from donod_fast.errors import CorpusError
 from donod_fast.scores.folder import ScoresFolder
-from donod_fast.scores.opening import open_scores
+from donod_fast.scores.opening import open_scores, record_options
 from donod_fast.scoring.sample_scorer import Progress
 
 
@@ -81,7 +81,10 @@ def open_folder(out: Path | str, corpus: Corpus, manifest: Mapping[str, Any], op
         SettingsMismatchError: the folder holds scores made with other settings, or of files that have changed.
         StoreError: the folder cannot be read or written.
     """
-    return open_scores(out, corpus, manifest, overwrite=options.overwrite, rescore_changed=options.rescore_changed)
+    folder = open_scores(out, corpus, manifest, overwrite=options.overwrite, rescore_changed=options.rescore_changed)
+    if options.record:
+        record_options(folder, options.record)
+    return folder
 
 
 def begin(folder: ScoresFolder, wanted: Mapping[str, str], progress: Progress | None) -> OpenRun:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from donod_fast.data.shards import PART_ROWS
+from donod_fast.engines.isolation import STALL_TIMEOUT
 from donod_fast.errors import InputError
-
-STALL_TIMEOUT = 1800.0
-"""Seconds without progress after which a process is considered hung."""
 
 OnProblem = Callable[[int | None, str], None]
 """Called with the number of a part (None for a problem of no single part) and a description of the problem."""
@@ -28,6 +27,8 @@ class RunOptions:
         stall_timeout: seconds without progress after which a device process is considered hung, killed and replaced.
             While it loads the model, it has at least half an hour. ``RaySettings`` has its own for a cluster.
 
+        record: the options of the run by name, in JSON types, for the manifest; empty to record none.
+
     Raises:
         InputError: names the option with a wrong value.
     """
@@ -37,6 +38,7 @@ class RunOptions:
     rescore_changed: bool = False
     workers: int | None = None
     stall_timeout: float = STALL_TIMEOUT
+    record: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.part_rows < 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from donod_fast.errors import InputError
+from donod_fast.errors import InputError, suggest
 
 HUMAN_EVAL = "human-eval"
 MBPP = "mbpp"
@@ -106,5 +106,5 @@ def find_benchmark(name: str) -> Benchmark:
         InputError: it does not exist; the message lists all names.
     """
     if name not in BENCHMARKS:
-        raise InputError(f"unknown benchmark {name!r}; known are {', '.join(BENCHMARKS)}")
+        raise InputError(f"unknown benchmark {name!r}; known are {', '.join(BENCHMARKS)}{suggest(name, BENCHMARKS)}")
     return BENCHMARKS[name]

@@ -7,6 +7,13 @@ from typing import Any
 
 from donod_fast.errors import InputError
 from donod_fast.evaluation.prompts import STOPS
+from donod_fast.system.options import option
+
+PANEL = "Generation"
+
+
+def _some(given: list[str]) -> tuple[str, ...] | None:
+    return tuple(given) or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +36,23 @@ class GenerationSettings:
     """
 
     style: str = "completion"
-    samples_per_task: int = 1
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-    max_new_tokens: int = 512
-    stops: tuple[str, ...] | None = None
-    template: str = "auto"
-    batch_rows: int | None = None
+    samples_per_task: int = option(1, help="Programs per task.", panel=PANEL, minimum=1)
+    temperature: float = option(0.0, help="Sampling temperature; 0 is greedy.", panel=PANEL)
+    top_p: float = option(1.0, help="Sample from the likeliest tokens of this probability mass.", panel=PANEL)
+    seed: int = option(0, help="Seed of the sampling.", panel=PANEL)
+    max_new_tokens: int = option(512, help="Maximum length of a program in tokens.", panel=PANEL, minimum=1)
+    stops: tuple[str, ...] | None = option(
+        text=[],
+        parse=_some,
+        name="stop",
+        help="Text that ends a program; may be repeated.",
+        panel=PANEL,
+        shown="those of the style",
+    )
+    template: str = option("auto", help="Chat template of the style chat, as for `score`.", panel=PANEL)
+    batch_rows: int | None = option(
+        None, help="Programs generated at once.", panel=PANEL, minimum=1, shown="by free memory"
+    )
 
     def __post_init__(self) -> None:
         if self.style not in STOPS:

@@ -19,8 +19,6 @@ from donod_fast.evaluation.samples import canonical_samples, read_samples
 if TYPE_CHECKING:
     from donod_fast.models.loading import LoadedModel
 
-ENGINES = ("transformers", "vllm")
-
 
 @dataclass(frozen=True, slots=True)
 class Origin:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from donod_fast.errors import InputError
 from donod_fast.evaluation.benchmarks import HUMAN_EVAL, find_benchmark
-from donod_fast.evaluation.problems import Problem
+
+if TYPE_CHECKING:
+    from donod_fast.evaluation.problems import Problem
 
 STOPS: dict[str, tuple[str, ...]] = {
     "completion": ("\nclass", "\ndef", "\n#", "\nif", "\nprint", "\nassert", "```"),

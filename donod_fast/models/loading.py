@@ -20,6 +20,7 @@ from donod_fast.errors import InputError, ModelError
 from donod_fast.models.fingerprint import folder_fingerprint, hub_fingerprint, memory_fingerprint
 from donod_fast.models.placement import DeviceMap, MaxMemory, execution_device, is_offloaded, place
 from donod_fast.models.precision import quantisation, refuse_precision, silence_torchao, to_float8
+from donod_fast.models.settings import ModelSettings, ModelSource
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -167,6 +168,26 @@ def load_model(
         made = to_float8(name, find_decoder(name, model), model.get_output_embeddings())
         loaded = replace(loaded, precision=made, quantised=True)
     return loaded
+
+
+def load_settings(source: ModelSource) -> LoadedModel:
+    """Load the model of settings. Raises ModelError, InputError: see :func:`load_model`."""
+    spread: dict[str, Any] = {}
+    if isinstance(source, ModelSettings):
+        spread = {
+            "precision": source.precision,
+            "device_map": source.device_map,
+            "max_memory": source.max_memory,
+            "offload_folder": source.offload_folder,
+        }
+    return load_model(
+        source.model,
+        revision=source.revision,
+        dtype=source.dtype,
+        device=source.device,
+        trust_remote_code=source.trust_remote_code,
+        **spread,
+    )
 
 
 def wrap_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> LoadedModel:

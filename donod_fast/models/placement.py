@@ -17,14 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from donod_fast.errors import InputError
+from donod_fast.errors import InputError, suggest
+from donod_fast.models.settings import DEVICE_MAPS
 from donod_fast.system.wording import plural
 
-DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
-"""Device maps that accelerate computes."""
-
 DeviceMap = str | Mapping[str, int | str | torch.device]
-MaxMemory = Mapping[int | str, int | str]
+MaxMemory = str | Mapping[int | str, int | str]
 
 _SIZE = re.compile(r"[0-9]+(\.[0-9]+)? ?([KMGT]i?B)?", re.IGNORECASE)
 
@@ -42,7 +40,7 @@ class Placement:
 
     device: torch.device
     device_map: DeviceMap | None = None
-    max_memory: MaxMemory | None = None
+    max_memory: Mapping[int | str, int | str] | None = None
     offload_folder: Path | None = None
 
     def options(self) -> dict[str, Any]:
@@ -66,7 +64,8 @@ def place(
     Args:
         device: None is CUDA if available, else the CPU.
         device_map: one of :data:`DEVICE_MAPS`, or the device (``"disk"`` too) of each module by its name.
-        max_memory: memory of each device that a map computed by accelerate may use.
+        max_memory: memory of each device that a map computed by accelerate may use; a text as for
+            :func:`parse_max_memory`.
         offload_folder: folder for weights that are off-loaded to disk; created if it is missing.
 
     Raises:
@@ -82,12 +81,17 @@ def place(
     if isinstance(device_map, str):
         if device_map not in DEVICE_MAPS:
             known = ", ".join(DEVICE_MAPS)
-            raise InputError(f"device_map={device_map!r} is not known; use {known}, a dict, or device={device_map!r}")
+            near = suggest(device_map, DEVICE_MAPS)
+            raise InputError(
+                f"device_map={device_map!r} is not known; use {known}, a dict, or device={device_map!r}{near}"
+            )
         found = one_device(None)
     else:
         devices = {one_device(_named(value)) for value in device_map.values() if value != "disk"}
         accelerators = sorted((d for d in devices if d.type != "cpu"), key=str)
         found = accelerators[0] if accelerators else torch.device("cpu")
+    if isinstance(max_memory, str):
+        max_memory = parse_max_memory(max_memory)
     if max_memory is not None:
         for key, size in max_memory.items():
             if not (isinstance(size, int) or _SIZE.fullmatch(size)):

@@ -16,10 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from donod_fast.errors import InputError, ModelError
-
-PRECISIONS = ("auto", "float8")
-"""``auto`` keeps the precision of the checkpoint."""
+from donod_fast.errors import InputError, ModelError, suggest
+from donod_fast.models.settings import PRECISIONS
 
 FLOAT8_CAPABILITY = (8, 9)
 """Lowest CUDA compute capability with float8 matrix products (Ada; Hopper is 9.0)."""
@@ -39,7 +37,8 @@ def refuse_precision(precision: str, dtype: str, device: torch.device) -> None:
             contradicts it.
     """
     if precision not in PRECISIONS:
-        raise InputError(f"precision={precision!r} is not known; use {', '.join(map(repr, PRECISIONS))}")
+        known = ", ".join(map(repr, PRECISIONS))
+        raise InputError(f"precision={precision!r} is not known; use {known}{suggest(precision, PRECISIONS)}")
     if precision == "auto":
         return
     if dtype not in ("auto", "bfloat16"):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from donod_fast.scores.parts import Signals
     from donod_fast.scores.signals import SignalEntry
 
-# What a crash can lose beside the part at hand; a run that resumes scores it again.
+# Parts that a crash can lose besides the current one; a resumed run scores them again.
 _MOST_WAITING = 2
 
 

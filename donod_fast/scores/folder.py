@@ -1,8 +1,8 @@
 """The scores folder: ``manifest.json`` and ``plan.parquet`` beside ``part-*.parquet``, each part complete or absent.
 
-Part k holds the rows of shard k of the folder's plan (``shards.py``). What a folder was made with stands in its
-manifest; a run with other settings is refused. A process that scores into a folder holds its lock (``locking.py``).
-The folder lies on a disk or on an object store (``storage.py``).
+Part k holds the rows of shard k of the folder's plan (``shards.py``). The manifest records how a folder was
+made; a run with other settings is refused. A process that scores into a folder holds its lock (``system/locking.py``).
+The folder is on a disk or on an object store (``system/storage.py``).
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that went wrong on the way.
+    """A problem during a run.
 
     Attributes:
-        part: at which part, None where at none.
-        text: what.
-        time: when, in seconds since 1970.
+        part: number of the part, None if it is about no single part.
+        text: description.
+        time: seconds since 1970.
     """
 
     part: int | None
@@ -65,8 +65,8 @@ class ScoresFolder:
     """A scores folder that has a manifest.
 
     Attributes:
-        storage: where it lies.
-        manifest: what it was made with (see ``open_or_create``).
+        storage: the place of the folder.
+        manifest: how it was made (see ``open_or_create``).
     """
 
     def __init__(self, place: Path | str | Storage, manifest: Mapping[str, Any]) -> None:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 VERSION = 2
 
+OPTIONS = "options"
+"""Section with the options of the run by their names on the command line; folders of release 0.1.0 have none."""
+
 # Sections of a manifest that decide the numbers: a run must agree with all of them to add to a folder.
 _DECISIVE = ("input.fingerprint", "input.rows", "part_rows", "carry", "model.fingerprint", "model.revision",
              "model.dtype", "model.precision", "model.weight_norm", "update", "masks", "head")  # fmt: skip
@@ -104,4 +107,4 @@ def at(manifest: Mapping[str, Any], name: str) -> Any:
     return [] if value is None and name == "carry" else value
 
 
-__all__ = ["MANIFEST", "VERSION", "at", "differences", "is_whole", "read_manifest", "settings_hash"]
+__all__ = ["MANIFEST", "OPTIONS", "VERSION", "at", "differences", "is_whole", "read_manifest", "settings_hash"]

@@ -12,11 +12,13 @@ import numpy as np
 from donod_fast.data.shards import ShardPlan
 from donod_fast.errors import InputError, SettingsMismatchError, StoreError
 from donod_fast.scores.folder import ScoresFolder
-from donod_fast.scores.manifest import differences
+from donod_fast.scores.manifest import OPTIONS, differences
 from donod_fast.scores.revising import adopt
 from donod_fast.scores.signals import SignalEntry, joined
 
 _MAY_DIFFER = ("input.fingerprint", "input.rows", "part_rows")
+_OF_ONE_RUN = ("generation", "before", "plan", OPTIONS)
+"""Sections of a manifest that are not true of several runs together."""
 
 
 def merge(places: Sequence[Path | str], out: Path | str, *, overwrite: bool = False) -> ScoresFolder:
@@ -48,7 +50,7 @@ def merge(places: Sequence[Path | str], out: Path | str, *, overwrite: bool = Fa
             raise SettingsMismatchError("these folders do not belong together:\n  " + "\n  ".join(unlike))
     inputs, plan = _joined(folders)
     manifest = {
-        **{key: value for key, value in first.manifest.items() if key not in ("generation", "before", "plan")},
+        **{key: value for key, value in first.manifest.items() if key not in ("generation", "before", "plan", OPTIONS)},
         "input": {"rows": plan.rows, "fingerprint": fingerprint_of(inputs), "inputs": inputs},
         "signals": [entry.as_dict() for entry in _signals(folders)],
         "merged_from": [folder.name for folder in folders],

@@ -1,4 +1,4 @@
-"""How far a scores folder is, whether somebody is at it or not: read from the footers and times of its parts."""
+"""Progress of a scores folder, running or idle, from the footers and times of its parts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FEW_COMMITS = 8
 
 @dataclass(frozen=True, slots=True)
 class FolderStatus:
-    """What is known of a folder without reading its rows.
+    """State of a folder, found without reading its rows.
 
     Attributes:
         name: path or URL of the folder.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from donod_fast.data.shards import default_part_rows, plan_shards
 from donod_fast.errors import SettingsMismatchError, StoreError
 from donod_fast.scores.folder import MANIFEST, ScoresFolder
-from donod_fast.scores.manifest import differences
+from donod_fast.scores.manifest import OPTIONS, differences
 from donod_fast.scores.revising import finish_revision, revise
 from donod_fast.scores.signals import SignalEntry
 from donod_fast.system.storage import open_storage
@@ -87,6 +87,30 @@ def settled_part_rows(out: Path | str, rows: int, asked: int | None, *, overwrit
     return default_part_rows(rows)
 
 
+def record_options(folder: ScoresFolder, options: Mapping[str, Any]) -> None:
+    """Record the options of a run in the manifest, so that the run can be repeated from the folder.
+
+    Criteria and reference sets of earlier runs stay recorded, since their columns stay in the folder.
+
+    Args:
+        folder: a folder that the caller holds.
+        options: by name, in JSON types; ``signals`` are names separated by commas, ``reference`` is a list.
+
+    Raises:
+        StoreError: the manifest cannot be written.
+    """
+    before = folder.manifest.get(OPTIONS) or {}
+    signals = dict.fromkeys([*_names(before.get("signals")), *_names(options.get("signals"))])
+    references = dict.fromkeys([*(before.get("reference") or ()), *(options.get("reference") or ())])
+    recorded = {**options, "signals": ",".join(signals) or None, "reference": list(references)}
+    if recorded != before:
+        folder.write_manifest({**folder.manifest, OPTIONS: recorded})
+
+
+def _names(text: str | None) -> list[str]:
+    return [] if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
 def known_files(out: Path | str) -> dict[str, KnownFile]:
     """What a folder knows of its inputs, for ``open_corpus``; nothing where there is none."""
     from donod_fast.data.reading import KnownFile
@@ -114,4 +138,4 @@ def _facts(entry: Mapping[str, Any]) -> str:
     return f"{size}{plural(entry['rows'], 'row')}, content {str(entry['digest'])[-12:]}"
 
 
-__all__ = ["changed_inputs", "known_files", "open_scores", "settled_part_rows"]
+__all__ = ["changed_inputs", "known_files", "open_scores", "record_options", "settled_part_rows"]

@@ -1,10 +1,10 @@
 """A part file: rows of scores as Parquet, with a summary of them in its footer.
 
-The summary is what a folder can be judged by without its rows: how many rows ended how, and of DON and NOD the extremes
-and the sum of squares, from which TOPSIS's constants of the whole corpus are made (:func:`combined`). It is computed
-with exactly rounded sums, so that equal rows give equal bytes.
+The summary describes a part without reading its rows: rows by status, and for DON and NOD the extremes and the sum of
+squares, from which TOPSIS's constants of the whole corpus are computed (:func:`combined`). Its sums are exactly
+rounded, so that equal rows give equal bytes.
 
-Bits that flip are found: pages have checksums, the summary has one of its own, and it must agree with the rows.
+Flipped bits are detected: pages and the summary have checksums, and the summary must match the rows.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _AGAIN = "run `donod-fast score` again to replace it"
 
 @dataclass(frozen=True, slots=True)
 class ColumnSummary:
-    """What TOPSIS must know of a column of a part, over the rows that have scores.
+    """What TOPSIS needs to know about a column of a part, over the rows that have scores.
 
     Attributes:
         nan: rows without a score.
-        low: least value, +inf where there is none.
-        high: largest value, -inf where there is none.
-        scale: largest absolute value, 0 where there is none.
-        squares: Σ (x / scale)², 0 where scale is 0 or infinite: Σx² is squares · scale², and stays in range.
+        low: smallest value, +inf without rows.
+        high: largest value, -inf without rows.
+        scale: largest absolute value, 0 without rows.
+        squares: Σ (x / scale)², 0 if scale is 0 or infinite. Σx² is squares · scale²; this form does not overflow.
     """
 
     nan: int
@@ -73,7 +73,7 @@ Signals = Mapping[str, tuple[str, tuple[str, ...]]]
 
 @dataclass(frozen=True, slots=True)
 class PartSummary:
-    """What the footer of a part says of its rows.
+    """The summary in the footer of a part.
 
     Attributes:
         number: of the part.
@@ -83,8 +83,8 @@ class PartSummary:
         counts: rows by status.
         tokens: of all rows, before any truncation.
         scored_tokens: of all rows.
-        don: of DON.
-        nod: of NOD.
+        don: summary of DON.
+        nod: summary of NOD.
         segments: where the rows come from: the fields of each ``shards.Segment``, in order. Inputs count as in the
             manifest.
         signals: by name of a further criterion the fingerprint of its settings and its columns, in the table's order.
@@ -161,7 +161,7 @@ def part_bytes(
 
 
 def signals_of(entries: Sequence[SignalEntry]) -> Signals:
-    """What a part's footer says of the criteria whose columns it has."""
+    """The entry of criteria in a part's footer."""
     return {entry.name: (entry.fingerprint, tuple(column.name for column in entry.columns)) for entry in entries}
 
 
@@ -189,7 +189,7 @@ def read_part(
         name: of the file, for messages.
         number: of the part.
         bounds: its first row and one past its last.
-        settings: hash that it must bear; None for any.
+        settings: hash of the settings that it must have; None for any.
         carry: names of the carried columns.
 
     Raises:

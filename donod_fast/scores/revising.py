@@ -1,11 +1,11 @@
-"""Parts taken over from one plan into another: a changed file is scored anew without the others, folders are joined.
+"""Copy parts from one plan to another: to score only a changed file again, or to merge folders.
 
-A part is known by its rows (which input by content, which rows of it), not by its number. Where another plan has a
-shard of the same rows, the part is copied with its row numbers shifted, which needs no model.
+A part is identified by its rows (the content of the input, and which rows of it), not by its number. If another plan
+has a shard of the same rows, the part is copied with shifted row numbers, without a model.
 
-A folder whose input has changed is *revised*: its new parts have names of a new generation, so that old and new never
-mix. The manifest names the generation and, until the old parts are taken over and gone, the one before. Each step can
-be killed and done again.
+A folder whose input has changed is *revised*: its new parts have names of a new generation, so that old and new parts
+never mix. The manifest names the generation and, until the old parts are copied and removed, the previous one. Every
+step can be interrupted and repeated.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ Key = tuple[tuple[str, int, int], ...]
 
 
 def shard_key(shard: Shard, inputs: list[Mapping[str, Any]]) -> Key:
-    """What a shard's rows are, whatever their numbers: content of the input, first row in it, rows."""
+    """Identity of a shard's rows, independent of their numbers: content of the input, first row in it, rows."""
     return tuple((inputs[each.input]["digest"], each.start, each.rows) for each in shard.segments)
 
 
 def adopt(source: ScoresFolder, target: ScoresFolder) -> int:
-    """Copy the parts of ``source`` that hold rows of a part that ``target`` lacks; how many were copied.
+    """Copy the parts of ``source`` that ``target`` lacks. Returns how many were copied.
 
     Raises:
         StoreError: a part is damaged or cannot be written, or the settings are not the same.
@@ -65,10 +65,10 @@ def renumbered(table: pa.Table, first_row: int) -> pa.Table:
 
 
 def revise(folder: ScoresFolder, new_input: Mapping[str, Any], plan: ShardPlan) -> None:
-    """Turn a folder to a changed input: parts of unchanged rows stay, the others are missing.
+    """Adapt a folder to a changed input: parts of unchanged rows stay, the others become missing.
 
     Raises:
-        StoreError: it cannot be read or written; then the folder is as before, or revised in the next run.
+        StoreError: it cannot be read or written. The folder is then as before, or the next run revises it.
     """
     old = folder.manifest
     generation = int(old.get("generation") or 0) + 1
@@ -81,7 +81,7 @@ def revise(folder: ScoresFolder, new_input: Mapping[str, Any], plan: ShardPlan) 
 
 
 def finish_revision(folder: ScoresFolder) -> None:
-    """Take over what a revised folder still has of the generation before, and drop the rest.
+    """Copy the parts of the previous generation that a revised folder still needs, and remove the others.
 
     Raises:
         StoreError: a part cannot be read or written.
@@ -91,7 +91,7 @@ def finish_revision(folder: ScoresFolder) -> None:
         return
     settled = {key: value for key, value in folder.manifest.items() if key != "before"}
     old = ScoresFolder(folder.storage, {**settled, **before})
-    if folder.storage.exists(before["plan"]["file"]):  # else all was taken over, and its end was cut short
+    if folder.storage.exists(before["plan"]["file"]):  # else all parts were copied, and the last steps were interrupted
         for part in range(old.parts):
             try:
                 old.read_part(part)

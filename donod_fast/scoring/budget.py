@@ -1,9 +1,9 @@
-"""The token budget by itself: how many tokens a batch may have, found from free memory and a probe.
+"""Automatic token budget from free memory and a probe run.
 
-On a CUDA device two small batches go through the trunk, and the peak of allocated memory over their sizes gives
-bytes per token. The budget is what fills most of the free memory beside the head's workspace, at most the size from
-which larger batches bring nothing. On a CPU that size is small (larger batches leave the cache), and memory decides
-only where it is short.
+On a CUDA device two small batches run through the trunk, and the peak of allocated memory over their sizes gives bytes
+per token. The budget fills most of the free memory, without the head's workspace, and is at most the size from which
+larger batches are not faster. On a CPU that size is small (larger batches leave the cache), and memory matters only if
+it is short.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ _TOLERANCE = 1.1
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A token budget and where it comes from.
+    """A token budget and its origin.
 
     Attributes:
         tokens: slots of a batch, padding included.
-        how: where the number comes from, one phrase for a reader and for the manifest.
-        bytes_per_token: measured (on a CPU: estimated) memory of the trunk for each of them, None where unknown.
-        free_bytes: memory that was free with the model loaded, None where unknown.
+        how: how the number was found: one phrase for a reader and for the manifest.
+        bytes_per_token: measured (on a CPU: estimated) memory of the trunk per slot, None if unknown.
+        free_bytes: memory that was free with the model loaded, None if unknown.
     """
 
     tokens: int
@@ -56,13 +56,13 @@ class Budget:
 
 
 class MemoryMeter(Protocol):
-    """What measures a device's memory."""
+    """Measures the memory of a device."""
 
     def free(self) -> int:
         """Bytes that could be allocated now."""
 
     def peak(self, run: Callable[[], object]) -> int:
-        """Most bytes that ``run`` holds at a time, beyond those that are held already."""
+        """The most bytes that ``run`` allocates at once, beyond those allocated before."""
 
 
 def find_token_budget(
@@ -76,7 +76,7 @@ def find_token_budget(
     """Find the budget for a loaded model on its device.
 
     Args:
-        loaded: the model; where its weights lie decides what is measured.
+        loaded: the model; the devices of its weights decide what is measured.
         trunk: its decoder, which is run on synthetic batches.
         warm_up: runs a batch through trunk and head; called once, before anything is measured.
         workspace_bytes: what the head mathematics may hold beside the trunk.
@@ -98,7 +98,7 @@ def find_token_budget(
     def run(tokens: int) -> object:
         return trunk.scored_states(synthetic_batch(loaded, tokens, packed=packs))
 
-    try:  # what is allocated once and kept (handles, compiled kernels) is no part of a batch
+    try:  # handles and compiled kernels are allocated once and do not belong to a batch
         warm_up(synthetic_batch(loaded, _SMALLEST_PROBE, packed=packs))
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
@@ -118,10 +118,10 @@ def probed_budget(meter: MemoryMeter, run: Callable[[int], object], *, workspace
     """Measure two batches and solve for the budget; a probe that does not fit is halved.
 
     Args:
-        meter: of the device.
-        run: runs the trunk on a batch of so many tokens.
+        meter: measures the device.
+        run: runs the trunk on a batch of this many tokens.
         workspace_bytes: kept free for the head.
-        plateau: the most that is of use.
+        plateau: size from which larger batches are not faster.
     """
     small, large = _PROBES
     while small >= _SMALLEST_PROBE:
@@ -145,13 +145,13 @@ def solve_budget(
 
     Args:
         small: tokens and peak bytes of the smaller one.
-        large: of the larger one.
+        large: tokens and peak bytes of the larger one.
         free: bytes that are free.
         workspace_bytes: kept free for the head.
-        plateau: the most that is of use.
+        plateau: size from which larger batches are not faster.
     """
     per_token = (large[1] - small[1]) / (large[0] - small[0])
-    if per_token <= 0:  # all of it is held whatever the size
+    if per_token <= 0:  # the memory does not depend on the size
         per_token = max(1.0, large[1] / large[0])
     once = max(0.0, small[1] - per_token * small[0])
     fits = int((_SHARE * free - workspace_bytes - once) / per_token)
@@ -161,7 +161,7 @@ def solve_budget(
 
 
 def cpu_budget(free: int | None, per_token: float, *, workers: int, workspace_bytes: int) -> Budget:
-    """The plateau, or less where ``workers`` such batches and the workspace do not fit into ``free`` bytes."""
+    """The plateau, or less if ``workers`` such batches and the workspace do not fit into ``free`` bytes."""
     if free is None:
         return Budget(CPU_PLATEAU, "the best size on CPUs", per_token)
     fits = int((_SHARE * free - workspace_bytes) / (workers * per_token))
@@ -172,16 +172,16 @@ def cpu_budget(free: int | None, per_token: float, *, workers: int, workspace_by
 
 
 def settled(own: int, recorded: object) -> int:
-    """The budget to go on with in a folder that was begun with ``recorded`` tokens, where ``own`` were found now.
+    """The budget for a folder that was begun with ``recorded`` tokens, if ``own`` were found now.
 
-    Other batches round otherwise in the last bits, so that a run that resumes (or another device of it) keeps to the
-    recorded number, unless that is clearly more than what fits now.
+    Batches of another size round differently in the last bits. So a run that resumes (or another device of the run)
+    uses the recorded number, unless it is clearly more than what fits now.
     """
     return recorded if isinstance(recorded, int) and 0 < recorded <= _TOLERANCE * own else own
 
 
 def activation_bytes(loaded: LoadedModel) -> float:
-    """Estimate of the trunk's memory for each token: hidden state, residual, attention and the wide layer."""
+    """Estimated memory of the trunk per token: hidden state, residual, attention and the wide layer."""
     config = text_config(loaded.model.config)
     dim = int(getattr(config, "hidden_size", None) or loaded.model.get_output_embeddings().weight.shape[1])
     wide = int(getattr(config, "intermediate_size", None) or 4 * dim)

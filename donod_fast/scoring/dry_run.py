@@ -1,4 +1,4 @@
-"""``--dry-run``: what a run will meet, hold and take, before it starts."""
+"""``--dry-run``: rows, memory and time of a run, before it starts."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ _SAMPLE_ROWS = 64
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """What a scoring run will be, from a full reading and a timed sample.
+    """Forecast of a scoring run, from reading all rows and timing a sample.
 
     Attributes:
         rows: rows of the input.
-        by_status: rows by the status that reading and masking gives them (``scored`` = ready).
+        by_status: rows by their status after reading and masking (``scored`` means ready).
         formats: rows by record format.
         truncated: rows that the length limit cuts.
         tokens: tokens of the ready rows within the length limit.
         scored_tokens: of those, how many are targets.
         model_bytes: parameters and buffers.
         token_budget: slots of a batch, padding included.
-        token_budget_how: where that number comes from.
-        packed: whether samples are packed into one row, else padded to like lengths.
+        token_budget_how: how that number was found.
+        packed: whether samples are packed into one row; else they are padded to similar lengths.
         packing_refusal: why they are not packed, or empty.
         batches: batches of the ready rows.
-        slots_used: share of the batches' slots that holds a token that has to be run.
-        batch_bytes: the trunk's activations (measured by a probe, or an estimate), for all batches that are under way
-            at a time.
-        workspace_bytes: bound on what the head mathematics holds.
+        slots_used: share of the batches' slots that hold a token that must be run.
+        batch_bytes: the trunk's activations (measured by a probe, or estimated), for all batches that run at the same
+            time.
+        workspace_bytes: limit for the memory of the head mathematics.
         free_bytes: memory that is free on the device of the model now, or None if unknown.
         sample_rows: rows timed.
         tokens_per_second: of the timed sample, trunk and head together.
@@ -75,14 +75,14 @@ def plan_run(
     part_rows: int = PART_ROWS,
     budget: Budget | None = None,
 ) -> RunPlan:
-    """Read and tokenise everything, score a small sample against the clock.
+    """Read and tokenise all rows, and time the scoring of a small sample.
 
     Args:
         corpus: what to score.
-        scorer: with what.
-        workspace_bytes: the scorer's bound on what the head mathematics holds.
+        scorer: the model and the settings.
+        workspace_bytes: the scorer's limit for the memory of the head mathematics.
         part_rows: rows of a part; batches are formed within a part.
-        budget: how the scorer's token budget was found; None where it was given.
+        budget: how the scorer's token budget was found; None if it was given.
 
     Raises:
         CorpusError: the input cannot be read.
@@ -141,7 +141,7 @@ def plan_run(
 
 
 def _measure(scorer: Scorer, sample: list[TokenizedSample]) -> float:
-    """Tokens per second of the sample, after a short warm-up; 0 where there is nothing to score."""
+    """Tokens per second of the sample, after a short warm-up; 0 if there is nothing to score."""
     if not sample:
         return 0.0
     scorer.sample_scorer.score(sample[:2])
@@ -151,7 +151,7 @@ def _measure(scorer: Scorer, sample: list[TokenizedSample]) -> float:
 
 
 def _batch_bytes(scorer: Scorer, budget: Budget | None) -> int:
-    """Of every batch under way at a time."""
+    """Memory of the batches that run at the same time."""
     measured = None if budget is None else budget.bytes_per_token
     per_token = measured or activation_bytes(scorer.loaded)
     return int(worker_count(scorer.loaded.device) * scorer.sample_scorer.token_budget * per_token)

@@ -1,4 +1,4 @@
-"""What is run for some rows: each row's own sample, and those of the second pass of the criteria that need one."""
+"""Samples to run for some rows: each row's own sample, and those of a second pass that criteria need."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from donod_fast.scoring.forward import BatchRequest
 
 
 class Found(NamedTuple):
-    """What running a sample gave.
+    """Result of running a sample.
 
     Attributes:
-        values: of a row's own sample its scores, in the order of ``SCORE_COLUMNS`` (nothing where they are known); of
-            the second pass the sum of its token losses.
-        numbers: (width,) of the criteria, for a row's own sample.
+        values: for a row's own sample its scores in the order of ``SCORE_COLUMNS`` (NaN if they are known already); for
+            a sample of the second pass the sum of its token losses first.
+        numbers: (width,) numbers of the criteria, for a row's own sample.
     """
 
     values: list[float]
@@ -29,12 +29,12 @@ class Found(NamedTuple):
 
 @dataclass(slots=True)
 class RowRun:
-    """What was found for a row.
+    """Results of a row.
 
     Attributes:
-        own: scores, in the order of ``SCORE_COLUMNS``; None where it did not fit in memory.
-        numbers: of the criteria, likewise.
-        second: by criterion, of each sample of the second pass the sum of its token losses and their number.
+        own: scores in the order of ``SCORE_COLUMNS``; None if the row did not fit in memory.
+        numbers: numbers of the criteria; None if the row did not fit in memory.
+        second: by criterion, for each sample of the second pass the sum of its token losses and their number.
     """
 
     own: list[float] | None = None
@@ -43,11 +43,11 @@ class RowRun:
 
 
 class Work:
-    """Samples to be run, in one list, and the rows that they belong to.
+    """Samples to run, in one list, and the rows that they belong to.
 
     Attributes:
-        rows: that results are wanted for.
-        samples: what is run, a row's own before those of its second pass.
+        rows: the rows that get results.
+        samples: the samples to run; a row's own sample comes before those of its second pass.
         signals: the criteria.
         scores: whether the own samples get DON and NOD.
     """
@@ -69,12 +69,12 @@ class Work:
 
     @staticmethod
     def scoring(rows: Sequence[TokenizedSample], signals: SignalSet = NO_SIGNALS) -> Work:
-        """For rows that have nothing yet."""
+        """The work for rows without scores."""
         return Work(rows, signals, own=True, scores=True)
 
     @staticmethod
     def adding(rows: Sequence[TokenizedSample], signals: SignalSet) -> Work:
-        """For rows that have their scores: they are run again only where a criterion needs it."""
+        """The work for rows with scores: they are run again only if a criterion needs it."""
         return Work(rows, signals, own=signals.needs_forward, scores=False)
 
     def is_own(self, item: int) -> bool:
@@ -87,11 +87,11 @@ class Work:
         return BatchRequest(samples, sum(map(self.is_own, group)), self.signals, self.scores)
 
     def idle_rows(self) -> list[TokenizedSample]:
-        """Rows for which nothing need be run."""
+        """Rows for which nothing must be run."""
         return [row for row, pending in zip(self.rows, self._pending, strict=True) if not pending]
 
     def take(self, item: int, found: Found | None) -> TokenizedSample | None:
-        """Note what a sample gave, None for one that did not fit in memory; the row, if that was its last one."""
+        """Note a sample's result, None if it did not fit in memory. Returns its row if that was the row's last one."""
         number, criterion, place = self._role[item]
         result = self._results[number]
         if found is not None:
@@ -103,7 +103,7 @@ class Work:
         return None if self._pending[number] else self.rows[number]
 
     def results(self) -> list[RowRun]:
-        """By row, when every sample has been taken."""
+        """Results by row, after every sample has been taken."""
         return self._results
 
     def _append(self, sample: TokenizedSample, number: int, criterion: int, place: int) -> None:

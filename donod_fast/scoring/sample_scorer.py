@@ -79,8 +79,8 @@ class SampleScorer:
     ) -> list[ScoreRow]:
         """One row per sample, in the order given, with ``signals``. Samples that are not ready keep their status.
 
-        Where memory runs out, the rest is batched anew with half of what failed. The next call starts with
-        the full budget again: what a part's batches are must not depend on the parts before it.
+        If memory runs out, the rest is batched again with half the size that failed. The next call starts with the full
+        budget again, because the batches of a part must not depend on earlier parts.
         """
         work = Work.scoring([sample for sample in samples if sample.status is Status.SCORED], self.signals)
         found = iter(self._run(work, len(samples), progress, stages))
@@ -105,12 +105,12 @@ class SampleScorer:
         *,
         stages: Stages = NO_STAGES,
     ) -> list[tuple[Value, ...]]:
-        """Values of further criteria for rows that have been scored before, in the order given.
+        """Values of further criteria for rows that have their scores, in the order given.
 
         Args:
             samples: the rows, as they were scored.
-            losses: of them, as they stand in the scores; NaN where a row has none, which gets no values.
-            signals: what to compute; rows are run again only where one of these needs it.
+            losses: their losses, as in the scores; a row with NaN gets no values.
+            signals: what to compute; rows are run again only if one of these needs it.
             progress: called with (rows, tokens) as they are done.
             stages: records where the time goes.
         """
@@ -127,7 +127,7 @@ class SampleScorer:
         return signals.of_row(sample, loss, self.forward.call.settings.reduction, run.numbers, run.second)
 
     def _run(self, work: Work, rows: int, progress: Progress | None, stages: Stages) -> list[RowRun]:
-        """What was found for every row of the work; of ``rows`` in all, the others are done without it."""
+        """Results of every row of the work. Of ``rows`` rows in all, the others need no run."""
         if progress is not None:
             idle = work.idle_rows()
             progress(rows - len(work.rows) + len(idle), sum(len(row.input_ids) for row in idle))
@@ -139,14 +139,14 @@ class SampleScorer:
         return work.results()
 
     def _scored_groups(self, work: Work, stages: Stages) -> Iterator[tuple[tuple[int, ...], list[Found | None]]]:
-        """Groups of the work's samples, each with what they gave, until every sample has been in one."""
+        """Groups of the work's samples with their results, until every sample has been in a group."""
         samples, packs, rope = work.samples, self.forward.trunk.packs, self.forward.trunk.rope
         groups = self._groups(work, range(len(samples)), self.token_budget)
         while groups:
             done = 0
             with closing(self._tried_groups(work, groups, stages)) as results:
                 while True:
-                    with stages.stage("results"):  # beside what has a stage of its own: waiting for the device
+                    with stages.stage("results"):  # waiting for the device; other steps have their own stages
                         item = next(results, None)
                     if item is None or item[1] is None:
                         break
@@ -160,7 +160,7 @@ class SampleScorer:
             groups = self._groups(work, left, budget)
 
     def _groups(self, work: Work, items: Sequence[int], budget: int) -> list[tuple[int, ...]]:
-        """Batches of some of the work's samples; in each the rows' own come first."""
+        """Batches of some of the work's samples; in each, the rows' own samples come first."""
         groups = make_batches(
             [work.samples[i] for i in items], budget, self.forward.trunk.packs, self.forward.trunk.rope
         )
@@ -172,7 +172,7 @@ class SampleScorer:
     def _tried_groups(
         self, work: Work, groups: Sequence[tuple[int, ...]], stages: Stages
     ) -> Generator[tuple[tuple[int, ...], list[Found | None] | None], None, None]:
-        """Each group with what it gave, in order; None for one that does not fit in memory but a smaller one may.
+        """Each group with its results, in order; None for a group that does not fit in memory but can be split.
 
         On CUDA batches are launched ahead: nothing is read back between them.
         """
@@ -221,27 +221,27 @@ class SampleScorer:
         return in_order(tried, groups, workers)
 
     def _unless_short(self, compute: Callable[[], _T]) -> _T | None:
-        """What ``compute`` gives; None where memory runs out."""
+        """The result of ``compute``; None if memory runs out."""
         try:
             return compute()
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-        # Out of the except clause: the exception would keep the failed batch's tensors alive.
+        # Outside the except clause: the exception would keep the tensors of the failed batch alive.
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return None
 
 
 def launches_ahead(device: torch.device) -> bool:
-    """Whether batches are launched on a device before the results of earlier ones are looked at."""
+    """Whether batches are launched on a device before the results of earlier batches are read."""
     return device.type == "cuda"
 
 
 def to_host(scores: Tensor) -> Callable[[], Tensor]:
-    """Start to copy a tensor of a CUDA device to the host; the function given back waits for it.
+    """Start to copy a tensor from a CUDA device to the host. The returned function waits for the copy.
 
-    From another device it is copied at once.
+    From any other device the tensor is copied at once.
     """
     if scores.device.type != "cuda":
         found = scores.cpu()

@@ -1,4 +1,4 @@
-"""``Scorer``: a model, ready to score corpora. The public face of the pipeline in Python."""
+"""``Scorer``: a model that is ready to score corpora; the Python interface of the package."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Scorer:
         compile: compile the trunk (and on a CPU the head's elementwise passes) before scoring; see
             ``compiled_trunk.py``.
         carry: columns of the records to carry along into the scores, as text (``record.NAME``).
-        signals: further criteria, whose columns come out of the same pass (``donod_fast.criteria``).
+        signals: further criteria, whose columns are computed in the same pass (``donod_fast.criteria``).
 
     Raises:
         ModelError: the model cannot be scored with (HeadMismatchError: its head is not ours).

@@ -1,4 +1,4 @@
-"""What a scoring run is asked to compute, as one checked value that a manifest can record."""
+"""What a scoring run computes, and with which means: settings as options, which a manifest records."""
 
 from __future__ import annotations
 
@@ -6,15 +6,24 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from donod_fast.errors import InputError
+from donod_fast.system.options import check_choices, option
 
 if TYPE_CHECKING:
     import torch
 
+    from donod_fast.criteria.base import Criterion
     from donod_fast.kernels import Update
 
 UPDATES = ("adamw", "sgd", "sign")
 REDUCTIONS = ("mean", "sum")
 STORAGE_DTYPES = ("float32", "bfloat16", "float16")
+BACKENDS = ("auto", "torch", "inductor", "triton")
+SWITCH = ("auto", "on", "off")
+
+PANEL = "Scoring"
+RUNNING = "Running"
+CHECKING = "Checking"
+MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +42,24 @@ class UpdateSettings:
         InputError: names the setting with a wrong value.
     """
 
-    update: str = "adamw"
-    lr: float = 2e-5
-    weight_decay: float = 0.0
-    eps: float = 1e-8
-    reduction: str = "mean"
-    storage_dtype: str | None = None
+    update: str = option(
+        "adamw", help="Update rule that scores a sample: adamw, sgd or sign.", panel=PANEL, choices=UPDATES
+    )
+    lr: float = option(2e-5, help="Learning rate of the update.", panel=PANEL)
+    weight_decay: float = option(0.0, help="Weight decay of the update.", panel=PANEL)
+    eps: float = option(1e-8, help="AdamW's eps.", panel=PANEL)
+    reduction: str = option(
+        "mean", help="Reduction of a sample's token losses: mean or sum.", panel=PANEL, choices=REDUCTIONS
+    )
+    storage_dtype: str | None = option(
+        None,
+        help="Round the updated weights to this dtype before the norms, as low-precision training does.",
+        panel=PANEL,
+        choices=STORAGE_DTYPES,
+    )
 
     def __post_init__(self) -> None:
-        for name, value, known in (
-            ("update", self.update, UPDATES),
-            ("reduction", self.reduction, REDUCTIONS),
-            ("storage dtype", self.storage_dtype, (*STORAGE_DTYPES, None)),
-        ):
-            if value not in known:
-                raise InputError(f"{name} must be one of {', '.join(map(str, known))}, got {value!r}")
+        check_choices(self)
         if not 0.0 < self.lr < float("inf"):
             raise InputError(f"lr must be finite and > 0, got {self.lr}")
         if not 0.0 <= self.weight_decay < float("inf"):
@@ -73,4 +85,123 @@ class UpdateSettings:
         return None if self.storage_dtype is None else getattr(torch, self.storage_dtype)
 
 
-__all__ = ["REDUCTIONS", "STORAGE_DTYPES", "UPDATES", "UpdateSettings"]
+@dataclass(frozen=True, slots=True)
+class ComputeSettings:
+    """How the device is used. No score depends on it beyond rounding.
+
+    Attributes:
+        token_budget: slots of a batch, padding included; None to find it from free memory.
+        workspace: memory in MiB that the head computation may use.
+        backend: kernels of the head.
+        packing: whether samples are packed without padding.
+        compile: whether the decoder is compiled; ``"auto"`` decides by device and rows.
+
+    Raises:
+        InputError: names the setting with a wrong value.
+    """
+
+    token_budget: int | None = option(
+        None, help="Token slots of a batch, padding included.", panel=RUNNING, shown="from free memory"
+    )
+    workspace: int = option(256, help="Memory in MiB that the head computation may use.", panel=RUNNING)
+    backend: str = option(
+        "auto", help="Kernels of the head: auto, torch, inductor or triton.", panel=RUNNING, choices=BACKENDS
+    )
+    packing: str = option("auto", help="Pack samples without padding: auto, on or off.", panel=RUNNING, choices=SWITCH)
+    compile: str = option(
+        "auto", help="Compile the decoder first: auto (for large corpora), on or off.", panel=RUNNING, choices=SWITCH
+    )
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Memory in bytes that the head computation may use."""
+        return self.workspace * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnSettings:
+    """Further columns of the scores.
+
+    Attributes:
+        carry: names of record columns to keep in the scores, separated by commas.
+        signals: names of further criteria, separated by commas.
+        reference: reference sets of the influence criteria: files, globs or hub ids.
+
+    Raises:
+        InputError: ``carry`` is not a list of distinct names, or a reference set is given without criteria.
+    """
+
+    carry: str | None = option(
+        None,
+        help="Record columns to keep in the scores, for select --by, for example source,lang.",
+        panel=PANEL,
+    )
+    signals: str | None = option(
+        None,
+        help="Further criteria, as columns beside DON and NOD: perplexity, el2n, grand, ifd, embedding, influence, "
+        "influence-max. A folder that is already scored gets the columns added.",
+        panel=PANEL,
+    )
+    reference: tuple[str, ...] = option(
+        (), help="Reference set of influence: a file, glob or hub id; may be repeated.", panel=PANEL
+    )
+
+    def __post_init__(self) -> None:
+        names = self.carried
+        if not all(names) or len(set(names)) < len(names):
+            raise InputError(
+                f"--carry takes distinct column names separated by commas, for example source,lang; got {self.carry!r}"
+            )
+        if self.reference and self.signals is None:
+            raise InputError("--reference needs a criterion that uses a reference set: add --signals influence")
+
+    @property
+    def carried(self) -> tuple[str, ...]:
+        """The names in ``carry``."""
+        return () if self.carry is None else tuple(name.strip() for name in self.carry.split(","))
+
+    def criteria(self) -> tuple[Criterion, ...]:
+        """The further criteria. Raises InputError, CorpusError: see ``criteria.registry.parse_signals``."""
+        if self.signals is None:
+            return ()
+        from donod_fast.criteria.registry import SignalOptions, parse_signals
+
+        return parse_signals(self.signals, SignalOptions(self.reference))
+
+
+@dataclass(frozen=True, slots=True)
+class CheckSettings:
+    """What ``donod-fast check`` compares.
+
+    Attributes:
+        data: rows to check on, None for built-in sentences.
+        rows: rows of ``data`` for the errors.
+        against: dtype, or other model, whose ranking of ``data`` is compared; None for none.
+        agreement_rows: rows of ``data`` for the ranks.
+        min_spearman: smallest rank correlation of DON and NOD that passes.
+        naive: whether the errors of the straightforward program are shown, too.
+    """
+
+    data: str | None = option(None, help="Rows to check on.", panel="Input", shown="built-in sentences")
+    rows: int = option(8, help="Rows of DATA for the errors.", panel=CHECKING, minimum=1)
+    against: str | None = option(
+        None, help="Compare the ranks of DATA with those of this dtype, or of this other model.", panel=CHECKING
+    )
+    agreement_rows: int = option(200, help="Rows of DATA for the ranks.", panel=CHECKING, minimum=3)
+    min_spearman: float = option(0.99, help="Smallest rank correlation of DON and NOD that passes.", panel=CHECKING)
+    naive: bool = option(True, help="Also show the errors of the straightforward program.", panel=CHECKING)
+
+
+__all__ = [
+    "BACKENDS",
+    "REDUCTIONS",
+    "STORAGE_DTYPES",
+    "UPDATES",
+    "CheckSettings",
+    "ColumnSettings",
+    "ComputeSettings",
+    "UpdateSettings",
+]

@@ -1,40 +1,31 @@
-"""``ScorerSpec``: everything that it takes to load a scorer, as one value that another process can be given."""
+"""``ScorerSpec``: everything needed to load a scorer, as one value that can be sent to another process."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from donod_fast.criteria.base import Criterion
-from donod_fast.data.masking import MaskSettings
-from donod_fast.kernels.arguments import DEFAULT_WORKSPACE
-from donod_fast.models.placement import DeviceMap, MaxMemory
-from donod_fast.scoring.settings import UpdateSettings
+from donod_fast.data.settings import MaskSettings
+from donod_fast.models.settings import ModelSettings
+from donod_fast.scoring.settings import ComputeSettings, UpdateSettings
 
 if TYPE_CHECKING:
+    from donod_fast.criteria.base import Criterion
     from donod_fast.scoring.scorer import Scorer
+
+_COMPUTE = ComputeSettings()
 
 
 @dataclass(frozen=True, slots=True)
-class ScorerSpec:
+class ScorerSpec(ModelSettings):
     """How to load a model and score with it. Fields are those of ``Scorer.from_pretrained``."""
 
-    model: str
-    revision: str | None = None
-    dtype: str = "auto"
-    device: str | None = None
-    trust_remote_code: bool = False
-    precision: str = "auto"
-    device_map: DeviceMap | None = None
-    max_memory: MaxMemory | None = None
-    offload_folder: Path | None = None
     update: UpdateSettings = field(default_factory=UpdateSettings)
     masks: MaskSettings = field(default_factory=MaskSettings)
-    token_budget: int | None = None
-    workspace_bytes: int = DEFAULT_WORKSPACE
-    backend: str = "auto"
-    packing: str = "auto"
+    token_budget: int | None = _COMPUTE.token_budget
+    workspace_bytes: int = _COMPUTE.workspace_bytes
+    backend: str = _COMPUTE.backend
+    packing: str = _COMPUTE.packing
     compile: bool = False
     carry: tuple[str, ...] = ()
     signals: tuple[Criterion, ...] = ()

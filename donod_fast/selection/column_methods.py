@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from donod_fast.errors import InputError
+from donod_fast.errors import InputError, suggest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -148,6 +148,7 @@ def _resolved(name: str, column: str, present: Collection[str]) -> str:
         raise InputError(
             f"unknown method {name!r}; known are {', '.join(OWN_METHODS)}, {', '.join(FILTERED)}, and the number "
             f"columns of the scores: {', '.join(sorted(present))}"
+            f"{suggest(name, (*OWN_METHODS, *FILTERED, *present, 'kmeans-ifd'))}"
         )
     reference = " --reference FILE" if column.startswith("influence") else ""
     raise InputError(

@@ -26,15 +26,15 @@ import numpy as np
 import numpy.typing as npt
 
 from donod_fast.errors import InputError
+from donod_fast.selection.settings import CLUSTERS, KMEANS_IFD
 from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from donod_fast.scores.folder import ScoresFolder
 
-KMEANS_IFD = "kmeans-ifd"
 """The method's name."""
 
-CLUSTERS, SEED, KEEP = 10, 42, 0.4
+SEED, KEEP = 42, 0.4
 LIMIT = 1.0
 _CHUNK = 1024  # records whose questions are embedded in one call
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from donod_fast.errors import InputError
-from donod_fast.selection.kmeans_ifd import KMEANS_IFD
+from donod_fast.selection.settings import ENGINES, KMEANS_IFD, RankOptions, parse_size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from donod_fast.selection.ranking import Ranking, ScoreColumns
     from donod_fast.selection.subset import Records
 
-ENGINES = ("auto", "memory", "duckdb")
 UNHELPED = "IFD ≥ 1"
 
 # Memory use of ranking in memory, measured: all columns of the parts, the ranked ones, their copies and sorts.
@@ -30,37 +27,6 @@ _BYTES_PER_ROW = 400
 _BYTES_PER_SIGNAL = 24  # for each further number column
 _BYTES_AT_LEAST = 300 << 20  # Python, PyTorch and Arrow
 _RECORD_BYTES = 4096  # for each chosen record in memory, roughly
-
-_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
-
-
-@dataclass(frozen=True)
-class RankOptions:
-    """Options of a ranking.
-
-    Attributes:
-        method: one of ``column_methods.OWN_METHODS``, a name of ``column_methods.py``, or ``kmeans-ifd``.
-        weights: weights of DON and NOD.
-        lr: rank as if scored at this learning rate; None for the folder's.
-        seed: seed of ``random``.
-        by: the column whose groups each keep a share; None for one group.
-        engine: one of :data:`ENGINES`.
-        memory: memory limit in bytes.
-        temp_dir: folder for data that does not fit in memory; None for the system's temporary folder.
-        clusters: number of clusters of ``kmeans-ifd``.
-        embedding_model: embedding model of ``kmeans-ifd``; None for the folder's own embeddings.
-    """
-
-    method: str
-    weights: tuple[float, float]
-    lr: float | None = None
-    seed: int = 0
-    by: str | None = None
-    engine: str = "auto"
-    memory: int = 2 << 30
-    temp_dir: Path | None = None
-    clusters: int = 10
-    embedding_model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -109,8 +75,6 @@ def ranked(folder: ScoresFolder, options: RankOptions) -> Iterator[Engine]:
         InputError: a bad option.
         StoreError: the folder is unfinished or damaged.
     """
-    if options.engine not in ENGINES:
-        raise InputError(f"--engine must be one of {', '.join(ENGINES)}, got {options.engine!r}")
     if options.lr is not None:
         _refuse_rounded(folder)
     if options.method == KMEANS_IFD:
@@ -160,19 +124,6 @@ def load_columns(folder: ScoresFolder, lr: float | None = None, more: Collection
     else:
         table = folder.table()
     return ScoreColumns.from_table(table, weight_norm=folder.manifest["model"]["weight_norm"], lr=lr, more=more)
-
-
-def parse_size(text: str) -> int:
-    """Read ``"2GiB"``, ``"500MB"`` or a number of bytes.
-
-    Raises:
-        InputError: the text is not a size.
-    """
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]i?B)?", text.strip(), re.IGNORECASE)
-    unit = "" if found is None else (found[2] or "").upper()
-    if found is None or unit not in _UNITS or float(found[1]) == 0:
-        raise InputError(f"--memory {text!r} is not a size; write for example 2GiB or 500MB")
-    return int(float(found[1]) * _UNITS[unit])
 
 
 class _InMemory:

@@ -1,8 +1,8 @@
-"""Supervised fine-tuning of a subset: recipes, the trainer, its manifest, and what a training would cost.
+"""Supervised fine-tuning of a subset: recipes, the trainer, its manifest, and cost estimates.
 
-``recipe.py`` says what can be asked for and ``recipe_files.py`` reads it; ``samples.py`` makes the trainer's
-batches from the same masks that scoring uses; ``trainer.py`` runs TRL over them in memory and ``run.py`` in a
-folder that can be resumed; ``planning.py`` counts memory and operations beforehand.
+``recipe.py`` defines recipes and ``recipe_files.py`` reads them. ``samples.py`` makes the trainer's batches from the
+same masks that scoring uses. ``trainer.py`` runs TRL on them in memory, and ``run.py`` in a folder that can be
+resumed. ``planning.py`` estimates memory and operations beforehand.
 
 The names below are imported when first used: they need the extra ``train``.
 """

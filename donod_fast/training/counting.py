@@ -1,4 +1,4 @@
-"""Tokens of a corpus before it is trained on: counted where the tokenizer is at hand, else guessed by characters."""
+"""Tokens of a corpus before training: counted if the tokenizer is available, else estimated from characters."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from donod_fast.training.recipe import Recipe, TrainSettings
 from donod_fast.training.samples import prepare_rows
 
 CHARACTERS_A_TOKEN = 3.5
-"""Of English and code by a vocabulary of 32,000 pieces, roughly: a guess that is named where it is used."""
+"""Rough estimate for English and code with a vocabulary of 32,000 tokens."""
 
 
 def recipe_counts(
     recipe: Recipe, config: Any = None, data: Sequence[str] = (), *, split: str = "train", revision: str | None = None
 ) -> TokenCounts:
-    """Tokens of one epoch on a recipe's corpus, or on ``data``: counted, guessed or as the recipe states them.
+    """Tokens of one epoch on a recipe's corpus, or on ``data``: counted, estimated or as the recipe states them.
 
     Raises:
         CorpusError: the data cannot be read, and the recipe states no numbers.
@@ -45,7 +45,7 @@ def recipe_counts(
         rows, mean = recipe.score.stated_rows, recipe.score.stated_tokens
         if data or rows is None or mean is None:
             raise
-        counts = TokenCounts.guessed(rows, mean, "as the recipe states them: the corpus is not at hand")
+        counts = TokenCounts.guessed(rows, mean, "as the recipe states them: the corpus is not available")
         limit = recipe.train.max_length
         return counts if limit is None else replace(counts, longest=limit)
     if config is None:
@@ -92,16 +92,16 @@ def guess_tokens(settings: TrainSettings, corpus: Corpus) -> TokenCounts:
     for record in corpus.records():
         tokens = round(_characters(record.data) / CHARACTERS_A_TOKEN) + 1
         found.append(tokens if limit is None else min(tokens, limit))
-    how = f"guessed at {CHARACTERS_A_TOKEN} characters a token, since the tokenizer is not at hand"
+    how = f"estimated at {CHARACTERS_A_TOKEN} characters per token, since the tokenizer is not available"
     return TokenCounts.of(found, how)
 
 
 def hub_answers() -> bool:
-    """Whether the hub can be reached at all: its client would try again for a minute."""
+    """Whether the hub can be reached; checked first, since its client retries for a minute."""
     from huggingface_hub import constants
 
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
-        return True  # the proxy knows names that we do not
+        return True  # the proxy may resolve names that this machine cannot
     place = urlsplit(constants.ENDPOINT)
     try:
         with socket.create_connection((place.hostname or "", place.port or 443), timeout=3):

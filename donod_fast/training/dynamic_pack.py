@@ -1,13 +1,13 @@
-"""Dynamic pack: the samples of a micro-batch put into few rows, so that little of it is padding (arXiv 2504.12687).
+"""Dynamic pack: put the samples of a micro-batch into few rows, with little padding (arXiv 2504.12687).
 
 Two variants. ``"paper"`` is the algorithm of its authors (their ``DataCollatorWithDynamicPack``): cut samples to the
 limit, sort them by length, put one after the other into a row until the next does not fit, pad the rows to the longest.
-Nothing parts the samples of a row there: a sample attends to those before it, and positions run on.
+Nothing separates the samples of a row: a sample attends to those before it, and positions continue.
 
-``"isolated"`` is ours, and the one to use: a sample sees itself alone at positions from 0, so losses and gradients
-are those of the unpacked batch. Samples are free to stand in any row then, and fill as many rows as the paper's evenly.
+``"isolated"`` is ours, and is recommended: a sample attends only to itself, at positions from 0, so losses and
+gradients are those of the unpacked batch. Samples may be in any row, so the rows are filled evenly.
 
-How samples are kept apart depends on the model's attention, is found out and proved on a probe (:func:`isolate`):
+How samples are isolated depends on the model's attention. The way is found and verified on a probe (:func:`isolate`):
 
     positions   position ids that start again at 0 with each sample, and no mask: transformers makes its own (sdpa,
                 eager, flex), with sliding windows counted within samples; with a cache of keys it would not
@@ -15,10 +15,11 @@ How samples are kept apart depends on the model's attention, is found out and pr
     mask        the same with a block-diagonal causal mask (rows, 1, longest, longest), for models that make none of
                 positions; it would take the place of a sliding window, so such models are refused it
 
-But for ``bounds`` attention is computed over whole rows and then masked, so rows far longer than samples cost time.
+Except with ``bounds``, attention is computed over whole rows and then masked, so rows much longer than samples cost
+time.
 
-In both variants a sample's first token is no target: nothing of that sample predicts it, and unpacked training has no
-loss there. (The authors leave it a target of the last token before, where its label is not −100.)
+In both variants a sample's first token is not a target: no token of that sample predicts it, and unpacked training
+has no loss there. (The authors keep it as a target of the token before it, if its label is not −100.)
 """
 
 from __future__ import annotations
@@ -45,12 +46,12 @@ VARIANTS: tuple[Variant, ...] = ("paper", "isolated")
 
 _PROBE_LENGTHS = (12, 1, 7, 5)
 _LONGEST_WINDOW = 128
-"""Sliding windows up to this are probed with a sample that is longer than them."""
+"""Sliding windows up to this size are probed with a sample that is longer than the window."""
 
 
 @dataclass(frozen=True)
 class Isolation:
-    """How the packed samples of a model are kept from attending to each other.
+    """How attention between the packed samples of a model is prevented.
 
     Attributes:
         way: see the module.
@@ -65,7 +66,7 @@ class Isolation:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Which sample stands where: its row and its first place there, in the order of the samples."""
+    """The place of each sample: its row and its first position there, in the order of the samples."""
 
     rows: list[list[int]]
     places: list[tuple[int, int]]
@@ -79,8 +80,8 @@ class DynamicPackCollator:
                           data_collator=DynamicPackCollator.for_model(model, max_length=2048))
 
     where ``args`` has ``per_device_train_batch_size`` samples to pack, and each of ``rows`` is a dict with
-    ``input_ids`` and ``labels`` (−100 is no target; without labels every token is one). Where there is an
-    ``attention_mask``, tokens with 0 are left out; other keys are not carried on.
+    ``input_ids`` and ``labels`` (−100 is not a target; without labels every token is a target). Tokens with an
+    ``attention_mask`` of 0 are left out; other keys are dropped.
 
     Attributes:
         max_length: most tokens of a row.
@@ -121,8 +122,8 @@ class DynamicPackCollator:
             context: entered around the forwards of the proof, as ``Trainer.compute_loss_context_manager``.
 
         Raises:
-            InputError: no such variant; a length that is too small, or in the paper's variant, where positions run
-                on, past the model's own limit.
+            InputError: no such variant; a length that is too small, or, in the paper's variant, where positions
+                continue over samples, above the model's own limit.
             ModelError: the model's samples cannot be isolated; says why.
         """
         if variant not in VARIANTS:
@@ -252,7 +253,7 @@ def packed_rows(lengths: Sequence[int], max_length: int, *, even: bool = False) 
 def isolate(
     model: Any, max_length: int, *, context: Callable[[], AbstractContextManager[Any]] = nullcontext
 ) -> Isolation:
-    """Find a way to keep packed samples of a model apart, and prove it.
+    """Find a way to isolate the packed samples of a model, and verify it.
 
     In a batch of two rows, packed tokens must have the losses that they have alone; and with other tokens in the
     first sample of a row, the losses of those after it must stay as they are.
@@ -263,7 +264,7 @@ def isolate(
         context: entered around each forward.
 
     Raises:
-        ModelError: no way does; says why.
+        ModelError: no way isolates the samples; the message says why.
     """
     config = text_config(model.config)
     refusal = config_refusal(model, config)

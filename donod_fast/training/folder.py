@@ -1,6 +1,6 @@
 """A training's folder: ``manifest.json`` first, checkpoints while it runs, the model and ``result.json`` last.
 
-What was trained with which settings on which rows stands in the manifest; another training in the same folder is
+The manifest records the model, the settings and the rows of the training. Another training in the same folder is
 refused. A folder with a ``result.json`` is finished.
 """
 
@@ -26,7 +26,7 @@ _DECISIVE = ("kind", "settings", "model.identity", "data.fingerprint", "data.row
 
 
 class TrainingFolder:
-    """One training's files; made and read by one process at a time."""
+    """The files of one training; one process at a time writes and reads them."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -38,14 +38,14 @@ class TrainingFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Where the trainer writes to resume from."""
+        """Folder of the trainer's checkpoints."""
         return self.path / CHECKPOINTS
 
     def begin(self, manifest: Mapping[str, Any]) -> None:
-        """Write the manifest, or see that the folder's own asks for the same training.
+        """Write the manifest, or check that the existing one describes the same training.
 
         Raises:
-            SettingsMismatchError: it asks for another; names each difference.
+            SettingsMismatchError: it describes another training; names each difference.
             StoreError: it cannot be read or written.
         """
         wanted = json.loads(json.dumps({"version": VERSION, **manifest}))
@@ -66,11 +66,11 @@ class TrainingFolder:
             )
 
     def result(self) -> dict[str, Any] | None:
-        """What a finished training wrote, None while it is unfinished."""
+        """The result of a finished training; None if it is unfinished."""
         return self.read(RESULT) if self.model.is_dir() else None
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """A JSON file of the folder, None where it is absent."""
+        """Read a JSON file of the folder; None if it is absent."""
         file = self.path / name
         try:
             value = json.loads(file.read_text(encoding="utf-8"))
@@ -83,23 +83,23 @@ class TrainingFolder:
         return value
 
     def write(self, name: str, value: Mapping[str, Any]) -> None:
-        """A JSON file of the folder, whole or not at all."""
+        """Write a JSON file of the folder atomically."""
         with atomic_writer(self.path / name) as file:
             file.write(json.dumps(value, indent=2).encode())
 
     def write_losses(self, losses: Iterable[tuple[int, float]]) -> None:
-        """The loss curve, one step a line."""
+        """Write the loss curve, one step per line."""
         with atomic_writer(self.path / LOSSES) as file:
             for step, loss in losses:
                 file.write(json.dumps({"step": step, "loss": loss}).encode() + b"\n")
 
     def mark(self, checkpoint: Path, step: int, seconds: float) -> None:
-        """Say that a checkpoint is whole, and how long the training took so far."""
+        """Mark a checkpoint as complete, with the training time so far."""
         with atomic_writer(checkpoint / _MARK) as file:
             file.write(json.dumps({"step": step, "seconds": seconds}).encode())
 
     def newest_checkpoint(self) -> tuple[Path | None, int, float]:
-        """The last whole checkpoint, its step, and the seconds until then; none is (None, 0, 0.0)."""
+        """The last complete checkpoint, its step, and the seconds until then; (None, 0, 0.0) if there is none."""
         found: tuple[Path | None, int, float] = (None, 0, 0.0)
         for folder in self.checkpoints.glob("checkpoint-*"):
             try:
@@ -112,7 +112,7 @@ class TrainingFolder:
         return found
 
     def drop_unfinished(self) -> None:
-        """Remove checkpoints without a mark and a model that was being written."""
+        """Remove incomplete checkpoints and an incomplete model."""
         whole = self.newest_checkpoint()[0]
         for folder in self.checkpoints.glob("checkpoint-*"):
             if folder != whole and not (folder / _MARK).exists():
@@ -122,7 +122,7 @@ class TrainingFolder:
             _remove_tree(self.model)
 
     def finish(self, written: Path, losses: Iterable[tuple[int, float]], result: Mapping[str, Any]) -> None:
-        """Give the written model its name, then say that the training is done."""
+        """Rename the written model to its final name, then mark the training as finished."""
         try:
             written.rename(self.model)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""The model that is trained, loaded by the same rules as the one that scores; 4-bit for QLoRA."""
+"""Load the model to train by the same rules as the scoring model; in 4 bits for QLoRA."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from donod_fast.training.recipe import TrainSettings
 
 
 def training_device() -> torch.device:
-    """The device of this process: its own accelerator where several processes were launched."""
+    """The device of this process; each launched process has its own accelerator."""
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     return torch.device("cpu")
@@ -29,7 +29,7 @@ def training_dtype(settings: TrainSettings, device: torch.device) -> str:
 
 
 def model_identity(settings: TrainSettings) -> str:
-    """What tells the model from others without loading it: a folder's fingerprint, or hub id and revision.
+    """Identify the model without loading it: a folder's fingerprint, or hub id and revision.
 
     Raises:
         ModelError: it is neither.
@@ -62,12 +62,12 @@ def load_for_training(settings: TrainSettings) -> LoadedModel:
         try:
             loaded.model.set_attn_implementation(settings.attention)
         except (ValueError, ImportError) as error:
-            raise InputError(f"train.attention {settings.attention!r} cannot be had here: {error}") from error
+            raise InputError(f"train.attention {settings.attention!r} is not available here: {error}") from error
     return loaded
 
 
 def merged_from_adapter(settings: TrainSettings, adapter: Path) -> Any:
-    """The base model, loaded anew, with a trained adapter merged into it: what a 4-bit or spread base cannot hold."""
+    """Load the base model again and merge a trained adapter into it, since a 4-bit or sharded base cannot be merged."""
     from peft import PeftModel
 
     device = training_device()

@@ -1,7 +1,7 @@
-"""What a training will need, before it is run: parameters, memory, operations and accelerator hours.
+"""Estimate the cost of a training before it runs: parameters, memory, operations and accelerator hours.
 
-The model is built on the meta device from its config: shapes are those of the real model, and nothing is loaded.
-Memory and hours are estimates, and say by which assumptions; parameters and trained ones are exact.
+The model is built on the meta device from its config: its shapes are those of the real model, and no weights are
+loaded. Numbers of parameters are exact. Memory and hours are estimates that name their assumptions.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NF4_BYTES = 0.5 + 0.127 / 8  # 4 bits, and 0.127 bits of twice quantised scales
 _LOGIT_COLUMNS = 32768  # columns of the output layer that TRL's loss holds at once
 
 UTILISATION = 0.4
-"""Share of the peak that training is assumed to reach where nothing else is said."""
+"""Default for the share of peak speed that training is assumed to reach."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ ACCELERATORS = {
     )
 }
 
-# Hub ids of models whose shapes are known here, so that they can be planned for where the hub is out of reach.
+# Hub ids of models whose shapes are listed here, so that plans for them need no connection to the hub.
 _KNOWN = {"llama-2-7b-hf": "llama-2-7b", "llama-2-7b-chat-hf": "llama-2-7b", "llama-3.1-8b-instruct": "llama-3.1-8b",
           "meta-llama-3.1-8b": "llama-3.1-8b", "meta-llama-3.1-8b-instruct": "llama-3.1-8b",
           "qwen2.5-7b-instruct": "qwen2.5-7b"}  # fmt: skip
@@ -103,17 +103,17 @@ class TokenCounts:
 
     @staticmethod
     def of(lengths: Iterable[int], how: str = "counted") -> TokenCounts:
-        """From the tokens of each row."""
+        """Count from the tokens of each row."""
         found = [int(n) for n in lengths]
         return TokenCounts(len(found), sum(found), max(found, default=0), sum(n * n for n in found), how)
 
     @staticmethod
     def guessed(rows: int, mean: float, how: str) -> TokenCounts:
-        """From a number of rows and a mean length; the longest is taken to be four times that."""
+        """Estimate from a number of rows and a mean length; the longest row is assumed to be four times the mean."""
         return TokenCounts(rows, round(rows * mean), round(4 * mean), round(rows * mean * mean * 1.5), how)
 
     def share(self, fraction: float) -> TokenCounts:
-        """A subset of this share of the rows, as long as the others on average."""
+        """The counts of a subset with this share of the rows, of average length."""
         parts = (self.rows * fraction, self.tokens * fraction, self.squares * fraction)
         rows, tokens, squares = (round(part) for part in parts)
         return TokenCounts(rows, tokens, self.longest, squares, f"{fraction:.0%} of {self.how}")
@@ -164,7 +164,7 @@ class TrainPlan:
         return {**asdict(self), "total_bytes": self.total_bytes}
 
     def text(self) -> str:
-        """For a reader, a line each."""
+        """A text for readers, one fact per line."""
         size = self.size
         parts = ", ".join(f"{name} {count:,}" for name, count in size.by_module.items() if count)
         return "\n".join(
@@ -187,7 +187,7 @@ def model_config(name: str, *, revision: str | None = None, trust_remote_code: b
     """A model's config: a folder's own, that of a shape known here by its name or hub id, else the hub's.
 
     Raises:
-        InputError: it can be found nowhere.
+        InputError: no config is found.
     """
     silence_torchao()
     from transformers import AutoConfig
@@ -201,7 +201,7 @@ def model_config(name: str, *, revision: str | None = None, trust_remote_code: b
             return AutoConfig.from_pretrained(
                 str(folder) if folder.is_dir() else name, revision=revision, trust_remote_code=trust_remote_code
             )
-    except Exception as error:  # the hub client raises nearly everything
+    except Exception as error:  # the hub client raises many kinds of errors
         raise InputError(
             f"{name}: its config cannot be read ({' '.join(str(error).split())[:150]}); give a folder with a "
             f"config.json, or a model whose shape is known: {', '.join(SHAPES)}"

@@ -1,9 +1,9 @@
-"""Recipes: what is scored, trained, evaluated and studied, as one checked value read from a YAML file.
+"""Recipes: what to score, train, evaluate and study, as one validated value read from a YAML file.
 
-A recipe is strict: an unknown key or a value of a wrong type is refused with its place and a remedy, since a
-misspelt learning rate that is ignored costs a training. Numbers may be written as ``2e-5``. Relative paths are
-relative to the recipe's own folder, and ``package:…`` is what comes with donod_fast; in overrides and on the command
-line they are relative to where one stands.
+A recipe is strict: an unknown key or a value of a wrong type is refused with its place and a remedy, since ignoring a
+misspelt learning rate would waste a training. Numbers may be written as ``2e-5``. Relative paths are relative to the
+recipe's own folder, and ``package:…`` names files inside the installed package. In overrides and on the command line
+paths are relative to the current folder.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ Share = Annotated[float, Field(gt=0.0, le=1.0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 _LATER: dict[str, Any] = {"packing": "none", "parameter_mask": None}
-"""Settings of training that came later, with what they are where nobody asks for them."""
+"""Training settings that later releases added, with their defaults."""
 
 
 class Section(BaseModel):
-    """A part of a recipe: frozen, no other keys than its own, no NaN and no infinity."""
+    """A part of a recipe: frozen; refuses unknown keys, NaN and infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -91,10 +91,10 @@ class TrainSettings(Section):
         seed: of the order of rows, of adapters and of dropout.
         mixed_precision: with float32 weights, forward and backward in bfloat16 (autocast). Weights that are
             bfloat16 themselves lose updates that are smaller than half their last digit.
-        gradient_checkpointing: compute activations twice and keep few.
+        gradient_checkpointing: recompute activations in the backward pass to save memory.
         attention: ``attn_implementation`` of transformers; None for its choice.
-        parameter_mask: a file of :mod:`donod_fast.models.parameter_mask`: the only entries of the parameters that
-            change (``full`` only). Its content counts, not where it lies.
+        parameter_mask: a file of :mod:`donod_fast.models.parameter_mask`: only its entries of the parameters
+            change (``full`` only). Its content identifies it, not its path.
         save_steps: optimizer steps between checkpoints to resume from; None for none.
         trust_remote_code: run Python code that comes with the model.
     """
@@ -134,7 +134,7 @@ class TrainSettings(Section):
     def _batches_divide(self) -> TrainSettings:
         if self.global_batch % self.micro_batch:
             raise ValueError(
-                f"global_batch {self.global_batch} is no multiple of micro_batch {self.micro_batch}; "
+                f"global_batch {self.global_batch} is not a multiple of micro_batch {self.micro_batch}; "
                 "choose a micro-batch that divides it"
             )
         return self
@@ -143,7 +143,8 @@ class TrainSettings(Section):
     def _there_is_something_to_pack(self) -> TrainSettings:
         if self.packing != "none" and self.micro_batch == 1:
             raise ValueError(
-                f"packing {self.packing!r} packs the samples of a micro-batch, and micro_batch is 1; raise it, to 8 say"
+                f"packing {self.packing!r} packs the samples of a micro-batch, and micro_batch is 1; "
+                "raise it, for example to 8"
             )
         return self
 
@@ -158,12 +159,12 @@ class TrainSettings(Section):
 
     @model_serializer(mode="wrap")
     def _as_before_they_came(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without what came later and was not asked for: manifests and cells from before are of the same training."""
+        """Leave out later settings at their defaults, so that older manifests and cells describe the same training."""
         found: dict[str, Any] = plain(self)
         return {name: value for name, value in found.items() if _LATER.get(name, ...) != value}
 
     def masks(self, max_length: int | None = None) -> MaskSettings:
-        """How rows become tokens and labels; ``max_length`` is the limit where the settings name none."""
+        """How rows become tokens and labels; ``max_length`` is the limit if the settings name none."""
         limit = max_length if self.max_length is None else self.max_length
         return MaskSettings(self.format, self.template, self.train_on, limit)
 
@@ -180,7 +181,7 @@ class ScoreSection(Section):
         format, template, train_on, max_length: how rows are read and masked.
         dtype: of the scoring model.
         update, lr, weight_decay, eps, reduction, storage_dtype: see ``UpdateSettings``.
-        stated_rows, stated_tokens: rows of the corpus and mean tokens of one, for plans made where it is not at hand.
+        stated_rows, stated_tokens: rows of the corpus and mean tokens of one, for plans made without the corpus.
     """
 
     model: Name | None = None
@@ -216,10 +217,11 @@ class EvalSection(Section):
     """One benchmark and how samples are drawn for it.
 
     Attributes:
-        benchmark: ``humaneval``, ``humaneval+``, ``mbpp``, ``mbpp+`` or ``mbpp-sanitized``.
+        benchmark: ``humaneval``, ``humaneval+``, ``mbpp``, ``mbpp+``, ``mbpp-sanitized``, or ``family`` for the
+            generated tasks (with the problems ``family:problems``).
         problems: a local problems file; None for the hub's.
-        limit: the first so many problems only.
-        style: the prompt's style, None for the benchmark's first.
+        limit: use only this many problems; None for all.
+        style: the prompt's style; None for the benchmark's default.
         samples_per_task: n of the unbiased pass@k.
         temperature: 0 is greedy.
         top_p: of sampling.

@@ -1,4 +1,4 @@
-"""One training in a folder: data and model in, a model folder, a manifest and a loss curve out; it can be resumed."""
+"""One resumable training in a folder: it writes a model, a manifest and a loss curve."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ class TrainOutcome:
     """A finished training.
 
     Attributes:
-        folder: the model, with its tokenizer, for transformers (an adapter where merging was switched off).
+        folder: the model, with its tokenizer, for transformers (an adapter if merging is off).
         out: the training's folder around it.
         selected: rows of the corpus that were asked for.
         rows: rows trained on, each epoch's counted.
         tokens: their tokens, without padding.
         scored_tokens: their targets, which the loss is over.
         steps: optimizer steps.
-        seconds: of training, over all runs that it took.
-        loss: of the last step.
+        seconds: training time over all runs.
+        loss: loss of the last step.
         skipped: rows that could not be trained on, by status.
         first_skipped: why the first of those could not.
         truncated: rows that the length limit cut.
-        resumed: the step that this run began at; None where the folder was finished already.
-        peak_bytes: most memory of the accelerator at once, None on a CPU.
+        resumed: the step that this run began at; None if the folder was already finished.
+        peak_bytes: peak memory of the accelerator; None on a CPU.
     """
 
     folder: Path
@@ -83,20 +83,20 @@ def train(
 ) -> TrainOutcome:
     """Fine-tune a model on a corpus, or on some of its rows, into a folder.
 
-    A folder that is finished is returned as it is; one whose run was ended goes on from its last checkpoint
-    (``settings.save_steps``) and comes to the same weights as if it had not been. Under ``accelerate launch`` every
-    process calls this with the same arguments.
+    A finished folder is left untouched. An interrupted run resumes from its last checkpoint (``settings.save_steps``)
+    and ends with the same weights as an uninterrupted one. Under ``accelerate launch`` every process calls this
+    function with the same arguments.
 
     Args:
         settings: how; ``settings.model`` is loaded, and its tokenizer makes the masks.
         corpus: an opened corpus, or records as dicts.
         out: the folder to write, or to finish.
-        rows: positions in the corpus, in any order (they are a set: the seed decides what comes when); None for all.
+        rows: positions in the corpus, as a set (the seed decides the order of training); None for all.
         progress: called after each step with step, steps and loss.
 
     Raises:
-        CorpusError: a row that the corpus does not have, or none that can be trained on.
-        InputError: settings that do not go together, or a missing package.
+        CorpusError: a row that the corpus does not have, or no row that can be trained on.
+        InputError: settings that contradict each other, or a missing package.
         ModelError: the model cannot be loaded or trained.
         SettingsMismatchError: the folder holds another training; names each difference.
         StoreError: it cannot be written, or is in use.
@@ -128,7 +128,7 @@ def _trained(
     progress: StepReport | None,
     main: _Processes,
 ) -> dict[str, Any]:
-    """Load, train, save; what ``result.json`` says."""
+    """Load, train and save; return the content of ``result.json``."""
     loaded = load_for_training(settings)
     masks = settings.masks(loaded.max_length)
     vocabulary = int(loaded.model.get_output_embeddings().weight.shape[0])
@@ -161,7 +161,7 @@ def _trained(
 
 
 class _Saver:
-    """Writes the trained model: from the trainer where its parameters are spread, else from the model itself."""
+    """Writes the trained model: from the trainer if its parameters are sharded, else from the model itself."""
 
     def __init__(
         self, settings: TrainSettings, loaded: LoadedModel, samples: TrainingRows, path: Path, main: _Processes
@@ -192,13 +192,13 @@ class _Saver:
                 merged_from_adapter(self._settings, adapter).save_pretrained(self._path)
             tokenizer = self._loaded.tokenizer
             if self._samples.templated and not getattr(tokenizer, "chat_template", None):
-                # Who talks to the model later must write the turns as it was taught them.
+                # The saved template must be the one that the model was trained with.
                 tokenizer.chat_template = resolve_template(tokenizer, self._settings.template).source_text
             tokenizer.save_pretrained(self._path)
 
 
 class _Processes:
-    """The processes of this training: whether this is the first, and a barrier."""
+    """The processes of this training: which one is first, and a barrier."""
 
     def __init__(self, state: Any) -> None:
         self._state = state
@@ -229,7 +229,7 @@ def _nothing() -> Iterator[None]:
 
 
 def _chosen(corpus: Corpus, rows: Sequence[int] | None) -> list[int] | None:
-    """The rows as a sorted set; None where they are all of them."""
+    """The rows as a sorted set; None if they are all rows."""
     if rows is None:
         return None
     chosen = sorted({int(row) for row in rows})

@@ -1,7 +1,7 @@
-"""What the trainer is fed: rows as scoring sees them, in an order that the seed decides, padded to the right.
+"""Input of the trainer: rows with the masks of scoring, in an order that the seed determines, padded on the right.
 
 A label is the token where scoring has a target and −100 elsewhere, so the loss of training and the loss of scoring
-are over the same tokens. Which rows share an optimizer step depends on the seed alone, not on the number of processes.
+cover the same tokens. Which rows share an optimizer step depends only on the seed, not on the number of processes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CHUNK = 1024
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """The rows to train on, in few arrays, and what became of the others.
+    """The rows to train on, in a few arrays, and counts of the rows that were left out.
 
     Attributes:
         ids: (tokens,) int32, the token ids of all rows one after the other.
@@ -148,7 +148,7 @@ def _tokenised(records: Iterable[Record], masker: Masker) -> Iterator[TokenizedS
 
 
 class StepOrder(torch.utils.data.Sampler[int]):
-    """Which row comes when: a new permutation for each epoch, cut into optimizer steps.
+    """The order of rows: a new permutation for each epoch, cut into optimizer steps.
 
     Each time it is iterated is the next epoch. Within a step, rows stand by length, so that little is padded; their
     order there does not matter to the sum of gradients. Where processes would come out uneven, rows past the last

@@ -1,4 +1,4 @@
-"""What a training leaves as it found it: random state, the model's forward and mode, garbage collection, warnings."""
+"""Context managers that restore what a training changes: random state, model, garbage collection, warnings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from donod_fast.training.recipe import TrainSettings
 
 @contextmanager
 def random_state_kept() -> Iterator[None]:
-    """The trainer seeds every generator; a caller's own randomness must go on as if it had not."""
+    """Restore the random state, since the trainer seeds every generator."""
     python, numpy = random.getstate(), np.random.get_state()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     with torch.random.fork_rng(devices=list(devices)):
@@ -31,7 +31,7 @@ def random_state_kept() -> Iterator[None]:
 
 @contextmanager
 def model_put_back(model: Any, settings: TrainSettings) -> Iterator[None]:
-    """TRL and accelerate put a forward of their own into the model; a copy of it would run the original's weights."""
+    """Restore the model's forward: TRL and accelerate replace it, and a copy would run the original's weights."""
     own = {name: vars(model).get(name) for name in ("forward", "_original_forward")}
     trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     if settings.method == "full":
@@ -54,7 +54,7 @@ def model_put_back(model: Any, settings: TrainSettings) -> Iterator[None]:
 
 @contextmanager
 def young_garbage_only() -> Iterator[None]:
-    """The trainer collects garbage once, half a second over all that is imported: let it see new objects only."""
+    """Hide existing objects from the trainer's garbage collection, which takes half a second over all modules."""
     if gc.get_freeze_count():  # the caller's own doing
         yield
         return
@@ -67,7 +67,7 @@ def young_garbage_only() -> Iterator[None]:
 
 @contextmanager
 def no_warnings() -> Iterator[None]:
-    """What matters of the libraries' warnings is checked here; the rest would drown a study of a hundred trainings."""
+    """Silence the libraries' warnings: what matters is checked here, and a study runs hundreds of trainings."""
     levels = {name: logging.getLogger(name).level for name in ("trl", "peft", "accelerate")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

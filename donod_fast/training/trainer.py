@@ -1,8 +1,8 @@
-"""One training in memory: TRL's ``SFTTrainer`` over rows that are tokenised and masked already.
+"""One training in memory: TRL's ``SFTTrainer`` over tokenised and masked rows.
 
 The loss of an optimizer step is the sum of the token losses of all its rows over the number of their targets (the
-mean over the tokens of the global batch, as TRL and transformers count it), whatever the micro-batch and the number
-of processes. Nothing is left behind: the random state, the model's own forward and its mode are put back.
+mean over the tokens of the global batch, as TRL and transformers count it), for any micro-batch and number of
+processes. The random state, the model's own forward and its mode are restored.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class TrainStats:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Where checkpoints go and which one to begin from.
+    """Where checkpoints are written and which one to resume from.
 
     Attributes:
         folder: of the checkpoints.
@@ -176,10 +176,10 @@ def train_model(
 
 
 def prove_loss(trainer: Any, rows: TrainingRows) -> None:
-    """Prove that the loss that will be minimised is the model's own, on the beginning of one row.
+    """Verify on the beginning of one row that the loss to minimise is the model's own.
 
-    TRL multiplies hidden states by the output layer itself; a transform of the logits that it does not know of
-    would be left out in silence.
+    TRL multiplies hidden states by the output layer itself; it would silently omit a transform of the logits that it
+    does not know.
 
     Raises:
         ModelError: it is another.
@@ -206,7 +206,7 @@ def prove_loss(trainer: Any, rows: TrainingRows) -> None:
 
 
 def is_spread(trainer: Any) -> bool:
-    """Whether each process holds a part of the parameters only (FSDP, DeepSpeed)."""
+    """Whether each process holds only a part of the parameters (FSDP, DeepSpeed)."""
     return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
 
 
@@ -263,8 +263,8 @@ def _trainer(
     share = settings.micro_batch * processes
     if settings.global_batch % share:
         raise InputError(
-            f"global_batch {settings.global_batch} is no multiple of micro_batch {settings.micro_batch} × "
-            f"{processes} processes; choose them so that it is"
+            f"global_batch {settings.global_batch} is not a multiple of micro_batch {settings.micro_batch} × "
+            f"{processes} processes; choose values that divide it"
         )
     args.gradient_accumulation_steps = settings.global_batch // share
     pad_id = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)

@@ -229,7 +229,7 @@ def test_weights_move_the_ranking_between_don_and_nod(scores: Path, tmp_path: Pa
 def test_another_lr_without_the_model_is_a_fresh_scoring_at_that_lr(
     model: Path, data: Path, tmp_path: Path, update: str
 ) -> None:
-    from donod_fast.cli.select import load_columns
+    from donod_fast.selection.rankers import load_columns
 
     options = ["score", data, "--model", model, "--device", "cpu", "--update", update, "--weight-decay", "0.01"]
     assert invoke(*options, "--out", tmp_path / "a").code == 0

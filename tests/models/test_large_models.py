@@ -153,5 +153,5 @@ def test_places_that_cannot_be_are_input_errors(options: Any, message: str) -> N
 def test_max_memory_is_read_from_text() -> None:
     assert parse_max_memory("0=20GiB, 1=18.5GB,cpu=1000") == {0: "20GiB", 1: "18.5GB", "cpu": 1000}
     for wrong in ("", "20GiB", "cuda=1GiB", "0=", "0=lots", "0=1GiB,"):
-        with pytest.raises(InputError, match="give for example 0=20GiB,cpu=60GiB"):
+        with pytest.raises(InputError, match="write for example 0=20GiB,cpu=60GiB"):
             parse_max_memory(wrong)

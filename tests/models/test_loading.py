@@ -151,7 +151,7 @@ def test_wrapping_sets_eval_mode_and_leaves_the_rest_as_it_was() -> None:
 def test_wrapping_something_else_is_refused() -> None:
     with pytest.raises(ModelError, match="a Linear has no config"):
         wrap_model(torch.nn.Linear(2, 2), tiny_tokenizer())
-    with pytest.raises(ModelError, match="a tokenizer is needed"):
+    with pytest.raises(ModelError, match="the model needs a tokenizer"):
         wrap_model(tiny_model("llama"), None)
 
 
@@ -239,7 +239,7 @@ def test_a_folder_without_weights_is_refused(copy: Path) -> None:
 def test_a_checkpoint_of_pickled_weights_is_refused_and_not_opened(copy: Path) -> None:
     torch.save(load_file(copy / "model.safetensors"), copy / "pytorch_model.bin")
     (copy / "model.safetensors").unlink()
-    refused(copy, r"the weights are in pytorch_model.bin, and only safetensors are read .* save_pretrained\(\)")
+    refused(copy, r"the weights are in pytorch_model.bin, but only safetensors files are read .* save_pretrained\(\)")
 
 
 def test_pickled_weights_beside_other_safetensors_are_not_read_either(copy: Path) -> None:

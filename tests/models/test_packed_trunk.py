@@ -240,7 +240,7 @@ def test_auto_pads_on_a_cpu_and_what_is_not_known_is_refused() -> None:
     model = model_of(PACKED["llama"])
     trunk = trunk_of(model, "auto")
     assert not trunk.packs and "on the CPU" in trunk.packing_refusal
-    assert "asked for" in trunk_of(model, "off").packing_refusal
+    assert "was requested" in trunk_of(model, "off").packing_refusal
     with pytest.raises(InputError, match=r"the batch is packed, but .* on the CPU"):
         trunk.states(packed_of())
     with pytest.raises(InputError, match="packing='yes' is not known; use 'auto', 'on', 'off'"):

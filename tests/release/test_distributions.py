@@ -14,7 +14,7 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
-from repository import PLACEHOLDER, ROOT, copy_tree, pyproject, text
+from repository import PLACEHOLDER, ROOT, copy_tree, files, pyproject, text
 
 import donod_fast
 
@@ -63,17 +63,11 @@ def metadata(wheel: dict[str, bytes]) -> Message:
     return Parser().parsestr(wheel[f"{RELEASED}.dist-info/METADATA"].decode())
 
 
-def files_of(folder: str) -> list[Path]:
-    """Files of a folder of the repository, without compiled Python."""
-    found = (path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    return sorted(found)
-
-
 def test_the_wheel_has_every_file_of_the_package(wheel: dict[str, bytes]) -> None:
     expected = {
         f"{home}/{path.relative_to(ROOT / folder)}": path.read_bytes()
         for folder, home in FOLDERS.items()
-        for path in files_of(folder)
+        for path in files(folder)
     }
     packaged = {name: data for name, data in wheel.items() if ".dist-info/" not in name}
     assert sorted(packaged) == sorted(expected)
@@ -98,7 +92,7 @@ def test_an_extra_names_only_extras_that_exist(metadata: Message) -> None:
             assert set(found[1].split(",")) <= extras, requirement
     mentioned = {
         extra
-        for path in files_of("donod_fast")
+        for path in files("donod_fast")
         if path.suffix == ".py"
         for names in re.findall(r"donod-fast\[([\w,-]+)]", path.read_text(encoding="utf-8"))
         for extra in names.split(",")
@@ -111,7 +105,7 @@ def test_the_source_distribution_can_be_tested(distributions: Path) -> None:
     for name in ("Makefile", "constraints.txt", "LICENSE", "CHANGELOG.md", "SECURITY.md", "CITATION.cff", ".ci/run"):
         assert (unpacked / name).read_bytes() == (ROOT / name).read_bytes()
     for folder in ("tests", "bench", "docker", "examples", "docs", ".github"):
-        expected = {path.relative_to(ROOT) for path in files_of(folder)}
+        expected = {path.relative_to(ROOT) for path in files(folder)}
         packaged = {path.relative_to(unpacked) for path in (unpacked / folder).rglob("*") if path.is_file()}
         assert packaged == expected
 

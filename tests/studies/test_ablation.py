@@ -51,7 +51,7 @@ def test_the_update_that_scores_decides_all_lines(tmp_path):
     assert study.settings["update"]["update"] == "sgd"
 
 
-def test_a_selection_that_the_sensitivity_study_trained_is_not_trained_again(tmp_path):
+def test_trainings_are_shared_with_the_sensitivity_study(tmp_path):
     shared, cells = tmp_path / "cells", []
     settings = SensitivitySettings(**OPTIONS, keep=0.2, axes=(), seeds=1)
     run_sensitivity(tmp_path / "s", MODEL_FOLDER, DATA, settings, cells=shared)

@@ -117,7 +117,7 @@ def test_a_study_without_further_methods_has_the_cells_that_it_had(
     assert set(further) == {*plain, "signals"} and set(further["signals"]) == {"el2n"}
 
 
-def test_the_plan_says_that_only_scores_can_tell_how_many_rows_an_ifd_leaves(tmp_path: Path) -> None:
+def test_plan_says_that_the_rows_with_ifd_below_1_are_unknown(tmp_path: Path) -> None:
     recipe = demo_recipe(tmp_path, "study.methods=[all,ifd,don,don@low]", "study.keeps=[0.5,1.0]", rows=8)
     plan = plan_threshold(recipe)
     assert any(sentence.startswith("ifd: keeps 50 % of the rows with IFD < 1") for sentence in plan.unknown)

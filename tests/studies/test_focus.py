@@ -81,7 +81,7 @@ def test_the_output_layers_scores_are_those_of_scoring(
 
 
 @pytest.mark.parametrize("update", ["adamw", "adamw with decay", "sgd"])
-def test_every_layer_and_the_whole_model_agree_with_a_literal_step_in_float64(
+def test_layer_scores_agree_with_a_real_optimizer_step_in_float64(
     demo: LoadedModel, rows: list[dict[str, Any]], update: str
 ) -> None:
     loaded, settings = tiny(demo, dtype=torch.float64), UPDATES[update]
@@ -109,7 +109,7 @@ def stepped(loaded: LoadedModel, sample: TokenizedSample, settings: UpdateSettin
     return model
 
 
-def test_with_sgd_the_final_norm_and_the_output_layer_have_one_inner_product(
+def test_sgd_gives_final_norm_and_output_layer_the_same_inner_product(
     demo: LoadedModel, rows: list[dict[str, Any]]
 ) -> None:
     # z = W (g ∘ x) is of degree one in W and in g, so ⟨W, ∂L/∂W⟩ = ⟨g, ∂L/∂g⟩ (Euler).
@@ -170,7 +170,7 @@ def test_the_delta_of_a_known_change_is_exact_and_other_models_are_refused(demo:
         weight_deltas(model, demo.model)
 
 
-def test_the_bootstrap_interval_covers_the_correlation_that_data_were_drawn_with() -> None:
+def test_the_bootstrap_interval_covers_the_true_correlation() -> None:
     draw = torch.Generator().manual_seed(0)
     truth = 6 / math.pi * math.asin(0.6 / 2)  # Spearman's of a normal pair correlated by 0.6
     covered = 0

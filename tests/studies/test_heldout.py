@@ -55,7 +55,7 @@ def test_its_error_is_how_much_it_varies_when_other_rows_are_drawn(loaded: Loade
     assert found.error == pytest.approx(float((draws[:, 0] / draws[:, 1]).std()), rel=0.1)
 
 
-def test_a_folder_a_loaded_model_and_a_model_with_its_tokenizer_say_the_same(loaded: LoadedModel) -> None:
+def test_all_ways_to_pass_a_model_give_the_same_loss(loaded: LoadedModel) -> None:
     losses = [
         heldout_loss(MODEL_FOLDER, ROWS[:8]).loss,
         heldout_loss(loaded, ROWS[:8]).loss,
@@ -64,7 +64,7 @@ def test_a_folder_a_loaded_model_and_a_model_with_its_tokenizer_say_the_same(loa
     assert all(math.isclose(a, b, rel_tol=1e-5) for a, b in pairwise(losses))
 
 
-def test_a_model_in_training_is_measured_without_dropout_and_stays_in_training(loaded: LoadedModel) -> None:
+def test_a_model_in_training_mode_is_measured_without_dropout(loaded: LoadedModel) -> None:
     loaded.model.train()
     try:
         first = heldout_loss(loaded.model, ROWS[:8], tokenizer=loaded.tokenizer)

@@ -73,7 +73,7 @@ def brute_auc(higher: Tensor, lower: Tensor) -> float:
 
 
 @pytest.mark.parametrize("update", ["adamw", "sgd"])
-def test_the_overlap_is_that_of_a_corpus_scored_whole_with_its_best_fifth_damaged(
+def test_overlap_equals_rescoring_the_whole_corpus_with_the_best_damaged(
     result: NoiseResult, loaded: LoadedModel, corpus: list[dict[str, Any]], update: str
 ) -> None:
     first = best(topsis(*whole(loaded, corpus, update)[:2]), 8)

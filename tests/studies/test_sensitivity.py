@@ -152,7 +152,7 @@ def test_selections_that_look_at_no_score(measures):
         measures.select(Setting("b", "clean", method=CLEAN), 0.9)
 
 
-def test_the_course_goes_through_all_rows_alike_until_the_budget_is_used_up():
+def test_training_visits_all_rows_equally_until_the_budget_is_spent():
     samples = tokenized(load_model(MODEL_FOLDER), read_rows(CORPUS_FILE, count=12))
     lengths = {sample.row: len(sample.input_ids) for sample in samples}
     for budget in range(400, 500, 9):
@@ -236,7 +236,7 @@ def test_wrong_options_are_refused_by_name(tmp_path, changes, names):
         run(Path(tmp_path), **changes)
 
 
-def test_the_noise_of_trainings_is_the_larger_spread_of_what_should_be_alike():
+def test_training_noise_is_the_larger_of_the_two_spreads():
     assert training_noise([1.0, 1.0], [2.0]) == 0.0  # one training each: not known
     assert training_noise([1.0, 1.0, 1.2], [2.0, 2.01]) == pytest.approx(0.1 * math.sqrt(2))
     assert training_noise([1.0], [2.0, 2.3]) == pytest.approx(0.15 * math.sqrt(2))

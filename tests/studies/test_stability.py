@@ -103,7 +103,7 @@ def test_a_point_is_a_training_on_the_selected_rows(
     assert result.base[LOSS] == pytest.approx(heldout_loss(loaded.model, heldout, tokenizer=loaded.tokenizer).loss)
 
 
-def test_methods_are_compared_with_random_seed_by_seed_and_damage_is_followed(
+def test_methods_are_compared_with_random_seed_by_seed(
     first: tuple[StabilityResult, list[Cell]],
 ) -> None:
     result, _ = first
@@ -128,7 +128,7 @@ def test_a_second_run_trains_nothing(
     assert run_stability(folder, loaded, data(corpus, heldout), settings, on_cell=cells.append) == first[0]
     assert cells and all(cell.cached for cell in cells)
     report = (folder / "report.md").read_text()
-    assert "Minus random" in report and "25% masked" in report
+    assert "Δ vs random" in report and "25% masked" in report
     with (folder / "stability.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 6
     assert (folder / "stability.png").is_file()

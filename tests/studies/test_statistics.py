@@ -43,7 +43,7 @@ def test_the_interval_of_auc_holds_the_truth_about_as_often_as_it_says() -> None
     assert 0.92 <= np.mean(hits) <= 0.98
 
 
-def test_complete_separation_has_one_bound_at_the_end_and_another_by_the_smaller_group() -> None:
+def test_complete_separation_has_a_one_sided_interval() -> None:
     found = auc([2.0, 3.0, 4.0], [0.0, 1.0])
     assert (found.value, found.high) == (1.0, 1.0)
     assert found.low == pytest.approx(0.05 ** (1 / 2))
@@ -60,7 +60,7 @@ def test_a_proportion_has_wilsons_interval_at_any_confidence() -> None:
         proportion(0, 0)
 
 
-def test_the_mean_of_seeds_has_students_interval_and_one_seed_has_no_bounds() -> None:
+def test_mean_over_seeds_has_students_interval_and_one_seed_none() -> None:
     found = mean_interval([1.0, 2.0, 3.0])
     assert found.value == 2.0
     assert found.high - found.value == pytest.approx(4.302652729 / math.sqrt(3))  # t with 2 degrees of freedom

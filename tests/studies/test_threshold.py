@@ -97,7 +97,7 @@ def test_tokens_saved_are_against_everything(ran: Ran) -> None:
     assert line(ran, "all", "100 %").saved == 0.0
 
 
-def test_differences_are_paired_with_random_of_the_same_size_and_with_everything(ran: Ran) -> None:
+def test_differences_are_paired_with_random_and_with_all_rows(ran: Ran) -> None:
     nod, rand, everything = line(ran, "nod", "50 %"), line(ran, "random", "50 %"), line(ran, "all", "100 %")
     loss = nod.measures[1]
     assert loss.name == "held-out loss"
@@ -117,13 +117,13 @@ def test_planted_corruptions_are_counted_in_what_is_kept(ran: Ran) -> None:
     assert all(0 <= one.auc.low <= one.auc.value <= one.auc.high <= 1 for one in ran.outcome.study.separations)
 
 
-def test_every_training_is_done_once_and_its_model_goes_when_it_is_measured(ran: Ran) -> None:
+def test_every_training_runs_once_and_its_model_is_deleted_after(ran: Ran) -> None:
     trained = [text for text in ran.done if text.startswith("train")]
     assert len(trained) == ran.outcome.study.trainings
     assert not list(ran.out.glob(f"cells/*/{MODEL}"))
 
 
-def test_run_again_it_trains_nothing_and_writes_the_same_numbers(ran: Ran) -> None:
+def test_a_rerun_trains_nothing_and_writes_the_same_numbers(ran: Ran) -> None:
     before, done = without_times(ran.out / "results.csv"), ran.done
     recipe = demo_recipe(ran.log.parent)
     again = run_threshold(recipe, ran.out, make_parts=ran.parts, jobs=1, command="the command")
@@ -151,7 +151,7 @@ class Interrupted(FakeParts):
             file.write(text + "\n")
 
 
-def test_a_study_that_is_stopped_at_every_step_comes_to_the_same_report(ran: Ran, tmp_path: Path) -> None:
+def test_a_study_stopped_at_every_step_gives_the_same_report(ran: Ran, tmp_path: Path) -> None:
     recipe = demo_recipe(tmp_path)
     parts = Interrupted(ROWS, tmp_path / "log")
     stops = 0
@@ -175,7 +175,7 @@ def _sentences(path: Path) -> list[str]:
     return [part for part in kept if "/tmp/" not in part and "corpus.jsonl" not in part]
 
 
-def test_a_measure_that_is_asked_for_later_trains_again_and_keeps_the_others(tmp_path: Path) -> None:
+def test_a_later_measure_retrains_and_keeps_the_other_measures(tmp_path: Path) -> None:
     from donod_fast.studies.core.grid import Unit
 
     @dataclass(frozen=True)
@@ -246,7 +246,7 @@ def test_results_are_json_with_everything_that_decides_them(ran: Ran) -> None:
     assert found["findings"] == ran.outcome.study.findings
 
 
-def test_without_everything_tokens_are_saved_in_proportion_and_without_planted_rows_nothing_is_said_of_them(
+def test_tokens_saved_are_estimated_without_a_training_on_all_rows(
     tmp_path: Path,
 ) -> None:
     recipe = demo_recipe(tmp_path, "study.methods=[nod, random]", "study.seeds=[0]", "study.don_quantiles=[]", rows=40)
@@ -293,7 +293,7 @@ def made_line(ran: Ran, method: str, value: float, gap: Sequence[float], saved: 
     return replace(line(ran, "nod", "25 %"), method=method, share_saved=saved, measures=(measure,))
 
 
-def test_findings_say_better_worse_and_no_difference_where_the_intervals_do(ran: Ran) -> None:
+def test_findings_follow_the_intervals(ran: Ran) -> None:
     lines = [
         ran.outcome.study.lines[0],
         made_line(ran, "nod", 0.7, (0.2, 0.15, 0.25), 0.75),
@@ -349,7 +349,7 @@ def test_the_plan_says_what_it_had_to_assume(monkeypatch: pytest.MonkeyPatch) ->
     assert "40% of the peak" in text
 
 
-def test_the_plan_counts_a_corpus_that_is_at_hand(tmp_path: Path) -> None:
+def test_the_plan_counts_an_available_corpus(tmp_path: Path) -> None:
     recipe = demo_recipe(tmp_path)
     plan = plan_threshold(recipe)
     assert plan.counts.rows == ROWS
@@ -357,7 +357,7 @@ def test_the_plan_counts_a_corpus_that_is_at_hand(tmp_path: Path) -> None:
     assert plan.selections[0].tokens == round(plan.counts.tokens * recipe.train.epochs)
 
 
-def test_a_threshold_value_of_don_is_named_as_unknown_before_the_scores_are_there(tmp_path: Path) -> None:
+def test_plan_names_the_share_above_a_don_threshold_as_unknown(tmp_path: Path) -> None:
     plan = plan_threshold(demo_recipe(tmp_path, "study.don_thresholds=[0.0]"))
     shares = {one.selection.don_threshold: one.share for one in plan.selections}
     assert shares[0.0] is None

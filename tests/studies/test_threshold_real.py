@@ -96,7 +96,7 @@ def test_the_whole_study_runs_on_the_family(family: Path, tmp_path: Path) -> Non
 
 
 @needs_isolation
-def test_a_model_that_a_killed_study_left_is_measured_as_it_would_have_been(family: Path, tmp_path: Path) -> None:
+def test_a_killed_study_measures_the_model_it_left_without_retraining(family: Path, tmp_path: Path) -> None:
     recipe = small_recipe(family, "eval.0.limit=8")
     unit = Unit(tuple(range(0, 120, 4)), 3)
 

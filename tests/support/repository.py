@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACEHOLDER = "https://github.com/OWNER/donod_fast"
-_GENERATED = shutil.ignore_patterns(
+_GENERATED = (
     ".git", ".venv*", "build", "dist", "site", "*.egg-info", "__pycache__", "*.pyc", ".*_cache", ".hypothesis",
     ".benchmarks", "demo-out",
 )  # fmt: skip
@@ -34,4 +35,14 @@ def documents(path: str) -> list[Any]:
 
 def copy_tree(folder: Path) -> None:
     """Copy the repository without what builds and tests leave behind."""
-    shutil.copytree(ROOT, folder, ignore=_GENERATED, symlinks=True)
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*_GENERATED), symlinks=True)
+
+
+def files(folder: str) -> list[Path]:
+    """Files below a folder of the repository, without what builds and tests leave behind."""
+    return sorted(
+        path
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file()
+        and not any(fnmatch(part, name) for part in path.relative_to(ROOT).parts for name in _GENERATED)
+    )

@@ -30,14 +30,14 @@ def doubled(kind: str, **overrides: Any) -> Any:
     return tiny_model(kind, **overrides).double()
 
 
-def test_the_papers_rows_are_sorted_by_length_and_filled_until_the_next_does_not_fit() -> None:
+def test_the_papers_rows_are_filled_in_order_of_length() -> None:
     assert packed_rows([5, 2, 9, 3, 7], 10) == [[1, 3, 0], [4], [2]]  # 2 + 3 + 5, then 7, then 9
     assert packed_rows([4, 4, 4], 12) == [[0, 1, 2]]
     assert packed_rows([10, 10], 10) == [[0], [1]]
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_even_rows_hold_every_sample_once_in_as_many_rows_with_no_more_padding(seed: int) -> None:
+def test_even_rows_hold_every_sample_once_with_no_more_padding(seed: int) -> None:
     lengths = np.random.default_rng(seed).integers(1, 60, 23).tolist()
     paper, even = packed_rows(lengths, 100), packed_rows(lengths, 100, even=True)
     assert sorted(at for row in even for at in row) == list(range(23))
@@ -50,7 +50,7 @@ def test_even_rows_that_would_overfill_are_the_papers() -> None:
     assert packed_rows([2, 2, 2, 3, 3], 6, even=True) == [[0, 1, 2], [3, 4]]  # evenly: 3 + 2 + 2 and 3 + 2
 
 
-def test_a_batch_of_the_paper_is_a_concatenation_whose_samples_see_each_other() -> None:
+def test_samples_of_a_paper_batch_attend_to_each_other() -> None:
     samples = [{"input_ids": ids, "labels": ids} for ids in ([7, 8, 9], [5, 6], [10, 11, 12, 13])]
     batch = DynamicPackCollator(6, pad_id=1)(samples)
     assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9], [10, 11, 12, 13, 1]]
@@ -59,7 +59,7 @@ def test_a_batch_of_the_paper_is_a_concatenation_whose_samples_see_each_other() 
     assert set(batch) == {"input_ids", "labels", "attention_mask"}  # no positions: they run on
 
 
-def test_an_isolated_batch_starts_positions_again_and_the_bounds_hold_every_slot() -> None:
+def test_an_isolated_batch_restarts_positions_and_bounds_cover_every_slot() -> None:
     samples = [{"input_ids": ids, "labels": ids} for ids in ([7, 8, 9], [5, 6], [10, 11, 12, 13])]
     batch = DynamicPackCollator(6, 1, Isolation("bounds"))(samples)
     assert batch["input_ids"].tolist() == [[10, 11, 12, 13, 1], [7, 8, 9, 5, 6]]

@@ -75,7 +75,7 @@ def of_lengths(*lengths: int) -> TrainingRows:
     return prepared([{"input_ids": [7] * length} for length in lengths])
 
 
-def test_every_epoch_has_every_row_once_in_another_order_that_the_seed_decides() -> None:
+def test_each_epoch_has_every_row_once_in_a_new_seeded_order() -> None:
     rows = of_lengths(*range(2, 25))
     order = StepOrder(rows, seed=3, global_batch=4, share=4)
     first, second = list(order), list(order)

@@ -38,7 +38,7 @@ def by_hand(model: Any, rows: TrainingRows, steps: list[list[int]], rate: float)
 
 
 @pytest.mark.parametrize("micro_batch", [1, 2, 8])
-def test_a_training_is_the_plain_loop_over_the_token_mean_of_each_global_batch(micro_batch: int) -> None:
+def test_training_equals_a_plain_loop_over_global_batches(micro_batch: int) -> None:
     rows = prepared(question_rows(21))  # two steps of eight rows and one of five
     ours, theirs = tiny_model("llama"), tiny_model("llama")
     stats = train_model(

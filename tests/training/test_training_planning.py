@@ -38,7 +38,7 @@ def test_llama_3_1_8b_and_a_tied_model_are_counted_once() -> None:
     assert size.parameters == sum(p.numel() for p in model.parameters()) and size.embedding == 0
 
 
-def test_full_training_in_bfloat16_takes_eight_bytes_a_parameter_and_float32_sixteen() -> None:
+def test_training_takes_8_bytes_per_bfloat16_and_16_per_float32_parameter() -> None:
     counts = TokenCounts.of([512] * 160)
     for dtype, width in (("bfloat16", 2), ("float32", 4)):
         plan = plan_training(TrainSettings(model=LLAMA, dtype=dtype), counts)

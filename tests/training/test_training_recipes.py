@@ -73,7 +73,7 @@ def test_relative_paths_are_relative_to_the_recipe_and_hub_ids_stay(tmp_path: Pa
         (BASE + "  epochs: many\n", ["mine.yaml", "train.epochs", "number", '"many"']),
         (BASE + "  epochs: true\n", ["train.epochs", "number"]),
         (BASE + "  seed: '3'\n", ["train.seed", "integer"]),
-        (BASE + "  micro_batch: 3\n", ["train", "global_batch 16 is no multiple of micro_batch 3"]),
+        (BASE + "  micro_batch: 3\n", ["train", "global_batch 16 is not a multiple of micro_batch 3"]),
         (BASE + "  method: dora\n", ["train.method", "'full', 'lora' or 'qlora'"]),
         (BASE + "  learning_rate: .inf\n", ["train.learning_rate", "finite"]),
         (BASE + "  model: twice\n", ["given twice"]),

@@ -77,7 +77,7 @@ train(TrainSettings(model=model, learning_rate=1e-3, micro_batch=8, epochs=2, sa
 
 
 @pytest.mark.slow
-def test_a_killed_process_leaves_a_folder_that_is_finished_to_the_same_weights(base: Path, tmp_path: Path) -> None:
+def test_a_killed_training_resumes_to_the_same_weights(base: Path, tmp_path: Path) -> None:
     (tmp_path / "records.json").write_text(json.dumps(RECORDS))
     arguments = [str(tmp_path / "records.json"), str(base), str(tmp_path / "killed")]
     ended = subprocess.run(
@@ -90,9 +90,7 @@ def test_a_killed_process_leaves_a_folder_that_is_finished_to_the_same_weights(b
     assert same(saved(train(chosen, RECORDS, tmp_path / "whole").out), saved(resumed.out))
 
 
-def test_a_finished_folder_is_returned_as_it_is_and_another_training_is_refused_by_name(
-    base: Path, tmp_path: Path
-) -> None:
+def test_a_finished_folder_is_untouched_and_refuses_another_training(base: Path, tmp_path: Path) -> None:
     chosen = settings(model=str(base), max_steps=2)
     first = train(chosen, RECORDS, tmp_path / "out")
     stamp = (first.folder / "model.safetensors").stat().st_mtime_ns

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from donod_fast.data.reading.inputs import (
-    STDIN,
     find_sources,
     is_same,
     open_file,
@@ -21,6 +20,7 @@ from donod_fast.data.reading.inputs import (
 from donod_fast.data.reading.source import Checkpoint, KnownFile, Source
 from donod_fast.data.reading.streams import check_unchanged
 from donod_fast.data.reading.tables import PYTHON_ROWS, DatasetRows, RowList
+from donod_fast.data.settings import STDIN, CorpusSettings
 from donod_fast.data.types import Record
 from donod_fast.errors import CorpusError, InputError
 from donod_fast.system.places import place_of_entry
@@ -138,6 +138,15 @@ def open_corpus(
     if list(inputs).count(STDIN) > 1:
         raise CorpusError(f"{STDIN}: standard input can be read only once; name it once")
     return Corpus([source for name in inputs for source in find_sources(name, split, revision, spool_dir, known)])
+
+
+def open_settings(
+    settings: CorpusSettings, *, spool_dir: Path | None = None, known: Mapping[str, KnownFile] | None = None
+) -> Corpus:
+    """Open the inputs of settings; see :func:`open_corpus` for the other arguments and errors."""
+    return open_corpus(
+        list(settings.data), split=settings.split, revision=settings.data_revision, spool_dir=spool_dir, known=known
+    )
 
 
 def corpus_from_rows(rows: Sequence[Mapping[str, Any]] | datasets.Dataset) -> Corpus:

@@ -27,13 +27,13 @@ from donod_fast.data.reading.line_scan import Checkpoints
 from donod_fast.data.reading.source import Checkpoint, KnownFile, Source
 from donod_fast.data.reading.streams import BUFFER_BYTES, CODECS, facts_of_entry, file_errors
 from donod_fast.data.reading.tables import DatasetRows, ParquetFile, open_parquet
+from donod_fast.data.settings import STDIN
 from donod_fast.errors import CorpusError
 from donod_fast.system.places import LocalPlace, Place, RemotePlace, Stat, local_path, remote_info, remote_matches
 
 REMOTE_OPENERS = 8
 """Number of files that are opened at a time if a URL with wildcards matches several."""
 
-STDIN = "-"
 SPOOL_NAME = "stdin.jsonl"
 
 KINDS = {

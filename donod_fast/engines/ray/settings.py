@@ -1,10 +1,14 @@
-"""``RaySettings``: which cluster, and what each of its workers takes."""
+"""``RaySettings``: which Ray cluster scores, and the resources of each worker."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from donod_fast.engines.isolation import STALL_TIMEOUT
 from donod_fast.errors import InputError
+from donod_fast.system.options import option
+
+PANEL = "Running"
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,24 +16,38 @@ class RaySettings:
     """Which cluster scores, and with how many workers.
 
     Attributes:
-        address: ``"HOST:PORT"`` of a cluster that this machine belongs to, ``"auto"`` for the one that runs here, or
-            None to start one here and end it with the run.
-        workers: how many there are. Fewer work if no more fit; others begin as soon as they do.
-        gpus_per_worker: 1, a fraction that workers share, or 0; None for 1 where the cluster has GPUs and the scorer
-            may use them.
-        cpus_per_worker: CPUs that each reserves; so many threads it has, and one process fewer that tokenises ahead.
-        stall_timeout: seconds without a sign of life after which a process is taken to hang, killed and replaced. After
-            twice that without any worker at work the run ends.
+        address: ``"HOST:PORT"`` of a cluster that this machine belongs to, ``"auto"`` for the one that runs on this
+            machine, or None to start one here and stop it after the run.
+        workers: number of workers. If fewer fit, those work, and the others start as soon as there is room.
+        gpus_per_worker: 1, a fraction that workers share, or 0; None for 1 if the cluster has GPUs and the scorer may
+            use them.
+        cpus_per_worker: CPUs that each worker reserves. It uses as many threads, and one process fewer that tokenises
+            ahead.
+        stall_timeout: seconds without progress after which a process is considered hung, killed and replaced. The run
+            ends after twice that time without any working worker.
 
     Raises:
         InputError: names a setting with a wrong value.
     """
 
-    address: str | None = None
-    workers: int = 2
-    gpus_per_worker: float | None = None
-    cpus_per_worker: float = 1.0
-    stall_timeout: float = 1800.0
+    address: str | None = option(
+        None, help="Address of the Ray cluster: HOST:PORT or auto.", panel=PANEL, shown="start one here"
+    )
+    workers: int = option(2, help="Number of Ray workers.", panel=PANEL, name="ray_workers", minimum=1)
+    gpus_per_worker: float | None = option(
+        None,
+        help="GPUs per Ray worker.",
+        panel=PANEL,
+        minimum=0,
+        shown="1 if the cluster has GPUs, else 0",
+    )
+    cpus_per_worker: float = option(1.0, help="CPUs per Ray worker.", panel=PANEL, minimum=0)
+    stall_timeout: float = option(
+        STALL_TIMEOUT,
+        help="Seconds without progress after which a worker process is considered hung, killed and replaced.",
+        panel=PANEL,
+        minimum=1,
+    )
 
     def __post_init__(self) -> None:
         if self.workers < 1:

@@ -12,18 +12,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from donod_fast.errors import InputError
+from donod_fast.errors import InputError, suggest
 from donod_fast.selection.agreement import average_ranks, spearman
 from donod_fast.selection.column_methods import OWN_METHODS, better_end, find_method, split_end
 from donod_fast.selection.keeping import keep
 from donod_fast.selection.ranking import ScoreColumns, rank
+from donod_fast.selection.settings import CORRELATIONS
 
 Matrix = NDArray[np.float64]
 
 RANKED = ("topsis", "weighted", "pareto")
 """Methods that are compared besides the columns; others are a column, random, or the reverse of one of these."""
 
-CORRELATIONS = ("spearman", "kendall")
 AS_IS = "as is"
 
 
@@ -102,7 +102,9 @@ def compare_columns(
         InputError: an unknown name or measure, fewer than two criteria, a missing column, an infinite score.
     """
     if measure not in CORRELATIONS:
-        raise InputError(f"the correlation must be one of {', '.join(CORRELATIONS)}, got {measure!r}")
+        raise InputError(
+            f"the correlation must be one of {', '.join(CORRELATIONS)}, got {measure!r}{suggest(measure, CORRELATIONS)}"
+        )
     wanted = list(names) if names is not None else [*RANKED, *columns.names]
     others = dict(chosen or {})
     twice = [name for name in [*wanted, *others] if [*wanted, *others].count(name) > 1]

@@ -28,10 +28,10 @@ from donod_fast.selection.dual.backward import Backward, run_backward
 from donod_fast.selection.dual.gauss_newton import GaussNewton
 from donod_fast.selection.dual.layers import Chosen
 from donod_fast.selection.dual.objective import Objective
+from donod_fast.selection.settings import ORDERS
 from donod_fast.system.memory import is_out_of_memory
 from donod_fast.system.wording import plural
 
-ORDERS = ("first", "second")
 ROW_SUMS = ("auto", "kernel", "matrix")
 
 
@@ -306,4 +306,4 @@ def _too_large(sample: TokenizedSample) -> Utility:
     return Utility(sample.row, sample.id, str(Status.OUT_OF_MEMORY), detail)
 
 
-__all__ = ["ORDERS", "Interactions", "Utility", "interact"]
+__all__ = ["Interactions", "Utility", "interact"]

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 from donod_fast.data.masking import Masker, MaskSettings
 from donod_fast.data.types import Status, TokenizedSample
 from donod_fast.errors import InputError, StoreError
-from donod_fast.kernels import DEFAULT_WORKSPACE
 from donod_fast.models.loading import LoadedModel, quiet
 from donod_fast.models.parameter_mask import write_mask
 from donod_fast.scoring.sample_scorer import Progress
 from donod_fast.selection.dual.backward import prove_layers
 from donod_fast.selection.dual.choosing import best_rows, parameter_masks
-from donod_fast.selection.dual.interactions import ORDERS, Interactions, interact
+from donod_fast.selection.dual.interactions import Interactions, interact
 from donod_fast.selection.dual.layers import Chosen, choose_layers
 from donod_fast.selection.dual.objective import Objective, reference_objective
+from donod_fast.selection.settings import DualSettings
 from donod_fast.selection.subset import write_subset
 from donod_fast.system.files import atomic_writer, remove
 from donod_fast.system.locking import locked
@@ -39,42 +38,6 @@ VERSION = 1
 MANIFEST, UTILITIES, SUBSET = "manifest.json", "utilities.parquet", "subset.jsonl"
 IMPORTANCE, MASK = "importance.safetensors", "mask.safetensors"
 _CHUNK = 1024
-
-
-@dataclass(frozen=True)
-class DualSettings:
-    """Settings of the matrix and of the selection.
-
-    Attributes:
-        layers: see :func:`donod_fast.selection.dual.layers.choose_layers`.
-        order: ``"first"`` or ``"second"`` (exact Gauss–Newton); utility, importance, subset and mask use that order.
-        lr: η. To first order it is a constant factor and does not change the selection.
-        keep: fraction or count of the scored candidates in the subset.
-        parameters: share of the entries of the chosen parameters in the mask.
-        masks: format, template, scored turns and length limit, for candidates and reference set.
-        token_budget: number of token slots of a batch.
-        workspace_bytes: memory limit of the output layer's computation, in bytes.
-    """
-
-    layers: tuple[str, ...] = ()
-    order: str = "first"
-    lr: float = 0.01
-    keep: float | int = 0.3
-    parameters: float = 0.1
-    masks: MaskSettings = field(default_factory=MaskSettings)
-    token_budget: int = 2048
-    workspace_bytes: int = DEFAULT_WORKSPACE
-
-    def __post_init__(self) -> None:
-        """Refuse invalid values before a model is loaded."""
-        if self.order not in ORDERS:
-            raise InputError(f"order must be first or second, got {self.order!r}")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise InputError(f"lr must be a finite number above zero, got {self.lr!r}")
-        if not 0.0 < self.parameters <= 1.0:
-            raise InputError(f"the share of parameters must be above 0 and at most 1, got {self.parameters!r}")
-        if self.token_budget < 1:
-            raise InputError(f"token budget must be at least 1, got {self.token_budget}")
 
 
 @dataclass(frozen=True)

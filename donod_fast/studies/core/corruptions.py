@@ -1,4 +1,4 @@
-"""Damage done on purpose to the responses of records, so that a study knows which rows are bad.
+"""Damage the responses of records on purpose, so that a study knows which rows are bad.
 
 A record keeps its columns; only the text that is scored changes. Every kind is drawn from a seeded
 ``random.Random``, so that a seed names the damage.

@@ -195,7 +195,7 @@ def measure_all(
         keep_models: leave the trained models in their cells.
 
     Raises:
-        WorkerError: a process was ended from outside; finished cells stay.
+        WorkerError: a process was killed; finished cells stay cached.
     """
     if jobs <= 1 or len(units) <= 1:
         store, parts = CellStore(root), make_parts()
@@ -212,8 +212,8 @@ def measure_all(
                     yield future.result()
         except BrokenProcessPool as error:
             raise WorkerError(
-                "a process of the study was ended from outside (killed, or out of memory); what it finished is kept: "
-                "run the same command again, with fewer --jobs if memory was short"
+                "a process of the study was killed or ran out of memory; finished cells are cached: "
+                "rerun the same command, with fewer --jobs if memory was short"
             ) from error
         finally:
             for future in waiting:

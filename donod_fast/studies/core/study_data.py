@@ -10,6 +10,7 @@ from typing import Any
 from donod_fast.data.masking import MaskSettings
 from donod_fast.errors import InputError
 from donod_fast.studies.core.tables import Data, read_rows
+from donod_fast.system.wording import plural
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,8 @@ def seed_rows_text(settings: Mapping[str, Any]) -> str:
     """Say in a report how many rows each seed drew, from the settings that :meth:`SeedRows.as_dict` made."""
     rows = "different rows" if settings["disjoint"] else "drawn independently"
     return (
-        f"{settings['seeds']} seeds of {settings['rows']} rows each ({rows}, from {settings['pool']:,} rows after the "
-        f"first {settings['skip']:,})"
+        f"{plural(settings['seeds'], 'seed')} of {plural(settings['rows'], 'row')} each ({rows}, from "
+        f"{settings['pool']:,} after the first {settings['skip']:,})"
     )
 
 

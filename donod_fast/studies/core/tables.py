@@ -1,4 +1,4 @@
-"""Small writers that the studies share: rows of a corpus, Markdown tables, CSV and text files."""
+"""Read the rows of a corpus; write Markdown tables, CSV, JSON and text files."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def read_rows(data: Data, *, skip: int = 0, count: int | None = None) -> list[di
 
 
 def need(package: str, extra: str) -> None:
-    """Refuse at once what a missing package would end later.
+    """Refuse a missing package before any work is done.
 
     Raises:
         InputError: the package is not installed; the message names the extra that has it.
@@ -85,7 +85,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """The file whole, or not at all.
+    """Write a file atomically.
 
     Raises:
         StoreError: the file cannot be written.
@@ -94,7 +94,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """The file whole, or not at all; its folder is made if need be.
+    """Write a file atomically; its folder is created if needed.
 
     Raises:
         StoreError: the file cannot be written.

@@ -1,1 +1,1 @@
-"""DaMoC (arXiv 2509.01221): which of several models to fine-tune, found on little data; our reading of the paper."""
+"""DaMoC (arXiv 2509.01221), as we read the paper: find out on little data which of several models to fine-tune."""

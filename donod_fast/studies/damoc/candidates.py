@@ -1,9 +1,8 @@
-"""One candidate: pruned, trained for an epoch on little data, measured; and, to compare with, fine-tuned as it is.
+"""One candidate: pruned, trained for an epoch on little data and measured; for comparison also fine-tuned unpruned.
 
-Each step is a cell of the run's folder, named by everything that decides its result, so that a run that was killed goes
-on where it was, and a candidate that is added later costs no more than itself. A step that fails ends this candidate
-with the reason and leaves the others alone; it is tried again when the run is. Models lie in their cells until all is
-measured.
+Each step is a cell of the run's folder, identified by everything that determines its result. A killed run therefore
+resumes where it stopped, and a candidate that is added later causes no other work. A step that fails ends only this
+candidate and records the reason; a rerun tries it again. Models stay in their cells until everything is measured.
 """
 
 from __future__ import annotations
@@ -43,12 +42,12 @@ class Way:
     """A candidate after DaMoC's steps, or after full fine-tuning.
 
     Attributes:
-        failed_at: the step that failed (``load``, ``prune``, ``train``, ``evaluate``), "" where all is well.
+        failed_at: the step that failed (``load``, ``prune``, ``train``, ``evaluate``), "" if all steps worked.
         reason: why.
         measures: by name (the benchmark's, ``heldout``) the results, each with a ``score``.
         seconds: wall time by step.
-        pruning: similarities, layers dropped and merged; None where pruning was not asked for.
-        training: what the training counted.
+        pruning: similarities, layers dropped and merged; None without pruning.
+        training: counts of the training.
     """
 
     failed_at: str = ""
@@ -60,7 +59,7 @@ class Way:
 
 
 class _FailedError(Exception):
-    """A step of one candidate cannot be done."""
+    """A step of one candidate failed."""
 
     def __init__(self, step: str, reason: str) -> None:
         super().__init__(reason)
@@ -74,7 +73,7 @@ class CandidateRun:
         recipe: with absolute paths.
         candidate: which.
         store: the run's cells.
-        unsafe: run a benchmark's programs without isolation where there is none.
+        unsafe: run a benchmark's programs even if no sandbox is available.
         workers: programs that are judged at once.
         keep_models: leave pruned and trained models in their cells.
     """
@@ -98,7 +97,7 @@ class CandidateRun:
 
     @property
     def measures(self) -> Measures:
-        """How it is measured, the measure that ranks first; the same for every candidate.
+        """The measures, the ranking one first; the same for every candidate.
 
         Raises:
             CorpusError: held-out rows or problems cannot be read.
@@ -110,7 +109,7 @@ class CandidateRun:
         return self._way(data, self._settings, prunes=self._recipe.prune.method != "none")
 
     def full(self, data: Prepared) -> Way:
-        """Train as it is on all the data, measure."""
+        """Train the unpruned model on all the data and measure it."""
         return self._way(data, self._settings.model_copy(update={"epochs": self._recipe.full_epochs}), prunes=False)
 
     def _way(self, data: Prepared, settings: TrainSettings, *, prunes: bool) -> Way:
@@ -130,14 +129,14 @@ class CandidateRun:
                 if pruned.result["dropped"]:
                     settings = settings.model_copy(update={"model": str(pruned.folder / MODEL), "revision": None})
             trained = _attempt("train", lambda: self._store.result(_TRAIN, key, lambda to: _train(settings, data, to)))
-            # A training that was killed and went on took longer than its last run.
+            # A resumed training took longer than its last run.
             training, seconds["train"] = trained.result, max(trained.seconds, float(trained.result["seconds"]))
             measured = _attempt("evaluate", lambda: self._measured(wanted, trained.folder / TRAINING / MODEL))
             seconds["evaluate"] = sum(cell.seconds for cell in measured.values())
         except _FailedError as failure:
             return Way(failure.step, failure.reason, {}, seconds, pruning, training)
         finally:
-            if torch.cuda.is_available():  # the next candidate needs the room
+            if torch.cuda.is_available():  # the next candidate needs the memory
                 gc.collect()
                 torch.cuda.empty_cache()
         if not self._keep:
@@ -148,7 +147,7 @@ class CandidateRun:
         return Way("", "", results, seconds, pruning, training)
 
     def _start(self, data: Prepared, prunes: bool) -> dict[str, Any]:
-        """What training begins from, for the names of cells."""
+        """What identifies the start of training in a cell's settings."""
         start: dict[str, Any] = {"model": model_identity(self._settings), "pruned": None}
         if prunes:
             base = None
@@ -166,7 +165,7 @@ class CandidateRun:
         return start
 
     def _forget_what_must_be_redone(self, key: Mapping[str, Any], wanted: Mapping[str, Mapping[str, Any]]) -> None:
-        """A measure that is asked for when the model is gone costs the training again, and so does that the pruning."""
+        """Forget cells whose model is gone but needed: a new measure needs the training, and that the pruning."""
         store, pruned = self._store, key["start"]["pruned"]
         missing = any(store.known(_MEASURE, one) is None for one in wanted.values())
         if missing and not (store.folder(_TRAIN, key) / TRAINING / MODEL).exists():
@@ -214,7 +213,7 @@ class CandidateRun:
         """Some pre-trained layers by number, in the CPU's memory.
 
         Raises:
-            ModelError: they cannot be loaded, or are not as many.
+            ModelError: they cannot be loaded, or their number differs.
         """
         candidate = self._candidate
         base = load_model(
@@ -227,8 +226,8 @@ class CandidateRun:
         layers = decoder_layers(base)
         if len(layers) != count:
             raise ModelError(
-                f"{candidate.base} has {len(layers)} layers and {candidate.model} {count}: it is not what that was "
-                "fine-tuned from; name the right base, or none"
+                f"{candidate.base} has {len(layers)} layers and {candidate.model} {count}: it is not its base model; "
+                "name the right base, or none"
             )
         return {at: layers[at] for at in wanted}
 
@@ -239,7 +238,7 @@ class CandidateRun:
         return {name: self._store.result(_MEASURE, one, work(name)) for name, one in wanted.items()}
 
     def _measure(self, name: str, model: Path) -> dict[str, Any]:
-        """A measure's result with its ``score``: nats a held-out row, or pass@k."""
+        """A measure's result with its ``score``: nats per held-out row, or pass@k."""
         if name == HELD_OUT:
             return _held_out(self._settings, model, self._recipe.heldout)
         from donod_fast.evaluation.passk import mean_pass_at_k
@@ -252,10 +251,10 @@ class CandidateRun:
 
 
 def _held_out(settings: TrainSettings, model: Path, files: tuple[str, ...]) -> dict[str, Any]:
-    """Held-out loss, and that loss a row.
+    """Held-out loss, and that loss per row.
 
-    A loss a token cannot be compared between models of different tokenizers, which cut the same text into other
-    numbers of tokens. The loss of whole rows can, being that of the same texts; so this is the score.
+    A loss per token cannot be compared between models with different tokenizers, which split the same text into
+    different numbers of tokens. The loss per row can, since the texts are the same; so it is the score.
     """
     from donod_fast.data.masking import Masker
     from donod_fast.data.reading import open_corpus
@@ -279,7 +278,7 @@ def _train(settings: TrainSettings, data: Prepared, folder: Path) -> dict[str, A
     """A training and its counts.
 
     Raises:
-        InputError: it was one step at the beginning of a warm-up: so few rows would rank untrained models.
+        InputError: it was a single step of a warm-up, which trains nothing.
     """
     from donod_fast.training.run import train
 
@@ -303,12 +302,12 @@ def _train(settings: TrainSettings, data: Prepared, folder: Path) -> dict[str, A
 
 
 def _attempt(step: str, work: Callable[[], _T]) -> _T:
-    """A step of one candidate. What is wrong with the folder or the sandbox is wrong with all, and is raised."""
+    """Run a step of one candidate. Errors of the folder or the sandbox affect all candidates and are raised."""
     try:
         return work()
     except (StoreError, SandboxError):
         raise
-    except Exception as error:  # transformers, TRL and a model's own code raise nearly everything
+    except Exception as error:  # transformers, TRL and a model's own code raise many kinds of errors
         raise _FailedError(step, " ".join(str(error).split())[:400] or type(error).__name__) from error
 
 

@@ -1,16 +1,16 @@
-"""DaMoC's token compression: the words of least conditional perplexity are left out, down to about half the length.
+"""DaMoC's token compression: drop the words of lowest conditional perplexity, down to about half the length.
 
-Our reading of arXiv 2509.01221, whose formulas are not public. The conditional perplexity of a token is that given all
-that stands before it in the rendered record (``token_losses.py``): of an instruction's tokens given the template's
-words and earlier turns, of an answer's tokens given the instruction. The tokens that a model foresees tell it least and
-go first. So that text stays text, whole words go (a word's perplexity is the mean over its tokens, in nats, which is
-the information lost for each token gained); numbers, negations, questions' ends and code stay (``words.py``), so a text
-that is mostly those stays longer than asked for. Order, line breaks and all other fields of a record stay.
+This is our reading of arXiv 2509.01221, whose formulas are not public. The conditional perplexity of a token is its
+perplexity given everything before it in the rendered record (``token_losses.py``). Tokens that a model predicts well
+carry little information and are dropped first. Only whole words are dropped, so that the text stays readable; a word's
+perplexity is the mean over its tokens, in nats. Numbers, negations, the ends of questions and code are kept
+(``words.py``), so a text that consists mostly of these stays longer than requested. Order, line breaks and all other
+fields of a record are kept.
 
-Where a guard (``guard.py``) finds that a shortened text no longer says the same, a rewriter (``rewriters.py``) is
-asked; where there is none, or what it answers is nonsense (empty, not shorter, or refused by the guard too), the
-original text stays. By default instructions are compressed and answers are not: a model is trained to write what an
-answer says. Programs in answers are recognised by a rule of thumb only: leave answers alone where they are code.
+If a guard (``guard.py``) finds that a shortened text has lost its meaning, a rewriter (``rewriters.py``) is asked. If
+there is no rewriter, or its answer is unusable (empty, not shorter, or refused by the guard too), the original text is
+kept. By default only instructions are compressed, since a model is trained to write the answers. Programs in answers
+are recognised only by a heuristic: do not compress answers that are code.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
     from donod_fast.scoring.scorer import Scorer
 
 LEAST_WORDS = 4
-"""A text of fewer words stays as it is."""
+"""A text with fewer words is not compressed."""
 
 _CHUNK = 256  # records under way at a time
 
 
 class CompressionStatus(StrEnum):
-    """What became of a record; where it has several texts, the last of these that is true of any."""
+    """The result for a record; if it has several texts, the last of these that applies to any."""
 
-    KEPT = "kept"  # as it was: the detail says why
+    KEPT = "kept"  # unchanged: the detail says why
     COMPRESSED = "compressed"
     REWRITTEN = "rewritten"
     REWRITER_FAILED = "rewriter_failed"  # an original text stays, since the rewriter failed or answered nonsense
@@ -54,10 +54,10 @@ class Compressed:
     Attributes:
         record: of the same format, with other texts in place of some.
         status: what became of it.
-        detail: why texts stayed or what failed, one line; empty where there is nothing to say.
+        detail: why texts were kept or what failed, one line; empty if nothing did.
         tokens: of the texts that were to be compressed, before.
         compressed_tokens: of the same texts, after.
-        f1: the guard's least figure of a text that was changed; NaN where none was or there is no guard.
+        f1: the guard's lowest F1 of a changed text; NaN if none was changed or there is no guard.
     """
 
     record: Mapping[str, Any]
@@ -103,14 +103,14 @@ def compress_records(
 ) -> list[Compressed]:
     """Compress the texts of records, one result for each, in their order.
 
-    Whatever a record holds or a rewriter does, it spoils no other record.
+    A faulty record or rewriter affects no other record.
 
     Args:
         records: as their files hold them, of any format of :mod:`donod_fast.data.formats`; they are not changed.
         scorer: the model that tells how likely a token is; its template and format are those of the records.
         guard: refuses shortened texts; None for none.
         rewriter: asked for what the guard refuses.
-        ratio: about what share of a text's tokens stays.
+        ratio: approximate share of a text's tokens to keep.
         fields: which sides of a record are compressed, of :data:`~donod_fast.studies.damoc.fields.SIDES`.
 
     Raises:
@@ -118,12 +118,12 @@ def compress_records(
         ModelError: the scorer's template cannot be used.
     """
     if not 0.0 < ratio <= 1.0:
-        raise InputError(f"ratio is the share of tokens that stays, above 0 and at most 1, got {ratio}")
+        raise InputError(f"ratio is the share of tokens to keep, above 0 and at most 1, got {ratio}")
     unknown = [side for side in fields if side not in SIDES]
     if unknown or not fields:
         raise InputError(f"fields to compress are of {', '.join(SIDES)}; got {', '.join(unknown) or 'none'}")
     if rewriter is not None and guard is None:
-        raise InputError("a rewriter is asked where a guard refuses a compressed text; give a guard too")
+        raise InputError("a rewriter needs a guard that refuses compressed texts; name a guard too")
     measure = TokenLosses(scorer)
     done: list[Compressed] = []
     for begin in range(0, len(records), _CHUNK):
@@ -171,7 +171,7 @@ def _shorten(text: _Text, start: int | None, tokens: list[Placed] | SampleError,
         text.keep(tokens.detail)
         return
     if start is None:
-        text.keep("the template does not write it as it stands")
+        text.keep("the template changes the text")
         return
     original = text.field.text
     words = split_words(original)
@@ -182,7 +182,7 @@ def _shorten(text: _Text, start: int | None, tokens: list[Placed] | SampleError,
         [(word.start + start, word.end + start) for word in words], [word.stays for word in words], tokens, ratio
     )
     if len(kept) == len(words):
-        text.keep("there is no word that could be left out")
+        text.keep("it has no word that could be dropped")
         return
     text.take(join_words(original, words, kept), CompressionStatus.COMPRESSED)
 
@@ -260,7 +260,7 @@ def _rewrite(
     _judge(answered, guard)
     for text in answered:
         if text.status is CompressionStatus.KEPT:
-            text.keep(f"the rewriter's answer is no better: {text.detail}", CompressionStatus.REWRITER_FAILED)
+            text.keep(f"the rewriter's answer is not usable: {text.detail}", CompressionStatus.REWRITER_FAILED)
 
 
 def _assembled(

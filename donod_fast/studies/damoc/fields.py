@@ -1,4 +1,4 @@
-"""Which texts of a record there are, what side of it each is, and the same record with other texts in their places."""
+"""Find the texts of a record and their sides, and replace them."""
 
 from __future__ import annotations
 

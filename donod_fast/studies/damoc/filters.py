@@ -1,9 +1,9 @@
-"""DaMoC's data filters: which rows a candidate model is tried on.
+"""DaMoC's data filters: the rows that candidate models are trained on.
 
 Distribution-aware: :func:`~donod_fast.studies.damoc.graph_cut.graph_cut` over embeddings, and :func:`random_filter`.
 Quality-aware: :func:`quality_filter`, by any column of a scores table. Each gives row numbers, best first. The paper
 (arXiv 2509.01221) finds that 10–20 % of the rows keep the ranking of models and 5 % do not; its quality measures are
-not public, and any column of ours may stand in for them.
+not public; any score column can be used instead.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def random_filter(n: int, count: int, seed: int = 0) -> tuple[int, ...]:
-    """Draw ``count`` of ``n`` rows; a smaller count of the same seed gives the beginning of the same sequence.
+    """Draw ``count`` of ``n`` rows; with the same seed a smaller count gives a prefix of the same sequence.
 
     Raises:
         InputError: count is not within 1 to n.

@@ -1,13 +1,13 @@
-"""BERTScore between a text and its shortened form: whether it still says the same.
+"""BERTScore between a text and its shortened form: whether the meaning is kept.
 
 Zhang et al. (arXiv 1904.09675): each token of the shortened text is matched with the token of the original that is most
 alike (cosine of contextual embeddings), and the mean is the precision; the other way round it is the recall; F1 is
-their harmonic mean. Special tokens can be matched but do not count, there are no idf weights and no baseline is taken
-off: as the package ``bert-score`` has it by default, whose numbers these are. That package is not used itself: its last
-release is of 2023 and fails with transformers 5 on an empty text. Beyond the model's length a text is embedded window
-by window, where the package would compare the beginning only.
+their harmonic mean. Special tokens can be matched but do not count, there are no idf weights, and no baseline is
+subtracted. These are the defaults of the package ``bert-score``, and the numbers are the same. We do not use that
+package: its last release is from 2023 and fails with transformers 5 on an empty text. A text longer than the model's
+limit is embedded window by window; the package would compare only the beginning.
 
-A threshold means something for one model. Unrelated sentences have a mean F1 of 0.83 under roberta-large (the baseline
+A threshold is specific to a model. Unrelated sentences have a mean F1 of 0.83 under roberta-large (the baseline
 that ``bert-score`` has of it), the paper's 0.9 is four tenths of the way from there to 1. Under all-MiniLM-L6-v2
 unrelated questions of GSM8K have 0.36, questions of GSM8K and of Alpaca 0.14: the same share of the way is 0.5 to 0.6,
 and 0.9 refuses nearly every text of half the length.
@@ -159,7 +159,7 @@ def _load(name: str, device: str) -> tuple[Any, Any]:
             model = AutoModel.from_pretrained(
                 str(folder) if local else name, dtype=torch.float32, use_safetensors=True, **options
             )
-    except Exception as error:  # transformers and the hub client raise nearly everything
+    except Exception as error:  # transformers and the hub client raise many kinds of errors
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ModelError(
             f"{name}: the guard's model cannot be loaded: {reason}; give the folder of an encoder, "

@@ -1,6 +1,6 @@
-"""DaMoC's steps that all candidates share: which rows they are trained on, and how these are shortened.
+"""DaMoC's steps that all candidates share: filtering and shortening the rows to train on.
 
-Both are cells of the run's folder: done once, kept, found again.
+Both are cells of the run's folder: computed once and cached.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Prepared:
 
 
 def whole(corpus: Corpus) -> Prepared:
-    """All the data, as it is."""
+    """All the data, unfiltered."""
     return Prepared(corpus, None, {"corpus": corpus.fingerprint, "rows": None}, {}, {"rows": corpus.rows})
 
 
@@ -67,7 +67,7 @@ def prepare(recipe: DamocRecipe, corpus: Corpus, store: CellStore) -> Prepared:
 
     Raises:
         CorpusError: no row is left.
-        InputError, ModelError: a filter, or the model of one, cannot do what it was asked for.
+        InputError, ModelError: a filter, or the model of one, failed.
     """
     prepared = _filtered(recipe.filter, recipe.train.format, corpus, store)
     return prepared if recipe.compress.method == "none" else _compressed(recipe, prepared, store)
@@ -205,7 +205,7 @@ def _identity(model: str | None) -> str | None:
 
 
 def _scores_identity(section: FilterSection, corpus: Corpus) -> Mapping[str, Any]:
-    """What tells one scores folder from another. Refuses scores of other data, whose rows would be other rows."""
+    """Identify a scores folder; refuse scores of other data, whose row numbers would not match."""
     from donod_fast.scores.folder import PARTS, ScoresFolder
     from donod_fast.scores.manifest import settings_hash
 

@@ -1,17 +1,17 @@
-"""Layer pruning by similarity (DaMoC, arXiv 2509.01221): decoder layers that hardly change their input are taken out.
+"""Layer pruning by similarity (DaMoC, arXiv 2509.01221): remove decoder layers that hardly change their input.
 
 The paper gives no formulas and no code; this is our reading. Of each decoder layer l over a calibration set
 
     s_l = mean over tokens of cos(x_l, y_l),    x_l (d,) the hidden state that goes in, y_l (d,) the one that comes out
 
-as ShortGPT's Block Influence, 1 − s_l (Men et al., arXiv 2403.03853). Layers with s_l at or above a threshold go, the
-most alike first; never the first and the last, which turn embeddings into features and features into logits; and never
-more than a share of all layers, since in a deep model nearly every layer between may be above the threshold.
+as ShortGPT's Block Influence, 1 − s_l (Men et al., arXiv 2403.03853). Layers with s_l at or above a threshold are
+removed, the highest similarity first. The first and the last layer stay, since they turn embeddings into features and
+features into logits. At most a given share of all layers is removed, since in a deep model nearly every layer in
+between may be above the threshold.
 
-A model is more than its list of layers: the key-value cache is addressed by each layer's number, and the config holds
-how many there are and what kind each is. All of it is put right, and proved before anything is changed: a model built
-from the new config must have the very modules, shapes and settings that the pruned one has. What cannot be proved so
-is refused.
+A model is more than its list of layers: the key-value cache is indexed by layer number, and the config holds the
+number and the kinds of layers. All of it is corrected, and verified before anything is changed: a model built from the
+new config must have exactly the modules, shapes and settings of the pruned one. A model that fails this is refused.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def layer_similarity(
 ) -> tuple[float, ...]:
     """Cosine similarity of each decoder layer's input and output, the mean over the tokens of some samples.
 
-    Prompt and completion count alike: a layer is in the way of both. The model is not changed.
+    Prompt and completion tokens count equally. The model is not changed.
 
     Args:
         loaded: the model.
@@ -113,7 +113,7 @@ def choose_layers(similarity: Sequence[float], threshold: float = THRESHOLD, max
     Never the first and the last, and at most ``floor(max_share × layers)``.
 
     Raises:
-        InputError: a threshold that is no cosine, or a share that is none.
+        InputError: a threshold outside [-1, 1], or a share outside [0, 1].
     """
     if not -1 <= threshold <= 1:
         raise InputError(f"threshold is a cosine similarity, from -1 to 1, got {threshold}")

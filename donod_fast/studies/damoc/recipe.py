@@ -1,8 +1,8 @@
 """The recipe of ``donod-fast damoc``: which candidates, on what data, by which of DaMoC's steps (arXiv 2509.01221).
 
-Read like the recipes of training: strict, an unknown key or a value of a wrong type is refused with its place; relative
-paths are relative to the recipe's own folder, ``package:…`` is what comes with donod_fast, ``family:…`` its generated
-family of tasks. Every step can be left out: a section that is absent does nothing.
+It is read like the recipes of training: an unknown key or a value of a wrong type is refused with its place. Relative
+paths are relative to the recipe's own folder, ``package:…`` names files inside the installed package, and ``family:…``
+the generated family of tasks. Every step is optional: an absent section does nothing.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class CompressSection(Section):
         method: ``"none"``, or ``"perplexity"``: words of least conditional perplexity are dropped.
         model: folder or hub id of the causal model that measures it; the same for all candidates.
         fields: which sides of a record: ``instruction``, ``input``, ``response``.
-        ratio: about what share of a text's tokens stays.
+        ratio: approximate share of a text's tokens to keep.
         guard: folder or hub id of the model behind BERTScore; None for no guard.
         least_f1: a compressed text with a lower F1 against the original is rewritten, or the original kept.
         rewriter: what rewrites it.

@@ -43,7 +43,7 @@ def run_damoc(
     Args:
         recipe: what to do.
         out: the folder: ``report.md``, ``report.json`` and the cells.
-        unsafe: run a benchmark's programs without isolation where there is none.
+        unsafe: run a benchmark's programs even if no sandbox is available.
         workers: programs that are judged at once; None is the number of cores.
         keep_models: leave pruned and trained models in their cells.
         progress: is told how far it is.

@@ -43,7 +43,7 @@ class Rendered:
 
     Attributes:
         text: the whole, without the tokens that the tokenizer puts in front.
-        starts: by field the place of its text in the whole; None where the template does not write it as it stands.
+        starts: by field the place of its text in the whole; None where the template changes the text.
         spans: first character and one past the last of the texts whose tokens are to be measured, in order.
         framed: whether the tokenizer's own front tokens go before it; a template has written them.
     """

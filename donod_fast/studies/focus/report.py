@@ -1,4 +1,4 @@
-"""The output-layer study on paper: Markdown, CSV, JSON, and pictures where matplotlib is installed."""
+"""Report of the output-layer study: Markdown, CSV, JSON, and pictures if matplotlib is installed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def focus_markdown(result: FocusResult) -> str:
     for update in settings["updates"] if result.agreements else ():
         some = [one for one in result.agreements if one.update == update and one.kind != "matrix"]
         text += [
-            f"\n## Who ranks samples as the output layer does: {update}\n",
+            f"\n## Agreement with the output layer's ranking of samples: {update}\n",
             f"{plural(settings['rows'], 'sample')} of {settings['corpora'][0]}; lr {settings['lr']:g}. "
             "Spearman's correlation "
             "with the output layer's scores (bootstrap over samples, 95 %), and overlap of the best "

@@ -1,4 +1,4 @@
-"""Result of the focus study."""
+"""Result of the output-layer study."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class FocusResult:
-    """What the study found.
+    """Result of the study.
 
     Attributes:
         settings: of the run, plain values.

@@ -1,6 +1,6 @@
-"""Output-layer focus (DONOD, arXiv 2504.14810, Figures 3 and 6–11): may one look at the output layer alone?
+"""Output-layer focus (DONOD, arXiv 2504.14810, Figures 3 and 6–11): is it enough to score the output layer alone?
 
-Two looks at the same question:
+The study answers this in two ways:
 
 - *After training.* A model is fine-tuned on several corpora. By how much did each weight matrix move, ‖W_after −
   W_before‖_F, absolutely, relative to ‖W_before‖_F, and per weight? Where does the output layer stand?

@@ -1,4 +1,4 @@
-"""The noise study on paper: Markdown, CSV, JSON, and a picture where matplotlib is installed."""
+"""Report of the noise study: Markdown, CSV, JSON, and a picture if matplotlib is installed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from donod_fast.studies.core.statistics import Estimate
+from donod_fast.studies.core.study_data import seed_rows_text
 from donod_fast.studies.core.tables import markdown_table, write_csv, write_json, write_text
 from donod_fast.studies.noise.result import NoiseResult, Separation
 from donod_fast.system.wording import plural
@@ -49,17 +50,14 @@ def noise_markdown(result: NoiseResult) -> str:
     settings = result.settings
     updates, kinds = list(settings["updates"]), list(settings["kinds"])
     overlaps = {(one.update, one.kind): one.estimate for one in result.overlaps}
-    rows = "different rows" if settings["disjoint"] else "rows drawn anew from one pool"
     text = [
         "# Noise robustness\n",
-        f"Model `{settings['model']}` ({settings['dtype']}, {settings['device']}); "
-        f"{plural(settings['seeds'], 'seed')} of "
-        f"{plural(settings['rows'], 'row')} each ({rows}, of {settings['pool']:,} after the first "
-        f"{settings['skip']:,}). "
-        "Intervals: 95 %, Student's t over seeds, cut to [0, 1] (no width: the seeds agree)"
+        f"Model `{settings['model']}` ({settings['dtype']}, {settings['device']}); {seed_rows_text(settings)}. "
+        "Intervals: 95 %, Student's t over seeds, clipped to [0, 1] (no width: all seeds agree)"
         + (", or DeLong's for the AUC of a single seed.\n" if settings["seeds"] == 1 else ".\n"),
-        f"\n## Overlap of the best {settings['top']:.0%} after damaging just them\n",
-        f"By chance {settings['top']:.2f}; the paper reports {PAPER_OVERLAP}. Low: the ranking drops damaged rows.\n",
+        f"\n## Overlap of the best {settings['top']:.0%} after damaging only these\n",
+        f"By chance {settings['top']:.2f}; the paper reports {PAPER_OVERLAP}. A low value means that the ranking "
+        "drops damaged rows.\n",
         markdown_table(
             ["damage", *updates],
             [[kind, *(overlaps[update, kind].text(2) for update in updates)] for kind in kinds],
@@ -70,14 +68,14 @@ def noise_markdown(result: NoiseResult) -> str:
         text += [
             f"\n## Separation, {update}\n",
             f"AUC that a clean row ranks above a damaged one ({settings['planted']:.0%} of the rows are damaged; "
-            "0.5: blind, below: damage is preferred).\n",
+            "0.5: chance, below: damage is preferred).\n",
             _by_score(kinds, some, "auc"),
             f"Share of the damaged rows that is kept at {settings['keep']:.0%} (by chance {settings['keep']:.2f}).\n",
             _by_score(kinds, some, "kept"),
             f"{_in_words(some)}\n",
         ]
     left = [f"{plural(count, 'row')} by {kind}" for kind, count in result.unchanged.items() if count]
-    text.append(f"\nLeft as they were (and counted as clean): {', '.join(left) or 'none'}. ")
+    text.append(f"\nUnchanged by the damage (counted as clean): {', '.join(left) or 'none'}. ")
     text.append(f"Without scores: {result.unscored}.\n")
     return "\n".join(text)
 
@@ -155,7 +153,7 @@ def _in_words(some: Sequence[Separation]) -> str:
         elif ours.auc.high < 0.5:
             verdict = "prefers it"
         else:
-            verdict = "cannot be told from blind"
+            verdict = "shows no significant preference"
         sentences.append(f"{kind}: TOPSIS {verdict} ({ours.auc.text(2)}); best is {best.score} ({best.auc.text(2)})")
     return "; ".join(sentences) + "."
 

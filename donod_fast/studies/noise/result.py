@@ -47,7 +47,7 @@ class Separation:
 
 @dataclass(frozen=True)
 class NoiseResult:
-    """What the study found.
+    """Result of the study.
 
     Attributes:
         settings: of the run, plain values.

@@ -67,7 +67,7 @@ def _markdown(study: AblationStudy, first: Sequence[Outcome]) -> str:
 
 
 def findings(outcomes: Sequence[Outcome], spread: Spread) -> list[str]:
-    """Sentences that the numbers bear out."""
+    """Sentences generated from the numbers."""
     found = [
         f"DON varies by {spread.don:.3g} of its mean, NOD by {spread.nod:.3g}; NOD has {100 * spread.nod_say:.1f} % of "
         f"the say in TOPSIS at equal weights, whose rank correlation is {spread.topsis_don:.3f} with DON and "

@@ -1,7 +1,7 @@
-"""What the studies of sensitivity and ablation measure of a selection, each piece of work one kept cell.
+"""Measures of the sensitivity study and the ablation; each piece of work is a cached cell.
 
-A corpus with planted damage is scored in the ways asked for; a selection from it is trained by a fixed budget of tokens
-and its loss taken on held-out rows. Equal selections with an equal seed are one cell, whichever setting made them.
+A corpus with planted damage is scored in several ways. A selection from it is trained with a fixed budget of tokens,
+and its loss is measured on held-out rows. Equal selections with an equal seed share one cell, for any setting.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def damaged_corpus(data: StudyData, shares: Mapping[str, float], *, seed: int = 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What training on a selection did.
+    """Result of training on a selection.
 
     Attributes:
         losses: on the held-out rows.

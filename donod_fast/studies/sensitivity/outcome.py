@@ -19,7 +19,7 @@ SAME = 0.95
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a setting at one kept share.
+    """Result of a setting at one kept share.
 
     Attributes:
         setting: scoring and ranking.

@@ -18,7 +18,7 @@ from donod_fast.studies.sensitivity.spread import ScoringSpread
 from donod_fast.system.wording import plural
 
 HAPPENS = 2.0
-"""Standard errors that a difference must exceed to be called one."""
+"""A difference counts as significant beyond this many standard errors."""
 
 
 def write_sensitivity_report(out: Path, study: SensitivityStudy) -> None:
@@ -168,7 +168,7 @@ def _spread_table(spreads: Sequence[ScoringSpread]) -> str:
 
 
 def findings(outcomes: Sequence[Outcome], spreads: Sequence[ScoringSpread]) -> list[str]:
-    """Sentences that the numbers bear out, whatever they favour."""
+    """Sentences generated from the numbers, for or against the method."""
     found = []
     default = outcomes[0]
     compared = [one for one in outcomes[1:] if one.setting.ranked and one.setting.axis != "baseline"]
@@ -176,7 +176,7 @@ def findings(outcomes: Sequence[Outcome], spreads: Sequence[ScoringSpread]) -> l
         first, (don, nod) = spreads[0].spread, spreads[0].balanced
         found.append(
             f"Under the default DON varies by {first.don:.3g} of its mean, NOD by {first.nod:.3g}: at equal weights "
-            f"NOD has {100 * first.nod_say:.1f} % of the say, and the closeness has a rank correlation of "
+            f"NOD contributes {100 * first.nod_say:.1f} %, and the closeness has a rank correlation of "
             f"{first.topsis_don:.3f} with DON. Weights of {don:.3f} : {nod:.3f} would give both the same."
         )
     if compared:

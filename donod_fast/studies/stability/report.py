@@ -1,4 +1,4 @@
-"""The stability study on paper: Markdown, CSV, JSON, and a picture where matplotlib is installed."""
+"""Report of the stability study: Markdown, CSV, JSON, and a picture if matplotlib is installed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from donod_fast.studies.core.statistics import Estimate
+from donod_fast.studies.core.study_data import seed_rows_text
 from donod_fast.studies.core.tables import markdown_table, write_csv, write_json, write_text
 from donod_fast.studies.stability.result import StabilityResult
 from donod_fast.system.wording import plural
@@ -47,18 +48,15 @@ def stability_markdown(result: StabilityResult) -> str:
     """The report's text: how it was made, a table for each measure, and where a method differs from random."""
     settings = result.settings
     training, methods = settings["training"], list(settings["methods"])
-    rows = "different rows" if settings["disjoint"] else "rows drawn anew from one pool"
     planted = ", ".join(f"{share:.0%} {kind}" for kind, share in settings["planted"].items())
     text = [
         "# Stability over proportions\n",
         f"Model `{settings['model']}` ({settings['dtype']}, {settings['device']}), scored by "
-        f"{settings['update']['update']}; {plural(settings['seeds'], 'seed')} of "
-        f"{plural(settings['rows'], 'row')} each ({rows}, of "
-        f"{settings['pool']:,} after the first {settings['skip']:,}; damaged beforehand: {planted or 'none'}). "
+        f"{settings['update']['update']}; {seed_rows_text(settings)}; damaged beforehand: {planted or 'none'}. "
         f"Each selection is trained for {training['epochs']:g} epochs at {training['learning_rate']:g}, about "
         f"{plural(training['step_tokens'], 'token')} a step. Held out: "
-        f"{plural(settings['heldout_rows'], 'row')} (their choice alone "
-        f"gives a loss a standard error of {result.heldout_error:.3f}, alike in all cells). Intervals: 95 %, "
+        f"{plural(settings['heldout_rows'], 'row')} (the choice of rows alone "
+        f"gives a loss a standard error of {result.heldout_error:.3f}, the same in all cells). Intervals: 95 %, "
         "Student's t over seeds.\n",
     ]
     for measure, base in result.base.items():
@@ -77,7 +75,7 @@ def stability_markdown(result: StabilityResult) -> str:
         others = [method for method in methods if method != "random"]
         if "random" in methods and others:
             text += [
-                "Minus random's, seed by seed; * where the interval leaves out 0:\n",
+                "Δ vs random, seed by seed; * if the interval excludes 0:\n",
                 markdown_table(
                     ["kept", *others],
                     [

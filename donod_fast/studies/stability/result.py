@@ -36,7 +36,7 @@ class Point:
 
 @dataclass(frozen=True)
 class StabilityResult:
-    """What the study found.
+    """Result of the study.
 
     Attributes:
         settings: of the run, plain values.

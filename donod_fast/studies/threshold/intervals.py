@@ -1,7 +1,7 @@
-"""How sure a study can be of a share of solved tasks: over seeds, over tasks, and over both at once.
+"""Confidence intervals of a share of solved tasks: over seeds, over tasks, and over both.
 
-A cell of the study is a matrix, seeds × tasks, of the share of a task's samples that passed. Two things vary: how
-a training turned out (seeds), and which tasks the benchmark happens to hold.
+A cell of the study is a matrix, seeds × tasks, of the share of a task's samples that passed. Two things vary: the
+result of a training (seeds), and which tasks the benchmark contains.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def pooled(values: ArrayLike, *, confidence: float = 0.95) -> Estimate:
     From the two-way analysis of variance with random seeds and random tasks (Searle, Casella and McCulloch,
     Variance Components, 1992, ch. 4): with mean squares MS of seeds, tasks and what is left, the mean of S seeds and
     T tasks has the variance (max(0, MS_seeds − MS_rest) + max(0, MS_tasks − MS_rest) + MS_rest)/(S·T), and Student's
-    t has Satterthwaite's degrees of freedom. Percentiles of a bootstrap over both, the obvious other way, come out
-    too wide where seeds hardly matter and too narrow where they matter much, since three seeds are too few to
-    draw from. With one seed the interval is over tasks only: it knows nothing of how much training varies.
+    t has Satterthwaite's degrees of freedom. Percentiles of a bootstrap over both would be too wide if seeds hardly
+    matter and too narrow if they matter a lot, since three seeds are too few to resample. With one seed the interval
+    covers tasks only, not the variation between trainings.
 
     Args:
         values: (seeds, tasks) shares in [0, 1], or differences of such.
@@ -95,7 +95,7 @@ def paired(first: ArrayLike, second: ArrayLike, *, confidence: float = 0.95) -> 
 
 
 def verdict(difference: Estimate, *, higher_is_better: bool = True) -> str:
-    """``better``, ``worse``, ``no difference`` where the interval holds zero, ``unknown`` where there is none."""
+    """``better``, ``worse``, ``no difference`` (the interval contains zero) or ``unknown`` (there is no interval)."""
     if not (math.isfinite(difference.low) and math.isfinite(difference.high)):
         return "unknown"
     if difference.low <= 0 <= difference.high:

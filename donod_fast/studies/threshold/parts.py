@@ -1,4 +1,4 @@
-"""What the threshold study trains and measures with: our training, code evaluation and held-out loss, by a recipe."""
+"""Training and measures of the threshold study, by a recipe: training, code evaluation and held-out loss."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class MakeParts:
     Attributes:
         recipe: with absolute paths.
         root: the study's folder, which verdicts are shared in.
-        unsafe: run programs without isolation where there is none.
+        unsafe: run programs even if no sandbox is available.
         workers: programs that are judged at once; None for all cores.
-        launch: a command that starts a training in processes of its own.
+        launch: a command that starts a training in separate processes.
     """
 
     recipe: Recipe
@@ -47,16 +47,16 @@ class MakeParts:
     launch: tuple[str, ...] = ()
 
     def __call__(self) -> RecipeParts:
-        """The parts; nothing is loaded before it is used."""
+        """Make the parts; models and data are loaded on first use."""
         return RecipeParts(self)
 
 
 class RecipeParts:
     """Trains and measures by a recipe.
 
-    A recipe without ``train.save_steps`` says that its trainings are short: they run in memory, on copies of a base
-    model that is loaded once. With it each training is a folder with checkpoints and goes on from the last, no model
-    is in memory while it runs, and measures are in 16 bits on an accelerator.
+    Without ``train.save_steps`` trainings are assumed to be short: they run in memory, on copies of a base model that
+    is loaded once. With it each training is a folder with checkpoints that resumes from the last one, no other model
+    is in memory while it runs, and measures use 16 bits on an accelerator.
     """
 
     def __init__(self, options: MakeParts) -> None:
@@ -105,7 +105,7 @@ class RecipeParts:
 
         if self._options.launch:
             corpus = self._launched(rows, seed, folder)
-            done = train(settings, corpus, folder / TRAINING)  # finished: it is only read
+            done = train(settings, corpus, folder / TRAINING)  # already finished, so this only reads it
         else:
             done = train(settings, self._corpus, folder / TRAINING, rows=rows)
         return {
@@ -169,7 +169,7 @@ class RecipeParts:
         except OSError as error:
             raise InputError(f"cannot start {command[0]}: {error.strerror or error}") from error
         if code:
-            raise WorkerError(f"a training ended with code {code}: {shlex.join(command)}; run the study again to go on")
+            raise WorkerError(f"a training ended with code {code}: {shlex.join(command)}; rerun the study to resume")
         return open_corpus([str(subset)])
 
     def _evaluate(self, name: str, loaded: LoadedModel) -> Mapping[str, Any]:
@@ -182,7 +182,7 @@ class RecipeParts:
         if settings.style == "3-shot":
             from donod_fast.evaluation import load_problems
 
-            # They are taken from the whole file, whatever the limit leaves of it.
+            # They are taken from the whole file, before the limit is applied.
             shots = find_shots(load_problems(section.benchmark, section.problems))
         samples = list(generate(loaded.model, loaded.tokenizer, problems, settings, shots=shots))
         options = self._options
@@ -207,7 +207,7 @@ class RecipeParts:
             dtype = training_dtype(train, device)
             if not self._short and device.type == "cuda":
                 dtype = "bfloat16"
-            self._held = None  # the one before goes first
+            self._held = None  # free the previous model first
             loaded = load_model(
                 train.model if model is None else model,
                 revision=train.revision if model is None else None,
@@ -268,7 +268,7 @@ class RecipeParts:
 
 
 def named_sections(recipe: Recipe) -> dict[str, EvalSection]:
-    """The recipe's benchmarks by a name of their own: a second section of one benchmark is ``humaneval #2``."""
+    """The recipe's benchmarks by unique names: a second section of one benchmark is ``humaneval #2``."""
     found: dict[str, EvalSection] = {}
     for section in recipe.eval:
         same = sum(name.split(" #")[0] == section.benchmark for name in found)
@@ -277,7 +277,7 @@ def named_sections(recipe: Recipe) -> dict[str, EvalSection]:
 
 
 def section_problems(section: EvalSection) -> list[Problem]:
-    """The tasks of a benchmark: of MBPP the test split, whose prompts do not show any of them.
+    """The tasks of a benchmark; for MBPP the test split, whose tasks no prompt shows.
 
     Raises:
         CorpusError: the problems cannot be read.
@@ -290,7 +290,7 @@ def section_problems(section: EvalSection) -> list[Problem]:
 
 
 def open_score_corpus(recipe: Recipe) -> Corpus:
-    """The corpus that is selected from.
+    """Open the corpus to select from.
 
     Raises:
         InputError: the recipe names none.

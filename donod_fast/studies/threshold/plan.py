@@ -1,7 +1,7 @@
-"""What a threshold study will cost, before it is run: cells, rows, tokens, memory and accelerator hours.
+"""Estimate the cost of a threshold study before it runs: cells, rows, tokens, memory and accelerator hours.
 
-Nothing is loaded: the model is built on the meta device from its config. Where the data is at hand its tokens are
-counted; what cannot be known is assumed, and named.
+No weights are loaded: the model is built on the meta device from its config. If the data is available its tokens are
+counted. What cannot be known is assumed, and the plan names the assumption.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ROWS, _ROW_TOKENS = 20_000, 200  # where nothing is known
 _TASKS = {"humaneval": 164, "humaneval+": 164, "mbpp": 500, "mbpp+": 378, "mbpp-sanitized": 257}  # test splits
 _BANDWIDTH = {"a100": 2.0e12, "h100": 3.35e12, "h200": 4.8e12}  # bytes a second; vendors' data sheets
 _SHARE_OF_BANDWIDTH = 0.5
-_PROMPT_TOKENS = 200  # of a task, where it is not at hand
+_PROMPT_TOKENS = 200  # prompt tokens of a task that is not available
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +37,10 @@ class PlannedSelection:
 
     Attributes:
         selection: which.
-        share: of the rows that can be scored; None where only the scores can tell.
+        share: share of the rows that can be scored; None if it depends on the scores.
         rows, tokens: of one training, over all epochs.
-        trainings: of it, less those that another selection has already.
-        hours: of one training.
+        trainings: its trainings, without those that another selection has already.
+        hours: accelerator hours of one training.
     """
 
     selection: Selection
@@ -81,7 +81,7 @@ class StudyPlan:
 
     @property
     def trainings(self) -> int:
-        """Distinct ones, as far as it can be known."""
+        """Distinct trainings, as far as they are known."""
         return sum(one.trainings for one in self.selections)
 
     def as_dict(self) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class StudyPlan:
             f"generating at most {self.generated:,} tokens {self.generate_hours:,.2g}; {total:,.3g} in all",
         ]
         if self.unknown:
-            parts += ["", "assumed, or not known yet:", *(f"- {sentence}" for sentence in self.unknown)]
+            parts += ["", "assumed or unknown:", *(f"- {sentence}" for sentence in self.unknown)]
         return "\n".join(parts)
 
 
@@ -146,11 +146,11 @@ def plan_threshold(
     row_tokens: float | None = None,
     gpu: str = "h100",
 ) -> StudyPlan:
-    """Plan a study; neither the corpus nor the weights nor the problems have to be there.
+    """Plan a study. Corpus, weights and problems need not be available.
 
     Args:
         recipe: of the study.
-        rows, row_tokens: of the corpus, where it is not at hand.
+        rows, row_tokens: rows of the corpus and tokens of its mean row, if the corpus is not available.
         gpu: a name of :data:`donod_fast.training.planning.ACCELERATORS`.
 
     Raises:
@@ -208,7 +208,7 @@ def _counts(recipe: Recipe, config: Any, rows: int | None, row_tokens: float | N
         try:
             return recipe_counts(recipe, config, split=section.split, revision=section.data_revision)
         except CorpusError as error:
-            unknown.append(f"the corpus is not at hand ({_first_line(error)})")
+            unknown.append(f"the corpus is not available ({_first_line(error)})")
     stated = [
         f"{name} {value:,} {'(given)' if given else '(assumed; say how many there are)'}"
         for name, value, given in (
@@ -267,7 +267,7 @@ def _tasks(section: EvalSection, unknown: list[str]) -> int:
         try:
             return len(section_problems(section))
         except (CorpusError, InputError) as error:
-            unknown.append(f"{section.benchmark}'s problems are not at hand ({_first_line(error)})")
+            unknown.append(f"{section.benchmark}'s problems are not available ({_first_line(error)})")
     name = find_benchmark(section.benchmark).name
     if name not in _TASKS:
         raise InputError(f"benchmark {name} has no tasks on the hub: name its problems file")

@@ -1,7 +1,7 @@
 """``run_threshold``: how much training can be saved, and what it does to the model.
 
 Score once; select by methods × fractions and by thresholds of DON; train each selection with each seed; measure;
-report. Every step is a cell that is kept: a study that was killed goes on where it was and ends in the same report.
+report. Every step is a cached cell: a killed study resumes where it stopped and ends with the same report.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _PACKAGES = ("donod-fast", "torch", "transformers", "trl", "peft", "accelerate",
 
 
 class Progress(Protocol):
-    """Told how far a study is."""
+    """Called with the progress of a study."""
 
     def __call__(self, step: str, done: int, total: int, detail: str) -> None:
         """``step`` is ``score`` or ``train``; ``detail`` says what was done last."""
@@ -51,12 +51,12 @@ class Progress(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a study left behind.
+    """Result of a study.
 
     Attributes:
         study: its numbers.
         markdown, page: the report.
-        computed: trainings that this run did; the others were there.
+        computed: trainings of this run; the others were cached.
     """
 
     study: ThresholdStudy
@@ -77,29 +77,29 @@ def run_threshold(
     progress: Progress | None = None,
     make_parts: Callable[[], Parts] | None = None,
 ) -> Outcome:
-    """Run the study of a recipe, or finish it.
+    """Run the study of a recipe, or resume it.
 
     Args:
         recipe: what to score, train and measure; its section ``study`` is the grid.
-        out: the study's folder; cells of other settings in it stay and are not looked at.
-        jobs: trainings at once, each a process with one thread; None for one a core on a CPU, one on an accelerator.
-        unsafe: run model-written programs without isolation where there is none.
+        out: the study's folder; cells with other settings in it are ignored.
+        jobs: trainings at once, each a process with one thread; None for one per core on a CPU, one on an accelerator.
+        unsafe: run model-written programs even if no sandbox is available.
         keep_models: leave the trained models in their cells.
-        launch: a command that starts each training in processes of its own, for several accelerators: ``accelerate
+        launch: a command that starts each training in separate processes, for several accelerators: ``accelerate
             launch --num_processes 2``; for recipes with ``train.save_steps``.
-        command: what to print in the report.
-        progress: told after each step.
-        make_parts: in place of our training and evaluation.
+        command: the command line to print in the report.
+        progress: called after each step.
+        make_parts: replaces our training and evaluation.
 
     Raises:
         InputError: the recipe lacks something that a study needs, or a package is not installed.
         CorpusError, ModelError, SandboxError: as scoring, training and evaluation raise them.
         StoreError: the folder is in use or cannot be written.
-        WorkerError: a process was ended from outside; finished cells stay.
+        WorkerError: a process was killed; finished cells stay cached.
     """
     selections = selections_of(recipe)  # before anything is written
     if launch and recipe.train.save_steps is None:
-        raise InputError("a training that is launched has checkpoints: give the recipe train.save_steps")
+        raise InputError("--launch needs checkpoints: set train.save_steps in the recipe")
     tell = progress or (lambda *_: None)
     with _held(out):
         recipe = with_family(recipe, out)
@@ -143,7 +143,7 @@ def selections_of(recipe: Recipe) -> list[Selection]:
 
 
 def default_jobs() -> int:
-    """Trainings at once: one on an accelerator, else one for each core (small models gain nothing from threads)."""
+    """Trainings at once: one on an accelerator, else one per core (small models gain nothing from threads)."""
     import os
 
     import torch
@@ -162,7 +162,7 @@ class _Scored:
 
 
 def _score(recipe: Recipe, out: Path, store: CellStore, tell: Progress) -> _Scored:
-    """The corpus scored into ``out/scores``, which is a scores folder like any other."""
+    """Score the corpus into ``out/scores``, an ordinary scores folder."""
     from donod_fast.engines.local import score_corpus
     from donod_fast.scores.folder import ScoresFolder, locked
     from donod_fast.scoring.scorer import Scorer
@@ -206,7 +206,7 @@ def _score(recipe: Recipe, out: Path, store: CellStore, tell: Progress) -> _Scor
             "rows": corpus.rows,
             "scored": outcome.counts["scored"],
             "statuses": dict(outcome.counts),
-            # A run that went on from an earlier one has timed a part: the whole is estimated from its rate.
+            # A resumed run has timed only a part, so the time of the whole is estimated from its rate.
             "seconds": seconds * corpus.rows / rest if rest else seconds,
             "timed_rows": rest,
             "update": section.update,
@@ -222,7 +222,7 @@ def _score(recipe: Recipe, out: Path, store: CellStore, tell: Progress) -> _Scor
 
 
 def _corruption(records: Any) -> list[str] | None:
-    """The column ``corruption`` of each row, "" where it is empty; None where no row has it."""
+    """The column ``corruption`` of each row, "" if it is empty; None if no row has it."""
     found = [(record.data or {}).get("corruption") if not record.problem else None for record in records]
     if all(kind is None for kind in found):
         return None
@@ -298,7 +298,7 @@ def _further(grid: Grid) -> tuple[str, ...]:
 def _tokens_of_all(
     recipe: Recipe, scored: _Scored, whole: Sequence[Measured], results: Mapping[Unit | None, Measured]
 ) -> float:
-    """Tokens of training on everything: measured where the study has it, else in proportion to the scored tokens."""
+    """Tokens of training on everything: measured if the study has it, else in proportion to the scored tokens."""
     if whole:
         return sum(float(one.training["tokens"]) for one in whole) / len(whole)
     tokens = scored.table.column("tokens").to_numpy()
@@ -334,7 +334,7 @@ def _machine(jobs: int, results: Mapping[Unit | None, Measured]) -> dict[str, An
 
 @contextmanager
 def _held(out: Path) -> Iterator[None]:
-    """The study's folder for this process alone."""
+    """Lock the study's folder for this process."""
     from filelock import FileLock, Timeout
 
     try:

@@ -20,17 +20,17 @@ from donod_fast.studies.threshold.intervals import paired, pooled_share
 BASE = "base"
 RANDOM = "random"
 CLEAN = ("", "none", "clean")
-"""Values of the column ``corruption`` that mean none; so does a column that is absent or null."""
+"""Values of the column ``corruption`` that mean none; an absent column or a null means none, too."""
 
 SCORES = ("topsis", "don", "nod", "weighted", "pareto", "loss")
-"""Methods whose figure of merit is held against the planted corruptions."""
+"""Methods whose figure of merit is compared with the planted corruptions."""
 
 Matrix = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """What one benchmark, or the held-out data, says of a selection.
+    """One measure of a selection: a benchmark, or the held-out data.
 
     Attributes:
         name: ``humaneval pass@1``, ``family pass@1``, ``held-out loss``.
@@ -52,7 +52,7 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A selection and what training on it gave; means over seeds.
+    """A selection and the result of training on it; means over seeds.
 
     Attributes:
         method: of the selection; ``base`` for the model before training.
@@ -66,7 +66,7 @@ class Line:
         share_saved: the same as a share.
         train_seconds: wall time of a training, loading and saving left out.
         measure_seconds: wall time of its measures.
-        corrupted: share of the kept rows that are planted corruptions, None where nothing is planted.
+        corrupted: share of the kept rows that are planted corruptions, None if nothing is planted.
         kept_of: share of the planted rows of each kind that is kept.
         measures: in the recipe's order.
     """
@@ -89,7 +89,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Separation:
-    """How well a score ranks clean rows above the planted ones of a kind: the probability, with its interval."""
+    """The probability that a score ranks a clean row above a planted row of one kind, with its interval."""
 
     score: str
     kind: str

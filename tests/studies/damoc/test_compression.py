@@ -198,7 +198,7 @@ def test_only_the_wanted_sides_of_any_format_change(
         assert bool(found.detail) != bool(wanted)
 
 
-def test_numbers_negations_questions_and_code_stay_in_order_and_on_their_lines(scorer: Scorer) -> None:
+def test_numbers_negations_questions_and_code_are_kept_in_order(scorer: Scorer) -> None:
     text = (
         "Ann does not own 12 of the half-empty boxes, and she can't sell them. How many boxes are left?\n\n"
         "Look at the code below and at `x - 1` please:\n```\nfor item in the box:\n    box.take(item)\n```\n"

@@ -94,7 +94,7 @@ def four(family: FamilyFiles, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return chosen, root / "out", before
 
 
-def test_candidates_of_known_order_are_ranked_in_it_and_so_does_full_fine_tuning(
+def test_candidates_of_known_order_are_ranked_in_that_order(
     four: tuple[DamocRecipe, Path, dict[str, int]],
 ) -> None:
     chosen, out, _ = four

@@ -129,7 +129,7 @@ def test_a_random_draw_is_of_its_seed_and_grows() -> None:
         random_filter(100, 101)
 
 
-def test_quality_takes_the_best_end_of_a_column_and_passes_over_what_has_no_value() -> None:
+def test_quality_takes_the_best_rows_and_skips_missing_values() -> None:
     table = pa.table(
         {
             "row": [4, 0, 1, 2, 3],

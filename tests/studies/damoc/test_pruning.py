@@ -67,7 +67,7 @@ def test_similarity_is_the_mean_cosine_over_real_tokens_of_any_batch() -> None:
         torch.testing.assert_close(torch.tensor(layer_similarity(model, rows, batch_tokens=batch_tokens)), truth)
 
 
-def test_a_layer_that_does_nothing_is_found_and_its_removal_changes_no_logit() -> None:
+def test_removing_an_identity_layer_changes_no_logit() -> None:
     model = loaded()
     make_identity(decoder_layers(model)[2])
     tokens = ids()

@@ -53,7 +53,7 @@ def test_another_seed_gives_other_files(tmp_path: Path) -> None:
         assert (tmp_path / "0" / name).read_bytes() != (tmp_path / "1" / name).read_bytes()
 
 
-def test_the_problem_file_is_in_humanevals_format_and_fits_the_held_out_rows(tmp_path: Path) -> None:
+def test_the_problem_file_has_humanevals_format(tmp_path: Path) -> None:
     files = write_family(tmp_path, seed=2, rows=10, tasks=12)
     problems = [json.loads(line) for line in files.problems.read_text().splitlines()]
     heldout = [json.loads(line) for line in files.heldout.read_text().splitlines()]
@@ -74,7 +74,7 @@ def test_each_corruption_has_exactly_its_share(shares: dict[str, float]) -> None
     assert counts[CLEAN] == 400 - sum(counts[kind] for kind in KINDS)
 
 
-def test_clean_completions_compute_and_corrupted_ones_do_not_what_the_prompt_asks() -> None:
+def test_only_clean_completions_solve_their_prompt() -> None:
     """Each row beside the same prompt's tests, made from the program that wrote it."""
     rows = training_rows(300, 3)
     by_kind: dict[str, list[bool]] = {}
@@ -116,7 +116,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         write_family(tmp_path / "file", seed=0, rows=1, tasks=1)
 
 
-def test_no_right_body_of_a_held_out_program_is_in_training_rows_or_base_texts() -> None:
+def test_no_held_out_solution_is_in_training_rows_or_base_texts() -> None:
     held = draw_programs(Random(9), HELD_OUT_KINDS, held_out=True)
     held_bodies = {_bare(program.body(ARGUMENTS[program.takes][0])) for program in islice(held, 600)}
     texts = [row["prompt"] + row["completion"] for row in training_rows(800, 4)]
@@ -127,7 +127,7 @@ def test_no_right_body_of_a_held_out_program_is_in_training_rows_or_base_texts()
     assert not held_bodies & bodies
 
 
-def test_frequent_operations_are_drawn_more_often_in_training_rows_than_by_like_chances() -> None:
+def test_frequent_operations_are_over_represented_in_training() -> None:
     weights = operation_weights()
     ranked = sorted(weights, key=weights.__getitem__)
     fifth = len(ranked) // 5

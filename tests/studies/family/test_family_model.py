@@ -94,7 +94,7 @@ def test_the_tokenizer_is_the_one_that_the_script_would_make() -> None:
     assert made["model"] == json.loads((BASE_MODEL / "tokenizer.json").read_text(encoding="utf-8"))["model"]
 
 
-def test_the_prompts_tokens_are_the_beginning_of_the_wholes_and_only_the_response_is_scored() -> None:
+def test_prompt_tokens_are_a_prefix_and_only_the_response_is_scored() -> None:
     tokenizer = loaded().tokenizer
     rows = training_rows(150, 3)
     for row, sample in zip(rows, tokenized(rows), strict=True):
@@ -122,7 +122,7 @@ def test_scorer_scores_every_row_and_the_labels_change_nothing() -> None:
         assert table[column].to_pylist() == scorer.score(bare)[column].to_pylist()
 
 
-def test_the_base_knows_right_solutions_better_than_corrupted_ones_but_is_no_master() -> None:
+def test_the_base_model_prefers_right_solutions_but_solves_few_tasks() -> None:
     rows = training_rows(120, 3)
     clean = loss_on([row for row in rows if row["corruption"] == CLEAN])
     assert 0.05 < clean < 0.8

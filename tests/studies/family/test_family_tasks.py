@@ -65,7 +65,7 @@ def test_an_empty_body_and_the_argument_itself_fail() -> None:
         assert not passes(task, task.prompt + f"    return {argument}\n")
 
 
-def test_a_set_of_tasks_is_named_by_its_seed_and_a_longer_one_begins_with_a_shorter() -> None:
+def test_tasks_depend_on_the_seed_and_fewer_tasks_are_a_prefix() -> None:
     assert generate_tasks(30, 5) == tasks()[:30]
     assert generate_tasks(30, 6) != tasks()[:30]
 
@@ -96,7 +96,7 @@ def test_held_out_and_training_programs_have_no_signature_in_common() -> None:
     assert not any(is_held_out(signature) for signature in seen)
 
 
-def test_every_operation_and_condition_is_seen_in_training_on_its_own_or_in_other_combinations() -> None:
+def test_training_covers_every_operation_and_condition() -> None:
     training = draw_programs(Random(1), TRAINING_KINDS, held_out=False)
     seen = Counter(name for program in islice(training, 4000) for name in program.names)
     assert set(seen) == {one.name for one in OPERATIONS} | {"if_" + one.name for one in CONDITIONS}

@@ -1,0 +1,139 @@
+"""``--config``: options of a command from a YAML file, or from the manifest of a scores folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import typer
+
+from donod_fast.errors import InputError, suggest
+from donod_fast.system.options import OptionField, options_of
+
+MANIFEST = "manifest.json"
+
+
+def config_option(*kinds: type) -> Any:
+    """The option ``--config`` of a command with these settings dataclasses, as an argument of ``Annotated``.
+
+    Options of the file stand below those of the command line. The option's callback raises InputError if the file
+    cannot be read, a key is no option, or a value has the wrong type; the message names file and key.
+    """
+    known = {field.name: field for kind in kinds for field in options_of(kind)}
+
+    def read(context: typer.Context, value: str | None) -> str | None:
+        if value is not None and not context.resilient_parsing:
+            context.default_map = checked(load_options(value), known, value)
+        return value
+
+    return typer.Option(
+        help="Take options from this YAML file, or from a scores folder (its manifest.json) to repeat its run. "
+        "Options on the command line take precedence.",
+        metavar="PATH",
+        rich_help_panel="Input",
+        callback=read,
+        is_eager=True,
+    )
+
+
+def load_options(name: str) -> dict[str, Any]:
+    """The options of a YAML file, of a manifest, or of a scores folder by its path or URL.
+
+    Raises:
+        InputError: it cannot be read, or it is a manifest that records no options.
+    """
+    from donod_fast.system.storage import is_url, open_storage
+
+    if open_storage(name).exists(MANIFEST):
+        folder, file = name, MANIFEST
+    elif is_url(name):
+        folder, _, file = name.rpartition("/")
+    else:
+        folder, file = str(Path(name).parent), Path(name).name
+    try:
+        content = open_storage(folder).read(file).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--config {name} cannot be read: {error}") from error
+    found = _parsed(content, name)
+    return _of_manifest(found, name) if "version" in found and "input" in found else found
+
+
+def _parsed(content: str, name: str) -> dict[str, Any]:
+    import yaml
+
+    try:
+        found = yaml.safe_load(content)
+    except yaml.YAMLError as error:
+        raise InputError(f"--config {name} is not valid YAML: {' '.join(str(error).split())}") from error
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise InputError(f"--config {name} must hold one option per line, for example lr: 1e-5")
+    return {str(key): value for key, value in found.items()}
+
+
+def _of_manifest(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The options that a manifest records, with what the run had settled where an option left it open."""
+    from donod_fast.scores.manifest import OPTIONS
+
+    recorded = manifest.get(OPTIONS)
+    if not isinstance(recorded, dict):
+        raise InputError(
+            f"--config {name} records no options: release 0.1.0 wrote it, or `donod-fast merge`; give them by hand"
+        )
+    settled = {
+        "part_rows": manifest.get("part_rows"),
+        "token_budget": manifest.get("token_budget"),
+        "revision": (manifest.get("model") or {}).get("revision"),
+    }
+    return {**recorded, **{key: value for key, value in settled.items() if recorded.get(key) is None}}
+
+
+def checked(found: Mapping[str, Any], known: Mapping[str, OptionField], name: str) -> dict[str, Any]:
+    """The values of a file by option; those that are null are left out.
+
+    Raises:
+        InputError: a key is no option, or a value has the wrong type.
+    """
+    values: dict[str, Any] = {}
+    for key, value in found.items():
+        option = key.replace("-", "_")
+        if option not in known:
+            raise InputError(f"--config {name}: unknown option {key!r}{suggest(option, known)}")
+        if value is not None:
+            values[option] = _value(known[option].type, value, f"--config {name}: {key}")
+    return values
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    """A value in the form that the command line would give it, refused if it has another type."""
+    kinds = (kind, *get_args(kind))
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_list = isinstance(value, list) and all(isinstance(one, str) for one in value)
+    if get_origin(kind) is tuple:
+        fits, wanted = is_list or isinstance(value, str), "a text or a list of texts"
+        value = [value] if isinstance(value, str) else value
+    elif bool in kinds:
+        fits, wanted = isinstance(value, bool), "true or false"
+    elif int in kinds:
+        fits, wanted = is_number and int(value) == value, "a whole number"
+    elif float in kinds:
+        fits, wanted = is_number or _reads_as_number(value), "a number"  # YAML reads 1e-5 as a text
+    else:
+        fits, wanted = is_list or is_number or isinstance(value, str), "a text"
+        value = ",".join(value) if is_list else str(value)
+    if not fits:
+        raise InputError(f"{where} must be {wanted}, got {value!r}")
+    return value
+
+
+def _reads_as_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return isinstance(value, str)
+
+
+__all__ = ["checked", "config_option", "load_options"]

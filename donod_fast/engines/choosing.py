@@ -1,0 +1,363 @@
+"""A scoring run as it was asked for, and the engine that carries it out.
+
+:class:`ScoreRequest` holds every option that decides the scores. The manifest of the scores folder records it, so that
+the run can be repeated from the folder. :class:`ScoreRun` adds where the scores go, and runs the request.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from donod_fast.data.settings import CorpusSettings, MaskSettings
+from donod_fast.engines.settings import EngineSettings
+from donod_fast.errors import InputError
+from donod_fast.models.settings import ModelSettings
+from donod_fast.scoring.settings import ColumnSettings, ComputeSettings, UpdateSettings
+from donod_fast.system.options import as_options, option
+from donod_fast.system.wording import plural
+
+if TYPE_CHECKING:
+    from donod_fast.data.reading import Corpus
+    from donod_fast.engines.prologue import Outcome
+    from donod_fast.engines.request import RunOptions
+    from donod_fast.scoring.dry_run import RunPlan
+    from donod_fast.scoring.sample_scorer import Progress
+    from donod_fast.scoring.spec import ScorerSpec
+    from donod_fast.system.profiling import Report
+
+SUPERVISED_ROWS = 4096
+"""From this many rows on a separate process scores, and is replaced if it crashes or hangs."""
+
+PANEL = "Output"
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """Everything that decides the scores of a run.
+
+    Raises:
+        InputError: options exclude each other.
+    """
+
+    corpus: CorpusSettings
+    model: ModelSettings
+    masks: MaskSettings = field(default_factory=MaskSettings)
+    update: UpdateSettings = field(default_factory=UpdateSettings)
+    columns: ColumnSettings = field(default_factory=ColumnSettings)
+    compute: ComputeSettings = field(default_factory=ComputeSettings)
+    engine: EngineSettings = field(default_factory=EngineSettings)
+
+    def __post_init__(self) -> None:
+        if self.engine.devices is not None:
+            self._refuse("--devices starts a process for each device and excludes", self._placements())
+        if self.engine.engine == "ray":
+            given = {"--devices": self.engine.devices, "--device-map": self.model.device_map}
+            self._refuse("--engine ray excludes", given)
+            if self.corpus.reads_stdin:
+                raise InputError("--engine ray excludes standard input: name files that the workers can read")
+
+    def _placements(self) -> dict[str, Any]:
+        return {"--device": self.model.device, "--device-map": self.model.device_map}
+
+    @staticmethod
+    def _refuse(why: str, given: dict[str, Any]) -> None:
+        for name, value in given.items():
+            if value is not None:
+                raise InputError(f"{why} {name}")
+
+    def spec(self) -> ScorerSpec:
+        """How each process loads the scorer; the decoder is not compiled yet.
+
+        Raises:
+            InputError: an unknown criterion, or one that lacks what it needs.
+            CorpusError: a reference set cannot be read.
+        """
+        from donod_fast.scoring.spec import ScorerSpec
+
+        model, compute = self.model, self.compute
+        return ScorerSpec(
+            model.model,
+            revision=model.revision,
+            dtype=model.dtype,
+            device=model.device,
+            trust_remote_code=model.trust_remote_code,
+            precision=model.precision,
+            device_map=model.device_map,
+            max_memory=model.max_memory,
+            offload_folder=model.offload_folder,
+            update=self.update,
+            masks=self.masks,
+            token_budget=compute.token_budget,
+            workspace_bytes=compute.workspace_bytes,
+            backend=compute.backend,
+            packing=compute.packing,
+            carry=self.columns.carried,
+            signals=self.columns.criteria(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSettings:
+    """Where the scores go, and what happens to scores that are there. None of it decides a score.
+
+    Attributes:
+        out: the scores folder, a path or a URL.
+        overwrite: drop the scores that the folder holds.
+        rescore_changed: if input files have changed since they were scored, drop their scores only.
+        profile: report where the time went.
+        trace: file for a Chrome trace of the run.
+
+    Raises:
+        InputError: ``trace`` is not a file in an existing folder.
+    """
+
+    out: str = option(help="Scores folder to write or to resume: a path or a URL.", panel=PANEL)
+    overwrite: bool = option(False, help="Drop the scores that OUT holds.", panel=PANEL)
+    rescore_changed: bool = option(
+        False, help="Score input files again that have changed since; keep all other scores.", panel=PANEL
+    )
+    profile: bool = option(False, help="Show where the time went.", panel=PANEL)
+    trace: Path | None = option(None, help="Write a Chrome trace of the run to this file.", panel=PANEL)
+
+    def __post_init__(self) -> None:
+        if self.trace is not None and (self.trace.is_dir() or not self.trace.absolute().parent.is_dir()):
+            raise InputError(f"--trace {self.trace}: name a file in an existing folder")
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A finished run.
+
+    Attributes:
+        outcome: what it left behind.
+        seconds: time spent scoring, without loading the model.
+        compiled: the cost of compiling the decoder; "" if it was not compiled or several processes did.
+        reports: where the time went, by device; empty unless asked for.
+        smaller_budget: a token budget that would not have run out of memory, None if memory sufficed.
+    """
+
+    outcome: Outcome
+    seconds: float
+    compiled: str
+    reports: tuple[Report, ...]
+    smaller_budget: int | None
+
+
+Watch = Callable[[int], "AbstractContextManager[Progress | None]"]
+"""Opens the display of progress for so many rows, once the model is loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRun:
+    """A request with the folder that its scores go to.
+
+    Raises:
+        InputError: the request and the target exclude each other.
+    """
+
+    request: ScoreRequest
+    target: TargetSettings
+
+    def __post_init__(self) -> None:
+        from donod_fast.system.storage import is_url
+
+        request, target = self.request, self.target
+        if request.engine.devices is not None and target.trace is not None:
+            raise InputError("--devices starts a process for each device and excludes --trace")
+        if request.engine.engine == "ray" and (target.trace is not None or target.profile):
+            raise InputError("--engine ray excludes --trace and --profile")
+        if request.corpus.reads_stdin and is_url(target.out):
+            raise InputError(
+                f"standard input is stored in the scores folder, which {target.out} cannot do; name a local folder"
+            )
+
+    def plan(self, announce: Callable[[], None]) -> RunPlan:
+        """Read the corpus, load the model and time a few rows; nothing is written.
+
+        Args:
+            announce: called before the model is loaded.
+
+        Raises:
+            InputError, CorpusError, ModelError: as scoring would.
+        """
+        from donod_fast.scoring.dry_run import plan_run
+
+        setup = self._setup()
+        corpus = self._corpus(None)
+        spec = setup.spec(corpus)
+        announce()
+        scorer = spec.load()
+        return plan_run(
+            corpus,
+            scorer,
+            workspace_bytes=self.request.compute.workspace_bytes,
+            part_rows=self._part_rows(corpus),
+            budget=scorer.budget,
+        )
+
+    def score(self, watch: Watch, announce: Callable[[], None]) -> Done:
+        """Score the corpus into the folder, or finish what is there.
+
+        Args:
+            watch: opens the display of progress.
+            announce: called before the model is loaded.
+
+        Raises:
+            InputError, CorpusError, ModelError, StoreError, WorkerError: see ``engines.local.score_corpus``.
+        """
+        from donod_fast.data.reading.inputs import SPOOL_NAME
+        from donod_fast.scores.folder import locked, remove
+
+        request, target = self.request, self.target
+        setup = self._setup()
+        with locked(target.out):
+            if target.overwrite and request.corpus.reads_stdin:
+                remove(Path(target.out) / SPOOL_NAME)
+            corpus = self._corpus(target.out)
+            spec, options = setup.spec(corpus), self._options(corpus)
+            devices = setup.devices
+            if not devices and corpus.rows >= SUPERVISED_ROWS and target.trace is None and spec.device_map is None:
+                devices = (setup.first_device,)
+            announce()
+            if request.engine.engine == "ray":
+                return self._on_cluster(corpus, spec, options, watch)
+            if devices:
+                return self._on_devices(corpus, spec, options, devices, watch)
+            return self._here(corpus, spec, options, watch)
+
+    def _setup(self) -> _Setup:
+        from donod_fast.engines.devices import parse_devices
+        from donod_fast.models.placement import one_device
+
+        named = self.request.engine.devices
+        devices = () if named is None else tuple(parse_devices(named))
+        spec = self.request.spec()
+        first = str(one_device(devices[0] if devices else spec.device))
+        return _Setup(spec, devices, first, self.request.compute.compile)
+
+    def _corpus(self, folder: str | None) -> Corpus:
+        from donod_fast.data.reading.corpus import open_settings
+        from donod_fast.scores.opening import known_files
+
+        known = None if folder is None or self.target.overwrite else known_files(folder)
+        spool_dir = Path(folder) if folder is not None and self.request.corpus.reads_stdin else None
+        return open_settings(self.request.corpus, spool_dir=spool_dir, known=known)
+
+    def _options(self, corpus: Corpus) -> RunOptions:
+        from donod_fast.engines.request import RunOptions
+
+        engine, target = self.request.engine, self.target
+        return RunOptions(
+            self._part_rows(corpus),
+            target.overwrite,
+            target.rescore_changed,
+            engine.workers,
+            engine.ray.stall_timeout,
+            as_options(self.request),
+        )
+
+    def _part_rows(self, corpus: Corpus) -> int:
+        from donod_fast.scores.opening import settled_part_rows
+
+        asked, target = self.request.engine.part_rows, self.target
+        return settled_part_rows(target.out, corpus.rows, asked, overwrite=target.overwrite)
+
+    def _on_cluster(self, corpus: Corpus, spec: ScorerSpec, options: RunOptions, watch: Watch) -> Done:
+        from donod_fast.engines.ray import score_on_ray
+
+        start = time.perf_counter()
+        with watch(corpus.rows) as progress:
+            outcome = score_on_ray(
+                corpus,
+                spec,
+                self.target.out,
+                self.request.engine.ray,
+                options,
+                progress=progress,
+            )
+        return self._done(outcome, start)
+
+    def _on_devices(
+        self, corpus: Corpus, spec: ScorerSpec, options: RunOptions, devices: tuple[str, ...], watch: Watch
+    ) -> Done:
+        from donod_fast.engines.devices import score_on_devices
+
+        reports: list[Report] = []
+        start = time.perf_counter()
+        with watch(corpus.rows) as progress:
+            outcome = score_on_devices(
+                corpus,
+                spec,
+                self.target.out,
+                devices,
+                options,
+                progress=progress,
+                on_report=reports.append if self.target.profile else None,
+            )
+        return self._done(outcome, start, reports=reports)
+
+    def _here(self, corpus: Corpus, spec: ScorerSpec, options: RunOptions, watch: Watch) -> Done:
+        from donod_fast.engines.local import score_corpus
+        from donod_fast.system.profiling import NO_STAGES, Stages
+
+        target = self.target
+        scorer = spec.load()
+        stages = Stages(trace=target.trace is not None) if target.profile or target.trace is not None else NO_STAGES
+        start = time.perf_counter()
+        with watch(corpus.rows) as progress:
+            outcome = score_corpus(
+                corpus,
+                scorer,
+                target.out,
+                part_rows=options.part_rows,
+                overwrite=options.overwrite,
+                rescore_changed=options.rescore_changed,
+                progress=progress,
+                workers=options.workers,
+                stages=stages,
+                record=options.record,
+            )
+        done = self._done(outcome, start, reports=(stages.report(),) if target.profile else ())
+        if target.trace is not None:
+            stages.chrome_trace(target.trace)
+        cost = scorer.compiled
+        compiled = "" if cost is None else f"{plural(cost.compilations, 'graph')} compiled in {cost.seconds:.1f} s"
+        return replace(done, compiled=compiled, smaller_budget=outcome.fitting_budget)
+
+    def _done(self, outcome: Outcome, start: float, *, reports: Iterable[Report] = ()) -> Done:
+        seconds = time.perf_counter() - start
+        return Done(outcome, seconds, "", tuple(reports), None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Setup:
+    """A request resolved on this machine, before the corpus is read.
+
+    Attributes:
+        scorer: how to load the scorer, without the choice of compiling.
+        devices: devices with a process each, empty for the one device of ``scorer``.
+        first_device: the device that defaults depend on.
+        compile: whether to compile, as asked for.
+    """
+
+    scorer: ScorerSpec
+    devices: tuple[str, ...]
+    first_device: str
+    compile: str
+
+    def spec(self, corpus: Corpus) -> ScorerSpec:
+        """How to load the scorer for a corpus. A model that is spread over devices is compiled only on request."""
+        import torch
+
+        from donod_fast.models.compiled_trunk import wants_compiling
+
+        rows = corpus.rows if self.scorer.device_map is None else None
+        return replace(self.scorer, compile=wants_compiling(self.compile, rows, torch.device(self.first_device)))
+
+
+__all__ = ["Done", "ScoreRequest", "ScoreRun", "TargetSettings", "Watch"]

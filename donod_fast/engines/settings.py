@@ -1,0 +1,56 @@
+"""Where and how a scoring run is carried out: settings as options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from donod_fast.engines.ray.settings import RaySettings
+from donod_fast.errors import InputError
+from donod_fast.system.options import check_choices, option
+
+ENGINES = ("local", "ray")
+PANEL = "Running"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """Which processes score, on which devices. No score depends on it.
+
+    Attributes:
+        engine: ``"local"`` for this machine, ``"ray"`` for a cluster.
+        devices: devices of this machine with a process each: ``"all"``, or names separated by commas; None for one.
+        workers: processes that read and tokenise ahead; None to choose by device and rows.
+        part_rows: rows of a committed part; None to choose by the size of the corpus.
+        ray: the cluster; its ``stall_timeout`` also applies to the processes of this machine.
+
+    Raises:
+        InputError: names the setting with a wrong value.
+    """
+
+    devices: str | None = option(
+        None, help="Score on several devices, with a process each: all, or for example cuda:0,cuda:2.", panel=PANEL
+    )
+    workers: int | None = option(
+        None,
+        help="Processes that read and tokenise ahead.",
+        panel=PANEL,
+        minimum=0,
+        shown="by device and rows",
+    )
+    part_rows: int | None = option(
+        None,
+        help="Rows of a committed part.",
+        panel=PANEL,
+        minimum=1,
+        shown="1,024 to 16,384 by corpus size",
+    )
+    engine: str = option("local", help="Engine: local (this machine) or ray (a cluster).", panel=PANEL, choices=ENGINES)
+    ray: RaySettings = field(default_factory=RaySettings)
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        if self.engine == "local" and self.ray.address is not None:
+            raise InputError("--address is the address of a Ray cluster: add --engine ray")
+
+
+__all__ = ["ENGINES", "EngineSettings"]

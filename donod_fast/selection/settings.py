@@ -1,0 +1,240 @@
+"""How rows are ranked and chosen: settings as options."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from donod_fast.data.settings import MaskSettings
+from donod_fast.errors import InputError
+from donod_fast.selection.column_methods import OWN_METHODS
+from donod_fast.selection.keeping import parse_keep
+from donod_fast.system.options import check_choices, option
+
+KMEANS_IFD = "kmeans-ifd"
+CLUSTERS = 10
+ENGINES = ("auto", "memory", "duckdb")
+ORDERS = ("first", "second")
+CORRELATIONS = ("spearman", "kendall")
+
+RANKING = "Ranking"
+RUNNING = "Running"
+CHOOSING = "Choosing"
+MIB = 1 << 20
+
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+def parse_size(text: str) -> int:
+    """Read ``"2GiB"``, ``"500MB"`` or a number of bytes.
+
+    Raises:
+        InputError: the text is not a size.
+    """
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]i?B)?", text.strip(), re.IGNORECASE)
+    unit = "" if found is None else (found[2] or "").upper()
+    if found is None or unit not in _UNITS or float(found[1]) == 0:
+        raise InputError(f"--memory {text!r} is not a size; write for example 2GiB or 500MB")
+    return int(float(found[1]) * _UNITS[unit])
+
+
+def parse_weights(text: str) -> tuple[float, float]:
+    """Read the weights of DON and NOD, as ``"0.5,0.5"``.
+
+    Raises:
+        InputError: the text is not two numbers.
+    """
+    try:
+        don, nod = map(float, text.split(","))
+    except ValueError:
+        raise InputError(f"--weights must be two numbers with a comma, for example 0.5,0.5; got {text!r}") from None
+    return don, nod
+
+
+def _names(given: list[str] | None) -> tuple[str, ...]:
+    """Names that were given one by one, or several at once with commas."""
+    return tuple(name for text in given or () for name in text.split(",") if name)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _bytes(mebibytes: int) -> int:
+    return mebibytes * MIB
+
+
+@dataclass(frozen=True)
+class OrderOptions:
+    """How the rows of a scores folder are ordered.
+
+    Attributes:
+        method: a name of ``column_methods.OWN_METHODS``, a number column of the scores, or ``kmeans-ifd``;
+            ``NAME@high`` or ``NAME@low`` says which end of a column is preferred.
+        weights: of DON and NOD.
+        lr: rank as if scored at this learning rate; None for the folder's.
+        seed: for the method ``random``.
+        engine: one of :data:`ENGINES`.
+        memory: bytes that the ranking may use.
+        temp_dir: folder for what does not fit in memory; None for the system's.
+
+    Raises:
+        InputError: the engine is unknown.
+    """
+
+    method: str = option(
+        "topsis",
+        help=f"Method: {', '.join(OWN_METHODS)}; a number column of SCORES; ifd or ifd-loss (without rows whose IFD is "
+        "1 or more).",
+        panel=RANKING,
+        completions=(*OWN_METHODS, "ifd", "ifd-loss"),
+    )
+    weights: tuple[float, float] = option(
+        text="0.5,0.5", parse=parse_weights, help="Weights of DON and NOD.", panel=RANKING
+    )
+    lr: float | None = option(None, help="Rank as if scored at this learning rate; needs no model.", panel=RANKING)
+    seed: int = option(0, help="Seed of the method random.", panel=RANKING)
+    engine: str = option(
+        "auto", help="Ranking engine: memory, duckdb (larger than memory) or auto.", panel=RUNNING, choices=ENGINES
+    )
+    memory: int = option(
+        text="2GiB", parse=parse_size, help="Memory limit for ranking, for example 2GiB.", panel=RUNNING
+    )
+    temp_dir: Path | None = option(None, help="Folder for data that does not fit in memory.", panel=RUNNING)
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+
+
+@dataclass(frozen=True)
+class RankOptions(OrderOptions):
+    """How the rows of a subset are chosen. See :class:`OrderOptions`.
+
+    Attributes:
+        by: name of a carried column, or ``file``: keep a share of each group.
+        clusters: number of clusters of ``kmeans-ifd``.
+        embedding_model: sentence-transformers model of ``kmeans-ifd``; None for the folder's own embeddings.
+    """
+
+    by: str | None = option(
+        None, help="Keep a share of each group: a column kept by `score --carry`, or file.", panel=CHOOSING
+    )
+    clusters: int = option(CLUSTERS, help="Number of clusters of kmeans-ifd.", panel=CHOOSING, minimum=1)
+    embedding_model: str | None = option(
+        None,
+        help="Sentence-transformers model of kmeans-ifd.",
+        panel=CHOOSING,
+        shown="the column embedding",
+    )
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """How the criteria of a scores folder are compared.
+
+    Attributes:
+        columns: methods and columns to compare; empty for all number columns.
+        keep: fraction or count that each criterion selects for the overlaps.
+        correlation: ``"spearman"`` or ``"kendall"`` (τ-b).
+        sample: number of rows drawn for the comparison, None for all.
+        seed: of the draw.
+        embedding_model: as for :class:`RankOptions`.
+        memory: bytes that the comparison may use.
+    """
+
+    columns: tuple[str, ...] = option(
+        text="",
+        parse=_listed,
+        help="Methods and columns to compare, separated by commas, for example topsis,loss@high,el2n,kmeans-ifd.",
+        panel=CHOOSING,
+        shown="all number columns",
+    )
+    keep: float | int = option(
+        text="0.3", parse=parse_keep, help="Rows that each criterion selects: 0.3 or 30%, or a count.", panel=CHOOSING
+    )
+    correlation: str = option(
+        "spearman",
+        help="Rank correlation: spearman or kendall (tau-b).",
+        panel=CHOOSING,
+        completions=CORRELATIONS,
+    )
+    sample: int | None = option(None, help="Compare so many random rows instead of all.", panel=CHOOSING)
+    seed: int = option(0, help="Seed of --sample.", panel=CHOOSING)
+    embedding_model: str | None = option(
+        None, help="Sentence-transformers model of kmeans-ifd.", panel=CHOOSING, shown="the column embedding"
+    )
+    memory: int = option(
+        text="2GiB", parse=parse_size, help="Memory limit for ranking, for example 2GiB.", panel=RUNNING
+    )
+
+
+@dataclass(frozen=True)
+class DualSettings:
+    """How the gradient interaction matrix is computed, and what is kept of it.
+
+    Attributes:
+        layers: see :func:`donod_fast.selection.dual.layers.choose_layers`.
+        order: ``"first"`` or ``"second"`` (exact Gauss–Newton); utility, importance, subset and mask are of that order.
+        lr: η. To first order it is a factor, and changes no choice.
+        keep: fraction or count of the scored candidates for the subset.
+        parameters: share of the entries of the chosen parameters for the mask.
+        masks: format, template, which turns are scored, length limit; of candidates and reference alike.
+        token_budget: slots of a batch.
+        workspace_bytes: memory that the head computation may use.
+
+    Raises:
+        InputError: names the setting with a wrong value.
+    """
+
+    layers: tuple[str, ...] = option(
+        text=[],
+        parse=_names,
+        help="Linear layers by name or glob, separated by commas; may be repeated.",
+        panel=CHOOSING,
+        shown="those of the last decoder layer, and the output layer",
+    )
+    order: str = option("first", help="Order of the expansion: first, or second (exact Gauss-Newton).", panel=CHOOSING)
+    lr: float = option(0.01, help="Step size; it only weighs second order against first.", panel=CHOOSING)
+    keep: float | int = option(
+        text="0.3", parse=parse_keep, help="Size of the subset: 0.3 or 30% of the scored rows, or a count.",
+        panel=CHOOSING,
+    )  # fmt: skip
+    parameters: float = option(0.1, help="Size of the mask: share of the entries of the chosen layers.", panel=CHOOSING)
+    masks: MaskSettings = field(default_factory=MaskSettings)
+    token_budget: int = option(2048, help="Token slots of a batch, padding included.", panel=RUNNING, minimum=1)
+    workspace_bytes: int = option(
+        text=256,
+        parse=_bytes,
+        name="workspace",
+        help="Memory in MiB that the head computation may use.",
+        panel=RUNNING,
+        minimum=1,
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be meant, before a model is loaded."""
+        if self.order not in ORDERS:
+            raise InputError(f"order must be first or second, got {self.order!r}")
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise InputError(f"lr must be a finite number above zero, got {self.lr!r}")
+        if not 0.0 < self.parameters <= 1.0:
+            raise InputError(f"the share of parameters must be above 0 and at most 1, got {self.parameters!r}")
+        if self.token_budget < 1:
+            raise InputError(f"token budget must be at least 1, got {self.token_budget}")
+
+
+__all__ = [
+    "CLUSTERS",
+    "CORRELATIONS",
+    "ENGINES",
+    "KMEANS_IFD",
+    "ORDERS",
+    "CompareOptions",
+    "DualSettings",
+    "OrderOptions",
+    "RankOptions",
+    "parse_size",
+    "parse_weights",
+]
