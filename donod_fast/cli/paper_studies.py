@@ -13,38 +13,67 @@ from donod_fast.errors import InputError
 if TYPE_CHECKING:
     from donod_fast.studies.core.cells import Cell
 
-Data = Annotated[list[str], typer.Argument(help="Files to take rows from, in this order.")]
-Model = Annotated[str, typer.Option(help="Folder or hub id of a causal language model (safetensors).")]
-Heldout = Annotated[list[str], typer.Option(help="Files to measure the loss on.")]
-HeldoutSkip = Annotated[int, typer.Option(help="Held-out rows to skip at the start.")]
-HeldoutRows = Annotated[int, typer.Option(help="Held-out rows to use.")]
-Seeds = Annotated[int, typer.Option(help="How often rows, damage and orders are drawn; intervals are over these.")]
-Skip = Annotated[int, typer.Option(help="Rows to skip at the start, such as those the model was trained on.")]
-PoolRows = Annotated[int, typer.Option(help="Rows to select from.")]
-Keep = Annotated[float, typer.Option(help="Share of the rows to keep.")]
-Damage = Annotated[
-    list[str] | None, typer.Option("--damage", help="Rows to damage beforehand: KIND=SHARE; repeat for several kinds.")
+Data = Annotated[
+    list[str], typer.Argument(metavar="DATA", rich_help_panel="Input", help="Files to take rows from, in this order.")
 ]
-SettingSeeds = Annotated[int, typer.Option(help="Trainings of every other setting; 0: none.")]
-ReferenceSeeds = Annotated[int, typer.Option(help="Trainings of the default and of the baselines; 0: train nothing.")]
-DamageSeed = Annotated[int, typer.Option(help="Seed of the planted damage.", min=0)]
-TrainTokens = Annotated[int | None, typer.Option(help="Tokens of each training (default: 20,000).", min=1)]
-Cells = Annotated[Path | None, typer.Option(help="Folder of cells that studies share (default: the study's own).")]
-LearningRate = Annotated[float | None, typer.Option(help="Learning rate of the fine-tuning (default: the study's).")]
+Model = Annotated[
+    str, typer.Option(rich_help_panel="Model", help="Folder or hub id of a causal language model (safetensors).")
+]
+Heldout = Annotated[list[str], typer.Option(rich_help_panel="Input", help="Files to measure the loss on.")]
+HeldoutSkip = Annotated[int, typer.Option(rich_help_panel="Input", help="Held-out rows to skip at the start.")]
+HeldoutRows = Annotated[int, typer.Option(rich_help_panel="Input", help="Held-out rows to use.")]
+Seeds = Annotated[
+    int,
+    typer.Option(
+        rich_help_panel="Study", help="How often rows, damage and orders are drawn; intervals are over these."
+    ),
+]
+Skip = Annotated[
+    int,
+    typer.Option(rich_help_panel="Input", help="Rows to skip at the start, such as those the model was trained on."),
+]
+PoolRows = Annotated[int, typer.Option(rich_help_panel="Input", help="Rows to select from.")]
+Keep = Annotated[float, typer.Option(rich_help_panel="Study", help="Share of the rows to keep.")]
+Damage = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--damage", rich_help_panel="Input", help="Rows to damage beforehand: KIND=SHARE; repeat for several kinds."
+    ),
+]
+SettingSeeds = Annotated[int, typer.Option(rich_help_panel="Study", help="Trainings of every other setting; 0: none.")]
+ReferenceSeeds = Annotated[
+    int, typer.Option(rich_help_panel="Study", help="Trainings of the default and of the baselines; 0: train nothing.")
+]
+DamageSeed = Annotated[int, typer.Option(rich_help_panel="Input", help="Seed of the planted damage.", min=0)]
+TrainTokens = Annotated[
+    int | None, typer.Option(rich_help_panel="Training", help="Tokens of each training (default: 20,000).", min=1)
+]
+Cells = Annotated[
+    Path | None,
+    typer.Option(rich_help_panel="Output", help="Folder of cells that studies share (default: the study's own)."),
+]
+LearningRate = Annotated[
+    float | None,
+    typer.Option(rich_help_panel="Training", help="Learning rate of the fine-tuning (default: the study's)."),
+]
 
 
 def sensitivity(
     data: Data,
     model: Model,
     heldout: Heldout,
-    out: Annotated[Path, typer.Option(help="Folder of the study.")] = Path("donod-fast-sensitivity"),
+    out: Annotated[Path, typer.Option(rich_help_panel="Output", help="Folder of the study.")] = Path(
+        "donod-fast-sensitivity"
+    ),
     skip: Skip = 0,
     rows: PoolRows = 700,
     heldout_skip: HeldoutSkip = 0,
     heldout_rows: HeldoutRows = 100,
     damage: Damage = None,
     keep: Keep = 0.3,
-    axes: Annotated[str, typer.Option(help="Axes to vary: a,b for several (default: all).")] = "",
+    axes: Annotated[
+        str, typer.Option(rich_help_panel="Study", help="Axes to vary: a,b for several (default: all).")
+    ] = "",
     seeds: ReferenceSeeds = 3,
     setting_seeds: SettingSeeds = 1,
     damage_seed: DamageSeed = 0,
@@ -71,13 +100,15 @@ def ablation(
     data: Data,
     model: Model,
     heldout: Heldout,
-    out: Annotated[Path, typer.Option(help="Folder of the study.")] = Path("donod-fast-ablation"),
+    out: Annotated[Path, typer.Option(rich_help_panel="Output", help="Folder of the study.")] = Path(
+        "donod-fast-ablation"
+    ),
     skip: Skip = 0,
     rows: PoolRows = 700,
     heldout_skip: HeldoutSkip = 0,
     heldout_rows: HeldoutRows = 100,
     damage: Damage = None,
-    keeps: Annotated[str, typer.Option(help="Shares to keep.")] = "0.1,0.2,0.3",
+    keeps: Annotated[str, typer.Option(rich_help_panel="Study", help="Shares to keep.")] = "0.1,0.2,0.3",
     seeds: ReferenceSeeds = 3,
     setting_seeds: SettingSeeds = 1,
     damage_seed: DamageSeed = 0,
@@ -105,16 +136,27 @@ def ablation(
 def noise(
     data: Data,
     model: Model,
-    out: Annotated[Path, typer.Option(help="Folder of the study.")] = Path("donod-fast-noise"),
+    out: Annotated[Path, typer.Option(rich_help_panel="Output", help="Folder of the study.")] = Path(
+        "donod-fast-noise"
+    ),
     skip: Skip = 0,
-    rows: Annotated[int, typer.Option(help="Rows of each seed.")] = 300,
+    rows: Annotated[int, typer.Option(rich_help_panel="Input", help="Rows of each seed.")] = 300,
     seeds: Seeds = 5,
-    kinds: Annotated[str, typer.Option(help="Kinds of damage: a,b for several (default: all).")] = "",
+    kinds: Annotated[
+        str, typer.Option(rich_help_panel="Study", help="Kinds of damage: a,b for several (default: all).")
+    ] = "",
     updates: Annotated[
-        str, typer.Option(help="Updates to score with: adamw, sgd, adamw-bfloat16; a,b for several.")
+        str,
+        typer.Option(
+            rich_help_panel="Study", help="Updates to score with: adamw, sgd, adamw-bfloat16; a,b for several."
+        ),
     ] = "adamw,sgd,adamw-bfloat16",
-    top: Annotated[float, typer.Option(help="Share of the best rows to damage for the overlap.")] = 0.2,
-    planted: Annotated[float, typer.Option(help="Share of the rows to damage for the separation.")] = 0.2,
+    top: Annotated[
+        float, typer.Option(rich_help_panel="Study", help="Share of the best rows to damage for the overlap.")
+    ] = 0.2,
+    planted: Annotated[
+        float, typer.Option(rich_help_panel="Study", help="Share of the rows to damage for the separation.")
+    ] = 0.2,
     keep: Keep = 0.3,
 ) -> None:
     """Measure whether the scores detect damaged rows: overlap and separation (the paper's §4.4)."""
@@ -144,15 +186,23 @@ def stability(
     data: Data,
     model: Model,
     heldout: Heldout,
-    out: Annotated[Path, typer.Option(help="Folder of the study.")] = Path("donod-fast-stability"),
+    out: Annotated[Path, typer.Option(rich_help_panel="Output", help="Folder of the study.")] = Path(
+        "donod-fast-stability"
+    ),
     skip: Skip = 0,
-    rows: Annotated[int, typer.Option(help="Rows of each seed.")] = 400,
+    rows: Annotated[int, typer.Option(rich_help_panel="Input", help="Rows of each seed.")] = 400,
     seeds: Seeds = 3,
     heldout_rows: HeldoutRows = 200,
-    proportions: Annotated[str, typer.Option(help="Shares to keep.")] = "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1.0",
-    methods: Annotated[str, typer.Option(help="Ranking methods, as for select.")] = "topsis,random,nod,loss",
+    proportions: Annotated[
+        str, typer.Option(rich_help_panel="Study", help="Shares to keep.")
+    ] = "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1.0",
+    methods: Annotated[
+        str, typer.Option(rich_help_panel="Study", help="Ranking methods, as for select.")
+    ] = "topsis,random,nod,loss",
     learning_rate: LearningRate = None,
-    epochs: Annotated[float | None, typer.Option(help="Epochs over each selection.")] = None,
+    epochs: Annotated[
+        float | None, typer.Option(rich_help_panel="Training", help="Epochs over each selection.")
+    ] = None,
     damage: Damage = None,
 ) -> None:
     """Fine-tune on 10, 20, … 100 % of a corpus by each method; report the held-out loss (the paper's Figure 4)."""
@@ -174,17 +224,31 @@ def stability(
 
 
 def focus(
-    data: Annotated[list[str], typer.Argument(help="Corpora to fine-tune on: NAME=FILE or NAME=FILE:SKIP.")],
+    data: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DATA", rich_help_panel="Input", help="Corpora to fine-tune on: NAME=FILE or NAME=FILE:SKIP."
+        ),
+    ],
     model: Model,
-    out: Annotated[Path, typer.Option(help="Folder of the study.")] = Path("donod-fast-focus"),
-    train_rows: Annotated[int, typer.Option(help="Rows of each corpus to fine-tune on.")] = 300,
+    out: Annotated[Path, typer.Option(rich_help_panel="Output", help="Folder of the study.")] = Path(
+        "donod-fast-focus"
+    ),
+    train_rows: Annotated[
+        int, typer.Option(rich_help_panel="Training", help="Rows of each corpus to fine-tune on.")
+    ] = 300,
     seeds: Seeds = 2,
     rows: Annotated[
-        int, typer.Option(help="Samples of the first corpus to score layer by layer; 0: none.", min=0)
+        int,
+        typer.Option(
+            rich_help_panel="Input", help="Samples of the first corpus to score layer by layer; 0: none.", min=0
+        ),
     ] = 200,
-    updates: Annotated[str, typer.Option(help="Updates that score the samples; a,b for several.")] = "adamw,sgd",
+    updates: Annotated[
+        str, typer.Option(rich_help_panel="Study", help="Updates that score the samples; a,b for several.")
+    ] = "adamw,sgd",
     keep: Keep = 0.3,
-    epochs: Annotated[float, typer.Option(help="Epochs of the fine-tuning.")] = 1.0,
+    epochs: Annotated[float, typer.Option(rich_help_panel="Training", help="Epochs of the fine-tuning.")] = 1.0,
 ) -> None:
     """Compare the output layer with all other layers: weight changes and scores (the paper's Figures 3, 6–11)."""
     from donod_fast.studies.core.study_data import StudyData

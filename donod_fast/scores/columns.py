@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from torch import Tensor
 
-Value = float | bool | Tensor | None
+Value: TypeAlias = "float | bool | Tensor | None"
 """Of a column in one row: a number (NaN for none), a flag, or a (size,) vector; None where there is none."""
 
 NAN = math.nan
