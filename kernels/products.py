@@ -84,7 +84,7 @@ def gradient_products(
 
         return triton_products(sides[0], sides[1])
     if backend == "triton":
-        raise BackendError(f"backend 'triton' cannot serve this: {reason}; use 'torch' or 'auto'")
+        raise BackendError(f"backend 'triton' does not support this call: {reason}; use 'torch' or 'auto'")
     return torch_products(gather_batch(sides[0]), gather_batch(sides[1]))
 
 

@@ -78,7 +78,7 @@ def topsis(
 
             return launch_topsis(don, nod, share)
         if backend == "triton":
-            raise BackendError(f"backend 'triton' cannot serve this: {reason}; use 'torch' or 'auto'")
+            raise BackendError(f"backend 'triton' does not support this call: {reason}; use 'torch' or 'auto'")
     unscored = don.isnan() | nod.isnan()
     don = don.masked_fill(unscored, math.nan)
     nod = nod.masked_fill(unscored, math.nan)

@@ -89,7 +89,7 @@ def head_sums(call: Call, configs: Configs) -> tuple[Tensor, Tensor]:
     """
     plan = call.plan(configs)
     if isinstance(plan, str):
-        raise BackendError(f"backend 'triton' cannot serve this: {plan}")
+        raise BackendError(f"backend 'triton' does not support this call: {plan}")
     return _Run(call, configs, plan).sums()
 
 

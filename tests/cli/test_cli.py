@@ -354,7 +354,7 @@ BAD_OPTIONS: list[tuple[list[str], str]] = [
     (["--token-budget", "0"], "token budget"),
     (["--workspace", "0"], "workspace"),
     (["--backend", "fast"], "backend"),
-    (["--backend", "triton", "--eps", "1e-31"], "'triton' cannot serve this: AdamW's eps"),
+    (["--backend", "triton", "--eps", "1e-31"], "'triton' does not support this call: AdamW's eps"),
 ]
 
 

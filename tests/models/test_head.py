@@ -258,7 +258,7 @@ class HiddenBias(nn.Linear):
 
 @pytest.mark.parametrize(
     ("layer", "message"),
-    [(Adapted, "not a plain linear layer"), (HiddenBias, "adds a bias that we do not see")],
+    [(Adapted, "not a plain linear layer"), (HiddenBias, "adds a bias that is not its bias parameter")],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_an_output_layer_that_is_not_linear_in_its_weight_is_refused(
@@ -272,7 +272,7 @@ def test_an_output_layer_that_is_not_linear_in_its_weight_is_refused(
 
 def test_a_bias_that_is_ignored_is_refused() -> None:
     model = tiny_model("phi")
-    with pytest.raises(HeadMismatchError, match="adds a bias that we do not see"):
+    with pytest.raises(HeadMismatchError, match="adds a bias that is not its bias parameter"):
         prove(model, Head(read_head(model).weight, None, 1.0, None, False))
 
 

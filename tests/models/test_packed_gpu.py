@@ -119,7 +119,7 @@ def test_a_soft_cap_is_served_by_the_package_or_padded() -> None:
 
 def test_float32_is_padded_and_says_why() -> None:
     trunk = trunk_of(MODELS["llama"], torch.float32, "cuda")
-    assert not trunk.packs and "serves float16 and bfloat16, not float32" in trunk.packing_refusal
+    assert not trunk.packs and "supports float16 and bfloat16, not float32" in trunk.packing_refusal
 
 
 @pytest.mark.parametrize("kind", ["llama", "mistral-window"])

@@ -1,4 +1,4 @@
-"""Attention within packed samples: each kernel equals one dense formula, or says why it cannot serve a layer.
+"""Attention within packed samples: each kernel equals one dense formula, or gives the reason why it does not support a layer.
 
 The GPU kernels are stood in for by functions with their signatures, release by release, that compute the same
 formula densely; so what is tested is which arguments they are given.
@@ -140,10 +140,10 @@ def test_the_log_sum_exp_may_come_either_way_round_but_no_other() -> None:
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "window": ("torch 2.10", {"window": 4}, "has no sliding window"),
     "soft-cap": ("torch 2.13", {"softcap": 50.0}, "has no soft-cap"),
-    "float32": ("torch 2.13", {"dtype": torch.float32}, "serves float16 and bfloat16, not float32"),
+    "float32": ("torch 2.13", {"dtype": torch.float32}, "supports float16 and bfloat16, not float32"),
     "wide heads": ("torch 2.13", {"head_dim": 512}, "up to 256 dimensions, not 512"),
     "wide values": ("package", {"value_dim": 264}, "up to 256 dimensions, not 264"),
-    "float64": ("package", {"dtype": torch.float64}, "the installed flash-attention package serves"),
+    "float64": ("package", {"dtype": torch.float64}, "the installed flash-attention package supports"),
 }
 
 
@@ -244,5 +244,5 @@ def test_a_layer_is_served_in_transformers_shapes() -> None:
     truth = plain_varlen(query, key, value, bounds, 17, scale=1 / math.sqrt(8), window=4, softcap=None, sinks=sinks)
     assert weights is None
     torch.testing.assert_close(found[0], truth)
-    with pytest.raises(RuntimeError, match="without their bounds"):
+    with pytest.raises(RuntimeError, match="without the bounds"):
         attend(torch.nn.Identity(), *(x.transpose(0, 1)[None] for x in (query, key, value)), None)

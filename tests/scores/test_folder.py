@@ -128,7 +128,7 @@ def test_a_file_takes_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("with_checksum", "told"), [(False, "another checksum"), (True, "its summary is not that of its rows")]
+    ("with_checksum", "told"), [(False, "another checksum"), (True, "its summary does not agree with its rows")]
 )
 def test_a_part_whose_summary_is_not_that_of_its_rows_is_found(tmp_path: Path, with_checksum: bool, told: str) -> None:
     folder = ScoresFolder.open_or_create(tmp_path, manifest(rows=4))
