@@ -1,4 +1,4 @@
-"""Options of the command line alone: what is printed."""
+"""Options that only the command line has: what it prints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``donod-fast study …``: the grid of score, select, train, evaluate of a recipe."""
+"""``donod-fast study …``: grids of score, select, train and evaluate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from donod_fast.cli.progress import step_progress
 from donod_fast.errors import InputError
 
 _UNITS = {"score": "row", "train": "training"}
-"""What the steps of the threshold study count."""
+"""Unit that each step of the threshold study counts."""
 
 _PANEL = "Studies"
 
@@ -115,7 +115,7 @@ def threshold(
     jobs: Annotated[
         int | None,
         typer.Option(
-            help="Trainings that run at once.",
+            help="Number of trainings in parallel.",
             min=1,
             rich_help_panel="Running",
             show_default="one per core on a CPU, one on an accelerator",

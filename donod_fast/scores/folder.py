@@ -389,7 +389,9 @@ class ScoresFolder:
     def _of_each(self, look: Callable[[int], _T]) -> list[_T]:
         if self.storage.local is not None or self.parts < 2:
             return [look(part) for part in range(self.parts)]
-        with ThreadPoolExecutor(_READERS) as pool:  # an object store answers slowly, but answers many requests in parallel
+        with ThreadPoolExecutor(
+            _READERS
+        ) as pool:  # an object store answers slowly, but answers many requests in parallel
             return list(pool.map(look, range(self.parts)))
 
     def _refuse_unfinished(self, there: int) -> None:

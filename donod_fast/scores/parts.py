@@ -173,8 +173,8 @@ def table_bytes(table: pa.Table, shard: Shard, settings: str, signals: Signals |
     summary = PartSummary.of(table, shard.number, settings, segments, signals).as_json().encode()
     table = table.replace_schema_metadata({METADATA: summary, CHECKSUM: hashlib.sha256(summary).hexdigest().encode()})
     buffer = io.BytesIO()
-    # Checksums: without them a flipped bit would give another score. No statistics: the footer has no checksums for them,
-    # but readers use them to skip rows.
+    # Checksums: without them a flipped bit would give another score. No statistics: readers use them to skip rows, but
+    # the footer has no checksums for them.
     pq.write_table(table, buffer, compression="zstd", write_page_checksum=True, write_statistics=False)
     return buffer.getvalue()
 

@@ -1,7 +1,7 @@
-"""Attention within packed samples: each kernel equals one dense formula, or gives the reason why it does not support a layer.
+"""Attention within packed samples: each kernel equals one dense formula, or says why it does not support a layer.
 
-The GPU kernels are stood in for by functions with their signatures, release by release, that compute the same
-formula densely; so what is tested is which arguments they are given.
+Functions with the signatures of the GPU kernels in each release replace them and compute the same formula densely. So
+these tests check which arguments the kernels receive.
 """
 
 from __future__ import annotations
