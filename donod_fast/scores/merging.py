@@ -120,7 +120,7 @@ def _refuse_overlaps(segments: Any, inputs: Sequence[Mapping[str, Any]]) -> None
             expected = (expected[0] + 1, 0)
         if (number, start) != expected:
             raise StoreError(
-                f"{inputs[number]['name']}: the folders divide it, or the files next to it, into different parts; score "
+                f"{inputs[number]['name']}: the folders divide it, or files next to it, into different parts; score "
                 "it with the same --part-rows and the same files, or merge only one of the folders that have it"
             )
         expected = (number, start + rows)

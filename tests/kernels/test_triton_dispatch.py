@@ -65,7 +65,7 @@ def test_unsupported_input_is_refused_by_triton_and_left_to_torch_by_auto(name: 
     assert_identical(don_nod(*case, backend="auto", **options), don_nod(*case, backend="torch", **options))
 
 
-def test_a_wrong_argument_is_reported_before_a_backend_that_cannot_serve() -> None:
+def test_a_wrong_argument_is_reported_before_an_unsupported_backend() -> None:
     wrong = CASE.labels.clone()
     wrong[1] = 67
     with pytest.raises(InputError, match=r"labels\[1\] is 67, outside the 67 rows"):

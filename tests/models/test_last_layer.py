@@ -41,7 +41,7 @@ def test_layers_of_another_form_are_left_alone(kind: str) -> None:
     assert NarrowLastLayer.of(tiny_model(kind).get_decoder()) is None
 
 
-def test_after_the_last_of_several_threads_the_model_is_as_it_was() -> None:
+def test_after_the_last_of_several_threads_the_model_is_restored() -> None:
     decoder = tiny_model("llama").get_decoder()
     before = set(vars(decoder.layers[-1]))
     narrow = NarrowLastLayer.of(decoder)

@@ -54,7 +54,7 @@ def torchao(monkeypatch: pytest.MonkeyPatch) -> Any:
         ({"precision": "float8", "dtype": "float16"}, "starts from bfloat16 weights; remove dtype='float16'"),
     ],
 )
-def test_a_precision_that_cannot_be_is_refused_before_anything_is_loaded(options: Any, message: str) -> None:
+def test_an_impossible_precision_is_refused_before_anything_is_loaded(options: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         load_model("there/is-no-such-model", device="cpu", **options)
 

@@ -83,7 +83,7 @@ def assert_equals_dense(kernel: VarlenKernel, call: AttentionCall, scale: float,
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("heads", [(4, 2), (4, 4), (6, 1)])
-def test_every_feature_that_a_kernel_accepts_is_that_of_the_formula(kernel: str, heads: tuple[int, int]) -> None:
+def test_every_feature_that_a_kernel_accepts_matches_the_formula(kernel: str, heads: tuple[int, int]) -> None:
     served = 0
     for window, softcap, sinks in product(WINDOWS, SOFTCAPS, SINKS):
         call = replace(CALL, window=window, softcap=softcap, sinks=sinks, heads=heads[0], key_heads=heads[1])
@@ -162,7 +162,7 @@ def test_an_older_package_has_no_soft_cap() -> None:
     def flash_2_5(q: Any, k: Any, v: Any, softmax_scale: Any, causal: Any, window_size: Any) -> None:
         """Without soft-caps."""
 
-    assert "came with 2.6" in package_kernel(flash_2_5).refuse(replace(CALL, softcap=50.0))
+    assert "release 2.6 added it" in package_kernel(flash_2_5).refuse(replace(CALL, softcap=50.0))
 
 
 def test_names_hold_no_flash_and_have_no_masks_in_transformers() -> None:

@@ -90,7 +90,7 @@ def test_every_decisive_setting_is_named_with_both_values(tmp_path: Path) -> Non
     ]
 
 
-def test_the_lock_is_held_by_one_at_a_time_and_goes_with_its_holder(tmp_path: Path) -> None:
+def test_one_process_at_a_time_holds_the_lock_until_it_ends(tmp_path: Path) -> None:
     out = tmp_path / "a" / "b"
     with locked(out):
         with pytest.raises(StoreError, match="in use"), locked(out):
@@ -103,7 +103,7 @@ def test_the_lock_is_held_by_one_at_a_time_and_goes_with_its_holder(tmp_path: Pa
         pass
 
 
-def test_temporary_files_of_the_dead_are_removed_and_nothing_else(tmp_path: Path) -> None:
+def test_only_temporary_files_of_dead_processes_are_removed(tmp_path: Path) -> None:
     for name in (".part-000001.parquet.99.tmp", ".manifest.json.7.tmp", "notes.tmp", "part-000000.parquet"):
         (tmp_path / name).write_text("x")
     with locked(tmp_path):

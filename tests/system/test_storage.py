@@ -129,9 +129,7 @@ def test_one_holds_a_folder_at_a_time(place: Path | str) -> None:
         pass
 
 
-def test_a_lock_object_whose_holder_is_dead_is_taken_over_and_a_living_one_s_is_not(
-    s3: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lock_is_taken_over_only_if_its_holder_is_dead(s3: None, monkeypatch: pytest.MonkeyPatch) -> None:
     place = f"s3://bucket/{uuid.uuid4().hex}"
     open_storage(place).write(LOCK, b'{"token": "x", "host": "elsewhere", "process": 7}')
     with pytest.raises(StoreError, match="process 7 on elsewhere"), locked(place):

@@ -84,7 +84,7 @@ def test_without_ray_the_extra_is_named(refused: Callable[..., str], monkeypatch
     assert "pip install 'donod-fast[ray]'" in refused()
 
 
-def test_who_only_names_the_settings_does_not_import_ray_or_torch() -> None:
+def test_importing_the_settings_imports_neither_ray_nor_torch() -> None:
     program = (
         "import sys; from donod_fast.engines.ray import RaySettings as S; S(); print({'ray', 'torch'} & {*sys.modules})"
     )
