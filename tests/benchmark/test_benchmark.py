@@ -1,4 +1,4 @@
-"""``donod-fast bench``: counted operations, drawn lengths, and a table that says what ran and why the rest did not."""
+"""``donod-fast bench``: operation counts, drawn lengths, and a table with the reason for each program not run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmarks' plain Python: lengths, tables that refuse other columns, what counts as recorded, the GPU steps."""
+"""Plain Python of the benchmarks: lengths, tables that refuse other columns, recorded rows, the GPU steps."""
 
 from __future__ import annotations
 

@@ -69,13 +69,13 @@ def test_score_reports_new_rows_existing_rows_and_the_next_command(model: Path, 
     first = invoke(*options)
     assert first.code == 0, first.err
     assert f"40 rows in {out}: " in first.out and " scored, " in first.out
-    assert "update: adamw, lr 2e-05" in first.out and "were there" not in first.out
+    assert "update: adamw, lr 2e-05" in first.out and "already done" not in first.out
     assert f"next: donod-fast select {out} --keep 0.3 --out subset.jsonl" in first.out
 
     (out / "part-000001.parquet").unlink()
     second = invoke(*options)
     assert second.code == 0
-    assert "10 rows in" in second.out and "30 were there" in second.out
+    assert "10 rows in" in second.out and "30 already done" in second.out
     assert "0 rows in" in invoke(*options).out
 
 

@@ -1,4 +1,4 @@
-"""The options of ``score`` that are about how it runs: they say what they did, and change no score past the bounds."""
+"""Options of ``score`` about how it runs: they report their effect and keep scores within the bounds."""
 
 from __future__ import annotations
 

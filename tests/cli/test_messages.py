@@ -1,4 +1,4 @@
-"""What the commands say: about the model, the rows, the template, and what to do next."""
+"""Messages of the commands: about the model, the rows, the template, and the next step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dataclasses as options: what the adapter makes of a field, and that a default stands once."""
+"""Dataclasses as options: the option made from each field; defaults are defined once."""
 
 from __future__ import annotations
 

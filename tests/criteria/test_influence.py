@@ -1,4 +1,4 @@
-"""Influence columns equal means and maxima over autograd's gradients; reference sets that are unusable say so."""
+"""Influence columns equal means and maxima over autograd's gradients; unusable reference sets give clear errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parts prepared ahead: the same samples in the same order from any number of processes, and no process left behind."""
+"""Prefetched parts: the same samples in the same order for any number of processes, and no leftover process."""
 
 from __future__ import annotations
 

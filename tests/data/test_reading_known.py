@@ -1,4 +1,4 @@
-"""What is known of a file spares a pass over it, as long as size and stamp say that it is the same file."""
+"""A known file is not scanned again as long as its size and time stamp are unchanged."""
 
 from __future__ import annotations
 

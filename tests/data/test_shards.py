@@ -1,4 +1,4 @@
-"""The plan of a corpus: every row in one shard, cut where it can be read from, whatever the inputs are."""
+"""The plan of a corpus: every row is in exactly one shard, and shards start where reading can start."""
 
 from __future__ import annotations
 

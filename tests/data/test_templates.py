@@ -1,4 +1,4 @@
-"""The templates that a name means, and what becomes of content that a template has no place for."""
+"""Templates by name, and the treatment of content that a template does not support."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that crash, hang or are killed while they score: replaced, and a row that is at fault is left out alone."""
+"""Processes that crash, hang or are killed while scoring are replaced, and only a faulty row is left out."""
 
 from __future__ import annotations
 

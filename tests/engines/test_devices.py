@@ -1,4 +1,4 @@
-"""Several processes score as one does, whatever happens to them; and none of them outlives the run."""
+"""Several processes give the same scores as one despite any failure, and none outlives the run."""
 
 from __future__ import annotations
 

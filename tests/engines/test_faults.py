@@ -1,4 +1,4 @@
-"""Full disks, read-only folders, damaged files, exhausted memory: one clear error, and nothing is lost."""
+"""Full disks, read-only folders, damaged files, exhausted memory: one clear error, and no data is lost."""
 
 from __future__ import annotations
 

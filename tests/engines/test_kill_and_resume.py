@@ -1,4 +1,4 @@
-"""A run that is killed, however often and wherever, and started again ends as one that never was."""
+"""A run that is killed at any point and resumed ends like one that was never interrupted."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_killed_and_resumed_command_equals_an_undisturbed_one(model: Path, tmp
 
     done = command(*options, out)
     assert done.code == 0, done.err
-    assert "were there" in done.out
+    assert "already done" in done.out
     assert invoke(*options, undisturbed, "--quiet").code == 0
     assert_same_bits(ScoresFolder.open(out).table(), ScoresFolder.open(undisturbed).table())
     assert leftovers(out) == []

@@ -1,4 +1,4 @@
-"""A corpus into a folder: parts that depend on nothing but their rows, and a resumed run that does what is left."""
+"""Score a corpus into a folder: parts depend only on their rows, and a resumed run does only the rest."""
 
 from __future__ import annotations
 

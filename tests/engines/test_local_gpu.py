@@ -1,4 +1,4 @@
-"""Scoring on a CUDA device: launched ahead without a wait, halved where memory is short, timed by events."""
+"""Scoring on a CUDA device: launched ahead without waiting, halved when memory runs out, timed by events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every wrong argument is refused at the door, by name, and every right one in any layout is taken."""
+"""Every wrong argument is refused by name before any work, and right ones are accepted in any layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens that the model is sure of keep their digits, and logits of any size do no harm."""
+"""Tokens that the model predicts with confidence keep their precision, and logits of any size are safe."""
 
 from __future__ import annotations
 

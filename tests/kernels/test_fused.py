@@ -1,4 +1,4 @@
-"""The ``inductor`` backend: AdamW's passes over a gradient tile, compiled into one, give the same scores."""
+"""The ``inductor`` backend: compiled passes of AdamW over a gradient tile give the same scores."""
 
 from __future__ import annotations
 

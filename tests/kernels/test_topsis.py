@@ -1,4 +1,4 @@
-"""TOPSIS against the formula in numpy, pymcdm and scikit-criteria."""
+"""TOPSIS compared with the formula in numpy, with pymcdm and with scikit-criteria."""
 
 from __future__ import annotations
 

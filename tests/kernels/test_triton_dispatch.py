@@ -1,4 +1,4 @@
-"""Which calls the Triton backend serves and why not the others, its operator, and tile shapes by measurement."""
+"""The Triton backend: supported calls, reasons for the others, its operator, and measured tile shapes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Triton kernels against float64 autograd, on every path of the plan, under Triton's interpreter."""
+"""The Triton kernels compared with float64 autograd, on every path of the plan, under Triton's interpreter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Triton kernels on a CUDA device, through the public door."""
+"""The Triton kernels on a CUDA device, through the public functions."""
 
 from __future__ import annotations
 

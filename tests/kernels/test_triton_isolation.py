@@ -1,4 +1,4 @@
-"""Under the Triton kernels too a sample's scores are its own, whatever stands beside it or in memory before."""
+"""With the Triton kernels a sample's scores do not depend on its neighbours or on earlier contents of memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``make_layout`` against a loop in Python: which token lies where, for any labels and bounds."""
+"""``make_layout`` compared with a loop in Python: the position of every token, for any labels and bounds."""
 
 from __future__ import annotations
 

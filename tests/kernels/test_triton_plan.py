@@ -1,4 +1,4 @@
-"""How the Triton backend cuts a call: what is planned fits, and what does not fit is refused with a figure."""
+"""How the Triton backend divides a call: plans fit the workspace, and a workspace that is too small is refused."""
 
 from __future__ import annotations
 

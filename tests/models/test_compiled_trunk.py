@@ -1,4 +1,4 @@
-"""The compiled trunk gives the eager one's hidden states with a handful of graphs, or is refused."""
+"""The compiled trunk gives the eager trunk's hidden states with few graphs, or is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The output layer: read as the config promises, proved against the model's own forward, refused by name."""
+"""The output layer: read from the config, proved against the model's own forward pass, or refused by name."""
 
 from __future__ import annotations
 

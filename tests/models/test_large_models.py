@@ -1,4 +1,4 @@
-"""Device maps and off-loading: wherever a model's weights are kept, its scores are the same."""
+"""Device maps and off-loading: scores do not depend on where the weights are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The last layer run at scored rows only gives those rows' hidden states, and leaves the model as it was."""
+"""The last layer run only at scored rows gives their hidden states, and the model is restored afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loading: a model is loaded whole and as it is, or refused with a remedy."""
+"""Loading: a model is loaded completely and unchanged, or refused with a remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packed samples on a CUDA device: right against the float32 formula on the CPU, and without waiting for the device."""
+"""Packed samples on a CUDA device agree with the float32 formula on the CPU, without waiting for the device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packed samples have the hidden states and scores of the same samples alone, or the model is padded and says why."""
+"""Packed samples have the same hidden states and scores as alone; otherwise the model is padded, with a reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training under a parameter mask: the entries in it learn as ever, every other one stays bit by bit."""
+"""Training under a parameter mask: entries in it learn normally, all others stay bit-for-bit identical."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lower precision: what is converted and what never is, what is refused, and models that come quantised."""
+"""Lower precision: which layers are converted, which precisions are refused, and quantised models."""
 
 from __future__ import annotations
 

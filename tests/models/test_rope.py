@@ -1,4 +1,4 @@
-"""Where RoPE looks at the longest sequence of a batch, no sample's frequencies depend on its neighbours."""
+"""If RoPE depends on the longest sequence of a batch, a sample's frequencies still do not depend on other samples."""
 
 from __future__ import annotations
 

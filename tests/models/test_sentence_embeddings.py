@@ -1,4 +1,4 @@
-"""Embeddings of questions by a real sentence model, and what cannot be embedded."""
+"""Embeddings of questions by a real sentence model, and texts that cannot be embedded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parts written in the background: in order, few of them waiting, none after one that could not be written."""
+"""Parts written in the background: in order, with few pending, and none after a failed write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file that has changed since it was scored: refused by name, or scored anew without the others."""
+"""A file that has changed since it was scored is refused by name, or scored again without the others."""
 
 from __future__ import annotations
 

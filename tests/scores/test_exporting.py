@@ -1,4 +1,4 @@
-"""Records with their scores beside them: every row, each value as it was."""
+"""Exported records with their scores: every row is present, and every value is unchanged."""
 
 from __future__ import annotations
 

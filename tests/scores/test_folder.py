@@ -1,4 +1,4 @@
-"""The scores folder: parts that are whole or absent, a manifest that says what they are, one holder at a time."""
+"""The scores folder: complete or absent parts, a manifest that describes them, one holder at a time."""
 
 from __future__ import annotations
 

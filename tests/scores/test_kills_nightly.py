@@ -1,4 +1,4 @@
-"""Many kills at random points of a run with several processes: nothing lost, nothing twice, the same bits."""
+"""Many kills at random points of a run with several processes: no row lost or duplicated, identical bits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders scored apart become the folder of one run."""
+"""Folders scored separately are merged into the folder of one run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``donod-fast status`` says of a folder: running, interrupted, damaged or finished."""
+"""What ``donod-fast status`` reports about a folder: running, interrupted, damaged or finished."""
 
 from __future__ import annotations
 

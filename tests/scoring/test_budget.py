@@ -1,4 +1,4 @@
-"""The token budget is what fits into the memory that is free, and no more than is of use."""
+"""The token budget fits the free memory and is not larger than useful."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_budget_fills_four_fifths_of_the_memory_left_by_the_workspace(total: i
 def test_a_large_memory_is_not_filled() -> None:
     large = found(Device(60 * GIB, 0, 200 * KIB))
     assert (large.tokens, large.bytes_per_token, large.free_bytes) == (PACKED_PLATEAU, 200 * KIB, 60 * GIB)
-    assert large.how == "larger batches bring nothing: 200.0 KiB a token measured, 60.0 GiB free"
+    assert large.how == "larger batches are not faster: 200.0 KiB a token measured, 60.0 GiB free"
     assert found(Device(8 * GIB, 0, 1 * MIB)).how == "what fits: 1.0 MiB a token measured, 8.0 GiB free"
 
 

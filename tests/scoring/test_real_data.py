@@ -1,4 +1,4 @@
-"""Fifty real rows against float64 autograd, and every real file to a row a record."""
+"""Fifty real rows compared with float64 autograd; every real file gives one row per record."""
 
 from __future__ import annotations
 

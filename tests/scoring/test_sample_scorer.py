@@ -1,4 +1,4 @@
-"""From samples to rows: order, progress, and the numbers of the kernels in their own columns."""
+"""From samples to rows: order, progress, and the kernels' numbers in the right columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Triton kernels on real rows of a trained model: within bounds of float64 autograd, and in the scorer's hands."""
+"""The Triton kernels on real rows of a trained model agree with float64 autograd, also through the scorer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rank agreement: the correlation is Spearman's, the overlap that of the selections, and a poor stand-in fails."""
+"""Rank agreement: Spearman's correlation, overlap of the selections, and failure of a poor substitute."""
 
 from __future__ import annotations
 

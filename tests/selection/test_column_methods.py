@@ -1,4 +1,4 @@
-"""Any number column ranks, in memory and past it, with the same ties and refusals; older methods stay as they were."""
+"""Any number column ranks, in memory and out of core, with the same ties and errors."""
 
 from __future__ import annotations
 

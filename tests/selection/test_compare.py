@@ -1,4 +1,4 @@
-"""Comparison of criteria: correlations and overlaps against SciPy and plain sets, and what is shown of them."""
+"""Comparison of criteria: correlations and overlaps against SciPy and plain sets, and their display."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""K-Means + IFD against a literal program of its rule, on made and on real rows; what cannot be clustered is told."""
+"""K-Means + IFD compared with a literal program of its rule, on synthetic and real rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cells: computed once, kept, found again; what a killed process leaves; two processes at one cell."""
+"""Cells: computed once, cached, found again; after a kill; and with two processes on one cell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Held-out loss against a plain forward pass with the model's own cross entropy."""
+"""Held-out loss, compared with a plain forward pass and the model's own cross entropy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The noise study: figures against a recomputation by hand, kept cells, and what it refuses."""
+"""The noise study: results compared with a separate computation, cached cells, and refused inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reports: what a reader gets in Markdown, in HTML and in a browser."""
+"""Reports in Markdown, in HTML and in a browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Selections: what each keeps, checked against plain sorting of the columns."""
+"""Selections, compared with plain sorting of the columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sensitivity study: that each setting is what it says, and that work is done once."""
+"""The sensitivity study: each setting has its meaning, and work is done once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Statistics of the studies, against brute force, closed forms and simulation."""
+"""Statistics of the studies, compared with brute force, closed forms and simulation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The threshold study with its real parts, small: our scoring, TRL's training, generation, the sandbox, the report."""
+"""A small threshold study with its real components: scoring, TRL's training, generation, sandbox, report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files behind URLs are read as local ones are: the same records, in ranges, whatever breaks off in between."""
+"""Files behind URLs give the same records as local ones, read in ranges, despite broken connections."""
 
 from __future__ import annotations
 

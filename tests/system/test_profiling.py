@@ -1,4 +1,4 @@
-"""Where the time goes: sums that add up, an idle share that is what was arranged, a trace that viewers can read."""
+"""Profiles: sums that add up, a known idle share, and a trace that viewers can read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches side by side or launched ahead: order, errors and settings are those of one at a time."""
+"""Concurrent batches and batches launched ahead: order, errors and settings as in sequence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dynamic pack in trainings: TRL's through ``train_model`` and the command line, and a plain transformers Trainer."""
+"""Dynamic pack in trainings: TRL through ``train_model`` and the command line, and a plain Trainer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training will need: shapes counted, memory held against a real one, operations against the formula."""
+"""Plans of a training: counted shapes, memory compared with a real one, operations compared with the formula."""
 
 from __future__ import annotations
 

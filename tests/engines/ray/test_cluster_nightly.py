@@ -1,4 +1,4 @@
-"""Many trials of losing something of a cluster, and what takes long to be noticed."""
+"""Many trials of losing a part of a cluster, and losses that take long to detect."""
 
 from __future__ import annotations
 

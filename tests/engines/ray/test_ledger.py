@@ -1,4 +1,4 @@
-"""The ledger counts the attempts that began, and tells who is silent."""
+"""The ledger counts started attempts and detects silent workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A cluster scores as one process does, whoever of it is lost on the way."""
+"""A cluster gives the same scores as one process, even if nodes or processes are lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the engine cannot do it says before it begins, and within seconds."""
+"""The engine refuses what it cannot do before it starts, and within seconds."""
 
 from __future__ import annotations
 

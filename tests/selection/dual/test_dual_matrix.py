@@ -1,4 +1,4 @@
-"""The margins of the gradient interaction matrix: against brute force, and against what real steps do."""
+"""Margins of the gradient interaction matrix, compared with brute force and with the effect of real steps."""
 
 from __future__ import annotations
 

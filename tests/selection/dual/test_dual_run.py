@@ -1,4 +1,4 @@
-"""``donod-fast dual``: a folder with utilities, subset, importance and mask; what is refused, and in which words."""
+"""``donod-fast dual``: a folder with utilities, subset, importance and mask; refusals and their messages."""
 
 from __future__ import annotations
 

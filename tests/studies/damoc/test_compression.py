@@ -1,4 +1,4 @@
-"""Compression: token losses against the model's own logits, words that stay, formats, the guard and rewriters."""
+"""Compression: token losses against the model's own logits, kept words, formats, the guard and rewriters."""
 
 from __future__ import annotations
 

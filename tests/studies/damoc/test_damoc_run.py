@@ -1,4 +1,4 @@
-"""``donod-fast damoc``: candidates of a known order, those that fail, and a run that is killed and goes on."""
+"""``donod-fast damoc``: candidates of a known order, failing candidates, and a killed run that resumes."""
 
 from __future__ import annotations
 

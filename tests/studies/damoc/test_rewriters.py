@@ -1,4 +1,4 @@
-"""Rewriters against a real HTTP server that speaks chat completions: well, badly, not at all."""
+"""Rewriters with a real HTTP server for chat completions: good answers, bad answers, no answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks: right by their own tests, wrong programs found out, and nothing held out is ever trained on."""
+"""Tasks pass their own tests, wrong programs fail them, and no held-out task is in the training data."""
 
 from __future__ import annotations
 
