@@ -35,7 +35,7 @@ def reference_don_nod(
     """Compute what ``don_nod`` computes by autograd and one optimizer step per sample, in the inputs' dtype.
 
     Args:
-        hidden, weight, labels, cu_seqlens: as in ``don_nod``.
+        hidden: as in ``don_nod``, and so are ``weight``, ``labels`` and ``cu_seqlens``.
         rows_per_slice: take the gradient of W this many rows at a time, so that a large head fits in
             memory (each slice costs a forward and a backward pass). None: all at once.
         literal: step a copy of W and subtract the norms, as a naive program does.

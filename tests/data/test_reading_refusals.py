@@ -81,7 +81,7 @@ def test_a_file_that_vanished_or_changed_is_named_when_reopened(tmp_path: Path, 
     description = corpus.describe()
 
     path.write_bytes(FILES[name].replace(b"What", b"Whet"))  # the same size
-    with pytest.raises(CorpusError, match=rf"{name}: the input has changed .*other content"):
+    with pytest.raises(CorpusError, match=rf"{name}: the input has changed .*different content"):
         reopen_corpus(description)
     path.write_bytes(FILES[name] + b"\n")
     with pytest.raises(CorpusError, match=rf"{name}: the input has changed .*bytes"):

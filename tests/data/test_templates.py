@@ -111,7 +111,7 @@ def test_an_unknown_template_is_refused_by_name(name: str) -> None:
 
 
 def test_an_invalid_jinja_template_is_refused_before_any_row() -> None:
-    with pytest.raises(ModelError, match="no valid Jinja"):
+    with pytest.raises(ModelError, match="not valid Jinja"):
         renderer("{% for m in messages %}")
 
 

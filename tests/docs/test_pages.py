@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,15 @@ def test_generated_blocks_are_current(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     assert "<!-- generated: " in text
     assert with_generated(text) == text, "run: python docs/tools/render.py --update"
+
+
+def test_the_installation_page_names_every_extra() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    table = re.findall(
+        r"^\| (`.*?) \|", (ROOT / "docs/guides/installation.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    named = [name for cell in table for name in re.findall(r"`([\w-]+)`", cell)]
+    assert sorted(named) == sorted(project["optional-dependencies"])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
