@@ -103,7 +103,7 @@ def _draw_moved(path: Path, result: FocusResult) -> None:
 
 
 def _bars(panel: Any, some: Sequence[Moved], figure: str, title: str) -> None:
-    """The farthest matrices, and the output layer wherever it stands."""
+    """The matrices that changed most, and the output layer at any rank."""
     ordered = sorted(some, key=lambda one: -getattr(one, figure))
     places = {one.name: place for place, one in enumerate(ordered, 1)}
     shown = ordered[:_SHOWN]

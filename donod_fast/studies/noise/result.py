@@ -53,7 +53,7 @@ class NoiseResult:
         settings: of the run, plain values.
         overlaps: one for each update and kind.
         separations: one for each update, kind and score.
-        unchanged: by kind, rows that this kind of damage leaves as they are (they stay clean); over all seeds.
+        unchanged: by kind, rows that this kind of damage does not change (they stay clean); over all seeds.
         unscored: rows without scores, clean or damaged; they are left out of every figure.
     """
 

@@ -58,8 +58,8 @@ class DamagedCorpus:
     """Rows to select from, of which it is known which are bad, and rows to measure on.
 
     Attributes:
-        records: as they are scored and trained on.
-        kinds: of the damage of each, ``""`` where there is none.
+        records: the records that are scored and trained on.
+        kinds: kind of the damage of each record, ``""`` for none.
         heldout: other rows, undamaged.
     """
 
@@ -132,7 +132,7 @@ class Measures:
 
     @property
     def samples(self) -> list[TokenizedSample]:
-        """The corpus as it is trained on."""
+        """The corpus in the form for training."""
         if self._samples is None:
             self._samples = tokenized(self.loaded, self.corpus.records)
         return self._samples
@@ -174,7 +174,7 @@ class Measures:
         return tuple(sorted(Random(f"{setting.method} {seed}").sample(pool, count)))
 
     def train(self, rows: Sequence[int], seed: int) -> Trained:
-        """Train a copy of the model on some rows and take its held-out losses; no rows: the model as it is."""
+        """Train a copy of the model on some rows and measure its held-out losses; without rows it is not trained."""
         training = replace(self.training, seed=seed)
         settings = {
             **self._decisive,

@@ -12,17 +12,17 @@ from donod_fast.studies.core.corruptions import KINDS
 from donod_fast.studies.core.finetune import FineTuneSettings
 
 SHARES: Mapping[str, float] = dict.fromkeys(KINDS, 0.04)
-"""Share of the rows that each kind of damage is planted in."""
+"""Share of the rows that get each kind of damage."""
 
 TRAINING = FineTuneSettings(tokens=20_000, learning_rate=1e-4, step_tokens=1024)
-"""Chosen once for the small model of the project's own runs, from the loss after training on all rows."""
+"""Chosen once for the small model of the project's own runs, by the loss after training on all rows."""
 
 KEEPS = (0.1, 0.2, 0.3)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DamageStudySettings:
-    """What both studies plant and train.
+    """Damage and trainings of both studies.
 
     Attributes:
         shares: by kind of ``corruptions.KINDS``, the share of rows to damage.
@@ -57,7 +57,7 @@ class DamageStudySettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SensitivitySettings(DamageStudySettings):
-    """What the sensitivity study compares.
+    """Settings of the sensitivity study.
 
     Attributes:
         keep: share of the rows that each setting keeps.
@@ -79,7 +79,7 @@ class SensitivitySettings(DamageStudySettings):
 
 @dataclass(frozen=True, kw_only=True)
 class AblationSettings(DamageStudySettings):
-    """What the ablation compares.
+    """Settings of the ablation.
 
     Attributes:
         keeps: shares of the rows to keep.
