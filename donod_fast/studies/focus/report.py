@@ -31,7 +31,7 @@ def write_focus_report(out: Path, result: FocusResult) -> None:
 
 
 def focus_markdown(result: FocusResult) -> str:
-    """The report's text: how it was made, where the output layer stands, and who ranks samples as it does."""
+    """Text of the report: settings, rank of the output layer, and agreement with its ranking of samples."""
     settings = result.settings
     optimizers = "; ".join(f"{n}: lr {fields['learning_rate']:g}" for n, fields in settings["optimizers"].items())
     text = [
@@ -71,7 +71,7 @@ def focus_markdown(result: FocusResult) -> str:
 
 
 def draw_focus(out: Path, result: FocusResult) -> list[str]:
-    """Draw what there is; the names of the pictures (none without matplotlib)."""
+    """Draw the available results; returns the names of the pictures (none without matplotlib)."""
     try:
         import matplotlib
     except ImportError:

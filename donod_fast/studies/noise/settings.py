@@ -20,11 +20,11 @@ UPDATES: Mapping[str, UpdateSettings] = {
 
 @dataclass(frozen=True)
 class NoiseSettings:
-    """What the noise study damages and scores.
+    """Settings of damage and scores in the noise study.
 
     Attributes:
         rows: rows of each seed. Seeds have different rows if the data has enough.
-        seeds: how often rows and damage are drawn.
+        seeds: number of draws of rows and damage.
         kinds: kinds of damage, see :data:`donod_fast.studies.core.corruptions.KINDS`.
         updates: updates to score with, by the name that reports give them.
         top: share of the best rows that is damaged for the overlap.
