@@ -18,14 +18,24 @@ PANEL = "Model"
 
 
 @dataclass(frozen=True, slots=True)
-class ModelSource:
+class ModelName:
+    """A causal language model.
+
+    Attributes:
+        model: folder or hub id.
+    """
+
+    model: str = option(help="Folder or hub id of a causal language model (safetensors).", panel=PANEL)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource(ModelName):
     """A causal language model on one device. Attributes are the arguments of ``models.loading.load_model``.
 
     Raises:
         InputError: names the setting with a wrong value.
     """
 
-    model: str = option(help="Folder or hub id of a causal language model (safetensors).", panel=PANEL)
     revision: str | None = option(None, help="Revision of a hub model.", panel=PANEL)
     dtype: str = option(
         "auto", help="Data type of the weights: auto, float32, bfloat16 or float16.", panel=PANEL, choices=DTYPE_NAMES
@@ -72,4 +82,4 @@ class ModelSettings(ModelSource):
     offload_folder: Path | None = option(None, help="Folder for weights that a device map off-loads.", panel=PANEL)
 
 
-__all__ = ["DEVICE_MAPS", "DTYPE_NAMES", "PRECISIONS", "ModelSettings", "ModelSource"]
+__all__ = ["DEVICE_MAPS", "DTYPE_NAMES", "PRECISIONS", "ModelName", "ModelSettings", "ModelSource"]
