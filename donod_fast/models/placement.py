@@ -7,7 +7,6 @@ afterwards (between calls they are ``meta`` tensors). This module does not impor
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,13 +17,11 @@ import torch
 from torch import Tensor
 
 from donod_fast.errors import InputError, suggest
-from donod_fast.models.settings import DEVICE_MAPS
+from donod_fast.models.settings import DEVICE_MAPS, MEMORY_SIZE, parse_max_memory
 from donod_fast.system.wording import plural
 
 DeviceMap = str | Mapping[str, int | str | torch.device]
 MaxMemory = str | Mapping[int | str, int | str]
-
-_SIZE = re.compile(r"[0-9]+(\.[0-9]+)? ?([KMGT]i?B)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +91,7 @@ def place(
         max_memory = parse_max_memory(max_memory)
     if max_memory is not None:
         for key, size in max_memory.items():
-            if not (isinstance(size, int) or _SIZE.fullmatch(size)):
+            if not (isinstance(size, int) or MEMORY_SIZE.fullmatch(size)):
                 raise InputError(f"max_memory of {key} is {size!r}; give bytes, or a size such as '20GiB'")
     return Placement(found, device_map, max_memory, None if offload_folder is None else Path(offload_folder))
 
@@ -138,21 +135,6 @@ def no_cuda() -> str:
             "install a CUDA build from https://pytorch.org/get-started"
         )
     return f"no CUDA device is visible to PyTorch {torch.__version__}; check nvidia-smi and CUDA_VISIBLE_DEVICES"
-
-
-def parse_max_memory(text: str) -> dict[int | str, int | str]:
-    """Parse ``"0=20GiB,cpu=60GiB"``: sizes by device index or ``cpu``.
-
-    Raises:
-        InputError: the text cannot be read.
-    """
-    sizes: dict[int | str, int | str] = {}
-    for part in text.split(","):
-        key, equals, size = (piece.strip() for piece in part.partition("="))
-        if not equals or not _SIZE.fullmatch(size) or not (key.isdecimal() or key == "cpu"):
-            raise InputError(f"max memory {text!r} cannot be read; write for example 0=20GiB,cpu=60GiB")
-        sizes[int(key) if key.isdecimal() else key] = int(size) if size.isdecimal() else size
-    return sizes
 
 
 def is_offloaded(model: Any) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from donod_fast.errors import InputError
 from donod_fast.system.options import check_choices, option
 
 DTYPE_NAMES = ("auto", "float32", "bfloat16", "float16")
@@ -15,6 +17,24 @@ DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 """Device maps that accelerate computes."""
 
 PANEL = "Model"
+
+MEMORY_SIZE = re.compile(r"[0-9]+(\.[0-9]+)? ?([KMGT]i?B)?", re.IGNORECASE)
+"""A size such as ``20GiB``."""
+
+
+def parse_max_memory(text: str) -> dict[int | str, int | str]:
+    """Parse ``"0=20GiB,cpu=60GiB"``: sizes by device index or ``cpu``.
+
+    Raises:
+        InputError: the text cannot be read.
+    """
+    sizes: dict[int | str, int | str] = {}
+    for part in text.split(","):
+        key, equals, size = (piece.strip() for piece in part.partition("="))
+        if not equals or not MEMORY_SIZE.fullmatch(size) or not (key.isdecimal() or key == "cpu"):
+            raise InputError(f"max memory {text!r} cannot be read; write for example 0=20GiB,cpu=60GiB")
+        sizes[int(key) if key.isdecimal() else key] = int(size) if size.isdecimal() else size
+    return sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,5 +101,19 @@ class ModelSettings(ModelSource):
     )
     offload_folder: Path | None = option(None, help="Folder for weights that a device map off-loads.", panel=PANEL)
 
+    def __post_init__(self) -> None:
+        check_choices(self)
+        if isinstance(self.max_memory, str):
+            parse_max_memory(self.max_memory)
 
-__all__ = ["DEVICE_MAPS", "DTYPE_NAMES", "PRECISIONS", "ModelName", "ModelSettings", "ModelSource"]
+
+__all__ = [
+    "DEVICE_MAPS",
+    "DTYPE_NAMES",
+    "MEMORY_SIZE",
+    "PRECISIONS",
+    "ModelName",
+    "ModelSettings",
+    "ModelSource",
+    "parse_max_memory",
+]

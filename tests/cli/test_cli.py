@@ -22,7 +22,7 @@ from score_runs import (
 )
 from tiny_models import save_tiny
 
-import donod_fast.scoring.numerics_check
+import donod_fast.scoring.forward
 from donod_fast.kernels import topsis
 from donod_fast.scores.folder import ScoresFolder
 
@@ -306,13 +306,13 @@ def test_check_on_rows_of_ones_own(model: Path, data: Path) -> None:
 @pytest.mark.parametrize("wrong", ["don", "nod", "loss"])
 @pytest.mark.parametrize("factor", [1.001, math.nan])
 def test_check_fails_on_wrong_scores(model: Path, monkeypatch: pytest.MonkeyPatch, wrong: str, factor: float) -> None:
-    real = donod_fast.scoring.numerics_check.don_nod
+    real = donod_fast.scoring.forward.don_nod
 
     def spoiled(*arguments: Any, **options: Any) -> Any:
         scores = real(*arguments, **options)
         return scores._replace(**{wrong: getattr(scores, wrong) * factor + (wrong == "don") * 1e-3 * scores.nod})
 
-    monkeypatch.setattr(donod_fast.scoring.numerics_check, "don_nod", spoiled)
+    monkeypatch.setattr(donod_fast.scoring.forward, "don_nod", spoiled)
     done = invoke("check", "--model", model, "--device", "cpu", "--no-naive")
     assert_one_line_error(done, 1, "larger than their limits")
     assert "FAILED" in done.out

@@ -145,7 +145,7 @@ def test_more_records_best_first_than_fit_are_refused(
         (["--by", "lang"], "score into a new folder with `donod-fast score … --carry lang`"),
         (["--by", "source", "--engine", "memory"], "--by needs the engine duckdb"),
         (["--by", "source", "--method", "pareto"], "pareto compares all rows"),
-        (["--engine", "spark"], "--engine must be one of auto, memory, duckdb"),
+        (["--engine", "spark"], "engine must be one of auto, memory, duckdb"),
         (["--memory", "much"], "is not a size; write for example 2GiB"),
         (["--engine", "duckdb", "--method", "bestest"], "unknown method 'bestest'"),
         (["--engine", "duckdb", "--method", "don-threshold", "--don-threshold", "1e9"], "not keep"),

@@ -296,7 +296,7 @@ def test_a_refused_text_is_rewritten_or_stays(scorer: Scorer) -> None:
         (lambda _: "  ", "rewriter_failed", "answer is empty"),
         (lambda text: text + " and more", "rewriter_failed", "not shorter"),
         (lambda text: text, "rewriter_failed", "not shorter"),
-        (lambda _: "Something else.", "rewriter_failed", "no better: the guard refuses it: F1 0.500"),
+        (lambda _: "Something else.", "rewriter_failed", "not usable: the guard refuses it: F1 0.500"),
         (failing, "rewriter_failed", "ValueError: out of order"),
         (lambda _: None, "rewriter_failed", "NoneType"),  # type: ignore[arg-type, return-value]
     ]
@@ -324,7 +324,7 @@ def test_a_bad_argument_is_named(scorer: Scorer) -> None:
         compress_records([], scorer, fields=("output",))
     with pytest.raises(InputError, match="got none"):
         compress_records([], scorer, fields=())
-    with pytest.raises(InputError, match="give a guard"):
+    with pytest.raises(InputError, match="name a guard"):
         compress_records([], scorer, rewriter=str)
     assert compress_records([], scorer) == []
 
