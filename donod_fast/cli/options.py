@@ -40,6 +40,7 @@ def from_dataclasses(function: Callable[..., None]) -> Callable[..., None]:
     """A Typer command for a function whose parameters are settings dataclasses."""
     hints = get_type_hints(function, include_extras=True)
     settings = {name: hints[name] for name in signature(function).parameters if is_settings(hints[name])}
+    own = [name for name in signature(function).parameters if name not in settings]
     parameters: list[Parameter] = []
     for name, parameter in signature(function).parameters.items():
         if name in settings:
@@ -50,7 +51,7 @@ def from_dataclasses(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def run(**typed: Any) -> None:
         built = {name: build(kind, typed) for name, kind in settings.items()}
-        function(**built, **{name: typed[name] for name in signature(function).parameters if name not in settings})
+        function(**built, **{name: typed[name] for name in own if name in typed})
 
     del run.__wrapped__  # otherwise Typer would read the parameters of the wrapped function
     run.__annotations__ = {}

@@ -20,7 +20,6 @@ from donod_fast.scoring.settings import UpdateSettings
 from donod_fast.selection.ranking import ScoreColumns
 from donod_fast.studies.core.cells import CellStore
 from donod_fast.studies.core.finetune import (
-    FineTuneSettings,
     RowLosses,
     fine_tune,
     planned_course,
@@ -28,6 +27,7 @@ from donod_fast.studies.core.finetune import (
     tokenized,
 )
 from donod_fast.studies.core.heldout import heldout_loss
+from donod_fast.studies.core.settings import FineTuneSettings, TokenTraining
 from donod_fast.studies.core.statistics import Estimate
 from donod_fast.studies.core.study_data import StudyData
 from donod_fast.studies.core.tables import read_rows
@@ -39,7 +39,7 @@ from donod_fast.studies.sensitivity.settings import ALL, CLEAN, DEFAULT, EVERY, 
 from donod_fast.studies.sensitivity.spread import balanced_weights, ranked, spread
 from donod_fast.studies.sensitivity.study_settings import SensitivitySettings
 
-TRAINING = FineTuneSettings(tokens=200, step_tokens=100, learning_rate=1e-3)
+TRAINING = TokenTraining(tokens=200, step_tokens=100, learning_rate=1e-3)
 SHARES = {"shuffled": 0.15, "masked": 0.1}
 
 
