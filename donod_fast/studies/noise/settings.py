@@ -17,7 +17,7 @@ UPDATES: Mapping[str, UpdateSettings] = {
     "sgd": UpdateSettings("sgd"),
     "adamw-bfloat16": UpdateSettings("adamw", storage_dtype="bfloat16"),
 }
-"""By name: AdamW from fresh state, plain SGD, and AdamW with W′ rounded to bfloat16."""
+"""Updates by name: AdamW from fresh state, plain SGD, and AdamW with W′ rounded to bfloat16."""
 
 
 def _kinds(text: str) -> tuple[str, ...]:
