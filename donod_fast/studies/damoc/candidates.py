@@ -165,7 +165,10 @@ class CandidateRun:
         return start
 
     def _forget_what_must_be_redone(self, key: Mapping[str, Any], wanted: Mapping[str, Mapping[str, Any]]) -> None:
-        """Delete cells whose model is missing but needed: a new measure needs a trained model, which needs a pruned one."""
+        """Delete cells whose model is missing but needed.
+
+        A new measure needs the trained model, and training needs the pruned model.
+        """
         store, pruned = self._store, key["start"]["pruned"]
         missing = any(store.known(_MEASURE, one) is None for one in wanted.values())
         if missing and not (store.folder(_TRAIN, key) / TRAINING / MODEL).exists():
