@@ -1,4 +1,4 @@
-"""``donod-fast damoc``: find out on little data which of several models to fine-tune."""
+"""``donod-fast damoc``: choose which of several models to fine-tune, using little data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from donod_fast.cli.settings import CellSettings, ProgressSettings, RecipeChange
 from donod_fast.errors import ModelError
 
 _UNITS = {"data": "step", "damoc": "model", "full": "model"}
-"""What the steps of a run count."""
+"""Unit that each step of a run counts."""
 
 
 @from_dataclasses

@@ -1,4 +1,4 @@
-"""``donod-fast study …``: the grid of score, select, train, evaluate of a recipe."""
+"""``donod-fast study …``: grids of score, select, train and evaluate."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from donod_fast.errors import InputError
 from donod_fast.system.options import option
 
 _UNITS = {"score": "row", "train": "training"}
-"""What the steps of the threshold study count."""
+"""Unit that each step of the threshold study counts."""
 
 _PANEL = "Studies"
 

@@ -98,7 +98,7 @@ def train(
     chosen = _recipe(recipe, changes.set, training.as_fields())
     names = list(given.data or chosen.score.data)
     if not names:
-        raise InputError("say what to train on: --data FILE (a recipe may name it under score.data)")
+        raise InputError("name the training data: --data FILE (a recipe may name it under score.data)")
     options: dict[str, Any] = {
         "split": given.split or chosen.score.split,
         "revision": given.data_revision or (None if given.data else chosen.score.data_revision),
@@ -107,13 +107,13 @@ def train(
         _plan(chosen, list(given.data), options, plan.gpu, json=screen.json)
         return
     if out is None:
-        raise InputError("say where the trained model goes: --out DIR")
+        raise InputError("name the folder for the trained model: --out DIR")
     from donod_fast.training.run import train as run_training
 
     model_name, model_revision = chosen.train.model, chosen.train.revision
     is_silent = screen.hides_progress or not _is_first()
     output.announce_model(model_name, model_revision, quiet=is_silent)
-    # Standard input is saved beside the model, so that an interrupted training can resume.
+    # Standard input is saved in the output folder, so that an interrupted training can resume.
     corpus = open_corpus(names, spool_dir=out if "-" in names else None, **options)
     try:
         with _progress(quiet=is_silent) as progress:
@@ -182,8 +182,8 @@ def _progress(*, quiet: bool) -> Iterator[StepReport | None]:
 
 def _interrupted(recipe: Recipe, out: Path) -> str:
     if recipe.train.save_steps is None:
-        return "interrupted; no checkpoint was asked for (--set train.save_steps=100), so it will begin anew"
-    return f"interrupted; run the same command again to go on from the last checkpoint in {out}"
+        return "interrupted; no checkpoints were requested (--set train.save_steps=100), so it will start over"
+    return f"interrupted; run the same command again to resume from the last checkpoint in {out}"
 
 
 def _summary(outcome: TrainOutcome) -> dict[str, Any]:
@@ -210,7 +210,7 @@ def _summary_text(outcome: TrainOutcome) -> str:
         f"{outcome.loss:.4f}"
     ]
     if outcome.resumed is None:
-        lines[0] += " (was finished already)"
+        lines[0] += " (already finished)"
     left_out = sum(outcome.skipped.values())
     lines.append(
         f"rows     {outcome.selected:,} selected"

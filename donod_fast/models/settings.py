@@ -1,4 +1,4 @@
-"""Which model is loaded, and how: settings as options."""
+"""Settings of loading a model, as options."""
 
 from __future__ import annotations
 

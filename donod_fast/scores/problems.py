@@ -18,7 +18,7 @@ class Problem:
     """A problem during a run.
 
     Attributes:
-        part: number of the part, None if it is about no single part.
+        part: number of the part, None if the problem does not concern a single part.
         text: description.
         time: seconds since 1970.
     """
@@ -29,7 +29,7 @@ class Problem:
 
 
 def read_problems(storage: Storage) -> list[Problem]:
-    """The problems of a folder, oldest first; none if the file cannot be read."""
+    """Problems of a folder, oldest first; empty if they cannot be read."""
     try:
         return [Problem(**entry) for entry in json.loads(storage.read(PROBLEMS))]
     except (OSError, ValueError, TypeError):

@@ -110,7 +110,7 @@ def test_yaml_holds_any_option(model: Path, data: Path, tmp_path: Path) -> None:
         ("lr: true", "lr must be a number, got True"),
         ("max_length: 2.5", "max_length must be a whole number"),
         ("overwrite: sure", "overwrite must be true or false"),
-        ("data: {a: 1}", "data must be a text or a list of texts"),
+        ("data: {a: 1}", "data must be a string or a list of strings"),
         ("model: {a: 1}", "model must be a text"),
         ("update: adamv", "update must be one of adamw, sgd, sign"),
         ("just words", "must hold one option per line"),

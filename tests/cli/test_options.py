@@ -1,4 +1,4 @@
-"""Dataclasses as options: what the adapter makes of a field, and that a default stands once."""
+"""Dataclasses as options: the option made from each field; defaults are defined once."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_defaults_are_those_of_the_dataclasses() -> None:
     assert Outer((), Path()).ratio == 2.0
 
 
-def test_fields_of_nested_dataclasses_are_options_beside_the_others() -> None:
+def test_fields_of_nested_dataclasses_become_options_as_well() -> None:
     found = typed("a", "b", "--place", "p", "--colour", "green", "--size", "3", "--ratio", "1:4", "--tag", "x", "-l")
     assert found == Outer(("a", "b"), Path("p"), Inner("green", 3), 4.0, ("x",), True)
 

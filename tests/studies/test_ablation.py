@@ -1,4 +1,4 @@
-"""The ablation: every method beside TOPSIS at the same share, and work shared with the sensitivity study."""
+"""The ablation: every method and TOPSIS at the same share; work is shared with the sensitivity study."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sensitivity study: that each setting is what it says, and that work is done once."""
+"""The sensitivity study: each setting has its meaning, and work is done once."""
 
 from __future__ import annotations
 
@@ -261,7 +261,7 @@ def outcome(name, *, auc=0.5, loss=0.0, error=0.01, method="topsis", overlap=1.0
     )
 
 
-def test_the_findings_say_what_the_numbers_say_against_the_method_too():
+def test_the_findings_report_results_against_the_method_as_well():
     lines = [
         outcome("default", auc=0.5, loss=0.05),
         outcome("bad", auc=0.2, overlap=0.1),

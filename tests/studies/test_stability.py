@@ -1,4 +1,4 @@
-"""The stability study: each point is a plain training on the selected rows, kept and compared seed by seed."""
+"""The stability study: each point is a plain training on the selected rows, cached and compared seed by seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The studies on the command line: what a user types, what is printed, what bad input says."""
+"""The study commands: options, output, and errors for bad input."""
 
 from __future__ import annotations
 

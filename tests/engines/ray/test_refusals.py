@@ -1,4 +1,4 @@
-"""What the engine cannot do it says before it begins, and within seconds."""
+"""The engine refuses what it cannot do before it starts, and within seconds."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_without_ray_the_extra_is_named(refused: Callable[..., str], monkeypatch
     assert "pip install 'donod-fast[ray]'" in refused()
 
 
-def test_who_only_names_the_settings_does_not_import_ray_or_torch() -> None:
+def test_importing_the_settings_imports_neither_ray_nor_torch() -> None:
     program = (
         "import sys; from donod_fast.engines.ray import RaySettings as S; S(); print({'ray', 'torch'} & {*sys.modules})"
     )
