@@ -143,7 +143,8 @@ def _recipe(name: str | None, overrides: Sequence[str], given: Mapping[str, Any]
 
 def _plan(recipe: Recipe, data: list[str], options: dict[str, Any], gpu: str, *, json: bool) -> None:
     from donod_fast.training.counting import recipe_counts
-    from donod_fast.training.planning import model_config, plan_training
+    from donod_fast.training.model_size import model_config
+    from donod_fast.training.planning import plan_training
 
     settings = recipe.train
     config = model_config(settings.model, revision=settings.revision, trust_remote_code=settings.trust_remote_code)

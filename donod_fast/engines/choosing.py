@@ -257,7 +257,7 @@ class ScoreRun:
             target.overwrite,
             target.rescore_changed,
             engine.workers,
-            engine.ray.stall_timeout,
+            engine.stall_timeout,
             as_options(self.request),
         )
 

@@ -19,6 +19,9 @@ from collections import deque
 STALL_TIMEOUT = 1800.0
 """Seconds without progress after which a process is considered hung."""
 
+LOADING_SECONDS = 1800.0
+"""A process that loads the model, which it may have to download, has at least these seconds for it."""
+
 MOST_TRIES = 3
 """Number of processes lost in a row, at one part or on one device, that is not an accident any more."""
 
@@ -90,4 +93,4 @@ class Suspect:
                 return
 
 
-__all__ = ["MOST_TRIES", "Suspect"]
+__all__ = ["LOADING_SECONDS", "MOST_TRIES", "STALL_TIMEOUT", "Suspect"]

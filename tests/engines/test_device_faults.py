@@ -266,7 +266,7 @@ def test_a_part_that_fails_only_as_a_whole_ends_the_run_after_the_others(
 def test_a_process_that_hangs_while_it_loads_the_model_ends_the_run(
     model: Path, data: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device_pool, "_LOADING_SECONDS", 0.5)
+    monkeypatch.setattr(device_pool, "LOADING_SECONDS", 0.5)
     with pytest.raises(ModelError, match=r"the process that loads the model there did not answer for 0.5 s"):
         scored(data, FaultySpec(model, "hang loading", place), tmp_path / "out", stall_timeout=0.1)
     assert multiprocessing.active_children() == []

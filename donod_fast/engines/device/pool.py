@@ -30,7 +30,7 @@ from donod_fast.data.reading import Corpus
 from donod_fast.engines.device.child import At, Child, Failed, Idle, Passed, Probed, Progressed, Ready, Trying, Wants
 from donod_fast.engines.device.process import DeviceProcess, Slot
 from donod_fast.engines.device.queue import Work
-from donod_fast.engines.isolation import MOST_TRIES
+from donod_fast.engines.isolation import LOADING_SECONDS, MOST_TRIES
 from donod_fast.engines.prologue import open_folder
 from donod_fast.engines.request import OnProblem, RunOptions
 from donod_fast.errors import InputError, ModelError, WorkerError
@@ -43,7 +43,6 @@ from donod_fast.system.storage import open_storage
 
 log = logging.getLogger(__name__)
 
-_LOADING_SECONDS = 1800.0  # a process that loads the model, which it may have to fetch, has at least these
 
 _POLL_SECONDS = 1.0  # a death that closes no pipe is seen within this
 
@@ -194,9 +193,7 @@ class DevicePool:
         for child in list(self._children):
             if away > 0:  # this process was stopped or busy, and read no messages
                 child.heard += away
-            patience = (
-                self._options.stall_timeout if child.ready else max(self._options.stall_timeout, _LOADING_SECONDS)
-            )
+            patience = self._options.stall_timeout if child.ready else max(self._options.stall_timeout, LOADING_SECONDS)
             if child.silent_for() < patience:
                 continue
             if self._work is not None and self._work.forget_committed(child):

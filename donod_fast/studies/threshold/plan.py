@@ -22,7 +22,8 @@ from donod_fast.studies.threshold.run import selections_of
 
 if TYPE_CHECKING:
     from donod_fast.training import EvalSection, Recipe
-    from donod_fast.training.planning import ModelSize, TokenCounts, TrainPlan
+    from donod_fast.training.model_size import ModelSize
+    from donod_fast.training.planning import TokenCounts, TrainPlan
 
 _ROWS, _ROW_TOKENS = 20_000, 200  # if nothing is known
 _TASKS = {"humaneval": 164, "humaneval+": 164, "mbpp": 500, "mbpp+": 378, "mbpp-sanitized": 257}  # test splits
@@ -159,7 +160,8 @@ def plan_threshold(
     if is_family(recipe):
         with tempfile.TemporaryDirectory() as folder:
             return plan_threshold(with_family(recipe, Path(folder)), rows=rows, row_tokens=row_tokens, gpu=gpu)
-    from donod_fast.training.planning import model_config, model_size, plan_training
+    from donod_fast.training.model_size import model_config, model_size
+    from donod_fast.training.planning import plan_training
 
     unknown: list[str] = []
     train = recipe.train
