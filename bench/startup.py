@@ -46,7 +46,7 @@ def main() -> None:
         found = summary(seconds)
         rows.append(
             {
-                "command": name,
+                "measured": name,
                 "rounds": options.rounds,
                 **{key: round(value, 1) for key, value in found.items()},
                 "over_pass": round(found["median_ms"] / bare, 2),

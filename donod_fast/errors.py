@@ -1,7 +1,7 @@
-"""The errors that donod_fast raises: one small hierarchy, each with the exit code of the command line.
+"""Exceptions of donod_fast: one small hierarchy, each class with the exit code of the command line.
 
-Library code raises them and never prints; the command line catches :class:`DonodError` once,
-at the edge, prints the message and leaves with ``exit_code``.
+Library code raises them and never prints. The command line catches :class:`DonodError` in one place, prints the
+message and exits with ``exit_code``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 
 class DonodError(Exception):
-    """Base of every error that donod_fast raises on purpose. The message names the remedy."""
+    """Base class of the errors that donod_fast raises. The message says what to do."""
 
     exit_code = 1
 
@@ -22,25 +22,25 @@ class InputError(DonodError, ValueError):
 
 
 class BackendError(DonodError, RuntimeError):
-    """A kernel backend asked for by name cannot serve the input; the message says why."""
+    """A kernel backend requested by name does not support the input; the message says why."""
 
     exit_code = 2
 
 
 class CorpusError(DonodError):
-    """An input file as a whole cannot be read (absent, not of its format, changed since)."""
+    """A whole input file cannot be read (missing, not in its format, changed since it was scored)."""
 
     exit_code = 3
 
 
 class ModelError(DonodError):
-    """A model or tokenizer cannot be loaded or cannot be scored with."""
+    """A model or tokenizer cannot be loaded or cannot be used for scoring."""
 
     exit_code = 4
 
 
 class HeadMismatchError(ModelError):
-    """Our output layer does not reproduce the model's own logits; the message names what differs."""
+    """Our output layer does not reproduce the model's own logits; the message names the difference."""
 
 
 class StoreError(DonodError):
@@ -54,20 +54,20 @@ class SettingsMismatchError(StoreError):
 
 
 class WorkerError(DonodError):
-    """A process of a run was ended from outside (killed, out of memory); what was committed stays."""
+    """A process of a run was killed from outside (by a signal, out of memory); committed parts are kept."""
 
     exit_code = 6
 
 
 class SandboxError(DonodError):
-    """Programs cannot be run in isolation here; the message says why, and what would make it possible."""
+    """No sandbox for programs is available here; the message says why, and what to do about it."""
 
     exit_code = 7
 
 
 def suggest(name: object, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: ``; did you mean 'topsis'?``, or "" if no known name is close."""
-    from difflib import get_close_matches  # here, since most runs have no unknown name
+    """End of a message about an unknown name: ``; did you mean 'topsis'?``, or "" if no known name is similar."""
+    from difflib import get_close_matches  # imported here, because most runs have no unknown name
 
     near = get_close_matches(str(name), list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""

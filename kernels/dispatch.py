@@ -103,7 +103,7 @@ def don_nod(
         reason = why_not_inductor(call)
         if reason is not None:
             check_labels(labels, weight.shape[0])
-            raise BackendError(f"backend 'inductor' cannot serve this: {reason}; use 'torch' or 'auto'")
+            raise BackendError(f"backend 'inductor' does not support this call: {reason}; use 'torch' or 'auto'")
         return torch_backend.torch_don_nod(gather_batch(call), fused=True)
     reason = why_not_triton(call)
     if reason is None:
@@ -111,8 +111,8 @@ def don_nod(
 
         return _with_extras(call, triton_don_nod(call))
     if backend == "triton":
-        check_labels(labels, weight.shape[0])  # a wrong argument is reported before a backend that cannot serve
-        raise BackendError(f"backend 'triton' cannot serve this: {reason}; use 'torch' or 'auto'")
+        check_labels(labels, weight.shape[0])  # report a wrong argument first, then the unsupported backend
+        raise BackendError(f"backend 'triton' does not support this call: {reason}; use 'torch' or 'auto'")
     return torch_backend.torch_don_nod(gather_batch(call))
 
 

@@ -47,7 +47,7 @@ def gradient_products(
     """Inner products of output-layer gradients between two sets of samples, (samples, other samples) float64.
 
     The diagonal for a set with itself is ‖G‖², the square of ``update_norm`` of ``don_nod(update="sgd")``. An entry is
-    NaN if either sample has no scored token. The arguments are those of ``don_nod``. The workspace limits the memory
+    NaN if either sample has no scored token. The arguments are as in ``don_nod``. The workspace limits the memory
     in addition to the arguments, the result, and one number per pair of token tiles.
 
     Raises:
@@ -84,7 +84,7 @@ def gradient_products(
 
         return triton_products(sides[0], sides[1])
     if backend == "triton":
-        raise BackendError(f"backend 'triton' cannot serve this: {reason}; use 'torch' or 'auto'")
+        raise BackendError(f"backend 'triton' does not support this call: {reason}; use 'torch' or 'auto'")
     return torch_products(gather_batch(sides[0]), gather_batch(sides[1]))
 
 

@@ -20,7 +20,7 @@ class DonNod(NamedTuple):
         entropy: entropy of the predicted distributions in nats, reduced in the same way.
         weight_dot_update: ⟨W, U + weight_decay · W⟩ of the step W′ = W − lr · (U + weight_decay · W).
         update_norm: ‖U + weight_decay · W‖_F. Both are valid for any learning rate, unless W′ was rounded
-            to a storage dtype: then they are those of the effective update (W − W′)/lr.
+            to a storage dtype: then they refer to the effective update (W − W′)/lr.
         scored_tokens: int32, number of scored tokens.
         error_norm: mean over scored tokens (for the sum too) of ‖p − onehot(y)‖₂: EL2N of Paul et al. 2021,
             arXiv 2107.07075, token by token. None unless requested by ``extras``.

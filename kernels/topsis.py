@@ -58,7 +58,7 @@ def topsis(
         (n,) float64 on the tensors' own device (float32 on a device without float64), in [0, 1],
         higher is better. A sample that is NaN in either column is excluded from norms and
         extremes, and its closeness is NaN. If all (scored) samples are equal, or n = 1, eq. 12 is
-        0/0, and each of them gets 0.5. A constant column has no influence, nor has one of zeros.
+        0/0, and each of them gets 0.5. A constant column has no influence.
 
     Raises:
         InputError: shapes, devices or dtypes do not match; an entry is infinite (this check is the only
@@ -78,7 +78,7 @@ def topsis(
 
             return launch_topsis(don, nod, share)
         if backend == "triton":
-            raise BackendError(f"backend 'triton' cannot serve this: {reason}; use 'torch' or 'auto'")
+            raise BackendError(f"backend 'triton' does not support this call: {reason}; use 'torch' or 'auto'")
     unscored = don.isnan() | nod.isnan()
     don = don.masked_fill(unscored, math.nan)
     nod = nod.masked_fill(unscored, math.nan)
@@ -116,8 +116,8 @@ def topsis_from_constants(
 ) -> Tensor:
     """Closeness (n,) of samples, given the constants of the whole columns.
 
-    It is elementwise and does not wait for the device. ``weights`` and the results for NaN and for
-    equal samples are those of :func:`topsis`. Raises InputError for invalid weights.
+    It is elementwise and does not wait for the device. ``weights``, NaN and equal samples are treated as in
+    :func:`topsis`. Raises InputError for invalid weights.
     """
     don_weight, nod_weight = normalised_weights(weights)
     to_ideal = _length(
@@ -182,9 +182,9 @@ def _checked_columns(don: Tensor, nod: Tensor) -> tuple[Tensor, Tensor]:
         if column.is_complex() or column.dtype == torch.bool:
             raise InputError(f"{name} must be of a real number type, got {column.dtype}")
     if don.shape != nod.shape:
-        raise InputError(f"don and nod must have one length, got {don.shape[0]} and {nod.shape[0]}")
+        raise InputError(f"don and nod must have the same length, got {don.shape[0]} and {nod.shape[0]}")
     if don.device != nod.device:
-        raise InputError(f"don and nod must be on one device, got {don.device} and {nod.device}")
+        raise InputError(f"don and nod must be on the same device, got {don.device} and {nod.device}")
     dtype = torch.float32 if don.device.type == "mps" else torch.float64
     don, nod = don.detach().to(dtype), nod.detach().to(dtype)
     infinite = torch.stack([don.isinf().any(), nod.isinf().any()]).tolist()  # the only wait for the device

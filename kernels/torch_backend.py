@@ -171,7 +171,7 @@ class _Run:
     # ---- shared ------------------------------------------------------------------------------------
 
     def _rows_of(self, group: list[int]) -> tuple[Tensor, Tensor]:
-        """Rows of hidden and labels of some samples (consecutive but for unscored or long ones)."""
+        """Rows of hidden and labels of some samples (consecutive except for unscored or long ones)."""
         bounds = self.batch.bounds
         pieces = [slice(bounds[sample], bounds[sample + 1]) for sample in group]
         if pieces[-1].stop - pieces[0].start == sum(piece.stop - piece.start for piece in pieces):

@@ -21,7 +21,7 @@ from donod_fast.kernels.arguments import HeadBatch
 # keep an accelerator busy.
 _CPU_TILE = 1 << 18
 _DEVICE_TILE = 1 << 24
-# On a CPU more tokens in one product bring nothing and cost cache.
+# On a CPU more tokens per product bring no gain and need more cache.
 _CPU_GROUP_TOKENS = 1024
 # Rows of Gram matrices computed at once; small blocks use more of the symmetry.
 GRAM_BLOCK = 64

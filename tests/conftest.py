@@ -1,4 +1,4 @@
-"""Before anything is imported: without a CUDA device the Triton kernels run under Triton's interpreter."""
+"""Without a CUDA device, run the Triton kernels under Triton's interpreter; set before anything is imported."""
 
 from __future__ import annotations
 

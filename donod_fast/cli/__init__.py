@@ -1,4 +1,4 @@
-"""The command line ``donod-fast``: what it takes, prints and exits with. ``app.py`` is its edge."""
+"""The command line ``donod-fast``: options, output and exit codes. ``app.py`` is its entry point."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 def main() -> None:
     """Run the command line; see :func:`donod_fast.cli.app.main` for its exit codes."""
-    if sys.argv[1:] == ["--version"]:  # answered before the command-line library is imported
+    if sys.argv[1:] == ["--version"]:  # answered without importing the command-line library
         from donod_fast import __version__
 
         print(f"donod-fast {__version__}")

@@ -1,4 +1,4 @@
-"""The application and its edge: where errors become one line and an exit code."""
+"""The application: its commands, and the conversion of errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Commands(LazyGroup):
         "damoc": _command(
             "damoc:damoc",
             _MODELS,
-            "Find out which of several models to fine-tune (DaMoC).",
+            "Rank several models by how well they fine-tune (DaMoC).",
             "damoc models.yaml --out damoc",
         ),
         "study": _command("study:app", _MODELS, "Run studies of the method; an interrupted study resumes."),
@@ -111,7 +111,7 @@ class Commands(LazyGroup):
     }
 
 
-# Plain help texts: rich takes longer to import than all the rest of the command line.
+# Plain help texts: importing rich takes longer than the rest of the command line.
 app = typer.Typer(
     name="donod-fast",
     cls=Commands,
@@ -164,8 +164,10 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; exit codes are those of ``donod_fast.errors``, 130 when interrupted."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that cannot show →, a file name that is not Unicode
+    """Run the command line; exits with the exit codes in ``donod_fast.errors``, or 130 if interrupted."""
+    if isinstance(
+        sys.stdout, io.TextIOWrapper
+    ):  # for terminals that cannot show →, and file names that are not Unicode
         sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING, format="donod-fast: %(message)s")
     if _COMPLETE in os.environ:
@@ -181,12 +183,12 @@ def main() -> None:
     except DonodError as error:
         print(f"donod-fast: error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except Exception as error:  # the last edge: a defect of ours must still end in one line
+    except Exception as error:  # a bug in donod_fast must also end with one line
         if os.environ.get("DONOD_FAST_TRACEBACK"):
             raise
         name = type(error).__name__
         print(
-            f"donod-fast: internal error: {name}: {error}\nThis is a defect of donod-fast. Please report it with "
+            f"donod-fast: internal error: {name}: {error}\nThis is a bug in donod-fast. Please report it with "
             "the output of the same command under DONOD_FAST_TRACEBACK=1.",
             file=sys.stderr,
         )

@@ -1,4 +1,4 @@
-"""``donod-fast bench``: what scoring costs on this machine, compared with other programs."""
+"""``donod-fast bench``: the cost of scoring on this machine, compared with other programs."""
 
 from __future__ import annotations
 

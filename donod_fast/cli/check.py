@@ -78,7 +78,7 @@ def check(
 
 @dataclass(frozen=True, slots=True)
 class _Ranks:
-    """What was compared with what, and how it came out."""
+    """The compared precisions and the result."""
 
     reference: str
     checked: str

@@ -20,8 +20,8 @@ _SWITCHED = {True: "on", False: "off"}
 def config_option(*kinds: type) -> Any:
     """The option ``--config`` of a command with these settings dataclasses, as an argument of ``Annotated``.
 
-    Options of the file stand below those of the command line. The option's callback raises InputError if the file
-    cannot be read, a key is no option, or a value has the wrong type; the message names file and key.
+    Options on the command line override those of the file. The option's callback raises InputError if the file cannot
+    be read, a key is not an option, or a value has the wrong type; the message names file and key.
     """
     known = {field.name: field for kind in kinds for field in options_of(kind)}
 
@@ -44,7 +44,7 @@ def load_options(name: str) -> dict[str, Any]:
     """The options of a YAML file, of a manifest, or of a scores folder by its path or URL.
 
     Raises:
-        InputError: it cannot be read, or it is a manifest that records no options.
+        InputError: the file cannot be read, or is a manifest that records no options.
     """
     from donod_fast.system.storage import is_url, open_storage
 
@@ -77,7 +77,7 @@ def _parsed(content: str, name: str) -> dict[str, Any]:
 
 
 def _of_manifest(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The options that a manifest records, with what the run had settled where an option left it open."""
+    """The options that a manifest records; automatic settings are replaced by the values that the run used."""
     from donod_fast.scores.manifest import OPTIONS
 
     recorded = manifest.get(OPTIONS)
@@ -95,10 +95,10 @@ def _of_manifest(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def checked(found: Mapping[str, Any], known: Mapping[str, OptionField], name: str) -> dict[str, Any]:
-    """The values of a file by option; those that are null are left out.
+    """The values of a file by option, without those that are null.
 
     Raises:
-        InputError: a key is no option, or a value has the wrong type.
+        InputError: a key is not an option, or a value has the wrong type.
     """
     values: dict[str, Any] = {}
     for key, value in found.items():
@@ -111,7 +111,7 @@ def checked(found: Mapping[str, Any], known: Mapping[str, OptionField], name: st
 
 
 def _value(field: OptionField, value: Any, where: str) -> Any:
-    """A value in the form that the command line would give it, refused if it has another type."""
+    """A value in the form of the command line; raises InputError if it has the wrong type."""
     kind = field.type
     kinds = (kind, *get_args(kind))
     if isinstance(value, bool) and _SWITCHED[value] in field.option.choices:
@@ -119,14 +119,14 @@ def _value(field: OptionField, value: Any, where: str) -> Any:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     is_list = isinstance(value, list) and all(isinstance(one, str) for one in value)
     if get_origin(kind) is tuple:
-        fits, wanted = is_list or isinstance(value, str), "a text or a list of texts"
+        fits, wanted = is_list or isinstance(value, str), "a string or a list of strings"
         value = [value] if isinstance(value, str) else value
     elif bool in kinds:
         fits, wanted = isinstance(value, bool), "true or false"
     elif int in kinds:
         fits, wanted = is_number and value % 1 == 0, "a whole number"
     elif float in kinds:
-        fits, wanted = is_number or _reads_as_number(value), "a number"  # YAML reads 1e-5 as a text
+        fits, wanted = is_number or _reads_as_number(value), "a number"  # YAML reads 1e-5 as a string
     else:
         fits, wanted = is_list or is_number or isinstance(value, str), "a text"
         if fits:

@@ -1,4 +1,4 @@
-"""``donod-fast damoc``: find out on little data which of several models to fine-tune."""
+"""``donod-fast damoc``: choose which of several models to fine-tune, using little data."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import typer
 
 from donod_fast.cli import output
 from donod_fast.cli.errors import Interrupted
+from donod_fast.cli.options import from_dataclasses
 from donod_fast.cli.progress import step_progress
+from donod_fast.cli.settings import CellSettings, ProgressSettings, RecipeChanges
 from donod_fast.errors import ModelError
 
 _UNITS = {"data": "step", "damoc": "model", "full": "model"}
-"""What the steps of a run count."""
+"""Unit that each step of a run counts."""
 
 
+@from_dataclasses
 def damoc(
     recipe: Annotated[
         str,
@@ -23,26 +26,12 @@ def damoc(
             metavar="RECIPE", help="A .yaml file with candidates, data and steps.", rich_help_panel="Recipe"
         ),
     ],
+    changes: RecipeChanges,
+    cells: CellSettings,
+    screen: ProgressSettings,
     out: Annotated[Path, typer.Option(help="Folder of the run: report and cells.", rich_help_panel="Output")] = Path(
         "donod-fast-damoc"
     ),
-    set: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Replace a value of the recipe: filter.share=0.1.", rich_help_panel="Recipe"),
-    ] = None,
-    keep_models: Annotated[
-        bool,
-        typer.Option("--keep-models", help="Keep pruned and trained models in their cells.", rich_help_panel="Output"),
-    ] = False,
-    unsafe_exec: Annotated[
-        bool,
-        typer.Option(
-            "--unsafe-exec",
-            help="Run model-written programs even if no sandbox is available (unsafe).",
-            rich_help_panel="Running",
-        ),
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.", rich_help_panel="Output")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print report.json.", rich_help_panel="Output")] = False,
 ) -> None:
     """Rank candidate models after filtering, compression, pruning and one epoch (DaMoC). Rerun to resume."""
@@ -50,10 +39,10 @@ def damoc(
     from donod_fast.studies.damoc.report import data_line, remarks, table_rows
     from donod_fast.studies.damoc.run import run_damoc
 
-    chosen = load_damoc_recipe(recipe, set or [])
+    chosen = load_damoc_recipe(recipe, changes.set)
     try:
-        with step_progress(_UNITS, quiet=quiet or json) as progress:
-            outcome = run_damoc(chosen, out, unsafe=unsafe_exec, keep_models=keep_models, progress=progress)
+        with step_progress(_UNITS, quiet=screen.quiet or json) as progress:
+            outcome = run_damoc(chosen, out, unsafe=cells.unsafe_exec, keep_models=cells.keep_models, progress=progress)
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; rerun the same command to resume from the finished cells in {out}") from None
     if json:

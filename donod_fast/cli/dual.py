@@ -28,22 +28,22 @@ def dual(
     reference: Annotated[
         list[str],
         typer.Option(
-            help="Rows whose loss is to be lowered. With --order second each candidate costs a pass over them.",
+            help="Rows whose loss should decrease. With --order second each row of DATA costs a pass over them.",
             rich_help_panel="Input",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write.", rich_help_panel="Output")],
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace what OUT holds.", rich_help_panel="Output")
+        bool, typer.Option("--overwrite", help="Replace the contents of OUT.", rich_help_panel="Output")
     ] = False,
 ) -> None:
-    """Choose the rows of DATA and the parameters of MODEL that lower the loss of a reference set most (DualSFT)."""
+    """Choose the rows of DATA and the parameters of MODEL that most lower the loss of a reference set (DualSFT)."""
     from donod_fast.data.reading.corpus import open_corpus, open_settings
     from donod_fast.models.loading import load_settings
     from donod_fast.selection.dual.run import dual as run_dual
     from donod_fast.selection.dual.run import refuse_folder
 
-    refuse_folder(out, overwrite=overwrite)  # before the work, and again when it is written
+    refuse_folder(out, overwrite=overwrite)  # checked before the work, and again when writing
     candidates = open_settings(corpus)
     wanted = open_corpus(reference, split=corpus.split)
     output.announce_model(model.model, model.revision, quiet=screen.hides_progress)

@@ -1,4 +1,4 @@
-"""How a command ends other than with success, beside the errors of the library."""
+"""Errors of the command line, in addition to those of the library."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from donod_fast.errors import DonodError
 
 
 class Interrupted(DonodError):
-    """The user stopped the run; what was committed stays."""
+    """The user interrupted the run; committed parts are kept."""
 
     exit_code = 130
 
 
 class NothingScored(DonodError):
-    """Every row of the corpus ended with another status than ``scored``."""
+    """No row of the corpus has the status ``scored``."""
 
     exit_code = 1
 

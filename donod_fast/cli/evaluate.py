@@ -1,4 +1,4 @@
-"""``donod-fast eval``: programs of a model, judged by a benchmark's tests; and a look at those that failed."""
+"""``donod-fast eval``: judge programs of a model by a benchmark's tests, and browse those that failed."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def evaluate(
     given = {"--model": bool(model.model), "--samples": tasks.samples is not None, "--canonical": tasks.canonical}
     chosen = origins.one_origin(given)
     settings = replace(settings, style=choose_style(benchmark, tasks.style))
-    find_isolation(unsafe=judging.unsafe_exec)  # refused before anything is loaded
+    find_isolation(unsafe=judging.unsafe_exec)  # reported before anything is loaded
     some, known, part = _problems(benchmark, tasks)
 
     def origin() -> Origin:
@@ -128,12 +128,12 @@ def evaluate(
 
 
 def _problems(benchmark: str, tasks: TaskSettings) -> tuple[list[Problem], list[Problem], str]:
-    """The tasks that are evaluated, all tasks of the file, and the split's name."""
+    """The tasks to evaluate, all tasks of the file, and the name of the split."""
     from donod_fast.evaluation.benchmarks import find_benchmark
     from donod_fast.evaluation.problems import in_split, load_problems
 
     if tasks.split is not None and not find_benchmark(benchmark).split:
-        raise InputError(f"--split is for mbpp and mbpp-sanitized; {benchmark} is one set")
+        raise InputError(f"--split is for mbpp and mbpp-sanitized; {benchmark} has no splits")
     part = tasks.split or ("test" if find_benchmark(benchmark).split and not tasks.canonical else "all")
     known = load_problems(benchmark, tasks.problems)
     some = in_split(known, part)[: tasks.limit]
@@ -199,7 +199,7 @@ def _browse(folder: Path, show: str | None, status: str | None) -> None:
 
     entries = browser.read_entries(folder)
     terminal = sys.stdout.isatty()
-    # Without a terminal lines stay whole, for grep.
+    # Without a terminal lines are not wrapped, so that grep finds them.
     console = Console(width=None if terminal else 1000, soft_wrap=not terminal)
     if show is not None:
         for entry in browser.filtered(browser.found(entries, show), status):

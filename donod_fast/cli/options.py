@@ -1,12 +1,12 @@
 """Dataclasses as command-line options.
 
 :func:`from_dataclasses` turns a function over settings dataclasses into a command: every field made by
-``system.options.option`` becomes an option or an argument, and the function is called with the dataclasses that the
-command line stands for. Parameters that are no settings remain plain Typer parameters.
+``system.options.option`` becomes an option or an argument, and the function is called with dataclasses built from the
+command line. Parameters that are not settings remain plain Typer parameters.
 
-Why Typer and this adapter, and neither cyclopts nor tyro, which know dataclasses: Typer is imported in a third of the
-time that a help text may take, keeps the exit codes and messages that scripts rely on, and lets a configuration file
-supply values below the command line (``default_map``), required ones included.
+We use Typer with this adapter rather than cyclopts or tyro, which support dataclasses, for three reasons. Importing
+Typer takes a third of the time that a help text may take. It keeps the exit codes and messages that scripts rely on. A
+configuration file can supply values that the command line overrides (``default_map``), including required ones.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ _MISSING: Any = Parameter.empty
 
 
 def from_dataclasses(function: Callable[..., None]) -> Callable[..., None]:
-    """A Typer command of a function whose parameters are settings dataclasses."""
+    """A Typer command for a function whose parameters are settings dataclasses."""
     hints = get_type_hints(function, include_extras=True)
     settings = {name: hints[name] for name in signature(function).parameters if is_settings(hints[name])}
+    own = [name for name in signature(function).parameters if name not in settings]
     parameters: list[Parameter] = []
     for name, parameter in signature(function).parameters.items():
         if name in settings:
@@ -50,9 +51,9 @@ def from_dataclasses(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def run(**typed: Any) -> None:
         built = {name: build(kind, typed) for name, kind in settings.items()}
-        function(**built, **{name: typed[name] for name in signature(function).parameters if name not in settings})
+        function(**built, **{name: typed[name] for name in own if name in typed})
 
-    del run.__wrapped__  # Typer would look at its parameters
+    del run.__wrapped__  # otherwise Typer would read the parameters of the wrapped function
     run.__annotations__ = {}
     run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     return run
@@ -87,7 +88,7 @@ def _parameter(field: OptionField) -> Parameter:
 
 
 def _metavar(field: OptionField) -> str | None:
-    """What stands for a value in the help; None for a switch."""
+    """Placeholder of a value in the help; None for a switch."""
     if field.option.is_argument:
         return field.name.upper()
     if field.type is bool:
@@ -136,9 +137,9 @@ class LazyCommand:
 
     Attributes:
         place: module and name of a function or a Typer application, as ``package.module:name``.
-        panel: heading that it stands under in the help of its group.
-        summary: its line there.
-        example: what the help shows as an example, without the name of the program; "" for none.
+        panel: heading of its section in the help of its group.
+        summary: its description there.
+        example: example in its help, without the name of the program; "" for none.
     """
 
     place: str
@@ -162,7 +163,7 @@ class LazyGroup(TyperGroup):
     """A group whose commands are imported when they are used, and whose help lists them under headings.
 
     Attributes:
-        table: the commands by name; a subclass has them.
+        table: the commands by name; set by subclasses.
     """
 
     table: ClassVar[Mapping[str, LazyCommand]] = {}
@@ -170,7 +171,7 @@ class LazyGroup(TyperGroup):
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
         names: dict[str, Any] = dict.fromkeys(self.table)
-        self.commands = names  # for suggestions, which need the names alone
+        self.commands = names  # suggestions need only the names
 
     def get_help_option(self, ctx: Context) -> Any:
         """The option ``--help``; with a default, since Typer imports pydantic to convert None."""

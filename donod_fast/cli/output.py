@@ -1,4 +1,4 @@
-"""What the commands print: aligned tables, counts, durations, progress."""
+"""Output of the commands: aligned tables, counts, durations, progress."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns aligned: the first to the left, the others to the right."""
+    """A table with the first column aligned to the left and the others to the right."""
     cells = [list(header), *map(list, rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     lines = [
@@ -43,7 +43,7 @@ def as_json(value: Mapping[str, Any], *, err: bool = False) -> None:
 
 
 def announce_model(name: str, revision: str | None = None, *, quiet: bool) -> None:
-    """Say on standard error which model is loaded next and how large its weights are; nothing if ``quiet``."""
+    """Report on standard error which model is loaded next and the size of its weights; nothing if ``quiet``."""
     if quiet:
         return
     from donod_fast.models.weight_files import weights_bytes

@@ -30,12 +30,12 @@ class Display(Protocol):
         Args:
             step: the step's name, "" where the command has only one.
             unit: what is counted, in the singular: ``row``.
-            total: how many there are, None if unknown.
-            done: how many an earlier run has done already; they do not count for the speed.
+            total: total number, None if unknown.
+            done: number that an earlier run has done; they do not count for the speed.
         """
 
     def reach(self, done: int, detail: str = "") -> None:
-        """Report that ``done`` of the step's total are done now; ``detail`` is shown beside it."""
+        """Report that ``done`` of the step's total are done; ``detail`` is shown next to it."""
 
     def close(self) -> None:
         """End the display."""
@@ -76,7 +76,7 @@ class Lines:
     """Lines of text, at most one for each 5 % or 30 s.
 
     Args:
-        clock: seconds that only rise.
+        clock: monotonic clock in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -96,7 +96,7 @@ class Lines:
 
     def reach(self, done: int, detail: str = "") -> None:
         """See :class:`Display`."""
-        if done == self._shown and not (self._silent and detail):  # the first item of a step is named at its start
+        if done == self._shown and not (self._silent and detail):  # report the first item of a step when it starts
             return
         now = self._clock()
         enough = self._total is not None and done - self._shown >= LINE_SHARE * self._total
@@ -123,7 +123,7 @@ class Lines:
 
 
 class _Nothing:
-    """No progress is wanted."""
+    """Shows no progress."""
 
     def begin(self, step: str, unit: str, total: int | None, done: int = 0) -> None:
         pass

@@ -1,4 +1,4 @@
-"""``donod-fast score``: a corpus into a scores folder."""
+"""``donod-fast score``: score a corpus into a scores folder."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _plan_text(plan: RunPlan) -> str:
     total = plan.model_bytes + plan.batch_bytes + plan.workspace_bytes
     free = "unknown" if plan.free_bytes is None else output.size(plan.free_bytes)
     lines = [
-        f"rows     {plan.rows:,}: {output.counts(plan.by_status)} (scored = ready to be)",
+        f"rows     {plan.rows:,}: {output.counts(plan.by_status)} (scored = can be scored)",
         f"formats  {output.counts(plan.formats)}",
         f"tokens   {plan.tokens:,}, of which {plan.scored_tokens:,} scored; {plural(plan.truncated, 'row')} cut "
         "to the limit",

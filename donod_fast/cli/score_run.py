@@ -53,7 +53,7 @@ def summary_text(done: Done) -> str:
         lines.append(f"formats: {formats}; update: {update['update']}, lr {update['lr']:g}")
     lines.append(masks_text(folder.manifest))
     new = f"{plural(folder.rows - old, 'row')} in {output.duration(done.seconds)}"
-    lines.append(new + (f", {old:,} were there" if old else "") + (f"; {done.compiled}" if done.compiled else ""))
+    lines.append(new + (f", {old:,} already done" if old else "") + (f"; {done.compiled}" if done.compiled else ""))
     if done.smaller_budget is not None:
         lines.append(f"memory ran out and batches were halved: --token-budget {done.smaller_budget} would have fitted")
     lines += [report.text() for report in done.reports]

@@ -96,12 +96,12 @@ def select(
     wanted = None if keep is None else parse_keep(keep)
     if keep is not None and keep.strip() == "1" and not screen.quiet:
         typer.echo("donod-fast: --keep 1 keeps ONE row; --keep 1.0 or --keep 100% keeps all rows", err=True)
-    to_stdout = str(out) == STDOUT  # the records go there, and what we say to standard error
+    to_stdout = str(out) == STDOUT  # records go to standard output, the summary to standard error
     folder = ScoresFolder.open(scores)
     temp_dir = how.temp_dir or (None if to_stdout else out.absolute().parent)
     options = replace(how, method=with_end(method, prefer), temp_dir=temp_dir)
     if not to_stdout:
-        refuse_target(out, overwrite)  # before the work; writing checks it again
+        refuse_target(out, overwrite)  # checked before the work, and again when writing
     with ranked(folder, options) as ranking:
         kept = ranking.keep(wanted, don_threshold, don_quantile, order == "best")
         if len(kept.rows) == 0:

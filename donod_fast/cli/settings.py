@@ -1,4 +1,4 @@
-"""Options of the command line alone: what is printed."""
+"""Options of the command line alone, which several commands share: what is printed, and how recipes are run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from donod_fast.system.options import option
 
 PANEL = "Output"
+RECIPE = "Recipe"
+RUNNING = "Running"
+DRY_RUN = "Dry run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,4 +30,63 @@ class ScreenSettings:
         return self.quiet or self.json
 
 
-__all__ = ["ScreenSettings"]
+@dataclass(frozen=True, slots=True)
+class ProgressSettings:
+    """What a command prints besides its result.
+
+    Attributes:
+        quiet: print no progress.
+    """
+
+    quiet: bool = option(False, help="No progress.", panel=PANEL, short="-q")
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeChanges:
+    """Changes to a recipe.
+
+    Attributes:
+        set: ``section.key=value`` strings.
+    """
+
+    set: tuple[str, ...] = option(
+        (),
+        help="Replace a value of the recipe, for example train.learning_rate=1e-4; may be repeated.",
+        panel=RECIPE,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CellSettings:
+    """How the cells of a study are run, and what is kept of them.
+
+    Attributes:
+        keep_models: keep the models.
+        unsafe_exec: run model-written programs even if no sandbox is available.
+    """
+
+    keep_models: bool = option(False, help="Keep the models of finished cells.", panel=PANEL)
+    unsafe_exec: bool = option(
+        False, help="Run model-written programs even if no sandbox is available (unsafe).", panel=RUNNING
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DryRunSettings:
+    """A plan instead of a run.
+
+    Attributes:
+        dry_run: make the plan.
+        gpu: accelerator that the hours are for, a name of ``training.planning.ACCELERATORS``.
+    """
+
+    dry_run: bool = option(False, help="Estimate tokens, memory and hours; run nothing.", panel=DRY_RUN)
+    gpu: str = option(
+        "h100",
+        help="Accelerator of --dry-run: a100, h100 or h200.",
+        panel=DRY_RUN,
+        completions=("a100", "h100", "h200"),
+    )
+
+
+__all__ = ["CellSettings", "DryRunSettings", "ProgressSettings", "RecipeChanges", "ScreenSettings"]

@@ -1,10 +1,11 @@
-"""``donod-fast study …``: the grid of score, select, train, evaluate of a recipe."""
+"""``donod-fast study …``: grids of score, select, train and evaluate."""
 
 from __future__ import annotations
 
 import shlex
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -12,12 +13,21 @@ import typer
 
 from donod_fast.cli import output
 from donod_fast.cli.errors import Interrupted
-from donod_fast.cli.options import HELP_NAMES, LazyCommand, LazyGroup
+from donod_fast.cli.options import HELP_NAMES, LazyCommand, LazyGroup, from_dataclasses
 from donod_fast.cli.progress import step_progress
+from donod_fast.cli.settings import (
+    DRY_RUN,
+    RUNNING,
+    CellSettings,
+    DryRunSettings,
+    ProgressSettings,
+    RecipeChanges,
+)
 from donod_fast.errors import InputError
+from donod_fast.system.options import option
 
 _UNITS = {"score": "row", "train": "training"}
-"""What the steps of the threshold study count."""
+"""Unit that each step of the threshold study counts."""
 
 _PANEL = "Studies"
 
@@ -61,6 +71,42 @@ class Studies(LazyGroup):
     }
 
 
+@dataclass(frozen=True, slots=True)
+class LaunchSettings:
+    """How the trainings of the threshold study are started.
+
+    Attributes:
+        jobs: trainings that run at once; None for one per core on a CPU, one on an accelerator.
+        launch: command that starts each training; "" for none.
+    """
+
+    jobs: int | None = option(
+        None,
+        help="Trainings that run at once.",
+        panel=RUNNING,
+        minimum=1,
+        shown="one per core on a CPU, one on an accelerator",
+    )
+    launch: str = option(
+        "", help="Command that starts each training: 'accelerate launch --num_processes 2'.", panel=RUNNING
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSettings(DryRunSettings):
+    """A plan of the threshold study. See :class:`DryRunSettings`.
+
+    Attributes:
+        rows: rows of a corpus that is not available here.
+        row_tokens: mean tokens of its rows.
+        json: print the plan as JSON.
+    """
+
+    rows: int | None = option(None, help="Rows of a corpus that is not available here, for --dry-run.", panel=DRY_RUN)
+    row_tokens: float | None = option(None, help="Mean tokens of its rows, for --dry-run.", panel=DRY_RUN)
+    json: bool = option(False, help="With --dry-run: print the plan as JSON.", panel=DRY_RUN)
+
+
 app = typer.Typer(
     cls=Studies,
     help="Run studies; completed cells are cached, so that an interrupted study resumes.",
@@ -80,6 +126,7 @@ def _needs() -> None:
         raise InputError(f"studies need {', '.join(missing)}: pip install 'donod-fast[study]'")
 
 
+@from_dataclasses
 def threshold(
     recipe: Annotated[
         str,
@@ -89,85 +136,41 @@ def threshold(
             rich_help_panel="Recipe",
         ),
     ],
+    changes: RecipeChanges,
+    running: LaunchSettings,
+    cells: CellSettings,
+    plan: PlanSettings,
+    screen: ProgressSettings,
     out: Annotated[
         Path, typer.Option(help="Folder of the study: reports, scores, cells.", rich_help_panel="Output")
     ] = Path("donod-fast-study"),
-    set: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Replace a value of the recipe: study.seeds=[0,1].", rich_help_panel="Recipe"),
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", help="Estimate cells, tokens, memory and hours; run nothing.", rich_help_panel="Dry run"
-        ),
-    ] = False,
-    rows: Annotated[
-        int | None,
-        typer.Option(help="Rows of a corpus that is not available here, for --dry-run.", rich_help_panel="Dry run"),
-    ] = None,
-    row_tokens: Annotated[
-        float | None, typer.Option(help="Mean tokens of its rows, for --dry-run.", rich_help_panel="Dry run")
-    ] = None,
-    gpu: Annotated[
-        str, typer.Option(help="Accelerator of --dry-run: a100, h100 or h200.", rich_help_panel="Dry run")
-    ] = "h100",
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            help="Trainings that run at once.",
-            min=1,
-            rich_help_panel="Running",
-            show_default="one per core on a CPU, one on an accelerator",
-        ),
-    ] = None,
-    launch: Annotated[
-        str,
-        typer.Option(
-            help="Command that starts each training: 'accelerate launch --num_processes 2'.", rich_help_panel="Running"
-        ),
-    ] = "",
-    keep_models: Annotated[
-        bool, typer.Option("--keep-models", help="Keep the trained models in their cells.", rich_help_panel="Output")
-    ] = False,
-    unsafe_exec: Annotated[
-        bool,
-        typer.Option(
-            "--unsafe-exec",
-            help="Run model-written programs even if no sandbox is available (unsafe).",
-            rich_help_panel="Running",
-        ),
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.", rich_help_panel="Output")] = False,
-    json: Annotated[
-        bool, typer.Option("--json", help="With --dry-run: print the plan as JSON.", rich_help_panel="Dry run")
-    ] = False,
 ) -> None:
     """Measure how much training a selection saves, and its effect on pass@1: score once, select, train, evaluate."""
     from donod_fast.training import load_recipe
 
-    chosen = load_recipe(recipe, set or [])
-    if dry_run:
+    chosen = load_recipe(recipe, changes.set)
+    if plan.dry_run:
         from donod_fast.studies.threshold.plan import plan_threshold
 
-        plan = plan_threshold(chosen, rows=rows, row_tokens=row_tokens, gpu=gpu)
-        if json:
-            output.as_json(plan.as_dict())
+        planned = plan_threshold(chosen, rows=plan.rows, row_tokens=plan.row_tokens, gpu=plan.gpu)
+        if plan.json:
+            output.as_json(planned.as_dict())
         else:
-            typer.echo(plan.text())
+            typer.echo(planned.text())
         return
     from donod_fast.studies.threshold.run import run_threshold
 
     command = shlex.join(["donod-fast", *sys.argv[1:]])
+    output.announce_model(*chosen.scoring_model, quiet=screen.quiet)
     try:
-        with step_progress(_UNITS, quiet=quiet) as progress:
+        with step_progress(_UNITS, quiet=screen.quiet) as progress:
             outcome = run_threshold(
                 chosen,
                 out,
-                jobs=jobs,
-                unsafe=unsafe_exec,
-                keep_models=keep_models,
-                launch=shlex.split(launch),
+                jobs=running.jobs,
+                unsafe=cells.unsafe_exec,
+                keep_models=cells.keep_models,
+                launch=shlex.split(running.launch),
                 command=command,
                 progress=progress,
             )

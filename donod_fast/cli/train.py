@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,8 +12,11 @@ import typer
 
 from donod_fast.cli import output
 from donod_fast.cli.errors import Interrupted
+from donod_fast.cli.options import from_dataclasses
 from donod_fast.cli.progress import display
+from donod_fast.cli.settings import RECIPE, DryRunSettings, RecipeChanges, ScreenSettings
 from donod_fast.errors import InputError
+from donod_fast.system.options import option
 from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
@@ -21,7 +25,60 @@ if TYPE_CHECKING:
     from donod_fast.training.trainer import StepReport
 
 
+@dataclass(frozen=True, slots=True)
+class TrainChanges:
+    """What the command line sets of a recipe's training; None keeps the recipe's value.
+
+    Attributes:
+        model: folder or hub id of the model.
+        seed: seed of the row order, adapters and dropout.
+        packing: ``"none"``, ``"isolated"`` or ``"paper"``.
+        mask: a parameter mask of ``donod-fast dual``.
+    """
+
+    model: str | None = option(None, help="Folder or hub id of the model to train.", panel="Model")
+    seed: int | None = option(None, help="Seed of the row order, adapters and dropout.", panel=RECIPE, minimum=0)
+    packing: str | None = option(
+        None,
+        help="Pack the samples of a micro-batch: none, isolated, or paper (samples attend to each other).",
+        panel=RECIPE,
+        completions=("none", "isolated", "paper"),
+    )
+    mask: Path | None = option(
+        None, help="Parameter mask of `dual`: only these entries of the parameters are trained.", panel=RECIPE
+    )
+
+    def as_fields(self) -> dict[str, Any]:
+        """The fields of ``TrainSettings`` that are set."""
+        mask = None if self.mask is None else str(self.mask)
+        given = {"model": self.model, "seed": self.seed, "packing": self.packing, "parameter_mask": mask}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainData:
+    """What is trained on; the recipe's corpus if empty.
+
+    Attributes:
+        data: subset files or corpora.
+        split: split of a saved or hub dataset.
+        data_revision: revision of a hub dataset.
+    """
+
+    data: tuple[str, ...] = option(
+        (), help="Subset files of `select`, or corpora.", panel="Input", shown="the recipe's corpus"
+    )
+    split: str | None = option(None, help="Split of a saved or hub dataset.", panel="Input")
+    data_revision: str | None = option(None, help="Revision of a hub dataset.", panel="Input")
+
+
+@from_dataclasses
 def train(
+    changes: RecipeChanges,
+    training: TrainChanges,
+    given: TrainData,
+    plan: DryRunSettings,
+    screen: ScreenSettings,
     recipe: Annotated[
         str | None,
         typer.Argument(
@@ -30,55 +87,7 @@ def train(
             rich_help_panel="Recipe",
         ),
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Folder or hub id of the model to train.", rich_help_panel="Model")
-    ] = None,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Subset files of `select`, or corpora.", rich_help_panel="Input", show_default="the recipe's corpus"
-        ),
-    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write or to resume.", rich_help_panel="Output")] = None,
-    set: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="Replace a value of the recipe: train.learning_rate=1e-4.", rich_help_panel="Recipe"
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(help="Seed of the row order, adapters and dropout.", min=0, rich_help_panel="Recipe"),
-    ] = None,
-    packing: Annotated[
-        str | None,
-        typer.Option(
-            help="Pack the samples of a micro-batch: none, isolated, or paper (samples attend to each other).",
-            rich_help_panel="Recipe",
-        ),
-    ] = None,
-    mask: Annotated[
-        Path | None,
-        typer.Option(
-            help="Parameter mask of `dual`: only these entries of the parameters are trained.",
-            rich_help_panel="Recipe",
-        ),
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="Split of a saved or hub dataset.", rich_help_panel="Input")] = None,
-    data_revision: Annotated[
-        str | None, typer.Option(help="Revision of a hub dataset.", rich_help_panel="Input")
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Estimate tokens, memory and hours; train nothing.", rich_help_panel="Dry run"),
-    ] = False,
-    gpu: Annotated[
-        str, typer.Option(help="Accelerator of --dry-run: a100, h100 or h200.", rich_help_panel="Dry run")
-    ] = "h100",
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print neither progress nor a summary.", rich_help_panel="Output")
-    ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.", rich_help_panel="Output")] = False,
 ) -> None:
     """Fine-tune a model on a subset into the folder OUT. Rerun to resume; a finished run is left untouched.
 
@@ -86,56 +95,47 @@ def train(
     """
     from donod_fast.data.reading import open_corpus
 
-    chosen = _recipe(recipe, model, set or [], seed, mask, packing)
-    names = list(data or chosen.score.data)
+    chosen = _recipe(recipe, changes.set, training.as_fields())
+    names = list(given.data or chosen.score.data)
     if not names:
-        raise InputError("say what to train on: --data FILE (a recipe may name it under score.data)")
+        raise InputError("name the training data: --data FILE (a recipe may name it under score.data)")
     options: dict[str, Any] = {
-        "split": split or chosen.score.split,
-        "revision": data_revision or (None if data else chosen.score.data_revision),
+        "split": given.split or chosen.score.split,
+        "revision": given.data_revision or (None if given.data else chosen.score.data_revision),
     }
-    if dry_run:
-        _plan(chosen, data or [], options, gpu, json=json)
+    if plan.dry_run:
+        _plan(chosen, list(given.data), options, plan.gpu, json=screen.json)
         return
     if out is None:
-        raise InputError("say where the trained model goes: --out DIR")
+        raise InputError("name the folder for the trained model: --out DIR")
     from donod_fast.training.run import train as run_training
 
     model_name, model_revision = chosen.train.model, chosen.train.revision
-    output.announce_model(model_name, model_revision, quiet=quiet or json or not _is_first())
-    # Standard input is saved beside the model, so that an interrupted training can resume.
+    is_silent = screen.hides_progress or not _is_first()
+    output.announce_model(model_name, model_revision, quiet=is_silent)
+    # Standard input is saved in the output folder, so that an interrupted training can resume.
     corpus = open_corpus(names, spool_dir=out if "-" in names else None, **options)
     try:
-        with _progress(quiet=quiet or json or not _is_first()) as progress:
+        with _progress(quiet=is_silent) as progress:
             outcome = run_training(chosen.train, corpus, out, progress=progress)
     except KeyboardInterrupt:
         raise Interrupted(_interrupted(chosen, out)) from None
     if not _is_first():
         return
-    if json:
+    if screen.json:
         output.as_json(_summary(outcome))
-    elif not quiet:
+    elif not screen.quiet:
         typer.echo(_summary_text(outcome))
 
 
-def _recipe(
-    name: str | None, model: str | None, overrides: list[str], seed: int | None, mask: Path | None, packing: str | None
-) -> Recipe:
+def _recipe(name: str | None, overrides: Sequence[str], given: Mapping[str, Any]) -> Recipe:
+    """The recipe of this name, or one from the command line alone; ``given`` are fields of its training."""
     from donod_fast.training.recipe_files import load_recipe, recipe_from
 
-    if name is None and model is None:
+    if name is None and "model" not in given:
         raise InputError("name a recipe, or a model: --model MODEL")
-    given: dict[str, Any] = {}
-    if model is not None:
-        given["model"] = model
-    if seed is not None:
-        given["seed"] = seed
-    if packing is not None:
-        given["packing"] = packing
-    if mask is not None:
-        given["parameter_mask"] = str(mask)
     if name is None:
-        return recipe_from({"name": "train", "train": given}, overrides, where="the command line")
+        return recipe_from({"name": "train", "train": dict(given)}, overrides, where="the command line")
     import json
 
     return load_recipe(name, [*overrides, *(f"train.{key}={json.dumps(value)}" for key, value in given.items())])
@@ -181,8 +181,8 @@ def _progress(*, quiet: bool) -> Iterator[StepReport | None]:
 
 def _interrupted(recipe: Recipe, out: Path) -> str:
     if recipe.train.save_steps is None:
-        return "interrupted; no checkpoint was asked for (--set train.save_steps=100), so it will begin anew"
-    return f"interrupted; run the same command again to go on from the last checkpoint in {out}"
+        return "interrupted; no checkpoints were requested (--set train.save_steps=100), so it will start over"
+    return f"interrupted; run the same command again to resume from the last checkpoint in {out}"
 
 
 def _summary(outcome: TrainOutcome) -> dict[str, Any]:
@@ -209,7 +209,7 @@ def _summary_text(outcome: TrainOutcome) -> str:
         f"{outcome.loss:.4f}"
     ]
     if outcome.resumed is None:
-        lines[0] += " (was finished already)"
+        lines[0] += " (already finished)"
     left_out = sum(outcome.skipped.values())
     lines.append(
         f"rows     {outcome.selected:,} selected"

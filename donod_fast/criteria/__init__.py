@@ -1,1 +1,1 @@
-"""Criteria beside DON and NOD, from the same forward pass: see ``base.py`` for what one is, ``registry.py`` for all."""
+"""Further criteria from the same forward pass: ``base.py`` defines the interface, ``registry.py`` lists them all."""

@@ -1,7 +1,8 @@
 """Interface of a criterion: a name, what it needs from the forward pass, and the columns that it adds to the scores.
 
-A criterion is a small value that can be pickled: its settings. When the model is loaded, :meth:`Criterion.bind` turns
-it into an object that computes. DON, NOD, loss and entropy are not criteria in this sense: every row has them.
+A criterion is a small object that can be pickled and holds only settings. Once the model is loaded,
+:meth:`Criterion.bind` turns it into an object that computes. DON, NOD, loss and entropy are not criteria in this sense:
+every row has them.
 
 Computation happens in two places:
 
@@ -36,13 +37,13 @@ class Need(StrEnum):
     ERROR_NORM = "error_norm"  # token statistics: mean ‖p − onehot(y)‖ of the scored tokens
     GRADIENT_NORM = "gradient_norm"  # ‖G‖ of the output layer
     SCORED_STATES = "scored_states"  # hidden states where a token is scored
-    ALL_STATES = "all_states"  # hidden states of every token that is run
+    ALL_STATES = "all_states"  # hidden states of every token that the model processes
     SECOND_PASS = "second_pass"  # further samples, run in the same batches
     REFERENCE = "reference"  # a reference set, read when the model is loaded
 
 
 FORWARD = frozenset({Need.ERROR_NORM, Need.GRADIENT_NORM, Need.SCORED_STATES, Need.ALL_STATES})
-"""Needs that require running the row itself. Criteria without them are added to a scored folder without that."""
+"""Needs that require a forward pass of the row itself. Other criteria are added to scored rows without one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,7 +83,7 @@ class BatchView:
         workspace_bytes: memory that a computation may use at once.
         error_norm: (n,) float64, if a criterion needs it.
         gradient_norm: (n,) float64, if a criterion needs it.
-        states: (slots, d) hidden states of all tokens that are run, on the trunk's device, if a criterion needs them.
+        states: (slots, d) hidden states of all processed tokens, on the trunk's device, if a criterion needs them.
         first_slots: for each sample the slot of its first token in ``states``.
     """
 
@@ -132,7 +133,7 @@ class Bound(Protocol):
         """The columns of the criterion."""
 
     def width(self) -> int:
-        """How many numbers :meth:`of_batch` returns for a row."""
+        """Number of values that :meth:`of_batch` returns per row."""
 
     def of_batch(self, view: BatchView) -> Tensor:
         """(n, width) numbers on any device. A row must not depend on other rows or on the batch."""
@@ -141,7 +142,7 @@ class Bound(Protocol):
         """Samples to run in addition to the row's own."""
 
     def of_row(self, row: RowView) -> Sequence[Value]:
-        """A value for each column."""
+        """One value per column."""
 
 
 class Criterion:
@@ -176,7 +177,7 @@ class Criterion:
         return ()
 
     def of_row(self, row: RowView) -> Sequence[Value]:
-        """See :class:`Bound`; by default a number for each column."""
+        """See :class:`Bound`; by default one number per column."""
         return row.numbers.tolist()
 
 

@@ -1,8 +1,8 @@
-"""Question embeddings out of the scorer's own hidden states: the mean over the instruction's tokens, of length 1.
+"""Question embeddings from the scorer's own hidden states: their mean over the instruction's tokens, as a unit vector.
 
 The last hidden states (after the final norm) of the tokens before the first scored one are averaged and scaled to unit
-length. Under causal attention they do not see the answer: it is an embedding of the question only, as K-Means + IFD
-(arXiv 2504.12687) wants it. In a conversation it is that of all turns before the first scored one.
+length. Under causal attention they do not see the answer, so the vector embeds only the question, as K-Means + IFD
+(arXiv 2504.12687) requires. In a conversation it embeds all turns before the first scored one.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from donod_fast.criteria.base import BatchView, Bound, Column, Context, Criterio
 
 @dataclass(frozen=True)
 class QuestionEmbedding(Criterion):
-    """See the module.
+    """Question embedding; see the module's docstring.
 
     Attributes:
-        size: d of the model; :meth:`bind` fills it in.
+        size: d of the model; set by :meth:`bind`.
     """
 
     size: int = 0
@@ -31,7 +31,7 @@ class QuestionEmbedding(Criterion):
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """One vector."""
+        """One vector column."""
         return (Column("embedding", "mean hidden state of the question, of length 1", kind="vector", size=self.size),)
 
     def bind(self, context: Context) -> Bound:
@@ -39,11 +39,11 @@ class QuestionEmbedding(Criterion):
         return QuestionEmbedding(context.trunk.dim)
 
     def width(self) -> int:
-        """As many numbers as the vector has."""
+        """Number of entries of the vector."""
         return self.size
 
     def of_batch(self, view: BatchView) -> Tensor:
-        """(n, d) unit vectors; NaN where there is no token before the answer."""
+        """(n, d) unit vectors; NaN if no token precedes the answer."""
         assert view.states is not None
         rows = []
         for sample, first in zip(view.samples, view.first_slots, strict=True):
@@ -52,7 +52,7 @@ class QuestionEmbedding(Criterion):
         return torch.nn.functional.normalize(torch.stack(rows), dim=1)
 
     def of_row(self, row: RowView) -> Sequence[Value]:
-        """The vector; None for a question without a token."""
+        """The vector; None if the question has no token."""
         return (None if bool(row.numbers.isnan().any()) else row.numbers,)
 
 

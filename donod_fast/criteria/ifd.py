@@ -1,18 +1,18 @@
-"""IFD, instruction-following difficulty: how much the instruction helps the model to the answer.
+"""IFD, instruction-following difficulty: how much the instruction helps the model to predict the answer.
 
-Two definitions circulate, of which one is not a function of the other; both stand in the table, by name:
+Two definitions are in use, and neither is a function of the other. The table has a column for each:
 
 - ``ifd_loss`` = loss(answer | instruction) / loss(answer): Cherry LLM (Li et al., arXiv 2308.12032);
 - ``ifd_ppl`` = perplexity(answer | instruction) / perplexity(answer) = exp of the difference of the losses:
   Superfiltering (Li et al., arXiv 2402.00530), CodeACT, and K-Means + IFD (arXiv 2504.12687).
 
-Losses are means per token. The answer alone is the row's scored tokens, those that the template's turn ends with
-included, behind the token that the row itself begins with if that is the tokenizer's beginning of text; where there is
-none, an answer's first token has nothing before it and is not predicted, as in the programs of both papers. Of a
-conversation each scored turn is run alone, and the mean is over the tokens of all.
+Losses are means per token. loss(answer) is computed on the row's scored tokens alone, including the tokens with which
+the template closes the turn. If the row begins with the tokenizer's beginning-of-text token, that token is put before
+them. Without such a token nothing precedes the first token of the answer, so it is not predicted; the programs of both
+papers do the same. In a conversation each scored turn is run separately, and the mean is over the tokens of all turns.
 
-``ifd_unhelped`` marks rows with ``ifd_ppl`` ≥ 1 (the same as ``ifd_loss`` ≥ 1, where neither rounds): the instruction
-makes the answer no more likely, and both papers leave such rows out.
+``ifd_unhelped`` marks rows with ``ifd_ppl`` ≥ 1 (equivalent to ``ifd_loss`` ≥ 1, except for rounding): the instruction
+does not make the answer more likely, and both papers leave such rows out.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from donod_fast.data.types import Status, TokenizedSample
 
 @dataclass(frozen=True)
 class InstructionFollowingDifficulty(Criterion):
-    """See the module.
+    """Instruction-following difficulty; see the module's docstring.
 
     Attributes:
-        begin: ids that begin a text by the tokenizer's rule; :meth:`bind` fills it in.
+        begin: ids of the tokenizer's beginning-of-text tokens; set by :meth:`bind`.
     """
 
     begin: frozenset[int] = frozenset()
@@ -40,7 +40,7 @@ class InstructionFollowingDifficulty(Criterion):
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """Four."""
+        """Four columns."""
         return (
             Column("answer_loss", "loss per token of the answer without its instruction, in nats"),
             Column("ifd_loss", "loss(answer | instruction) / loss(answer)", "high"),
@@ -49,13 +49,13 @@ class InstructionFollowingDifficulty(Criterion):
         )
 
     def bind(self, context: Context) -> Bound:
-        """Read the tokens that begin a text from the tokenizer."""
+        """Read the beginning-of-text tokens from the tokenizer."""
         tokenizer = context.tokenizer
         ids = (getattr(tokenizer, "bos_token_id", None), getattr(tokenizer, "cls_token_id", None))
         return InstructionFollowingDifficulty(frozenset(i for i in ids if isinstance(i, int)))
 
     def second_pass(self, sample: TokenizedSample) -> Sequence[TokenizedSample]:
-        """Each scored turn by itself; none for a turn that leaves nothing to predict."""
+        """A sample for each scored turn alone; none for a turn that leaves nothing to predict."""
         front = sample.input_ids[:1] if sample.input_ids[:1] and sample.input_ids[0] in self.begin else ()
         found = []
         for start, stop in scored_runs(sample.scored):
@@ -66,7 +66,7 @@ class InstructionFollowingDifficulty(Criterion):
         return found
 
     def of_row(self, row: RowView) -> Sequence[Value]:
-        """Ratios of the two passes; NaN where an answer leaves nothing to predict alone."""
+        """Ratios of the two passes; NaN if the answer alone leaves nothing to predict."""
         tokens = sum(count for _, count in row.second)
         alone = sum(loss for loss, _ in row.second) / tokens if tokens else NAN
         if not math.isfinite(alone):
@@ -77,7 +77,7 @@ class InstructionFollowingDifficulty(Criterion):
 
 
 def scored_runs(scored: Sequence[bool]) -> Iterator[tuple[int, int]]:
-    """First place and one past the last of each unbroken run of scored tokens."""
+    """Start and end (exclusive) of each contiguous run of scored tokens."""
     start = None
     for at, flag in enumerate((*scored, False)):
         if flag and start is None:

@@ -1,20 +1,20 @@
-"""Influence at the output layer (LESS-like): how far a sample's gradient points where those of a reference set do.
+"""Influence at the output layer (similar to LESS): agreement of a sample's gradient with those of a reference set.
 
-With G the gradient of a sample's loss in the output layer W, over the R references of a set:
+With G the gradient of a sample's loss with respect to the output layer W, over the R references of a set:
 
     influence_dot = (1/R) Σ_r ⟨G_i, G_r⟩
     influence_cos = (1/R) Σ_r ⟨G_i, G_r⟩ / (‖G_i‖ ‖G_r‖)
     influence_max = max_r ⟨G_i, G_r⟩ / (‖G_i‖ ‖G_r‖)
 
-LESS (Xia et al., arXiv 2402.04333) takes the cosine of projected LoRA gradients, of Adam's update for the sample, over
-several checkpoints, and of a task's groups the one whose mean gradient is nearest. Ours is the plain gradient (an SGD
-step) of the output layer alone, at one checkpoint: exact, without a projection, out of the same forward pass. It is
-no LESS.
+LESS (Xia et al., arXiv 2402.04333) uses projected LoRA gradients and Adam's update for the sample, sums cosines over
+several checkpoints, and takes the maximum over the groups of a task. We use the plain gradient (an SGD step) of the
+output layer only, at one checkpoint. It is exact, needs no projection, and comes from the same forward pass, but it is
+not LESS.
 
-The mean costs the same for any number of references: Σ_r G_r and Σ_r G_r/‖G_r‖ are two matrices of W's shape, made
-once for a set when the model is loaded (float32, on the head's device), and each is one more product of the size of the
-logits. The maximum looks at every pair of tokens of a batch and of the whole set, whose hidden states are held: it is
-for small sets.
+The mean costs the same for any number of references: Σ_r G_r and Σ_r G_r/‖G_r‖ are two matrices of W's shape (float32,
+on the head's device). They are computed once per set when the model is loaded, and each costs one more product of the
+size of the logits. The maximum compares every token of a batch with every token of the set and keeps the hidden states
+of the whole set in memory, so it is for small sets.
 """
 
 from __future__ import annotations
@@ -32,37 +32,37 @@ from donod_fast.kernels import accumulate_gradients, gradient_dots, gradient_pro
 
 
 class _OfReferences(Criterion):
-    """What compares with reference sets. One set gives columns by their plain names, several ``column:set``.
+    """Base of the criteria that compare with reference sets. With several sets, columns are named ``column:set``.
 
     Attributes:
-        sets: the reference sets, opened.
+        sets: the open reference sets.
 
     Args:
-        references: paths, globs, URLs or hub ids; none for a look at the columns only.
+        references: paths, globs, URLs or hub ids; empty if only the columns are needed.
 
     Raises:
-        CorpusError: a set is absent, cannot be read or holds no row.
-        InputError: one is standard input, or is given twice.
+        CorpusError: a set does not exist, cannot be read or has no rows.
+        InputError: a set is standard input, or is given twice.
     """
 
     needs = frozenset({Need.SCORED_STATES, Need.GRADIENT_NORM, Need.REFERENCE})
-    parts: tuple[tuple[str, str], ...] = ()  # name and text of the columns of a set
+    parts: tuple[tuple[str, str], ...] = ()  # name and description of each column of a set
 
     def __init__(self, references: Sequence[str] = ()) -> None:
         self.sets: tuple[ReferenceSet, ...] = open_reference_sets(references)
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """Those of each set in turn."""
+        """The columns of each set in turn."""
         ends = [f":{one.name}" for one in self.sets] if len(self.sets) > 1 else [""]
         return tuple(Column(f"{name}{end}", text, "high") for end in ends for name, text in self.parts)
 
     def settings(self) -> dict[str, Any]:
-        """The content of the sets."""
+        """Fingerprints of the sets' content."""
         return {"references": [one.settings() for one in self._named()]}
 
     def width(self) -> int:
-        """A number a column."""
+        """One number per column."""
         return len(self.columns)
 
     def _named(self) -> tuple[ReferenceSet, ...]:
@@ -72,7 +72,7 @@ class _OfReferences(Criterion):
 
 
 class Influence(_OfReferences):
-    """Mean inner product and mean cosine with the gradients of each reference set; see the module."""
+    """Mean inner product and mean cosine with the gradients of each reference set; see the module's docstring."""
 
     name = "influence"
     parts = (
@@ -81,27 +81,27 @@ class Influence(_OfReferences):
     )
 
     def bind(self, context: Context) -> Bound:
-        """Run the reference sets, and sum their gradients up."""
+        """Run the reference sets and sum their gradients."""
         return _Means(self, *_mean_gradients(self._named(), context))
 
 
 class InfluenceMax(_OfReferences):
-    """The largest cosine with the gradient of any one reference; see the module."""
+    """Largest cosine with the gradient of a single reference; see the module's docstring."""
 
     name = "influence-max"
     parts = (("influence_max", "largest cosine of G with one of a reference set"),)
 
     def bind(self, context: Context) -> Bound:
-        """Run the reference sets, and keep the hidden states of their scored tokens."""
+        """Run the reference sets and keep the hidden states of their scored tokens."""
         return _Largest(self, [_joined(one, context) for one in self._named()])
 
 
 class _Means(Influence):
-    """Bound to a model.
+    """:class:`Influence` bound to a model.
 
     Attributes:
         matrices: (2 · sets, V, d) mean G_r and mean G_r/‖G_r‖ of each set in turn, on the head's device.
-        counts: of each set's rows.
+        counts: row counts of each set.
     """
 
     def __init__(self, criterion: Influence, matrices: Tensor, counts: Sequence[Census]) -> None:
@@ -127,17 +127,17 @@ class _Means(Influence):
 
 
 class _Largest(InfluenceMax):
-    """Bound to a model.
+    """:class:`InfluenceMax` bound to a model.
 
     Attributes:
-        references: each set in one batch.
+        references: one batch per set.
     """
 
     def __init__(self, criterion: InfluenceMax, references: Sequence[ReferenceBatch]) -> None:
         self.sets, self.references = criterion.sets, tuple(references)
 
     def of_batch(self, view: BatchView) -> Tensor:
-        """(n, sets)."""
+        """(n, sets): the largest cosine with each set."""
         assert view.gradient_norm is not None
         columns = []
         for one in self.references:
@@ -172,14 +172,14 @@ def _mean_gradients(sets: Sequence[ReferenceSet], context: Context) -> tuple[Ten
         size = 4 * 2 * len(sets) * head.weight.numel() / 2**30
         raise InputError(
             f"--signals influence: the gradients of {len(sets)} reference sets take {size:.1f} GiB on "
-            f"{head.weight.device}, which has not so much left; give fewer sets, or join their files"
+            f"{head.weight.device}, which does not have that much free memory; give fewer sets, or join their files"
         ) from error
     counts = []
     for number, one in enumerate(sets):
         census = Census()
         into = matrices[2 * number : 2 * number + 2]
         for batch in reference_batches(one, context, census):
-            # A gradient of length zero has no direction: its cosine with any other counts as 0.
+            # A zero gradient has no direction: its cosine with any other counts as 0.
             unit = torch.where(batch.norms > 1e-300, 1.0 / batch.norms, 0.0)
             with torch.inference_mode():
                 accumulate_gradients(

@@ -1,8 +1,9 @@
-"""Reference sets: corpora that samples are compared with, and the hidden states where their tokens are scored.
+"""Reference sets: corpora that samples are compared with, and the hidden states that predict their scored tokens.
 
-A set is opened when a criterion is made, so that its content is among the settings that decide the numbers, and read
-again by each process that loads the model. It may have any number of rows: they are tokenised, batched and run as
-those of a corpus to be scored, with the same template, masks and length limit, and never held all at once.
+A set is opened when a criterion is created, because its content belongs to the settings that determine the numbers.
+Every process that loads the model reads it again. A set may have any number of rows. They are tokenised, batched and
+run like the rows of a corpus to be scored, with the same template, masks and length limit, and they are never all in
+memory at once.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_ROWS = 1024  # tokenised and batched together
+_ROWS = 1024  # rows that are tokenised and batched together
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceSet:
-    """One reference set, opened.
+    """An open reference set.
 
     Attributes:
-        name: short, for columns.
+        name: short name for columns.
         source: path, glob or hub id as given.
-        description: of the corpus, enough to open it again (``Corpus.describe``).
+        description: description of the corpus that suffices to open it again (``Corpus.describe``).
     """
 
     name: str
@@ -47,19 +48,19 @@ class ReferenceSet:
     description: Mapping[str, Any] = field(hash=False)
 
     def settings(self) -> dict[str, Any]:
-        """What decides the numbers: the content, and the name in columns; the location does not."""
+        """Settings that determine the numbers: the content, and the name in columns, but not the location."""
         return {"name": self.name, "rows": self.description["rows"], "sha256": self.description["fingerprint"]}
 
 
 @dataclass(slots=True)
 class Census:
-    """What became of a reference set's rows.
+    """Counts of the used and the left-out rows of a reference set.
 
     Attributes:
-        used: rows that count as references.
-        tokens: their scored tokens.
-        left_out: of the others, how many have each status.
-        first: the detail of the first that was left out.
+        used: number of rows that count as references.
+        tokens: number of their scored tokens.
+        left_out: number of left-out rows by status.
+        first: detail of the first row that was left out.
     """
 
     used: int = 0
@@ -68,20 +69,20 @@ class Census:
     first: str = ""
 
     def leave_out(self, status: Status, detail: str = "") -> None:
-        """Count a row that is no reference."""
+        """Count a row that is left out."""
         self.left_out[str(status)] += 1
         self.first = self.first or detail
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReferenceBatch:
-    """Some references: b samples with M scored tokens, all on the head's device.
+    """A batch of references: b samples with M scored tokens, all on the head's device.
 
     Attributes:
         hidden: (M, d) hidden states that predict the scored tokens.
-        labels: (M,) int64; −100 for those of a sample on which the model is not finite.
-        cu_seqlens: (b + 1,) int32 bounds, on the host.
-        norms: (b,) float64 ‖G‖_F of the output layer; NaN for a sample that is no reference.
+        labels: (M,) int64; −100 in a sample for which the model's output is not finite.
+        cu_seqlens: (b + 1,) int32 bounds of the samples, on the host.
+        norms: (b,) float64 ‖G‖_F of the output layer; NaN for a sample that is left out.
     """
 
     hidden: Tensor
@@ -91,19 +92,19 @@ class ReferenceBatch:
 
 
 def open_reference_sets(sources: Sequence[str]) -> tuple[ReferenceSet, ...]:
-    """Open each source as a set of its own, in one pass over its content.
+    """Open each source as a separate set, in one pass over its content.
 
     Args:
-        sources: paths, globs, URLs or hub ids, as of a corpus; standard input cannot be read again.
+        sources: paths, globs, URLs or hub ids, as for a corpus, but not standard input, which cannot be read again.
 
     Raises:
-        CorpusError: one is absent, cannot be read or holds no row.
-        InputError: one is standard input, or is given twice.
+        CorpusError: a source does not exist, cannot be read or has no rows.
+        InputError: a source is standard input, or is given twice.
     """
     from donod_fast.data.reading import open_corpus
 
     if "-" in sources:
-        raise InputError("--reference cannot be standard input, which is read once only; give a file")
+        raise InputError("--reference cannot be standard input, which can be read only once; give a file")
     twice = [source for source in sources if sources.count(source) > 1]
     if twice:
         raise InputError(f"--reference names {twice[0]} twice")
@@ -113,9 +114,9 @@ def open_reference_sets(sources: Sequence[str]) -> tuple[ReferenceSet, ...]:
 
 
 def short_names(sources: Sequence[str]) -> list[str]:
-    """A name for each source: that of the file without its endings, with as many folders as tell them apart.
+    """A name for each source: the file's name without suffixes, preceded by as many folders as make names unique.
 
-    Where that is not enough they are numbered.
+    If folders do not make them unique, the sources are numbered.
     """
     parts = [[_plain(part) for part in PurePosixPath(source.replace("\\", "/")).parts] for source in sources]
     ends = [[*above, last.split(".")[0] or last] for *above, last in parts]
@@ -127,19 +128,19 @@ def short_names(sources: Sequence[str]) -> list[str]:
 
 
 def _plain(part: str) -> str:
-    """Letters, digits, ``.``, ``-`` and ``_``: what a column's name and a command line take without quotes."""
+    """A name of letters, digits, ``.``, ``-`` and ``_`` only, which a command line accepts without quotes."""
     return "".join(letter if letter.isalnum() or letter in ".-_" else "_" for letter in part.strip("/"))
 
 
 @torch.inference_mode()
 def reference_batches(chosen: ReferenceSet, context: Context, census: Census) -> Iterator[ReferenceBatch]:
-    """Run a set's rows through the trunk, batch by batch; ``census`` is filled in meanwhile, and reported at the end.
+    """Run a set's rows through the trunk batch by batch, count them in ``census``, and report the counts at the end.
 
-    Where memory runs out, a batch is halved. Rows that cannot be scored, that do not fit even alone, or on which the
-    model is not finite are left out.
+    If memory runs out, a batch is halved. Rows are left out if they cannot be scored, do not fit in memory even alone,
+    or give outputs that are not finite.
 
     Raises:
-        CorpusError: the set cannot be read, has changed since it was opened, or has no scored token at all.
+        CorpusError: the set cannot be read, has changed since it was opened, or has no scored token.
     """
     for samples in _samples(chosen, context, census):
         for group, batch in _run(samples, context):
@@ -177,7 +178,7 @@ def _report(chosen: ReferenceSet, census: Census) -> None:
 
 
 def _samples(chosen: ReferenceSet, context: Context, census: Census) -> Iterator[list[TokenizedSample]]:
-    """The rows that can be scored, some at a time."""
+    """The rows that can be scored, a chunk at a time."""
     from donod_fast.data.reading import reopen_corpus
 
     records = reopen_corpus(chosen.description).records()
@@ -194,7 +195,7 @@ def _samples(chosen: ReferenceSet, context: Context, census: Census) -> Iterator
 def _run(
     samples: Sequence[TokenizedSample], context: Context
 ) -> Generator[tuple[tuple[int, ...], ReferenceBatch | None], None, None]:
-    """Groups of samples and their batch; None for a sample that does not fit in memory alone."""
+    """Groups of samples, each with its batch; None for a single sample that does not fit in memory."""
     from donod_fast.system.memory import is_out_of_memory
 
     packs, rope = context.trunk.packs, context.trunk.rope

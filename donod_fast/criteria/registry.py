@@ -1,4 +1,4 @@
-"""The criteria by the names that ``--signals`` takes. A new one is a class and a line here."""
+"""The criteria by the names that ``--signals`` accepts. A new criterion needs a class and a line here."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ BASE = (
     Column("loss", "cross entropy per scored token, in nats", "low"),
     Column("entropy", "of the predicted distributions, in nats"),
 )
-"""What every row of scores has; asked for by name they cost nothing."""
+"""Columns that every row has; naming them in ``--signals`` costs nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class SignalOptions:
-    """What some criteria must be told.
+    """Options that some criteria need.
 
     Attributes:
         references: paths, globs or hub ids of reference sets.
@@ -41,14 +41,15 @@ SIGNALS: Mapping[str, Callable[[SignalOptions], Criterion]] = {
     "influence": lambda options: Influence(options.references),
     "influence-max": lambda options: InfluenceMax(options.references),
 }
-"""How each is made."""
+"""Constructor of each criterion."""
 
 
 def parse_signals(text: str, options: SignalOptions | None = None) -> tuple[Criterion, ...]:
-    """Read names with commas between them; those that every row has anyway are passed over.
+    """Parse names separated by commas; names of columns that every row has are ignored.
 
     Raises:
-        InputError: an unknown name, one given twice, a criterion that lacks what it needs, or references for none.
+        InputError: a name is unknown or given twice, a criterion lacks an option that it needs, or references are given
+            but no criterion uses them.
         CorpusError: a reference set cannot be read.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
@@ -63,9 +64,9 @@ def parse_signals(text: str, options: SignalOptions | None = None) -> tuple[Crit
     chosen = options or SignalOptions()
     criteria = tuple(SIGNALS[name](chosen) for name in names if name in SIGNALS)
     for criterion in criteria:
-        criterion.settings()  # refuses what is lacking before a model is loaded
+        criterion.settings()  # reports a missing option before a model is loaded
     if chosen.references and not any(Need.REFERENCE in criterion.needs for criterion in criteria):
-        raise InputError("--reference is for a criterion that compares with it: give --signals influence, too")
+        raise InputError("--reference is used only by criteria that compare with it; add --signals influence")
     return criteria
 
 

@@ -1,4 +1,4 @@
-"""The criteria of a run, bound to a loaded model: their needs together, and their values for a row."""
+"""The criteria of a run, bound to a loaded model: their combined needs, and their values for a row."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ Second = Sequence[tuple[float, int]]
 
 
 class SignalSet:
-    """Some criteria, bound to one model.
+    """Criteria bound to one model.
 
     Attributes:
         entries: their entries in the manifest.
-        columns: the columns of all criteria, in their order.
-        extras: what they need from the head mathematics.
-        needs_forward: whether rows that have their scores must be run again.
+        columns: the columns of all criteria, in the order of the criteria.
+        extras: fields that they need from the head mathematics (``extras`` of ``don_nod``).
+        needs_forward: whether rows that are already scored need another forward pass.
         needs_states: whether the hidden states of all tokens are needed.
-        width: how many numbers of a row come from the device.
+        width: number of values per row that come from the device.
     """
 
     def __init__(self, criteria: Sequence[Criterion] = (), bound: Sequence[Bound] = ()) -> None:
         self._criteria, self._bound = tuple(criteria), tuple(bound)
-        self.entries = tuple(_entry(one, beside) for one, beside in zip(criteria, bound, strict=True))
+        self.entries = tuple(_entry(one, other) for one, other in zip(criteria, bound, strict=True))
         self.columns: tuple[Column, ...] = tuple(column for entry in self.entries for column in entry.columns)
         needs = frozenset[Need]().union(*(one.needs for one in criteria))
         self.extras = tuple(str(need) for need in (Need.ERROR_NORM, Need.GRADIENT_NORM) if need in needs)
@@ -56,7 +56,7 @@ class SignalSet:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """For each name the hash of the settings."""
+        """Hash of the settings of each criterion, by name."""
         return {entry.name: entry.fingerprint for entry in self.entries}
 
     def __bool__(self) -> bool:
@@ -68,7 +68,7 @@ class SignalSet:
         return SignalSet([one for one, _ in left], [bound for _, bound in left])
 
     def second_pass(self, sample: TokenizedSample) -> list[list[TokenizedSample]]:
-        """By criterion, the samples to run in addition to the row's own."""
+        """For each criterion the samples to run in addition to the row's own."""
         return [list(bound.second_pass(sample)) for bound in self._bound]
 
     def of_batch(self, view: BatchView) -> Tensor:
@@ -79,7 +79,7 @@ class SignalSet:
     def of_row(
         self, sample: TokenizedSample, loss: float, reduction: str, numbers: Tensor | None, second: Sequence[Second]
     ) -> tuple[Value, ...]:
-        """A value for each column; ``numbers`` is None if the row did not fit in memory."""
+        """One value per column; ``numbers`` is None if the row did not fit in memory."""
         if numbers is None:
             numbers = torch.full((self.width,), NAN, dtype=torch.float64)
         parts = torch.split(numbers, self._widths)
@@ -87,12 +87,12 @@ class SignalSet:
         return tuple(value for bound, row in zip(self._bound, rows, strict=True) for value in bound.of_row(row))
 
     def nothing(self) -> tuple[Value, ...]:
-        """The values of a row that has no score."""
+        """The values of a row without a score."""
         return (None,) * len(self.columns)
 
 
 def _entry(criterion: Criterion, bound: Bound) -> SignalEntry:
-    """The manifest's entry of a criterion that is bound to a model."""
+    """The manifest entry of a criterion that is bound to a model."""
     return SignalEntry(criterion.name, criterion.settings(), fingerprint(criterion), tuple(bound.columns))
 
 
@@ -100,7 +100,7 @@ NO_SIGNALS = SignalSet()
 
 
 def fingerprints(criteria: Sequence[Criterion]) -> Mapping[str, str]:
-    """For each name the hash of the settings; needs no model."""
+    """Hash of the settings of each criterion, by name; needs no model."""
     return {criterion.name: fingerprint(criterion) for criterion in criteria}
 
 

@@ -51,7 +51,7 @@ class GenerationSettings:
     )
     template: str = option("auto", help="Chat template of the style chat, as for `score`.", panel=PANEL)
     batch_rows: int | None = option(
-        None, help="Programs generated at once.", panel=PANEL, minimum=1, shown="by free memory"
+        None, help="Number of programs generated in parallel.", panel=PANEL, minimum=1, shown="by free memory"
     )
 
     def __post_init__(self) -> None:

@@ -67,7 +67,7 @@ def load_problems(
     if split not in _SPLITS:
         raise InputError(f"split must be one of {', '.join(_SPLITS)}, got {split!r}")
     if split != "all" and not kind.split:
-        raise InputError(f"split={split!r} is for mbpp and mbpp-sanitized; {benchmark} is one set")
+        raise InputError(f"split={split!r} is for mbpp and mbpp-sanitized; {benchmark} has no splits")
     if limit is not None and limit < 1:
         raise InputError(f"limit must be ≥ 1, got {limit}")
     lines = read_records(Path(path)) if path is not None else _from_hub(kind)

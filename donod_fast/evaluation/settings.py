@@ -92,7 +92,7 @@ class JudgingSettings:
     """
 
     workers: int | None = option(
-        None, help="Programs that run at once.", panel=JUDGING, minimum=1, shown="number of cores"
+        None, help="Number of programs that run in parallel.", panel=JUDGING, minimum=1, shown="number of cores"
     )
     seconds: float | None = option(
         None, help="Processor time of one program in seconds.", panel=JUDGING, shown="by benchmark"

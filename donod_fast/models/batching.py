@@ -1,7 +1,7 @@
-"""Tokenised samples → batches under a token budget: packed into one row, or padded to like lengths.
+"""Form batches of tokenised samples within a token budget: packed into one row, or padded in groups of similar length.
 
-Of a sample only the tokens up to its last predicting position are run. What comes after predicts nothing that
-is scored, and under causal attention nothing before it can see it.
+A sample is cut after the last position that predicts a scored token. Later tokens predict nothing that is scored, and
+under causal attention earlier tokens cannot see them.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from donod_fast.models.rope import RopeSwitch
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Some samples in one of two forms; under causal attention neither needs a mask.
+    """A batch of samples in one of two forms; under causal attention neither needs a mask.
 
-    *Padded*: a row a sample, padded on the right. *Packed*: all samples one after the other in a single row,
-    kept apart by their bounds. ``predictors`` index the flattened slots in both.
+    *Padded*: one row per sample, padded on the right. *Packed*: all samples concatenated in a single row, separated by
+    ``sample_bounds``. In both forms ``predictors`` index the flattened slots.
 
     Attributes:
-        members: positions of the samples in the list that the batches were made from.
+        members: indices of the samples in the list from which batches are formed.
         input_ids: int64, (samples, length) padded with 0, or (1, slots) packed.
         predictors: (scored,) int64 slots of the hidden states that predict a scored token, sample by sample.
         labels: (scored,) int64, the tokens to predict.
         cu_seqlens: (samples + 1,) int32 bounds of the samples in ``predictors``.
-        longest: tokens of the longest sample, as far as they are run.
-        position_ids: packed: (1, slots) int64, from 0 in every sample; padded: None.
+        longest: length of the longest sample, after the cut.
+        position_ids: packed: (1, slots) int64, starting at 0 in every sample; padded: None.
         sample_bounds: packed: (samples + 1,) int32 bounds of the samples in the slots; padded: None.
     """
 
@@ -47,14 +47,14 @@ class Batch:
 
     @property
     def tokens(self) -> int:
-        """Slots, padded ones included."""
+        """Number of slots, including padding."""
         return self.input_ids.numel()
 
 
 def used_tokens(sample: TokenizedSample, rope: RopeSwitch | None = None) -> int:
-    """How many of a sample's tokens are run: those up to the one that predicts the last scored token.
+    """Number of a sample's tokens that the model processes: up to the one that predicts the last scored token.
 
-    A sample beyond the limit of a :class:`RopeSwitch` is run whole: its length chooses its frequencies.
+    A sample longer than the limit of a :class:`RopeSwitch` is not cut, because its length selects the frequencies.
     """
     length = len(sample.input_ids)
     if rope is not None and length > rope.limit:
@@ -68,15 +68,15 @@ def used_tokens(sample: TokenizedSample, rope: RopeSwitch | None = None) -> int:
 def make_batches(
     samples: Sequence[TokenizedSample], token_budget: int, packs: bool, rope: RopeSwitch | None = None
 ) -> list[tuple[int, ...]]:
-    """Positions of the samples in groups, each of them a batch: every sample once, slots within the budget.
+    """Divide samples into batches: groups of indices, each sample in exactly one, with slots within the budget.
 
-    A sample longer than the budget is alone in its group. The groups depend on nothing but the arguments.
+    A sample longer than the budget is alone in its group. The groups depend only on the arguments.
 
     Args:
-        samples: what to score.
-        token_budget: slots of a batch.
-        packs: for packed batches (:func:`fill_in_order`), else for padded ones (:func:`group_by_length`).
-        rope: where the model has one, samples share a batch with their kind only.
+        samples: samples to score.
+        token_budget: maximum number of slots in a batch.
+        packs: form packed batches (:func:`fill_in_order`), else padded ones (:func:`group_by_length`).
+        rope: the model's switch, if it has one; only samples of the same kind share a batch.
     """
     return (fill_in_order if packs else group_by_length)(samples, token_budget, rope)
 
@@ -84,9 +84,9 @@ def make_batches(
 def group_by_length(
     samples: Sequence[TokenizedSample], token_budget: int, rope: RopeSwitch | None = None
 ) -> list[tuple[int, ...]]:
-    """Groups of like length whose padded size is within the budget (see :func:`make_batches`).
+    """Groups of similar length whose padded size is within the budget (see :func:`make_batches`).
 
-    Longest first, so that memory peaks at once; equal lengths in input order.
+    The longest samples come first, so that memory peaks in the first batch; equal lengths stay in input order.
     """
     lengths = [used_tokens(sample, rope) for sample in samples]
     kinds = _kinds(samples, rope)
@@ -108,7 +108,7 @@ def fill_in_order(
 ) -> list[tuple[int, ...]]:
     """Groups in input order, each filled up to the budget (see :func:`make_batches`).
 
-    Every kind of a :class:`RopeSwitch` fills a group of its own.
+    Each kind of a :class:`RopeSwitch` fills separate groups.
     """
     kinds = _kinds(samples, rope)
     groups: list[list[int]] = []
@@ -133,7 +133,7 @@ def _kinds(samples: Sequence[TokenizedSample], rope: RopeSwitch | None) -> list[
 def batch_slots(
     samples: Sequence[TokenizedSample], group: Sequence[int], packed: bool, rope: RopeSwitch | None = None
 ) -> int:
-    """Slots of the batch that a group makes."""
+    """Number of slots in the batch of a group."""
     lengths = [used_tokens(samples[i], rope) for i in group]
     return sum(lengths) if packed else len(lengths) * max(lengths, default=0)
 
@@ -144,7 +144,7 @@ def packing_efficiency(
     packed: bool,
     rope: RopeSwitch | None = None,
 ) -> float:
-    """Tokens that have to be run over slots that are run, of all groups together; 1 where there are none."""
+    """Share of the slots of all groups that hold tokens rather than padding; 1 if there are no groups."""
     real = slots = 0
     for group in groups:
         real += batch_slots(samples, group, True, rope)
@@ -160,18 +160,18 @@ def collate(
     pin: bool = False,
     rope: RopeSwitch | None = None,
 ) -> Batch:
-    """The batch of the samples at ``members``, on the host.
+    """Build the batch of the samples at ``members``, on the host.
 
     Args:
-        samples: the list that the groups were made from.
-        members: positions in it, at least one.
-        packed: the form.
-        pin: tensors in pinned memory, for copies that do not wait; without CUDA it does nothing.
+        samples: the list from which the groups were formed.
+        members: indices into it, at least one.
+        packed: build a packed batch, else a padded one.
+        pin: put tensors into pinned memory, for asynchronous copies; without CUDA it has no effect.
         rope: as given to :func:`make_batches`.
     """
     chosen = [samples[i] for i in members]
     used = np.array([used_tokens(sample, rope) for sample in chosen], dtype=np.int64)
-    # Beside the tokens that are run: the last label, which is none of them.
+    # One more token than the model processes: the last label.
     taken = np.minimum(used + 1, [len(sample.input_ids) for sample in chosen])
     ends = taken.cumsum()
     total = int(ends[-1])
@@ -185,7 +185,7 @@ def collate(
     longest = int(used.max())
     first = bounds[:-1] if packed else np.arange(len(chosen)) * longest  # the slot of each sample's first token
     shift = first - (ends - taken)
-    # Where each token that is run stands, sample by sample.
+    # Position of each processed token within its sample.
     place = np.arange(bounds[-1]) - bounds[:-1].repeat(used)
     run = tokens[place + (ends - taken).repeat(used)]
     if packed:

@@ -1,12 +1,12 @@
-"""The trunk compiled by ``torch.compile``: one graph with symbolic sizes, counted compilations, proved equal.
+"""Compile the trunk with ``torch.compile``: symbolic sizes, counted compilations, and a check against the eager trunk.
 
-What is compiled is the decoder's forward, called as :class:`~donod_fast.models.trunk.Trunk` calls it. Batches differ in
-rows and length, so that a graph for each shape would compile for longer than it runs: sizes are symbolic, and
-a graph more is made only where PyTorch must tell one from many (a batch of one row) or where the model's own code
-takes another way (attention windows shorter than the batch).
+The compiled function is the decoder's forward, called as :class:`~donod_fast.models.trunk.Trunk` calls it. Batches
+differ in rows and length, and one graph per shape would take longer to compile than to run. So sizes are symbolic.
+PyTorch adds another graph only for a batch of one row, or if the model's own code takes another branch (attention
+windows shorter than the batch).
 
-Code that Inductor generates for a CPU has its number of threads written into it, so that batches have to be given the
-same number always (``even_threads`` of the scorer).
+Inductor writes the number of threads into the code that it generates for a CPU, so every batch must run with the same
+number (``even_threads`` of the scorer).
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from donod_fast.system.threads import threads_each, worker_count
 CHOICES = ("auto", "on", "off")
 
 CPU_ROWS = 100_000
-"""Rows from which ``auto`` compiles on a CPU. A small model took 48 s to compile and gained 0.6 ms a row: even at
-80,000 rows (docs/benchmarks/notes.md). Larger ones take longer and gain more."""
+"""Minimum number of rows for which ``auto`` compiles on a CPU. A small model took 48 s to compile and gained 0.6 ms per
+row, so it breaks even at 80,000 rows (docs/benchmarks/notes.md). Larger models take longer and gain more."""
 
 
 def wants_compiling(choice: str, rows: int | None, device: torch.device) -> bool:
-    """Whether to compile for a corpus of ``rows`` (None: unknown).
+    """Whether to compile for a corpus of ``rows`` rows (None: unknown).
 
-    ``auto`` depends on nothing that could differ when a run is resumed. On accelerators it stays off: what it
-    brings there has not been measured.
+    ``auto`` depends on nothing that could differ when a run resumes. On accelerators it does not compile, because the
+    gain there has not been measured.
 
     Raises:
-        InputError: the choice is not known.
+        InputError: the choice is unknown.
     """
     if choice not in CHOICES:
         raise InputError(f"compile must be one of {', '.join(CHOICES)}, got {choice!r}")
@@ -48,11 +48,11 @@ def wants_compiling(choice: str, rows: int | None, device: torch.device) -> bool
 
 
 class CompiledTrunk:
-    """The compiled decoder: called as the decoder is.
+    """The compiled decoder; called like the decoder.
 
     Attributes:
-        compilations: how many graphs have been compiled so far.
-        seconds: how long that took, tracing left out.
+        compilations: number of graphs compiled so far.
+        seconds: time that this took, without tracing.
     """
 
     def __init__(self, decoder: Callable[..., Any]) -> None:
@@ -62,7 +62,7 @@ class CompiledTrunk:
 
     def __call__(self, **arguments: Any) -> Any:
         """Run the decoder."""
-        # Whether a tensor is a view or was made in inference mode is guarded too, and would be compiled for anew.
+        # Graphs are also guarded on whether a tensor is a view or an inference tensor; clones avoid recompilation.
         alike = {name: value.clone() if isinstance(value, Tensor) else value for name, value in arguments.items()}
         return self._compiled(**alike)
 
@@ -77,20 +77,20 @@ class CompiledTrunk:
 
 
 def compile_trunk(trunk: Trunk, loaded: LoadedModel) -> tuple[Trunk, CompiledTrunk]:
-    """Compile the trunk's decoder, and prove on a probe that it gives the hidden states of the eager one.
+    """Compile the trunk's decoder and check on a probe that its hidden states equal those of the eager decoder.
 
     Returns:
-        a trunk that calls the compiled decoder, and the compiled decoder.
+        A trunk that calls the compiled decoder, and the compiled decoder.
 
     Raises:
-        ModelError: the decoder cannot be compiled here, or gives other hidden states.
+        ModelError: the decoder cannot be compiled here, or returns other hidden states.
     """
     if loaded.device.type == "cpu" and (reason := why_not_inductor()):
         raise ModelError(f"{loaded.name}: cannot be compiled: {reason}; install one, or use --compile off")
     if loaded.offloaded:
         raise ModelError(f"{loaded.name}: offloaded weights cannot be compiled; use --compile off")
     compiled = CompiledTrunk(trunk.run)
-    # Many rows and one: PyTorch makes a graph for either. Packed samples are one row always.
+    # Several rows and one row: PyTorch makes a graph for each. Packed samples are always one row.
     probes = [synthetic_batch(loaded, tokens, packed=trunk.packs) for tokens in (512, 64)]
     faster = trunk.calling(compiled)
     wanted = [trunk.scored_states(batch) for batch in probes]

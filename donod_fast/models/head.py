@@ -1,10 +1,9 @@
-"""The output layer: read from the model, then proved to be the one that the model itself uses.
+"""The output layer: read from the model, then proved to give the model's own logits.
 
-The kernels compute the logits as ``z = softcap · tanh(logit_scale · (W h + bias) / softcap)``. Whether a
-model does the same depends on its code, which no config describes in full. :func:`read_head` says what the
-config promises; :func:`prove_head` runs the model's own forward on a tiny batch and compares it with ours
-piece by piece, so that a difference is found even where random logits are too flat to show it, and is
-called by its name.
+The kernels compute the logits as ``z = softcap · tanh(logit_scale · (W h + bias) / softcap)``. Whether a model does the
+same depends on its code, which no config describes completely. :func:`read_head` reads the transform from the config.
+:func:`prove_head` runs the model's own forward pass on a tiny batch and compares every piece with ours. So it finds a
+difference even if random logits are too flat to show it, and the error message names it.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from donod_fast.models.trunk import Trunk, probe_tokens
 from donod_fast.system.wording import plural
 
 SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
-"""Config attributes that cap the logits: Gemma 2–4 and kin, RecurrentGemma, xLSTM."""
+"""Config attributes that cap the logits: Gemma 2–4 and relatives, RecurrentGemma, xLSTM."""
 
 SCALES = (
-    # The same attribute multiplies in one family, divides in another and is not for logits in CLIP and MPT.
+    # The same attribute multiplies in one family and divides in another; in CLIP and MPT it is not for logits.
     ("cohere", "logit_scale", 1),
     ("granite", "logits_scaling", -1),
     ("minicpm3", "logits_scaling", -1),
@@ -36,12 +35,12 @@ SCALES = (
     ("falcon_h1", "lm_head_multiplier", 1),
     ("muse_", "output_multiplier", 1),
 )
-"""``(start of model_type, config attribute, exponent)``: 1 multiplies the logits, -1 divides them."""
+"""``(prefix of model_type, config attribute, exponent)``: exponent 1 multiplies the logits, -1 divides them."""
 
 TOLERANCES = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 2e-2}
-"""Bound on every error of a :class:`HeadProof` by the dtype of W: about five times the rounding of a few
-operations in that dtype (float64 is held to less, since models cast logits to float32). Float32 under TF32:
-as bfloat16."""
+"""Upper limit of every error of a :class:`HeadProof`, by the dtype of W: about five times the rounding error of a few
+operations in that dtype. The limit for float64 is wider, because models cast logits to float32. Float32 products in
+TF32 have the limit of bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +48,13 @@ class Head:
     """An output layer ``z = softcap · tanh(logit_scale · (W h + bias) / softcap)``.
 
     Attributes:
-        weight: W (V, d), the model's own parameter without its gradient: no copy, so it follows the model. Where
-            that is off-loaded, a copy on the device that the layer works on, which stays there.
-        bias: (V,) or None. It is no part of W: norms and updates leave it out.
+        weight: W (V, d), the model's own parameter, detached. It is not a copy, so it follows changes of the model. If
+            the parameter is off-loaded, it is a permanent copy on the device on which the layer runs.
+        bias: (V,) or None. It is not part of W: norms and updates exclude it.
         logit_scale: multiplies the logits.
-        softcap: bound of the logits, None where there is none.
-        tied: True where the input embedding is the same tensor. Only the output layer's use of W is counted
-            then; the gradient that reaches W through the embedding is not.
+        softcap: bound of the logits, or None.
+        tied: True if the input embedding is the same tensor. Only W's use in the output layer counts then, not the
+            gradient that reaches W through the embedding.
     """
 
     weight: Tensor
@@ -65,11 +64,11 @@ class Head:
     tied: bool
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(…, d) hidden states to (…, V) float32 logits (float64 from float64), for small inputs."""
+        """Logits (…, V) of (…, d) hidden states, float32 (float64 if W is float64); for small inputs."""
         return self.transform(self.preactivations(hidden))
 
     def preactivations(self, hidden: Tensor) -> Tensor:
-        """``W h + bias``: (…, d) to (…, V), at least float32, without a float32 copy of the whole W."""
+        """``W h + bias``, (…, V) from (…, d), in float32 or float64, without a float32 copy of the whole W."""
         wide = torch.float64 if self.weight.dtype == torch.float64 else torch.float32
         rows = hidden.to(self.weight.device, wide)
         parts = [rows @ part.to(wide).T for part in torch.split(self.weight, 8192)]
@@ -77,23 +76,24 @@ class Head:
         return out if self.bias is None else out + self.bias.to(wide)
 
     def transform(self, preactivations: Tensor) -> Tensor:
-        """Scale and soft-cap, elementwise."""
+        """Apply scale and soft-cap, elementwise."""
         scaled = preactivations * self.logit_scale
         return scaled if self.softcap is None else self.softcap * torch.tanh(scaled / self.softcap)
 
 
 @dataclass(frozen=True)
 class HeadProof:
-    """What the proof measured; each error is a relative rms and at most ``tolerance``.
+    """Measurements of the proof; each error is a relative rms and at most ``tolerance``.
 
     Attributes:
-        hidden_error: the layer's input against the trunk's hidden states (None where it was not seen).
-        linear_error: the layer's output against W h + bias (None where it was not seen).
-        transform_error: the model's logits against ours on pre-activations of ±0.01 to some hundred nats,
-            which were put in the layer's place (where that cannot be, on its hidden states scaled up).
-        logits_error: the model's logits against ours on a tiny batch, end to end.
-        tolerance: the bound, from :data:`TOLERANCES`.
-        seen: True where the model calls its output layer as a module, so that all pieces could be looked at.
+        hidden_error: error of the layer's input against the trunk's hidden states, None if the layer was not seen.
+        linear_error: error of the layer's output against W h + bias, None if the layer was not seen.
+        transform_error: error of the model's logits against ours on pre-activations from ±0.01 to some hundred nats
+            that replaced the layer's output. If they could not replace it, scaled hidden states replaced the decoder's
+            output; None if those had no effect either.
+        logits_error: error of the model's logits against ours on a tiny batch, end to end.
+        tolerance: the limit, from :data:`TOLERANCES`.
+        seen: True if the model calls its output layer as a module, so that every piece could be compared.
         vocab_size: V.
     """
 
@@ -107,10 +107,10 @@ class HeadProof:
 
 
 def read_head(model: Any) -> Head:
-    """Read the output layer of a causal language model, with the transform that its config promises.
+    """Read the output layer of a causal language model and, from its config, the transform of the logits.
 
     Raises:
-        ModelError: there is no output layer, or its weight cannot be used: absent, empty (ZeRO-3), sharded,
+        ModelError: the model has no output layer, or its weight cannot be used: absent, empty (ZeRO-3), sharded,
             on the meta device, quantised, or not a matrix.
     """
     name = type(model).__name__
@@ -155,7 +155,7 @@ def read_head(model: Any) -> Head:
 
 
 def _present(model: Any, layer: Any, leaf: str, tensor: Tensor) -> Tensor:
-    """The layer's tensor itself, or what it is when it works: off-loaded values, on the layer's device."""
+    """The layer's tensor; if it is off-loaded, its stored values on the layer's device."""
     if tensor.device.type != "meta":
         return tensor.detach()
     path = next(path for path, module in model.named_modules() if module is layer)
@@ -171,11 +171,11 @@ def _are_tied(model: Any, weight: Tensor, embedding: Any) -> bool:
 
 
 def prove_head(loaded: LoadedModel, trunk: Trunk, head: Head) -> HeadProof:
-    """Prove that trunk and head together give the model's own logits; costs two forwards of 24 tokens.
+    """Prove that trunk and head together give the model's own logits; this costs two forward passes of 24 tokens.
 
     Raises:
-        HeadMismatchError: they do not; the message names what differs.
-        ModelError: the tokenizer's vocabulary is larger than the head's, or the model gives no logits.
+        HeadMismatchError: they do not; the message names the difference.
+        ModelError: the tokenizer's vocabulary is larger than the head's, or the model does not return logits.
     """
     name, (vocabulary, dim) = loaded.name, head.weight.shape
     words = getattr(loaded.tokenizer, "vocab_size", None)
@@ -215,7 +215,7 @@ def prove_head(loaded: LoadedModel, trunk: Trunk, head: Head) -> HeadProof:
 def _prove_layer(
     loaded: LoadedModel, head: Head, hidden: Tensor, own: Observed, limit: float
 ) -> tuple[float, float, float]:
-    """The layer's input and output. A constant factor on the input (MiniCPM's) is allowed and returned."""
+    """Compare the layer's input and output. A constant factor on the input (as in MiniCPM) is allowed and returned."""
     assert own.inputs is not None and own.outputs is not None
     if own.inputs.shape != hidden.shape:
         raise _mismatch(
@@ -236,13 +236,13 @@ def _prove_layer(
         raise _mismatch(
             loaded,
             "the model feeds its output layer something other than the decoder's output "
-            f"(they differ by {relative_rms(fed, h):.1e}), so another layer or norm stands between them",
+            f"(they differ by {relative_rms(fed, h):.1e}), so there is another layer or norm between them",
         )
     expected = head.preactivations(own.inputs)
     if own.outputs.shape != expected.shape:
         raise _mismatch(
             loaded,
-            f"its output layer is not a plain linear layer: it gives {own.outputs.shape[-1]} values a token, "
+            f"its output layer is not a plain linear layer: it gives {own.outputs.shape[-1]} values per token, "
             f"its weight has {plural(expected.shape[-1], 'row')}",
         )
     linear_error = relative_rms(own.outputs, expected, mean_share=_mean_share(limit))
@@ -250,7 +250,7 @@ def _prove_layer(
         rest = own.outputs.double().cpu() - expected.double().cpu()
         shift = rest.mean(dim=(0, 1))
         constant = relative_rms(rest, shift.expand_as(rest)) < 0.1
-        what = "adds a bias that we do not see" if constant else "is not a plain linear layer W h + bias"
+        what = "adds a bias that is not its bias parameter" if constant else "is not a plain linear layer W h + bias"
         raise _mismatch(
             loaded,
             f"its output layer ({own.layer}) {what} (quantised, or an adapter? merge it; {linear_error:.1e})",
@@ -269,16 +269,16 @@ def _prove_transform(
     input_scale: float,
     limit: float,
 ) -> float | None:
-    """What the model does to its output layer's values, on values that leave nothing hidden."""
+    """Compare the transform of the output layer's values over a range wide enough to show every difference."""
     tokens = probe_tokens(loaded, rows=2, length=12)
-    after = head.logit_scale / input_scale  # what is left to do after the layer
+    after = head.logit_scale / input_scale  # scale applied after the layer
     if seen:
         shape = (*hidden.shape[:2], head.weight.shape[0])
         span = min(60.0 / abs(after), torch.finfo(head.weight.dtype).max / 8)
         values = probe_preactivations(shape, span).to(head.weight.dtype)
         own = observe(loaded, trunk.decoder, tokens, layer_output=values)
     else:
-        # Factors from 1/16 to what lifts the largest value to 240 nats, one for each token.
+        # One factor per token, from 1/16 up to the one that raises the largest value to 240 nats.
         top = float(head.preactivations(hidden).abs().max().clamp_min(1e-6)) * abs(head.logit_scale)
         low, high = math.log2(1 / 16), math.log2(max(1.0, 240.0 / top))
         factors = torch.logspace(low, high, tokens.numel(), base=2.0).reshape(*tokens.shape, 1)
@@ -322,7 +322,7 @@ def _tolerance(head: Head) -> float:
 
 
 def _mean_share(limit: float) -> float:
-    """How far a row's mean counts beside its spread in :func:`relative_rms`: half precision rounds it."""
+    """Weight of a row's mean relative to its spread in :func:`relative_rms`: half precision rounds the mean too."""
     return 0.2 if limit > 1e-3 else 0.0
 
 

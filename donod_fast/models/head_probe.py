@@ -1,4 +1,4 @@
-"""Instruments for the head's proof: look into a model's own forward, name what it does to its logits."""
+"""Tools for the proof of the head: observe a model's own forward pass, and describe how it transforms its logits."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ from donod_fast.errors import ModelError
 from donod_fast.models.loading import LoadedModel, quiet
 
 _WIDE = 4.0
-"""Probe values reach this many times the span that is asked for, so that a cap at twice the span still
-shows."""
+"""Probe values reach this multiple of the requested span, so that a cap at twice the span is still visible."""
 
 
 @dataclass(frozen=True)
 class Observed:
-    """One forward of the model itself.
+    """Observations during one forward pass of the model itself.
 
     Attributes:
         logits: (B, T, V′) as the model returns them.
-        seen: True where the model called its output layer as a module.
-        inputs: (B, T, d) what went into it (None where not seen).
-        outputs: (B, T, V) what came out of it, before any replacement (None where not seen).
-        layer: the class of the output layer.
-        replaced: True where what was to be put in the layer's or the decoder's place was used.
+        seen: True if the model called its output layer as a module.
+        inputs: (B, T, d) input of that layer, None if it was not seen.
+        outputs: (B, T, V) output of that layer before any replacement, None if it was not seen.
+        layer: class name of the output layer.
+        replaced: True if the model used the replacement for the output of the layer or of the decoder.
     """
 
     logits: Tensor
@@ -43,13 +42,13 @@ def observe(
     decoder: Any,
     tokens: Tensor,  # (B, T) int64
     *,
-    layer_output: Tensor | None = None,  # (B, T, V), taken in the output layer's place
-    decoder_output: Tensor | None = None,  # (B, T, d), taken in the decoder's place
+    layer_output: Tensor | None = None,  # (B, T, V), replaces the output layer's output
+    decoder_output: Tensor | None = None,  # (B, T, d), replaces the decoder's output
 ) -> Observed:
-    """Run the model's own forward and watch its output layer, or put other values in its place.
+    """Run the model's own forward pass; observe its output layer, or replace the output of layer or decoder.
 
     Raises:
-        ModelError: the forward fails or gives no (B, T, V′) logits.
+        ModelError: the forward pass fails or does not return (B, T, V′) logits.
     """
     layer = loaded.model.get_output_embeddings()
     inputs: list[Tensor] = []
@@ -60,7 +59,7 @@ def observe(
         nonlocal replaced
         if not args or not isinstance(args[0], Tensor) or not isinstance(output, Tensor):
             return output
-        # A model may call it in chunks: rows are counted over all calls.
+        # A model may call the layer in chunks, so rows are counted over all calls.
         start = sum(part.shape[0] for part in outputs)
         inputs.append(args[0].reshape(-1, args[0].shape[-1]))
         outputs.append(output.reshape(-1, output.shape[-1]))
@@ -95,7 +94,7 @@ def observe(
     if logits is None and isinstance(result, tuple) and result:
         logits = result[0]
     if not isinstance(logits, Tensor) or logits.shape[:2] != tokens.shape:
-        raise ModelError(f"{loaded.name}: the model's own forward gives no (rows, tokens, vocab) logits")
+        raise ModelError(f"{loaded.name}: the model's own forward does not return (rows, tokens, vocab) logits")
     return Observed(
         logits=logits,
         seen=bool(outputs),
@@ -107,9 +106,9 @@ def observe(
 
 
 def probe_preactivations(shape: tuple[int, ...], span: float) -> Tensor:
-    """The same values each time: both signs, all magnitudes from ``span / 6000`` to ``4 · span`` alike.
+    """Fixed float32 values of both signs with magnitudes log-uniform from ``span / 6000`` to ``4 · span``.
 
-    Small ones show an added constant, large ones a cap, all of them a multiplier. Returns float32.
+    Small values reveal an added constant, large ones a cap, and all of them a multiplier.
     """
     generator = torch.Generator().manual_seed(0)
     low, high = math.log(span / 6000), math.log(_WIDE * span)
@@ -118,12 +117,12 @@ def probe_preactivations(shape: tuple[int, ...], span: float) -> Tensor:
 
 
 def relative_rms(found: Tensor, expected: Tensor, *, mean_share: float | None = None, pointwise: bool = False) -> float:
-    """Rms of ``found − expected`` relative to the rms of ``expected``; NaN where either is not finite.
+    """Rms of ``found − expected`` relative to the rms of ``expected``; NaN if either is not finite.
 
-    ``mean_share`` takes the rms of ``expected`` around each row's mean, which is what a softmax sees, plus
-    that share of the whole rms (logits around -100, as GPT-2's, round in half precision by that much more).
-    ``pointwise`` takes every difference relative to its own value (but not below 1/6000 of the largest), so
-    that small values count too.
+    With ``mean_share`` the reference is the rms of ``expected`` around each row's mean, which is what a softmax sees,
+    plus that share of the whole rms: logits around −100, as in GPT-2, have larger rounding errors in half precision.
+    With ``pointwise`` each difference is relative to its own expected value (plus 1/6000 of the largest), so that
+    errors of small values count as well.
     """
     found, expected = found.double().cpu(), expected.double().cpu()
     difference = found - expected
@@ -144,21 +143,21 @@ def describe_transform(
     limit: float,
     input_scale: float = 1.0,
 ) -> str:
-    """Say in words what the model does to its output layer's values that the head does not.
+    """Describe in words how the model transforms its output layer's values differently from the head.
 
     Args:
         values: (…, V) pre-activations.
-        logits: (…, V) what the model made of them.
-        scale: the head's logit scale, all told.
+        logits: (…, V) the model's logits for them.
+        scale: the head's total logit scale.
         softcap: the head's soft-cap.
-        limit: tolerance of a fit, relative.
-        input_scale: the part of the scale that was applied before the layer.
+        limit: relative tolerance of a fit.
+        input_scale: the part of the scale that the model applies before the layer.
     """
     x = values.double().cpu().reshape(-1, values.shape[-1])
     y = logits.double().cpu().reshape(-1, logits.shape[-1])
     if not bool(torch.isfinite(y).all()):
         return "the model's logits are not finite"
-    capped = "" if softcap is None else f" and we cap them at {softcap:.6g} (final_logit_softcapping or kin)"
+    capped = "" if softcap is None else f" and we cap them at {softcap:.6g} (final_logit_softcapping or similar)"
     expected = x * (scale / input_scale)
     if softcap is not None:
         expected = softcap * torch.tanh(expected / softcap)
@@ -185,9 +184,9 @@ def describe_transform(
 
 
 def _column_shift(expected: Tensor, y: Tensor, limit: float) -> float | None:
-    """Rms over columns of y − expected where that is the same in every row, else None."""
+    """Rms over columns of y − expected if it is the same in every row, else None."""
     rest = y - expected
-    # Rounding grows with the value: rows weigh by how exactly they can tell.
+    # Rounding errors grow with the value, so more exact entries get more weight.
     weight = 1 / (expected.abs() + expected.abs().mean() / 100).square()
     shift = (rest * weight).sum(0) / weight.sum(0)
     left = (rest - shift).abs() / (y.abs() + expected.abs() + shift.abs() + 1e-30)
@@ -199,7 +198,7 @@ def _column_shift(expected: Tensor, y: Tensor, limit: float) -> float | None:
 
 
 def _fit_line(x: Tensor, y: Tensor) -> tuple[float, float, float]:
-    """``y ≈ slope · x + offset of its column``: the slope, the rms of offsets, the relative misfit."""
+    """Fit ``y ≈ slope · x + offset of its column``; returns the slope, the rms of offsets, and the relative misfit."""
     weight = 1 / (x.abs() + x.abs().mean() / 100).square()
     total = weight.sum(0)
     dx, dy = x - (weight * x).sum(0) / total, y - (weight * y).sum(0) / total
@@ -210,7 +209,7 @@ def _fit_line(x: Tensor, y: Tensor) -> tuple[float, float, float]:
 
 
 def _fit_cap(x: Tensor, y: Tensor) -> tuple[float, float, float]:
-    """``y ≈ cap · tanh(slope · x / cap)``: the cap, the slope, the relative misfit."""
+    """Fit ``y ≈ cap · tanh(slope · x / cap)``; returns the cap, the slope, and the relative misfit."""
     x, y = x.flatten(), y.flatten()
     small = x.abs() <= x.abs().quantile(0.2) if x.numel() < 1 << 24 else x.abs() <= x.abs().mean() / 20
     slope = float((x[small] * y[small]).sum() / (x[small] * x[small]).sum().clamp_min(1e-300))
@@ -219,7 +218,7 @@ def _fit_cap(x: Tensor, y: Tensor) -> tuple[float, float, float]:
     cap = math.inf
     for _ in range(4):
         low, high = 1e-9, 1e9
-        for _ in range(100):  # the mean height of the cap's shoulder grows with the cap
+        for _ in range(100):  # the mean of the capped values grows with the cap
             cap = math.sqrt(low * high)
             if float((cap * torch.tanh(abs(slope) * reach / cap)).mean()) < height:
                 low = cap

@@ -82,7 +82,7 @@ def load_embedder(name_or_path: str | Path, *, device: str | None = None) -> Any
         )
     try:
         with quiet():
-            # float32: half precision brings nothing on a CPU, and these models are small.
+            # float32: half precision is not faster on a CPU, and these models are small.
             options = {"device": device, "local_files_only": local, "model_kwargs": {"dtype": torch.float32}}
             return library.SentenceTransformer(str(folder) if local else name, **options)
     except Exception as error:  # the library, transformers and the Hub client raise many kinds of errors

@@ -1,4 +1,4 @@
-"""Which model is loaded, and how: settings as options."""
+"""Settings of loading a model, as options."""
 
 from __future__ import annotations
 
@@ -38,14 +38,24 @@ def parse_max_memory(text: str) -> dict[int | str, int | str]:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelSource:
+class ModelName:
+    """A causal language model.
+
+    Attributes:
+        model: folder or hub id.
+    """
+
+    model: str = option(help="Folder or hub id of a causal language model (safetensors).", panel=PANEL)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource(ModelName):
     """A causal language model on one device. Attributes are the arguments of ``models.loading.load_model``.
 
     Raises:
         InputError: names the setting with a wrong value.
     """
 
-    model: str = option(help="Folder or hub id of a causal language model (safetensors).", panel=PANEL)
     revision: str | None = option(None, help="Revision of a hub model.", panel=PANEL)
     dtype: str = option(
         "auto", help="Data type of the weights: auto, float32, bfloat16 or float16.", panel=PANEL, choices=DTYPE_NAMES
@@ -102,6 +112,7 @@ __all__ = [
     "DTYPE_NAMES",
     "MEMORY_SIZE",
     "PRECISIONS",
+    "ModelName",
     "ModelSettings",
     "ModelSource",
     "parse_max_memory",

@@ -1,9 +1,9 @@
 """From a batch of tokens to the final hidden states: the model without its output layer.
 
-Either samples are rows padded on the right and no attention mask is passed: under causal attention a padded
-position comes after every real one, so that none of the real ones can see it, and attention can use its fastest
-causal kernel. Or they are packed one after the other into a single row, and attention is told where each starts.
-That either holds for a given model is not assumed: it is measured when the trunk is built.
+Padded batches have one row per sample, padded on the right, and no attention mask. Under causal attention no real token
+can see the padding behind it, and without a mask attention can use its fastest causal kernel. Packed batches
+concatenate the samples in a single row, and attention receives the bounds of the samples. The trunk does not assume
+that a model supports either form: it measures this when it is built.
 """
 
 from __future__ import annotations
@@ -26,47 +26,47 @@ from donod_fast.models.placement import one_at_a_time
 from donod_fast.models.rope import rope_switch
 
 PADDING_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-"""How far trailing tokens may move the hidden states of those before them: the median over tokens of the
-error relative to the token's norm. Other shapes take other kernels and round otherwise (in bfloat16 by a
-hundredth after many layers, and a token that a mixture of experts routes elsewhere by more: hence the
-median); attention that sees the padding moves every token."""
+"""Tolerated change of hidden states by trailing tokens: the median over tokens of the error relative to the token's
+norm. Other shapes use other kernels, which round differently: in bfloat16 by a hundredth after many layers, and by more
+for a token that a mixture of experts then routes elsewhere. The median ignores such tokens, while attention that sees
+the padding changes every token."""
 
 QUANTISED_TOLERANCE = 1e-1
-"""The least of these for a quantised trunk. Where activations are rounded to 8 bits, another rounding of the 24th
-makes another value now and then, and layers spread it; bitsandbytes' int8 looks for outliers over the whole batch
-(0.01–0.02 were measured of either)."""
+"""Minimum tolerance for a quantised trunk. If activations are rounded to 8 bits, a difference in the 24th bit sometimes
+changes the rounded value, and later layers amplify it. The int8 layers of bitsandbytes look for outliers over the whole
+batch. Both effects measured 0.01–0.02."""
 
 
 _SYNTHETIC_LENGTH = 256
 
 
 class Trunk:
-    """The decoder of a causal language model, called so that nothing but hidden states is computed.
+    """The decoder of a causal language model, called so that it computes only hidden states.
 
     Attributes:
-        decoder: the module that gives the final (normed) hidden states.
+        decoder: the module that returns the final (normed) hidden states.
         dim: their width d.
-        pad_id: the token to pad with. Any would do; it is the tokenizer's where that has one.
-        run: what is called, with keyword arguments only: the decoder, or a compiled form of it.
-        padding_error: what trailing tokens were measured to change (see :data:`PADDING_TOLERANCE`).
-        rope: how the longest sample of a batch changes the others, None where it does not (nearly always);
-            to be handed on to :func:`~donod_fast.models.batching.make_batches` and ``collate``.
-        packs: whether packed batches are served.
-        packing_refusal: why they are not, else empty.
+        pad_id: the padding token. Any token works; the tokenizer's own is used if it has one.
+        run: the decoder or a compiled form of it, called with keyword arguments only.
+        padding_error: measured change by trailing tokens (see :data:`PADDING_TOLERANCE`).
+        rope: how the longest sample of a batch affects the others, None if it does not (nearly always). Pass it to
+            :func:`~donod_fast.models.batching.make_batches` and ``collate``.
+        packs: whether packed batches are supported.
+        packing_refusal: the reason if they are not, else "".
 
     Args:
         loaded: the model.
-        packing: ``"auto"`` packs on CUDA where this was proved to be right for the model, ``"on"`` wherever it
-            was, ``"off"`` never.
+        packing: ``"auto"`` packs on CUDA if the checks in ``packing.py`` pass for the model, ``"on"`` packs on any
+            device if they pass and refuses the model otherwise, ``"off"`` never packs.
     """
 
     def __init__(self, loaded: LoadedModel, *, packing: str = "auto") -> None:
-        """Find the decoder and prove that padding on the right changes nothing.
+        """Find the decoder and check that padding on the right changes nothing.
 
         Raises:
             InputError: ``packing`` has an unknown value.
-            ModelError: there is no decoder, its attention is not causal, its outputs are not finite, or it
-                cannot be packed although ``"on"`` was asked for.
+            ModelError: the model has no decoder, its attention is not causal, its outputs are not finite, or
+                ``packing`` is ``"on"`` but the model cannot be packed.
         """
         self._name = loaded.name
         self._device = loaded.device
@@ -80,7 +80,7 @@ class Trunk:
         self._switch = switch_of(self.decoder)
         tokens = probe_tokens(loaded, rows=2, length=12)
         try:
-            with quiet():  # transformers asks for a mask when it sees padding; the proof is why none is needed
+            with quiet():  # transformers warns about padding without a mask; the check shows that none is needed
                 self.dim = int(self(tokens).shape[-1])
                 self.padding_error = self._prove_padding(tokens)
                 decided = choose_packing(
@@ -105,15 +105,15 @@ class Trunk:
         """Hidden states of a batch padded on the right.
 
         Args:
-            input_ids: (B, T) integer token ids. What stands at padded positions has no influence.
+            input_ids: (B, T) integer token ids. The ids at padded positions have no influence.
 
         Returns:
             (B, T, d) final hidden states, the output layer's input, in the model's dtype and on the device of
-            its last layer. An inference tensor: no gradient can flow through it.
+            its last layer. They are an inference tensor, so no gradient can flow through them.
 
         Raises:
-            InputError: the ids are no non-empty (B, T) integer tensor.
-            ModelError: the decoder gives no (B, T, d) hidden states.
+            InputError: the ids are not a non-empty (B, T) integer tensor.
+            ModelError: the decoder does not return (B, T, d) hidden states.
         """
         if input_ids.dim() != 2 or not input_ids.numel() or input_ids.is_floating_point():
             raise InputError(
@@ -125,19 +125,19 @@ class Trunk:
         """Hidden states of a padded or packed batch.
 
         Args:
-            batch: on the host or on the model's device; a packed one only where ``packs``.
+            batch: batch on the host or on the model's device; it may be packed only if ``packs`` is true.
 
         Returns:
-            (slots, d), to be indexed by ``batch.predictors``; else as of a call.
+            (slots, d), to be indexed by ``batch.predictors``; dtype and device as in :meth:`__call__`.
 
         Raises:
-            InputError: the batch is packed and the model does not pack; see ``packing_refusal``.
-            ModelError: as of a call.
+            InputError: the batch is packed but the model does not support it; see ``packing_refusal``.
+            ModelError: as in :meth:`__call__`.
         """
         return self._states(self._served(batch), self._attention)
 
     def scored_states(self, batch: Batch) -> Tensor:
-        """Hidden states where a token is scored: (scored, d), those of ``batch.predictors``; else as :meth:`states`."""
+        """Hidden states at ``batch.predictors`` only, (scored, d); otherwise like :meth:`states`."""
         if self._narrow is None:
             hidden = self.states(batch)
             return hidden[batch.predictors.to(hidden.device, non_blocking=True)]
@@ -159,11 +159,11 @@ class Trunk:
         return batch
 
     def _states(self, batch: Batch, attention: str, **more: Tensor) -> Tensor:
-        """(slots, d); ``attention`` names the registered function that packed samples are served by."""
+        """(slots, d); ``attention`` is the name of the registered function for packed samples."""
         bounds, positions = batch.sample_bounds, batch.position_ids
         if bounds is None or positions is None:
             return self._hidden(batch.input_ids, "", batch.longest, **more).flatten(0, 1)
-        # All four bounds: without one of them a layer would ask the device for it, and wait.
+        # All four bounds: a layer would compute a missing one on the device and wait for it.
         bounds = bounds.to(self._device, non_blocking=True)
         packed = {
             "position_ids": positions.to(self._device, non_blocking=True),
@@ -175,7 +175,7 @@ class Trunk:
         return self._hidden(batch.input_ids, attention, batch.longest, **packed, **more)[0]
 
     def _hidden(self, input_ids: Tensor, attention: str, longest: int, **more: Any) -> Tensor:
-        """(B, T, d) of (B, T) ids of sequences of up to ``longest`` tokens; (1, scored, d) with ``scored_rows``."""
+        """(B, T, d) from (B, T) ids of sequences of at most ``longest`` tokens; (1, scored, d) with ``scored_rows``."""
         kind, before = 0, None
         if self.rope is not None:
             kind = self.rope.kind(longest)
@@ -191,11 +191,11 @@ class Trunk:
         scored = more.get("scored_rows")
         rows = input_ids.shape if scored is None else (1, len(scored))
         if not isinstance(hidden, Tensor) or hidden.shape[:-1] != rows:
-            raise ModelError(f"{self._name}: its decoder gives no (rows, tokens, dim) hidden states")
+            raise ModelError(f"{self._name}: its decoder does not return (rows, tokens, dim) hidden states")
         return hidden
 
     def _proved_narrow(self, tokens: Tensor) -> NarrowLastLayer | None:
-        """The last layer for scored rows alone, where it gives what the whole layer gives."""
+        """The last layer for scored rows only, or None if its results differ from those of the whole layer."""
         narrow = NarrowLastLayer.of(self.decoder)
         if narrow is None:
             return None
@@ -203,21 +203,21 @@ class Trunk:
         try:
             with narrow.installed(), quiet():
                 found = self._hidden(tokens, "", tokens.shape[1], scored_rows=rows)[0]
-        except Exception:  # a layer that is called otherwise: it is run whole
+        except Exception:  # the layer has another signature: run it on all rows
             return None
         whole = self(tokens).flatten(0, 1)[rows]
         return narrow if token_error(found, whole) <= self.tolerance(whole.dtype) else None
 
     def _forget_lengths(self) -> None:
-        """Dynamic RoPE keeps the frequencies of the longest sequence so far; a short one makes it start anew."""
+        """Run a short sequence, which resets dynamic RoPE: it keeps the frequencies of the longest sequence so far."""
         self.decoder(input_ids=torch.tensor([[self.pad_id]], device=self._device), use_cache=False)
 
     def tolerance(self, dtype: torch.dtype) -> float:
-        """How far hidden states of this dtype may be moved by what is beside them."""
+        """Tolerated change of hidden states of this dtype by other tokens of the batch."""
         return max(PADDING_TOLERANCE.get(dtype, 5e-2), QUANTISED_TOLERANCE if self._quantised else 0.0)
 
     def _prove_padding(self, tokens: Tensor) -> float:
-        """Compare a short batch alone with the same followed by padding, and by other tokens."""
+        """Compare a short batch with the same batch followed by padding, and followed by other tokens."""
         alone = self(tokens)
         if not bool(torch.isfinite(alone).all()):
             raise ModelError(
@@ -239,10 +239,10 @@ class Trunk:
 
 
 def probe_tokens(loaded: LoadedModel, *, rows: int, length: int) -> Tensor:
-    """Fixed token ids (rows, length) int64, spread over the vocabulary, without the special ones."""
+    """Fixed token ids, (rows, length) int64, spread over the vocabulary without special tokens."""
     vocabulary = _vocabulary(loaded)
     special = {int(i) for i in getattr(loaded.tokenizer, "all_special_ids", None) or ()}
-    # A prime stride that does not divide the vocabulary visits all of it.
+    # A prime stride that does not divide the vocabulary size visits every token.
     stride = next(prime for prime in (7919, 7907, 7901) if vocabulary % prime)
     ids = [i for i in (((k + 1) * stride) % vocabulary for k in range(8 * rows * length)) if i not in special]
     ids = (ids or [0]) * (rows * length)
@@ -250,10 +250,10 @@ def probe_tokens(loaded: LoadedModel, *, rows: int, length: int) -> Tensor:
 
 
 def synthetic_batch(loaded: LoadedModel, tokens: int, *, packed: bool) -> Batch:
-    """A batch of ``tokens`` (a power of two) slots in samples of an ordinary length, every slot used and scored."""
+    """A batch of ``tokens`` slots (a power of two) in samples of typical length; every slot is used and scored."""
     longest = min(_SYNTHETIC_LENGTH, tokens, (loaded.max_length or tokens + 1) - 1)
     length = 1 << max(0, longest.bit_length() - 1)
-    # One token more than is run: the last is predicted and predicts nothing.
+    # One token more than the model processes: the last one is only a label.
     ids = probe_tokens(loaded, rows=max(1, tokens // length), length=length + 1).tolist()
     scored = (False, *[True] * length)
     samples = [TokenizedSample(i, "", Status.SCORED, "", tuple(row), scored) for i, row in enumerate(ids)]
@@ -261,7 +261,7 @@ def synthetic_batch(loaded: LoadedModel, tokens: int, *, packed: bool) -> Batch:
 
 
 def _vocabulary(loaded: LoadedModel) -> int:
-    """Ids below this number are safe to feed."""
+    """Number of token ids that the model accepts."""
     table = getattr(loaded.model.get_input_embeddings(), "weight", None)
     sizes = [len(loaded.tokenizer)]
     if isinstance(table, Tensor) and table.dim() == 2:

@@ -1,16 +1,16 @@
-"""Attention of samples that stand one after the other in a single row: the functions that models are given.
+"""Attention functions for samples that are packed into a single row.
 
-transformers lets a layer's attention be any registered function, called with
+In transformers a layer can use any registered attention function. It is called with
 
     query (1, H, T, D), key (1, H_kv, T, D), value (1, H_kv, T, D), scaling, sliding_window, softcap, s_aux (sinks)
 
-and with the bounds of the samples, which travel through the model as keyword arguments. Every function here is
-a :class:`VarlenKernel` behind that call. On CUDA that is ``torch.nn.attention.varlen`` or the flash-attention
-package; :data:`PLAIN` is the same in ordinary PyTorch, for the CPU and as the truth.
+and with the bounds of the samples, which the model passes on as keyword arguments. Every function here wraps a
+:class:`VarlenKernel`. On CUDA the kernel is ``torch.nn.attention.varlen`` or the flash-attention package.
+:data:`PLAIN` computes the same in ordinary PyTorch, for the CPU and as the reference.
 
     out_i = Σ_j p_ij v_j,  p = softmax over {j ≤ i of the same sample, i − j < window} of cap(scale · q_i·k_j)
 
-A sink adds a logit to the softmax's sum and no value, which scales ``out_i`` by sigmoid(lse_i − sink).
+A sink adds a logit to the softmax's sum but no value, which scales ``out_i`` by sigmoid(lse_i − sink).
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ _WIDEST = 256
 
 @dataclass(frozen=True)
 class AttentionCall:
-    """What one layer asks of attention.
+    """Call of attention by one layer.
 
     Attributes:
-        layer: its index, None where it does not say.
-        device: of the query.
-        dtype: of the query.
-        heads: H, of the query.
-        key_heads: H_kv, a divisor of H.
-        head_dim: D, of query and key.
-        value_dim: of the value (another than D in latent attention).
-        window: how many tokens back it sees, its own included; None for all.
-        softcap: c of c · tanh(score / c), None without.
-        sinks: whether there is a learnt sink a head.
-        causal: False where the layer wants to see what follows.
-        bounded: whether the bounds of the samples reached it.
-        others: names of tensors that it hands over and that no kernel here uses (a mask, a position bias).
+        layer: index of the layer, None if the layer does not know it.
+        device: device of the query.
+        dtype: dtype of the query.
+        heads: H, number of heads of the query.
+        key_heads: H_kv, number of heads of the key, a divisor of H.
+        head_dim: D, width of a head of query and key.
+        value_dim: width of a head of the value (different from D in latent attention).
+        window: number of tokens that a token sees, including itself; None for all.
+        softcap: c of c · tanh(score / c), or None.
+        sinks: whether each head has a learnt sink.
+        causal: False if the layer also attends to later tokens.
+        bounded: whether the layer passed on the bounds of the samples.
+        others: names of passed tensors that no kernel here uses (a mask, a position bias).
     """
 
     layer: int | None
@@ -72,10 +72,11 @@ class VarlenKernel:
     """Attention within samples of a packed row.
 
     Attributes:
-        name: what it is registered as. It must not hold "flash": models take that for transformers' own.
+        name: name in the registry. It must not contain "flash", because models take such a name for one of
+            transformers' own functions.
         run: ``(query (T, H, D), key (T, H_kv, D), value (T, H_kv, D_v), bounds (B + 1,) int32, longest, *, scale,
-            window, softcap, sinks (H,) or None) -> (T, H, D_v)``. ``longest`` is that of the samples, an int.
-        refuse: ``(call) -> str``, why it cannot serve a layer; empty where it can.
+            window, softcap, sinks (H,) or None) -> (T, H, D_v)``. ``longest`` is the length of the longest sample.
+        refuse: ``(call) -> str``, the reason why the kernel does not support a call; "" if it does.
     """
 
     name: str
@@ -84,7 +85,7 @@ class VarlenKernel:
 
 
 def kernels_for(device: torch.device) -> tuple[list[VarlenKernel], list[str]]:
-    """The kernels of a device, best first, and why others are absent."""
+    """Kernels for a device, best first, and the reasons why others are not available."""
     if device.type != "cuda":
         return [PLAIN], []
     kernels, absent = [], []
@@ -109,7 +110,7 @@ def plain_varlen(
     softcap: float | None,
     sinks: Tensor | None,  # (H,)
 ) -> Tensor:
-    """The formula, sample by sample; (T, H, D_v) in the dtype of the value. On CUDA it waits for the bounds."""
+    """Compute the formula sample by sample, (T, H, D_v) in the dtype of the value. On CUDA it waits for the bounds."""
     shared = query.shape[1] // key.shape[1]
     key, value = (x.repeat_interleave(shared, dim=1) if shared > 1 else x for x in (key, value))
     parts = []
@@ -120,7 +121,7 @@ def plain_varlen(
             part = functional.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True, scale=scale)[0]
         else:
             place = torch.arange(length, device=query.device)
-            back = place[:, None] - place  # (L, L): how far the key is behind the query
+            back = place[:, None] - place  # (L, L): distance from the key to the query
             seen = (back >= 0) & (back < (length if window is None else window))
             if softcap is None and sinks is None:
                 part = functional.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=seen, scale=scale)
@@ -134,7 +135,7 @@ def plain_varlen(
 def _masked_attention(
     query: Tensor, key: Tensor, value: Tensor, seen: Tensor, scale: float, softcap: float | None, sinks: Tensor | None
 ) -> Tensor:
-    """(H, L, D) and a (L, L) mask → (H, L, D_v); scores in float32 or better."""
+    """Attention (H, L, D_v) under an (L, L) mask, with scores in float32 or float64."""
     scores = (query @ key.transpose(1, 2)) * scale
     scores = scores if scores.dtype == torch.float64 else scores.float()
     if softcap is not None:
@@ -150,12 +151,12 @@ PLAIN = VarlenKernel("donod_varlen_plain", plain_varlen, lambda call: "")
 
 
 def torch_kernel(varlen_attn: Callable[..., Any], request: Callable[..., Any] | None) -> VarlenKernel:
-    """A kernel over ``torch.nn.attention.varlen.varlen_attn``, by the arguments that this release has.
+    """A kernel on ``torch.nn.attention.varlen.varlen_attn``, with the arguments of the installed release.
 
     Args:
-        varlen_attn: the function. Its arguments moved between releases: 2.10 says ``is_causal``, later ones
-            ``window_size`` with (-1, 0) for causal; ``scale`` and ``enable_gqa`` came in between.
-        request: ``AuxRequest``, by which it is asked for the log-sum-exp; None if this release has none.
+        varlen_attn: the function. Its arguments changed between releases: 2.10 has ``is_causal``, later ones have
+            ``window_size`` with (-1, 0) for causal; ``scale`` and ``enable_gqa`` were added in between.
+        request: ``AuxRequest``, which requests the log-sum-exp; None if this release does not have it.
     """
     known = frozenset(inspect.signature(varlen_attn).parameters)
     windows, scales, groups = ("window_size" in known, "scale" in known, "enable_gqa" in known)
@@ -175,7 +176,7 @@ def torch_kernel(varlen_attn: Callable[..., Any], request: Callable[..., Any] | 
         if scales:
             options["scale"] = asked.scale
         elif not math.isclose(factor := asked.scale * math.sqrt(query.shape[-1]), 1.0, rel_tol=1e-6):
-            query = query * factor  # its own scale is 1 / √width
+            query = query * factor  # the function itself scales by 1 / √width
         if asked.sums and request is not None:
             options["return_aux"] = request(lse=True)
         return varlen_attn(query, key, value, bounds, bounds, asked.longest, asked.longest, **options)
@@ -194,7 +195,7 @@ def torch_kernel(varlen_attn: Callable[..., Any], request: Callable[..., Any] | 
 
 
 def package_kernel(flash_attn_varlen_func: Callable[..., Any]) -> VarlenKernel:
-    """A kernel over the flash-attention package (2.3 or later for windows, 2.6 or later for soft-caps)."""
+    """A kernel on the flash-attention package (2.3 or later for windows, 2.6 or later for soft-caps)."""
     known = frozenset(inspect.signature(flash_attn_varlen_func).parameters)
 
     def attend(query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, asked: _Asked) -> Any:
@@ -204,15 +205,15 @@ def package_kernel(flash_attn_varlen_func: Callable[..., Any]) -> VarlenKernel:
         if asked.softcap is not None:
             options["softcap"] = asked.softcap
         if asked.sums:
-            options["return_attn_probs"] = True  # with it comes the log-sum-exp; no probabilities are made
+            options["return_attn_probs"] = True  # also returns the log-sum-exp; computes no probabilities
         return flash_attn_varlen_func(query, key, value, bounds, bounds, asked.longest, asked.longest, **options)
 
     def refuse(call: AttentionCall) -> str:
         what = "the installed flash-attention package"
         if call.softcap is not None and "softcap" not in known:
-            return f"{what} has no soft-cap; it came with 2.6"
+            return f"{what} has no soft-cap; release 2.6 added it"
         if call.window is not None and "window_size" not in known:
-            return f"{what} has no sliding window; it came with 2.3"
+            return f"{what} has no sliding window; release 2.3 added it"
         return _flash_limits(call, what)
 
     return VarlenKernel("donod_varlen_package", _flash_run(attend, multiple=1), refuse)
@@ -220,14 +221,14 @@ def package_kernel(flash_attn_varlen_func: Callable[..., Any]) -> VarlenKernel:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What a flash-attention function is asked for beside its tensors.
+    """Arguments of a flash-attention function other than tensors.
 
     Attributes:
-        longest: tokens of the longest sample.
+        longest: length of the longest sample.
         scale: multiplies query · key.
-        window: how many tokens back a token sees, its own included; None for all.
-        softcap: c of c · tanh(score / c), None without.
-        sums: whether the log-sum-exp is wanted, too.
+        window: number of tokens that a token sees, including itself; None for all.
+        softcap: c of c · tanh(score / c), or None.
+        sums: whether to return the log-sum-exp as well.
     """
 
     longest: int
@@ -240,11 +241,11 @@ class _Asked:
 def _flash_run(
     attend: Callable[[Tensor, Tensor, Tensor, Tensor, _Asked], Any], *, multiple: int
 ) -> Callable[..., Tensor]:
-    """The ``run`` of a kernel whose function takes one width for query, key and value, and knows no sinks.
+    """``run`` of a kernel whose function needs equal widths of query, key and value, and does not support sinks.
 
     Args:
-        attend: gives (T, H, width), with ``sums`` that and the log-sum-exp.
-        multiple: the width is a multiple of this.
+        attend: returns (T, H, width), and the log-sum-exp if ``sums`` is set.
+        multiple: the width must be a multiple of this.
     """
 
     def run(
@@ -261,7 +262,7 @@ def _flash_run(
     ) -> Tensor:
         value_dim = value.shape[-1]
         width = -(-max(query.shape[-1], value_dim) // multiple) * multiple
-        query, key, value = (_widened(x, width) for x in (query, key, value))  # zeros add nothing to a product
+        query, key, value = (_widened(x, width) for x in (query, key, value))  # padding with zeros changes no product
         found = attend(query, key, value, bounds, _Asked(longest, scale, window, softcap, sinks is not None))
         if sinks is None:
             return found[..., :value_dim]  # type: ignore[no-any-return]
@@ -275,7 +276,7 @@ def _torch_varlen() -> VarlenKernel | str:
         module = importlib.import_module("torch.nn.attention.varlen")
         return torch_kernel(module.varlen_attn, getattr(module, "AuxRequest", None))
     except (ImportError, AttributeError):
-        return f"torch {torch.__version__} has no variable-length attention; it came with 2.10"
+        return f"torch {torch.__version__} has no variable-length attention; release 2.10 added it"
 
 
 def _flash_package() -> VarlenKernel | str:
@@ -283,15 +284,15 @@ def _flash_package() -> VarlenKernel | str:
         return package_kernel(importlib.import_module("flash_attn").flash_attn_varlen_func)
     except ModuleNotFoundError:
         return "the flash-attention package is not installed"
-    except Exception as error:  # a wheel built for another torch fails in many ways
+    except Exception as error:  # a wheel built for another torch release fails in many ways
         return f"the flash-attention package cannot be imported: {' '.join(str(error).split())[:200]}"
 
 
 def _flash_limits(call: AttentionCall, what: str) -> str:
     if call.dtype not in _HALF:
-        return f"{what} serves float16 and bfloat16, not {str(call.dtype).removeprefix('torch.')}"
+        return f"{what} supports float16 and bfloat16, not {str(call.dtype).removeprefix('torch.')}"
     if max(call.head_dim, call.value_dim) > _WIDEST:
-        return f"{what} serves heads of up to {_WIDEST} dimensions, not {max(call.head_dim, call.value_dim)}"
+        return f"{what} supports heads of up to {_WIDEST} dimensions, not {max(call.head_dim, call.value_dim)}"
     if call.device.type == "cuda" and torch.version.hip is None:
         capability = torch.cuda.get_device_capability(call.device)
         if capability < (8, 0):
@@ -300,12 +301,15 @@ def _flash_limits(call: AttentionCall, what: str) -> str:
 
 
 def _widened(x: Tensor, width: int) -> Tensor:
-    """(T, H, D) → (T, H, width), zeros at the end."""
+    """(T, H, D) padded with zeros to (T, H, width)."""
     return functional.pad(x, (0, width - x.shape[-1])) if x.shape[-1] < width else x
 
 
 def _with_sinks(out: Tensor, lse: Tensor, sinks: Tensor) -> Tensor:
-    """Give (T, H, D) attention a sink a head (H,), from its log-sum-exp: (H, T) by torch's code, (T, H) by its text."""
+    """Add one sink per head, (H,), to (T, H, D) attention, using its log-sum-exp.
+
+    The log-sum-exp is (H, T) in torch's code, but (T, H) in its documentation; both are accepted.
+    """
     if lse.shape == out.shape[:2][::-1]:
         lse = lse.transpose(0, 1)
     elif lse.shape != out.shape[:2]:
@@ -314,7 +318,7 @@ def _with_sinks(out: Tensor, lse: Tensor, sinks: Tensor) -> Tensor:
 
 
 def layer_function(kernel: VarlenKernel) -> Callable[..., tuple[Tensor, None]]:
-    """The kernel as transformers calls it; gives (1, T, H, D_v) and no attention weights."""
+    """The kernel as a function that transformers can call; returns (1, T, H, D_v) and no attention weights."""
     run = kernel.run
 
     def attend(
@@ -324,11 +328,11 @@ def layer_function(kernel: VarlenKernel) -> Callable[..., tuple[Tensor, None]]:
         value: Tensor,  # (1, H_kv, T, D_v)
         attention_mask: Tensor | None,
         scaling: float | None = None,
-        **asked: Any,  # by the names that transformers gives them
+        **asked: Any,  # under the names that transformers uses
     ) -> tuple[Tensor, None]:
         bounds, longest = asked.get("cu_seq_lens_q"), asked.get("max_length_q")  # (B + 1,) int32, and an int
         if bounds is None or longest is None:
-            raise RuntimeError("attention of packed samples was called without their bounds")
+            raise RuntimeError("attention for packed samples was called without the bounds of the samples")
         out = run(
             query[0].transpose(0, 1),
             key[0].transpose(0, 1),
@@ -346,7 +350,7 @@ def layer_function(kernel: VarlenKernel) -> Callable[..., tuple[Tensor, None]]:
 
 
 def register(name: str, function: Callable[..., tuple[Tensor, None]]) -> None:
-    """Make a function known to transformers. Its masks are not: for a name that they do not know none is built."""
+    """Register a function with transformers, but no mask function: without one transformers builds no mask."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(name, function)

@@ -1,4 +1,4 @@
-"""How large a model's weights are, found without loading them."""
+"""Size of a model's weights, determined without loading them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def weights_bytes(name: str, revision: str | None = None) -> int | None:
 
     Args:
         name: a folder or a hub id.
-        revision: of a hub model.
+        revision: revision of a hub model.
 
     Returns:
         The total size of the files that are loaded; None if they are not on this machine. Raises nothing.
@@ -23,7 +23,7 @@ def weights_bytes(name: str, revision: str | None = None) -> int | None:
         folder = Path(name).expanduser()
         found = folder if folder.is_dir() else _cached_folder(name, revision)
         return None if found is None else _folder_bytes(found)
-    except (OSError, ValueError, KeyError, TypeError):  # the loader names what is wrong with the files
+    except (OSError, ValueError, KeyError, TypeError):  # the loader reports what is wrong with the files
         return None
 
 
@@ -35,7 +35,7 @@ def _cached_folder(name: str, revision: str | None) -> Path | None:
 
 
 def _folder_bytes(folder: Path) -> int | None:
-    """Size of the files that the index lists, of the single file, or of all files, as transformers looks for them."""
+    """Size of the files in the index, else of the single file, else of all files, in transformers' order of search."""
     if (folder / WEIGHTS).is_file():
         files = [folder / WEIGHTS]
     elif (folder / INDEX).is_file():

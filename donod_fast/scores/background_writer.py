@@ -1,4 +1,4 @@
-"""Parts written in the background: the device scores the next one while the last one is synced to disk."""
+"""Write parts in the background: the device scores the next part while the last one is synced to disk."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from donod_fast.scores.parts import Signals
     from donod_fast.scores.signals import SignalEntry
 
-# Parts that a crash can lose besides the current one; a resumed run scores them again.
+# Number of parts that a crash can lose in addition to the current one; a resumed run scores them again.
 _MOST_WAITING = 2
 
 
 class PartWriter:
-    """Commits parts in the order given, one at a time, in a thread."""
+    """Commits parts one at a time in the given order, in a separate thread."""
 
     def __init__(self, folder: ScoresFolder, pool: ThreadPoolExecutor, stages: Stages) -> None:
         self._folder, self._pool, self._stages = folder, pool, stages
@@ -32,15 +32,15 @@ class PartWriter:
         self._failed = False
 
     def write(self, part: int, rows: Sequence[ScoreRow], signals: Sequence[SignalEntry] = ()) -> None:
-        """Have a part committed; waits while two others are.
+        """Submit a part to be committed; waits while more than two parts are pending.
 
         Raises:
-            StoreError: an earlier part could not be written. No part after it is.
+            StoreError: an earlier part could not be written. Later parts are not written either.
         """
         self._submit(lambda: self._folder.write_part(part, rows, signals))
 
     def write_table(self, part: int, table: pa.Table, signals: Signals) -> None:
-        """As :meth:`write`, of a table that holds the part's rows. Raises StoreError."""
+        """Like :meth:`write`, but the part's rows are given as a table. Raises StoreError."""
         self._submit(lambda: self._folder.write_table(part, table, signals))
 
     def _submit(self, commit: Callable[[], None]) -> None:
@@ -55,7 +55,7 @@ class PartWriter:
         """Wait until every part is committed.
 
         Raises:
-            StoreError: one could not be.
+            StoreError: a part could not be written.
         """
         while self._waiting:
             self._waiting.popleft().result()
@@ -73,10 +73,10 @@ class PartWriter:
 
 @contextmanager
 def background_writer(folder: ScoresFolder, stages: Stages = NO_STAGES) -> Iterator[PartWriter]:
-    """A writer whose parts are all committed when the block ends, also where it ends by an error.
+    """A writer whose parts are all committed when the block ends, even if it ends with an exception.
 
     Raises:
-        StoreError: a part could not be written; not where another error is on its way.
+        StoreError: a part could not be written. It is not raised if the block ends with another exception.
     """
     with ThreadPoolExecutor(1, "write") as pool:
         writer = PartWriter(folder, pool, stages)

@@ -1,4 +1,4 @@
-"""Columns of a scores table beyond those that every row has: their kinds, and their form in Arrow."""
+"""Columns of a scores table in addition to those that every row has: their kinds and their Arrow types."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Value: TypeAlias = "float | bool | Tensor | None"
-"""Of a column in one row: a number (NaN for none), a flag, or a (size,) vector; None where there is none."""
+"""Value of a column in one row: a number (NaN if missing), a flag, or a (size,) vector; None if missing."""
 
 NAN = math.nan
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column that a criterion yields.
+    """A column that a criterion adds.
 
     Attributes:
-        name: in the scores table.
-        text: what it is, in a line.
-        better: which end a selection by it keeps by default; None where it ranks nothing.
-        kind: ``number`` (float64, NaN where there is none), ``flag`` (bool or null) or ``vector`` (float32, null).
-        size: entries of a vector.
+        name: name in the scores table.
+        text: description in one line.
+        better: the end that a selection by this column keeps by default; None if neither end is better.
+        kind: ``number`` (float64, NaN if missing), ``flag`` (bool or null) or ``vector`` (float32 or null).
+        size: number of entries of a vector.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Column:
 
 
 def arrow_field(column: Column) -> pa.Field:
-    """The column's type in a table."""
+    """Arrow field of the column."""
     import pyarrow as pa
 
     match column.kind:
@@ -49,7 +49,7 @@ def arrow_field(column: Column) -> pa.Field:
 
 
 def arrow_array(column: Column, values: Sequence[Value]) -> pa.Array:
-    """The column itself; None is null, of a number NaN."""
+    """Arrow array of the column; None becomes null, or NaN in a number column."""
     import numpy as np
     import pyarrow as pa
 

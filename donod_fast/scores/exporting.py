@@ -1,4 +1,4 @@
-"""A scores folder → one table of records with their scores: a Parquet, CSV or JSON Lines file, or a dataset folder."""
+"""Export the records of a scores folder with their scores: a Parquet, CSV or JSON Lines file, or a dataset folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from donod_fast.scores.folder import ScoresFolder
 from donod_fast.system.files import atomic_writer, storage_error
 
 PREFIX = "donod."
-"""What stands before the name of a score among the columns of a record."""
+"""Prefix of the names of scores among the columns of a record."""
 
 RECORD = "record"
 """The column that holds a whole record as JSON."""
@@ -42,13 +42,13 @@ def export(
 
     Args:
         folder: the scores.
-        corpus: the records that they are of.
+        corpus: the scored records.
         out: a name that ends in ``.parquet``, ``.csv``, ``.jsonl``, ``.jsonl.gz`` or ``.jsonl.zst``; or, without a
-            suffix, the folder of a dataset (``datasets.load_from_disk`` reads it). CSV holds lists and objects as
+            suffix, the folder of a dataset (``datasets.load_from_disk`` reads it). In CSV, lists and objects are
             JSON text.
-        records: ``"columns"`` for the record's columns as they are, ``"json"`` for one column ``record`` of JSON text,
-            which holds whatever columns cannot (a value that is text in one row and a number in another).
-        overwrite: replace what is there.
+        records: ``"columns"`` for the record's own columns, ``"json"`` for one column ``record`` of JSON text, which
+            also holds records whose values cannot form columns (text in one row and a number in another).
+        overwrite: replace an existing target.
 
     Raises:
         InputError: a column's values cannot form one column (named), a column has the name of a score, or ``out`` has
@@ -89,10 +89,10 @@ def export(
 
 
 def refuse_export_name(out: Path) -> None:
-    """Refuse a name that looks like a file of a kind that cannot be written; it must not become a folder.
+    """Refuse the name of a file of an unsupported kind, which would otherwise become a folder.
 
     Raises:
-        InputError: names the kinds that can be written.
+        InputError: names the supported kinds.
     """
     if re.fullmatch(r"\.[A-Za-z]\w*", out.suffix) and not out.name.lower().endswith(_FILES):
         raise InputError(
@@ -108,7 +108,7 @@ def _refuse_other_folder(out: Path) -> None:
 
 
 def _joined(folder: ScoresFolder, corpus: Corpus, *, as_json: bool) -> Iterator[Record]:
-    """Records whose data are their own columns and their scores."""
+    """Records whose data contain their own columns and their scores."""
     known = {column.name for entry in folder.signals for column in entry.columns}
     left_out = known - {column.name for column in folder.signal_columns()}
     for part in range(folder.parts):

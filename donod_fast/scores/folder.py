@@ -1,8 +1,8 @@
-"""The scores folder: ``manifest.json`` and ``plan.parquet`` beside ``part-*.parquet``, each part complete or absent.
+"""The scores folder: ``manifest.json``, ``plan.parquet`` and ``part-*.parquet``; each part is complete or absent.
 
-Part k holds the rows of shard k of the folder's plan (``shards.py``). The manifest records how a folder was
-made; a run with other settings is refused. A process that scores into a folder holds its lock (``system/locking.py``).
-The folder is on a disk or on an object store (``system/storage.py``).
+Part k holds the rows of shard k of the folder's plan (``shards.py``). The manifest records the settings that the folder
+was made with; a run with other settings is refused. A process that scores into a folder holds its lock
+(``system/locking.py``). The folder is on a disk or on an object store (``system/storage.py``).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Problem:
     """A problem during a run.
 
     Attributes:
-        part: number of the part, None if it is about no single part.
+        part: number of the part, None if the problem does not concern a single part.
         text: description.
         time: seconds since 1970.
     """
@@ -65,8 +65,8 @@ class ScoresFolder:
     """A scores folder that has a manifest.
 
     Attributes:
-        storage: the place of the folder.
-        manifest: how it was made (see ``open_or_create``).
+        storage: location of the folder.
+        manifest: settings that it was made with (see ``open_or_create``).
     """
 
     def __init__(self, place: Path | str | Storage, manifest: Mapping[str, Any]) -> None:
@@ -75,10 +75,10 @@ class ScoresFolder:
 
     @staticmethod
     def open(place: Path | str) -> ScoresFolder:
-        """Open an existing folder, by its path or URL.
+        """Open an existing folder, given its path or URL.
 
         Raises:
-            StoreError: it holds no scores, or its manifest is damaged or of another version.
+            StoreError: the folder holds no scores, or its manifest is damaged or has another version.
         """
         storage = open_storage(place)
         return ScoresFolder(storage, read_manifest(storage, str(place)))
@@ -89,22 +89,22 @@ class ScoresFolder:
     ) -> ScoresFolder:
         """Open the folder if it was made with the same settings, or start it with this manifest and plan.
 
-        With ``overwrite`` the scores that it holds are dropped first. ``manifest`` holds ``input``, ``model``,
-        ``update``, ``masks``, ``head``, ``part_rows`` and whatever else is worth recording. Without a plan part k holds
-        the rows k · part_rows … of the input.
+        With ``overwrite`` existing scores are removed first. ``manifest`` holds ``input``, ``model``, ``update``,
+        ``masks``, ``head``, ``part_rows`` and any other entries worth recording. Without a plan, part k holds the rows
+        of the input from k · part_rows on.
 
         Raises:
             SettingsMismatchError: the folder was made with other settings; names each difference.
-            StoreError: it cannot be read or written.
+            StoreError: the folder cannot be read or written.
         """
         storage = open_storage(place)
         manifest = {"version": VERSION, **manifest}
         if plan is not None:
             manifest["plan"] = {"file": PLAN, "parts": len(plan)}
-        # Through JSON once, so that what is compared is what a reader would read.
+        # Convert to JSON and back, to compare what a reader would read.
         wanted = json.loads(json.dumps(manifest))
         if overwrite:
-            # The manifest first: if we are killed here, what is left is no folder of scores.
+            # The manifest first: if the process is killed here, the rest does not count as a scores folder.
             for old in [MANIFEST, *storage.names("plan*.parquet"), PROBLEMS, *storage.names(PARTS)]:
                 storage.remove(old)
         if storage.exists(MANIFEST):
@@ -128,7 +128,7 @@ class ScoresFolder:
         return folder
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        """Replace the manifest by another, in one step. Raises StoreError."""
+        """Replace the manifest atomically. Raises StoreError."""
         self.storage.write(MANIFEST, json.dumps(manifest, indent=2).encode())
         if manifest.get("plan") != self.manifest.get("plan"):
             self.__dict__.pop("plan", None)  # the cached one
@@ -136,7 +136,7 @@ class ScoresFolder:
 
     @property
     def path(self) -> Path:
-        """The folder's path, where it lies on a disk."""
+        """Path of a folder on a disk. Raises StoreError if it is on an object store."""
         if self.storage.local is None:
             raise StoreError(f"{self.storage.name} is not on a disk")
         return self.storage.local
@@ -148,10 +148,10 @@ class ScoresFolder:
 
     @cached_property
     def plan(self) -> ShardPlan:
-        """Which rows are in which part.
+        """The plan: which rows are in which part.
 
         Raises:
-            StoreError: it cannot be read.
+            StoreError: the plan cannot be read.
         """
         entry = self.manifest.get("plan")
         if entry is None:
@@ -167,24 +167,24 @@ class ScoresFolder:
 
     @cached_property
     def settings(self) -> str:
-        """Hash of the settings that its rows are scored with."""
+        """Hash of the settings that determine the scores."""
         return settings_hash(self.manifest)
 
     @property
     def carry(self) -> tuple[str, ...]:
-        """Columns of the records that its parts carry along."""
+        """Columns of the records that are copied into the parts."""
         return tuple(self.manifest.get("carry") or ())
 
     @property
     def signals(self) -> tuple[SignalEntry, ...]:
-        """Criteria whose columns its parts have, or are to have; not every part need have all."""
+        """Criteria of the folder; some parts may not have their columns yet."""
         return tuple(map(SignalEntry.from_json, self.manifest.get("signals") or ()))
 
     def add_signals(self, entries: Sequence[SignalEntry]) -> None:
-        """Have further criteria in the folder; their columns come with the parts.
+        """Add criteria to the manifest; their columns are written with the parts.
 
         Raises:
-            SettingsMismatchError: one is there with other settings.
+            SettingsMismatchError: the folder has one of them with other settings.
             StoreError: the manifest cannot be written.
         """
         signals = joined(self.signals, entries, self.name)
@@ -192,7 +192,7 @@ class ScoresFolder:
             self.write_manifest({**self.manifest, "signals": [entry.as_dict() for entry in signals]})
 
     def signal_columns(self) -> tuple[Column, ...]:
-        """Columns of the criteria that every part has by now. Raises StoreError: a part is damaged."""
+        """Columns of the criteria that every part has. Raises StoreError if a part is damaged."""
         entries = self.signals
         if entries:
             there = [summary for summary in self.summaries() if summary is not None]
@@ -203,12 +203,12 @@ class ScoresFolder:
 
     @property
     def rows(self) -> int:
-        """Rows of the input."""
+        """Number of rows of the input."""
         return int(self.manifest["input"]["rows"])
 
     @property
     def parts(self) -> int:
-        """How many parts a finished folder has."""
+        """Number of parts of the finished folder."""
         return len(self.plan)
 
     def part_name(self, part: int) -> str:
@@ -217,15 +217,15 @@ class ScoresFolder:
         return f"part-g{generation}-{part:06d}.parquet" if generation else f"part-{part:06d}.parquet"
 
     def part_range(self, part: int) -> tuple[int, int]:
-        """First row of a part and one past its last."""
+        """First row of a part, and the row after its last."""
         return self.plan.part_range(part)
 
     def is_committed(self, part: int, wanted: Mapping[str, str] = MappingProxyType({})) -> bool:
-        """Whether a part is there; its rows are not read.
+        """Whether a part exists; its rows are not read.
 
         Args:
-            part: its number.
-            wanted: criteria that it must have, too: by name the fingerprint of the settings.
+            part: number of the part.
+            wanted: criteria that the part must have: fingerprint of the settings by name.
         """
         if not self.storage.exists(self.part_name(part)):
             return False
@@ -241,9 +241,9 @@ class ScoresFolder:
         return summary is not None and summary.has_signals(wanted)
 
     def write_part(self, part: int, rows: Sequence[ScoreRow], signals: Sequence[SignalEntry] = ()) -> None:
-        """Commit a part: after this returns it survives a crash; before, there is no trace of it.
+        """Commit a part: once this returns, the part survives a crash; until then it does not exist.
 
-        ``signals`` are the criteria whose values the rows have.
+        ``signals`` are the criteria whose values the rows contain.
         """
         start, stop = self.part_range(part)
         if [row.row for row in rows] != list(range(start, stop)):
@@ -252,14 +252,14 @@ class ScoresFolder:
         self.storage.write(self.part_name(part), content)
 
     def write_table(self, part: int, table: pa.Table, signals: Signals | None = None) -> None:
-        """As :meth:`write_part`, of a table that holds the part's rows; ``signals`` as in its summary."""
+        """Like :meth:`write_part`, but the rows are given as a table; ``signals`` as in the part's summary."""
         self.storage.write(self.part_name(part), table_bytes(table, self.plan.shard(part), self.settings, signals))
 
     def missing_parts(self, wanted: Mapping[str, str] = MappingProxyType({})) -> list[int]:
         """Parts that are absent, lack a ``wanted`` criterion, or are damaged (a damaged file is removed).
 
         Args:
-            wanted: criteria that every part must have: by name the fingerprint of the settings.
+            wanted: criteria that every part must have: fingerprint of the settings by name.
         """
         there = set(self.storage.names(PARTS))
 
@@ -286,10 +286,10 @@ class ScoresFolder:
         return [self.storage.url(name) for name in names]
 
     def summary(self, part: int) -> PartSummary | None:
-        """What a part's footer says of it; None where it is absent.
+        """Summary in the footer of a part; None if the part is absent.
 
         Raises:
-            StoreError: it is damaged.
+            StoreError: the part is damaged.
         """
         name = self.part_name(part)
         try:
@@ -299,12 +299,12 @@ class ScoresFolder:
             return None
 
     def summaries(self) -> list[PartSummary | None]:
-        """Of all parts, in order. Raises StoreError."""
+        """Summaries of all parts, in order. Raises StoreError."""
         there = set(self.storage.names(PARTS))
         return self._of_each(lambda part: self.summary(part) if self.part_name(part) in there else None)
 
     def constants(self) -> tuple[ColumnConstants, ColumnConstants]:
-        """TOPSIS's constants of DON and of NOD over all rows, from the summaries alone.
+        """Constants of DON and NOD for TOPSIS over all rows, computed from the summaries only.
 
         Raises:
             StoreError: the run is unfinished or a part is damaged.
@@ -314,7 +314,7 @@ class ScoresFolder:
         return combined(summary.don for summary in found), combined(summary.nod for summary in found)
 
     def counts(self) -> Counter[str]:
-        """Rows by status over the parts that are there."""
+        """Rows by status over the existing parts."""
         counts: Counter[str] = Counter()
         for summary in self.summaries():
             if summary is not None:
@@ -322,7 +322,7 @@ class ScoresFolder:
         return counts
 
     def table(self) -> pa.Table:
-        """All rows in input order, with the columns that every part has.
+        """All rows in input order, with the columns that are in every part.
 
         Raises:
             StoreError: the run is unfinished or a part is damaged.
@@ -335,10 +335,10 @@ class ScoresFolder:
         return pa.concat_tables([table.select(names) for table in there])
 
     def read_part(self, part: int) -> pa.Table | None:
-        """The rows of a part; None where it is absent.
+        """The rows of a part; None if it is absent.
 
         Raises:
-            StoreError: it is damaged.
+            StoreError: the part is damaged.
         """
         name = self.part_name(part)
         try:
@@ -348,10 +348,10 @@ class ScoresFolder:
             return None
 
     def corpus(self) -> Corpus:
-        """The corpus that it was made from, without a look at the files: they are checked when they are read.
+        """The corpus of the folder. Its files are not checked here, but when they are read.
 
         Raises:
-            CorpusError: its rows were given from Python.
+            CorpusError: the rows were given from Python.
         """
         from donod_fast.data.reading.corpus import restored_corpus
 
@@ -359,10 +359,10 @@ class ScoresFolder:
         return restored_corpus(description, self.plan.checkpoints(len(description["inputs"])))
 
     def reopened(self) -> Corpus:
-        """The corpus that it was made from, found to be the same: by size and stamp, else by content.
+        """The corpus of the folder, after a check that it is unchanged: by size and time stamp, else by content.
 
         Raises:
-            CorpusError: an input is gone or has changed, or its rows were given from Python.
+            CorpusError: an input is gone or has changed, or the rows were given from Python.
         """
         from donod_fast.data.reading import reopen_corpus
 
@@ -370,17 +370,17 @@ class ScoresFolder:
         return reopen_corpus(description, self.plan.checkpoints(len(description["inputs"])))
 
     def note_problem(self, part: int | None, text: str) -> None:
-        """Keep what went wrong, for ``donod-fast status``. Only for the process that holds the folder.
+        """Record a problem for ``donod-fast status``. Only the process that holds the folder may call this.
 
         Raises:
-            StoreError: it cannot be written.
+            StoreError: the problem cannot be written.
         """
         problems = [*self.problems(), Problem(part, text, time.time())][-_MOST_PROBLEMS:]
         content = [{"part": problem.part, "text": problem.text, "time": problem.time} for problem in problems]
         self.storage.write(PROBLEMS, json.dumps(content, indent=1).encode())
 
     def problems(self) -> list[Problem]:
-        """What went wrong so far, oldest first; nothing where that cannot be read."""
+        """Problems so far, oldest first; empty if they cannot be read."""
         try:
             return [Problem(**entry) for entry in json.loads(self.storage.read(PROBLEMS))]
         except (OSError, ValueError, TypeError):
@@ -389,7 +389,9 @@ class ScoresFolder:
     def _of_each(self, look: Callable[[int], _T]) -> list[_T]:
         if self.storage.local is not None or self.parts < 2:
             return [look(part) for part in range(self.parts)]
-        with ThreadPoolExecutor(_READERS) as pool:  # an object store answers slowly, and many at a time
+        with ThreadPoolExecutor(
+            _READERS
+        ) as pool:  # an object store answers slowly, but answers many requests in parallel
             return list(pool.map(look, range(self.parts)))
 
     def _refuse_unfinished(self, there: int) -> None:

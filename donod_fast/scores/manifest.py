@@ -1,4 +1,4 @@
-"""What a scores folder was made with: which settings decide the numbers, and how two manifests differ in them."""
+"""The manifest of a scores folder: the settings that determine the numbers, and the differences of two manifests."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ MANIFEST = "manifest.json"
 VERSION = 2
 
 OPTIONS = "options"
-"""Section with the options of the run by their names on the command line; folders of release 0.1.0 have none."""
+"""Section with the options of the run, named as on the command line; folders of release 0.1.0 do not have it."""
 
-# Sections of a manifest that decide the numbers: a run must agree with all of them to add to a folder.
+# Sections of a manifest that determine the numbers: a run that adds to a folder must agree with all of them.
 _DECISIVE = ("input.fingerprint", "input.rows", "part_rows", "carry", "model.fingerprint", "model.revision",
              "model.dtype", "model.precision", "model.weight_norm", "update", "masks", "head")  # fmt: skip
 
-# Of these the ones that say what is scored, not how; and the norm, whose last digit depends on the number of threads.
+# Exceptions: sections about what is scored, not how; and the norm, whose last digit depends on the number of threads.
 _NO_SETTINGS = ("input.fingerprint", "input.rows", "part_rows", "model.weight_norm")
 
-# Entries that a reader relies on, with their types.
+# Entries that readers need, with their types.
 _WANTED = (("version", int), ("input", dict), ("input.rows", int), ("part_rows", int), ("update", dict),
            ("update.storage_dtype", (str, type(None))), ("model", dict), ("model.weight_norm", float))  # fmt: skip
 
 
 def is_whole(manifest: Any) -> bool:
-    """Whether what was read from a manifest file has all that a reader relies on."""
+    """Whether the content of a manifest file has all entries that readers need."""
     return isinstance(manifest, dict) and all(isinstance(at(manifest, name), kind) for name, kind in _WANTED)
 
 
 def read_manifest(storage: Storage, name: str) -> dict[str, Any]:
-    """The manifest of a folder, which messages call by this name.
+    """Read the manifest of a folder; ``name`` is the folder's name in messages.
 
     Raises:
-        StoreError: there is none, or it is damaged or of another version.
+        StoreError: the manifest is missing, damaged or of another version.
     """
     file = storage.url(MANIFEST)
     try:
@@ -57,7 +57,7 @@ def read_manifest(storage: Storage, name: str) -> dict[str, Any]:
 
 
 def settings_hash(manifest: Mapping[str, Any]) -> str:
-    """Hash of the settings that rows are scored with; of equal hashes the scores belong together."""
+    """Hash of the settings that determine the scores; scores with equal hashes may be combined."""
     settings = {name: at(manifest, name) for name in _DECISIVE if name not in _NO_SETTINGS}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -69,12 +69,12 @@ def differences(
     *,
     but: tuple[str, ...] = (),
 ) -> list[str]:
-    """One line per decisive setting that differs, named as ``section.key``.
+    """One line per differing setting that determines the numbers, named as ``section.key``.
 
     Args:
-        old: a manifest.
-        new: another.
-        where: names the two.
+        old: first manifest.
+        new: second manifest.
+        where: names of the two in the lines.
         but: settings that may differ.
     """
     lines = []
@@ -93,14 +93,14 @@ def differences(
 
 def _equal(key: str, a: Any, b: Any) -> bool:
     if key == "model.precision" and a is None:
-        return True  # a folder from before it was recorded
+        return True  # the folder is older than this entry
     if key == "model.weight_norm" and isinstance(a, float) and isinstance(b, float):
         return math.isclose(a, b, rel_tol=1e-12)
     return bool(a == b)
 
 
 def at(manifest: Mapping[str, Any], name: str) -> Any:
-    """An entry by its name ``section.key``; None where there is none."""
+    """The entry named ``section.key``; None if it is missing."""
     value: Any = manifest
     for key in name.split("."):
         value = value.get(key) if isinstance(value, dict) else None

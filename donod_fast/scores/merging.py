@@ -1,4 +1,4 @@
-"""Scores folders that were made apart with the same settings → one folder."""
+"""Merge scores folders that were made separately with the same settings into one."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from donod_fast.scores.signals import SignalEntry, joined
 
 _MAY_DIFFER = ("input.fingerprint", "input.rows", "part_rows")
 _OF_ONE_RUN = ("generation", "before", "plan", OPTIONS)
-"""Sections of a manifest that are not true of several runs together."""
+"""Sections of a manifest that do not apply to several runs together."""
 
 
 def merge(places: Sequence[Path | str], out: Path | str, *, overwrite: bool = False) -> ScoresFolder:
-    """Join folders into a new one, whose rows are those of the first, then those of the second, and so on.
+    """Join folders into a new one, with the rows of the first folder, then those of the second, and so on.
 
-    An input that two folders have in common (the same file with the same content) is one input of the new folder, with
-    the parts that either has: folders of one corpus that were scored in part on different machines become whole. The
-    caller holds ``out`` (``store.locked``).
+    If two folders have an input in common (the same file with the same content), it becomes one input of the new folder
+    with the parts of both. So folders of one corpus that were scored partly on different machines become complete. The
+    caller must hold the lock of ``out`` (``store.locked``).
 
     Args:
-        places: two or more folders; unfinished ones, too, whose missing parts are missing in the new one.
+        places: two or more folders. They may be unfinished; parts that all of them lack are missing in the new folder.
         out: the new folder.
-        overwrite: replace a folder of that name.
+        overwrite: replace an existing folder of that name.
 
     Raises:
-        InputError: fewer than two folders.
-        SettingsMismatchError: they were made with different settings; names each difference.
-        StoreError: one cannot be read, the new one exists or cannot be written, or two folders cut the same file
-            into different parts.
+        InputError: fewer than two folders are given.
+        SettingsMismatchError: the folders were made with different settings; names each difference.
+        StoreError: a folder cannot be read, the new folder exists or cannot be written, or two folders divide the same
+            file into different parts.
     """
     if len(places) < 2:
         raise InputError("merge joins at least two scores folders")
@@ -62,7 +62,7 @@ def merge(places: Sequence[Path | str], out: Path | str, *, overwrite: bool = Fa
 
 
 def _signals(folders: Sequence[ScoresFolder]) -> tuple[SignalEntry, ...]:
-    """Criteria of any of them; the new parts have those that the old ones had."""
+    """Criteria of all folders together; each new part has those of the old part."""
     found: tuple[SignalEntry, ...] = ()
     for folder in folders:
         found = joined(found, folder.signals, folder.name)
@@ -70,12 +70,12 @@ def _signals(folders: Sequence[ScoresFolder]) -> tuple[SignalEntry, ...]:
 
 
 def fingerprint_of(inputs: Sequence[Mapping[str, Any]]) -> str:
-    """The fingerprint of a corpus of these inputs."""
+    """Fingerprint of a corpus of these inputs."""
     return hashlib.sha256("\n".join(str(entry["digest"]) for entry in inputs).encode()).hexdigest()
 
 
 def _joined(folders: Sequence[ScoresFolder]) -> tuple[list[dict[str, Any]], ShardPlan]:
-    """All inputs, each once, and the shards of all folders over them."""
+    """All distinct inputs, and the shards of all folders with references to them."""
     inputs: list[dict[str, Any]] = []
     known: dict[tuple[str, str, int], int] = {}
     shards: dict[tuple[tuple[int, int, int], ...], Any] = {}
@@ -89,7 +89,7 @@ def _joined(folders: Sequence[ScoresFolder]) -> tuple[list[dict[str, Any]], Shar
     run_ids: dict[tuple[int, int], int] = {}
     for number, lines in enumerate(ordered):
         lines[:, 0] = number
-        if lines[0, 1] >= 0:  # a run lies within one input, whose number keeps those of different folders apart
+        if lines[0, 1] >= 0:  # a segment lies within one input, whose number distinguishes the folders
             lines[:, 1] = run_ids.setdefault((int(lines[0, 2]), int(lines[0, 1])), len(run_ids))
     segments = np.concatenate(ordered)
     _refuse_overlaps(segments, inputs)
@@ -97,7 +97,7 @@ def _joined(folders: Sequence[ScoresFolder]) -> tuple[list[dict[str, Any]], Shar
 
 
 def _numbered(folder: ScoresFolder, inputs: list[dict[str, Any]], known: dict[tuple[str, str, int], int]) -> list[int]:
-    """Where a folder's inputs are among all of them; those not there yet are added."""
+    """Indices of a folder's inputs among all inputs; new ones are appended."""
     numbers, seen = [], dict[tuple[str, str], int]()
     for entry in folder.manifest["input"]["inputs"]:
         place = str(entry.get("path") or entry.get("url") or entry.get("id") or entry["name"])
@@ -112,16 +112,16 @@ def _numbered(folder: ScoresFolder, inputs: list[dict[str, Any]], known: dict[tu
 
 
 def _refuse_overlaps(segments: Any, inputs: Sequence[Mapping[str, Any]]) -> None:
-    """Every row of every input is in one shard, and the shards are in the order of the rows."""
-    expected = (0, 0)  # input and row that come next
+    """Check that every row of every input is in exactly one shard, and that shards are in the order of the rows."""
+    expected = (0, 0)  # next expected input and row
     for line in segments.tolist():
         number, start, rows = line[2:5]
         while expected[0] < number and expected[1] == inputs[expected[0]]["rows"]:
             expected = (expected[0] + 1, 0)
         if (number, start) != expected:
             raise StoreError(
-                f"{inputs[number]['name']}: the folders cut it, or the files around it, into different parts; score it "
-                "with the same --part-rows and the same files, or merge only one of the folders that have it"
+                f"{inputs[number]['name']}: the folders divide it, or files next to it, into different parts; score "
+                "it with the same --part-rows and the same files, or merge only one of the folders that have it"
             )
         expected = (number, start + rows)
 

@@ -25,26 +25,26 @@ _FEW_COMMITS = 8
 
 @dataclass(frozen=True, slots=True)
 class FolderStatus:
-    """State of a folder, found without reading its rows.
+    """State of a folder, determined without reading its rows.
 
     Attributes:
         name: path or URL of the folder.
-        running: whether a process holds it now.
-        rows: of the input.
-        rows_done: of the parts that are there.
-        parts: of a finished folder.
-        parts_done: how many are there.
-        by_status: rows by status.
-        tokens: of the rows that are done, before any truncation.
-        scored_tokens: of the rows that are done.
-        rows_per_second: since the last pause in the commits, None where that cannot be told.
-        tokens_per_second: likewise.
-        seconds_left: at that rate; 0 for a finished folder, None where it cannot be told.
-        idle_seconds: since the last commit, None where there is none.
-        damaged: parts whose file does not say what it should, each with the reason.
-        problems: what went wrong on the way, oldest first.
-        constants: of DON and of NOD: ‖column‖₂, least and largest value over the rows that are done.
-        signals: by name of a further criterion how many parts have it.
+        running: whether a process holds the folder's lock now.
+        rows: number of rows of the input.
+        rows_done: number of rows in the existing parts.
+        parts: number of parts of the finished folder.
+        parts_done: number of existing parts.
+        by_status: number of done rows by status.
+        tokens: tokens of the done rows, before truncation.
+        scored_tokens: scored tokens of the done rows.
+        rows_per_second: speed since the last pause in the commits, None if unknown.
+        tokens_per_second: speed in tokens, None if unknown.
+        seconds_left: remaining time at that speed; 0 for a finished folder, None if unknown.
+        idle_seconds: time since the last commit, None if there was no commit.
+        damaged: parts with a damaged file, each with the reason.
+        problems: problems during the run, oldest first.
+        constants: for DON and NOD: ‖column‖₂, smallest and largest value over the done rows.
+        signals: number of parts that have each further criterion, by name.
     """
 
     name: str
@@ -67,19 +67,19 @@ class FolderStatus:
 
     @property
     def finished(self) -> bool:
-        """Whether all parts are there and none is known to be damaged."""
+        """Whether all parts exist and none is known to be damaged."""
         return self.parts_done == self.parts and not self.damaged
 
 
 def folder_status(place: Path | str, now: float | None = None) -> FolderStatus:
-    """Look at a folder that is being written, was interrupted, or is finished.
+    """Determine the state of a folder that is being written, was interrupted, or is finished.
 
     Args:
-        place: its path or URL.
-        now: seconds since 1970; None for the clock's.
+        place: path or URL of the folder.
+        now: seconds since 1970; None reads the clock.
 
     Raises:
-        StoreError: it is no scores folder, or its manifest or plan cannot be read.
+        StoreError: it is not a scores folder, or its manifest or plan cannot be read.
     """
     from donod_fast.scores.parts import whole_column
 
@@ -137,15 +137,16 @@ Commit = tuple[float, PartSummary]
 
 
 def _rates(commits: Sequence[Commit], created: float | None, now: float | None) -> tuple[float, float] | None:
-    """Rows and tokens a second since the last pause, in which nobody worked; None where that cannot be told.
+    """Rows and tokens per second since the last pause between commits; None if unknown.
 
-    What was committed first began before that, and is not counted; but of the first commits of all, which several
-    workers may make within a moment, all are, from the folder's beginning.
+    Work on the first commit after a pause began before that commit, so the commit itself is not counted. At the
+    beginning of a folder, several workers may commit almost simultaneously. So while there are only a few commits, all
+    of them count, from the creation of the folder on.
 
     Args:
-        commits: in the order of their times.
-        created: when the folder was begun.
-        now: where somebody works, who will not commit before.
+        commits: commits in the order of their times.
+        created: time when the folder was created, None if unknown.
+        now: current time if a process works on the folder, else None.
     """
     gaps = [after[0] - before[0] for before, after in pairwise(commits)]
     longest = max(_PAUSE_SECONDS, _PAUSE_GAPS * statistics.median(gaps)) if gaps else _PAUSE_SECONDS

@@ -1,4 +1,4 @@
-"""The scores folder of a run: started, found again with the same settings and the same files, or refused by name."""
+"""Open or start the scores folder of a run, and refuse one with other settings or changed files."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ def open_scores(
     overwrite: bool = False,
     rescore_changed: bool = False,
 ) -> ScoresFolder:
-    """Open or start a scores folder that the caller holds (``store.locked``).
+    """Open or start a scores folder whose lock the caller holds (``store.locked``).
 
     Args:
-        out: the folder, a path or a URL.
-        corpus: what is to be scored.
-        manifest: of :func:`donod_fast.engines.local.manifest_of`, for this corpus.
-        overwrite: drop the scores that the folder holds.
-        rescore_changed: where files have changed since they were scored, forget their scores only.
+        out: path or URL of the folder.
+        corpus: the corpus to score.
+        manifest: manifest for this corpus, from :func:`donod_fast.engines.local.manifest_of`.
+        overwrite: remove existing scores.
+        rescore_changed: remove only the scores of files that have changed since they were scored.
 
     Raises:
         SettingsMismatchError: the folder was made with other settings, or (unless ``rescore_changed``) from files that
-            have changed since; names each.
-        StoreError: it cannot be read or written.
+            have changed since; names each of them.
+        StoreError: the folder cannot be read or written.
     """
     signals = [SignalEntry.from_json(entry) for entry in manifest.get("signals") or ()]
     plan = plan_shards(corpus, int(manifest["part_rows"]))
@@ -55,7 +55,7 @@ def open_scores(
                 raise SettingsMismatchError(
                     f"{out} holds scores of files that have changed since:\n  "
                     + "\n  ".join(changed)
-                    + "\nPut the original content back, or give --rescore-changed to score these files anew "
+                    + "\nPut the original content back, or give --rescore-changed to score these files again "
                     "(the scores of all others are kept)."
                 )
             revise(folder, manifest["input"], plan)
@@ -67,7 +67,7 @@ def open_scores(
 
 
 def changed_inputs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """One line for each input that has other content than before; empty where the inputs are not the same ones."""
+    """One line for each input whose content has changed; empty if the two corpora have different inputs."""
     before, now = old.get("inputs", []), new.get("inputs", [])
     if [_place(entry) for entry in before] != [_place(entry) for entry in now]:
         return []
@@ -79,7 +79,7 @@ def changed_inputs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def settled_part_rows(out: Path | str, rows: int, asked: int | None, *, overwrite: bool = False) -> int:
-    """Rows of a part: as asked, else as the folder has them, else what suits the corpus."""
+    """Rows per part: as requested, else as in the existing folder, else suitable for the corpus."""
     if asked is not None:
         return asked
     if not overwrite and open_storage(out).exists(MANIFEST):
@@ -93,8 +93,8 @@ def record_options(folder: ScoresFolder, options: Mapping[str, Any]) -> None:
     Criteria and reference sets of earlier runs stay recorded, since their columns stay in the folder.
 
     Args:
-        folder: a folder that the caller holds.
-        options: by name, in JSON types; ``signals`` are names separated by commas, ``reference`` is a list.
+        folder: a folder whose lock the caller holds.
+        options: options by name, in JSON types; ``signals`` are names separated by commas, ``reference`` is a list.
 
     Raises:
         StoreError: the manifest cannot be written.
@@ -112,14 +112,14 @@ def _names(text: str | None) -> list[str]:
 
 
 def known_files(out: Path | str) -> dict[str, KnownFile]:
-    """What a folder knows of its inputs, for ``open_corpus``; nothing where there is none."""
+    """The inputs recorded in a folder, for ``open_corpus``; empty if there is no folder."""
     from donod_fast.data.reading import KnownFile
 
     try:
         folder = ScoresFolder.open(out)
         entries = folder.manifest["input"]["inputs"]
         places = folder.plan.checkpoints(len(entries))
-    except (StoreError, KeyError):  # whoever opens it to score says what is wrong
+    except (StoreError, KeyError):  # opening the folder for scoring reports the error
         return {}
     return {
         str(place): KnownFile(entry, checkpoints)

@@ -39,7 +39,7 @@ _AGAIN = "run `donod-fast score` again to replace it"
 
 @dataclass(frozen=True, slots=True)
 class ColumnSummary:
-    """What TOPSIS needs to know about a column of a part, over the rows that have scores.
+    """Summary of a column of a part for TOPSIS, over the rows that have scores.
 
     Attributes:
         nan: rows without a score.
@@ -63,7 +63,7 @@ class ColumnSummary:
             return ColumnSummary(len(column), math.inf, -math.inf, 0.0, 0.0)
         scale = float(np.abs(there).max())
         squares = math.fsum(np.square(there / scale).tolist()) if 0 < scale < math.inf else 0.0
-        # + 0.0: no −0.0, whose sign would depend on the order of the rows
+        # + 0.0 avoids −0.0, whose sign would depend on the order of the rows
         low, high = float(there.min()) + 0.0, float(there.max()) + 0.0
         return ColumnSummary(len(column) - len(there), low, high, scale, squares)
 
@@ -76,18 +76,18 @@ class PartSummary:
     """The summary in the footer of a part.
 
     Attributes:
-        number: of the part.
-        first_row: its first row in the corpus.
-        rows: how many it has.
-        settings: hash of the settings that it was scored with.
-        counts: rows by status.
-        tokens: of all rows, before any truncation.
-        scored_tokens: of all rows.
+        number: number of the part.
+        first_row: first row of the part in the corpus.
+        rows: number of rows.
+        settings: hash of the settings that determined the scores.
+        counts: number of rows by status.
+        tokens: tokens of all rows, before truncation.
+        scored_tokens: scored tokens of all rows.
         don: summary of DON.
         nod: summary of NOD.
-        segments: where the rows come from: the fields of each ``shards.Segment``, in order. Inputs count as in the
+        segments: origin of the rows: the fields of each ``shards.Segment``, in order. Inputs are numbered as in the
             manifest.
-        signals: by name of a further criterion the fingerprint of its settings and its columns, in the table's order.
+        signals: fingerprint of the settings and columns of each further criterion, by name, in the table's order.
     """
 
     number: int
@@ -131,17 +131,17 @@ class PartSummary:
         )
 
     def has_signals(self, signals: Mapping[str, str]) -> bool:
-        """Whether the part has the named criteria, each with this fingerprint of its settings."""
+        """Whether the part has these criteria, each with the given fingerprint of its settings."""
         return all(self.signals.get(name, ("",))[0] == mark for name, mark in signals.items())
 
     def as_json(self) -> str:
-        """As JSON; equal summaries give equal text."""
-        signals = [(name, *entry) for name, entry in self.signals.items()]  # in a list: their order is the table's
+        """The summary as JSON; equal summaries give equal text."""
+        signals = [(name, *entry) for name, entry in self.signals.items()]  # a list, to keep the order of the table
         return json.dumps({**asdict(self), "signals": signals}, sort_keys=True)
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> PartSummary:
-        """Read what :meth:`as_json` wrote."""
+        """Parse the output of :meth:`as_json`."""
         columns = {name: ColumnSummary(**content[name]) for name in ("don", "nod")}
         signals = {name: (mark, tuple(names)) for name, mark, names in content["signals"]}
         segments = tuple(map(tuple, content["segments"]))
@@ -161,20 +161,20 @@ def part_bytes(
 
 
 def signals_of(entries: Sequence[SignalEntry]) -> Signals:
-    """The entry of criteria in a part's footer."""
+    """Criteria in the form of a part's footer."""
     return {entry.name: (entry.fingerprint, tuple(column.name for column in entry.columns)) for entry in entries}
 
 
 def table_bytes(table: pa.Table, shard: Shard, settings: str, signals: Signals | None = None) -> bytes:
-    """As :func:`part_bytes`, of a table."""
+    """Like :func:`part_bytes`, for a table."""
     import pyarrow.parquet as pq
 
     segments = tuple(astuple(segment) for segment in shard.segments)
     summary = PartSummary.of(table, shard.number, settings, segments, signals).as_json().encode()
     table = table.replace_schema_metadata({METADATA: summary, CHECKSUM: hashlib.sha256(summary).hexdigest().encode()})
     buffer = io.BytesIO()
-    # Without checksums a flipped bit of a score would be read back as another score; and statistics in the footer have
-    # none, while readers skip rows by them.
+    # Checksums: without them a flipped bit would give another score. No statistics: readers use them to skip rows, but
+    # the footer has no checksums for them.
     pq.write_table(table, buffer, compression="zstd", write_page_checksum=True, write_statistics=False)
     return buffer.getvalue()
 
@@ -182,18 +182,18 @@ def table_bytes(table: pa.Table, shard: Shard, settings: str, signals: Signals |
 def read_part(
     file: BinaryIO, name: str, number: int, bounds: tuple[int, int], settings: str | None, carry: Sequence[str] = ()
 ) -> pa.Table:
-    """Read a part and prove it: checksums, rows, settings, and a summary that agrees with the rows.
+    """Read a part and verify it: checksums, rows, settings, and that the summary agrees with the rows.
 
     Args:
-        file: the file, closed by the caller.
-        name: of the file, for messages.
-        number: of the part.
-        bounds: its first row and one past its last.
-        settings: hash of the settings that it must have; None for any.
+        file: the file; the caller closes it.
+        name: name of the file in messages.
+        number: number of the part.
+        bounds: first row of the part, and the row after its last.
+        settings: required hash of the settings; None for any.
         carry: names of the carried columns.
 
     Raises:
-        StoreError: it is not that.
+        StoreError: the file is not this part, or is damaged.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -214,7 +214,7 @@ def read_part(
         raise StoreError(f"{name} does not hold the scores of rows {start} to {stop - 1}; {_AGAIN}")
     _refuse_other_settings(summary, settings, name)
     if summary != PartSummary.of(table, number, summary.settings, summary.segments, summary.signals):
-        raise StoreError(f"{name} is damaged (its summary is not that of its rows); {_AGAIN}")
+        raise StoreError(f"{name} is damaged (its summary does not agree with its rows); {_AGAIN}")
     empty: dict[bytes, bytes] = {}
     assert isinstance(table, pa.Table)
     return table.replace_schema_metadata(empty or None)
@@ -224,7 +224,7 @@ def read_summary(file: BinaryIO, name: str, number: int, bounds: tuple[int, int]
     """Read a part's summary from its footer, without its rows.
 
     Raises:
-        StoreError: there is none, or it is of other rows or settings.
+        StoreError: the summary is missing, or belongs to other rows or settings.
     """
     import pyarrow.parquet as pq
 
@@ -237,7 +237,7 @@ def read_summary(file: BinaryIO, name: str, number: int, bounds: tuple[int, int]
 
 
 def whole_column(columns: Iterable[ColumnSummary]) -> ColumnSummary:
-    """The summary of a column from those of its parts; the same whatever the order of the parts."""
+    """The summary of a column from those of its parts; independent of the order of the parts."""
     found = list(columns)
     known = [column for column in found if column.scale or column.low <= column.high]
     scale = max((column.scale for column in known), default=0.0)
@@ -251,7 +251,7 @@ def whole_column(columns: Iterable[ColumnSummary]) -> ColumnSummary:
 
 
 def combined(columns: Iterable[ColumnSummary]) -> ColumnConstants:
-    """TOPSIS's constants of a column from the summaries of its parts; see :func:`whole_column`."""
+    """Constants of a column for TOPSIS from the summaries of its parts; see :func:`whole_column`."""
     import torch
 
     from donod_fast.kernels.topsis import ColumnConstants
@@ -275,7 +275,7 @@ def _refuse_other_settings(summary: PartSummary, settings: str | None, name: str
 
 @contextmanager
 def _damage(name: str) -> Iterator[None]:
-    """Turn what reading a damaged file may raise into a StoreError that names it."""
+    """Convert the exceptions of reading a damaged file into a StoreError that names the file."""
     import pyarrow as pa
 
     try:

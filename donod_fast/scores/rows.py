@@ -1,4 +1,4 @@
-"""One row of scores: what a sample ends as, and the table of them."""
+"""One row of scores, the result for a sample, and the table of such rows."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ class ScoreRow:
     Attributes:
         row: 0-based position in the input.
         id: the record's own id, else a hash of its content.
-        status: ``scored``, or why not (see ``Status``).
-        detail: why not, for a reader: file, place, cause.
-        tokens: tokens of the row before any truncation.
-        scored_tokens: tokens that the score is made of.
-        truncated: whether the length limit cut tokens off.
-        loss: cross entropy in nats per scored token (or summed, as the settings say).
-        entropy: of the predicted distributions in nats, reduced likewise.
+        status: ``scored``, or the reason why there is no score (see ``Status``).
+        detail: explanation of a missing score: file, place in the file, cause.
+        tokens: tokens of the row before truncation.
+        scored_tokens: tokens that contribute to the score.
+        truncated: whether the length limit cut off tokens.
+        loss: cross entropy in nats, mean or sum over scored tokens according to the settings.
+        entropy: entropy of the predicted distributions in nats, reduced in the same way.
         weight_dot_update: ⟨W, U⟩ of the step W′ = W − lr U.
         update_norm: ‖U‖_F.
-        don: ‖W‖_F − ‖W′‖_F, high is good.
-        nod: ‖W − W′‖_F, low is good.
-        carried: values of the record's columns that are carried along.
-        signals: values of the further criteria's columns; empty where there are none.
+        don: ‖W‖_F − ‖W′‖_F, higher is better.
+        nod: ‖W − W′‖_F, lower is better.
+        carried: values of the carried columns of the record.
+        signals: values of the columns of further criteria; empty if there are none.
     """
 
     row: int
@@ -61,7 +61,7 @@ class ScoreRow:
         detail: str | None = None,
         signals: tuple[Value, ...] = (),
     ) -> ScoreRow:
-        """The row of a sample that has no score, by its own status or a later one."""
+        """The row of a sample without a score, with its own status or a later one."""
         return ScoreRow(
             sample.row,
             sample.id,
@@ -79,11 +79,11 @@ SCORE_COLUMNS = ("loss", "entropy", "weight_dot_update", "update_norm", "don", "
 
 
 CARRIED = "record."
-"""What stands before the name of a carried column in a scores table."""
+"""Prefix of the names of carried columns in a scores table."""
 
 
 def schema(carry: Sequence[str] = (), signals: Sequence[Column] = ()) -> pa.Schema:
-    """The Arrow schema of a scores table, with columns of the records carried along, and of further criteria."""
+    """Arrow schema of a scores table with carried columns of the records and columns of further criteria."""
     import pyarrow as pa
 
     from donod_fast.scores.columns import arrow_field
@@ -105,9 +105,9 @@ def schema(carry: Sequence[str] = (), signals: Sequence[Column] = ()) -> pa.Sche
 
 
 def to_table(rows: Sequence[ScoreRow], carry: Sequence[str] = (), signals: Sequence[Column] = ()) -> pa.Table:
-    """The rows as an Arrow table, in the order given.
+    """The rows as an Arrow table, in the given order.
 
-    ``carry`` names what their ``carried`` holds, ``signals`` says what their ``signals`` are.
+    ``carry`` names the values in ``carried``; ``signals`` describes those in ``signals``.
     """
     import pyarrow as pa
 

@@ -1,4 +1,4 @@
-"""The criteria of a scores folder, as its manifest has them, and the columns that they are in a table."""
+"""The criteria of a scores folder as recorded in its manifest, with their columns."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from donod_fast.scores.columns import Column
 
 @dataclass(frozen=True, slots=True)
 class SignalEntry:
-    """A criterion whose columns a folder has, or is to have.
+    """A criterion whose columns a folder has or will have.
 
     Attributes:
-        name: of the criterion.
-        settings: what decides its numbers.
+        name: name of the criterion.
+        settings: settings that determine its numbers.
         fingerprint: hash of name and settings.
-        columns: that it yields.
+        columns: columns that it adds.
     """
 
     name: str
@@ -28,7 +28,7 @@ class SignalEntry:
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> SignalEntry:
-        """Read what :meth:`as_dict` wrote."""
+        """Parse the output of :meth:`as_dict`."""
         return SignalEntry(**{**content, "columns": tuple(Column(**column) for column in content["columns"])})
 
     def as_dict(self) -> dict[str, Any]:
@@ -37,10 +37,10 @@ class SignalEntry:
 
 
 def joined(old: Sequence[SignalEntry], new: Iterable[SignalEntry], where: str) -> tuple[SignalEntry, ...]:
-    """The entries of a folder and further ones.
+    """The entries of a folder together with new ones.
 
     Raises:
-        SettingsMismatchError: one is there already with other settings, or has a column of another.
+        SettingsMismatchError: an entry exists with other settings, or two criteria have a column of the same name.
     """
     found = {entry.name: entry for entry in old}
     for entry in new:
@@ -54,7 +54,7 @@ def joined(old: Sequence[SignalEntry], new: Iterable[SignalEntry], where: str) -
                 if there.settings.get(key) != entry.settings.get(key)
             ]
             raise SettingsMismatchError(
-                f"{where} holds columns of {entry.name} made with other settings:\n  "
+                f"{where} holds columns of {entry.name} that were made with other settings:\n  "
                 + "\n  ".join(lines)
                 + "\nUse another --out folder, the same settings, or --overwrite to drop the old scores."
             )
@@ -63,7 +63,7 @@ def joined(old: Sequence[SignalEntry], new: Iterable[SignalEntry], where: str) -
         for column in entry.columns:
             if owner.setdefault(column.name, entry.name) != entry.name:
                 raise SettingsMismatchError(
-                    f"{where}: {owner[column.name]} and {entry.name} both give a column {column.name!r}"
+                    f"{where}: {owner[column.name]} and {entry.name} both have a column {column.name!r}"
                 )
     return tuple(found.values())
 

@@ -156,7 +156,7 @@ def solve_budget(
     once = max(0.0, small[1] - per_token * small[0])
     fits = int((_SHARE * free - workspace_bytes - once) / per_token)
     tokens = max(STEP, min(fits, plateau) // STEP * STEP)
-    reason = "larger batches bring nothing" if fits >= plateau else "what fits" if fits >= STEP else "memory is short"
+    reason = "larger batches are not faster" if fits >= plateau else "what fits" if fits >= STEP else "memory is short"
     return Budget(tokens, f"{reason}: {_size(per_token)} a token measured, {_size(free)} free", per_token, free)
 
 

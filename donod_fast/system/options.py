@@ -76,9 +76,17 @@ def option(default: Any = _UNSET, *, help: str, panel: str, **more: Any) -> Any:
     With ``parse`` and ``text`` the field's default is ``parse(text)``.
     """
     about = Option(help, panel, **more)
-    if about.parse is not None and about.text is not ...:
-        default = about.text if about.text is None else about.parse(about.text)
+    parse, text = about.parse, about.text
+    if parse is not None and text is not ...:
+        default = text if text is None else parse(text)
+        if type(default).__hash__ is None:  # a dict, for example: dataclasses want a new one for each instance
+            return dataclasses.field(default_factory=lambda: parse(text), metadata={_KEY: about})
     return dataclasses.field(default=default, metadata={_KEY: about})
+
+
+def python_only(make: Callable[[], Any]) -> Any:
+    """A dataclass field of settings that are options elsewhere, but not here. ``make`` makes its default."""
+    return dataclasses.field(default_factory=make, metadata={_KEY: None})
 
 
 def is_settings(kind: Any) -> bool:
@@ -92,13 +100,18 @@ def options_of(kind: type) -> Iterator[OptionField]:
     for field in dataclasses.fields(kind):
         about = field.metadata.get(_KEY)
         if about is None:
-            if dataclasses.is_dataclass(hints[field.name]):
+            if _is_nested(field, hints[field.name]):
                 yield from options_of(hints[field.name])
             continue
         is_parsed = about.parse is not None
         typed = _typed(about) if is_parsed else about.type or hints[field.name]
         default = about.text if is_parsed and about.text is not ... else field.default
         yield OptionField(about.name or field.name, typed, default, about)
+
+
+def _is_nested(field: dataclasses.Field[Any], kind: Any) -> bool:
+    """Whether the options of a field's dataclass are options of the outer one."""
+    return _KEY not in field.metadata and dataclasses.is_dataclass(kind)
 
 
 def _typed(about: Option) -> Any:
@@ -119,7 +132,7 @@ def build(kind: type[_T], typed: Mapping[str, Any]) -> _T:
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
         about = field.metadata.get(_KEY)
         if about is None:
-            if dataclasses.is_dataclass(hints[field.name]):
+            if _is_nested(field, hints[field.name]):
                 values[field.name] = build(hints[field.name], typed)
             continue
         name = about.name or field.name
@@ -146,7 +159,7 @@ def as_options(settings: Any) -> dict[str, Any]:
     for field in dataclasses.fields(settings):
         about, value = field.metadata.get(_KEY), getattr(settings, field.name)
         if about is None:
-            if dataclasses.is_dataclass(value):
+            if _is_nested(field, value):
                 record |= as_options(value)
             continue
         if about.parse is not None:
@@ -184,4 +197,14 @@ def check_choices(settings: Any) -> None:
             )
 
 
-__all__ = ["Option", "OptionField", "as_options", "build", "check_choices", "is_settings", "option", "options_of"]
+__all__ = [
+    "Option",
+    "OptionField",
+    "as_options",
+    "build",
+    "check_choices",
+    "is_settings",
+    "option",
+    "options_of",
+    "python_only",
+]

@@ -36,7 +36,7 @@ def recipe_counts(
     """
     names = list(data or recipe.score.data)
     if not names:
-        raise InputError("say what to train on: --data FILE (a recipe may name it under score.data)")
+        raise InputError("name the training data: --data FILE (a recipe may name it under score.data)")
     try:
         if any(_is_hub_id(name) for name in names) and not hub_answers():
             raise CorpusError(f"{', '.join(names)}: the hub cannot be reached, so the rows cannot be counted")

@@ -294,6 +294,13 @@ class Recipe(Section):
     study: StudySection = StudySection()
     heldout: tuple[Name, ...] = ()
 
+    @property
+    def scoring_model(self) -> tuple[str, str | None]:
+        """Folder or hub id, and revision, of the model that scores."""
+        if self.score.model is None:
+            return self.train.model, self.train.revision
+        return self.score.model, self.score.revision
+
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return self.model_dump(mode="json")

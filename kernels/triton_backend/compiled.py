@@ -211,7 +211,7 @@ def variants(architecture: str) -> Iterator[Variant]:
 
 
 def _matrix_kernels(architecture: str, dtype: torch.dtype) -> Iterator[Variant]:
-    # Small heads multiply 16-bit inputs with float32 signals; their direct and Gram kernels are those of float32.
+    # Small heads multiply 16-bit inputs with float32 signals; they use the direct and Gram kernels of float32.
     name = _NAMES[dtype]
     signals = logits.signals_dtype(dtype)
     chosen = {
@@ -293,7 +293,7 @@ def compile_variant(variant: Variant) -> Compiled:
             continue
         signature[argument] = _type_of(argument, variant, types)
         # As at run time: pointers and fixed sizes are multiples of 16, but sizes that change from batch to batch need
-        # not be. An odd dim leaves rows unaligned, too.
+        # not be. An odd dim also leaves rows unaligned.
         varies = kernel.params[index].do_not_specialize or (odd and argument in _OF_ROWS)
         if signature[argument].startswith("*") or (signature[argument] == "i32" and not varies):
             aligned[(index,)] = [["tt.divisibility", 16]]

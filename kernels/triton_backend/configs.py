@@ -22,15 +22,15 @@ class _Launch:
 
     @staticmethod
     def precision(dtype: torch.dtype) -> str:
-        """How float32 operands are multiplied: as float32 (16-bit ones go to the tensor cores whatever this says)."""
+        """Precision of products of float32 operands: float32 (16-bit operands always use the tensor cores)."""
         return "ieee"
 
 
 @dataclass(frozen=True, slots=True)
 class LogitsConfig(_Launch):
-    """Block of tokens × vocabulary rows, ``dim`` deep; ``group`` token blocks share a stretch of W.
+    """Block of tokens × vocabulary rows, ``dim`` deep; ``group`` token blocks share a range of W.
 
-    A block is finished in ``split`` tiles (1, 2 or 4), each with sums of its own.
+    The epilogue processes a block in ``split`` tiles (1, 2 or 4), each with separate sums.
     """
 
     tokens: int
@@ -47,7 +47,7 @@ class LogitsConfig(_Launch):
 
 @dataclass(frozen=True, slots=True)
 class DirectConfig(_Launch):
-    """Tile of vocabulary rows × hidden dimensions, finished in ``split`` parts (1, 2 or 4).
+    """Tile of vocabulary rows × hidden dimensions; the epilogue processes it in ``split`` parts (1, 2 or 4).
 
     ``step`` slots are multiplied at a time; ``keep`` holds the tile of W in registers instead of reloading it.
     """
@@ -63,8 +63,7 @@ class DirectConfig(_Launch):
 class GramConfig(_Launch):
     """Pair of tiles of ``tokens``; ``columns`` vocabulary rows, then ``dim`` hidden dimensions at a time.
 
-    The vocabulary is split among programs until there are ``programs`` of them, ``blocks_of_a_part`` column blocks
-    each at least.
+    The vocabulary is divided among up to ``programs`` programs, with at least ``blocks_of_a_part`` column blocks each.
     """
 
     tokens: int
@@ -76,7 +75,7 @@ class GramConfig(_Launch):
 
 @dataclass(frozen=True, slots=True)
 class Configs:
-    """What one call uses: ``statistics`` is for the logits kernel where it stores nothing."""
+    """Configs of one call; ``statistics`` is for the logits kernel when it stores nothing."""
 
     logits: LogitsConfig
     statistics: LogitsConfig
@@ -115,12 +114,12 @@ class ReduceConfig:
 
 
 ROWS = RowsConfig()
-NORMALISE = PassConfig(slots=64)  # of the width of a logits tile, 64 columns as a rule
+NORMALISE = PassConfig(slots=64)  # as wide as a logits tile, usually 64 columns
 PACK = PassConfig()
 REDUCE = ReduceConfig()
 
-# Samples shorter than this on average count as short: steps of 32 slots waste 16 of them a sample, steps of 64 twice
-# as many, for which longer ones pay with half the loop overhead.
+# Samples shorter than this on average count as short. Steps of 32 slots waste 16 slots per sample. Steps of 64 waste
+# twice as many but halve the loop overhead, which pays for long samples.
 SHORT = 320
 
 
@@ -136,8 +135,9 @@ class _Row:
     gram: GramConfig
 
 
-# Direct tiles of four warps leave room for two programs a multiprocessor: one's epilogue, as long as its products for
-# short samples, runs beside the other's. For long ones the products count, and larger tiles ask less of the cache.
+# Direct tiles of four warps leave room for two programs per multiprocessor. For short samples the epilogue takes as
+# long as the products, and the two programs overlap them. For long samples the products dominate, and larger tiles need
+# less cache bandwidth.
 _HOPPER = _Row(
     plain=LogitsConfig(tokens=128, vocab=256, dim=64, split=4, warps=8, stages=4),
     mapped=LogitsConfig(tokens=128, vocab=128, dim=64, split=2, warps=8, stages=3),
@@ -167,7 +167,7 @@ _TABLE: dict[str, _Row] = {
         gram=replace(_AMPERE.gram, stages=2),
     ),
     "sm_90": _HOPPER,
-    # Sums stay in tensor memory, which leaves registers to a capped epilogue.
+    # Sums stay in tensor memory, which leaves registers for the epilogue of a soft-cap.
     "sm_100": replace(_HOPPER, mapped=_HOPPER.plain, heavy=DirectConfig(vocab=128, dim=64, step=32, warps=8, stages=4)),
     # 64 KiB of LDS, wavefronts of 64.
     "gfx942": _Row(
@@ -224,7 +224,7 @@ def fixed_configs(
     """The shipped choice for inputs of ``dtype`` with error signals of ``signals``.
 
     ``mapped``: the head has a bias or soft-cap; ``direct``: ``"short"``, ``"long"`` or ``"heavy"``; ``odd``: the hidden
-    dimension is no multiple of 16, so that rows are unaligned and loads narrow: small tiles, whatever the type.
+    dimension is not a multiple of 16, so that rows are unaligned and loads narrow: small tiles for every dtype.
     """
     large, small = _TABLE[architecture], _SMALL_ON.get(architecture, _SMALL)
     outer = small if odd or dtype == torch.float32 else large
@@ -244,7 +244,7 @@ def configs_for(
     samples: int,
     dim: int,
 ) -> Configs:
-    """What a call with ``tokens`` rows of ``dim`` in ``samples`` samples uses (before autotuning)."""
+    """Configs of a call with ``tokens`` rows of ``dim`` in ``samples`` samples (before autotuning)."""
     if _override:
         return _override[-1]
     direct = "heavy" if heavy else shape_class(tokens, samples)
@@ -253,7 +253,7 @@ def configs_for(
 
 @contextmanager
 def override(configs: Configs) -> Iterator[None]:
-    """Use these tile shapes inside the block, whatever the device."""
+    """Use these tile shapes inside the block on every device."""
     _override.append(configs)
     try:
         yield

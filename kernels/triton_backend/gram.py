@@ -311,7 +311,7 @@ def launch_gram(
 
 def launch_cross(
     left: Side,  # E normalised (factors None), slots aligned to config.tokens
-    right: Side,  # likewise
+    right: Side,  # as left
     partials: Tensor,  # (left tiles, right tiles) float32, added to
     config: GramConfig,
     *,

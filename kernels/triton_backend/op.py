@@ -38,14 +38,14 @@ def supports_tensors(hidden: Tensor, weight: Tensor) -> str | None:
     elif device.type != "cuda":
         return f"there are kernels for CUDA and ROCm devices, not for {device.type}"
     elif INTERPRETING:
-        return "TRITON_INTERPRET=1 is set: the interpreter takes CPU tensors only"
+        return "TRITON_INTERPRET=1 is set: the interpreter accepts only CPU tensors"
     elif torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 0):
         return f"{torch.cuda.get_device_name(device)} is older than compute capability 8.0"
     for name, tensor in (("hidden", hidden), ("weight", weight)):
         if tensor.dtype not in _DTYPES:
-            return f"{name} is {tensor.dtype}; the kernels take bfloat16, float16 and float32"
+            return f"{name} is {tensor.dtype}; the kernels support bfloat16, float16 and float32"
     if hidden.dtype != weight.dtype:
-        return f"hidden is {hidden.dtype} but weight is {weight.dtype}; the kernels multiply one type with itself"
+        return f"hidden is {hidden.dtype} but weight is {weight.dtype}; the kernels need the same dtype for both"
     return logits.supports(hidden, weight)
 
 

@@ -174,7 +174,7 @@ class _Set:
         fits = workspace_bytes // (tiles * sums * 4) // config.tokens * config.tokens
         if fits == 0:
             raise BackendError(
-                f"backend 'triton' cannot serve this: workspace_bytes = {workspace_bytes} is too small; "
+                f"backend 'triton' does not support this call: workspace_bytes = {workspace_bytes} is too small; "
                 f"give it at least {tiles * sums * 4 * config.tokens}"
             )
         block = min(fits, ceil_div(self.group.tokens_bound, config.tokens) * config.tokens)
@@ -262,8 +262,8 @@ def _pieces(left: _Set, right: _Set, signals: torch.dtype, workspace_bytes: int)
             width = min(columns, budget // row // tile * tile) if row else columns
             if width == 0:
                 raise BackendError(
-                    f"backend 'triton' cannot serve this: workspace_bytes = {workspace_bytes} cannot hold {tile} "
-                    f"vocabulary rows of {a.tokens_bound} and {b.tokens_bound} tokens; "
+                    f"backend 'triton' does not support this call: workspace_bytes = {workspace_bytes} cannot hold "
+                    f"{tile} vocabulary rows of {a.tokens_bound} and {b.tokens_bound} tokens; "
                     f"give it at least {row * tile * 8 // 7 + 1}"
                 )
             found.append((a, b, width))

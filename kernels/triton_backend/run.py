@@ -81,7 +81,7 @@ class Call:
 def head_sums(call: Call, configs: Configs) -> tuple[Tensor, Tensor]:
     """Sums of every sample, (samples, 4) float64 [loss, entropy, ⟨W, U⟩, ‖U‖²] without weight decay, and counts.
 
-    ⟨W, U⟩ and ‖U‖² are those of the effective step (decay and rounding included) with a storage dtype. NaN for
+    With a storage dtype ⟨W, U⟩ and ‖U‖² refer to the effective step, including decay and rounding. NaN for
     a sample without a scored token, and everywhere if the bounds are invalid.
 
     Raises:
@@ -89,7 +89,7 @@ def head_sums(call: Call, configs: Configs) -> tuple[Tensor, Tensor]:
     """
     plan = call.plan(configs)
     if isinstance(plan, str):
-        raise BackendError(f"backend 'triton' cannot serve this: {plan}")
+        raise BackendError(f"backend 'triton' does not support this call: {plan}")
     return _Run(call, configs, plan).sums()
 
 

@@ -93,7 +93,7 @@ def supports(don: Tensor, nod: Tensor) -> str | None:
 
 def launch_topsis(
     don: Tensor,  # (n,) float64, NaN where not scored
-    nod: Tensor,  # (n,) float64, likewise
+    nod: Tensor,  # (n,) float64, as don
     weights: tuple[float, float],  # normalised to a sum of 1
 ) -> Tensor:
     """Closeness, (n,) float64."""

@@ -1,4 +1,4 @@
-"""The scripts of bench/ find the package's modules: nothing else imports them."""
+"""The scripts of bench/ import: no other test loads them."""
 
 from __future__ import annotations
 

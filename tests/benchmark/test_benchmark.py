@@ -1,4 +1,4 @@
-"""``donod-fast bench``: counted operations, drawn lengths, and a table that says what ran and why the rest did not."""
+"""``donod-fast bench``: operation counts, drawn lengths, and a table with the reason for each program not run."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_the_papers_loop_computes_what_ours_does() -> None:
     assert don == pytest.approx(row.don, abs=1e-3 * row.nod)
 
 
-def test_a_loop_that_runs_out_of_time_notes_how_many_samples_it_did() -> None:
+def test_a_loop_that_runs_out_of_time_records_its_number_of_samples() -> None:
     reached: list[int] = []
     samples = [sample_of((1, 2, 3), 1, row) for row in range(5)]
     steps = [Step(lambda row=row: reached.append(row), [sample], 4) for row, sample in enumerate(samples)]

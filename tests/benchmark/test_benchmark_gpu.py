@@ -1,4 +1,4 @@
-"""The benchmark on a CUDA device: a small shape through every program, compiled and in float8 where that can be."""
+"""The benchmark on a CUDA device: a small shape with every program, also compiled and in float8 if available."""
 
 from __future__ import annotations
 

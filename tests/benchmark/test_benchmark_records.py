@@ -1,4 +1,4 @@
-"""The benchmarks' plain Python: lengths, tables that refuse other columns, what counts as recorded, the GPU steps."""
+"""Plain Python of the benchmarks: lengths, tables that refuse other columns, recorded rows, the GPU steps."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_the_gpu_steps_cover_every_shape_token_count_and_profile(bench: Any) -> 
     assert any("tests/kernels/test_exactness.py" in step.command for step in found)
 
 
-def test_the_gpu_steps_run_the_throughput_table_until_it_is_there(bench: Any) -> None:
+def test_the_gpu_steps_run_the_throughput_table_until_it_is_recorded(bench: Any) -> None:
     gpu, record = bench("gpu"), bench("record")
 
     def missing(device: str) -> dict[str, str]:

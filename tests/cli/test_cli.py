@@ -63,19 +63,19 @@ def selected(scores: Path, out: Path, *options: object) -> list[int]:
 # --- score
 
 
-def test_score_says_what_it_did_what_was_there_and_what_comes_next(model: Path, data: Path, tmp_path: Path) -> None:
+def test_score_reports_new_rows_existing_rows_and_the_next_command(model: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ["score", data, "--model", model, "--out", out, "--device", "cpu", "--part-rows", 10]
     first = invoke(*options)
     assert first.code == 0, first.err
     assert f"40 rows in {out}: " in first.out and " scored, " in first.out
-    assert "update: adamw, lr 2e-05" in first.out and "were there" not in first.out
+    assert "update: adamw, lr 2e-05" in first.out and "already done" not in first.out
     assert f"next: donod-fast select {out} --keep 0.3 --out subset.jsonl" in first.out
 
     (out / "part-000001.parquet").unlink()
     second = invoke(*options)
     assert second.code == 0
-    assert "10 rows in" in second.out and "30 were there" in second.out
+    assert "10 rows in" in second.out and "30 already done" in second.out
     assert "0 rows in" in invoke(*options).out
 
 
@@ -226,7 +226,7 @@ def test_weights_move_the_ranking_between_don_and_nod(scores: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("update", ["adamw", "sgd"])
-def test_another_lr_without_the_model_is_a_fresh_scoring_at_that_lr(
+def test_another_lr_without_the_model_equals_scoring_at_that_lr(
     model: Path, data: Path, tmp_path: Path, update: str
 ) -> None:
     from donod_fast.selection.rankers import load_columns
@@ -254,7 +254,7 @@ def test_another_lr_is_refused_where_the_weights_were_rounded(model: Path, data:
     assert not (tmp_path / "s.jsonl").exists()
 
 
-def test_select_prints_json_explains_and_does_not_overwrite_unasked(scores: Path, tmp_path: Path) -> None:
+def test_select_prints_json_explains_and_overwrites_only_on_request(scores: Path, tmp_path: Path) -> None:
     out = tmp_path / "s.jsonl"
     options = ["select", scores, "--keep", "4", "--out", out]
     summary = json.loads(invoke(*options, "--json").out)
@@ -354,7 +354,7 @@ BAD_OPTIONS: list[tuple[list[str], str]] = [
     (["--token-budget", "0"], "token budget"),
     (["--workspace", "0"], "workspace"),
     (["--backend", "fast"], "backend"),
-    (["--backend", "triton", "--eps", "1e-31"], "'triton' cannot serve this: AdamW's eps"),
+    (["--backend", "triton", "--eps", "1e-31"], "'triton' does not support this call: AdamW's eps"),
 ]
 
 
@@ -439,9 +439,7 @@ def test_file_names_that_are_no_unicode_are_names_like_others(model: Path, tmp_p
     assert_one_line_error(invoke("rank", folder / "gone"), 5, "gone")
 
 
-def test_a_defect_of_ours_is_reported_without_a_traceback_unless_asked(
-    scores: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_internal_error_has_a_traceback_only_on_request(scores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*arguments: object) -> None:
         raise ZeroDivisionError("oops")
 

@@ -1,4 +1,4 @@
-"""Whatever a corpus holds: a row of scores for every line, no error but ours, and the same bytes written back."""
+"""Any corpus content gives one row of scores per line, only our own errors, and the same bytes when written back."""
 
 from __future__ import annotations
 

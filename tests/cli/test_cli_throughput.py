@@ -1,4 +1,4 @@
-"""The options of ``score`` that are about how it runs: they say what they did, and change no score past the bounds."""
+"""Options of ``score`` about how it runs: they report their effect and keep scores within the bounds."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_the_profile_is_in_the_summary_for_scripts(command: list[object], tmp_pa
     assert summary["smaller_token_budget"] is None
 
 
-def test_packed_scores_are_the_padded_ones_and_the_manifest_says_which(
+def test_packed_scores_equal_padded_ones_and_the_manifest_tells_which(
     command: list[object], plain: Path, tmp_path: Path
 ) -> None:
     assert invoke(*command, "--out", tmp_path / "out", "--packing", "on").code == 0
@@ -85,7 +85,7 @@ def test_packed_scores_are_the_padded_ones_and_the_manifest_says_which(
 
 
 @compiles
-def test_compiled_scores_are_the_eager_ones_and_graphs_are_counted(
+def test_compiled_scores_equal_eager_ones_and_graphs_are_counted(
     command: list[object], plain: Path, tmp_path: Path
 ) -> None:
     done = invoke(*command, "--out", tmp_path / "out", "--compile", "on")
@@ -105,7 +105,7 @@ def test_several_devices_write_what_one_writes(command: list[object], plain: Pat
     assert_close(tmp_path / "out", plain)
 
 
-def test_without_a_token_budget_the_manifest_says_how_it_was_found(command: list[object], tmp_path: Path) -> None:
+def test_the_manifest_records_how_an_automatic_token_budget_was_found(command: list[object], tmp_path: Path) -> None:
     at = command.index("--token-budget")
     assert invoke(*command[:at], *command[at + 2 :], "--out", tmp_path / "out").code == 0
     manifest = ScoresFolder.open(tmp_path / "out").manifest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,18 @@ def test_the_settled_part_size_and_token_budget_are_repeated(model: Path, data: 
     assert (found["token_budget"], found["part_rows"]) == (77, 9)
 
 
+def test_a_run_with_relative_paths_is_repeated_from_another_folder(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(data.parent)
+    options = ["--out", tmp_path / "a", "--device", "cpu", "--signals", "influence", "--reference", data.name]
+    assert invoke("score", "row*.jsonl", "--model", os.path.relpath(model), *options, "-q").code == 0
+    monkeypatch.chdir(tmp_path)
+    done = invoke("score", "--config", "a", "--out", "b", "-q")
+    assert done.code == 0, done.err
+    assert parts(tmp_path / "a") == parts(tmp_path / "b") != {}
+
+
 def test_the_command_line_overrides_the_file(scores: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert invoke("score", "--config", scores, "--out", out, "--lr", "1e-3", "-q").code == 0
@@ -131,7 +144,7 @@ def test_a_yaml_file_with_the_keys_of_a_manifest_ends_in_one_line(tmp_path: Path
         ("max_length: .nan", "max_length must be a whole number, got nan"),
         ("backend: on", "backend must be a text, got True"),
         ("overwrite: sure", "overwrite must be true or false"),
-        ("data: {a: 1}", "data must be a text or a list of texts"),
+        ("data: {a: 1}", "data must be a string or a list of strings"),
         ("model: {a: 1}", "model must be a text"),
         ("update: adamv", "update must be one of adamw, sgd, sign"),
         ("just words", "must hold one option per line"),

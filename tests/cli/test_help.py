@@ -1,4 +1,4 @@
-"""What the help of each command shows."""
+"""The help texts of the commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the commands say: about the model, the rows, the template, and what to do next."""
+"""Messages of the commands: about the model, the rows, the template, and the next step."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_keep_1_warns_that_one_row_is_kept(scores: Path, tmp_path: Path) -> None
         assert invoke("select", scores, "--keep", keep, "--out", tmp_path / f"{number}.jsonl").err == ""
 
 
-def test_a_subset_goes_to_standard_output_and_the_summary_to_standard_error(scores: Path, tmp_path: Path) -> None:
+def test_out_dash_writes_the_subset_to_stdout_and_the_summary_to_stderr(scores: Path, tmp_path: Path) -> None:
     assert invoke("select", scores, "--keep", "3", "--out", tmp_path / "s.jsonl").code == 0
     done = command("select", scores, "--keep", "3", "--out", "-", "--explain", "--count", "1")
     assert done.code == 0, done.err

@@ -1,4 +1,4 @@
-"""Dataclasses as options: what the adapter makes of a field, and that a default stands once."""
+"""Dataclasses as options: the option made from each field; defaults are defined once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from donod_fast.kernels import DEFAULT_WORKSPACE
 from donod_fast.kernels.dispatch import BACKENDS as KERNEL_BACKENDS
 from donod_fast.models.settings import ModelSettings
 from donod_fast.scoring.settings import BACKENDS, ComputeSettings
-from donod_fast.system.options import as_options, build, check_choices, option
+from donod_fast.system.options import as_options, build, check_choices, option, options_of, python_only
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def test_defaults_are_those_of_the_dataclasses() -> None:
     assert Outer((), Path()).ratio == 2.0
 
 
-def test_fields_of_nested_dataclasses_are_options_beside_the_others() -> None:
+def test_fields_of_nested_dataclasses_become_options_as_well() -> None:
     found = typed("a", "b", "--place", "p", "--colour", "green", "--size", "3", "--ratio", "1:4", "--tag", "x", "-l")
     assert found == Outer(("a", "b"), Path("p"), Inner("green", 3), 4.0, ("x",), True)
 
@@ -93,6 +93,35 @@ def test_a_request_survives_being_recorded() -> None:
         engine=EngineSettings(part_rows=5),
     )
     assert build(ScoreRequest, as_options(request)) == request
+
+
+@dataclass(frozen=True)
+class Study:
+    shares: dict[str, float] = option(
+        text=[], parse=lambda given: dict.fromkeys(given, 0.5), name="share", help="Shares.", panel="Look"
+    )
+    inner: Inner = python_only(Inner)
+
+
+def test_a_parsed_default_is_made_anew_for_each_instance() -> None:
+    assert Study().shares == {} and Study().shares is not Study().shares
+    assert build(Study, {"share": ["a"]}).shares == {"a": 0.5}
+
+
+def test_settings_for_python_only_are_no_options() -> None:
+    assert [one.name for one in options_of(Study)] == ["share"]
+    assert build(Study, {"colour": "green"}) == Study(inner=Inner())
+
+
+def test_a_command_can_be_called_with_some_of_its_arguments() -> None:
+    found: list[object] = []
+
+    @from_dataclasses
+    def run(inner: Inner, count: int = 3) -> None:
+        found.append((inner, count))
+
+    run(size=2)
+    assert found == [(Inner(size=2), 3)]
 
 
 def test_what_is_parsed_cannot_be_recorded() -> None:

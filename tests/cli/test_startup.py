@@ -1,4 +1,4 @@
-"""The command line starts at once: which modules its help and its light commands import."""
+"""The command line starts quickly: modules that help texts and light commands import."""
 
 from __future__ import annotations
 

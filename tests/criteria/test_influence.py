@@ -1,4 +1,4 @@
-"""Influence columns equal means and maxima over autograd's gradients; reference sets that are unusable say so."""
+"""Influence columns equal means and maxima over autograd's gradients; unusable reference sets give clear errors."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_a_set_with_no_scored_token_is_refused_by_name(make: Callable[[list[str]
     assert "empty_response 1" in str(found.value) and "give rows with an answer that fits" in str(found.value)
 
 
-def test_sets_that_cannot_be_read_are_refused_before_a_model_is_loaded(tmp_path: Path) -> None:
+def test_unreadable_sets_are_refused_before_a_model_is_loaded(tmp_path: Path) -> None:
     empty = write_lines(tmp_path / "empty.jsonl", [])
     for sources, error, message in (
         ([str(tmp_path / "absent.jsonl")], CorpusError, "absent.jsonl"),
@@ -201,7 +201,7 @@ def test_the_content_decides_and_not_the_place(tmp_path: Path, reference: str) -
     assert [one.name for one in Influence([str(packed)]).sets] == ["val"]
 
 
-def test_columns_added_to_a_scored_folder_are_the_same_and_of_one_content(tmp_path: Path, reference: str) -> None:
+def test_columns_added_later_are_the_same_and_need_the_same_content(tmp_path: Path, reference: str) -> None:
     def run(*criteria: Criterion) -> None:
         with locked(tmp_path / "scores"):
             score_corpus(corpus_from_rows(ROWS), scorer_with(criteria), tmp_path / "scores", part_rows=8)

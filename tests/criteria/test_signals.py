@@ -138,7 +138,7 @@ def test_criteria_equal_a_reference_of_one_sample_at_a_time(family: str, options
     assert [sample.input_ids[0] for sample in samples[-3:]] == [BEGIN] * 3
 
 
-def test_the_answer_alone_is_run_behind_the_beginning_of_text_and_nothing_else(scorer: Scorer) -> None:
+def test_the_second_pass_has_only_the_beginning_of_text_and_the_answer(scorer: Scorer) -> None:
     (sample,) = scorer.masker.tokenize_many(list(corpus_from_rows([CHAT]).records()))
     (ifd,) = parse_signals("ifd")
     further = ifd.bind(scorer.context).second_pass(sample)
@@ -224,9 +224,7 @@ def test_what_is_there_already_is_not_computed_again(plain: Scorer, tmp_path: Pa
     assert_same_bits(after.select(before.column_names), before)
 
 
-def test_an_input_that_is_gone_costs_the_additions_of_its_own_parts(
-    scorer: Scorer, plain: Scorer, tmp_path: Path
-) -> None:
+def test_a_missing_input_blocks_additions_only_for_its_own_parts(scorer: Scorer, plain: Scorer, tmp_path: Path) -> None:
     files = [write_lines(tmp_path / f"{name}.jsonl", ROWS[at : at + 16]) for at, name in ((0, "a"), (16, "b"))]
     files.append(write_lines(tmp_path / "c.jsonl", ROWS[32:]))
     corpus = open_corpus(list(map(str, files)))
@@ -239,7 +237,7 @@ def test_an_input_that_is_gone_costs_the_additions_of_its_own_parts(
     assert ["el2n" in table.column_names for table in found if table is not None] == [True, False, True]
 
 
-def test_a_run_without_them_finishes_a_folder_with_criteria_and_the_next_adds_what_lacks(
+def test_a_plain_run_finishes_a_folder_and_a_later_one_adds_the_criteria(
     scorer: Scorer, plain: Scorer, tmp_path: Path
 ) -> None:
     folder = run(scorer, tmp_path / "out").folder
@@ -251,7 +249,7 @@ def test_a_run_without_them_finishes_a_folder_with_criteria_and_the_next_adds_wh
     assert names == [column.name for column in scorer.sample_scorer.signals.columns]
 
 
-def test_a_second_pass_that_does_not_fit_in_memory_leaves_the_row_its_scores(
+def test_a_second_pass_that_runs_out_of_memory_keeps_the_base_scores(
     scorer: Scorer, plain: Scorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = plain.score(ROWS)

@@ -1,4 +1,4 @@
-"""Criteria on a CUDA device: what the CPU gives, launched ahead."""
+"""Criteria on a CUDA device, with batches launched ahead: the same values as on the CPU."""
 
 from __future__ import annotations
 

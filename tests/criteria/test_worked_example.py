@@ -1,4 +1,4 @@
-"""The criterion that the guide to extending shows works as printed there."""
+"""The example criterion of the guide to extending works as printed."""
 
 from __future__ import annotations
 

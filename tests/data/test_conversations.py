@@ -1,4 +1,4 @@
-"""Turns of a conversation, however a data set spells them, become one form, or say why not."""
+"""Conversation turns in any known spelling become one form, or give the reason why not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records of every known format become the sample that a reader would expect, or say why not."""
+"""Records of every known format become the expected sample, or give the reason why not."""
 
 from __future__ import annotations
 

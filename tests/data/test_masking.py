@@ -1,4 +1,4 @@
-"""Which tokens of a conversation are scored, and the status of one in which none can be."""
+"""Which tokens of a conversation are scored, and the status if none can be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks with real tokenizers and rows: our two ways, and transformers' own, agree."""
+"""Masks with real tokenizers and rows: our two methods and transformers' own agree."""
 
 from __future__ import annotations
 

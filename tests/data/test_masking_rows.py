@@ -1,4 +1,4 @@
-"""Text, ids, the length limit, settings; and that no row is lost and none depends on its batch."""
+"""Text, token ids, the length limit and settings; no row is lost, and none depends on its batch."""
 
 from __future__ import annotations
 

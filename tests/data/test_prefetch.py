@@ -1,4 +1,4 @@
-"""Parts prepared ahead: the same samples in the same order from any number of processes, and no process left behind."""
+"""Prefetched parts: the same samples in the same order for any number of processes, and no leftover process."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_workers_end_when_the_generator_is_closed_or_dropped(masker: Masker, tmp
 
 
 @pytest.mark.usefixtures("started")
-def test_an_error_of_the_input_in_a_worker_is_the_same_error_here(masker: Masker, tmp_path: Path) -> None:
+def test_an_input_error_in_a_worker_is_raised_unchanged_in_the_parent(masker: Masker, tmp_path: Path) -> None:
     corpus = as_lines(tmp_path)
 
     def then_changed() -> Iterator[Part]:

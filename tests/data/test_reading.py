@@ -1,4 +1,4 @@
-"""Files, folders, standard input and rows from Python: every row comes out once, where it belongs."""
+"""Files, folders, standard input and rows from Python: every row is read exactly once, in order."""
 
 from __future__ import annotations
 

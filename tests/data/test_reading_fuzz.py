@@ -1,4 +1,4 @@
-"""Whatever a file holds: as many records as rows, and nothing but samples or SampleErrors of them."""
+"""Any file content gives as many records as rows, and only samples or SampleErrors."""
 
 from __future__ import annotations
 

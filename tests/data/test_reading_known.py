@@ -1,4 +1,4 @@
-"""What is known of a file spares a pass over it, as long as size and stamp say that it is the same file."""
+"""A known file is not scanned again as long as its size and time stamp are unchanged."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ PIECES = (b"\n", b"\n\n", b"\r\n", b" ", b"\t\x0b\x0c", b"x\n", b"x", b"{}\n", b
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=60).map(b"".join), st.integers(3, 20), st.integers(1, 5))
-def test_the_pass_by_blocks_counts_what_reading_line_by_line_gives(content: bytes, block: int, every: int) -> None:
+def test_scanning_in_blocks_counts_the_same_rows_as_reading_by_line(content: bytes, block: int, every: int) -> None:
     expected = [(offset, line) for offset, line, _ in _numbered_rows(io.BytesIO(content), 0, 1)]
     with mock.patch.multiple(line_scan, SCAN_BYTES=block, CHECKPOINT_ROWS=every):
         rows, checkpoints = line_scan.scan_lines(io.BytesIO(content))

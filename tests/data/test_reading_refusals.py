@@ -1,4 +1,4 @@
-"""An input that cannot be read, or is no longer the same, is refused in one error that names it."""
+"""An input that cannot be read or has changed is refused with one error that names it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plan of a corpus: every row in one shard, cut where it can be read from, whatever the inputs are."""
+"""The plan of a corpus: every row is in exactly one shard, and shards start where reading can start."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_small_files_share_a_shard_and_a_large_one_begins_its_own(tmp_path: Path
     assert bounds(plan) == [(0, 2), (2, 5), (5, 9), (9, 13), (13, 17), (17, 21)]
 
 
-def test_a_file_s_cuts_do_not_depend_on_the_large_files_before_it(tmp_path: Path) -> None:
+def test_the_shards_of_a_file_do_not_depend_on_large_files_before_it(tmp_path: Path) -> None:
     last = lines(tmp_path / "last.jsonl", 50)
     cuts = []
     for rows in (40, 41):

@@ -1,4 +1,4 @@
-"""The templates that a name means, and what becomes of content that a template has no place for."""
+"""Templates by name, and the treatment of content that a template does not support."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def test_a_tools_answer_becomes_a_user_turn_without_a_tool_role() -> None:
     assert messages[2] == Message("user", "sunny")
 
 
-def test_a_template_with_tools_and_calls_is_given_them_as_they_are() -> None:
+def test_a_template_that_supports_tools_and_calls_gets_them_unchanged() -> None:
     conversation = chat(("user", "Hi"), Message("assistant", "", (call("weather"),)), ("tool", "sunny"), tools=(TOOL,))
     assert renderer(WITH_TOOLS).write(conversation).conversation == conversation
 

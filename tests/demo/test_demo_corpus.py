@@ -1,4 +1,4 @@
-"""The demonstration's corpus: reproducible to the byte, and corrupted exactly as its labels say."""
+"""The demonstration's corpus: reproducible byte for byte, and corrupted exactly as its labels say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demonstration's model: small, loadable as it lies, and at home in its corpus."""
+"""The demonstration's model: small, loadable as packaged, and trained on its corpus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demonstration's table: rows that each method drops, and rows that chance drops."""
+"""The demonstration's table: rows that each method drops, compared with random selection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole demonstration: its files agree with one another, and the commands that it prints run."""
+"""The whole demonstration: its files are consistent, and the commands that it prints run."""
 
 from __future__ import annotations
 

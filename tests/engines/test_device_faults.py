@@ -1,4 +1,4 @@
-"""Processes that crash, hang or are killed while they score: replaced, and a row that is at fault is left out alone."""
+"""Processes that crash, hang or are killed while scoring are replaced, and only a faulty row is left out."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def assert_same_but(folder: ScoresFolder, wanted: Any, lost: Iterable[int], deta
         ("hang", f"the process did not answer for {STALL:g} s both times"),
     ],
 )
-def test_a_row_that_ends_every_process_is_left_out_and_every_other_is_scored(
+def test_a_row_that_kills_every_process_is_left_out_and_others_are_scored(
     fault: str, detail: str, model: Path, data: Path, place: Path, tmp_path: Path, wanted: Any
 ) -> None:
     done: list[int] = []
@@ -208,7 +208,7 @@ def test_a_row_that_ends_every_preparation_process_is_left_out(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
-def test_a_preparation_process_that_hangs_ends_with_the_process_of_its_device(model: Path, data: Path) -> None:
+def test_a_hanging_preparation_process_ends_with_its_device_process(model: Path, data: Path) -> None:
     child = device_process.CONTEXT.Process(target=prepare_hanging, args=(model, data))
     child.start()
     children = Path(f"/proc/{child.pid}/task/{child.pid}/children")
@@ -228,7 +228,7 @@ def prepare_hanging(model: Path, data: Path) -> None:
 # --- devices that are lost
 
 
-def test_a_device_whose_processes_cannot_be_replaced_is_given_up_and_the_other_goes_on(
+def test_a_device_without_working_processes_is_dropped_and_others_continue(
     model: Path, data: Path, place: Path, tmp_path: Path, wanted: Any
 ) -> None:
     out = tmp_path / "alone"
@@ -253,7 +253,7 @@ def test_where_nothing_works_any_more_no_row_is_blamed(model: Path, data: Path, 
     assert not any("left out" in problem.text for problem in folder.problems())
 
 
-def test_a_part_that_fails_although_its_rows_pass_ends_the_run_after_all_others(
+def test_a_part_that_fails_only_as_a_whole_ends_the_run_after_the_others(
     model: Path, data: Path, place: Path, tmp_path: Path, wanted: Any
 ) -> None:
     out = tmp_path / "out"
@@ -272,7 +272,7 @@ def test_a_process_that_hangs_while_it_loads_the_model_ends_the_run(
     assert multiprocessing.active_children() == []
 
 
-def test_a_process_that_is_killed_while_it_loads_the_model_is_replaced_where_another_has_loaded_it(
+def test_a_process_killed_while_loading_is_replaced_if_another_has_loaded(
     model: Path, data: Path, place: Path, tmp_path: Path, wanted: Any
 ) -> None:
     found = scored(data, FaultySpec(model, "kill second", place, meet=2), tmp_path / "out", BOTH)
@@ -314,7 +314,7 @@ def test_a_file_that_vanishes_costs_its_own_parts_only(
 # --- the pool
 
 
-def test_the_processes_of_a_pool_stay_from_call_to_call_and_one_that_was_killed_in_between_is_replaced(
+def test_pool_processes_persist_between_calls_and_killed_ones_are_replaced(
     model: Path, data: Path, place: Path, tmp_path: Path, wanted: Any
 ) -> None:
     out = tmp_path / "out"

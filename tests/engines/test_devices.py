@@ -1,4 +1,4 @@
-"""Several processes score as one does, whatever happens to them; and none of them outlives the run."""
+"""Several processes give the same scores as one despite any failure, and none outlives the run."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_the_part_of_a_process_that_is_killed_is_scored_by_another(
 
 
 @pytest.mark.usefixtures("quick_start")
-def test_a_run_goes_on_with_the_token_budget_that_it_was_begun_with(
+def test_a_resumed_run_keeps_the_token_budget_that_it_started_with(
     model: Path, data: Path, place: Path, tmp_path: Path
 ) -> None:
     begun = one_process(data, tiny_scorer(model, token_budget=48), tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Full disks, read-only folders, damaged files, exhausted memory: one clear error, and nothing is lost."""
+"""Full disks, read-only folders, damaged files, exhausted memory: one clear error, and no data is lost."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def failing_from(call: Callable[..., Any], number: int, code: int) -> Callable[.
     [(errno.ENOSPC, "free some space"), (errno.EDQUOT, "quota"), (errno.EROFS, "read-only"), (errno.EIO, "error")],
 )
 @pytest.mark.parametrize("number", [0, 1, 2, 4, 6, 7])  # two a file: the file and its folder
-def test_an_error_on_sync_is_one_clear_error_and_the_parts_before_it_survive(
+def test_a_sync_error_is_reported_once_and_earlier_parts_survive(
     scorer: Scorer, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, remedy: str, number: int
 ) -> None:
     out = tmp_path / "out"
@@ -104,7 +104,7 @@ def test_an_error_on_sync_is_one_clear_error_and_the_parts_before_it_survive(
     assert_same_bits(table, run(scorer, data, tmp_path / "undisturbed").table())
 
 
-def test_an_error_on_write_is_one_clear_error_and_leaves_no_half_file(
+def test_a_write_error_is_reported_once_and_leaves_no_partial_file(
     scorer: Scorer, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real_open = Path.open
@@ -158,7 +158,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", place], check=True)
 
 
-def test_a_disk_that_is_really_full_is_one_line_and_the_run_resumes_when_there_is_room(
+def test_a_full_disk_gives_a_one_line_error_and_the_run_resumes_later(
     model: Path, tmp_path: Path, small_disk: Path
 ) -> None:
     data = write_lines(tmp_path / "rows.jsonl", short_rows(64))
@@ -252,7 +252,7 @@ DAMAGES = [damage_cut, damage_empty, damage_other, damage_neighbour, damage_orde
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_a_damaged_part_is_named_by_readers_and_scored_again_to_the_same_bits(
+def test_a_damaged_part_is_named_and_rescored_bit_for_bit(
     scorer: Scorer, data: Path, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     out = tmp_path / "out"
@@ -371,7 +371,7 @@ def test_another_setting_in_the_same_folder_is_refused_by_name(
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
-def test_another_model_tokenizer_or_input_in_the_same_folder_is_refused_by_name(
+def test_another_model_tokenizer_or_input_for_a_folder_is_refused_by_name(
     model: Path, scored: tuple[list[object], Path, Path], tmp_path: Path
 ) -> None:
     arguments, data, _ = scored
@@ -421,7 +421,7 @@ def test_overwrite_starts_anew_and_drops_every_old_part(model: Path, tmp_path: P
     assert ScoresFolder.open(out).table().num_rows == 4
 
 
-def test_overwrite_drops_nothing_before_corpus_and_model_are_there(model: Path, data: Path, tmp_path: Path) -> None:
+def test_overwrite_removes_nothing_before_corpus_and_model_are_loaded(model: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ["--device", "cpu", "--out", out, "--overwrite"]
     assert invoke("score", data, "--model", model, *options).code == 0
@@ -432,9 +432,7 @@ def test_overwrite_drops_nothing_before_corpus_and_model_are_there(model: Path, 
     assert_same_bits(ScoresFolder.open(out).table(), wanted)
 
 
-def test_an_input_that_changes_while_it_is_scored_is_an_error_that_says_so(
-    scorer: Scorer, data: Path, tmp_path: Path
-) -> None:
+def test_an_input_that_changes_during_scoring_is_reported(scorer: Scorer, data: Path, tmp_path: Path) -> None:
     corpus = open_corpus([str(data)])
     write_lines(data, ROWS[:-1])
     with pytest.raises(CorpusError, match="changed"), locked(tmp_path / "out"):
@@ -484,7 +482,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
     assert_close_scores(found, wanted)
 
 
-def test_batches_after_a_shortage_are_those_of_an_undisturbed_run(
+def test_batches_after_out_of_memory_equal_those_of_an_undisturbed_run(
     scorer: Scorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = scorer.score(ROWS)

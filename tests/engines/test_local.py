@@ -1,4 +1,4 @@
-"""A corpus into a folder: parts that depend on nothing but their rows, and a resumed run that does what is left."""
+"""Score a corpus into a folder: parts depend only on their rows, and a resumed run does only the rest."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_part_s_bits_do_not_depend_on_the_rows_of_other_parts(scorer: Scorer, 
         assert_same_bits(table.slice(8 * part, 8).select(columns), alone.select(columns))
 
 
-def test_files_of_several_kinds_are_one_corpus_each_cut_from_its_own_first_row(scorer: Scorer, tmp_path: Path) -> None:
+def test_parts_never_span_two_files_of_a_corpus(scorer: Scorer, tmp_path: Path) -> None:
     first = write_lines(tmp_path / "a.jsonl", ROWS[:21])
     second = write_lines(tmp_path / "b.ndjson", ROWS[21:])
     with locked(tmp_path / "out"):
@@ -110,7 +110,7 @@ def test_an_error_in_the_reading_thread_ends_the_run(
     assert_same_bits(run(scorer, tmp_path / "out").folder.table(), run(scorer, tmp_path / "w").folder.table())
 
 
-def test_given_parts_are_committed_in_the_order_given_and_asked_for_as_they_are_wanted(
+def test_given_parts_are_requested_one_by_one_and_committed_in_order(
     scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = run(scorer, tmp_path / "out").folder
@@ -169,7 +169,7 @@ def test_parts_of_no_rows_are_refused(scorer: Scorer, tmp_path: Path) -> None:
         run(scorer, tmp_path / "out", part_rows=0)
 
 
-def test_shards_scored_one_by_one_in_any_order_are_the_parts_of_a_whole_run(scorer: Scorer, tmp_path: Path) -> None:
+def test_shards_scored_in_any_order_equal_the_parts_of_a_whole_run(scorer: Scorer, tmp_path: Path) -> None:
     data = write_lines(tmp_path / "rows.jsonl", ROWS)
     with locked(tmp_path / "whole"):
         whole = score_corpus(open_corpus([str(data)]), scorer, tmp_path / "whole", part_rows=8).folder

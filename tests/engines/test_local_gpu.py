@@ -1,4 +1,4 @@
-"""Scoring on a CUDA device: launched ahead without a wait, halved where memory is short, timed by events."""
+"""Scoring on a CUDA device: launched ahead without waiting, halved when memory runs out, timed by events."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_nothing_waits_while_it_is_profiled_either() -> None:
 
 
 @pytest.mark.parametrize("packing", ["auto", "off"])
-def test_scores_of_batches_launched_ahead_are_those_of_one_after_the_other(
+def test_batches_launched_ahead_give_the_same_scores_as_sequential_ones(
     packing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scorer = cuda_scorer(packing)
@@ -94,7 +94,7 @@ def test_scores_of_batches_launched_ahead_are_those_of_one_after_the_other(
     assert bits(found) == bits(scorer.sample_scorer.score(samples))
 
 
-def test_later_batches_are_launched_before_the_first_one_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_later_batches_are_launched_before_the_first_result_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     scorer = cuda_scorer(token_budget=256)
     samples = prepared(scorer)
     log: list[str] = []
@@ -115,7 +115,7 @@ def test_later_batches_are_launched_before_the_first_one_is_looked_at(monkeypatc
     assert log[:3] == ["launched"] * 3 and log.count("launched") == log.count("looked at") > 5
 
 
-def test_memory_that_really_runs_out_halves_the_batches_and_costs_no_row() -> None:
+def test_a_real_out_of_memory_error_halves_batches_and_loses_no_row() -> None:
     scorer = cuda_scorer(token_budget=1 << 16, hidden_size=512, intermediate_size=4096, max_position_embeddings=256)
     text = "the number of red houses is seven and that of blue ones is twelve"
     records = list(corpus_from_rows([{"question": f"{i} ? {text}", "answer": text} for i in range(400)]).records())

@@ -1,4 +1,4 @@
-"""The failure browser: what is listed and shown, by keys in a terminal and plainly without one."""
+"""The failure browser: its lists and views, with keys in a terminal and as plain text without one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``donod-fast eval`` as a user runs it."""
+"""``donod-fast eval`` from the command line."""
 
 from __future__ import annotations
 

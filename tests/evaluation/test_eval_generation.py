@@ -1,4 +1,4 @@
-"""Generation: a sample does not depend on its batch, ends where it should, and keeps every space."""
+"""Generation: a sample does not depend on its batch, stops where it should, and keeps all white space."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""pass@k against the enumeration of every draw, and intervals against what they claim to cover."""
+"""pass@k compared with enumeration of all draws, and the coverage of its intervals."""
 
 from __future__ import annotations
 

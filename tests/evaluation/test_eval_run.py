@@ -1,4 +1,4 @@
-"""From samples to a result: counting, caching, resuming, refusing. The judge is a stand-in here unless said."""
+"""From samples to a result: counting, caching, resuming, refusing. Most tests use a fake judge."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of samples in both formats; nothing of them is dropped in silence."""
+"""Files of samples in both formats; no sample is dropped silently."""
 
 from __future__ import annotations
 

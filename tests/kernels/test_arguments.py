@@ -1,4 +1,4 @@
-"""Every wrong argument is refused at the door, by name, and every right one in any layout is taken."""
+"""Every wrong argument is refused by name before any work, and right ones are accepted in any layout."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_input_errors_are_value_errors_too() -> None:
 
 
 def test_triton_asked_for_by_name_says_why_it_cannot_serve() -> None:
-    with pytest.raises(BackendError, match=r"(?i)triton.*cannot serve.*float64"):
+    with pytest.raises(BackendError, match=r"(?i)triton.*does not support.*float64"):
         don_nod(*CASE._replace(hidden=CASE.hidden.double()), backend="triton")
 
 

@@ -1,6 +1,6 @@
 """Every shipped tile shape compiles for every architecture, fits its shared memory and spills nothing.
 
-In a process of its own: in this one the kernels are decorated for the interpreter.
+It runs in a separate process, because in this one the kernels are decorated for the interpreter.
 """
 
 from __future__ import annotations

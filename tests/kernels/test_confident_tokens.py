@@ -1,4 +1,4 @@
-"""Tokens that the model is sure of keep their digits, and logits of any size do no harm."""
+"""Tokens that the model predicts with confidence keep their precision, and logits of any size are safe."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_loss_and_miss_probability_of_one_sure_token_by_hand() -> None:
 
 @pytest.mark.parametrize("workspace", WORKSPACES)
 @pytest.mark.parametrize("update", ["adamw", "sgd"])
-def test_an_unsure_token_does_not_hide_a_confident_sample_beside_it(update: str, workspace: str) -> None:
+def test_an_uncertain_token_does_not_hide_a_confident_sample_next_to_it(update: str, workspace: str) -> None:
     sure = make_case((40,), vocab=507, dim=123, margins=(45.0,), unscored=0)
     unsure = make_case((3,), vocab=507, dim=123, unscored=0)
     case = Case(

@@ -1,4 +1,4 @@
-"""EL2N, the gradient's norm and token statistics equal float64 brute force, and cost the other columns no bit."""
+"""EL2N, the gradient norm and token statistics equal float64 brute force and do not change other columns."""
 
 from __future__ import annotations
 

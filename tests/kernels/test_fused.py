@@ -1,4 +1,4 @@
-"""The ``inductor`` backend: AdamW's passes over a gradient tile, compiled into one, give the same scores."""
+"""The ``inductor`` backend: compiled passes of AdamW over a gradient tile give the same scores."""
 
 from __future__ import annotations
 
@@ -93,7 +93,9 @@ def test_the_compiled_pass_is_what_runs(monkeypatch: pytest.MonkeyPatch) -> None
 def test_without_a_compiler_the_reason_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "why_not_inductor", lambda: "there is no C++ compiler")
     case = make_case((5,), vocab=20, dim=8)
-    with pytest.raises(BackendError, match="'inductor' cannot serve this: there is no C\\+\\+ compiler; use 'torch'"):
+    with pytest.raises(
+        BackendError, match="'inductor' does not support this call: there is no C\\+\\+ compiler; use 'torch'"
+    ):
         don_nod(*case, backend="inductor")
     assert_same(don_nod(*case), don_nod(*case, backend="torch"))
 

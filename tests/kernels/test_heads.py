@@ -1,4 +1,4 @@
-"""Bias, scale, soft-cap, weight decay, reduction and storage dtype: each alone, and all at once."""
+"""Bias, scale, soft-cap, weight decay, reduction and storage dtype: each alone, and all together."""
 
 from __future__ import annotations
 

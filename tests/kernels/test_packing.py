@@ -1,4 +1,4 @@
-"""A sample's scores are its own: whatever stands beside it, in whatever order, time after time."""
+"""A sample's scores do not depend on its neighbours, on the order of samples, or on earlier calls."""
 
 from __future__ import annotations
 

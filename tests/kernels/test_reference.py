@@ -1,4 +1,4 @@
-"""The reference itself, against the program that the paper describes, written out here once more."""
+"""The reference, compared with an independent program that follows the paper literally."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the caller has switched on or imported neither leaks in nor is changed."""
+"""The caller's settings and imports do not affect the kernels, and the kernels do not change them."""
 
 from __future__ import annotations
 

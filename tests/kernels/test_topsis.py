@@ -1,4 +1,4 @@
-"""TOPSIS against the formula in numpy, pymcdm and scikit-criteria."""
+"""TOPSIS compared with the formula in numpy, with pymcdm and with scikit-criteria."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_infinite_entries_are_refused_by_name(bad: float) -> None:
 
 def test_columns_that_do_not_fit_are_refused() -> None:
     don, nod = scores(4)
-    with pytest.raises(InputError, match="one length"):
+    with pytest.raises(InputError, match="the same length"):
         topsis(don, nod[:3])
     with pytest.raises(InputError, match="shape"):
         topsis(don[None], nod[None])
@@ -210,7 +210,7 @@ def test_columns_that_do_not_fit_are_refused() -> None:
         topsis(don.to(torch.complex128), nod)
     with pytest.raises(InputError, match="Tensor"):
         topsis([1.0], nod)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="one device"):
+    with pytest.raises(InputError, match="the same device"):
         topsis(don, nod.to("meta"))
 
 

@@ -1,4 +1,4 @@
-"""Which calls the Triton backend serves and why not the others, its operator, and tile shapes by measurement."""
+"""The Triton backend: supported calls, reasons for the others, its operator, and measured tile shapes."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def apart(x: Tensor) -> Tensor:
 
 STATE = make_state(CASE)
 REFUSED: dict[str, tuple[Case, dict[str, Any], str]] = {
-    "float64": (CASE._replace(hidden=CASE.hidden.double()), {}, "hidden is torch.float64; the kernels take"),
-    "float64 weight": (CASE._replace(weight=CASE.weight.double()), {}, "weight is torch.float64; the kernels take"),
+    "float64": (CASE._replace(hidden=CASE.hidden.double()), {}, "hidden is torch.float64; the kernels support"),
+    "float64 weight": (CASE._replace(weight=CASE.weight.double()), {}, "weight is torch.float64; the kernels support"),
     "two dtypes": (CASE._replace(weight=CASE.weight.bfloat16()), {}, "hidden is torch.float32 but weight is"),
     "hidden's stride": (CASE._replace(hidden=transposed(CASE.hidden)), {}, "hidden must be contiguous along its rows"),
     "weight's stride": (CASE._replace(weight=transposed(CASE.weight)), {}, "weight must be contiguous along its rows"),
@@ -59,13 +59,13 @@ REFUSED: dict[str, tuple[Case, dict[str, Any], str]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_unsupported_input_is_refused_by_triton_and_left_to_torch_by_auto(name: str) -> None:
     case, options, reason = REFUSED[name]
-    with pytest.raises(BackendError, match=r"backend 'triton' cannot serve this: .*use 'torch' or 'auto'") as refused:
+    with pytest.raises(BackendError, match=r"'triton' does not support this call: .*use 'torch' or 'auto'") as refused:
         don_nod(*case, backend="triton", **options)
     assert reason in str(refused.value)
     assert_identical(don_nod(*case, backend="auto", **options), don_nod(*case, backend="torch", **options))
 
 
-def test_a_wrong_argument_is_reported_before_a_backend_that_cannot_serve() -> None:
+def test_a_wrong_argument_is_reported_before_an_unsupported_backend() -> None:
     wrong = CASE.labels.clone()
     wrong[1] = 67
     with pytest.raises(InputError, match=r"labels\[1\] is 67, outside the 67 rows"):

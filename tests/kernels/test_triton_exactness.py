@@ -1,4 +1,4 @@
-"""The Triton kernels against float64 autograd, on every path of the plan, under Triton's interpreter."""
+"""The Triton kernels compared with float64 autograd, on every path of the plan, under Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_step_rounded_to_the_weights_own_dtype_is_scored_as_rounded(name: str,
     assert_scores(scored(case, **options), truth(case, **options), 1e-4)
 
 
-def test_a_long_sample_takes_tiles_and_a_short_one_beside_it_pairs(
+def test_in_one_batch_a_long_sample_uses_tiles_and_a_short_one_pairs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(plan, "gram_limit", lambda *_: 10.0)

@@ -1,4 +1,4 @@
-"""The Triton kernels on a CUDA device, through the public door."""
+"""The Triton kernels on a CUDA device, through the public functions."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_memory_that_held_nan_before_is_no_part_of_the_result(update: str) -> No
 
 
 @pytest.mark.parametrize("update", ["adamw", "sgd"])
-def test_labels_outside_the_vocabulary_and_bounds_that_are_none_give_nan(update: str) -> None:
+def test_labels_outside_the_vocabulary_and_invalid_bounds_give_nan(update: str) -> None:
     case = make_case(LENGTHS, VOCAB, DIM, device="cuda")
     expected, first = cpu(triton(case, update=update)), int(case.cu_seqlens[5])
     scored = first + (case.labels[first : first + 9] >= 0).nonzero().squeeze(1)[:2]

@@ -1,4 +1,4 @@
-"""Under the Triton kernels too a sample's scores are its own, whatever stands beside it or in memory before."""
+"""With the Triton kernels a sample's scores do not depend on its neighbours or on earlier contents of memory."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_broken_sample_shows_and_keeps_to_itself(update: str, value: float, pa
 
 
 @pytest.mark.parametrize("update", ["adamw", "sgd"])
-def test_a_broken_sample_keeps_to_itself_where_hidden_states_are_packed(update: str) -> None:
+def test_a_broken_sample_does_not_affect_others_in_a_packed_batch(update: str) -> None:
     case = make_case(LENGTHS, vocab=67, dim=17)
     hidden = case.hidden.clone()
     hidden[row_of(case, 2), 5] = math.nan

@@ -1,4 +1,4 @@
-"""Each Triton kernel by itself against plain torch in float64."""
+"""Each Triton kernel separately, compared with plain torch in float64."""
 
 from __future__ import annotations
 

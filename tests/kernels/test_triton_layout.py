@@ -1,4 +1,4 @@
-"""``make_layout`` against a loop in Python: which token lies where, for any labels and bounds."""
+"""``make_layout`` compared with a loop in Python: the position of every token, for any labels and bounds."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_every_scored_token_has_its_row_and_slot_and_every_pad_is_marked(
     [[1, 5], [0, 4], [0, 6], [0, 3, 2, 5], [0, -1, 5], [0, 9, 5], [5, 0], [2**40, -(2**40), 5], [0, 2**62, 5]],
     ids=str,
 )
-def test_bounds_that_are_none_are_told_and_no_table_points_outside(bounds: list[int]) -> None:
+def test_invalid_bounds_are_reported_and_no_table_points_outside(bounds: list[int]) -> None:
     layout = make_layout(torch.tensor([1, 2, 3, 4, 5]), torch.tensor(bounds), 4)
     samples = len(bounds) - 1
     assert not bool(layout.valid)
@@ -111,7 +111,7 @@ def test_labels_of_thirty_two_bits_give_the_same_tables() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(lengths=st.lists(st.integers(0, 70), min_size=1, max_size=6))
-def test_pairs_of_token_tiles_are_counted_and_never_more_than_was_bounded(lengths: list[int]) -> None:
+def test_pairs_of_token_tiles_are_counted_and_stay_within_the_bound(lengths: list[int]) -> None:
     tiles = [-(-length // 16) for length in lengths]
     pairs = [sum(1 for i in range(n) for j in range(n) if j <= i) for n in tiles]
     found = pair_bounds(torch.tensor(lengths, dtype=torch.int32), TINY.gram)

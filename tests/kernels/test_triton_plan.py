@@ -1,4 +1,4 @@
-"""How the Triton backend cuts a call: what is planned fits, and what does not fit is refused with a figure."""
+"""How the Triton backend divides a call: plans fit the workspace, and a workspace that is too small is refused."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_the_public_door_says_the_same_and_auto_goes_elsewhere() -> None:
     short = case._replace(cu_seqlens=bounds)
     huge = replace(TINY, logits=replace(TINY.logits, vocab=1024, split=1), direct=replace(TINY.direct, vocab=1024))
     with shipped.override(huge):
-        with pytest.raises(BackendError, match="backend 'triton' cannot serve this: workspace_bytes = 1048576"):
+        with pytest.raises(BackendError, match="'triton' does not support this call: workspace_bytes = 1048576"):
             don_nod(*short, backend="triton", workspace_bytes=MIB)
         assert bool(don_nod(*short, backend="auto", workspace_bytes=MIB).don.isfinite().all())
 

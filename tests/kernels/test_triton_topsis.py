@@ -1,4 +1,4 @@
-"""TOPSIS in Triton equals the plain-PyTorch reference, on columns past every block."""
+"""TOPSIS in Triton equals the plain-PyTorch reference, also on columns longer than one block."""
 
 from __future__ import annotations
 

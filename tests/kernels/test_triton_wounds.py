@@ -1,4 +1,4 @@
-"""What other libraries' users were hurt by, each with a test of its own for the Triton kernels."""
+"""Known bugs of other libraries, each with a test for the Triton kernels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the scalars of an update mean: other learning rates, identities, limits, inequalities."""
+"""Meaning of an update's scalars: other learning rates, identities, limits, inequalities."""
 
 from __future__ import annotations
 

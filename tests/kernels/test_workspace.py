@@ -1,4 +1,4 @@
-"""What a call allocates: never more than ``workspace_bytes`` at once, never a V × d or M × V tensor.
+"""Memory that a call allocates: at most ``workspace_bytes``, and never a V × d or M × V tensor.
 
 Counted by the allocator's own events (``torch.profiler``), so that temporaries inside an operator count too.
 """

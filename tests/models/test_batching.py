@@ -1,4 +1,4 @@
-"""Batches: every sample once, within the budget, and predictors that point at the tokens before the targets."""
+"""Batches: every sample once, within the budget, with predictors that point at the tokens before the targets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The compiled trunk gives the eager one's hidden states with a handful of graphs, or is refused."""
+"""The compiled trunk gives the eager trunk's hidden states with few graphs, or is refused."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def compiled() -> Iterator[tuple[LoadedModel, Trunk, CompiledTrunk]]:
 
 
 @compiles
-def test_hidden_states_are_the_eager_ones_and_shapes_do_not_compile_anew(
+def test_compiled_states_equal_eager_ones_and_new_shapes_do_not_recompile(
     compiled: tuple[LoadedModel, Trunk, CompiledTrunk],
 ) -> None:
     loaded, trunk, counted = compiled

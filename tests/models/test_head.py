@@ -1,4 +1,4 @@
-"""The output layer: read as the config promises, proved against the model's own forward, refused by name."""
+"""The output layer: read from the config, proved against the model's own forward pass, or refused by name."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_the_proof_passes_in_other_dtypes_with_room_to_spare(kind: str, dtype: t
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_logits_around_minus_a_hundred_are_no_mismatch_for_being_rounded(dtype: torch.dtype) -> None:
+def test_rounding_of_logits_around_minus_100_is_not_a_mismatch(dtype: torch.dtype) -> None:
     model = tiny_model("phi")
     model.lm_head.bias.data -= 100  # as GPT-2's logits: a bfloat16 there has steps of half a nat
     proof = prove(model.to(dtype))
@@ -258,7 +258,7 @@ class HiddenBias(nn.Linear):
 
 @pytest.mark.parametrize(
     ("layer", "message"),
-    [(Adapted, "not a plain linear layer"), (HiddenBias, "adds a bias that we do not see")],
+    [(Adapted, "not a plain linear layer"), (HiddenBias, "adds a bias that is not its bias parameter")],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_an_output_layer_that_is_not_linear_in_its_weight_is_refused(
@@ -272,7 +272,7 @@ def test_an_output_layer_that_is_not_linear_in_its_weight_is_refused(
 
 def test_a_bias_that_is_ignored_is_refused() -> None:
     model = tiny_model("phi")
-    with pytest.raises(HeadMismatchError, match="adds a bias that we do not see"):
+    with pytest.raises(HeadMismatchError, match="adds a bias that is not its bias parameter"):
         prove(model, Head(read_head(model).weight, None, 1.0, None, False))
 
 
@@ -327,7 +327,7 @@ def test_a_tokenizer_larger_than_the_output_layer_is_refused() -> None:
         prove(model)
 
 
-def test_an_attribute_of_the_same_name_in_another_family_is_no_scale() -> None:
+def test_an_attribute_of_that_name_in_another_family_is_not_a_scale() -> None:
     model = tiny_model("llama")
     model.config.logit_scale = 2.6592  # CLIP's, and MPT's, where it is not applied
     model.config.logits_scaling = 8.0

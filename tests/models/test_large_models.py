@@ -1,4 +1,4 @@
-"""Device maps and off-loading: wherever a model's weights are kept, its scores are the same."""
+"""Device maps and off-loading: scores do not depend on where the weights are."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_model_off_loaded_by_hand_is_the_same_model(kind: str, where: str, tmp
     assert wrap_model(other, tiny_tokenizer()).fingerprint != plain.fingerprint
 
 
-def test_threads_do_not_take_off_loaded_weights_from_under_each_other(accelerate: Any) -> None:
+def test_threads_do_not_drop_off_loaded_weights_that_others_use(accelerate: Any) -> None:
     plain, model = Scorer(tiny_model("llama"), tiny_tokenizer(), token_budget=64), tiny_model("llama")
     accelerate.cpu_offload(model, execution_device="cpu")
     scorer = Scorer(model, tiny_tokenizer(), token_budget=64)

@@ -1,4 +1,4 @@
-"""The last layer run at scored rows only gives those rows' hidden states, and leaves the model as it was."""
+"""The last layer run only at scored rows gives their hidden states, and the model is restored afterwards."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_layers_of_another_form_are_left_alone(kind: str) -> None:
     assert NarrowLastLayer.of(tiny_model(kind).get_decoder()) is None
 
 
-def test_after_the_last_of_several_threads_the_model_is_as_it_was() -> None:
+def test_after_the_last_of_several_threads_the_model_is_restored() -> None:
     decoder = tiny_model("llama").get_decoder()
     before = set(vars(decoder.layers[-1]))
     narrow = NarrowLastLayer.of(decoder)

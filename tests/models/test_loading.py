@@ -1,4 +1,4 @@
-"""Loading: a model is loaded whole and as it is, or refused with a remedy."""
+"""Loading: a model is loaded completely and unchanged, or refused with a remedy."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def test_a_checkpoint_of_pickled_weights_is_refused_and_not_opened(copy: Path) -
     refused(copy, r"the weights are in pytorch_model.bin, but only safetensors files are read .* save_pretrained\(\)")
 
 
-def test_pickled_weights_beside_other_safetensors_are_not_read_either(copy: Path) -> None:
+def test_pickled_weights_next_to_other_safetensors_are_not_read(copy: Path) -> None:
     torch.save(load_file(copy / "model.safetensors"), copy / "pytorch_model.bin")
     (copy / "model.safetensors").rename(copy / "other.safetensors")
     refused(copy, "cannot load its weights")

@@ -1,4 +1,4 @@
-"""Packed samples on a CUDA device: right against the float32 formula on the CPU, and without waiting for the device."""
+"""Packed samples on a CUDA device agree with the float32 formula on the CPU, without waiting for the device."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_packed_states_are_those_of_padded_rows_in_any_order(kind: str) -> None:
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_every_feature_that_a_kernel_accepts_is_that_of_the_formula(kernel: Any, dtype: torch.dtype) -> None:
+def test_every_feature_that_a_kernel_accepts_matches_the_formula(kernel: Any, dtype: torch.dtype) -> None:
     call = AttentionCall(0, torch.device("cuda"), dtype, 8, 2, 64, 64)
     for window, softcap, sinks, heads, dims in product(
         (None, 1, 4, 4096), (None, 20.0), (False, True), ((8, 2), (4, 4), (83, 1)), ((64, 64), (128, 64), (40, 24))
@@ -119,7 +119,7 @@ def test_a_soft_cap_is_served_by_the_package_or_padded() -> None:
 
 def test_float32_is_padded_and_says_why() -> None:
     trunk = trunk_of(MODELS["llama"], torch.float32, "cuda")
-    assert not trunk.packs and "serves float16 and bfloat16, not float32" in trunk.packing_refusal
+    assert not trunk.packs and "supports float16 and bfloat16, not float32" in trunk.packing_refusal
 
 
 @pytest.mark.parametrize("kind", ["llama", "mistral-window"])

@@ -1,4 +1,4 @@
-"""Packed samples have the hidden states and scores of the same samples alone, or the model is padded and says why."""
+"""Packed samples have the same hidden states and scores as alone; otherwise the model is padded, with a reason."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ CLAIMS: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("claim", CLAIMS)
-def test_what_the_config_claims_and_the_layers_do_not_hand_over_is_refused(claim: str) -> None:
+def test_features_of_the_config_that_layers_do_not_pass_on_are_refused(claim: str) -> None:
     kind, changes, reason = CLAIMS[claim]
     with pytest.raises(ModelError, match=reason):
         trunk_of(with_config(kind, **changes))
@@ -247,7 +247,7 @@ def test_auto_pads_on_a_cpu_and_what_is_not_known_is_refused() -> None:
         trunk_of(model, "yes")
 
 
-def test_auto_pads_and_says_why_where_the_proof_fails_on_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_pads_with_a_reason_if_the_proof_fails_on_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of(REFUSED["bounds kept back"][0])
     loaded = wrap_model(model, tiny_tokenizer())
     trunk = Trunk(loaded, packing="off")
@@ -283,7 +283,7 @@ def test_the_models_own_attention_is_restored_even_after_an_error(kind: str) -> 
     assert_states(model, trunk)
 
 
-def test_what_is_run_gets_the_same_arguments_for_every_batch_of_a_form() -> None:
+def test_the_decoder_gets_the_same_arguments_for_batches_of_one_form() -> None:
     trunk = trunk_of(model_of(PACKED["llama"]))
     calls: list[dict[str, Any]] = []
     whole = trunk.run

@@ -1,4 +1,4 @@
-"""Training under a parameter mask: the entries in it learn as ever, every other one stays bit by bit."""
+"""Training under a parameter mask: entries in it learn normally, all others stay bit-for-bit identical."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_within_the_mask_a_step_is_that_of_the_whole_training(masked: tuple[Path
             torch.testing.assert_close(value[masks[name]], whole[name][masks[name]], rtol=1e-5, atol=1e-7)
 
 
-def test_gradients_are_clipped_to_the_norm_of_what_the_mask_lets_through(
+def test_gradients_are_clipped_by_the_norm_of_the_allowed_entries(
     masked: tuple[Path, dict[str, torch.Tensor]],
 ) -> None:
     file, _ = masked

@@ -1,4 +1,4 @@
-"""Lower precision: what is converted and what never is, what is refused, and models that come quantised."""
+"""Lower precision: which layers are converted, which precisions are refused, and quantised models."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def torchao(monkeypatch: pytest.MonkeyPatch) -> Any:
         ({"precision": "float8", "dtype": "float16"}, "starts from bfloat16 weights; remove dtype='float16'"),
     ],
 )
-def test_a_precision_that_cannot_be_is_refused_before_anything_is_loaded(options: Any, message: str) -> None:
+def test_an_impossible_precision_is_refused_before_anything_is_loaded(options: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         load_model("there/is-no-such-model", device="cpu", **options)
 

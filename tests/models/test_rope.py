@@ -1,4 +1,4 @@
-"""Where RoPE looks at the longest sequence of a batch, no sample's frequencies depend on its neighbours."""
+"""If RoPE depends on the longest sequence of a batch, a sample's frequencies still do not depend on other samples."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SAMPLES = make_samples((30, 4, 21, 19, 9, 20, 40, 30), seed=3)
 
 @pytest.mark.parametrize("packing", ["on", "off"])
 @pytest.mark.parametrize("kind", MODELS)
-def test_a_sample_has_the_states_that_a_fresh_model_gives_it_alone(kind: str, packing: str) -> None:
+def test_a_sample_has_the_same_states_as_alone_in_a_fresh_model(kind: str, packing: str) -> None:
     config, switch = MODELS[kind]
     trunk = Trunk(wrap_model(model_of(config), tiny_tokenizer()), packing=packing)
     assert trunk.rope == switch and trunk.packs == (packing == "on")
@@ -69,7 +69,7 @@ def test_mixed_kinds_would_change_scores(kind: str) -> None:
     assert float((trunk.states(batch)[:4] - alone(model_of(MODELS[kind][0]), SAMPLES[1])).abs().max()) > 1e-2
 
 
-def test_batches_hold_one_kind_only_and_long_samples_are_run_whole() -> None:
+def test_batches_hold_one_kind_only_and_long_samples_are_not_cut() -> None:
     samples = make_samples((15, 30, 4, 40, 30, 16), seed=1)
     for packs in (False, True):
         shared = make_batches(samples, 1000, packs, RopeSwitch(16, by_length=False))

@@ -1,4 +1,4 @@
-"""Embeddings of questions by a real sentence model, and what cannot be embedded."""
+"""Embeddings of questions by a real sentence model, and texts that cannot be embedded."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_folder_that_holds_no_model_is_named(tmp_path: Path) -> None:
         load_embedder(tmp_path)
 
 
-def test_unit_rows_stand_any_scale_and_name_a_row_without_a_direction() -> None:
+def test_unit_rows_work_at_any_scale_and_name_a_row_without_a_direction() -> None:
     rows = np.array([[3e-200, 4e-200], [3e200, 4e200], [-3.0, 4.0]])
     np.testing.assert_allclose(unit_rows(rows), [[0.6, 0.8], [0.6, 0.8], [-0.6, 0.8]], rtol=1e-6)
     for wrong in ([0.0, 0.0], [np.nan, 1.0], [np.inf, 1.0]):

@@ -1,4 +1,4 @@
-"""The trunk: hidden states of padded batches without a mask, or a refusal where that would be wrong."""
+"""The trunk: hidden states of padded batches without a mask, or a refusal if they would be wrong."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Attention within packed samples: each kernel equals one dense formula, or says why it cannot serve a layer.
+"""Attention within packed samples: each kernel equals one dense formula, or says why it does not support a layer.
 
-The GPU kernels are stood in for by functions with their signatures, release by release, that compute the same
-formula densely; so what is tested is which arguments they are given.
+Functions with the signatures of the GPU kernels in each release replace them and compute the same formula densely. So
+these tests check which arguments the kernels receive.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def assert_equals_dense(kernel: VarlenKernel, call: AttentionCall, scale: float,
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("heads", [(4, 2), (4, 4), (6, 1)])
-def test_every_feature_that_a_kernel_accepts_is_that_of_the_formula(kernel: str, heads: tuple[int, int]) -> None:
+def test_every_feature_that_a_kernel_accepts_matches_the_formula(kernel: str, heads: tuple[int, int]) -> None:
     served = 0
     for window, softcap, sinks in product(WINDOWS, SOFTCAPS, SINKS):
         call = replace(CALL, window=window, softcap=softcap, sinks=sinks, heads=heads[0], key_heads=heads[1])
@@ -140,10 +140,10 @@ def test_the_log_sum_exp_may_come_either_way_round_but_no_other() -> None:
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "window": ("torch 2.10", {"window": 4}, "has no sliding window"),
     "soft-cap": ("torch 2.13", {"softcap": 50.0}, "has no soft-cap"),
-    "float32": ("torch 2.13", {"dtype": torch.float32}, "serves float16 and bfloat16, not float32"),
+    "float32": ("torch 2.13", {"dtype": torch.float32}, "supports float16 and bfloat16, not float32"),
     "wide heads": ("torch 2.13", {"head_dim": 512}, "up to 256 dimensions, not 512"),
     "wide values": ("package", {"value_dim": 264}, "up to 256 dimensions, not 264"),
-    "float64": ("package", {"dtype": torch.float64}, "the installed flash-attention package serves"),
+    "float64": ("package", {"dtype": torch.float64}, "the installed flash-attention package supports"),
 }
 
 
@@ -162,7 +162,7 @@ def test_an_older_package_has_no_soft_cap() -> None:
     def flash_2_5(q: Any, k: Any, v: Any, softmax_scale: Any, causal: Any, window_size: Any) -> None:
         """Without soft-caps."""
 
-    assert "came with 2.6" in package_kernel(flash_2_5).refuse(replace(CALL, softcap=50.0))
+    assert "release 2.6 added it" in package_kernel(flash_2_5).refuse(replace(CALL, softcap=50.0))
 
 
 def test_names_hold_no_flash_and_have_no_masks_in_transformers() -> None:
@@ -244,5 +244,5 @@ def test_a_layer_is_served_in_transformers_shapes() -> None:
     truth = plain_varlen(query, key, value, bounds, 17, scale=1 / math.sqrt(8), window=4, softcap=None, sinks=sinks)
     assert weights is None
     torch.testing.assert_close(found[0], truth)
-    with pytest.raises(RuntimeError, match="without their bounds"):
+    with pytest.raises(RuntimeError, match="without the bounds"):
         attend(torch.nn.Identity(), *(x.transpose(0, 1)[None] for x in (query, key, value)), None)

@@ -1,4 +1,4 @@
-"""The size of a model's weights, found without loading them."""
+"""The size of a model's weights, determined without loading them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wheel and source distribution: built from a copy of the tree, offline, then compared with it."""
+"""Wheel and source distribution: built offline from a copy of the tree, then compared with it."""
 
 from __future__ import annotations
 

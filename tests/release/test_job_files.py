@@ -1,4 +1,4 @@
-"""Workflows, images and job files: everything that can be checked without the service that runs them."""
+"""Workflows, images and job files: all checks that need no external service."""
 
 from __future__ import annotations
 

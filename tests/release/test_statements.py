@@ -1,4 +1,4 @@
-"""Statements that stand in several files and must agree."""
+"""Statements that appear in several files and must agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shared by the tests of scores folders."""
+"""Fixtures for the tests of scores folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parts written in the background: in order, few of them waiting, none after one that could not be written."""
+"""Parts written in the background: in order, with few pending, and none after a failed write."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Folder:
         self.written.append(part)
 
 
-def test_parts_are_committed_in_order_in_another_thread_before_the_block_ends() -> None:
+def test_parts_are_committed_in_order_by_one_other_thread() -> None:
     folder = Folder()
     with background_writer(folder) as writer:  # type: ignore[arg-type]
         for part in (3, 1, 4, 5, 9, 2):
@@ -74,7 +74,7 @@ def wait_until(true: Callable[[], bool]) -> None:
     raise AssertionError("nothing came of it")
 
 
-def test_after_a_part_that_could_not_be_written_none_is_and_the_error_comes_within_two_parts() -> None:
+def test_after_a_failed_write_no_part_is_written_and_the_error_comes_soon() -> None:
     folder = Folder(broken=2)
     asked: list[int] = []
     with pytest.raises(StoreError, match="disk is full"), background_writer(folder) as writer:  # type: ignore[arg-type]
@@ -94,7 +94,7 @@ def test_an_error_at_the_very_end_comes_too() -> None:
 
 
 @pytest.mark.parametrize("broken", [None, 1])
-def test_an_error_of_the_scoring_is_the_one_that_comes_out_and_costs_no_part_before_it(broken: int | None) -> None:
+def test_a_scoring_error_propagates_and_earlier_parts_are_still_written(broken: int | None) -> None:
     folder = Folder(broken=broken)
     with pytest.raises(KeyboardInterrupt), background_writer(folder) as writer:  # type: ignore[arg-type]
         writer.write(0, [])
@@ -103,7 +103,7 @@ def test_an_error_of_the_scoring_is_the_one_that_comes_out_and_costs_no_part_bef
     assert folder.written == ([0, 1] if broken is None else [0])
 
 
-def test_a_run_scores_on_while_a_part_is_written_and_commits_all_of_them(
+def test_scoring_continues_during_a_write_and_all_parts_are_committed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scorer = Scorer(tiny_model("llama"), tiny_tokenizer())

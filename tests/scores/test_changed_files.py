@@ -1,4 +1,4 @@
-"""A file that has changed since it was scored: refused by name, or scored anew without the others."""
+"""A file that has changed since it was scored is refused by name, or scored again without the others."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_on_demand_the_changed_file_alone_is_scored_anew(
 
 
 @pytest.mark.parametrize("moment", range(6))
-def test_a_revision_that_is_cut_short_is_finished_by_the_next_run(
+def test_the_next_run_finishes_an_interrupted_revision(
     scorer: Scorer, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
 ) -> None:
     out = tmp_path / "out"
@@ -126,7 +126,7 @@ def test_a_resumed_run_does_not_read_files_that_are_as_they_were(
     assert corpus.fingerprint == folder.manifest["input"]["fingerprint"]
 
 
-def test_a_file_that_vanishes_in_mid_run_costs_its_own_rows_until_it_is_back(
+def test_a_file_that_vanishes_during_a_run_costs_only_its_own_rows(
     scorer: Scorer, files: list[Path], tmp_path: Path
 ) -> None:
     from donod_fast.engines.local import score_corpus

@@ -1,4 +1,4 @@
-"""Records with their scores beside them: every row, each value as it was."""
+"""Exported records with their scores: every row is present, and every value is unchanged."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _known(value: object) -> object:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def test_every_row_stands_beside_its_scores_in_both_kinds_of_output(scorer: Scorer, tmp_path: Path) -> None:
+def test_both_kinds_of_output_pair_every_row_with_its_scores(scorer: Scorer, tmp_path: Path) -> None:
     data = write_lines(tmp_path / "rows.jsonl", ROWS)
     with data.open("a") as file:
         file.write('{"question": "cut o\n')
@@ -88,9 +88,7 @@ def test_columns_of_no_one_type_are_named_and_go_out_as_json(scorer: Scorer, tmp
     assert export(folder, folder.reopened(), tmp_path / "all.parquet", records="json", overwrite=True) == 2
 
 
-def test_a_column_that_is_called_like_a_score_and_an_unfinished_folder_are_refused(
-    scorer: Scorer, tmp_path: Path
-) -> None:
+def test_a_column_named_like_a_score_and_an_unfinished_folder_are_refused(scorer: Scorer, tmp_path: Path) -> None:
     data = write_lines(tmp_path / "rows.jsonl", [{"question": "a", "answer": "b", "donod.don": 1}])
     folder = scored(scorer, tmp_path / "out", [data])
     options = ["export", tmp_path / "out", "--out", tmp_path / "all.parquet"]

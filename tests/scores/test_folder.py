@@ -1,4 +1,4 @@
-"""The scores folder: parts that are whole or absent, a manifest that says what they are, one holder at a time."""
+"""The scores folder: complete or absent parts, a manifest that describes them, one holder at a time."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_every_decisive_setting_is_named_with_both_values(tmp_path: Path) -> Non
     ]
 
 
-def test_the_lock_is_held_by_one_at_a_time_and_goes_with_its_holder(tmp_path: Path) -> None:
+def test_one_process_at_a_time_holds_the_lock_until_it_ends(tmp_path: Path) -> None:
     out = tmp_path / "a" / "b"
     with locked(out):
         with pytest.raises(StoreError, match="in use"), locked(out):
@@ -103,7 +103,7 @@ def test_the_lock_is_held_by_one_at_a_time_and_goes_with_its_holder(tmp_path: Pa
         pass
 
 
-def test_temporary_files_of_the_dead_are_removed_and_nothing_else(tmp_path: Path) -> None:
+def test_only_temporary_files_of_dead_processes_are_removed(tmp_path: Path) -> None:
     for name in (".part-000001.parquet.99.tmp", ".manifest.json.7.tmp", "notes.tmp", "part-000000.parquet"):
         (tmp_path / name).write_text("x")
     with locked(tmp_path):
@@ -128,7 +128,7 @@ def test_a_file_takes_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("with_checksum", "told"), [(False, "another checksum"), (True, "its summary is not that of its rows")]
+    ("with_checksum", "told"), [(False, "another checksum"), (True, "its summary does not agree with its rows")]
 )
 def test_a_part_whose_summary_is_not_that_of_its_rows_is_found(tmp_path: Path, with_checksum: bool, told: str) -> None:
     folder = ScoresFolder.open_or_create(tmp_path, manifest(rows=4))

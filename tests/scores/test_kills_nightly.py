@@ -1,4 +1,4 @@
-"""Many kills at random points of a run with several processes: nothing lost, nothing twice, the same bits."""
+"""Many kills at random points of a run with several processes: no row lost or duplicated, identical bits."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def processes_below(process: int) -> list[int]:
 @pytest.mark.nightly
 @pytest.mark.timeout(3000)
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks processes up in /proc")
-def test_a_run_whose_processes_are_killed_twenty_times_ends_as_one_that_was_not(tmp_path: Path) -> None:
+def test_a_run_killed_twenty_times_equals_an_undisturbed_one(tmp_path: Path) -> None:
     model = save_tiny("llama", tmp_path / "model")
     data = write_lines(tmp_path / "rows.jsonl", short_rows(20000))
     options = ["score", data, "--model", model, "--part-rows", PART_ROWS, "--devices", "cpu,cpu", "--out"]

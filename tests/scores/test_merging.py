@@ -1,4 +1,4 @@
-"""Folders scored apart become the folder of one run."""
+"""Folders scored separately are merged into the folder of one run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def files(tmp_path: Path) -> list[Path]:
     return [write_lines(tmp_path / f"{at}.jsonl", ROWS[sizes[at] : sizes[at + 1]]) for at in range(4)]
 
 
-def test_folders_of_different_files_are_the_folder_of_all_of_them(
+def test_merged_folders_of_different_files_equal_one_folder_of_all(
     scorer: Scorer, files: list[Path], tmp_path: Path
 ) -> None:
     scored(scorer, tmp_path / "a", files[:2])
@@ -44,7 +44,7 @@ def test_folders_of_different_files_are_the_folder_of_all_of_them(
     assert_same_bits(scored(scorer, tmp_path / "out", files).table(), table)  # a run finds nothing to do
 
 
-def test_halves_of_one_corpus_scored_on_two_machines_become_whole(
+def test_halves_of_a_corpus_from_two_machines_merge_into_a_whole(
     scorer: Scorer, files: list[Path], tmp_path: Path
 ) -> None:
     whole = scored(scorer, tmp_path / "a", files)

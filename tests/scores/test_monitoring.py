@@ -1,4 +1,4 @@
-"""What ``donod-fast status`` says of a folder: running, interrupted, damaged or finished."""
+"""What ``donod-fast status`` reports about a folder: running, interrupted, damaged or finished."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_finished_folder_says_what_is_in_it(folder: ScoresFolder) -> None:
         assert found.constants[name] == pytest.approx((norm, float(wanted.low), float(wanted.high)), rel=1e-14)
 
 
-def test_an_unfinished_folder_says_how_long_it_will_take_by_its_last_stretch(folder: ScoresFolder) -> None:
+def test_the_time_left_is_estimated_from_the_speed_since_the_last_pause(folder: ScoresFolder) -> None:
     for part in (3, 8, 9):
         part_path(folder, part).unlink()
     for part in (0, 1, 2):  # of a run the day before
@@ -83,7 +83,7 @@ def test_an_empty_folder_and_one_that_is_none(folder: ScoresFolder, tmp_path: Pa
     assert_one_line_error(invoke("status", tmp_path), 5, "holds no manifest.json")
 
 
-def test_the_first_commits_of_several_workers_promise_no_more_than_they_show(folder: ScoresFolder) -> None:
+def test_the_first_commits_of_several_workers_do_not_inflate_the_speed(folder: ScoresFolder) -> None:
     for part in range(2, 10):
         part_path(folder, part).unlink()
     manifest = dict(folder.manifest, created="1970-01-01T00:15:00+00:00")  # a hundred seconds before the first commit

@@ -1,4 +1,4 @@
-"""The token budget is what fits into the memory that is free, and no more than is of use."""
+"""The token budget fits the free memory and is not larger than useful."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def found(device: Device, workspace: int = 256 * MIB, plateau: int = PACKED_PLAT
 @pytest.mark.parametrize("once", [0, 3 * MIB, 700 * MIB])
 @pytest.mark.parametrize("each", [40 * KIB, 230 * KIB, 1 * MIB])
 @pytest.mark.parametrize("total", [4 * GIB, 9 * GIB])
-def test_a_budget_fills_four_fifths_of_the_memory_beside_the_workspace(total: int, each: int, once: int) -> None:
+def test_a_budget_fills_four_fifths_of_the_memory_left_by_the_workspace(total: int, each: int, once: int) -> None:
     device = Device(total, once, each)
     tokens = found(device, plateau=10**9).tokens
     need = once + 256 * MIB + each * tokens
@@ -71,7 +71,7 @@ def test_a_budget_fills_four_fifths_of_the_memory_beside_the_workspace(total: in
 def test_a_large_memory_is_not_filled() -> None:
     large = found(Device(60 * GIB, 0, 200 * KIB))
     assert (large.tokens, large.bytes_per_token, large.free_bytes) == (PACKED_PLATEAU, 200 * KIB, 60 * GIB)
-    assert large.how == "larger batches bring nothing: 200.0 KiB a token measured, 60.0 GiB free"
+    assert large.how == "larger batches are not faster: 200.0 KiB a token measured, 60.0 GiB free"
     assert found(Device(8 * GIB, 0, 1 * MIB)).how == "what fits: 1.0 MiB a token measured, 8.0 GiB free"
 
 
@@ -97,7 +97,7 @@ def test_another_error_than_of_memory_is_not_swallowed() -> None:
         probed_budget(Device(GIB, 0, KIB), broken, workspace_bytes=0, plateau=1024)
 
 
-def test_a_peak_that_does_not_grow_with_the_batch_gives_a_budget_too() -> None:
+def test_a_peak_that_does_not_grow_with_the_batch_also_gives_a_budget() -> None:
     assert found(Device(4 * GIB, 2 * GIB, 0), workspace=0).tokens == 1536  # by 1 MiB a token of the larger probe
 
 
@@ -114,15 +114,13 @@ def test_a_cpu_has_its_plateau_and_less_where_memory_is_short() -> None:
     ("own", "recorded", "wanted"),
     [(1024, 1024, 1024), (1024, 512, 512), (20_224, 20_480, 20_480), (8192, 32_768, 8192), (1024, None, 1024)],
 )
-def test_a_run_that_goes_on_keeps_to_the_recorded_budget_as_long_as_it_fits(
-    own: int, recorded: int | None, wanted: int
-) -> None:
+def test_a_resumed_run_uses_the_recorded_budget_if_it_fits(own: int, recorded: int | None, wanted: int) -> None:
     assert settled(own, recorded) == wanted
 
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("tokens", [32, 512, 2048])
-def test_a_synthetic_batch_has_as_many_slots_as_it_says_all_of_them_used(tokens: int, packed: bool) -> None:
+def test_a_synthetic_batch_uses_all_of_the_requested_slots(tokens: int, packed: bool) -> None:
     scorer = Scorer(tiny_model("llama", max_position_embeddings=512), tiny_tokenizer())
     batch = synthetic_batch(scorer.loaded, tokens, packed=packed)
     assert batch.tokens == len(batch.labels) == tokens
@@ -142,7 +140,7 @@ def test_the_budget_of_a_model_on_a_cpu_needs_no_probe(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("packing", ["off", "on"])
-def test_a_model_is_probed_by_its_own_trunk_and_the_smallest_device_decides(
+def test_the_probe_runs_the_models_trunk_and_the_smallest_device_decides(
     packing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scorer = Scorer(tiny_model("llama"), tiny_tokenizer(), packing=packing)

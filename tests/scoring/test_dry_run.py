@@ -1,4 +1,4 @@
-"""What ``--dry-run`` promises is what a run then does."""
+"""The estimates of ``--dry-run`` agree with an actual run."""
 
 from __future__ import annotations
 

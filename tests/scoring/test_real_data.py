@@ -1,4 +1,4 @@
-"""Fifty real rows against float64 autograd, and every real file to a row a record."""
+"""Fifty real rows compared with float64 autograd; every real file gives one row per record."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def fifty(scorer: Scorer) -> list[TokenizedSample]:
 
 
 @pytest.mark.parametrize("update", ["adamw", "sgd"])
-def test_fifty_real_rows_are_within_bounds_of_float64_autograd_alone_and_in_batches(
+def test_fifty_real_rows_agree_with_float64_autograd_alone_and_batched(
     fifty: list[TokenizedSample], update: str
 ) -> None:
     # The truth starts from the same hidden states: what is ours is everything from there on.

@@ -1,4 +1,4 @@
-"""From samples to rows: order, progress, and the numbers of the kernels in their own columns."""
+"""From samples to rows: order, progress, and the kernels' numbers in the right columns."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_shortage_of_memory_is_told_from_other_errors(error: Any, expected: bo
     assert is_out_of_memory(error) is expected
 
 
-def test_a_real_refusal_of_the_cpu_s_allocator_is_a_shortage_of_memory() -> None:
+def test_a_real_refusal_by_the_cpu_allocator_counts_as_out_of_memory() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
@@ -136,7 +136,7 @@ def bits(rows: Sequence[ScoreRow]) -> list[bytes]:
     return [struct.pack("6d", *(getattr(row, name) for name in SCORE_COLUMNS)) + repr(row).encode() for row in rows]
 
 
-def test_rows_launched_ahead_are_those_of_one_batch_after_the_other(ahead: list[int]) -> None:
+def test_rows_launched_ahead_equal_those_of_sequential_batches(ahead: list[int]) -> None:
     scorer = Scorer(tiny_model("llama"), tiny_tokenizer(), token_budget=200)
     samples = prepared(scorer, 40)
     seen: list[tuple[int, int]] = []
@@ -148,7 +148,7 @@ def test_rows_launched_ahead_are_those_of_one_batch_after_the_other(ahead: list[
     assert sum(rows for rows, _ in seen) == len(samples)
 
 
-def test_memory_that_runs_out_at_a_launch_halves_the_rest_and_loses_nothing_that_flies(
+def test_out_of_memory_at_a_launch_halves_batches_and_loses_no_row(
     ahead: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scorer = Scorer(tiny_model("llama"), tiny_tokenizer(), token_budget=300)
@@ -174,7 +174,7 @@ def test_memory_that_runs_out_at_a_launch_halves_the_rest_and_loses_nothing_that
             assert row.nod == pytest.approx(other.nod, rel=1e-5) and abs(row.don - other.don) <= 1e-5 * other.nod
 
 
-def test_a_sample_that_cannot_even_be_launched_gets_a_status_and_the_others_their_scores(
+def test_a_sample_that_cannot_be_launched_gets_a_status_others_get_scores(
     ahead: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scorer = Scorer(tiny_model("llama"), tiny_tokenizer(), token_budget=128)

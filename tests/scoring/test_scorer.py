@@ -1,4 +1,4 @@
-"""``Scorer``: whatever holds the rows, the same table; whatever the batch, the same scores."""
+"""``Scorer``: the same table for any source of rows, and the same scores for any batch."""
 
 from __future__ import annotations
 

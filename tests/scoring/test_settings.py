@@ -1,4 +1,4 @@
-"""Settings of the update: checked when made, plain in a manifest, and what the kernels are told."""
+"""Settings of the update: checked when created, readable in a manifest, and passed on to the kernels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Triton kernels on real rows of a trained model: within bounds of float64 autograd, and in the scorer's hands."""
+"""The Triton kernels on real rows of a trained model agree with float64 autograd, also through the scorer."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_real_rows_are_within_bounds_of_float64_autograd(
         torch.testing.assert_close(norms, truth.update_norm, rtol=1e-5, atol=0.0)
 
 
-def test_the_scorer_passes_the_choice_on_and_says_why_it_cannot_be_had() -> None:
+def test_the_scorer_passes_the_choice_on_and_reports_why_it_fails() -> None:
     rows = list(islice((record.data for record in open_corpus([str(DATA / "gsm8k/test.jsonl")]).records()), 1))
     scorer = tiny_scorer(MODEL, backend="triton", update=UpdateSettings("adamw", eps=1e-31))
     with pytest.raises(BackendError, match="eps"):

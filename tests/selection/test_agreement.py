@@ -1,4 +1,4 @@
-"""Rank agreement: the correlation is Spearman's, the overlap that of the selections, and a poor stand-in fails."""
+"""Rank agreement: Spearman's correlation, overlap of the selections, and failure of a poor substitute."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_correlation_is_spearmans(ties: bool) -> None:
             assert spearman(column(a), column(b)) == pytest.approx(stats.spearmanr(a, b).statistic, abs=1e-12)
 
 
-def test_the_correlation_without_ties_has_its_closed_form_and_sees_ranks_only() -> None:
+def test_spearman_has_its_closed_form_without_ties_and_sees_only_ranks() -> None:
     a, b = column([1.0, 2.0, 3.0, 4.0, 5.0]), column([2.0, 1.0, 4.0, 3.0, 5.0])
     assert spearman(a, b) == pytest.approx(1 - 6 * 4 / (5 * 24))
     assert spearman(a, b.exp()) == pytest.approx(spearman(a, b))
@@ -176,7 +176,7 @@ def test_check_of_ranks_needs_rows(model: Path) -> None:
     assert_one_line_error(check(model, "--against", "bfloat16"), 2, "give --data")
 
 
-def test_check_in_a_precision_that_cannot_be_had_is_an_input_error(model: Path, data: Path) -> None:
+def test_check_in_an_unavailable_precision_is_an_input_error(model: Path, data: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
     done = check(model, "--data", data, "--precision", "float8")

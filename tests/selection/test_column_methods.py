@@ -1,4 +1,4 @@
-"""Any number column ranks, in memory and past it, with the same ties and refusals; older methods stay as they were."""
+"""Any number column ranks, in memory and out of core, with the same ties and errors."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_an_infinite_value_is_refused_by_row_in_both_engines(tmp_path: Path) -> 
     rank(columns_of(folder), "don")
 
 
-def test_methods_are_known_without_scores_and_name_the_signals_that_they_need() -> None:
+def test_methods_are_checked_without_scores_and_name_their_signals() -> None:
     for method in ("el2n", "ifd", "ifd-loss@low", "loss@high", "tokens@low", "topsis", "perplexity"):
         check_known(method)
     for method in ("best", "tokens", "embedding", "topsis@high", "el2n@middle"):

@@ -1,4 +1,4 @@
-"""Comparison of criteria: correlations and overlaps against SciPy and plain sets, and what is shown of them."""
+"""Comparison of criteria: correlations and overlaps against SciPy and plain sets, and their display."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def values_of(columns: ScoreColumns, name: str) -> Any:
 
 
 @pytest.mark.parametrize("measure", ["spearman", "kendall"])
-def test_correlations_are_those_of_scipy_over_the_rows_that_both_rank(measure: str) -> None:
+def test_correlations_equal_those_of_scipy_over_rows_that_both_rank(measure: str) -> None:
     from scipy.stats import kendalltau, spearmanr
 
     columns = table()
@@ -101,7 +101,7 @@ def test_overlaps_are_those_of_the_sets_that_select_would_keep(share: float | in
     assert by_tokens.ends[0] == "low" and by_tokens.kept[0] > 0
 
 
-def test_a_constant_column_and_one_without_values_are_not_available_and_no_noise() -> None:
+def test_a_constant_or_empty_column_is_shown_as_not_available() -> None:
     columns = table()
     columns.more["ifd_ppl"].fill_(math.nan)  # type: ignore[attr-defined]
     found = compare_columns(columns, ["don", "el2n", "flat@high", "ifd", "ifd_ppl@low"])
@@ -170,7 +170,7 @@ def test_clusters_are_compared_by_what_they_choose(scores: Path) -> None:
         compare_folder(folder, ["don", "kmeans-ifd"], sample=10)
 
 
-def test_a_sample_is_drawn_by_its_seed_and_memory_is_refused_before_it_is_taken(scores: Path) -> None:
+def test_samples_follow_the_seed_and_too_much_memory_is_refused_first(scores: Path) -> None:
     folder = ScoresFolder.open(scores)
 
     def compared(**options: Any) -> Comparison:

@@ -1,4 +1,4 @@
-"""The best and the worst rows, with a text that any terminal can show."""
+"""The best and the worst rows, with text that any terminal can show."""
 
 from __future__ import annotations
 

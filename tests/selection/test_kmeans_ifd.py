@@ -1,4 +1,4 @@
-"""K-Means + IFD against a literal program of its rule, on made and on real rows; what cannot be clustered is told."""
+"""K-Means + IFD compared with a literal program of its rule, on synthetic and real rows."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def test_options_that_do_not_go_with_it_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_without_ifd_or_embeddings_says_how_they_are_added(scores: Path, tmp_path: Path) -> None:
+def test_a_folder_without_ifd_or_embeddings_explains_how_to_add_them(scores: Path, tmp_path: Path) -> None:
     options = ["--model", scores.parent / "model", "--device", "cpu", "--out", tmp_path / "out"]
     out = ["--method", "kmeans-ifd", "--out", tmp_path / "s.jsonl"]
     assert invoke("score", scores.parent / "a.jsonl", *options).code == 0

@@ -1,4 +1,4 @@
-"""Rank and keep: what each method prefers, how ties fall, how much is kept."""
+"""Rank and keep: the preference of each method, the order of ties, the number of kept rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A subset holds the original records, unchanged, or there is no file."""
+"""A subset holds the original records, unchanged; on an error no file is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ablation: every method beside TOPSIS at the same share, and work shared with the sensitivity study."""
+"""The ablation: every method and TOPSIS at the same share; work is shared with the sensitivity study."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from donod_fast.demo.corpus import CORPUS_FILE, MODEL_FOLDER
 from donod_fast.errors import InputError
 from donod_fast.scoring.settings import UpdateSettings
-from donod_fast.studies.core.finetune import FineTuneSettings
+from donod_fast.studies.core.settings import TokenTraining
 from donod_fast.studies.core.study_data import StudyData
 from donod_fast.studies.sensitivity.ablation import run_ablation
 from donod_fast.studies.sensitivity.run import run_sensitivity
@@ -16,7 +16,7 @@ from donod_fast.studies.sensitivity.study_settings import AblationSettings, Sens
 DATA = StudyData(CORPUS_FILE, rows=30, heldout=CORPUS_FILE, heldout_skip=800, heldout_rows=4)
 OPTIONS = {
     "shares": {"shuffled": 0.15, "masked": 0.1},
-    "training": FineTuneSettings(tokens=200, step_tokens=100, learning_rate=1e-3),
+    "training": TokenTraining(tokens=200, step_tokens=100, learning_rate=1e-3),
 }
 
 

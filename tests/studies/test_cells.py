@@ -1,4 +1,4 @@
-"""Cells: computed once, kept, found again; what a killed process leaves; two processes at one cell."""
+"""Cells: computed once, cached, found again; after a kill; and with two processes on one cell."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def refuse(folder: Path) -> Mapping[str, Any]:
     raise AssertionError("the cell is known")
 
 
-def test_work_is_done_once_and_its_result_is_what_a_later_reader_gets(tmp_path: Path) -> None:
+def test_work_is_done_once_and_later_readers_get_its_result(tmp_path: Path) -> None:
     seen: list[Cell] = []
     store = CellStore(tmp_path, seen.append)
     first = store.result("train", {"rows": (1, 2), "seed": 0}, lambda _: {"loss": (1.5, 2), "at": {3: None}})

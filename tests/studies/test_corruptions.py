@@ -1,4 +1,4 @@
-"""Corruptions: each kind does what its name says, to the response alone, and the same for the same seed."""
+"""Corruptions: each kind does what its name says, changes only the response, and follows its seed."""
 
 from __future__ import annotations
 

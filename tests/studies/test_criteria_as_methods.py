@@ -1,4 +1,4 @@
-"""Studies select by any criterion: what it needs is scored, and the rows are those that the scores give."""
+"""Studies select by any criterion: they score what it needs and keep the rows that the scores imply."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores of all layers against literal steps in float64 and against ``don_nod``; how far weights moved."""
+"""Scores of all layers compared with literal float64 steps and with ``don_nod``; changes of the weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Held-out loss against a plain forward pass with the model's own cross entropy."""
+"""Held-out loss, compared with a plain forward pass and the model's own cross entropy."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_it_is_the_mean_over_all_scored_tokens(loaded: LoadedModel) -> None:
     assert found.loss != pytest.approx(sum(sum(row) / len(row) for row in by_row) / 24, rel=1e-3), "not over rows"
 
 
-def test_its_error_is_how_much_it_varies_when_other_rows_are_drawn(loaded: LoadedModel) -> None:
+def test_its_standard_error_is_its_spread_over_other_draws_of_rows(loaded: LoadedModel) -> None:
     found = heldout_loss(loaded, ROWS)
     by_row = plain_losses(loaded, ROWS)
     totals = torch.tensor([[sum(row), len(row)] for row in by_row], dtype=torch.float64)

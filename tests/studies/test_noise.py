@@ -1,4 +1,4 @@
-"""The noise study: figures against a recomputation by hand, kept cells, and what it refuses."""
+"""The noise study: results compared with a separate computation, cached cells, and refused inputs."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_overlap_equals_rescoring_the_whole_corpus_with_the_best_damaged(
 
 
 @pytest.mark.parametrize("update", ["adamw", "sgd"])
-def test_separation_is_that_of_a_corpus_scored_whole_with_the_planted_rows(
+def test_separation_equals_that_of_a_corpus_with_the_damage_planted(
     result: NoiseResult, loaded: LoadedModel, corpus: list[dict[str, Any]], update: str
 ) -> None:
     bad = Random("0/planted").sample(range(ROWS), ROWS)[:8]
@@ -127,7 +127,7 @@ def test_a_second_run_scores_nothing_and_another_kind_only_what_is_new(
     assert [cell.cached for cell in cells] == [True, True, False]
 
 
-def test_seeds_have_rows_of_their_own_and_the_interval_is_over_them(
+def test_each_seed_has_its_own_rows_and_the_interval_is_over_seeds(
     tmp_path: Path, loaded: LoadedModel, corpus: list[dict[str, Any]]
 ) -> None:
     updates = {"adamw": UPDATES["adamw"]}

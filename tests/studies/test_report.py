@@ -1,4 +1,4 @@
-"""Reports: what a reader gets in Markdown, in HTML and in a browser."""
+"""Reports in Markdown, in HTML and in a browser."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Page(html.parser.HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_is_well_formed_and_needs_nothing_from_elsewhere(report: Report) -> None:
+def test_the_page_is_well_formed_and_self_contained(report: Report) -> None:
     text = as_html(report)
     page = Page(text)
     assert page.open == []

@@ -1,4 +1,4 @@
-"""Selections: what each keeps, checked against plain sorting of the columns."""
+"""Selections, compared with plain sorting of the columns."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_threshold_that_keeps_nothing_says_what_the_largest_is() -> None:
         selected_rows(columns(), Selection("don-threshold", don_threshold=1e9))
 
 
-def test_merits_stand_at_their_rows_and_are_nan_where_there_is_no_score() -> None:
+def test_merits_are_in_row_order_and_nan_without_a_score() -> None:
     table = columns()
     assert torch.equal(merits(table, "don").nan_to_num(9), table.don.nan_to_num(9))
     assert torch.equal(merits(table, "loss").nan_to_num(9), (-table.loss).nan_to_num(9))

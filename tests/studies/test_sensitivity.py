@@ -1,4 +1,4 @@
-"""The sensitivity study: that each setting is what it says, and that work is done once."""
+"""The sensitivity study: each setting has its meaning, and work is done once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from donod_fast.scoring.settings import UpdateSettings
 from donod_fast.selection.ranking import ScoreColumns
 from donod_fast.studies.core.cells import CellStore
 from donod_fast.studies.core.finetune import (
-    FineTuneSettings,
     RowLosses,
     fine_tune,
     planned_course,
@@ -28,6 +27,7 @@ from donod_fast.studies.core.finetune import (
     tokenized,
 )
 from donod_fast.studies.core.heldout import heldout_loss
+from donod_fast.studies.core.settings import FineTuneSettings, TokenTraining
 from donod_fast.studies.core.statistics import Estimate
 from donod_fast.studies.core.study_data import StudyData
 from donod_fast.studies.core.tables import read_rows
@@ -39,7 +39,7 @@ from donod_fast.studies.sensitivity.settings import ALL, CLEAN, DEFAULT, EVERY, 
 from donod_fast.studies.sensitivity.spread import balanced_weights, ranked, spread
 from donod_fast.studies.sensitivity.study_settings import SensitivitySettings
 
-TRAINING = FineTuneSettings(tokens=200, step_tokens=100, learning_rate=1e-3)
+TRAINING = TokenTraining(tokens=200, step_tokens=100, learning_rate=1e-3)
 SHARES = {"shuffled": 0.15, "masked": 0.1}
 
 
@@ -261,7 +261,7 @@ def outcome(name, *, auc=0.5, loss=0.0, error=0.01, method="topsis", overlap=1.0
     )
 
 
-def test_the_findings_say_what_the_numbers_say_against_the_method_too():
+def test_the_findings_report_results_against_the_method_as_well():
     lines = [
         outcome("default", auc=0.5, loss=0.05),
         outcome("bad", auc=0.2, overlap=0.1),

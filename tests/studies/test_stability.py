@@ -1,4 +1,4 @@
-"""The stability study: each point is a plain training on the selected rows, kept and compared seed by seed."""
+"""The stability study: each point is a plain training on the selected rows, cached and compared seed by seed."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from donod_fast.scoring.scorer import Scorer
 from donod_fast.selection.keeping import keep
 from donod_fast.selection.ranking import ScoreColumns, rank
 from donod_fast.studies.core.cells import Cell
-from donod_fast.studies.core.finetune import FineTuneSettings, fine_tune, tokenized
+from donod_fast.studies.core.finetune import fine_tune, tokenized
 from donod_fast.studies.core.heldout import heldout_loss
+from donod_fast.studies.core.settings import EpochTraining
 from donod_fast.studies.core.study_data import StudyData
 from donod_fast.studies.stability.result import StabilityResult
 from donod_fast.studies.stability.run import LOSS, run_stability
 from donod_fast.studies.stability.settings import StabilitySettings
 
 ROWS = 20
-TRAINING = FineTuneSettings(epochs=1.0, learning_rate=1e-3, step_tokens=200)
+TRAINING = EpochTraining(epochs=1.0, learning_rate=1e-3, step_tokens=200)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Statistics of the studies, against brute force, closed forms and simulation."""
+"""Statistics of the studies, compared with brute force, closed forms and simulation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_auc_of_swapped_groups_is_the_rest_to_one_with_mirrored_bounds() -> None
     assert (one.low, one.high) == pytest.approx((1 - other.high, 1 - other.low))
 
 
-def test_the_interval_of_auc_holds_the_truth_about_as_often_as_it_says() -> None:
+def test_the_interval_of_auc_has_its_nominal_coverage() -> None:
     random = np.random.default_rng(2)
     truth = 0.7602499389  # P(X > Y) of N(1, 1) and N(0, 1): Φ(1/√2)
     hits = [
@@ -81,9 +81,7 @@ def test_nothing_and_nan_are_refused(call: object) -> None:
 
 @pytest.mark.parametrize("seeds", [3, 5])
 @pytest.mark.parametrize(("of_seeds", "of_tasks"), [(0.0, 1.5), (0.3, 1.0), (0.5, 0.0)])
-def test_the_pooled_interval_holds_the_truth_about_as_often_as_it_says(
-    seeds: int, of_seeds: float, of_tasks: float
-) -> None:
+def test_the_pooled_interval_has_its_nominal_coverage(seeds: int, of_seeds: float, of_tasks: float) -> None:
     random = np.random.default_rng(3)
     logits = 0.5 + random.normal(0, math.hypot(of_seeds, of_tasks) or 1e-9, 400_000)
     truth = float((1 / (1 + np.exp(-logits))).mean())

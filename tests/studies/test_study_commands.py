@@ -1,4 +1,4 @@
-"""The studies on the command line: what a user types, what is printed, what bad input says."""
+"""The study commands: options, output, and errors for bad input."""
 
 from __future__ import annotations
 
@@ -29,6 +29,9 @@ def test_noise_writes_and_prints_its_report(tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert (out / "report.md").read_text(encoding="utf-8") in done.out
     assert "masked" in done.out
+    assert done.err.startswith(f"loading model {MODEL} (")
+    again = invoke("study", "noise", DATA, "--model", MODEL, *arguments, "--quiet")
+    assert again.code == 0 and "loading model" not in again.err and "cached" not in again.err
 
 
 def test_a_study_without_training_compares_rankings_only(tmp_path: Path) -> None:

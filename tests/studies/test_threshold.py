@@ -1,4 +1,4 @@
-"""The threshold study's grid, table and resumption, with parts that train nothing (see ``threshold_fakes``)."""
+"""The threshold study's grid, table and resumption, with fakes that train nothing (see ``threshold_fakes``)."""
 
 from __future__ import annotations
 

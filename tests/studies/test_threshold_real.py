@@ -1,4 +1,4 @@
-"""The threshold study with its real parts, small: our scoring, TRL's training, generation, the sandbox, the report."""
+"""A small threshold study with its real components: scoring, TRL's training, generation, sandbox, report."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_a_family_that_is_not_there_is_refused(overrides: list[str], message: st
         with_family(recipe, tmp_path)
 
 
-def test_generated_tasks_are_called_family_whatever_the_recipe_says(family: Path) -> None:
+def test_generated_tasks_are_called_family_for_every_recipe(family: Path) -> None:
     recipe = small_recipe(family, "eval.0.benchmark=humaneval")
     assert [section.benchmark for section in recipe.eval] == ["family"]
 

@@ -1,4 +1,4 @@
-"""Programs that try to be called right. ``add`` of each gives a wrong answer, or none, to at least one hidden test."""
+"""Programs that try to pass without being right: each ``add`` fails at least one hidden test."""
 
 from __future__ import annotations
 

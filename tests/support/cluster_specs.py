@@ -1,4 +1,4 @@
-"""Scorers for workers of a cluster: each process says where it is, and waits to be let on. A driver to be killed."""
+"""Scorers for workers of a cluster: each process reports where it is and waits. Also a driver to be killed."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Scorers with a fault, for processes that a test starts; and a program that scores with several of them.
+"""Scorers with a fault for processes that a test starts, and a program that scores with several of them.
 
-A fault happens where the trunk meets a row that holds a backslash, or while the model is loaded.
+A fault happens when the trunk processes a row that contains a backslash, or while the model is loaded.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The matrix by brute force: the model's own logits, autograd one sample at a time, whole Jacobians; and real rows."""
+"""The interaction matrix by brute force: the model's own logits, autograd per sample, whole Jacobians; real rows."""
 
 from __future__ import annotations
 

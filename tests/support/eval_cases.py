@@ -1,4 +1,4 @@
-"""Problems, samples and a stand-in for the judge: what the tests of evaluation hold in common."""
+"""Problems, samples and a fake judge for the tests of evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small problem with hidden tests, and checks made of a few lines."""
+"""A small problem with hidden tests, and short checks."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A process that forks workers which score, and kills them. Run as a program, so that a kill is real.
+"""A process that forks scoring workers and kills them. It runs as a program, so that kills are real.
 
-Everything is imported and the model loaded once, in this process; every worker inherits that and does the
-real work: it takes the folder's lock, opens the corpus, and scores it into the folder.
+This process imports everything and loads the model once. Every worker inherits both and does the real work: it takes
+the folder's lock, opens the corpus, and scores it into the folder.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Two nodes on one machine, and what else the tests of the cluster hold in common."""
+"""Two nodes on one machine, and helpers for the tests of the cluster."""
 
 from __future__ import annotations
 

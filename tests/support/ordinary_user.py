@@ -1,4 +1,4 @@
-"""Run as an ordinary user by ``test_sandbox_isolation.py``: the probe, and the limits that hang on who one is."""
+"""Run as an ordinary user by ``test_sandbox_isolation.py``: the probe, and limits that depend on the user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models that are packed and samples to pack: what the tests of packing, RoPE and the GPU have in common."""
+"""Models and samples for the tests of packing, RoPE and the GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores folders with chosen scores, and what the ranking in memory makes of them."""
+"""Scores folders with chosen scores, and their ranking in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same five rows as a file of every kind, for the tests of reading."""
+"""The same five rows in a file of every kind, for the tests of reading."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Places to read from in tests: a real S3 server, a web server that breaks off, and memory that counts or fails."""
+"""Places to read from in tests: a real S3 server, an unreliable web server, and memory that counts or fails."""
 
 from __future__ import annotations
 

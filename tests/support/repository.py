@@ -1,4 +1,4 @@
-"""Files of the repository, for the tests of what is released."""
+"""Files of the repository, for the tests of the release."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run small programs in a sandbox, and look at the machine's processes from outside."""
+"""Run small programs in a sandbox, and inspect the machine's processes from outside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Corpora, tables and runs for the tests of scoring: what they hold in common."""
+"""Corpora, tables and runs for the tests of scoring."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores folders for the tests of what is done with them."""
+"""Scores folders for the tests of their readers."""
 
 from __future__ import annotations
 

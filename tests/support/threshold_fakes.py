@@ -1,7 +1,7 @@
-"""Stand-ins for the studies' tests: a recipe over a corpus of a few rows, and parts that train nothing, quickly.
+"""Fakes for the tests of the studies: a recipe over a few rows, and fast components that train nothing.
 
 A "model" is the text of its rows and seed; it solves a task or not by a rule that the test can compute, so that the
-report can be held against numbers that are known.
+report can be compared with known numbers.
 """
 
 from __future__ import annotations

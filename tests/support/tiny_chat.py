@@ -1,7 +1,7 @@
-"""A tokenizer and chat templates small enough to be made in front of the reader.
+"""A small tokenizer and chat templates, short enough to read in the tests.
 
-The templates imitate the habits of well-known model families, in our own words: what matters is where
-they put marks (or do not), what they refuse, and how they treat a turn that is not the last.
+The templates imitate those of well-known model families, in our own words. They differ in where they put generation
+marks, what they refuse, and how they treat a turn that is not the last.
 """
 
 from __future__ import annotations

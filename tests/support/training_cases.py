@@ -1,4 +1,4 @@
-"""Records, models and settings that the tests of training have in common."""
+"""Records, models and settings for the tests of training."""
 
 from __future__ import annotations
 

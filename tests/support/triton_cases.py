@@ -1,4 +1,4 @@
-"""Small tiles, calls below the public door and named paths for the tests of the Triton kernels."""
+"""Small tiles, internal calls and named paths for the tests of the Triton kernels."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Stand-ins for the variable-length attention functions of GPUs: their signatures, one dense formula in float64.
+"""Fakes for variable-length attention functions of GPUs: their signatures, one dense formula in float64.
 
-They check what they are given as the real ones would. Helpers to import, no tests.
+They check their arguments like the real functions. This module has helpers only, no tests.
 """
 
 from __future__ import annotations

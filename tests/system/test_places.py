@@ -1,4 +1,4 @@
-"""Files behind URLs are read as local ones are: the same records, in ranges, whatever breaks off in between."""
+"""Files behind URLs give the same records as local ones, read in ranges, despite broken connections."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def told(corpus: Corpus, start: int = 0, stop: int | None = None) -> list[tuple[
 
 @pytest.mark.parametrize("packed", [("", bytes), (".gz", gzip.compress), (".zst", zstd)], ids=lambda p: p[0])
 @pytest.mark.parametrize("name", FILES)
-def test_every_kind_of_file_on_s3_gives_what_the_local_file_gives(
+def test_every_kind_of_file_on_s3_reads_like_the_local_file(
     tmp_path: Path, s3: None, name: str, packed: tuple[str, Callable[[bytes], bytes]]
 ) -> None:
     suffix, compress = packed
@@ -140,7 +140,7 @@ def test_a_known_object_is_not_read_again(s3: None, monkeypatch: pytest.MonkeyPa
     assert set(fetched) == {urls[0]}
 
 
-def test_reading_some_rows_of_a_remote_file_asks_for_little_more_than_their_bytes() -> None:
+def test_reading_some_rows_of_a_remote_file_requests_few_extra_bytes() -> None:
     lines = put("counted://bucket/a.jsonl", json_lines(LONG))
     table = put(
         "counted://bucket/a.parquet",

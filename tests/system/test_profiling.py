@@ -1,4 +1,4 @@
-"""Where the time goes: sums that add up, an idle share that is what was arranged, a trace that viewers can read."""
+"""Profiles: sums that add up, a known idle share, and a trace that viewers can read."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def in_thread(job: Callable[[], None], name: str = "other") -> None:
     thread.join()
 
 
-def test_a_stage_s_seconds_are_its_own_and_the_main_thread_s_add_up_to_the_wall(clock: Clock) -> None:
+def test_stage_times_exclude_inner_stages_and_sum_to_the_wall_time(clock: Clock) -> None:
     stages = Stages()
     with stages.run(CPU):
         clock.passes(1)
@@ -90,7 +90,7 @@ def test_an_error_within_a_stage_ends_it_and_those_around_it(clock: Clock) -> No
     assert seconds(stages.report()) == {(MAIN, "outer"): 2, (MAIN, "inner"): 1, (MAIN, "other"): 0}
 
 
-def test_threads_and_processes_are_counted_beside_the_main_thread(clock: Clock) -> None:
+def test_threads_and_processes_are_counted_apart_from_the_main_thread(clock: Clock) -> None:
     stages = Stages()
 
     def work() -> None:
@@ -231,7 +231,7 @@ class Event:
         return 1e3 * (later.at - self.at)
 
 
-def test_the_device_s_time_is_taken_between_events_and_none_is_waited_for(
+def test_device_time_is_measured_between_events_without_waiting(
     clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     times = [0.0, 5.0, 7.0, 7.0, 8.0, 8.0, 12.0]
@@ -277,7 +277,7 @@ def test_nobody_s_stages_record_nothing() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_run_s_report_accounts_for_its_wall_time_and_its_tokens(threads: int, tmp_path: Path) -> None:
+def test_a_profile_accounts_for_the_wall_time_and_tokens_of_a_run(threads: int, tmp_path: Path) -> None:
     torch.set_num_threads(threads)
     scorer = Scorer(tiny_model("llama"), tiny_tokenizer(), token_budget=256)
     stages = Stages(trace=True)

@@ -1,4 +1,4 @@
-"""Which errors are tried again, how often, and what is said in the end."""
+"""Which errors are retried, how often, and the final message."""
 
 from __future__ import annotations
 

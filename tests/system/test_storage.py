@@ -1,4 +1,4 @@
-"""A scores folder on a disk, in memory and on a real S3 server: the same parts, one holder, nothing half written."""
+"""A scores folder on a disk, in memory and on a real S3 server: the same parts, one holder, no partial file."""
 
 from __future__ import annotations
 
@@ -129,9 +129,7 @@ def test_one_holds_a_folder_at_a_time(place: Path | str) -> None:
         pass
 
 
-def test_a_lock_object_whose_holder_is_dead_is_taken_over_and_a_living_one_s_is_not(
-    s3: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lock_is_taken_over_only_if_its_holder_is_dead(s3: None, monkeypatch: pytest.MonkeyPatch) -> None:
     place = f"s3://bucket/{uuid.uuid4().hex}"
     open_storage(place).write(LOCK, b'{"token": "x", "host": "elsewhere", "process": 7}')
     with pytest.raises(StoreError, match="process 7 on elsewhere"), locked(place):
@@ -191,7 +189,7 @@ def test_the_commands_take_urls(s3: None, tmp_path: Path) -> None:
     put(data[1], write_lines(tmp_path / "1.jsonl", short_rows(11, seed=8)).read_bytes())
     assert_one_line_error(invoke(*arguments, "--part-rows", 4), 5, data[1], "--rescore-changed")
     done = invoke(*arguments, "--rescore-changed")  # part rows as in the folder
-    assert done.code == 0 and "11 rows in " in done.out and "20 were there" in done.out, done
+    assert done.code == 0 and "11 rows in " in done.out and "20 already done" in done.out, done
     assert ScoresFolder.open(place).rows == 31
     done = invoke("score", "-", "--model", model, "--out", place, stdin=b"{}")
     assert_one_line_error(done, 2, "standard input")

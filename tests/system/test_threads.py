@@ -1,4 +1,4 @@
-"""Batches side by side or launched ahead: order, errors and settings are those of one at a time."""
+"""Concurrent batches and batches launched ahead: order, errors and settings as in sequence."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_one_worker_is_the_callers_own_thread() -> None:
     ] * 2
 
 
-def test_torchs_threads_are_shared_out_and_come_back_even_after_an_error(two_threads: None) -> None:
+def test_torch_threads_are_divided_and_restored_even_after_an_error(two_threads: None) -> None:
     seen = [count for _, count in in_order(lambda _: torch.get_num_threads(), range(4), 2)]
     assert seen == [1] * 4
     with pytest.raises(ZeroDivisionError):
@@ -57,7 +57,7 @@ def test_there_is_one_worker_on_an_accelerator_and_few_on_a_cpu(two_threads: Non
     assert worker_count(torch.device("cpu")) == 2
 
 
-def test_what_is_launched_is_looked_at_when_two_more_are_in_the_queue() -> None:
+def test_a_result_is_read_when_two_more_are_queued() -> None:
     log: list[str] = []
 
     def launch(item: int, made: str) -> Callable[[], int]:
@@ -78,7 +78,7 @@ def test_what_is_launched_is_looked_at_when_two_more_are_in_the_queue() -> None:
     ]
 
 
-def test_what_flies_is_drained_before_an_item_that_could_not_be_launched_and_nothing_follows_it() -> None:
+def test_results_in_flight_are_drained_before_an_item_that_did_not_launch() -> None:
     launched: list[int] = []
 
     def launch(item: int, made: int) -> Callable[[], int] | None:
@@ -89,7 +89,7 @@ def test_what_flies_is_drained_before_an_item_that_could_not_be_launched_and_not
     assert launched == [0, 1, 2, 3]
 
 
-def test_what_is_launched_is_made_in_one_other_thread_which_is_set_up_first() -> None:
+def test_items_are_made_in_one_other_thread_that_is_set_up_first() -> None:
     log: list[tuple[str, str]] = []
 
     def note(what: str) -> None:
@@ -129,7 +129,7 @@ def test_launching_stops_when_nobody_asks_any_more() -> None:
     assert len(made) <= 6
 
 
-def test_rows_scored_side_by_side_are_those_scored_one_batch_at_a_time(scorer: Scorer) -> None:
+def test_rows_scored_concurrently_equal_those_scored_in_sequence(scorer: Scorer) -> None:
     alone = scorer.score(ROWS)
     torch.set_num_threads(2)
     try:

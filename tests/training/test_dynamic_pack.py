@@ -1,4 +1,4 @@
-"""Dynamic pack: which samples share a row, what a packed batch holds, and that isolated samples are isolated."""
+"""Dynamic pack: which samples share a row, the contents of a packed batch, and isolation of samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dynamic pack in trainings: TRL's through ``train_model`` and the command line, and a plain transformers Trainer."""
+"""Dynamic pack in trainings: TRL through ``train_model`` and the command line, and a plain Trainer."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_an_isolated_training_is_the_unpacked_one_in_fewer_rows() -> None:
         assert isolated[0] * isolated[1] <= none[0] * none[1]
 
 
-def test_adapters_checkpointing_and_a_length_of_ones_own_go_with_packing() -> None:
+def test_packing_works_with_adapters_checkpointing_and_a_custom_length() -> None:
     rows, found = prepared(question_rows(16)), []
     options = {"method": "lora", "lora": {"rank": 2}, "gradient_checkpointing": True, "max_length": 60, "max_steps": 2}
     for packing in ("none", "isolated"):

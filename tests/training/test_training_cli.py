@@ -1,4 +1,4 @@
-"""``donod-fast train``: from a subset file to a model folder, and what it says."""
+"""``donod-fast train``: from a subset file to a model folder, and its messages."""
 
 from __future__ import annotations
 

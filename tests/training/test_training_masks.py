@@ -1,4 +1,4 @@
-"""The trainer sees, token by token, what scoring sees."""
+"""The trainer sees the same tokens and targets as scoring."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training in memory: what is minimised, what is repeated, and that nothing is left behind."""
+"""Training in memory: the loss, reproducibility, and no side effects."""
 
 from __future__ import annotations
 

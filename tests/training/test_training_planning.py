@@ -1,4 +1,4 @@
-"""What a training will need: shapes counted, memory held against a real one, operations against the formula."""
+"""Plans of a training: counted shapes, memory compared with a real one, operations compared with the formula."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_recipe_is_counted_without_its_weights_and_its_corpus(monkeypatch: pyt
         recipe_counts(recipe, data=["other/corpus"])
 
 
-def test_tokens_of_a_corpus_at_hand_are_counted_as_training_counts_them() -> None:
+def test_tokens_of_an_available_corpus_are_counted_as_in_training() -> None:
     from transformers import AutoTokenizer
 
     from donod_fast.data.masking import Masker

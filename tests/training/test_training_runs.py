@@ -1,4 +1,4 @@
-"""A training in a folder: finished, resumed, refused; and what it writes."""
+"""A training in a folder: finished, resumed, refused; and the files that it writes."""
 
 from __future__ import annotations
 

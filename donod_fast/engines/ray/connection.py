@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from donod_fast.engines.ray.settings import RaySettings
@@ -128,7 +129,24 @@ def _connect(ray: Any, settings: RaySettings) -> None:
     except (ConnectionError, RuntimeError, ValueError, AssertionError, OSError) as error:
         ray.shutdown()
         what = "start Ray here" if settings.address is None else f"connect to the Ray cluster at {settings.address}"
-        raise InputError(f"cannot {what}: {first_line(error)}") from error
+        raise InputError(f"cannot {what}: {first_line(error)}{_token_hint(settings)}") from error
+
+
+def _token_hint(settings: RaySettings) -> str:
+    """The remedy if the cluster may require a token that this process did not send; "" otherwise.
+
+    `ray start` requires a token as soon as the user has one, and each local `ray.init` creates one. A driver that is
+    given an address sends the token only if RAY_AUTH_MODE=token. This package does not set it: a driver with a token
+    can connect to a cluster without tokens, but then its actors never start (tried with Ray 2.60).
+    """
+    if settings.address in (None, "auto") or "RAY_AUTH_MODE" in os.environ:
+        return ""
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    token = Path(named) if named else Path.home() / ".ray" / "auth_token"
+    if "RAY_AUTH_TOKEN" not in os.environ and not token.is_file():
+        return ""
+    where = "RAY_AUTH_TOKEN" if "RAY_AUTH_TOKEN" in os.environ else str(token)
+    return f"; if the cluster requires the token in {where}, set RAY_AUTH_MODE=token"
 
 
 def _probe(address: str) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -21,46 +21,7 @@ from donod_fast.errors import InputError
 from donod_fast.models.loading import LoadedModel
 from donod_fast.scoring.scorer import Scorer
 from donod_fast.scoring.settings import UpdateSettings
-
-
-@dataclass(frozen=True, slots=True)
-class FineTuneSettings:
-    """How a selection is trained.
-
-    Attributes:
-        tokens: tokens to train on, prompts included; None for ``epochs`` passes over the rows.
-        epochs: passes over the rows where ``tokens`` is None.
-        learning_rate: the highest, of AdamW, after warm-up; it falls by a cosine to 0.
-        step_tokens: tokens of an optimizer step, on average; at least one row.
-        warmup_ratio: share of the steps with a rising rate, rounded up.
-        weight_decay: of AdamW.
-        max_grad_norm: gradients are clipped to this norm.
-        seed: of the order of rows.
-
-    Raises:
-        InputError: names the setting with a wrong value.
-    """
-
-    tokens: int | None = None
-    epochs: float = 1.0
-    learning_rate: float = 2e-5
-    step_tokens: int = 2048
-    warmup_ratio: float = 0.025
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("tokens", "epochs", "learning_rate", "step_tokens", "max_grad_norm"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise InputError(f"{name} must be above 0 and finite, got {value}")
-        if not 0 <= self.warmup_ratio <= 1:
-            raise InputError(f"warmup_ratio must be from 0 to 1, got {self.warmup_ratio}")
-
-    def as_dict(self) -> dict[str, Any]:
-        """A JSON-able record of the settings."""
-        return asdict(self)
+from donod_fast.studies.core.settings import FineTuneSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,4 +208,4 @@ def _ratio_error(sums: Sequence[float], tokens: Sequence[int]) -> float:
     return math.sqrt(squares * len(sums) / max(1, len(sums) - 1)) / sum(tokens)
 
 
-__all__ = ["FineTuneSettings", "FineTuned", "RowLosses", "fine_tune", "planned_course", "row_losses", "tokenized"]
+__all__ = ["FineTuned", "RowLosses", "fine_tune", "planned_course", "row_losses", "tokenized"]

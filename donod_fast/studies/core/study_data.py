@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass, field
 from random import Random
 from typing import Any
 
-from donod_fast.data.masking import MaskSettings
+from donod_fast.data.settings import MaskSettings
 from donod_fast.errors import InputError
+from donod_fast.studies.core.settings import INPUT
 from donod_fast.studies.core.tables import Data, read_rows
+from donod_fast.system.options import option, python_only
 from donod_fast.system.wording import plural
 
 
@@ -28,13 +30,15 @@ class StudyData:
         masks: how rows are read and masked.
     """
 
-    data: Data
-    skip: int = 0
+    data: Data = option(
+        help="Files to take rows from, in this order.", panel=INPUT, is_argument=True, type=tuple[str, ...]
+    )
+    skip: int = option(0, help="Rows to skip at the start, such as those the model was trained on.", panel=INPUT)
     rows: int | None = None
     heldout: Data | None = None
     heldout_skip: int = 0
     heldout_rows: int | None = None
-    masks: MaskSettings = field(default_factory=MaskSettings)
+    masks: MaskSettings = python_only(MaskSettings)
 
     def read(self, most: int | None = None) -> list[dict[str, Any]]:
         """Read the rows to select from, at most ``most`` of them.
@@ -60,6 +64,27 @@ class StudyData:
     def mask_values(self) -> dict[str, Any]:
         """The masks as plain values, for cells and reports."""
         return asdict(self.masks)
+
+
+def _heldout_rows(default: int) -> Any:
+    return option(default, help="Held-out rows to use.", panel=INPUT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldoutData(StudyData):
+    """The data of a study that measures a held-out loss. See :class:`StudyData`."""
+
+    heldout: Data | None = option(help="Files to measure the loss on.", panel=INPUT, type=tuple[str, ...])
+    heldout_skip: int = option(0, help="Held-out rows to skip at the start.", panel=INPUT)
+    heldout_rows: int | None = _heldout_rows(200)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolData(HeldoutData):
+    """The data of a study that selects from one pool of rows. See :class:`StudyData`."""
+
+    rows: int | None = option(700, help="Rows to select from.", panel=INPUT)
+    heldout_rows: int | None = _heldout_rows(100)
 
 
 @dataclass(frozen=True)
@@ -111,4 +136,4 @@ def seed_rows_text(settings: Mapping[str, Any]) -> str:
     )
 
 
-__all__ = ["SeedRows", "StudyData", "seed_rows_text"]
+__all__ = ["HeldoutData", "PoolData", "SeedRows", "StudyData", "seed_rows_text"]

@@ -218,7 +218,7 @@ def _prove(loaded: LoadedModel, changes: dict[str, Any], kept: Sequence[nn.Modul
         with torch.device("meta"), quiet():
             built = type(loaded.model)(config)
         layers = find_decoder(loaded.name, built).layers
-    except Exception as error:  # whatever a model's own code raises of a config that it cannot serve
+    except Exception as error:  # a model's own code may raise anything for a config that it does not support
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{loaded.name}: no model can be built of {len(kept)} of its layers ({reason})") from error
     pairs = [(_described(own), _described(other)) for own, other in zip(kept, layers, strict=True)]

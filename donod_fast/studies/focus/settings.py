@@ -7,12 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from donod_fast.errors import InputError
+from donod_fast.studies.core.settings import INPUT, STUDY, TRAINING, kept_share, parse_names, seeds
+from donod_fast.system.options import option
 
 OPTIMIZERS: Mapping[str, Mapping[str, Any]] = {
     "adamw": {"optimizer": "adamw_torch", "learning_rate": 2e-5},
     "sgd": {"optimizer": "sgd", "learning_rate": 0.1},
 }
 """Optimizers as fields of ``TrainSettings``. At 2e-5 SGD would move float32 weights only by their rounding."""
+
+
+def _epochs(number: float) -> dict[str, Any]:
+    return {"epochs": number}
 
 
 @dataclass(frozen=True)
@@ -33,14 +39,20 @@ class FocusSettings:
         InputError: names a setting with a wrong value.
     """
 
-    train_rows: int = 300
-    seeds: int = 2
+    train_rows: int = option(300, help="Rows of each corpus to fine-tune on.", panel=TRAINING)
+    seeds: int = seeds(2)
     optimizers: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: OPTIMIZERS)
-    training: Mapping[str, Any] = field(default_factory=dict)
-    rows: int = 200
-    updates: Sequence[str] = ("adamw", "sgd")
+    training: Mapping[str, Any] = option(
+        text=1.0, parse=_epochs, name="epochs", help="Epochs of the fine-tuning.", panel=TRAINING
+    )
+    rows: int = option(
+        200, help="Samples of the first corpus to score layer by layer; 0: none.", panel=INPUT, minimum=0
+    )
+    updates: Sequence[str] = option(
+        text="adamw,sgd", parse=parse_names, help="Updates that score the samples; a,b for several.", panel=STUDY
+    )
     lr: float = 2e-5
-    keep: float = 0.3
+    keep: float = kept_share()
 
     def __post_init__(self) -> None:
         if self.seeds < 1 or not 0 < self.keep < 1:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from donod_fast.errors import InputError
+from donod_fast.errors import InputError, suggest
 from donod_fast.scoring.settings import UpdateSettings
 from donod_fast.studies.core.corruptions import KINDS, check_kind
+from donod_fast.studies.core.settings import STUDY, kept_share, parse_names, rows_of_a_seed, seeds
+from donod_fast.system.options import option
 
 UPDATES: Mapping[str, UpdateSettings] = {
     "adamw": UpdateSettings("adamw"),
@@ -16,6 +18,18 @@ UPDATES: Mapping[str, UpdateSettings] = {
     "adamw-bfloat16": UpdateSettings("adamw", storage_dtype="bfloat16"),
 }
 """By name: AdamW from fresh state, plain SGD, and AdamW with W′ rounded to bfloat16."""
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    return parse_names(text) or tuple(KINDS)
+
+
+def _updates(text: str) -> dict[str, UpdateSettings]:
+    names = parse_names(text)
+    for name in names:
+        if name not in UPDATES:
+            raise InputError(f"unknown update {name!r}; known are {', '.join(UPDATES)}{suggest(name, UPDATES)}")
+    return {name: UPDATES[name] for name in names}
 
 
 @dataclass(frozen=True)
@@ -35,13 +49,20 @@ class NoiseSettings:
         InputError: names a setting with a wrong value.
     """
 
-    rows: int = 300
-    seeds: int = 5
-    kinds: Sequence[str] = tuple(KINDS)
-    updates: Mapping[str, UpdateSettings] = field(default_factory=lambda: UPDATES)
-    top: float = 0.2
-    planted: float = 0.2
-    keep: float = 0.3
+    rows: int = rows_of_a_seed(300)
+    seeds: int = seeds(5)
+    kinds: Sequence[str] = option(
+        text="", parse=_kinds, help="Kinds of damage: a,b for several.", panel=STUDY, shown="all"
+    )
+    updates: Mapping[str, UpdateSettings] = option(
+        text=",".join(UPDATES),
+        parse=_updates,
+        help=f"Updates to score with: {', '.join(UPDATES)}; a,b for several.",
+        panel=STUDY,
+    )
+    top: float = option(0.2, help="Share of the best rows to damage for the overlap.", panel=STUDY)
+    planted: float = option(0.2, help="Share of the rows to damage for the separation.", panel=STUDY)
+    keep: float = kept_share()
 
     def __post_init__(self) -> None:
         if self.rows < 10 or self.seeds < 1:

@@ -26,8 +26,9 @@ from donod_fast.selection.keeping import keep
 from donod_fast.selection.ranking import ScoreColumns, rescale_to_lr
 from donod_fast.studies.core.cells import CellStore
 from donod_fast.studies.core.corruptions import KINDS, plant
-from donod_fast.studies.core.finetune import FineTuneSettings, RowLosses, fine_tune, row_losses, tokenized
+from donod_fast.studies.core.finetune import RowLosses, fine_tune, row_losses, tokenized
 from donod_fast.studies.core.scored import digest
+from donod_fast.studies.core.settings import FineTuneSettings
 from donod_fast.studies.core.statistics import Estimate, auc
 from donod_fast.studies.core.study_data import StudyData
 from donod_fast.studies.sensitivity.settings import ALL, CLEAN, EVERY, Scoring, Setting

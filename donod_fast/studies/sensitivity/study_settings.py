@@ -9,15 +9,15 @@ from typing import Any
 from donod_fast.errors import InputError
 from donod_fast.scoring.settings import UpdateSettings
 from donod_fast.studies.core.corruptions import KINDS
-from donod_fast.studies.core.finetune import FineTuneSettings
+from donod_fast.studies.core.settings import INPUT, STUDY, TokenTraining, damage, kept_share, parse_names, shares_of
+from donod_fast.system.options import option, python_only
 
 SHARES: Mapping[str, float] = dict.fromkeys(KINDS, 0.04)
 """Share of the rows that each kind of damage is planted in."""
 
-TRAINING = FineTuneSettings(tokens=20_000, learning_rate=1e-4, step_tokens=1024)
-"""Chosen once for the small model of the project's own runs, from the loss after training on all rows."""
 
-KEEPS = (0.1, 0.2, 0.3)
+def _axes(text: str) -> tuple[str, ...] | None:
+    return parse_names(text) or None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +35,11 @@ class DamageStudySettings:
         InputError: names a setting with a wrong value.
     """
 
-    shares: Mapping[str, float] = field(default_factory=lambda: SHARES)
-    damage_seed: int = 0
-    seeds: int = 3
-    setting_seeds: int = 1
-    training: FineTuneSettings = TRAINING
+    shares: Mapping[str, float] = damage(SHARES)
+    damage_seed: int = option(0, help="Seed of the planted damage.", panel=INPUT, minimum=0)
+    seeds: int = option(3, help="Trainings of the default and of the baselines; 0: train nothing.", panel=STUDY)
+    setting_seeds: int = option(1, help="Trainings of every other setting; 0: none.", panel=STUDY)
+    training: TokenTraining = field(default_factory=TokenTraining)
 
     def __post_init__(self) -> None:
         if not 0 <= self.setting_seeds <= self.seeds:
@@ -64,8 +64,10 @@ class SensitivitySettings(DamageStudySettings):
         axes: axes of :data:`donod_fast.studies.sensitivity.settings.AXES`; None for all.
     """
 
-    keep: float = 0.3
-    axes: Sequence[str] | None = None
+    keep: float = kept_share()
+    axes: Sequence[str] | None = option(
+        text="", parse=_axes, help="Axes to vary: a,b for several.", panel=STUDY, shown="all"
+    )
 
     def __post_init__(self) -> None:
         if not 0 < self.keep < 1:
@@ -86,8 +88,8 @@ class AblationSettings(DamageStudySettings):
         update: the update that scores.
     """
 
-    keeps: Sequence[float] = KEEPS
-    update: UpdateSettings = field(default_factory=UpdateSettings)
+    keeps: Sequence[float] = option(text="0.1,0.2,0.3", parse=shares_of("keeps"), help="Shares to keep.", panel=STUDY)
+    update: UpdateSettings = python_only(UpdateSettings)
 
     def __post_init__(self) -> None:
         if not self.keeps or not all(0 < keep < 1 for keep in self.keeps):
@@ -99,4 +101,4 @@ class AblationSettings(DamageStudySettings):
         return {**super().as_dict(), "keeps": list(self.keeps), "update": self.update.as_dict()}
 
 
-__all__ = ["KEEPS", "SHARES", "TRAINING", "AblationSettings", "DamageStudySettings", "SensitivitySettings"]
+__all__ = ["SHARES", "AblationSettings", "DamageStudySettings", "SensitivitySettings"]

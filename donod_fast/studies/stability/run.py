@@ -17,10 +17,11 @@ from donod_fast.data.masking import MaskSettings
 from donod_fast.models.loading import LoadedModel
 from donod_fast.studies.core.cells import Cell, CellStore
 from donod_fast.studies.core.corruptions import plant
-from donod_fast.studies.core.finetune import FineTuneSettings, fine_tune, tokenized
+from donod_fast.studies.core.finetune import fine_tune, tokenized
 from donod_fast.studies.core.heldout import heldout_loss
 from donod_fast.studies.core.scored import ScoringCells, digest, model_key
 from donod_fast.studies.core.selecting import Selection, criteria_for, selected_rows
+from donod_fast.studies.core.settings import FineTuneSettings
 from donod_fast.studies.core.statistics import mean_interval
 from donod_fast.studies.core.study_data import SeedRows, StudyData
 from donod_fast.studies.core.tables import need

@@ -8,15 +8,17 @@ from typing import Any
 
 from donod_fast.errors import InputError
 from donod_fast.scoring.settings import UpdateSettings
-from donod_fast.selection.kmeans_ifd import KMEANS_IFD
-from donod_fast.studies.core.finetune import FineTuneSettings
-from donod_fast.studies.core.selecting import Selection
-
-PROPORTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-METHODS = ("topsis", "random", "nod", "loss")
-
-TRAINING = FineTuneSettings(epochs=1.0, learning_rate=1e-4, step_tokens=1024)
-"""Default training of each selection; a step is about five rows of GSM8K."""
+from donod_fast.selection.settings import KMEANS_IFD
+from donod_fast.studies.core.settings import (
+    STUDY,
+    EpochTraining,
+    damage,
+    parse_names,
+    rows_of_a_seed,
+    seeds,
+    shares_of,
+)
+from donod_fast.system.options import option, python_only
 
 
 @dataclass(frozen=True)
@@ -37,16 +39,25 @@ class StabilitySettings:
         InputError: names a setting with a wrong value.
     """
 
-    rows: int = 400
-    seeds: int = 3
-    proportions: Sequence[float] = PROPORTIONS
-    methods: Sequence[str] = METHODS
+    rows: int = rows_of_a_seed(400)
+    seeds: int = seeds(3)
+    proportions: Sequence[float] = option(
+        text="0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1.0",
+        parse=shares_of("proportions"),
+        help="Shares to keep.",
+        panel=STUDY,
+    )
+    methods: Sequence[str] = option(
+        text="topsis,random,nod,loss", parse=parse_names, help="Ranking methods, as for select.", panel=STUDY
+    )
     references: Sequence[str] = ()
-    update: UpdateSettings = field(default_factory=UpdateSettings)
-    training: FineTuneSettings = TRAINING
-    planted: Mapping[str, float] = field(default_factory=dict)
+    update: UpdateSettings = python_only(UpdateSettings)
+    training: EpochTraining = field(default_factory=EpochTraining)
+    planted: Mapping[str, float] = damage({})
 
     def __post_init__(self) -> None:
+        from donod_fast.studies.core.selecting import Selection  # imports torch
+
         wrong = any(not 0 < proportion <= 1 for proportion in self.proportions)
         if self.seeds < 1 or not self.methods or not self.proportions or wrong:
             raise InputError("seeds ≥ 1, at least one method, and proportions in (0, 1] are needed")
@@ -68,4 +79,4 @@ class StabilitySettings:
         }
 
 
-__all__ = ["METHODS", "PROPORTIONS", "TRAINING", "StabilitySettings"]
+__all__ = ["StabilitySettings"]

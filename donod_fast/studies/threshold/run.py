@@ -170,8 +170,7 @@ def _score(recipe: Recipe, out: Path, store: CellStore, tell: Progress) -> _Scor
 
     corpus = open_score_corpus(recipe)
     section = recipe.score
-    model = recipe.train.model if section.model is None else section.model
-    revision = recipe.train.revision if section.model is None else section.revision
+    model, revision = recipe.scoring_model
     criteria = criteria_for(recipe.study.methods, section.references)
     elsewhere = {"data", "split", "data_revision", "model", "revision", "references"}
     how = section.model_dump(mode="json", exclude=elsewhere)

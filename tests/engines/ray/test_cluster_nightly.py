@@ -1,4 +1,4 @@
-"""Many trials of losing something of a cluster, and what takes long to be noticed."""
+"""Many trials of losing a part of a cluster, and losses that take long to detect."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_driver_killed_again_and_again_resumes_to_the_same_bits(
     assert_same_bits(found.folder.table(), wanted.table())
 
 
-def test_a_worker_that_hangs_is_ended_and_its_rows_are_scored_by_another(
+def test_a_hanging_worker_is_killed_and_another_scores_its_rows(
     model: Path, scorer: Scorer, data: Path, place: Path, tmp_path: Path, nodes: TwoNodes
 ) -> None:
     wanted = one_process(data, scorer, tmp_path / "wanted")
@@ -123,7 +123,7 @@ def test_an_interrupted_driver_leaves_no_process_behind(
     assert sum(file.stat().st_size > 0 for file in (tmp_path / "out").glob("part-*.parquet")) < ROWS
 
 
-def test_an_error_ends_all_workers_of_a_connection_that_was_there_before_and_stays(
+def test_an_error_ends_all_workers_but_keeps_an_existing_connection(
     model: Path, data: Path, place: Path, tmp_path: Path, nodes: TwoNodes
 ) -> None:
     import ray

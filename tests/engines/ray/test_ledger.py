@@ -1,4 +1,4 @@
-"""The ledger counts the attempts that began, and tells who is silent."""
+"""The ledger counts started attempts and detects silent workers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_task_that_ended_was_not_lost() -> None:
     assert (news.losses, news.strikes, news.held) == ((), 0, ())
 
 
-def test_rows_of_a_lost_attempt_are_taken_back_and_tokens_are_not() -> None:
+def test_rows_of_a_lost_attempt_are_subtracted_but_tokens_are_not() -> None:
     ledger = Ledger()
     ledger.begin(7, "node a", None)
     ledger.sign(7, 30, 300, has_committed=True)
@@ -81,7 +81,7 @@ def test_who_is_silent_shows() -> None:
     assert ledger.worker(3) is None
 
 
-def test_after_the_end_of_a_run_nobody_begins_and_who_works_is_told() -> None:
+def test_after_the_end_no_worker_starts_and_running_ones_are_told() -> None:
     ledger = Ledger()
     ledger.begin(1, "node", None)
     assert not ledger.sign(1, 1, 1, has_committed=False)

@@ -1,4 +1,4 @@
-"""A cluster scores as one process does, whoever of it is lost on the way."""
+"""A cluster gives the same scores as one process, even if nodes or processes are lost."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_a_row_that_no_process_survives_costs_one_row(
     assert any("row 13 is left out" in problem.text for problem in found.folder.problems())
 
 
-def test_rows_that_no_worker_survives_end_the_run_with_their_numbers_when_all_others_are_done(
+def test_rows_that_kill_every_worker_are_named_after_all_others_are_done(
     model: Path, place: Path, tmp_path: Path, nodes: TwoNodes
 ) -> None:
     rows = short_rows(4 * PART_ROWS)
@@ -158,7 +158,7 @@ def test_rows_that_no_worker_survives_end_the_run_with_their_numbers_when_all_ot
     assert ScoresFolder.open(tmp_path / "out").missing_parts() == [1]
 
 
-def test_other_settings_and_a_file_that_vanished_are_told_with_the_node(
+def test_errors_about_settings_or_a_vanished_file_name_the_node(
     model: Path, data: Path, place: Path, tmp_path: Path, nodes: TwoNodes, scorer: Scorer
 ) -> None:
     out = tmp_path / "out"

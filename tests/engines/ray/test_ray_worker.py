@@ -1,4 +1,4 @@
-"""A worker trusts nothing that it can see for itself: its folder has to be the run's, its import path its own."""
+"""A worker checks its surroundings: the folder must be the run's, and the import path its own."""
 
 from __future__ import annotations
 

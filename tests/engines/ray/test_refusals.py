@@ -1,4 +1,4 @@
-"""What the engine cannot do it says before it begins, and within seconds."""
+"""The engine refuses what it cannot do before it starts, and within seconds."""
 
 from __future__ import annotations
 
@@ -59,6 +59,47 @@ def test_an_address_that_is_none(refused: Callable[..., str], address: str) -> N
     assert address in refused(address)
 
 
+class Unreachable:
+    """Ray, where no connection succeeds, as when a cluster requires a token that the driver does not send."""
+
+    def init(self, **options: Any) -> None:
+        raise ConnectionError("Failed to connect to Ray cluster")
+
+    def shutdown(self) -> None:
+        pass
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str | None], str]:
+    """The error of a connection that fails, where the user has a token and has not chosen a mode."""
+    monkeypatch.setattr(connection, "_probe", lambda address: None)
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("secret")
+
+    def error(address: str | None) -> str:
+        with pytest.raises(InputError, match="Failed to connect") as raised:
+            connection._connect(Unreachable(), RaySettings(address))
+        return str(raised.value)
+
+    return error
+
+
+def test_a_cluster_that_may_require_a_token_names_the_remedy(
+    told: Callable[[str | None], str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert told("127.0.0.1:6379").endswith(f"token in {tmp_path}/.ray/auth_token, set RAY_AUTH_MODE=token")
+    assert "RAY_AUTH_MODE" not in told(None) + told("auto")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "gone"))
+    assert "RAY_AUTH_MODE" not in told("127.0.0.1:6379")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    assert "token in RAY_AUTH_TOKEN," in told("127.0.0.1:6379")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert "RAY_AUTH_MODE" not in told("127.0.0.1:6379")
+
+
 def test_rows_that_were_given_from_python(refused: Callable[..., str]) -> None:
     assert "in no file that another machine could read" in refused(rows=corpus_from_rows(short_rows(3)))
 
@@ -84,7 +125,7 @@ def test_without_ray_the_extra_is_named(refused: Callable[..., str], monkeypatch
     assert "pip install 'donod-fast[ray]'" in refused()
 
 
-def test_who_only_names_the_settings_does_not_import_ray_or_torch() -> None:
+def test_importing_the_settings_imports_neither_ray_nor_torch() -> None:
     program = (
         "import sys; from donod_fast.engines.ray import RaySettings as S; S(); print({'ray', 'torch'} & {*sys.modules})"
     )

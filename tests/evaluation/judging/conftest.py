@@ -1,4 +1,4 @@
-"""The sandbox that programs are judged in: the best that works on this machine."""
+"""The sandbox for judged programs: the best one that works on this machine."""
 
 from __future__ import annotations
 

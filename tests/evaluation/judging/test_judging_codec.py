@@ -1,4 +1,4 @@
-"""What crosses between program and judge: plain values of exact types, or nothing."""
+"""Values that may pass between program and judge: plain values of exact types only."""
 
 from __future__ import annotations
 

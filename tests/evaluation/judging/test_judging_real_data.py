@@ -1,4 +1,4 @@
-"""The benchmarks' own solutions and examples, by the whole way: every one of them passes.
+"""The benchmarks' own solutions and examples all pass the complete judgement.
 
 By default all of HumanEval and every tenth task of the others; ``DONOD_FAST_ALL_TASKS=1`` runs all of them (minutes).
 """

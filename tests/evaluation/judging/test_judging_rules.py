@@ -1,4 +1,4 @@
-"""EvalPlus's rules against NumPy's own ``allclose`` and outputs worked out by hand."""
+"""EvalPlus's rules, compared with NumPy's ``allclose`` and with outputs computed by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every kind of isolation that works on this machine, one after the other."""
+"""Every kind of isolation that works on this machine, in turn."""
 
 from __future__ import annotations
 

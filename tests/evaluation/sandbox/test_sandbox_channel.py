@@ -1,4 +1,4 @@
-"""The duplex channel: whole frames both ways, and guards against a program that plays foul with it."""
+"""The duplex channel: whole frames in both directions, and protection against programs that misuse it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a program ends, however it ends, nothing that it started is left: seen from outside, by a marker in argv."""
+"""However a program ends, no process that it started is left; observed from outside by a marker in argv."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding isolation: proved by a probe, once; refused where there is none; unsafe only where asked for."""
+"""Choice of the isolation: probed once, refused if none works, unsafe only on request."""
 
 from __future__ import annotations
 

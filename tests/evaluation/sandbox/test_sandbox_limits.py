@@ -1,4 +1,4 @@
-"""Every limit ends a program that passes it, and says so; a program within its limits is left alone."""
+"""Every limit ends a program that exceeds it, with a clear verdict, and does not affect a program within it."""
 
 from __future__ import annotations
 

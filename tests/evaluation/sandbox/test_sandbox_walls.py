@@ -1,4 +1,4 @@
-"""What a program must not reach: files outside, the network, other processes, the caller's environment, more rights."""
+"""A program cannot reach outside files, the network, other processes, the caller's environment, or more rights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The margins of the gradient interaction matrix: against brute force, and against what real steps do."""
+"""Margins of the gradient interaction matrix, compared with brute force and with the effect of real steps."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def tiny_rows_of(letter: str) -> int:
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "olmo2", "gpt2", "gemma2"])
-def test_by_default_the_last_layer_is_proved_and_a_tied_output_layer_left_out(kind: str) -> None:
+def test_the_default_is_the_last_layer_and_an_untied_output_layer(kind: str) -> None:
     loaded = in_double(tiny_model(kind))
     before = [parameter.requires_grad for parameter in loaded.model.parameters()]
     chosen = choose_layers(loaded)

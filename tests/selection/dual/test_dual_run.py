@@ -1,4 +1,4 @@
-"""``donod-fast dual``: a folder with utilities, subset, importance and mask; what is refused, and in which words."""
+"""``donod-fast dual``: a folder with utilities, subset, importance and mask; refusals and their messages."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_folder_holds_utilities_the_original_records_and_a_mask(base: Path, da
     assert again["reference_loss"] == pytest.approx(manifest["reference"]["loss"], rel=1e-6)
 
 
-def test_the_mask_is_the_exact_share_and_ties_go_to_what_stands_first() -> None:
+def test_the_mask_has_the_exact_share_and_ties_go_to_the_first_entry() -> None:
     importance = {"a": torch.tensor([[0.0, 1.0], [1.0, 1.0]]), "b": torch.tensor([2.0, 1.0, -3.0, 1.0])}
     masks = parameter_masks(importance, 0.5)
     assert masks["a"].tolist() == [[False, True], [True, True]] and masks["b"].tolist() == [True, False, False, False]
@@ -158,9 +158,7 @@ def test_a_layer_that_only_looks_linear_is_found_out() -> None:
         prove_layers(chosen, workspace_bytes=1 << 20)
 
 
-def test_a_reference_set_without_a_scored_token_names_file_reason_and_remedy(
-    base: Path, data: Path, tmp_path: Path
-) -> None:
+def test_a_reference_set_without_scored_tokens_gives_file_and_remedy(base: Path, data: Path, tmp_path: Path) -> None:
     (tmp_path / "val.jsonl").write_text('{"question": "1?", "answer": " "}\n{"no": "row"}\n')
     with pytest.raises(InputError, match=r"val\.jsonl: the reference set has no scored token: .*--max-length"):
         run(data / "train.jsonl", "--model", base, "--reference", tmp_path / "val.jsonl", "--out", tmp_path / "out")

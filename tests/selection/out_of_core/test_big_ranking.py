@@ -107,7 +107,7 @@ def test_extreme_columns_rank_as_in_memory(tmp_path: Path, method: str, don: lis
 
 
 @pytest.mark.parametrize("method", ["topsis", "weighted"])
-def test_the_value_of_a_row_is_the_same_bits_whatever_rows_are_beside_it(method: str) -> None:
+def test_the_value_of_a_row_does_not_depend_on_other_rows_bit_for_bit(method: str) -> None:
     columns = drawn(30_000, seed=2)
     scored = ~np.isnan(columns["don"])
     don, nod = (torch.from_numpy(columns[name][scored]) for name in ("don", "nod"))
@@ -122,7 +122,7 @@ def test_the_value_of_a_row_is_the_same_bits_whatever_rows_are_beside_it(method:
 
 
 @pytest.mark.parametrize("lr", [None, 0.1])
-def test_values_are_those_of_the_kernel_bit_by_bit_with_constants_from_the_footers(
+def test_values_equal_the_kernels_bit_for_bit_with_footer_constants(
     folder: ScoresFolder, monkeypatch: pytest.MonkeyPatch, lr: float | None
 ) -> None:
     monkeypatch.setattr(loading, "_BATCH_ROWS", 300)
@@ -140,7 +140,7 @@ def test_values_are_those_of_the_kernel_bit_by_bit_with_constants_from_the_foote
         np.testing.assert_allclose(found["value"], wanted, rtol=1e-14)
 
 
-def test_a_ranking_larger_than_its_memory_goes_to_disk_and_keeps_the_same_rows(
+def test_a_ranking_larger_than_memory_uses_disk_and_keeps_the_same_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows, limit = 1_300_000, 8 << 20

@@ -1,4 +1,4 @@
-"""A set of rows as bits, and the subset that is written from one."""
+"""A set of rows as bits, and the subset that is written from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``donod-fast select`` and ``rank`` through DuckDB: the records that they write, and what they say."""
+"""``donod-fast select`` and ``rank`` through DuckDB: the written records and the messages."""
 
 from __future__ import annotations
 

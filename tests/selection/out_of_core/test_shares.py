@@ -27,7 +27,7 @@ def test_a_count_is_divided_in_proportion_and_adds_up() -> None:
 
 @settings(deadline=None, max_examples=200)
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=8), st.integers(1, 500))
-def test_a_count_is_given_out_exactly_and_no_group_gets_more_than_it_has(scored: list[int], count: int) -> None:
+def test_a_count_is_met_exactly_and_no_group_exceeds_its_size(scored: list[int], count: int) -> None:
     given_out = shares(count, scored)
     total = sum(scored)
     assert sum(given_out) == min(count, total)

@@ -1,4 +1,4 @@
-"""Compression: token losses against the model's own logits, words that stay, formats, the guard and rewriters."""
+"""Compression: token losses against the model's own logits, kept words, formats, the guard and rewriters."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def rendered(scorer: Scorer, row: dict[str, Any]) -> str:
     return str(scorer.loaded.tokenizer.apply_chat_template(turns, tokenize=False))
 
 
-def test_a_tokens_loss_is_the_models_given_all_that_stands_before(scorer: Scorer, rows: list[dict[str, Any]]) -> None:
+def test_a_tokens_loss_is_the_models_loss_given_all_earlier_tokens(scorer: Scorer, rows: list[dict[str, Any]]) -> None:
     losses = TokenLosses(scorer)
     records = []
     for at, row in enumerate(rows):
@@ -91,7 +91,7 @@ def test_a_tokens_loss_is_the_models_given_all_that_stands_before(scorer: Scorer
         assert measured > 10
 
 
-def test_where_the_tokenizer_begins_a_text_the_first_word_has_a_loss_too() -> None:
+def test_with_a_beginning_of_text_token_the_first_word_has_a_loss() -> None:
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
     begin = ("<|user|>", tokenizer.convert_tokens_to_ids("<|user|>"))
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<|user|> $A", special_tokens=[begin])
@@ -105,7 +105,7 @@ def test_where_the_tokenizer_begins_a_text_the_first_word_has_a_loss_too() -> No
     assert [loss for *_, loss in found] == pytest.approx(wanted.tolist(), rel=1e-4)
 
 
-def test_the_words_of_least_loss_go_until_half_of_the_tokens_are_left(scorer: Scorer) -> None:
+def test_words_of_lowest_loss_are_removed_until_half_of_the_tokens_remain(scorer: Scorer) -> None:
     row = {"instruction": "Read the story and tell me in a few words of your own", "input": LONG, "output": "A sailor."}
     text = rendered(scorer, row)
     tokens = true_losses(scorer, text)

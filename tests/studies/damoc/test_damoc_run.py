@@ -1,4 +1,4 @@
-"""``donod-fast damoc``: candidates of a known order, those that fail, and a run that is killed and goes on."""
+"""``donod-fast damoc``: candidates of a known order, failing candidates, and a killed run that resumes."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_candidates_of_known_order_are_ranked_in_that_order(
         assert set(one.way.seconds) == {"prune", "train", "evaluate"} and min(one.way.seconds.values()) > 0
 
 
-def test_a_candidate_that_is_not_there_has_its_reason_and_the_others_go_on(
+def test_a_missing_candidate_is_listed_with_its_reason_others_continue(
     four: tuple[DamocRecipe, Path, dict[str, int]],
 ) -> None:
     chosen, out, _ = four
@@ -138,7 +138,7 @@ def test_a_killed_run_goes_on_from_its_cells_and_leaves_no_model(
     assert not list(out.rglob("*.safetensors"))
 
 
-def test_another_measure_later_costs_the_training_again_and_gives_the_same(family: FamilyFiles, tmp_path: Path) -> None:
+def test_measuring_something_else_later_repeats_the_same_training(family: FamilyFiles, tmp_path: Path) -> None:
     candidates = [{"name": "base", "model": str(BASE_MODEL)}]
     given = {"filter": {"method": "random", "share": 0.25}, "prune": {"method": "similarity", "threshold": 0.5}}
     first = run_damoc(recipe(family, candidates, **given), tmp_path).ranking[0]
@@ -153,7 +153,7 @@ def test_another_measure_later_costs_the_training_again_and_gives_the_same(famil
     assert again.way.pruning == first.way.pruning
 
 
-def test_the_command_fails_when_no_candidate_works_and_says_why_of_each(family: FamilyFiles, tmp_path: Path) -> None:
+def test_the_command_fails_with_all_reasons_if_no_candidate_works(family: FamilyFiles, tmp_path: Path) -> None:
     other = save_tiny("gpt2", tmp_path / "gpt2")
     broken = save_tiny("llama", tmp_path / "broken")
     weights = broken / "model.safetensors"

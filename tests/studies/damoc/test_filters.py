@@ -62,7 +62,7 @@ def test_graph_cut_reaches_its_share_of_the_best_value() -> None:
         assert (1 - 1 / math.e) * best <= reached <= best * (1 + 1e-9)
 
 
-def test_a_fewer_count_is_the_beginning_and_copies_of_a_row_come_late() -> None:
+def test_a_smaller_count_gives_a_prefix_and_copies_of_a_row_come_late() -> None:
     vectors = np.concatenate([np.eye(3), np.eye(3)[:1]])  # the fourth is the first again
     assert graph_cut(vectors, 4, 0.4) == (0, 3, 1, 2)  # 2 − λ, then 2 − 3λ = 0.8 against 1 − λ = 0.6
     assert graph_cut(vectors, 4, 0.49) == (0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""The guard: BERTScore by a real model against the package of that name, and beyond a model's length."""
+"""The guard: BERTScore with a real model, compared with the bert-score package, also beyond the model's length."""
 
 from __future__ import annotations
 

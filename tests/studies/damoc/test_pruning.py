@@ -1,4 +1,4 @@
-"""Layer pruning: which layers go, and that what is left is a model like any other."""
+"""Layer pruning: which layers are removed, and that the result is an ordinary model."""
 
 from __future__ import annotations
 

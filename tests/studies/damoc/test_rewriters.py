@@ -1,4 +1,4 @@
-"""Rewriters against a real HTTP server that speaks chat completions: well, badly, not at all."""
+"""Rewriters with a real HTTP server for chat completions: good answers, bad answers, no answer."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_no_server_is_a_result_and_no_crash() -> None:
     assert isinstance(found, RewriteError) and "127.0.0.1:9" in str(found)
 
 
-def test_any_callable_is_a_rewriter_and_what_it_raises_is_its_own_rows() -> None:
+def test_any_callable_is_a_rewriter_and_its_errors_affect_only_its_rows() -> None:
     def picky(text: str) -> str:
         if "!" in text:
             raise ValueError("no shouting")

@@ -1,4 +1,4 @@
-"""Rows and files of the family: reproducible to the byte, and corrupted exactly as their labels say."""
+"""Rows and files of the family: reproducible byte for byte, and corrupted exactly as their labels say."""
 
 from __future__ import annotations
 

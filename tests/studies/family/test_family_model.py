@@ -1,4 +1,4 @@
-"""The family's base model: loads as it lies, scores the family's rows, and half knows the family."""
+"""The family's base model: loads as packaged, scores the family's rows, and solves part of the tasks."""
 
 from __future__ import annotations
 

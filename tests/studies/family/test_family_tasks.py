@@ -1,4 +1,4 @@
-"""Tasks: right by their own tests, wrong programs found out, and nothing held out is ever trained on."""
+"""Tasks pass their own tests, wrong programs fail them, and no held-out task is in the training data."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_an_operation_gives_the_type_that_it_promises(operation: Any) -> None:
         assert all(type(program(value)) is expected for value in pool(operation.takes))
 
 
-def test_no_two_operations_or_conditions_are_asked_for_in_the_same_words() -> None:
+def test_no_two_operations_or_conditions_have_the_same_wording() -> None:
     for parts in (OPERATIONS, CONDITIONS):
         said = Counter((part.takes, phrase) for part in parts for phrase in part.phrases)
         assert said.most_common(1)[0][1] == 1
