@@ -209,7 +209,7 @@ def test_a_folder_without_permission_is_one_line() -> None:
         Path(parent).chmod(0o555)
         out = Path(parent) / "out"
         done = subprocess.run([sys.executable, "-P", "-c", program, out], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(f"StoreError cannot write {out}: permission denied: name a folder")
+    assert done.stdout.startswith(f"StoreError cannot write {out}: permission denied: choose a folder")
 
 
 @pytest.mark.parametrize("below", ["", "/out"])
@@ -521,17 +521,17 @@ def test_a_sample_that_never_fits_gets_a_status_and_the_others_are_scored(
 def test_memory_that_is_short_in_the_head_mathematics_counts_too(
     scorer: Scorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import donod_fast.scoring.sample_scorer
+    import donod_fast.scoring.forward
 
     wanted = scorer.score(ROWS)
-    real = donod_fast.scoring.sample_scorer.don_nod
+    real = donod_fast.scoring.forward.don_nod
 
     def limited(hidden: torch.Tensor, *arguments: Any, **options: Any) -> Any:
         if len(hidden) > 60:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(hidden, *arguments, **options)
 
-    monkeypatch.setattr(donod_fast.scoring.sample_scorer, "don_nod", limited)
+    monkeypatch.setattr(donod_fast.scoring.forward, "don_nod", limited)
     assert_close_scores(scorer.score(ROWS), wanted)
 
 
