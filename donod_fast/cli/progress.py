@@ -1,12 +1,14 @@
 """Progress on standard error: a bar on a terminal, lines in a log file.
 
 One display for every command that takes long. A log file has no cursor, so it gets a line whenever 5 % more is done
-or 30 s have passed, and never a carriage return.
+or 30 s have passed, and never a carriage return. If nothing is done for 30 s, the last line is repeated with the time
+since the start of the step, so that a reader sees that the program still runs.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +21,9 @@ LINE_SHARE = 0.05
 
 LINE_SECONDS = 30.0
 """A line is printed when this many seconds have passed since the last line."""
+
+_CHECK_SECONDS = 5.0
+"""Seconds between two checks whether a line is due though nothing is done."""
 
 
 class Display(Protocol):
@@ -86,24 +91,44 @@ class Lines:
         self._first = self._shown = 0
         self._started = self._shown_at = 0.0
         self._silent = True
+        self._now: tuple[int, str] | None = None  # done and detail, None before the first step
+        self._lock = threading.Lock()
 
     def begin(self, step: str, unit: str, total: int | None, done: int = 0) -> None:
         """See :class:`Display`."""
-        self._step, self._unit, self._total = step, unit, total
-        self._first = self._shown = done
-        self._started = self._shown_at = self._clock()
-        self._silent = True
+        with self._lock:
+            self._step, self._unit, self._total = step, unit, total
+            self._first = self._shown = done
+            self._started = self._shown_at = self._clock()
+            self._silent = True
+            self._now = done, ""
 
     def reach(self, done: int, detail: str = "") -> None:
         """See :class:`Display`."""
-        if done == self._shown and not (self._silent and detail):  # report the first item of a step when it starts
-            return
-        now = self._clock()
-        enough = self._total is not None and done - self._shown >= LINE_SHARE * self._total
-        if not (enough or done in (self._first, self._total) or now - self._shown_at >= LINE_SECONDS):
-            return
-        self._shown, self._shown_at, self._silent = done, now, False
-        print(self._line(done, now, detail), file=sys.stderr, flush=True)
+        with self._lock:
+            self._now = done, detail
+            if done == self._shown and not (self._silent and detail):  # report the first item when a step starts
+                return
+            now = self._clock()
+            enough = self._total is not None and done - self._shown >= LINE_SHARE * self._total
+            if not (enough or done in (self._first, self._total) or now - self._shown_at >= LINE_SECONDS):
+                return
+            self._shown, self._shown_at, self._silent = done, now, False
+            print(self._line(done, now, detail), file=sys.stderr, flush=True)
+
+    def repeat(self) -> None:
+        """Print the last state with the time since the start of the step, if no line was printed for 30 s.
+
+        It may be called in another thread.
+        """
+        with self._lock:
+            now = self._clock()
+            if self._now is None or self._now[0] == self._total or now - self._shown_at < LINE_SECONDS:
+                return
+            done, detail = self._now
+            self._shown_at = now
+            line = f"{self._line(done, now, detail)}, running for {duration(now - self._started)}"
+            print(line, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """See :class:`Display`."""
@@ -145,11 +170,36 @@ def duration(seconds: float) -> str:
 @contextmanager
 def display(*, quiet: bool) -> Iterator[Display]:
     """The display that suits standard error: none if ``quiet``, a bar on a terminal, else lines."""
-    shown: Display = _Nothing() if quiet else _Bar() if sys.stderr.isatty() else Lines()
+    if quiet:
+        yield _Nothing()
+    elif sys.stderr.isatty():
+        bar = _Bar()
+        try:
+            yield bar
+        finally:
+            bar.close()
+    else:
+        lines = Lines()
+        with repeated(lines):
+            yield lines
+
+
+@contextmanager
+def repeated(lines: Lines) -> Iterator[None]:
+    """Call ``lines.repeat`` every few seconds, in a thread that ends with the context."""
+    ended = threading.Event()
+
+    def check() -> None:
+        while not ended.wait(_CHECK_SECONDS):
+            lines.repeat()
+
+    thread = threading.Thread(target=check, name="progress", daemon=True)
+    thread.start()
     try:
-        yield shown
+        yield
     finally:
-        shown.close()
+        ended.set()
+        thread.join()
 
 
 class Steps(Protocol):
@@ -183,4 +233,4 @@ def step_progress(units: dict[str, str], *, quiet: bool) -> Iterator[Steps | Non
         yield advance
 
 
-__all__ = ["Display", "Lines", "Steps", "display", "duration", "step_progress"]
+__all__ = ["Display", "Lines", "Steps", "display", "duration", "repeated", "step_progress"]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TrainChanges:
-    """What the command line sets of a recipe's training; None keeps the recipe's value.
+    """Settings of training that override the recipe; None keeps the recipe's value.
 
     Attributes:
         model: folder or hub id of the model.
@@ -57,7 +57,7 @@ class TrainChanges:
 
 @dataclass(frozen=True, slots=True)
 class TrainData:
-    """What is trained on; the recipe's corpus if empty.
+    """Training data; the recipe's corpus if empty.
 
     Attributes:
         data: subset files or corpora.
@@ -143,7 +143,8 @@ def _recipe(name: str | None, overrides: Sequence[str], given: Mapping[str, Any]
 
 def _plan(recipe: Recipe, data: list[str], options: dict[str, Any], gpu: str, *, json: bool) -> None:
     from donod_fast.training.counting import recipe_counts
-    from donod_fast.training.planning import model_config, plan_training
+    from donod_fast.training.model_size import model_config
+    from donod_fast.training.planning import plan_training
 
     settings = recipe.train
     config = model_config(settings.model, revision=settings.revision, trust_remote_code=settings.trust_remote_code)

@@ -1,4 +1,4 @@
-"""A scoring run as it was asked for, and the engine that carries it out.
+"""The request for a scoring run, and the engine that carries it out.
 
 :class:`ScoreRequest` holds every option that decides the scores. The manifest of the scores folder records it, so that
 the run can be repeated from the folder. :class:`ScoreRun` adds where the scores go, and runs the request.
@@ -138,7 +138,7 @@ class Done:
         outcome: what it left behind.
         seconds: time spent scoring, without loading the model.
         compiled: the cost of compiling the decoder; "" if it was not compiled or several processes did.
-        reports: where the time went, by device; empty unless asked for.
+        reports: profiles of the time by device; empty unless requested.
         smaller_budget: a token budget that would not have run out of memory, None if memory sufficed.
     """
 
@@ -258,7 +258,7 @@ class ScoreRun:
             target.overwrite,
             target.rescore_changed,
             engine.workers,
-            engine.ray.stall_timeout,
+            engine.stall_timeout,
             {**as_options(self.request), WORKING_FOLDER: str(Path.cwd())},
         )
 
@@ -343,7 +343,7 @@ class _Setup:
         scorer: how to load the scorer, without the choice of compiling.
         devices: devices with a process each, empty for the one device of ``scorer``.
         first_device: the device that defaults depend on.
-        compile: whether to compile, as asked for.
+        compile: whether to compile, as requested.
     """
 
     scorer: ScorerSpec

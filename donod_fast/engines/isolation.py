@@ -7,7 +7,7 @@ can tell these apart:
 2. Its rows are *probed*: scored one by one, each announced before it is scored. If the process is lost, the row becomes
    doubtful, and another process continues with the rest.
 3. A doubtful row is probed once more. If the process is lost again, the row is excluded; else it is cleared.
-4. The part is scored once more without the excluded rows. If that fails, too, the part is given up.
+4. The part is scored once more without the excluded rows. If that fails as well, the part is given up.
 
 A probe begins with a row that an earlier probe scored, so that a broken device does not put the blame on rows.
 """
@@ -18,6 +18,9 @@ from collections import deque
 
 STALL_TIMEOUT = 1800.0
 """Seconds without progress after which a process is considered hung."""
+
+LOADING_SECONDS = 1800.0
+"""A process that loads the model, which it may have to download, has at least these seconds for it."""
 
 MOST_TRIES = 3
 """Number of processes lost in a row, at one part or on one device, that is not an accident any more."""
@@ -90,4 +93,4 @@ class Suspect:
                 return
 
 
-__all__ = ["MOST_TRIES", "Suspect"]
+__all__ = ["LOADING_SECONDS", "MOST_TRIES", "STALL_TIMEOUT", "Suspect"]

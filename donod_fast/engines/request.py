@@ -24,9 +24,9 @@ class RunOptions:
         rescore_changed: if input files have changed since they were scored, drop the scores of these files only.
         workers: processes that read and tokenise ahead of each device, 0 for a thread; None to choose by device, rows
             and cores. A worker of a Ray cluster chooses by its CPUs instead.
-        stall_timeout: seconds without progress after which a device process is considered hung, killed and replaced.
-            While it loads the model, it has at least half an hour. ``RaySettings`` has its own for a cluster.
-
+        stall_timeout: seconds without progress after which a process that scores is considered hung, killed and
+            replaced. While it loads the model, it has at least half an hour. A run on a Ray cluster ends after twice
+            that time without any working worker.
         record: the options of the run by name, in JSON types, for the manifest; empty to record none.
 
     Raises:

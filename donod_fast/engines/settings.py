@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from donod_fast.engines.isolation import STALL_TIMEOUT
 from donod_fast.engines.ray.settings import RaySettings
 from donod_fast.errors import InputError
 from donod_fast.system.options import check_choices, option
@@ -21,7 +22,8 @@ class EngineSettings:
         devices: devices of this machine with a process each: ``"all"``, or names separated by commas; None for one.
         workers: processes that read and tokenise ahead; None to choose by device and rows.
         part_rows: rows of a committed part; None to choose by the size of the corpus.
-        ray: the cluster; its ``stall_timeout`` also applies to the processes of this machine.
+        stall_timeout: see :class:`donod_fast.engines.request.RunOptions`.
+        ray: the cluster.
 
     Raises:
         InputError: names the setting with a wrong value.
@@ -45,6 +47,12 @@ class EngineSettings:
         shown="1,024 to 16,384 by corpus size",
     )
     engine: str = option("local", help="Engine: local (this machine) or ray (a cluster).", panel=PANEL, choices=ENGINES)
+    stall_timeout: float = option(
+        STALL_TIMEOUT,
+        help="Seconds without progress after which a worker process is considered hung, killed and replaced.",
+        panel=PANEL,
+        minimum=1,
+    )
     ray: RaySettings = field(default_factory=RaySettings)
 
     def __post_init__(self) -> None:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from donod_fast.errors import InputError, ModelError
 from donod_fast.models.fingerprint import folder_fingerprint, hub_fingerprint, memory_fingerprint
+from donod_fast.models.loading_errors import attempt_load
 from donod_fast.models.placement import DeviceMap, MaxMemory, execution_device, is_offloaded, place
 from donod_fast.models.precision import quantisation, refuse_precision, silence_torchao, to_float8
 from donod_fast.models.settings import ModelSettings, ModelSource
@@ -25,7 +26,6 @@ from donod_fast.models.settings import ModelSettings, ModelSource
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_T = TypeVar("_T")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _UNSAFE_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf")
 _OTHER_HEADS = (
@@ -269,7 +269,7 @@ def _wanted_dtype(dtype: str, device: torch.device) -> str | torch.dtype:
 
 
 def local_folder(name: str) -> Path | None:
-    """Return the folder that a model's name stands for, or None for a hub id.
+    """Return the folder that a model's name refers to, or None for a hub id.
 
     Raises:
         ModelError: it is neither, or the folder lacks a config or safetensors weights.
@@ -298,90 +298,6 @@ def local_folder(name: str) -> Path | None:
             )
         raise ModelError(f"{name}: there are no *.safetensors weights in this folder; complete the download")
     return folder.resolve()
-
-
-def attempt_load(name: str, what: str, load: Callable[[], _T]) -> _T:
-    """Run one step of loading a model.
-
-    Args:
-        name: the model's folder or hub id, for the message.
-        what: what the step loads, for the message.
-        load: the step.
-
-    Raises:
-        ModelError: the step raised any error; the message says what to do.
-    """
-    try:
-        return load()
-    except Exception as error:  # transformers, the Hub client and custom code raise many kinds of errors
-        raise ModelError(f"{name}: cannot load {what}: {_reason(name, error)}") from error
-
-
-def _reason(name: str, error: Exception) -> str:
-    text = " ".join(str(error).split())
-    if isinstance(error, torch.OutOfMemoryError):
-        return "the device's memory is too small; use a smaller dtype or another device"
-    if "safetensor" in type(error).__name__.lower():
-        return f"a safetensors file is damaged or cut short; download it again ({text[:200]})"
-    if any(hint in text.lower() for hint in _UNREACHABLE):
-        from huggingface_hub.constants import HF_HUB_OFFLINE
-
-        cause = "HF_HUB_OFFLINE is set" if HF_HUB_OFFLINE else " ".join(str(_first_cause(error)).split())[:200]
-        return (
-            f"the Hugging Face hub cannot be reached ({cause}) and the model is not in the local cache; "
-            "check the name and the network, or give the path of a local model folder"
-        )
-    for hints, reason in _REASONS:
-        if any(hint in text.lower() for hint in hints):
-            return f"{reason} ({text[:250]})"
-    return f"{type(error).__name__}: {text[:400]}"
-
-
-def _first_cause(error: BaseException) -> BaseException:
-    """The first exception of a chain: the network's own message, without those of the libraries above it."""
-    while (before := error.__cause__ or error.__context__) is not None:
-        error = before
-    return error
-
-
-_UNREACHABLE = ("couldn't connect", "offline", "cached files", "connection error")
-"""Messages of transformers and the hub client (in lower case) if there is no network."""
-
-
-_REASONS = (
-    (
-        ("trust_remote_code", "custom code"),
-        "the model has its own Python code; review it, then allow it with --trust-remote-code (trust_remote_code=True)",
-    ),
-    (
-        ("unrecognized configuration class",),
-        "transformers knows no causal language model (decoder-only) of this type",
-    ),
-    (
-        ("does not recognize this architecture", "unrecognized model"),
-        "this transformers release does not know its type; upgrade transformers",
-    ),
-    (
-        ("gated repo", "401 client error", "403 client error"),
-        "access is restricted; accept its terms on the hub and log in with 'hf auth login'",
-    ),
-    (
-        ("not a valid model identifier", "repository not found", "404 client"),
-        "there is no such folder and no such model on the hub (for a private model: 'hf auth login')",
-    ),
-    (("invalid revision", "not a valid git identifier"), "there is no such revision on the hub"),
-    (("deserializing header",), "a safetensors file is damaged or cut short; download it again"),
-    (
-        ("use_safetensors", "with `safetensors`"),
-        "only safetensors weights are read; convert the model with save_pretrained()",
-    ),
-    (("mismatch",), "config.json does not describe these weights; take both from the same checkpoint"),
-    (
-        ("instantiate the backend tokenizer",),
-        "tokenizer files or a package (sentencepiece) are missing; add tokenizer.json",
-    ),
-)
-"""Messages of transformers and the hub client (in lower case), each with our message."""
 
 
 def _refuse_other_kinds(name: str, config: Any) -> None:

@@ -8,11 +8,9 @@ was made with; a run with other settings is refused. A process that scores into 
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +21,7 @@ from donod_fast.errors import SettingsMismatchError, StoreError
 from donod_fast.scores.columns import Column
 from donod_fast.scores.manifest import MANIFEST, VERSION, differences, read_manifest, settings_hash
 from donod_fast.scores.parts import PartSummary, Signals, combined, part_bytes, read_part, read_summary, table_bytes
+from donod_fast.scores.problems import PROBLEMS, Problem, add_problem, read_problems
 from donod_fast.scores.rows import ScoreRow
 from donod_fast.scores.signals import SignalEntry, joined
 from donod_fast.system.files import remove
@@ -37,28 +36,11 @@ if TYPE_CHECKING:
     from donod_fast.kernels.topsis import ColumnConstants
 
 PLAN = "plan.parquet"
-PROBLEMS = "problems.json"
 PARTS = "part-*.parquet"
 
 _READERS = 4
-_MOST_PROBLEMS = 1000
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A problem during a run.
-
-    Attributes:
-        part: number of the part, None if the problem does not concern a single part.
-        text: description.
-        time: seconds since 1970.
-    """
-
-    part: int | None
-    text: str
-    time: float
 
 
 class ScoresFolder:
@@ -375,16 +357,11 @@ class ScoresFolder:
         Raises:
             StoreError: the problem cannot be written.
         """
-        problems = [*self.problems(), Problem(part, text, time.time())][-_MOST_PROBLEMS:]
-        content = [{"part": problem.part, "text": problem.text, "time": problem.time} for problem in problems]
-        self.storage.write(PROBLEMS, json.dumps(content, indent=1).encode())
+        add_problem(self.storage, part, text)
 
     def problems(self) -> list[Problem]:
         """Problems so far, oldest first; empty if they cannot be read."""
-        try:
-            return [Problem(**entry) for entry in json.loads(self.storage.read(PROBLEMS))]
-        except (OSError, ValueError, TypeError):
-            return []
+        return read_problems(self.storage)
 
     def _of_each(self, look: Callable[[int], _T]) -> list[_T]:
         if self.storage.local is not None or self.parts < 2:
@@ -402,4 +379,4 @@ class ScoresFolder:
             )
 
 
-__all__ = ["LOCK", "MANIFEST", "Problem", "ScoresFolder", "differences", "locked", "remove"]
+__all__ = ["LOCK", "MANIFEST", "ScoresFolder", "differences", "locked", "remove"]

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from donod_fast.errors import StoreError
-from donod_fast.scores.folder import PARTS, Problem, ScoresFolder
+from donod_fast.scores.folder import PARTS, ScoresFolder
 from donod_fast.scores.parts import PartSummary
+from donod_fast.scores.problems import Problem
 from donod_fast.system.locking import is_locked
 
 _PAUSE_SECONDS = 60.0

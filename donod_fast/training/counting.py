@@ -14,10 +14,12 @@ from urllib.parse import urlsplit
 from donod_fast.data.masking import Masker
 from donod_fast.data.reading import Corpus, open_corpus
 from donod_fast.errors import CorpusError, InputError, ModelError
-from donod_fast.models.loading import attempt_load, length_limit, local_folder, quiet, text_config
+from donod_fast.models.loading import length_limit, local_folder, quiet, text_config
+from donod_fast.models.loading_errors import attempt_load
 from donod_fast.models.precision import silence_torchao
 from donod_fast.system.wording import plural
-from donod_fast.training.planning import TokenCounts, model_config
+from donod_fast.training.model_size import model_config
+from donod_fast.training.planning import TokenCounts
 from donod_fast.training.recipe import Recipe, TrainSettings
 from donod_fast.training.samples import prepare_rows
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from donod_fast.cli import output
+from donod_fast.cli import output, progress
 from donod_fast.cli.progress import Lines, display, step_progress
 
 
@@ -46,6 +47,43 @@ def test_a_line_is_printed_after_thirty_seconds(capsys: pytest.CaptureFixture[st
     printed = capsys.readouterr().err.splitlines()
     assert [line.split(" of ")[0] for line in printed] == ["30", "60"]
     assert printed[0].startswith("30 of 1,000,000 rows (0%), 9 tokens/s, about 277.8 h left")
+
+
+def test_a_silent_step_repeats_its_line_with_the_elapsed_time(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    lines = Lines(clock)
+    lines.repeat()  # nothing has begun
+    lines.begin("train", "step", 10)
+    lines.reach(1, "loss 2")
+    for clock.now in (29.0, 30.0, 59.0, 150.0):
+        lines.repeat()
+    lines.reach(10)
+    clock.now = 500.0
+    lines.repeat()  # it is done
+    assert capsys.readouterr().err.splitlines() == [
+        "train: 1 of 10 steps (10%), loss 2",
+        "train: 1 of 10 steps (10%), loss 2, about 4 min left, running for 30.0 s",
+        "train: 1 of 10 steps (10%), loss 2, about 22 min left, running for 2 min",
+        "train: 10 of 10 steps (100%)",
+    ]
+
+
+def test_a_thread_repeats_lines_until_the_display_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = threading.Event()
+
+    class File(io.StringIO):
+        def write(self, text: str) -> int:
+            if "running for" in text:
+                printed.set()
+            return super().write(text)
+
+    monkeypatch.setattr(sys, "stderr", File())
+    monkeypatch.setattr(progress, "_CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    with display(quiet=False) as shown:
+        shown.begin("", "row", 10)
+        assert printed.wait(60)
+    assert "progress" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_rows_of_an_earlier_run_do_not_count_for_the_speed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -266,7 +266,7 @@ def test_a_part_that_fails_only_as_a_whole_ends_the_run_after_the_others(
 def test_a_process_that_hangs_while_it_loads_the_model_ends_the_run(
     model: Path, data: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device_pool, "_LOADING_SECONDS", 0.5)
+    monkeypatch.setattr(device_pool, "LOADING_SECONDS", 0.5)
     with pytest.raises(ModelError, match=r"the process that loads the model there did not answer for 0.5 s"):
         scored(data, FaultySpec(model, "hang loading", place), tmp_path / "out", stall_timeout=0.1)
     assert multiprocessing.active_children() == []
@@ -416,7 +416,7 @@ def test_a_device_on_which_nothing_works_any_more_blames_no_row() -> None:
     for _ in range(MOST_TRIES):
         suspect.lost_scoring("was killed")
     for row in range(3):
-        suspect.passed(row, row != 0)  # row 0 has no score, whatever the device can do
+        suspect.passed(row, row != 0)  # row 0 has no score on any device
     suspect.lost_probing(3, "was killed")
     for _ in range(MOST_TRIES):
         assert suspect.probe() == (1, 4, 5, 6, 7)

@@ -332,8 +332,8 @@ def test_another_process_in_the_folder_is_waited_for_by_nobody(model: Path, data
 
 
 OTHER_SETTINGS: dict[str, tuple[str, list[object]]] = {
-    "lr": ("update.lr: 2e-05 in the folder, 0.001 asked for", ["--lr", "1e-3"]),
-    "update": ("update.update: 'adamw' in the folder, 'sgd' asked for", ["--update", "sgd"]),
+    "lr": ("update.lr: 2e-05 in the folder, 0.001 requested", ["--lr", "1e-3"]),
+    "update": ("update.update: 'adamw' in the folder, 'sgd' requested", ["--update", "sgd"]),
     "weight decay": ("update.weight_decay", ["--weight-decay", "0.1"]),
     "eps": ("update.eps", ["--eps", "1e-6"]),
     "reduction": ("update.reduction", ["--reduction", "sum"]),
@@ -341,9 +341,9 @@ OTHER_SETTINGS: dict[str, tuple[str, list[object]]] = {
     "template": ("masks.template", ["--template", "alpaca"]),
     "format": ("masks.format", ["--format", "question_answer"]),
     "train on": ("masks.train_on", ["--train-on", "last"]),
-    "max length": ("masks.max_length: 128 in the folder, 64 asked for", ["--max-length", "64"]),
-    "dtype": ("model.dtype: 'float32' in the folder, 'bfloat16' asked for", ["--dtype", "bfloat16"]),
-    "part rows": ("part_rows: 8 in the folder, 9 asked for", ["--part-rows", "9"]),
+    "max length": ("masks.max_length: 128 in the folder, 64 requested", ["--max-length", "64"]),
+    "dtype": ("model.dtype: 'float32' in the folder, 'bfloat16' requested", ["--dtype", "bfloat16"]),
+    "part rows": ("part_rows: 8 in the folder, 9 requested", ["--part-rows", "9"]),
 }
 
 

@@ -98,7 +98,8 @@ def workers(place: Path, what: str = "worker") -> list[int]:
 
 def on_ray(data: Path, spec: Any, out: Path, address: str | None, **options: Any) -> Outcome:
     """Score with two workers of a cluster."""
-    settings = RaySettings(address, workers=2, stall_timeout=options.pop("stall_timeout", 900.0))
+    settings = RaySettings(address, workers=2)
+    options.setdefault("stall_timeout", 900.0)
     how = run_options(PART_ROWS, options)
     with locked(out):
         return score_on_ray(open_corpus([str(data)]), spec, out, settings, how, **options)

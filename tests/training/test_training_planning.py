@@ -12,7 +12,8 @@ from training_cases import prepared, settings
 from donod_fast.errors import CorpusError, InputError
 from donod_fast.models.shapes import SHAPES
 from donod_fast.training import TokenCounts, TrainSettings, load_recipe, plan_training, recipe_counts
-from donod_fast.training.planning import ACCELERATORS, activation_bytes, model_config, model_size
+from donod_fast.training.model_size import model_config, model_size
+from donod_fast.training.planning import ACCELERATORS, activation_bytes
 from donod_fast.training.trainer import train_model
 
 LLAMA = "meta-llama/Llama-2-7b-hf"

@@ -30,7 +30,7 @@ from donod_fast.data.reading import Corpus
 from donod_fast.engines.device.child import At, Child, Failed, Idle, Passed, Probed, Progressed, Ready, Trying, Wants
 from donod_fast.engines.device.process import DeviceProcess, Slot
 from donod_fast.engines.device.queue import Work
-from donod_fast.engines.isolation import MOST_TRIES
+from donod_fast.engines.isolation import LOADING_SECONDS, MOST_TRIES
 from donod_fast.engines.prologue import open_folder
 from donod_fast.engines.request import OnProblem, RunOptions
 from donod_fast.errors import InputError, ModelError, WorkerError
@@ -43,7 +43,6 @@ from donod_fast.system.storage import open_storage
 
 log = logging.getLogger(__name__)
 
-_LOADING_SECONDS = 1800.0  # a process that loads the model, which it may have to fetch, has at least these
 
 _POLL_SECONDS = 1.0  # a death that closes no pipe is seen within this
 
@@ -194,9 +193,7 @@ class DevicePool:
         for child in list(self._children):
             if away > 0:  # this process was stopped or busy, and read no messages
                 child.heard += away
-            patience = (
-                self._options.stall_timeout if child.ready else max(self._options.stall_timeout, _LOADING_SECONDS)
-            )
+            patience = self._options.stall_timeout if child.ready else max(self._options.stall_timeout, LOADING_SECONDS)
             if child.silent_for() < patience:
                 continue
             if self._work is not None and self._work.forget_committed(child):
@@ -258,7 +255,7 @@ class DevicePool:
         cause = cause or (how if failure is None else failure.text)
         kind = None if failure is None else failure.kind
         if kind is not None and (child.ready or child.is_first):
-            # Another process would fail, too: the model, the corpus or the folder is at fault.
+            # Another process would also fail: the model, the corpus or the folder is at fault.
             raise kind(f"{child.device}: {cause}")
         if self._folder is None:  # no process has loaded the model so far, nothing is lost
             raise ModelError(f"{child.device}: the process that loads the model there {cause}")
@@ -304,7 +301,7 @@ def _unseen(rows: int, tokens: int) -> None:
 
 
 def _unheard(part: int | None, text: str) -> None:
-    """Drop a report of a problem; it is in the log, too."""
+    """Ignore a report of a problem; the log has it as well."""
 
 
 __all__ = ["DevicePool"]

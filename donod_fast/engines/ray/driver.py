@@ -26,7 +26,7 @@ from donod_fast import errors
 from donod_fast.criteria.running import fingerprints
 from donod_fast.data.prefetch import default_workers
 from donod_fast.data.reading import Corpus
-from donod_fast.engines.isolation import MOST_TRIES
+from donod_fast.engines.isolation import LOADING_SECONDS, MOST_TRIES
 from donod_fast.engines.prologue import OpenRun, Outcome, begin
 from donod_fast.engines.ray.connection import connected, first_line, import_ray, worker_resources
 from donod_fast.engines.ray.ledger import Ledger, News
@@ -45,8 +45,6 @@ log = logging.getLogger(__name__)
 _TASKS_OF_EACH = 16  # worker at least, so that all end at about the same time
 _PARTS_OF_TASK = 16  # at most
 _MOST_TASKS = 4096  # each costs the driver a millisecond before the first one starts
-
-_LOADING_SECONDS = 1800.0
 
 _RESUMES = "what is committed stays, and the same command resumes"
 
@@ -71,7 +69,7 @@ def score_on_ray(
         spec: how to load the scorer.
         out: the scores folder, a path or a URL.
         settings: which cluster, and the resources of each worker.
-        options: how to run; ``workers`` and ``stall_timeout`` are those of ``settings``.
+        options: how to run; ``workers`` follows from the CPUs of a worker.
         progress: called in this process with rows and tokens as they are scored.
         on_problem: called with each problem; None to record problems in the folder, for ``donod-fast status``.
 
@@ -100,7 +98,6 @@ def score_on_ray(
             options=replace(
                 options,
                 workers=min(threads - 1, default_workers(device.partition(":")[0], corpus.rows // settings.workers)),
-                stall_timeout=settings.stall_timeout,
             ),
             threads=threads,
             driver_folder=str(Path.cwd()),
@@ -108,7 +105,7 @@ def score_on_ray(
         _open(job, corpus, cpus, gpus)
         folder = ScoresFolder.open(out)
         run = begin(folder, fingerprints(spec.signals), progress)
-        driver = _Driver(run, settings, progress, on_problem or folder.note_problem)
+        driver = _Driver(run, settings.workers, options.stall_timeout, progress, on_problem or folder.note_problem)
         driver.score(ActorPool(PartWorker, (job.finding_a_folder(), driver.ledger), settings.workers, cpus, gpus))
     return run.outcome(driver.formats)
 
@@ -121,7 +118,7 @@ def _open(job: WorkerJob, corpus: Corpus, cpus: float, gpus: float) -> None:
         opened = task.remote(job, corpus)
     except (TypeError, AttributeError, ValueError) as error:  # what pickle raises
         raise InputError(f"cannot hand corpus and settings to another process: {error}") from error
-    patience = 2 * max(job.options.stall_timeout, _LOADING_SECONDS)
+    patience = 2 * max(job.options.stall_timeout, LOADING_SECONDS)
     deadline = time.monotonic() + patience
     while not ray.wait([opened], timeout=POLL_SECONDS)[0]:
         if time.monotonic() > deadline:
@@ -142,9 +139,12 @@ class _Driver:
         formats: rows by record format, without those of lost workers.
     """
 
-    def __init__(self, run: OpenRun, settings: RaySettings, progress: Progress | None, on_problem: OnProblem) -> None:
+    def __init__(
+        self, run: OpenRun, workers: int, stall_timeout: float, progress: Progress | None, on_problem: OnProblem
+    ) -> None:
         self._ray = import_ray()
-        self._open_run, self._folder, self._settings = run, run.folder, settings
+        self._open_run, self._folder = run, run.folder
+        self._workers, self._stall_timeout = workers, stall_timeout
         self._progress: Progress = progress or (lambda rows, tokens: None)
         self._on_problem = on_problem
         self._tasks: list[tuple[int, ...]] = []
@@ -244,7 +244,7 @@ class _Driver:
 
         If its process ends, that shows at once.
         """
-        return 2 * self._settings.stall_timeout
+        return 2 * self._stall_timeout
 
     def _news(self) -> News:
         try:
@@ -273,9 +273,9 @@ class _Driver:
             self._on_problem(self._tasks[task][0], text)
         held = ", ".join(self._rows_of(held.task) for held in news.held)
         at = f" (in work were {held})" if held else ""
-        if news.strikes > MOST_TRIES * self._settings.workers:
+        if news.strikes > MOST_TRIES * self._workers:
             raise WorkerError(f"{news.strikes} workers were lost without a part done in between{at}; {_RESUMES}")
-        if news.silent > 2 * self._settings.stall_timeout:
+        if news.silent > 2 * self._stall_timeout:
             raise WorkerError(
                 f"no worker has answered for {news.silent:.0f} s, and none took its place{at}: are nodes of the cluster"
                 f" gone, or busy? {_RESUMES}"
@@ -284,7 +284,7 @@ class _Driver:
 
     def _end_silent(self, news: News) -> None:
         """Kill workers that hang. Ray starts others, which get their tasks."""
-        patience = self._settings.stall_timeout
+        patience = self._stall_timeout
         for hung in news.held:
             if hung.silent <= patience or (hung.task, hung.attempt) in self._ended:
                 continue

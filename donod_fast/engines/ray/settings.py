@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from donod_fast.engines.isolation import STALL_TIMEOUT
 from donod_fast.errors import InputError
 from donod_fast.system.options import option
 
@@ -23,8 +22,6 @@ class RaySettings:
             use them.
         cpus_per_worker: CPUs that each worker reserves. It uses as many threads, and one process fewer that tokenises
             ahead.
-        stall_timeout: seconds without progress after which a process is considered hung, killed and replaced. The run
-            ends after twice that time without any working worker.
 
     Raises:
         InputError: names a setting with a wrong value.
@@ -42,12 +39,6 @@ class RaySettings:
         shown="1 if the cluster has GPUs, else 0",
     )
     cpus_per_worker: float = option(1.0, help="CPUs per Ray worker.", panel=PANEL, minimum=0)
-    stall_timeout: float = option(
-        STALL_TIMEOUT,
-        help="Seconds without progress after which a worker process is considered hung, killed and replaced.",
-        panel=PANEL,
-        minimum=1,
-    )
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -59,8 +50,6 @@ class RaySettings:
             )
         if self.cpus_per_worker < 0 or (self.cpus_per_worker > 1 and self.cpus_per_worker % 1):
             raise InputError(f"cpus_per_worker must be a whole number or less than 1, got {self.cpus_per_worker:g}")
-        if not self.stall_timeout > 0:
-            raise InputError(f"stall_timeout must be more than 0 seconds, got {self.stall_timeout:g}")
         if self.address is not None and self.address.startswith("ray://"):
             raise InputError(
                 f"address {self.address}: a Ray client is not enough; run the command on a machine of the cluster, "

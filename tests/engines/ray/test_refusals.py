@@ -111,7 +111,6 @@ def test_rows_that_were_given_from_python(refused: Callable[..., str]) -> None:
         ({"gpus_per_worker": 2.0}, "gpus_per_worker"),
         ({"gpus_per_worker": -1.0}, "gpus_per_worker"),
         ({"cpus_per_worker": 1.5}, "cpus_per_worker"),
-        ({"stall_timeout": 0.0}, "stall_timeout"),
         ({"address": "ray://somewhere:10001"}, "ray://somewhere:10001"),
     ],
 )
