@@ -1,4 +1,4 @@
-# Everything a fresh machine needs: `make demo` shows the main job, `make test` runs the whole suite.
+# `make demo` runs the demonstration and `make test` the whole suite; both install what they need on a new machine.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -19,8 +19,8 @@ lint: $(VENV)/.dev build/tree
 types: $(VENV)/.dev build/tree
 	cd build/tree && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p donod_fast
 
-# mypy, import-linter and mkdocstrings do not see that kernels/ and recipes/ are installed inside donod_fast, so they get
-# a tree where they are.
+# mypy, import-linter and mkdocstrings do not know that kernels/ and recipes/ are installed inside donod_fast, so they run
+# on a tree with that layout.
 .PHONY: build/tree
 build/tree:
 	@rm -rf build/tree && mkdir -p build/tree/donod_fast
@@ -28,7 +28,7 @@ build/tree:
 	@ln -s $(CURDIR)/kernels build/tree/donod_fast/kernels
 	@ln -s $(CURDIR)/recipes build/tree/donod_fast/recipes
 
-# A file's tests stay together, since they share what takes long to make.
+# The tests of a file run in one worker, because they share expensive fixtures.
 check-tests: $(VENV)/.dev
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --durations=10
 
@@ -43,12 +43,12 @@ bench: $(VENV)/.dev
 	cd bench && ../$(BIN)/python end_to_end.py --model ../../shared/models/tiny-instruct --data ../../shared/data/gsm8k/test.jsonl
 	cd bench && ../$(BIN)/python end_to_end.py --model ../../shared/models/tiny-instruct --data ../../shared/data/gsm8k/test.jsonl --head 32000
 
-# The table of shared memory, registers and spills of every shipped tile shape; some minutes, no GPU.
+# Table of shared memory, registers and spills of every shipped tile shape. It takes some minutes and needs no GPU.
 compiled: $(VENV)/.dev
 	$(BIN)/python -m donod_fast.kernels.triton_backend.compiled --csv bench/results/compiled.csv
 
-# With the machine's own python3, which is the one that has a CUDA build of torch. Every step ends within nine minutes;
-# GPU_OPTIONS="--budget 540" stops after as many as fit, and the next run goes on.
+# Uses the machine's own python3, which has a CUDA build of torch. Every step ends within nine minutes;
+# GPU_OPTIONS="--budget 540" stops after as many steps as fit, and the next run continues.
 gpu:
 	$(PYTHON) bench/gpu.py $(GPU_OPTIONS)
 

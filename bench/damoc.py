@@ -3,9 +3,9 @@
     python bench/damoc.py --model ../shared/models/tiny-instruct --data ../shared/data/gsm8k
 
 The candidates' true order is known by construction: the same model with the same noise on its matrices, at four
-levels. Rows are GSM8K's that the model has not seen (from row 6,000 of train.jsonl), held-out rows are those of
-test.jsonl. Pruned layers are not merged: noise is no task vector. Each setting of
-DaMoC is a run of its own in one folder, so that full fine-tuning is done once. Appends to results/damoc.csv.
+levels. The rows are from GSM8K and unseen by the model (from row 6,000 of train.jsonl); the held-out rows are from
+test.jsonl. Pruned layers are not merged, since noise is not a task vector. Each setting of DaMoC is a separate run in
+the same folder, so that full fine-tuning is done once. Appends to results/damoc.csv.
 """
 
 from __future__ import annotations

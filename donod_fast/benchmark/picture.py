@@ -19,7 +19,7 @@ Row = dict[str, str]
 
 
 def draw(path: Path) -> str:
-    """Draw the picture beside the file; returns a message. If a row was measured more than once, the last counts."""
+    """Draw the picture next to the file; returns a message. If a row was measured more than once, the last counts."""
     try:
         import matplotlib
     except ImportError:

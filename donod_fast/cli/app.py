@@ -17,6 +17,9 @@ from donod_fast.system.hub_retries import one_line_for_retries
 
 _COMPLETE = "_DONOD_FAST_COMPLETE"  # set by the shell that asks for completions
 
+_BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
+"""Variables that hide the progress bars of downloads; libraries read them when they are imported."""
+
 _SCORES = "Scoring and selecting"
 _FOLDERS = "Scores folders"
 _MODELS = "Training and evaluation"
@@ -172,6 +175,9 @@ def main() -> None:
 
         completion_init()
     one_line_for_retries()
+    if sys.stderr is None or not sys.stderr.isatty():
+        for variable in _BARS:  # a log file has no cursor; ours are lines there
+            os.environ.setdefault(variable, "1")
     try:
         app(prog_name="donod-fast")
     except DonodError as error:

@@ -13,6 +13,9 @@ from donod_fast.system.options import OptionField, options_of
 
 MANIFEST = "manifest.json"
 
+_SWITCHED = {True: "on", False: "off"}
+"""YAML 1.1 reads the words on and off as true and false."""
+
 
 def config_option(*kinds: type) -> Any:
     """The option ``--config`` of a command with these settings dataclasses, as an argument of ``Annotated``.
@@ -82,10 +85,11 @@ def _of_manifest(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
         raise InputError(
             f"--config {name} records no options: release 0.1.0 wrote it, or `donod-fast merge`; give them by hand"
         )
+    model = manifest.get("model")
     settled = {
         "part_rows": manifest.get("part_rows"),
         "token_budget": manifest.get("token_budget"),
-        "revision": (manifest.get("model") or {}).get("revision"),
+        "revision": model.get("revision") if isinstance(model, dict) else None,
     }
     return {**recorded, **{key: value for key, value in settled.items() if recorded.get(key) is None}}
 
@@ -102,13 +106,16 @@ def checked(found: Mapping[str, Any], known: Mapping[str, OptionField], name: st
         if option not in known:
             raise InputError(f"--config {name}: unknown option {key!r}{suggest(option, known)}")
         if value is not None:
-            values[option] = _value(known[option].type, value, f"--config {name}: {key}")
+            values[option] = _value(known[option], value, f"--config {name}: {key}")
     return values
 
 
-def _value(kind: Any, value: Any, where: str) -> Any:
+def _value(field: OptionField, value: Any, where: str) -> Any:
     """A value in the form of the command line; raises InputError if it has the wrong type."""
+    kind = field.type
     kinds = (kind, *get_args(kind))
+    if isinstance(value, bool) and _SWITCHED[value] in field.option.choices:
+        value = _SWITCHED[value]
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     is_list = isinstance(value, list) and all(isinstance(one, str) for one in value)
     if get_origin(kind) is tuple:
@@ -117,12 +124,13 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     elif bool in kinds:
         fits, wanted = isinstance(value, bool), "true or false"
     elif int in kinds:
-        fits, wanted = is_number and int(value) == value, "a whole number"
+        fits, wanted = is_number and value % 1 == 0, "a whole number"
     elif float in kinds:
         fits, wanted = is_number or _reads_as_number(value), "a number"  # YAML reads 1e-5 as a string
     else:
         fits, wanted = is_list or is_number or isinstance(value, str), "a text"
-        value = ",".join(value) if is_list else str(value)
+        if fits:
+            value = ",".join(value) if is_list else str(value)
     if not fits:
         raise InputError(f"{where} must be {wanted}, got {value!r}")
     return value

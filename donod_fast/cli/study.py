@@ -73,16 +73,16 @@ class Studies(LazyGroup):
 
 @dataclass(frozen=True, slots=True)
 class LaunchSettings:
-    """How the trainings of the threshold study are started.
+    """Settings of starting trainings in the threshold study.
 
     Attributes:
-        jobs: trainings that run at once; None for one per core on a CPU, one on an accelerator.
+        jobs: number of parallel trainings; None for one per core on a CPU, one on an accelerator.
         launch: command that starts each training; "" for none.
     """
 
     jobs: int | None = option(
         None,
-        help="Trainings that run at once.",
+        help="Number of trainings in parallel.",
         panel=RUNNING,
         minimum=1,
         shown="one per core on a CPU, one on an accelerator",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TrainChanges:
-    """What the command line sets of a recipe's training; None keeps the recipe's value.
+    """Settings of training that override the recipe; None keeps the recipe's value.
 
     Attributes:
         model: folder or hub id of the model.
@@ -57,7 +57,7 @@ class TrainChanges:
 
 @dataclass(frozen=True, slots=True)
 class TrainData:
-    """What is trained on; the recipe's corpus if empty.
+    """Training data; the recipe's corpus if empty.
 
     Attributes:
         data: subset files or corpora.

@@ -91,7 +91,7 @@ def record_id(record: Record) -> str:
 
 
 def carried_values(record: Record, columns: Sequence[str]) -> tuple[str | None, ...]:
-    """Columns of a record as text: strings as they are, anything else as JSON, None where absent or null."""
+    """Columns of a record as text: strings unchanged, anything else as JSON, None if absent or null."""
     data = {} if record.data is None else record.data
     return tuple(_as_text(data.get(column)) for column in columns)
 

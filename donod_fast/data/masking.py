@@ -96,7 +96,7 @@ class Masker:
 
     Raises:
         InputError: a setting has an unknown value.
-        ModelError: the tokenizer has no template although its own was asked for, or the template is not valid Jinja.
+        ModelError: the tokenizer's own template was requested but is missing, or the template is not valid Jinja.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Masker:
     def mask(self) -> str:
         """How assistant turns are found: by the template's ``"generation"`` marks, or by the prompt as a ``"prefix"``.
 
-        A conversation whose marks cannot be trusted is masked by its prompt, too.
+        A conversation with unreliable marks is also masked by its prompt.
         """
         return "generation" if self._renderer.has_marks else "prefix"
 

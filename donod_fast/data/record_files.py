@@ -1,7 +1,7 @@
 """Write records to a file: JSON Lines (plain, .gz, .zst), Parquet or CSV.
 
 A record that was read from JSON Lines is written back byte for byte. A file is complete or absent: it is written to a
-temporary file beside the target, synced, then renamed.
+temporary file next to the target, synced, then renamed.
 """
 
 from __future__ import annotations
@@ -177,11 +177,11 @@ def _naming_column(name: str) -> Iterator[None]:
 def write_csv(stream: Callable[[], Iterator[Record]], file: BinaryIO) -> None:
     """Write records as CSV in UTF-8, with a header row.
 
-    Text, numbers and dates are written as they are, ``true`` and ``false`` in lower case, null as an empty field. CSV
+    Text, numbers and dates are written unchanged, ``true`` and ``false`` in lower case, null as an empty field. CSV
     has no lists and no objects: those become JSON text. Two passes: the first finds the columns.
 
     Args:
-        stream: gives the records anew at each call.
+        stream: returns a new iterator over the records at each call.
         file: where the bytes go.
 
     Raises:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from donod_fast.data.reading.source import Checkpoint, Source
 
 PART_ROWS = 1024
-"""Rows of a part unless another number is asked for."""
+"""Default number of rows per part."""
 
 
 @dataclass(frozen=True, slots=True)

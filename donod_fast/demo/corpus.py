@@ -138,7 +138,7 @@ def corrupt(rows: Sequence[Row], share: float = DEMO_SHARE, *, seed: int) -> tup
 
 
 def demo_corpus() -> list[Row]:
-    """The embedded corpus, made anew: 1,000 rows, 10 % of each corruption."""
+    """Generate the embedded corpus: 1,000 rows, 10 % with each corruption."""
     rows, _ = corrupt(generate(DEMO_ROWS, DEMO_SEED), DEMO_SHARE, seed=DEMO_SEED + 1)
     return rows
 

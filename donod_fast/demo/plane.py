@@ -104,7 +104,7 @@ def draw_plane(
     lines = -(-len(masks) // _PANELS_IN_A_LINE)
     with rc_context({"font.size": 9, "svg.fonttype": "path", "axes.unicode_minus": True}):
         figure = Figure(figsize=(6.8, 5.4 + 2.0 * lines), layout="constrained")
-        FigureCanvasAgg(figure)  # no window, whatever the user's backend is
+        FigureCanvasAgg(figure)  # no window, regardless of the user's backend
         _draw(figure, don[scored].numpy(), nod[scored].numpy(), kept_mask.cpu()[scored].numpy(), title, masks)
         with atomic_writer(path) as file:
             figure.savefig(file, format=_FORMATS[path.suffix.lower()], dpi=200)

@@ -34,7 +34,7 @@ from donod_fast.system.wording import plural
 UPDATES = ("adamw", "sgd")
 
 DEFAULT, CONTROL = "TOPSIS (AdamW)", "random"
-"""The method that ``donod-fast select`` uses by default, and the random draw beside it."""
+"""The default method of ``donod-fast select``, and random selection for comparison."""
 
 METHODS = (
     (DEFAULT, "adamw", "topsis"),

@@ -1,4 +1,4 @@
-"""A scoring run as it was asked for, and the engine that carries it out.
+"""The request for a scoring run, and the engine that carries it out.
 
 :class:`ScoreRequest` holds every option that decides the scores. The manifest of the scores folder records it, so that
 the run can be repeated from the folder. :class:`ScoreRun` adds where the scores go, and runs the request.
@@ -6,6 +6,7 @@ the run can be repeated from the folder. :class:`ScoreRun` adds where the scores
 
 from __future__ import annotations
 
+import glob
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from donod_fast.data.settings import CorpusSettings, MaskSettings
+from donod_fast.data.settings import STDIN, CorpusSettings, MaskSettings
 from donod_fast.engines.settings import EngineSettings
 from donod_fast.errors import InputError
 from donod_fast.models.settings import ModelSettings
@@ -137,7 +138,7 @@ class Done:
         outcome: what it left behind.
         seconds: time spent scoring, without loading the model.
         compiled: the cost of compiling the decoder; "" if it was not compiled or several processes did.
-        reports: where the time went, by device; empty unless asked for.
+        reports: profiles of the time by device; empty unless requested.
         smaller_budget: a token budget that would not have run out of memory, None if memory sufficed.
     """
 
@@ -258,7 +259,7 @@ class ScoreRun:
             target.rescore_changed,
             engine.workers,
             engine.stall_timeout,
-            as_options(self.request),
+            _recorded(self.request),
         )
 
     def _part_rows(self, corpus: Corpus) -> int:
@@ -342,7 +343,7 @@ class _Setup:
         scorer: how to load the scorer, without the choice of compiling.
         devices: devices with a process each, empty for the one device of ``scorer``.
         first_device: the device that defaults depend on.
-        compile: whether to compile, as asked for.
+        compile: whether to compile, as requested.
     """
 
     scorer: ScorerSpec
@@ -358,6 +359,23 @@ class _Setup:
 
         rows = corpus.rows if self.scorer.device_map is None else None
         return replace(self.scorer, compile=wants_compiling(self.compile, rows, torch.device(self.first_device)))
+
+
+def _recorded(request: ScoreRequest) -> dict[str, Any]:
+    """The options that the manifest records: local files by absolute path, so that any folder can repeat the run."""
+    record = as_options(request)
+    for name in ("data", "reference"):
+        record[name] = [_absolute(one) for one in record[name]]
+    record["model"] = _absolute(record["model"])
+    if record["template"].endswith(".jinja"):
+        record["template"] = _absolute(record["template"])
+    return record
+
+
+def _absolute(name: str) -> str:
+    """A local file, folder or pattern as an absolute path; any other name (URL, hub id, standard input) unchanged."""
+    is_local = name != STDIN and (Path(name).exists() or bool(glob.glob(name, recursive=True)))  # noqa: PTH207
+    return str(Path(name).absolute()) if is_local else name
 
 
 __all__ = ["Done", "ScoreRequest", "ScoreRun", "TargetSettings", "Watch"]

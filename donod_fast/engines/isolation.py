@@ -7,7 +7,7 @@ can tell these apart:
 2. Its rows are *probed*: scored one by one, each announced before it is scored. If the process is lost, the row becomes
    doubtful, and another process continues with the rest.
 3. A doubtful row is probed once more. If the process is lost again, the row is excluded; else it is cleared.
-4. The part is scored once more without the excluded rows. If that fails, too, the part is given up.
+4. The part is scored once more without the excluded rows. If that fails as well, the part is given up.
 
 A probe begins with a row that an earlier probe scored, so that a broken device does not put the blame on rows.
 """

@@ -269,7 +269,7 @@ def _wanted_dtype(dtype: str, device: torch.device) -> str | torch.dtype:
 
 
 def local_folder(name: str) -> Path | None:
-    """Return the folder that a model's name stands for, or None for a hub id.
+    """Return the folder that a model's name refers to, or None for a hub id.
 
     Raises:
         ModelError: it is neither, or the folder lacks a config or safetensors weights.

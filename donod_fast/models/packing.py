@@ -38,7 +38,7 @@ from donod_fast.models.varlen_attention import (
 PACKING = ("auto", "on", "off")
 States = Callable[[Batch, str], Tensor]
 """(batch, attention) → (slots, d) hidden states, flat. ``attention`` names the registered function that layers call
-on a packed batch. A padded batch uses the model's own function, whatever the name."""
+on a packed batch. A padded batch always uses the model's own function."""
 
 _LENGTHS = (12, 1, 7, 5)
 _LONGEST_WINDOW = 128

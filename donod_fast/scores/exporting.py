@@ -8,6 +8,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ PREFIX = "donod."
 
 RECORD = "record"
 """The column that holds a whole record as JSON."""
+
+DATASET_INFO = "dataset_info.json"
+"""File that ``datasets`` writes into the folder of a saved dataset."""
 
 _FILES = (PARQUET, CSV, *JSON_LINES)
 
@@ -50,7 +54,8 @@ def export(
         InputError: a column's values cannot form one column (named), a column has the name of a score, or ``out`` has
             a suffix of another kind of file.
         CorpusError: an input cannot be read, or has changed since it was scored.
-        StoreError: the folder is unfinished, or the target exists or cannot be written.
+        StoreError: the folder is unfinished, or the target exists or cannot be written, or it is a folder that holds
+            something other than a saved dataset.
     """
     if records not in ("columns", "json"):
         raise InputError(f"records must be columns or json, got {records!r}")
@@ -58,16 +63,19 @@ def export(
     folder.part_files()  # all are there
     if out.exists() and not overwrite:
         raise StoreError(f"{out} exists already; give another name, or add --overwrite")
+    is_file = out.name.lower().endswith(_FILES)
+    if not is_file:
+        _refuse_other_folder(out)
 
     def rows() -> Iterator[Record]:
         return _joined(folder, corpus, as_json=records == "json")
 
-    name = out.name.lower()
-    if not name.endswith(_FILES):
+    if not is_file:
         _save_dataset(rows, out)
         return folder.rows
     if out.is_dir():
         raise StoreError(f"{out} is a folder; give the name of a file")
+    name = out.name.lower()
     with atomic_writer(out) as file:
         if name.endswith(PARQUET):
             write_parquet(rows, file)
@@ -91,6 +99,12 @@ def refuse_export_name(out: Path) -> None:
             f"{out}: cannot write {out.suffix} files; end the name in {', '.join(_FILES)}, "
             "or give a name without a suffix for a folder that datasets.load_from_disk reads"
         )
+
+
+def _refuse_other_folder(out: Path) -> None:
+    """Refuse to replace what is not a saved dataset: the whole folder would be deleted."""
+    if out.exists() and not (out / DATASET_INFO).is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise StoreError(f"{out} is not a saved dataset, and --overwrite would delete it; give another name")
 
 
 def _joined(folder: ScoresFolder, corpus: Corpus, *, as_json: bool) -> Iterator[Record]:
@@ -137,13 +151,29 @@ def _save_dataset(rows: Any, out: Path) -> None:
             table, saved = Path(place) / "rows.parquet", Path(place) / "saved"
             with table.open("wb") as file:
                 write_parquet(rows, file)
-            dataset: Any = datasets.Dataset.from_parquet(str(table), cache_dir=str(Path(place) / "cache"))
-            dataset.save_to_disk(str(saved))
+            with _no_bars():
+                dataset: Any = datasets.Dataset.from_parquet(str(table), cache_dir=str(Path(place) / "cache"))
+                dataset.save_to_disk(str(saved))
             if out.is_dir():
                 shutil.rmtree(out)
             saved.rename(out)
     except OSError as error:
         raise storage_error(out, error) from error
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Progress bars of ``datasets`` hidden: they go to standard error, terminal or not."""
+    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
 
 
 __all__ = ["export", "refuse_export_name"]

@@ -65,7 +65,7 @@ def settings_hash(manifest: Mapping[str, Any]) -> str:
 def differences(
     old: Mapping[str, Any],
     new: Mapping[str, Any],
-    where: tuple[str, str] = ("in the folder", "asked for"),
+    where: tuple[str, str] = ("in the folder", "requested"),
     *,
     but: tuple[str, ...] = (),
 ) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections import Counter
@@ -81,7 +82,7 @@ def folder_status(place: Path | str, now: float | None = None) -> FolderStatus:
     Raises:
         StoreError: it is not a scores folder, or its manifest or plan cannot be read.
     """
-    from donod_fast.scores.parts import combined
+    from donod_fast.scores.parts import whole_column
 
     now = time.time() if now is None else now
     folder = ScoresFolder.open(place)
@@ -108,13 +109,9 @@ def folder_status(place: Path | str, now: float | None = None) -> FolderStatus:
     rates = _rates(commits, created=_created(folder.manifest), now=now if running else None)
     left = folder.rows - done
     constants = {
-        name: (
-            float(column.scale * column.squares.sqrt()),
-            float(column.low),
-            float(column.high),
-        )
-        for name, column in (("don", combined(s.don for s in found)), ("nod", combined(s.nod for s in found)))
-        if float(column.low) <= float(column.high)
+        name: (column.scale * math.sqrt(column.squares), column.low, column.high)
+        for name, column in (("don", whole_column(s.don for s in found)), ("nod", whole_column(s.nod for s in found)))
+        if column.low <= column.high
     }
     return FolderStatus(
         name=folder.name,

@@ -236,18 +236,29 @@ def read_summary(file: BinaryIO, name: str, number: int, bounds: tuple[int, int]
     return summary
 
 
+def whole_column(columns: Iterable[ColumnSummary]) -> ColumnSummary:
+    """The summary of a column from those of its parts; independent of the order of the parts."""
+    found = list(columns)
+    known = [column for column in found if column.scale or column.low <= column.high]
+    scale = max((column.scale for column in known), default=0.0)
+    return ColumnSummary(
+        nan=sum(column.nan for column in found),
+        low=min((column.low for column in known), default=math.inf),
+        high=max((column.high for column in known), default=-math.inf),
+        scale=scale,
+        squares=math.fsum(column.squares * (column.scale / scale) ** 2 for column in known) if scale else 0.0,
+    )
+
+
 def combined(columns: Iterable[ColumnSummary]) -> ColumnConstants:
-    """Constants of a column for TOPSIS from those of its parts; independent of the order of the parts."""
+    """Constants of a column for TOPSIS from the summaries of its parts; see :func:`whole_column`."""
     import torch
 
     from donod_fast.kernels.topsis import ColumnConstants
 
-    known = [column for column in columns if column.scale or column.low <= column.high]
-    scale = max((column.scale for column in known), default=0.0)
-    squares = math.fsum(column.squares * (column.scale / scale) ** 2 for column in known) if scale else 0.0
-    low = min((column.low for column in known), default=math.inf)
-    high = max((column.high for column in known), default=-math.inf)
-    return ColumnConstants(*(torch.tensor(value, dtype=torch.float64) for value in (scale, squares, low, high)))
+    whole = whole_column(columns)
+    values = (whole.scale, whole.squares, whole.low, whole.high)
+    return ColumnConstants(*(torch.tensor(value, dtype=torch.float64) for value in values))
 
 
 def _summary(metadata: Mapping[bytes, bytes], name: str) -> PartSummary:
@@ -283,4 +294,5 @@ __all__ = [
     "read_summary",
     "signals_of",
     "table_bytes",
+    "whole_column",
 ]

@@ -49,7 +49,7 @@ def joined(old: Sequence[SignalEntry], new: Iterable[SignalEntry], where: str) -
             keys = sorted(there.settings.keys() | entry.settings.keys())
             lines = [
                 f"signals.{entry.name}.{key}: {there.settings.get(key)!r} in the folder, "
-                f"{entry.settings.get(key)!r} asked for"
+                f"{entry.settings.get(key)!r} requested"
                 for key in keys
                 if there.settings.get(key) != entry.settings.get(key)
             ]

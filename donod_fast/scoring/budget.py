@@ -79,7 +79,7 @@ def find_token_budget(
         loaded: the model; the devices of its weights decide what is measured.
         trunk: its decoder, which is run on synthetic batches.
         warm_up: runs a batch through trunk and head; called once, before anything is measured.
-        workspace_bytes: what the head mathematics may hold beside the trunk.
+        workspace_bytes: memory limit of the head mathematics, in addition to the trunk.
         meters: one for every device that holds a part of the model; None for those of its CUDA devices.
     """
     if meters is None:

@@ -189,7 +189,7 @@ class Forward:
     def _found(
         self, hidden: Tensor, labels: Tensor, bounds: Tensor, request: BatchRequest, workspace_bytes: int
     ) -> DonNod | None:
-        """DON, NOD and what the criteria need from the head; None where neither is asked for."""
+        """DON, NOD and the fields that the criteria need from the head; None if neither is requested."""
         extras = request.signals.extras
         if not request.scores and not extras:
             return None

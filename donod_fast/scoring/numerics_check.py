@@ -55,7 +55,7 @@ class CheckLine:
 
     @property
     def passed(self) -> bool | None:
-        """Whether the errors are within the limit; None where there is none."""
+        """Whether the errors are within the limit; None without a limit."""
         if self.limit is None:
             return None
         # Not by their maximum: Python's max() passes over a NaN.

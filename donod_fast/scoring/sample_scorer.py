@@ -24,7 +24,7 @@ from donod_fast.system.threads import in_order, launched_ahead, worker_count
 
 _T = TypeVar("_T")
 Progress = Callable[[int, int], None]
-"""Called with (rows, tokens) as they are done."""
+"""Called with the numbers of rows and tokens that were done since the last call."""
 
 
 class SampleScorer:

@@ -47,7 +47,7 @@ class Scorer:
         masks: format, template, which turns are scored, length limit. A limit of None becomes the model's
             own, where it has one.
         token_budget: slots of a batch, padding included; None to find it from free memory (``budget.py``).
-        workspace_bytes: what the head mathematics may hold at once.
+        workspace_bytes: memory limit of the head mathematics.
         backend: which kernels serve the head.
         packing: ``"auto"``, ``"on"`` or ``"off"``: samples packed in input order, or padded to like lengths.
         compile: compile the trunk (and on a CPU the head's elementwise passes) before scoring; see
@@ -131,7 +131,7 @@ class Scorer:
     ) -> Scorer:
         """Load a model (a folder or a hub id, safetensors only) and make a scorer of it.
 
-        Arguments are those of :func:`donod_fast.models.loading.load_model`; ``options`` those of the class.
+        Arguments are as in :func:`donod_fast.models.loading.load_model`; ``options`` are as in the class.
 
         Raises:
             ModelError: it cannot be loaded or scored with; the message says why.
@@ -231,7 +231,7 @@ class Scorer:
 
 
 def as_corpus(dataset: Any) -> Corpus:
-    """Open whatever ``Scorer.score`` accepts."""
+    """Open any input that ``Scorer.score`` accepts."""
     from donod_fast.data.reading import corpus_from_rows, open_corpus
 
     if isinstance(dataset, (str, Path)):

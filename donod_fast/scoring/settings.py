@@ -141,7 +141,7 @@ class ColumnSettings:
     )
     signals: str | None = option(
         None,
-        help="Further criteria, as columns beside DON and NOD: perplexity, el2n, grand, ifd, embedding, influence, "
+        help="Further criteria, as additional columns: perplexity, el2n, grand, ifd, embedding, influence, "
         "influence-max. A folder that is already scored gets the columns added.",
         panel=PANEL,
     )
@@ -182,7 +182,7 @@ class CheckSettings:
         against: dtype, or other model, whose ranking of ``data`` is compared; None for none.
         agreement_rows: rows of ``data`` for the ranks.
         min_spearman: smallest rank correlation of DON and NOD that passes.
-        naive: whether the errors of the straightforward program are shown, too.
+        naive: whether to show the errors of the straightforward program as well.
     """
 
     data: str | None = option(None, help="Rows to check on.", panel="Input", shown="built-in sentences")

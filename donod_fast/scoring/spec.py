@@ -18,7 +18,7 @@ _COMPUTE = ComputeSettings()
 
 @dataclass(frozen=True, slots=True)
 class ScorerSpec(ModelSettings):
-    """How to load a model and score with it. Fields are those of ``Scorer.from_pretrained``."""
+    """How to load a model and score with it. Fields are as in ``Scorer.from_pretrained``."""
 
     update: UpdateSettings = field(default_factory=UpdateSettings)
     masks: MaskSettings = field(default_factory=MaskSettings)

@@ -5,7 +5,7 @@ A method of this kind is one of these names:
 - the name of any number column: ``el2n``, ``perplexity``, ``ifd_ppl``, ``influence_cos:val``, ``scored_tokens`` …; if a
   column name ends with the name of a reference set and there is only one set, the part before the colon is enough;
 - ``ifd`` and ``ifd-loss``: rank by ``ifd_ppl`` and ``ifd_loss``, high values first, and leave out rows at or above 1.
-  In those rows the instruction does not make the answer more likely, and the papers leave them out, too;
+  In those rows the instruction does not make the answer more likely, and the papers also leave them out;
 - any of these with an end, such as ``loss@high`` (on the command line ``--prefer high``): rows at that end come first,
   whichever end is the better one by default.
 

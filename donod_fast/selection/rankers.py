@@ -111,7 +111,7 @@ def load_columns(folder: ScoresFolder, lr: float | None = None, more: Collection
         more: number columns to load besides DON, NOD and the loss; None for all.
 
     Raises:
-        InputError: another rate is asked for, but the update depends on the rate.
+        InputError: another rate is requested, but the update depends on the rate.
         StoreError: the folder is unfinished or damaged.
     """
     from donod_fast.selection.out_of_core.loading import number_columns, read_narrow

@@ -96,7 +96,7 @@ def write_lines(
 ) -> int:
     """Write the records of some rows to an open stream as JSON Lines, and return their number.
 
-    The lines are those of :func:`write_subset`. Lines that were written before an error stay written.
+    The lines are the same as in :func:`write_subset`. Lines that were written before an error remain.
 
     Args:
         corpus: the source of the records; it is streamed once.

@@ -32,9 +32,9 @@ class Option:
         is_argument: whether it is positional.
         minimum: the smallest number accepted, None for no limit.
         choices: the accepted values, empty for any.
-        completions: values that the shell completes where others are accepted, too.
+        completions: values that the shell completes although others are accepted as well.
         shown: what the help shows as the default, None for the default itself.
-        text: default as it is typed (``...`` if there is none), where ``parse`` makes the field's value of it.
+        text: default as typed on the command line (``...`` if there is none), if ``parse`` converts it to the value.
         parse: makes the field's value of what was typed, which has the type of ``text``; None where they are the same.
         type: type of what is typed, where Python callers may give further types; None for the field's type.
     """
@@ -95,7 +95,7 @@ def is_settings(kind: Any) -> bool:
 
 
 def options_of(kind: type) -> Iterator[OptionField]:
-    """The options of a dataclass in the order of its fields; those of nested dataclasses stand in their place."""
+    """The options of a dataclass in the order of its fields; nested dataclasses are replaced by their options."""
     hints = get_type_hints(kind)
     for field in dataclasses.fields(kind):
         about = field.metadata.get(_KEY)

@@ -296,7 +296,7 @@ class _NoStages(Stages):
 
 _NOTHING: AbstractContextManager[object] = nullcontext()
 NO_STAGES: Stages = _NoStages()
-"""Used when no profile is asked for."""
+"""Used when no profile is requested."""
 
 # Device work that the main thread ran itself, on a CPU: counted for the device and not in ``other``.
 _MAIN_DEVICE = "main device"

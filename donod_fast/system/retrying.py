@@ -37,7 +37,7 @@ _LASTING_NUMBERS = frozenset(
 """Permanent errors: s3fs raises these for refusals (a malformed request, a wrong region); also full disks."""
 
 _CLIENTS = frozenset({"botocore", "aiobotocore", "aiohttp", "urllib3", "requests", "http", "gcsfs", "azure", "fsspec"})
-"""Packages whose errors are those of a store; identified by name, since most are not installed."""
+"""Packages whose exceptions are store errors; identified by name, since most are not installed."""
 
 _PASSING = frozenset(
     {

@@ -256,10 +256,10 @@ def isolate(
     """Find a way to isolate the packed samples of a model, and verify it.
 
     In a batch of two rows, packed tokens must have the losses that they have alone; and with other tokens in the
-    first sample of a row, the losses of those after it must stay as they are.
+    first sample of a row, the losses of later samples must not change.
 
     Args:
-        model: a causal language model; its mode is left as it is.
+        model: a causal language model; its mode is not changed.
         max_length: most tokens of a row that will be packed.
         context: entered around each forward.
 

@@ -146,7 +146,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[str
         before, after = _at(old, name), _at(new, name)
         for key, a, b in _pairs(name, before, after):
             if a != b:
-                yield f"{key}: {a!r} in the folder, {b!r} asked for"
+                yield f"{key}: {a!r} in the folder, {b!r} requested"
 
 
 def _pairs(name: str, a: Any, b: Any) -> Iterable[tuple[str, Any, Any]]:

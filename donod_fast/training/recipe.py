@@ -84,7 +84,7 @@ class TrainSettings(Section):
         warmup_ratio: share of the steps with a rising rate (rounded up).
         schedule: after that.
         epochs: passes over the rows; the last step of an epoch may have fewer than ``global_batch`` samples.
-        max_steps: optimizer steps, whatever ``epochs`` says; None for all.
+        max_steps: maximum number of optimizer steps, regardless of ``epochs``; None for all.
         max_grad_norm: gradients are clipped to this norm; 0 leaves them.
         max_length: tokens kept of a row, from its start; None for the model's own limit.
         format, template, train_on: see :class:`donod_fast.data.masking.MaskSettings`; the same as in scoring.
@@ -153,7 +153,7 @@ class TrainSettings(Section):
         if self.parameter_mask is not None and self.method != "full":
             raise ValueError(
                 f"a parameter mask says which entries of the model itself change, and method {self.method} trains "
-                "adapters beside it; use method: full"
+                "adapters in addition; use method: full"
             )
         return self
 
@@ -170,7 +170,7 @@ class TrainSettings(Section):
 
 
 class ScoreSection(Section):
-    """What is scored, with which model and update. Settings are those of ``donod-fast score``.
+    """The scored data, the model and the update. The settings are those of ``donod-fast score``.
 
     Attributes:
         model: the scoring model; None for the one that is trained.
@@ -205,7 +205,7 @@ class ScoreSection(Section):
     stated_tokens: Annotated[float, Field(gt=0.0)] | None = None
 
     def masks(self) -> MaskSettings:
-        """How rows are read and masked for scoring."""
+        """Settings of reading and masking rows for scoring."""
         return MaskSettings(self.format, self.template, self.train_on, self.max_length)
 
     def update_settings(self) -> UpdateSettings:
@@ -262,7 +262,7 @@ class StudySection(Section):
             what they need is scored), ``kmeans-ifd``, and ``all`` for the whole corpus.
         keeps: fractions of the scored rows.
         don_quantiles: for the method ``don-threshold``: rows with a DON at or above this quantile are kept.
-        don_thresholds: likewise, values of DON itself.
+        don_thresholds: the same, as values of DON itself.
         seeds: of training (and of ``random``).
     """
 

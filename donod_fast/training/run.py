@@ -43,7 +43,7 @@ class TrainOutcome:
     Attributes:
         folder: the model, with its tokenizer, for transformers (an adapter if merging is off).
         out: the training's folder around it.
-        selected: rows of the corpus that were asked for.
+        selected: requested rows of the corpus.
         rows: rows trained on, each epoch's counted.
         tokens: their tokens, without padding.
         scored_tokens: their targets, which the loss is over.

@@ -36,7 +36,7 @@ class TrainingRows:
         starts: (rows + 1,) int64, the bounds of the rows in these.
         rows: (rows,) int64, their positions in the corpus.
         skipped: rows that cannot be trained on, by status.
-        first_skipped: why the first of those cannot, "" where there is none.
+        first_skipped: the reason for the first of them, "" if there is none.
         truncated: rows that the length limit cut.
         templated: whether a chat template wrote any row.
     """

@@ -81,8 +81,8 @@ def test_operations_are_those_that_pytorch_counts(kind: str) -> None:
     length = 24
     with FlopCounterMode(display=False) as counter:
         hidden = trunk(torch.arange(length)[None] + 5)
-    # PyTorch counts attention to what follows, too: all length² pairs.
-    # To a thousandth: some releases of transformers form the angles of rotary positions by a product, too.
+    # PyTorch also counts attention to later tokens: all length² pairs.
+    # To a thousandth: some releases of transformers also compute the angles of rotary positions by a product.
     assert counter.get_total_flops() == pytest.approx(work.linear * length + work.attention * length**2, rel=1e-3)
     with FlopCounterMode(display=False) as counter:
         torch.nn.functional.linear(hidden[0, :7], weight.detach())
@@ -378,7 +378,7 @@ def test_the_commit_is_that_of_a_repository_that_holds_the_code(
     head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
     monkeypatch.delenv("DONOD_FAST_COMMIT", raising=False)
     assert record.circumstances(source=own)["commit"] == head.stdout.strip()
-    # A package that is installed within the user's repository is no part of it.
+    # A package installed within the user's repository is not part of it.
     assert record.circumstances(source=copied)["commit"] == "none"
     monkeypatch.setenv("DONOD_FAST_COMMIT", "abc1234")
     assert record.circumstances(source=copied)["commit"] == "abc1234"

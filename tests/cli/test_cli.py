@@ -140,7 +140,7 @@ def test_standard_input_is_kept_for_select_and_for_a_second_run(model: Path, tmp
     assert (out / "stdin.jsonl").read_bytes() == content
     assert invoke("select", out, "--keep", "100%", "--out", subset).code == 0
     assert subset.read_bytes() == content.replace(b"{broken\n\n", b"")
-    # Other rows are refused, until told to start anew
+    # Other rows are refused until --overwrite starts over
     assert_one_line_error(invoke(*options, stdin=content[:40]), 3, "has different rows")
     assert rows_of(out)[2]["status"] == "scored"
     kept = out / "stdin.jsonl"

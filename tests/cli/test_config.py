@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from score_runs import assert_one_line_error, invoke, short_rows, write_lines
 from tiny_models import save_tiny
+
+from donod_fast.cli.config import checked
+from donod_fast.engines.choosing import ScoreRequest
+from donod_fast.system import options
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +88,18 @@ def test_the_settled_part_size_and_token_budget_are_repeated(model: Path, data: 
     assert (found["token_budget"], found["part_rows"]) == (77, 9)
 
 
+def test_a_run_with_relative_paths_is_repeated_from_another_folder(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(data.parent)
+    options = ["--out", tmp_path / "a", "--device", "cpu", "--signals", "influence", "--reference", data.name]
+    assert invoke("score", "row*.jsonl", "--model", os.path.relpath(model), *options, "-q").code == 0
+    monkeypatch.chdir(tmp_path)
+    done = invoke("score", "--config", "a", "--out", "b", "-q")
+    assert done.code == 0, done.err
+    assert parts(tmp_path / "a") == parts(tmp_path / "b") != {}
+
+
 def test_the_command_line_overrides_the_file(scores: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert invoke("score", "--config", scores, "--out", out, "--lr", "1e-3", "-q").code == 0
@@ -100,6 +118,19 @@ def test_yaml_holds_any_option(model: Path, data: Path, tmp_path: Path) -> None:
     assert [entry["name"] for entry in manifest["signals"]] == ["perplexity", "el2n"]
 
 
+def test_on_and_off_of_yaml_are_the_choices_of_that_name() -> None:
+    known = {field.name: field for field in options.options_of(ScoreRequest)}
+    found = yaml.safe_load("packing: on\ncompile: off")
+    assert found == {"packing": True, "compile": False}
+    assert checked(found, known, "run.yaml") == {"packing": "on", "compile": "off"}
+
+
+def test_a_yaml_file_with_the_keys_of_a_manifest_ends_in_one_line(tmp_path: Path) -> None:
+    text = "version: 2\ninput: {}\nmodel: name\noptions: {lrr: 1}"
+    done = invoke("score", "x.jsonl", "--out", tmp_path / "out", "--config", config(tmp_path, text))
+    assert_one_line_error(done, 2, "unknown option 'lrr'")
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -109,6 +140,9 @@ def test_yaml_holds_any_option(model: Path, data: Path, tmp_path: Path) -> None:
         ("lr: [1]", "lr must be a number"),
         ("lr: true", "lr must be a number, got True"),
         ("max_length: 2.5", "max_length must be a whole number"),
+        ("max_length: .inf", "max_length must be a whole number, got inf"),
+        ("max_length: .nan", "max_length must be a whole number, got nan"),
+        ("backend: on", "backend must be a text, got True"),
         ("overwrite: sure", "overwrite must be true or false"),
         ("data: {a: 1}", "data must be a string or a list of strings"),
         ("model: {a: 1}", "model must be a text"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 import threading
 
@@ -148,3 +149,20 @@ def test_rows_are_shown_with_tokens_per_second(capsys: pytest.CaptureFixture[str
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("15 of 20 rows (75%), ") and " tokens/s, about " in first
     assert second.startswith("20 of 20 rows (100%), ")
+
+
+def test_bars_of_downloads_are_off_without_a_terminal() -> None:
+    program = """
+import sys
+sys.argv = ["donod-fast", "--help"]
+from donod_fast.cli import main
+try:
+    main()
+except SystemExit:
+    pass
+from datasets.utils import are_progress_bars_disabled
+from huggingface_hub import utils
+print(are_progress_bars_disabled(), utils.are_progress_bars_disabled())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "True True"

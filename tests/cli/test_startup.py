@@ -13,6 +13,7 @@ import pytest
 from donod_fast.cli.app import Commands
 from donod_fast.cli.study import Studies
 
+SCORED = Path(__file__).parents[1] / "scores" / "data" / "release-0.1.0" / "scores"
 HEAVY = ("torch", "transformers", "datasets", "pyarrow", "numpy", "pydantic", "rich", "yaml", "tqdm")
 REPORT = """
 import json, sys
@@ -68,4 +69,10 @@ def test_commands_on_folders_do_without_torch(command: str, tmp_path: Path) -> N
         "export": [str(tmp_path / "gone"), "--out", str(tmp_path / "out.parquet")],
     }
     modules, _ = modules_after(command, *arguments[command])
+    assert not modules & {"torch", "transformers", "datasets"}
+
+
+def test_the_status_of_a_scored_folder_does_without_torch() -> None:
+    modules, out = modules_after("status", str(SCORED))
+    assert "20 scored" in out and "NOD" in out
     assert not modules & {"torch", "transformers", "datasets"}

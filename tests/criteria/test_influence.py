@@ -48,7 +48,7 @@ def samples_of(scorer: Scorer, rows: Sequence[dict[str, Any]]) -> list[Tokenized
 
 
 def gradients(scorer: Scorer, rows: Sequence[dict[str, Any]]) -> Tensor:
-    """(rows, V · d) float64 of each row by itself, through the model's own logits; NaN for rows without a score."""
+    """(rows, V · d) float64 of each row alone, through the model's own logits; NaN for rows without a score."""
     model = scorer.loaded.model
     layer = model.get_output_embeddings()
     found = []

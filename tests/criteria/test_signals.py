@@ -330,7 +330,7 @@ class Other(Criterion):
 def test_other_settings_of_a_criterion_are_refused_by_name(scorer: Scorer, tmp_path: Path) -> None:
     run(scorer, tmp_path / "out")
     other = Scorer(tiny_model("llama"), tiny_tokenizer(), signals=[Other()], token_budget=256)
-    with pytest.raises(SettingsMismatchError, match=r"signals\.el2n\.power: None in the folder, 2 asked for"):
+    with pytest.raises(SettingsMismatchError, match=r"signals\.el2n\.power: None in the folder, 2 requested"):
         run(other, tmp_path / "out")
 
 
@@ -354,7 +354,7 @@ def test_the_command_scores_with_criteria_and_adds_others(tmp_path: Path) -> Non
     names = ScoresFolder.open(tmp_path / "out").table().column_names
     assert names[-5:] == ["answer_loss", "ifd_loss", "ifd_ppl", "ifd_unhelped", "el2n"]
     assert_one_line_error(invoke(*command, "--signals", "nothing"), 2, "unknown signal 'nothing'")
-    assert_one_line_error(invoke(*command, "--reference", "x.jsonl"), 2, "give --signals influence, too")
+    assert_one_line_error(invoke(*command, "--reference", "x.jsonl"), 2, "add --signals influence")
 
 
 def test_the_command_compares_with_a_reference_set(tmp_path: Path) -> None:
@@ -364,7 +364,7 @@ def test_the_command_compares_with_a_reference_set(tmp_path: Path) -> None:
     command = ["score", str(data), "--model", str(tmp_path / "model"), "--out", str(tmp_path / "out"), "--quiet"]
     assert_one_line_error(invoke(*command, "--signals", "influence"), 2, "needs a reference set: --reference FILE")
     wrong = invoke(*command, "--signals", "el2n", "--reference", str(reference))
-    assert_one_line_error(wrong, 2, "give --signals influence, too")
+    assert_one_line_error(wrong, 2, "add --signals influence")
     gone = invoke(*command, "--signals", "influence", "--reference", str(tmp_path / "none.jsonl"))
     assert_one_line_error(gone, 3, "none.jsonl")
     empty = write_lines(tmp_path / "empty.jsonl", [{"question": "which?", "answer": " "}])

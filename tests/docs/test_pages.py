@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from render import REPOSITORY, render_site, with_generated
+from repository import UNPLAIN
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -17,12 +18,6 @@ FILES = {
     for folder in ("donod_fast", "kernels", "recipes", "tests", "bench", "docs")
     for path in (ROOT / folder).rglob("*")
 } | {f"/{path.name}" for path in ROOT.iterdir()}
-
-UNPLAIN = re.compile(
-    r"\b(at hand|goes on|to be had|as it comes|as they come|is served|are served|is held to|are held to|by itself|"
-    r"draws the way|at one time|of its own accord|whoever|sign of life|is no \w+ for|less random)\b"
-)
-"""Phrases that do not read like an engineer's English. A sample of the kind, not the whole."""
 
 
 def prose(text: str) -> str:

@@ -416,7 +416,7 @@ def test_a_device_on_which_nothing_works_any_more_blames_no_row() -> None:
     for _ in range(MOST_TRIES):
         suspect.lost_scoring("was killed")
     for row in range(3):
-        suspect.passed(row, row != 0)  # row 0 has no score, whatever the device can do
+        suspect.passed(row, row != 0)  # row 0 has no score on any device
     suspect.lost_probing(3, "was killed")
     for _ in range(MOST_TRIES):
         assert suspect.probe() == (1, 4, 5, 6, 7)

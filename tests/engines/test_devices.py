@@ -93,7 +93,7 @@ def test_two_processes_write_the_bits_that_one_writes(
     reports: list[Report] = []
     found = several(
         data,
-        FaultySpec(model, "", place, meet=2),  # neither goes on before both have a part
+        FaultySpec(model, "", place, meet=2),  # neither continues before both have a part
         tmp_path / "found",
         progress=lambda rows, tokens: done.append(rows),
         on_report=reports.append,
@@ -114,7 +114,7 @@ def test_of_two_parts_each_of_two_processes_gets_one(
     data = write_lines(tmp_path / "rows.jsonl", short_rows(2 * PART_ROWS))
     found = several(
         data, FaultySpec(model, "", place, meet=2), tmp_path / "out"
-    )  # neither goes on before both have one
+    )  # neither continues before both have one
     assert sum(found.counts.values()) == 2 * PART_ROWS
     assert caplog.records == []  # of a process that waited in vain
 

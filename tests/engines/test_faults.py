@@ -209,7 +209,7 @@ def test_a_folder_without_permission_is_one_line() -> None:
         Path(parent).chmod(0o555)
         out = Path(parent) / "out"
         done = subprocess.run([sys.executable, "-P", "-c", program, out], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(f"StoreError cannot write {out}: permission denied: name a folder")
+    assert done.stdout.startswith(f"StoreError cannot write {out}: permission denied: choose a folder")
 
 
 @pytest.mark.parametrize("below", ["", "/out"])
@@ -332,8 +332,8 @@ def test_another_process_in_the_folder_is_waited_for_by_nobody(model: Path, data
 
 
 OTHER_SETTINGS: dict[str, tuple[str, list[object]]] = {
-    "lr": ("update.lr: 2e-05 in the folder, 0.001 asked for", ["--lr", "1e-3"]),
-    "update": ("update.update: 'adamw' in the folder, 'sgd' asked for", ["--update", "sgd"]),
+    "lr": ("update.lr: 2e-05 in the folder, 0.001 requested", ["--lr", "1e-3"]),
+    "update": ("update.update: 'adamw' in the folder, 'sgd' requested", ["--update", "sgd"]),
     "weight decay": ("update.weight_decay", ["--weight-decay", "0.1"]),
     "eps": ("update.eps", ["--eps", "1e-6"]),
     "reduction": ("update.reduction", ["--reduction", "sum"]),
@@ -341,9 +341,9 @@ OTHER_SETTINGS: dict[str, tuple[str, list[object]]] = {
     "template": ("masks.template", ["--template", "alpaca"]),
     "format": ("masks.format", ["--format", "question_answer"]),
     "train on": ("masks.train_on", ["--train-on", "last"]),
-    "max length": ("masks.max_length: 128 in the folder, 64 asked for", ["--max-length", "64"]),
-    "dtype": ("model.dtype: 'float32' in the folder, 'bfloat16' asked for", ["--dtype", "bfloat16"]),
-    "part rows": ("part_rows: 8 in the folder, 9 asked for", ["--part-rows", "9"]),
+    "max length": ("masks.max_length: 128 in the folder, 64 requested", ["--max-length", "64"]),
+    "dtype": ("model.dtype: 'float32' in the folder, 'bfloat16' requested", ["--dtype", "bfloat16"]),
+    "part rows": ("part_rows: 8 in the folder, 9 requested", ["--part-rows", "9"]),
 }
 
 
@@ -521,17 +521,17 @@ def test_a_sample_that_never_fits_gets_a_status_and_the_others_are_scored(
 def test_memory_that_is_short_in_the_head_mathematics_counts_too(
     scorer: Scorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import donod_fast.scoring.sample_scorer
+    import donod_fast.scoring.forward
 
     wanted = scorer.score(ROWS)
-    real = donod_fast.scoring.sample_scorer.don_nod
+    real = donod_fast.scoring.forward.don_nod
 
     def limited(hidden: torch.Tensor, *arguments: Any, **options: Any) -> Any:
         if len(hidden) > 60:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(hidden, *arguments, **options)
 
-    monkeypatch.setattr(donod_fast.scoring.sample_scorer, "don_nod", limited)
+    monkeypatch.setattr(donod_fast.scoring.forward, "don_nod", limited)
     assert_close_scores(scorer.score(ROWS), wanted)
 
 

@@ -214,7 +214,7 @@ def test_verdicts_of_an_interrupted_run_are_kept(problems: list[Problem], tmp_pa
                 raise KeyboardInterrupt
             return fake(*arguments, **options)
 
-        # The main thread looks late, so that the interrupt comes in beside verdicts, and before them.
+        # The main thread reads late, so that the interrupt arrives together with verdicts, and before them.
         def late(running: Any, **options: Any) -> Any:
             time.sleep(0.2)
             done, rest = wait(running, **options)

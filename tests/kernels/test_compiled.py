@@ -53,7 +53,7 @@ def test_every_shipped_config_compiles_everywhere_without_spilling(tmp_path: Pat
             assert int(row["spilled"]) == 0
             assert int(row["registers"]) > 0
     recorded = {tuple(row[name] for name in COLUMNS) for row in read(RECORDED)}
-    assert {tuple(row[name] for name in COLUMNS) for row in rows} == recorded, "record the table anew: make compiled"
+    assert {tuple(row[name] for name in COLUMNS) for row in rows} == recorded, "record the table again: make compiled"
     print(done.stdout)
 
 

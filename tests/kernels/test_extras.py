@@ -57,7 +57,7 @@ def tokens_by_hand(case: Case, head: dict[str, Any]) -> Tensor:
         log_p = log_p.scatter(1, column, -softplus(margins_of(z, column)))
     loss = -log_p.gather(1, label)
     entropy = torch.where(log_p > -700.0, -log_p.exp() * log_p, 0.0).sum(1)
-    # 1 − p_y likewise, not rounded against 1.
+    # 1 − p_y is also not rounded against 1.
     errors = log_p.exp().scatter(1, label, torch.exp(-softplus(-margins_of(z, label))))
     found = torch.stack([loss.squeeze(1), entropy, errors.norm(dim=1)])
     return torch.where(case.labels == IGNORE_INDEX, torch.nan, found)
@@ -234,7 +234,7 @@ def test_wrong_arguments_are_named(change: dict[str, Tensor], message: str) -> N
         token_statistics(**{**arguments, **change})
 
 
-# ---- beside the Triton kernels --------------------------------------------------------------------
+# ---- together with the Triton kernels -------------------------------------------------------------
 
 
 def _interpreted(case: Case, **options: Any) -> None:

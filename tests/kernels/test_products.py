@@ -82,7 +82,7 @@ def test_products_are_those_of_autograd(backend: str, head: str, dtype: torch.dt
 @pytest.mark.parametrize("backend", ["torch", "triton"])
 def test_confident_tokens_keep_their_digits(backend: str) -> None:
     left, right = two_sets(margins=(15.0, 30.0, 4.0))
-    # The truth is exact for them only while 1 − p_y is, so it is held to the logarithm of 1 − p_y of 13 digits.
+    # The truth is exact only while 1 − p_y is, so the limit follows from log(1 − p_y) with 13 digits.
     found = products(left, right, backend=backend)
     assert_products(found, gradients(left), gradients(right), 1e-5)
     alone = products(right, right, backend=backend).diagonal().sqrt()
@@ -126,7 +126,7 @@ def test_signals_in_bfloat16_lose_little(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_sets_past_the_workspace_are_cut_between_samples() -> None:
-    # Sixteen tiles of the vocabulary beside both sets would need more than a MiB.
+    # Sixteen tiles of the vocabulary in addition to both sets would need more than a MiB.
     left = make_case((60, 0, 90, 33), vocab=1001, dim=19)
     right = make_case((50, 20), vocab=1001, dim=19, seed=3)._replace(weight=left.weight)
     found = products(left, right, backend="triton", workspace_bytes=MIB)

@@ -135,7 +135,7 @@ def test_memory_that_held_nan_before_is_no_part_of_the_result(update: str) -> No
     expected = cpu(triton(case, update=update))
     torch.cuda.synchronize()
     poison = [torch.full((64 * MIB,), torch.nan, device="cuda") for _ in range(4)]
-    del poison  # back to the allocator, which hands it out again as it is
+    del poison  # back to the allocator, which returns it again unchanged
     assert_identical(cpu(triton(case, update=update)), expected)
 
 

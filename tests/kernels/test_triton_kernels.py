@@ -317,7 +317,7 @@ def logarithms_kernel(x, first, second, BLOCK: tl.constexpr):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
 def test_narrowing_rounds_to_nearest_even_and_keeps_nan_and_infinity(dtype: torch.dtype) -> None:
     ties = [1.0 + 2.0**-8, 1.0 + 3 * 2.0**-8, -(1.0 + 2.0**-8), 1.0 + 2.0**-8 + 2.0**-20, 1.0 + 2.0**-11]
-    # (Below 1.2e-38 the interpreter's own cast drops bits; a signal of that size is nothing beside any other.)
+    # (Below 1.2e-38 the interpreter's own cast drops bits; a signal of that size is negligible.)
     special = [0.0, -0.0, math.inf, -math.inf, math.nan, 1.2e-38, 3e38, 65504.0, 1e-7]
     generator = torch.Generator().manual_seed(2)
     spread = torch.randn(1024 - 14, generator=generator) * torch.exp(torch.randn(1024 - 14, generator=generator))

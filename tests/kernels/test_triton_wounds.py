@@ -269,7 +269,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Launches:
 
 
 def without_values(case: Case) -> Case:
-    """The case on the device that has shapes and no values: whoever reads one back is refused."""
+    """The case on the meta device, which has shapes but no values: reading a value fails."""
     return Case(*(x.to("meta") for x in case))
 
 

@@ -116,7 +116,7 @@ def test_a_folder_is_of_one_mask_by_its_content(tmp_path: Path, masked: tuple[Pa
     whole = train(chosen, question_rows(24), tmp_path / "whole")
     with pytest.raises(Stopped):
         train(chosen, question_rows(24), tmp_path / "out", progress=stop)
-    # The same mask elsewhere and in the form that is written by hand: the training goes on.
+    # The same mask in another place and in the form written by hand: the training continues.
     save_file({name: mask.clone() for name, mask in masks.items()}, tmp_path / "other.safetensors")
     moved = chosen.model_copy(update={"parameter_mask": str(tmp_path / "other.safetensors")})
     resumed = train(moved, question_rows(24), tmp_path / "out")
@@ -173,7 +173,7 @@ def test_a_mask_of_another_model_is_refused_by_the_parameters_name(tmp_path: Pat
 
 @pytest.mark.parametrize("method", ["lora", "qlora"])
 def test_adapters_take_no_mask(method: str) -> None:
-    with pytest.raises(ValueError, match=f"method {method} trains adapters beside it; use method: full"):
+    with pytest.raises(ValueError, match=f"method {method} trains adapters in addition; use method: full"):
         settings(parameter_mask="mask.safetensors", method=method)
 
 

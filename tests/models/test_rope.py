@@ -48,7 +48,7 @@ def test_a_sample_has_the_same_states_as_alone_in_a_fresh_model(kind: str, packi
     groups = make_batches(SAMPLES, 64, trunk.packs, trunk.rope)
     assert sorted(i for group in groups for i in group) == list(range(len(SAMPLES)))
     assert any(len(group) > 1 for group in groups)
-    for group in [*groups, *reversed(groups)]:  # whatever was run before
+    for group in [*groups, *reversed(groups)]:  # regardless of earlier runs
         batch = collate(SAMPLES, group, packed=trunk.packs, rope=trunk.rope)
         states = trunk.states(batch)[batch.predictors]
         for member, found in zip(group, states.split(batch.cu_seqlens.diff().tolist()), strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from repository import PLACEHOLDER, ROOT, documents, pyproject, text
+from repository import PLACEHOLDER, ROOT, UNPLAIN, documents, pyproject, text
 
 import donod_fast
 
@@ -76,3 +76,18 @@ def test_readme_renders_outside_the_repository() -> None:
 def test_links_of_readme_lead_to_files_that_exist() -> None:
     for kind, path in re.findall(rf"{PLACEHOLDER}/(?:blob|tree|raw)/(main)/([^)\s#\"']+)", text("README.md")):
         assert kind == "main" and (ROOT / path).exists(), path
+
+
+def test_names_of_tests_are_short() -> None:
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        for name in re.findall(r"def (test_\w+)", path.read_text(encoding="utf-8")):
+            assert len(name) <= 72, f"{path.name}: {name}"
+
+
+@pytest.mark.parametrize("folder", ["donod_fast", "kernels", "bench", "examples", "recipes"])
+def test_source_files_use_plain_english(folder: str) -> None:
+    data = {"operations.py", "dynamic_pack.py"}  # wording of generated tasks; an order's name in a results file
+    for path in (ROOT / folder).rglob("*"):
+        if path.suffix in (".py", ".yaml", ".sh") and path.name not in data:
+            found = UNPLAIN.findall(path.read_text(encoding="utf-8"))
+            assert found == [], f"{path.relative_to(ROOT)}: {found}"

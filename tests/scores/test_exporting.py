@@ -9,7 +9,7 @@ from pathlib import Path
 import datasets
 import pyarrow.parquet as pq
 import pytest
-from score_runs import assert_one_line_error, invoke, short_rows, write_lines
+from score_runs import assert_one_line_error, command, invoke, short_rows, write_lines
 from scored_folders import part_path, scored
 
 from donod_fast.scores.exporting import export
@@ -51,6 +51,28 @@ def test_both_kinds_of_output_pair_every_row_with_its_scores(scorer: Scorer, tmp
             }
             assert {name: row[f"donod.{name}"] for name in SCORES} == {name: right[f"donod.{name}"] for name in SCORES}
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_only_a_saved_dataset_is_replaced(scorer: Scorer, tmp_path: Path) -> None:
+    scores = scored(scorer, tmp_path / "out", [write_lines(tmp_path / "rows.jsonl", ROWS)])
+    before = sorted(path.name for path in Path(scores.path).iterdir())
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    for name in ("out", "mine"):
+        done = invoke("export", tmp_path / "out", "--out", tmp_path / name, "--overwrite")
+        assert_one_line_error(done, 5, "is not a saved dataset")
+    assert sorted(path.name for path in Path(scores.path).iterdir()) == before
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
+    (tmp_path / "saved").mkdir()  # an empty folder holds nothing to lose
+    for _ in range(2):
+        assert invoke("export", tmp_path / "out", "--out", tmp_path / "saved", "--overwrite").code == 0
+    assert len(datasets.load_from_disk(tmp_path / "saved")) == len(ROWS)
+
+
+def test_a_dataset_folder_is_written_without_bars_of_the_library(scorer: Scorer, tmp_path: Path) -> None:
+    scored(scorer, tmp_path / "out", [write_lines(tmp_path / "rows.jsonl", ROWS)])
+    done = command("export", tmp_path / "out", "--out", tmp_path / "saved")
+    assert (done.code, done.err) == (0, ""), done
 
 
 def test_columns_of_no_one_type_are_named_and_go_out_as_json(scorer: Scorer, tmp_path: Path) -> None:

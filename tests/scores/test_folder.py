@@ -82,11 +82,11 @@ def test_every_decisive_setting_is_named_with_both_values(tmp_path: Path) -> Non
         ScoresFolder.open_or_create(tmp_path, other)
     told = [line.strip() for line in str(caught.value).splitlines()[1:-1]]
     assert told == [
-        "input.rows: 10 in the folder, 11 asked for",
-        "part_rows: 4 in the folder, 5 asked for",
-        "model.dtype: 'float32' in the folder, 'bfloat16' asked for",
-        "update.lr: 0.1 in the folder, 0.2 asked for",
-        "head.softcap: None in the folder, 30.0 asked for",
+        "input.rows: 10 in the folder, 11 requested",
+        "part_rows: 4 in the folder, 5 requested",
+        "model.dtype: 'float32' in the folder, 'bfloat16' requested",
+        "update.lr: 0.1 in the folder, 0.2 requested",
+        "head.softcap: None in the folder, 30.0 requested",
     ]
 
 
@@ -141,7 +141,7 @@ def test_a_part_whose_summary_is_not_that_of_its_rows_is_found(tmp_path: Path, w
     pq.write_table(table.replace_schema_metadata(metadata), part_path(folder, 0), write_page_checksum=True)
     with pytest.raises(StoreError, match=f"part-000000.parquet is damaged .*{told}.*again"):
         folder.table()
-    if not with_checksum:  # what is read without the rows, too
+    if not with_checksum:  # also for what is read without the rows
         with pytest.raises(StoreError, match=told):
             folder.summary(0)
     assert folder.missing_parts() == [0]

@@ -60,7 +60,7 @@ def test_fifty_real_rows_agree_with_float64_autograd_alone_and_batched(
         truth = reference_don_nod(hidden, scorer.head.weight.double(), labels, bounds, lr=2e-5, update=update)
         don, nod, loss = (float(column) for column in (truth.don, truth.nod, truth.loss))
         (alone,) = scorer.sample_scorer.score([sample])
-        # The batch's own hidden states differ by float32's rounding, hence the same bounds for both
+        # The batch's own hidden states differ only by float32 rounding, so both have the same bounds
         for found in (alone, batched):
             assert found.status == "scored"
             assert abs(found.nod - nod) <= 1e-5 * nod, sample.id

@@ -117,7 +117,7 @@ def ahead(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def late(scores: torch.Tensor) -> Callable[[], torch.Tensor]:
         kept, number = scores.clone(), len(flying)
         with torch.inference_mode():
-            scores.fill_(torch.nan)  # whoever looks too early sees this
+            scores.fill_(torch.nan)  # an early reader would see this
         flying.append(1)
 
         def wait() -> torch.Tensor:

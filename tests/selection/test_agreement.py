@@ -166,7 +166,7 @@ def test_check_prints_how_another_dtype_ranks(model: Path, data: Path) -> None:
 def test_check_fails_where_the_ranks_are_others(model: Path, data: Path, tmp_path: Path) -> None:
     other = save_tiny("llama", tmp_path, seed=1)
     done = check(model, "--data", data, "--against", other)
-    assert_one_line_error(done, 1, "float32 ranks the rows otherwise than float32")
+    assert_one_line_error(done, 1, "float32 does not preserve the ranking of float32")
     assert "FAILED" in done.out
     report = json.loads(check(model, "--data", data, "--against", other, "--json").out)
     assert report["passed"] is False and all(line["passed"] for line in report["lines"])

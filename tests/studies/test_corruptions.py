@@ -96,7 +96,7 @@ def test_a_row_that_a_kind_cannot_damage_is_not_called_corrupted() -> None:
     assert kinds.count("wrong_numbers") == 10, "all that have a number"
     assert kinds.count("masked") == 40, "the others are there for other kinds"
     assert all(a != b for a, b in zip(planted, rows, strict=True))
-    with pytest.raises(InputError, match="'wrong_numbers' damages only 10 of the 15 rows"):
+    with pytest.raises(InputError, match="'wrong_numbers' can damage only 10 of the 15 rows"):
         plant(rows, {"wrong_numbers": 0.3}, seed=0)
 
 

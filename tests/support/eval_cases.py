@@ -65,7 +65,7 @@ def code_tokenizer() -> Any:
 
 
 class FakeJudge:
-    """Stands in for the judge where a test is about what surrounds it: runs nothing, and counts what it is asked.
+    """A fake judge for tests of its callers: runs nothing, and counts the requests.
 
     A program passes if it holds ``return x +`` and the number of its task, times out if it holds ``while True``.
     """

@@ -52,7 +52,7 @@ def ended(worker: int) -> int:
 
 
 def kill_at_random(scorer: Scorer, data: Path, out: Path, part_rows: int, seed: int, patience: float) -> dict[str, Any]:
-    """Start workers and kill each within ``patience`` seconds, at random, until one ends by itself."""
+    """Start workers and kill each within ``patience`` seconds, at random, until one ends normally."""
     draw = random.Random(seed)
     seen = [0]
     while True:

@@ -83,7 +83,7 @@ def part_bytes(out: Path) -> dict[str, bytes]:
 
 
 def is_gone(process: int) -> bool:
-    """Whether a process has ended, even if nobody has asked for its exit code."""
+    """Whether a process has ended, even if nobody has read its exit code."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):

@@ -16,7 +16,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 
 class CountedFiles(MemoryFileSystem):  # type: ignore[misc]
-    """``counted://``: files in memory; keeps which ranges were asked for."""
+    """``counted://``: files in memory; records the requested ranges."""
 
     protocol = "counted"
     store: ClassVar[dict[str, Any]] = {}

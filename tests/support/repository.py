@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tomllib
 from fnmatch import fnmatch
@@ -12,6 +13,11 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACEHOLDER = "https://github.com/OWNER/donod_fast"
+UNPLAIN = re.compile(
+    r"\b(at hand|goes on|to be had|as it comes|as they come|is served|are served|is held to|are held to|by itself|anew|"
+    r"draws the way|at one time|of its own accord|whoever|sign of life|is no \w+ for|less random|likewise)\b"
+)
+"""Phrases that do not read like an engineer's English. A sample of the kind, not the whole."""
 _GENERATED = (
     ".git", ".venv*", "build", "dist", "site", "*.egg-info", "__pycache__", "*.pyc", ".*_cache", ".hypothesis",
     ".benchmarks", "demo-out",

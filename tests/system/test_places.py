@@ -101,7 +101,7 @@ def test_an_object_that_is_written_again_is_refused_by_name(s3: None) -> None:
         list(reading)
     with pytest.raises(CorpusError, match=r"changing\.jsonl has changed since"):
         next(corpus.records())
-    with pytest.raises(CorpusError, match=r"changing\.jsonl: the input has changed .*other content"):
+    with pytest.raises(CorpusError, match=r"changing\.jsonl: the input has changed .*different content"):
         reopen_corpus(corpus.describe())
     other.rm(url)
     with pytest.raises(CorpusError, match=r"changing\.jsonl: there is no such file"):

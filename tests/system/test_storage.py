@@ -15,7 +15,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from remote_files import put, s3_server
 from score_runs import assert_one_line_error, assert_same_bits, command, invoke, short_rows, write_lines
 from scored_folders import scored
-from tiny_models import save_tiny
+from tiny_models import save_tiny, tiny_model, tiny_tokenizer
 
 from donod_fast.errors import StoreError
 from donod_fast.scores.folder import ScoresFolder
@@ -27,8 +27,13 @@ from donod_fast.system.storage import open_storage
 ROWS = short_rows(30, seed=3)
 
 
+@pytest.fixture(scope="module")
+def scorer() -> Scorer:
+    return Scorer(tiny_model("llama"), tiny_tokenizer())
+
+
 class FlakyStore(MemoryFileSystem):  # type: ignore[misc]
-    """``flakystore://``: memory whose every call may fail, also after it has done what it was asked for."""
+    """``flakystore://``: memory in which every call may fail, even after it has done its work."""
 
     protocol = "flakystore"
     store: dict[str, Any] = {}  # noqa: RUF012

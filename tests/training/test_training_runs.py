@@ -98,10 +98,10 @@ def test_a_finished_folder_is_untouched_and_refuses_another_training(base: Path,
     assert again.resumed is None and (again.tokens, again.loss) == (first.tokens, first.loss)
     assert (first.folder / "model.safetensors").stat().st_mtime_ns == stamp
     for other, data, rows, name in (
-        ({"seed": 3}, RECORDS, None, "settings.seed: 0 in the folder, 3 asked for"),
+        ({"seed": 3}, RECORDS, None, "settings.seed: 0 in the folder, 3 requested"),
         ({"lora": settings(lora={"rank": 3}).lora}, RECORDS, None, "settings.lora.rank: 16 in the folder, 3"),
-        ({}, RECORDS[1:], None, "data.rows: 51 in the folder, 50 asked for"),
-        ({}, RECORDS, [0, 1], "selected.rows: 51 in the folder, 2 asked for"),
+        ({}, RECORDS[1:], None, "data.rows: 51 in the folder, 50 requested"),
+        ({}, RECORDS, [0, 1], "selected.rows: 51 in the folder, 2 requested"),
     ):
         with pytest.raises(SettingsMismatchError, match=name):
             train(chosen.model_copy(update=other), data, tmp_path / "out", rows=rows)

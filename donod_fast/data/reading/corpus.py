@@ -120,7 +120,7 @@ def open_corpus(
 
     Args:
         inputs: files (JSON Lines, JSON, CSV, TSV, Parquet; each also .gz or .zst), URLs of such files
-            (``s3://…``, ``gs://…``, whatever fsspec reads), globs of either, folders written by
+            (``s3://…``, ``gs://…``, anything that fsspec reads), globs of either, folders written by
             ``datasets.save_to_disk``, ``"-"`` for standard input (JSON or JSON Lines), or, if nothing
             local has that name, ids of hub datasets.
         split: which split of a dataset that has several.

@@ -214,7 +214,7 @@ def _known_source(
 
 
 def is_same(entry: Mapping[str, Any], stat: Stat) -> bool:
-    """Whether a file's size and stamp are those of its entry.
+    """Whether a file's size and time stamp agree with its entry.
 
     An empty stamp (``""``: a web server that reports neither etag nor time) proves nothing.
     """

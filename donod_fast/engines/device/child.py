@@ -82,7 +82,7 @@ class Idle:
 
     Attributes:
         formats: rows by record format since the last ``Go``.
-        report: where the time went so far, None unless asked for.
+        report: profile of the time so far, None unless requested.
         fitting_budget: the token budget that batches were cut to if memory ran out; else None.
         unread: the part whose input could not be read, with the reason; None if there is none.
     """
@@ -127,7 +127,7 @@ class Failed:
     """The child stops because of an error.
 
     Attributes:
-        kind: the class of an error that another device would raise, too (an error of ``donod_fast.errors``); else None.
+        kind: class of an error that another device would raise as well (one of ``donod_fast.errors``); else None.
         text: the error's message.
     """
 
@@ -266,7 +266,7 @@ def _failed(error: Exception) -> Failed:
 
 
 def _leave_with_parent() -> None:
-    """End this process when its parent ends, for whatever reason."""
+    """End this process when its parent ends for any reason."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

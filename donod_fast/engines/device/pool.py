@@ -255,7 +255,7 @@ class DevicePool:
         cause = cause or (how if failure is None else failure.text)
         kind = None if failure is None else failure.kind
         if kind is not None and (child.ready or child.is_first):
-            # Another process would fail, too: the model, the corpus or the folder is at fault.
+            # Another process would also fail: the model, the corpus or the folder is at fault.
             raise kind(f"{child.device}: {cause}")
         if self._folder is None:  # no process has loaded the model so far, nothing is lost
             raise ModelError(f"{child.device}: the process that loads the model there {cause}")
@@ -301,7 +301,7 @@ def _unseen(rows: int, tokens: int) -> None:
 
 
 def _unheard(part: int | None, text: str) -> None:
-    """Drop a report of a problem; it is in the log, too."""
+    """Ignore a report of a problem; the log has it as well."""
 
 
 __all__ = ["DevicePool"]

@@ -111,7 +111,7 @@ class DeviceProcess:
         self.send(job)
 
     def hand(self, task: Task) -> None:
-        """Send it a part that it asked for."""
+        """Send the process a part that it requested."""
         self.parts.append(task.part)
         self.send(task)
 

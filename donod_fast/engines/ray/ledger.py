@@ -20,7 +20,7 @@ from donod_fast.engines.isolation import MOST_TRIES
 
 @dataclass(slots=True)
 class _Attempt:
-    """A task in the hands of a worker."""
+    """A task that a worker holds."""
 
     where: str
     worker: Any

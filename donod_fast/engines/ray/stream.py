@@ -90,7 +90,7 @@ class Stream:
         pool = self._pool
         try:
             with _settings(data, pool.size):
-                # One block, hence one task of Ray's, for each item: a lost worker costs one item.
+                # One block, and so one Ray task, per item: a lost worker costs one item.
                 stream = data.from_items(list(self._items), override_num_blocks=len(self._items)).map_batches(
                     pool.actor,
                     batch_size=1,

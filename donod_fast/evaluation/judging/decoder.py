@@ -34,7 +34,7 @@ def decode(data: bytes, resolve: Callable[[Reference], Any] | None = None) -> An
     try:
         value = reader.read(0)
     except (struct.error, IndexError, UnicodeError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
-        raise Refused(f"bytes that are no value ({type(error).__name__})") from error
+        raise Refused(f"bytes that do not encode a value ({type(error).__name__})") from error
     if reader.at != len(data):
         raise Refused("bytes after the value")
     return value
@@ -143,14 +143,14 @@ def _read_reference(owned: bool) -> Callable[[_Decoder, int], Any]:
 def _read_items_view(source: _Decoder, depth: int) -> Any:
     pairs = source.items(depth)
     if any(type(pair) is not tuple for pair in pairs):
-        raise Refused("items of a mapping that are no pairs")
+        raise Refused("items of a mapping that are not pairs")
     return dict(pairs).items()
 
 
 def _read_type(source: _Decoder, depth: int) -> type:
     name = source.text()
     if name not in BUILTIN_TYPES:
-        raise Refused("a type that is no builtin")
+        raise Refused("a type that is not built in")
     return BUILTIN_TYPES[name]
 
 

@@ -67,7 +67,7 @@ def find_isolation(unsafe: bool = False) -> Isolation:
         unsafe: return :attr:`Isolation.NONE` if nothing works, instead of raising. Isolation that works is preferred.
 
     Raises:
-        SandboxError: there is no isolation; the message gives the reason for each kind, and remedies.
+        SandboxError: no sandbox is available; the message gives the reason for each kind, and remedies.
     """
     if os.name != "posix":
         raise SandboxError("programs cannot be run here: isolation needs Linux, and running without it a POSIX system")
@@ -80,7 +80,7 @@ def find_isolation(unsafe: bool = False) -> Isolation:
     if unsafe:
         return Isolation.NONE
     reasons = "; ".join(f"{isolation}: {reason}" for isolation, reason in _failures.items())
-    raise SandboxError(f"there is no isolation for programs written by a model ({reasons}); {_REMEDY}")
+    raise SandboxError(f"no sandbox is available for programs written by a model ({reasons}); {_REMEDY}")
 
 
 def probe(isolation: Isolation) -> str:

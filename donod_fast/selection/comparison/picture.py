@@ -57,7 +57,7 @@ def draw_comparison(comparison: Comparison, path: Path, *, title: str = "") -> N
     side = max(2.6, 0.36 * max(len(ordered), len(selecting))) + 1.6
     with rc_context({"font.size": 8, "svg.fonttype": "path"}):
         figure = Figure(figsize=(2 * side, side + 0.4), layout="constrained")
-        FigureCanvasAgg(figure)  # no window, whatever the user's backend is
+        FigureCanvasAgg(figure)  # no window, regardless of the user's backend
         left, right = figure.subplots(1, 2)
         # Both maps can be told apart with any colour vision.
         _map(left, comparison, comparison.correlation, ordered, "PuOr_r", -1.0, correlation_name)

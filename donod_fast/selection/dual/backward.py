@@ -151,7 +151,7 @@ def prove_layers(chosen: Chosen, *, workspace_bytes: int) -> None:
         if not error <= TOLERANCE[layer.weight.dtype]:
             raise ModelError(
                 f"{chosen.loaded.name}: the gradient of {layer.parameter} is not the product of its inputs and "
-                f"error signals (they differ by {error:.1e}), so it is no plain linear layer; remove it from --layers"
+                f"error signals (difference {error:.1e}), so it is not a plain linear layer; remove it from --layers"
             )
 
 

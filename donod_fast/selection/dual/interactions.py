@@ -46,7 +46,7 @@ class Utility:
         scored_tokens: number of target tokens.
         loss: mean loss in nats.
         first: Σ_p M_ip to first order: how much a step on this row alone lowers the reference loss; NaN if not scored.
-        second: the same to second order; NaN if only the first order was asked for.
+        second: the same to second order; NaN if only the first order was requested.
     """
 
     row: int

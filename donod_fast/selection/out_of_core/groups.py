@@ -58,7 +58,7 @@ class FileGroups:
 
 
 class CarriedGroups:
-    """One group per value of a carried column; rows without a value form a group, too."""
+    """One group per value of a carried column; rows without a value also form a group."""
 
     def __init__(self, column: str) -> None:
         self.names: list[str | None] = []

@@ -58,8 +58,8 @@ class Chosen:
 
     Attributes:
         rows: the rows to keep.
-        groups: counts of each group in order of appearance; one group if no groups were asked for.
-        best_first: the rows in order of rank, if that was asked for.
+        groups: counts of each group in order of appearance; one group if no groups were requested.
+        best_first: the rows in order of rank, if requested.
     """
 
     rows: RowSet

@@ -1,7 +1,7 @@
 """Damage the responses of records on purpose, so that a study knows which rows are bad.
 
-A record keeps its columns; only the text that is scored changes. Every kind is drawn from a seeded
-``random.Random``, so that a seed names the damage.
+A record keeps its columns; only the scored text changes. Every kind uses a seeded ``random.Random``, so that a seed
+determines the damage.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _RESPONSES = ("output", "response", "answer", "completion")
 def response_column(record: Row) -> str:
     """The column that holds the response.
 
-    Where a row has both ``output`` and ``response`` it is ``output``, as ``formats.py`` reads it.
+    If a row has both ``output`` and ``response``, it is ``output``, as in ``formats.py``.
 
     Raises:
-        InputError: the record has none of the known columns with a text in it.
+        InputError: none of the known columns of the record holds text.
     """
     for name in _RESPONSES:
         if isinstance(record.get(name), str):
@@ -43,10 +43,10 @@ def corrupt(record: Row, kind: str, rng: Random, others: Sequence[Row]) -> dict[
     """The record with a damaged response.
 
     Args:
-        record: left as it is.
+        record: the record, which is not changed.
         kind: one of :data:`KINDS`.
-        rng: where the damage is drawn from.
-        others: records to take a wrong answer from.
+        rng: source of randomness.
+        others: records from which a wrong answer is taken.
 
     Raises:
         InputError: the kind is unknown, or the record has no response.
@@ -74,14 +74,14 @@ def plant(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Corrupt a share of the records with each kind, no record twice.
 
-    A record that a kind cannot damage (no number to replace, one word to shuffle) is left to the other kinds and
-    another taken, so that every row that is called corrupted is.
+    A record that a kind cannot damage (no number to replace, one word to shuffle) is left to the other kinds, and
+    another record takes its place. So every row that is labelled as corrupted is corrupted.
 
     Returns:
-        The records in their order, and the kind of each (``""`` where it is clean).
+        The records in their order, and the kind of each (``""`` if it is clean).
 
     Raises:
-        InputError: an unknown kind, shares that add up to more than all rows, or a kind that damages too few.
+        InputError: a kind is unknown, the shares add up to more than all rows, or a kind can damage too few rows.
     """
     rng = Random(seed)
     places = list(range(len(records)))
@@ -107,7 +107,7 @@ def plant(
             chosen, left = left[:missing], left[missing:]
         if missing:
             raise InputError(
-                f"corruption {kind!r} damages only {count - missing} of the {count} rows that its share asks for; "
+                f"corruption {kind!r} can damage only {count - missing} of the {count} rows of its share; "
                 "lower the share, or leave the kind out for this corpus"
             )
         places = proof + left
@@ -115,7 +115,7 @@ def plant(
 
 
 def _words(text: str) -> list[str]:
-    """Words at even places, the white space between them at odd ones."""
+    """Words at even positions, the white space between them at odd ones."""
     return re.split(r"(\s+)", text)
 
 
@@ -134,14 +134,14 @@ def _masked(text: str, rng: Random, others: Sequence[Row]) -> str:
 def _dropped(text: str, rng: Random, others: Sequence[Row]) -> str:
     parts = _words(text)
     gone = set(_chosen(parts, rng))
-    if len(gone) * 2 >= len(parts):  # the only word stays: an empty response is no sample
+    if len(gone) * 2 >= len(parts):  # keep the only word: an empty response is not a sample
         return text
     return "".join(part for i, part in enumerate(parts) if i not in gone and i - 1 not in gone).strip() or text
 
 
 def _shuffled(text: str, rng: Random, others: Sequence[Row]) -> str:
     parts = _words(text)
-    places = [place for place in range(0, len(parts), 2) if parts[place]]  # not the void around outer white space
+    places = [place for place in range(0, len(parts), 2) if parts[place]]  # skip empty strings at the ends
     words = [parts[place] for place in places]
     if len(set(words)) < 2:
         return text
@@ -168,7 +168,7 @@ def _cut(text: str, rng: Random, others: Sequence[Row]) -> str:
 
 
 def _digits(text: str, rng: Random, others: Sequence[Row]) -> str:
-    """Every number becomes another of as many digits: fluent, and wrong."""
+    """Replace every number by another with the same number of digits: fluent, but wrong."""
 
     def other(match: re.Match[str]) -> str:
         digits = match.group()

@@ -1,9 +1,9 @@
 """Fine-tune a model in memory on chosen records, with a budget of tokens: the measure of a selection in the studies.
 
-Selections differ in the length of their rows, so that an epoch of each is another amount of training. Here every
-selection can be trained on the same number of tokens: its rows are gone through in seeded orders, again and again,
-until the budget is used up. A step has as many rows as come closest to ``step_tokens``, so that the steps are nearly
-as many, too. The trainer is that of :mod:`donod_fast.training`.
+Selections differ in the length of their rows, so an epoch is a different amount of training for each. Here every
+selection can be trained on the same number of tokens: its rows are repeated in seeded orders until the budget is used
+up. A step has the number of rows that comes closest to ``step_tokens``, so the number of steps is also nearly the same.
+The trainer is that of :mod:`donod_fast.training`.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from donod_fast.studies.core.settings import FineTuneSettings
 
 @dataclass(frozen=True, slots=True)
 class FineTuned:
-    """What a training left.
+    """Result of a training.
 
     Attributes:
         model: a trained copy, in eval mode.
-        rows: rows trained on, each counted as often as it came.
-        tokens: their tokens, prompts included, without padding.
-        scored_tokens: those of them with a loss.
+        rows: number of rows trained on, with repetitions.
+        tokens: their tokens, including prompts, without padding.
+        scored_tokens: number of these tokens with a loss.
         steps: optimizer steps.
         seconds: wall time.
-        loss: mean loss of a scored token over the last half of the steps, nats.
+        loss: mean loss per scored token over the second half of the steps, in nats.
     """
 
     model: Any
@@ -54,7 +54,7 @@ class FineTuned:
 def tokenized(
     loaded: LoadedModel, records: Sequence[Mapping[str, Any]], masks: MaskSettings | None = None
 ) -> list[TokenizedSample]:
-    """Records as tokens and masks, by the masks that scoring uses; one for each, in their order."""
+    """Tokenise and mask records as scoring does; one sample per record, in their order."""
     masks = masks or MaskSettings()
     if masks.max_length is None:
         masks = replace(masks, max_length=loaded.max_length)
@@ -68,7 +68,7 @@ def fine_tune(
     samples: Sequence[TokenizedSample],
     settings: FineTuneSettings,
 ) -> FineTuned:
-    """Train a copy of the model on some samples; the model itself stays as it is.
+    """Train a copy of the model on some samples; the model itself is not changed.
 
     Args:
         loaded: the model to start from.
@@ -87,7 +87,7 @@ def fine_tune(
         ) from error
     ready = [sample for sample in samples if sample.status is Status.SCORED]
     if not ready:
-        raise InputError("none of the selected rows can be trained on; `donod-fast score` says why of each")
+        raise InputError("none of the selected rows can be trained on; `donod-fast score` gives the reasons")
     course = planned_course(ready, settings)
     tokens = sum(len(sample.input_ids) for sample in course)
     batch = max(1, round(settings.step_tokens * len(course) / tokens))
@@ -122,9 +122,9 @@ def fine_tune(
 
 
 def planned_course(samples: Sequence[TokenizedSample], settings: FineTuneSettings) -> list[TokenizedSample]:
-    """The samples in the order of training, each as often as it comes: seeded orders until the budget is used up.
+    """The samples in the order of training, with repetitions: seeded orders until the budget is used up.
 
-    The last sample is the one that comes closest to the budget.
+    The sequence ends where the total comes closest to the budget.
     """
     rng = Random(settings.seed)
     own = sum(len(sample.input_ids) for sample in samples)
@@ -143,10 +143,10 @@ def planned_course(samples: Sequence[TokenizedSample], settings: FineTuneSetting
 
 @dataclass(frozen=True, slots=True)
 class RowLosses:
-    """A model's losses on held-out rows, row by row, so that two models can be compared on the same rows.
+    """A model's losses on held-out rows, row by row, to compare two models on the same rows.
 
     Attributes:
-        sums: loss of each row, summed over its scored tokens, nats.
+        sums: loss of each row, summed over its scored tokens, in nats.
         tokens: scored tokens of each row.
     """
 
@@ -155,7 +155,7 @@ class RowLosses:
 
     @property
     def loss(self) -> float:
-        """Nats a scored token, over all."""
+        """Loss in nats per scored token, over all rows."""
         return sum(self.sums) / sum(self.tokens)
 
     @property
@@ -167,7 +167,7 @@ class RowLosses:
         """``loss`` minus that of the other model on the same rows, and the standard error of the difference.
 
         Raises:
-            InputError: the rows are others.
+            InputError: the rows differ.
         """
         if self.tokens != other.tokens:
             raise InputError("losses can only be compared on the same held-out rows")
@@ -179,7 +179,7 @@ class RowLosses:
         """The mean over models (seeds), row by row.
 
         Raises:
-            InputError: none, or the rows are others.
+            InputError: no losses are given, or their rows differ.
         """
         if not several or any(one.tokens != several[0].tokens for one in several):
             raise InputError("a mean of losses needs at least one model, and the same held-out rows for all")
@@ -188,11 +188,11 @@ class RowLosses:
 
 
 def row_losses(model: Any, tokenizer: Any, records: Sequence[Mapping[str, Any]]) -> RowLosses:
-    """Losses on held-out rows, as :func:`donod_fast.studies.core.heldout.heldout_loss` takes them, but row by row.
+    """Losses on held-out rows as in :func:`donod_fast.studies.core.heldout.heldout_loss`, but row by row.
 
     Raises:
         InputError: no row has a loss.
-        ModelError: the model cannot be scored with.
+        ModelError: the model cannot be used for scoring.
     """
     table = Scorer(model, tokenizer, update=UpdateSettings("sgd")).score(list(records))
     losses, tokens = table.column("loss").to_pylist(), table.column("scored_tokens").to_pylist()

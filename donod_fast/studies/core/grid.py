@@ -1,7 +1,7 @@
-"""The grid of a study that trains: which rows with which seed, each such training done and measured once.
+"""The grid of a study that trains: rows and seeds, with each distinct training done and measured once.
 
-Two selections that keep the same rows are one training at a given seed. What is trained and measured stands behind
-:class:`Parts`, so that the grid does not know what a model is.
+Two selections that keep the same rows are one training at a given seed. :class:`Parts` hides what is trained and
+measured, so the grid does not depend on models.
 """
 
 from __future__ import annotations
@@ -25,41 +25,41 @@ from donod_fast.studies.core.cells import Cell, CellStore
 from donod_fast.studies.core.selecting import Selection, rows_digest, selected_rows
 
 TRAINING, MODEL = "training", "training/model"
-"""In a training's cell: where it works, and the model, which is there until it is measured."""
+"""Names in a training's cell: the working folder, and the model, which is kept until it is measured."""
 
 
 class Parts(Protocol):
-    """What trains and measures. Its settings are JSON values and decide, with rows and seed, every result."""
+    """Trainer and measures. Their settings are JSON values; together with rows and seed they determine every result."""
 
     @property
     def training(self) -> Mapping[str, Any]:
-        """Everything that decides a training but its rows and seed."""
+        """Everything that determines a training, except rows and seed."""
 
     @property
     def base(self) -> Mapping[str, Any]:
-        """What names the model before training."""
+        """Identification of the model before training."""
 
     @property
     def measures(self) -> Mapping[str, Mapping[str, Any]]:
-        """What is measured of every model: name → everything that decides it."""
+        """Measures of every model: everything that determines each of them, by name."""
 
     def train(self, rows: Sequence[int], seed: int, folder: Path) -> Mapping[str, Any]:
-        """Train on rows of the corpus and leave the model in ``folder / MODEL``; returns what is worth keeping."""
+        """Train on rows of the corpus and save the model in ``folder / MODEL``; returns the result to record."""
 
     def measure(self, name: str, model: Path | None) -> Mapping[str, Any]:
-        """One measure of a model's folder, or of the model before training."""
+        """Compute one measure of a model's folder, or of the model before training."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One training: rows of the corpus, rising, and a seed."""
+    """One training: rows of the corpus in ascending order, and a seed."""
 
     rows: tuple[int, ...]
     seed: int
 
     @property
     def key(self) -> dict[str, Any]:
-        """What names it among a study's cells."""
+        """Settings that identify it among a study's cells."""
         return {"rows": rows_digest(self.rows), "count": len(self.rows), "seed": self.seed}
 
 
@@ -68,10 +68,10 @@ class Grid:
     """Selections × seeds.
 
     Attributes:
-        selections: in the order of the report.
-        seeds: of training and of random draws.
-        units: the distinct trainings; all selections of the first seed come first, so that a study that is
-            stopped half-way has a whole table of fewer seeds.
+        selections: selections in the order of the report.
+        seeds: seeds of training and of random draws.
+        units: the distinct trainings; all selections of the first seed come first, so that a study that stops early
+            has a complete table with fewer seeds.
         of: the unit of each selection and seed.
     """
 
@@ -89,12 +89,12 @@ def make_grid(
     weights: tuple[float, float] = (0.5, 0.5),
     questions: Questions | None = None,
 ) -> Grid:
-    """Select for every selection and seed, and find which trainings are the same.
+    """Select for every selection and seed, and find equal trainings.
 
-    ``questions`` are for ``kmeans-ifd`` alone.
+    ``questions`` are needed only for ``kmeans-ifd``.
 
     Raises:
-        InputError: a selection that keeps no row.
+        InputError: a selection keeps no row.
     """
     fixed = {
         chosen: selected_rows(columns, chosen, weights=weights, questions=questions)
@@ -116,11 +116,11 @@ class Measured:
     """A finished unit, or the model before training (``unit`` None).
 
     Attributes:
-        unit: which.
-        training: what its training returned; empty before training.
+        unit: the unit.
+        training: result of its training; empty before training.
         seconds: wall time of that training.
-        measures: what each measure returned.
-        measure_seconds: wall time of them all.
+        measures: result of each measure.
+        measure_seconds: total wall time of the measures.
     """
 
     unit: Unit | None
@@ -131,10 +131,10 @@ class Measured:
 
 
 def measured(store: CellStore, parts: Parts, unit: Unit | None, *, keep_models: bool = False) -> Measured:
-    """Train and measure one unit, as far as that is not done already.
+    """Train and measure one unit, except for finished cells.
 
-    The model lies in the training's folder until all is measured, so that a study killed in between goes on with
-    it; a measure that is asked for later, when the model is gone, costs the training again.
+    The model stays in the training's folder until all measures are done, so that a killed study resumes with it. A
+    measure that is requested later, when the model is gone, requires the training again.
 
     Raises:
         StoreError: a cell cannot be read or written.
@@ -182,16 +182,16 @@ def measure_all(
     jobs: int = 1,
     keep_models: bool = False,
 ) -> Iterator[Measured]:
-    """Every unit, as it is finished; in this process for one job, else in so many processes of one thread each.
+    """Yield every unit when it is finished; runs in this process for one job, else in ``jobs`` one-thread processes.
 
-    The processes are spawned: a program that asks for several must be importable without running
-    (``if __name__ == "__main__"``). They end when this process does, however it ends.
+    The processes are spawned, so a program that uses several must be importable without running
+    (``if __name__ == "__main__"``). They end when this process ends for any reason.
 
     Args:
         root: the study's folder.
-        make_parts: makes trainer and measures, once in each process; can be pickled where ``jobs`` > 1.
-        units: what to do, first come first served.
-        jobs: processes.
+        make_parts: creates trainer and measures, once in each process; must be picklable if ``jobs`` > 1.
+        units: the units, started in this order.
+        jobs: number of processes.
         keep_models: leave the trained models in their cells.
 
     Raises:
@@ -232,7 +232,7 @@ def _begin(root: Path, make_parts: Callable[[], Parts], keep_models: bool) -> No
 
 
 def _end_with_parent() -> None:
-    """A process whose parent was killed would wait for work for ever."""
+    """End this process with its parent; otherwise it would wait for work forever."""
     parent = parent_process()
     if parent is not None:
         connection_wait([parent.sentinel])
@@ -240,7 +240,7 @@ def _end_with_parent() -> None:
 
 
 def _one(unit: Unit | None) -> Measured:
-    if "parts" not in _here:  # here and not in _begin, whose errors the pool would hide
+    if "parts" not in _here:  # not in _begin, because the pool would hide its errors
         _here["parts"] = _here["make_parts"]()
     return measured(_here["store"], _here["parts"], unit, keep_models=_here["keep_models"])
 

@@ -1,4 +1,4 @@
-"""Held-out loss: a smoother measure of what a training did than the share of tasks solved."""
+"""Held-out loss: a smoother measure of a training than the share of solved tasks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class HeldOut(NamedTuple):
     """Losses of a model on rows that it was not trained on.
 
     Attributes:
-        loss: nats a scored token, over all scored tokens.
+        loss: loss in nats per scored token, over all scored tokens.
         error: its standard error over rows (ratio estimator).
         rows: rows with a loss.
         tokens: scored tokens.
@@ -38,18 +38,18 @@ def heldout_loss(
     tokenizer: Any = None,
     masks: MaskSettings | None = None,
 ) -> HeldOut:
-    """The mean loss of ``model`` on the scored tokens of ``data``, by the masks that scoring uses.
+    """Mean loss of ``model`` on the scored tokens of ``data``, with the masks of scoring.
 
     Args:
         model: a loaded transformers model (with ``tokenizer``), a ``LoadedModel``, or a folder or hub id.
         data: records, or paths.
-        tokenizer: of a model that is handed over loaded.
-        masks: how rows are read and masked.
+        tokenizer: tokenizer of a loaded transformers model.
+        masks: settings of reading and masking rows.
 
     Raises:
         InputError: no row has a loss.
         CorpusError: the data cannot be read.
-        ModelError: the model cannot be loaded or scored with.
+        ModelError: the model cannot be loaded or used for scoring.
     """
     options: dict[str, Any] = {"update": UpdateSettings("sgd"), "masks": masks}  # the cheapest head
     if isinstance(model, (str, Path)):

@@ -1,10 +1,10 @@
 """DON and NOD (DONOD, arXiv 2504.14810, eq. 1–2) of *every* parameter of a model, by a slow reference path.
 
-Scoring looks at the output layer alone. To see what that leaves out, this module takes each sample through the whole
-model by autograd, alone, and steps a real optimizer on every parameter; the closed form of ``kernels/scores.py`` turns
-the sums into scores, parameter by parameter, for a decoder layer, or for the model as one long vector. Three details
-are those of ``kernels/reference.py``: the loss is softplus(lse_{v≠y} z − z_y), which keeps confident tokens; the
-optimizer steps zeros that carry the gradient, so that no step is rounded onto a weight; and sums are float64.
+Scoring uses only the output layer. To show what that leaves out, this module runs each sample alone through the whole
+model with autograd and steps a real optimizer on every parameter. The closed form of ``kernels/scores.py`` turns the
+sums into scores for a parameter, a decoder layer, or the model as one long vector. Three details are as in
+``kernels/reference.py``: the loss is softplus(lse_{v≠y} z − z_y), which is exact for confident tokens; the optimizer
+steps zeros that carry the gradient, so that no step is rounded onto a weight; and sums are float64.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ WHOLE = "whole model"
 
 @dataclass(frozen=True)
 class LayerScores:
-    """The sums that DON and NOD are made of, for each sample and parameter. All float64.
+    """The sums from which DON and NOD are computed, for each sample and parameter. All float64.
 
     Attributes:
-        names: (parameters,) the model's own names of them.
-        shapes: of each.
+        names: (parameters,) the model's own names of the parameters.
+        shapes: shape of each.
         output: name of the output layer's weight.
         weight_norm_sq: (parameters,) ‖W‖².
         weight_dot_update: (samples, parameters) ⟨W, U⟩.
@@ -58,7 +58,7 @@ class LayerScores:
         """(samples,) DON and NOD of some parameters taken together as one vector.
 
         Raises:
-            InputError: no name, or one that is no parameter.
+            InputError: no name is given, or a name is not a parameter.
         """
         try:
             at = torch.tensor([self.names.index(name) for name in names], dtype=torch.int64)
@@ -78,7 +78,7 @@ class LayerScores:
         return [name for name, shape in zip(self.names, self.shapes, strict=True) if len(shape) >= 2]
 
     def groups(self) -> dict[str, list[str]]:
-        """Parameters by decoder layer; those outside of one are a group of their own."""
+        """Parameters by decoder layer; each parameter outside the layers has its own group."""
         return layer_groups(self.names)
 
 
@@ -92,27 +92,27 @@ def layer_groups(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def short_name(name: str) -> str:
-    """Without ``model.`` in front and ``.weight`` at the end."""
+    """The name without the prefix ``model.`` and the suffix ``.weight``."""
     return re.sub(r"^(model\.|transformer\.)+", "", name).removesuffix(".weight")
 
 
 def layer_scores(loaded: LoadedModel, samples: Sequence[TokenizedSample], update: UpdateSettings) -> LayerScores:
-    """Score every parameter on each sample, one forward, one backward and one optimizer step a sample.
+    """Score every parameter on each sample with one forward pass, one backward pass and one optimizer step.
 
-    Costs a training step of the whole model for each sample, and three times its memory. Tied embeddings are taken
-    apart (in a copy), so that the output layer's scores are of its use as the output layer only.
+    This costs a training step of the whole model per sample, and three times its memory. Tied embeddings are separated
+    (in a copy), so that the output layer's scores refer only to its use as the output layer.
 
     Args:
-        loaded: float32 or float64, all on one device.
-        samples: scored ones only.
-        update: what steps; without a storage dtype.
+        loaded: the model, in float32 or float64, on one device.
+        samples: samples that can be scored.
+        update: the optimizer step, without a storage dtype.
 
     Raises:
         InputError: a sample is not ready to be scored, or the update has a storage dtype.
         ModelError: the model is in half precision, where gradients are rounded too much.
     """
     if update.storage_dtype is not None:
-        raise InputError("the scores of all layers are made without a storage dtype; leave it out")
+        raise InputError("the scores of all layers do not support a storage dtype; leave it out")
     if loaded.dtype not in (torch.float32, torch.float64) or loaded.quantised:
         raise ModelError(f"{loaded.name}: the scores of all layers need float32 weights, not {loaded.precision}")
     unready = next((sample for sample in samples if sample.status is not Status.SCORED), None)
@@ -153,7 +153,7 @@ def sample_loss(model: Any, sample: TokenizedSample, reduction: str) -> Tensor:
 
 
 class _Stepper:
-    """Steps a zero twin of every parameter with its gradient: what is left in the twin is −lr · U."""
+    """Steps a zero copy of every parameter with its gradient; the copy then holds −lr · U."""
 
     def __init__(self, named: Mapping[str, nn.Parameter], update: UpdateSettings) -> None:
         self._parameters = list(named.values())
@@ -163,7 +163,7 @@ class _Stepper:
         self._optimizer: torch.optim.Optimizer
         if update.update == "adamw":  # decay is added to the sums by hand: it would decay the zeros here
             self._optimizer = torch.optim.AdamW(self._twins, lr=update.lr, eps=update.eps, weight_decay=0.0)
-        else:  # torch.optim has no sign descent: SGD on the signs is it
+        else:  # torch.optim has no sign descent; SGD on the signs is the same
             self._optimizer = torch.optim.SGD(self._twins, lr=update.lr)
 
     def sums(self, loss: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -191,7 +191,7 @@ def _decayed(dots: Tensor, squares: Tensor, norms: Tensor, weight_decay: float) 
 
 
 def _untied(model: Any) -> Any:
-    """A copy in eval mode whose parameters need gradients, with an output layer of its own."""
+    """A copy in eval mode whose parameters need gradients, with a separate output layer."""
     copied = copy.deepcopy(model).eval()
     head = copied.get_output_embeddings()
     if head is None or getattr(head, "weight", None) is None:

@@ -1,7 +1,7 @@
-"""A report as a value, written as Markdown and as one HTML file that needs nothing else.
+"""A report as a value, written as Markdown and as one self-contained HTML file.
 
-A report is sections of paragraphs, lists, tables and pictures. Markdown shows pictures from files beside it; in HTML
-they are inline SVG in the colours of the reader's own light or dark theme.
+A report consists of sections with paragraphs, lists, tables and pictures. The Markdown links to picture files in the
+same folder. In HTML pictures are inline SVG in the colours of the reader's light or dark theme.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Value = str | Number
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A paragraph. ``**bold**`` and `` `code` `` are understood, nothing else."""
+    """A paragraph. The only supported markup is ``**bold**`` and `` `code` ``."""
 
     text: str
 
@@ -49,11 +49,11 @@ class Table:
     """A table.
 
     Attributes:
-        columns: their heads.
-        rows: cells, as many as columns.
-        caption: one sentence below it.
-        emphasis: numbers of rows that stand out (references).
-        sortable: whether a reader of the HTML can sort it.
+        columns: headings of the columns.
+        rows: rows of cells, one per column.
+        caption: one sentence below the table.
+        emphasis: numbers of the highlighted rows (references).
+        sortable: whether readers of the HTML can sort it.
     """
 
     columns: tuple[str, ...]
@@ -68,9 +68,9 @@ class Picture:
     """A picture.
 
     Attributes:
-        name: of its file.
-        alt: what it shows, for who cannot see it.
-        caption: one sentence below it.
+        name: name of the picture's file.
+        alt: description for readers who cannot see it.
+        caption: one sentence below the picture.
         svg: the picture in ``currentColor``, for a page.
         png: the same on white, for a file.
     """
@@ -84,7 +84,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """Commands or settings, as they are."""
+    """Commands or settings, shown verbatim."""
 
     text: str
 
@@ -94,7 +94,7 @@ Block = Text | Items | Table | Picture | Code
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading and what stands under it; ``folded`` ones are closed in HTML until they are asked for."""
+    """A heading and its content; in HTML a ``folded`` section is collapsed until the reader opens it."""
 
     heading: str
     blocks: tuple[Block, ...]
@@ -103,7 +103,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A title, a paragraph, facts at a glance (name → value), and sections."""
+    """A title, a paragraph, key facts (name → value), and sections."""
 
     title: str
     summary: str
@@ -112,11 +112,11 @@ class Report:
 
 
 def write_report(report: Report, out: Path) -> tuple[Path, Path]:
-    """Write ``report.md`` with its pictures, and ``report.html``; returns the two.
+    """Write ``report.md`` with its pictures, and ``report.html``; returns both paths.
 
     Raises:
         InputError: Jinja is not installed.
-        StoreError: they cannot be written.
+        StoreError: a file cannot be written.
     """
     page = as_html(report)
     for section in report.sections:
@@ -140,7 +140,7 @@ def as_markdown(report: Report) -> str:
 
 
 def as_html(report: Report) -> str:
-    """The report as one page: no script, style, font or picture from elsewhere.
+    """The report as one HTML page without external scripts, styles, fonts or pictures.
 
     Raises:
         InputError: Jinja is not installed.

@@ -1,4 +1,4 @@
-"""Curves with intervals, as SVG that takes the reader's colours and as PNG on white."""
+"""Curves with intervals, as SVG in the reader's colours and as PNG on white."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any
 from donod_fast.errors import InputError
 from donod_fast.studies.core.report import Picture
 
-# Okabe and Ito's palette (told apart with any colour vision), all of it readable on white and on near-black.
+# Okabe and Ito's palette (distinguishable with any colour vision), readable on white and on near-black.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7F7F7F")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-_INK = "#010203"  # stands for currentColor, which matplotlib does not know
+_INK = "#010203"  # placeholder for currentColor, which matplotlib does not support
 _SIZE = (7.6, 4.8)
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A value with its interval; without one both bounds are NaN or infinite."""
+    """A value with its interval; without an interval both bounds are NaN or infinite."""
 
     x: float
     y: float
@@ -32,7 +32,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """A horizontal line, with a band where it has an interval."""
+    """A horizontal line, with a band if it has an interval."""
 
     name: str
     y: float
@@ -53,16 +53,16 @@ def curves(
 ) -> Picture:
     """Draw one line with intervals for each series, in its order, and horizontal levels behind them.
 
-    Points of neighbouring series stand a little apart in x, so that their intervals can be told apart.
+    Points of different series are shifted slightly in x, so that their intervals do not overlap.
 
     Args:
-        name: of the picture's file.
-        series: name → points, drawn in the order of x.
-        x_label, y_label: of the axes.
-        alt: what the picture shows.
-        caption: below it.
-        levels: references.
-        x_percent: x is a share, shown in per cent.
+        name: name of the picture's file.
+        series: points by name, drawn in the order of x.
+        x_label, y_label: labels of the axes.
+        alt: description of the picture.
+        caption: text below the picture.
+        levels: horizontal reference lines.
+        x_percent: x is a share, shown as a percentage.
 
     Raises:
         InputError: matplotlib is not installed.
@@ -144,7 +144,7 @@ def _draw(axes: Any, series: Mapping[str, Sequence[Point]], levels: Sequence[Lev
 
 
 def _inline(svg: str, name: str) -> str:
-    """The drawing alone, for a page with several: own ids, no fixed size, and ink that is the text's."""
+    """The SVG for a page with several pictures: unique ids, no fixed size, and the colour of the text."""
     drawing = svg[svg.index("<svg") :]
     drawing = re.sub(r'\s(width|height)="[0-9.]+pt"', "", drawing, count=2)
     drawing = re.sub(r"<metadata>.*?</metadata>\s*", "", drawing, flags=re.DOTALL)

@@ -1,4 +1,4 @@
-"""Scores of records as cells of a study, named by what decides them: model, update, masks and the records' text.
+"""Scores of records as cells of a study, identified by model, update, masks and the records' text.
 
 A sample's scores do not depend on its batch, so a study may score a corpus once and then only what it changes.
 """
@@ -25,16 +25,16 @@ from donod_fast.selection.ranking import ScoreColumns
 from donod_fast.studies.core.cells import CellStore
 
 COLUMNS = ("don", "nod", "loss", "entropy")
-_CHUNK = 128  # rows of a cell: what a killed study loses
+_CHUNK = 128  # rows of a cell; a killed study loses at most one cell
 
 
 @dataclass(frozen=True)
 class Scores:
-    """(n,) float64 each, NaN where a row has no scores.
+    """Columns of scores, (n,) float64 each; NaN if a row has no scores.
 
     Attributes:
         don, nod, loss, entropy: as in a scores table.
-        more: by name the number columns of further criteria.
+        more: number columns of further criteria by name.
     """
 
     don: Tensor
@@ -44,7 +44,7 @@ class Scores:
     more: Mapping[str, Tensor] = field(default_factory=dict, kw_only=True)
 
     def replaced(self, places: Sequence[int], others: Scores) -> Scores:
-        """These scores with those of ``others``, row by row, at ``places``."""
+        """These scores with the rows at ``places`` replaced by ``others``."""
         at = torch.tensor(list(places), dtype=torch.int64)
         return Scores(
             *(getattr(self, name).index_copy(0, at, getattr(others, name)) for name in COLUMNS),
@@ -60,7 +60,7 @@ class Scores:
         )
 
     def columns(self) -> ScoreColumns:
-        """For ranking; rows are numbered from 0."""
+        """The columns for ranking; rows are numbered from 0."""
         more = {"entropy": self.entropy, **self.more}
         return ScoreColumns(torch.arange(len(self.don)), self.don, self.nod, self.loss, more)
 
@@ -69,10 +69,10 @@ class ScoringCells:
     """Scores records with one model, by any update, and keeps the scores in a ``CellStore``.
 
     Args:
-        store: where the cells are.
+        store: store of the cells.
         model: a folder or hub id, or a loaded model.
-        masks: how rows are read and masked.
-        signals: further criteria, whose number columns are kept, too.
+        masks: settings of reading and masking rows.
+        signals: further criteria, whose number columns are stored as well.
 
     Raises:
         ModelError: the model cannot be loaded.
@@ -93,7 +93,7 @@ class ScoringCells:
             self._decisive["signals"] = dict(fingerprints(signals))
 
     def describe(self) -> dict[str, Any]:
-        """The model, for a report."""
+        """Name of the model for a report."""
         loaded = self.loaded
         dtype = str(loaded.dtype).removeprefix("torch.")
         return {"model": loaded.name, "fingerprint": loaded.fingerprint, "dtype": dtype, "device": str(loaded.device)}
@@ -102,7 +102,7 @@ class ScoringCells:
         """Scores in the order of the records.
 
         Raises:
-            ModelError: the model cannot be scored with.
+            ModelError: the model cannot be used for scoring.
             StoreError: a cell cannot be read or written.
         """
         parts = [self._part(records[at : at + _CHUNK], update) for at in range(0, len(records), _CHUNK)]
@@ -129,13 +129,13 @@ class ScoringCells:
 
 
 def model_key(loaded: LoadedModel, masks: MaskSettings) -> dict[str, Any]:
-    """What identifies a model in a cell's settings: its weights, its tokenizer and chat template, and the masks."""
+    """Identification of a model in a cell's settings: its weights, tokenizer and chat template, and the masks."""
     tokenizer = loaded.tokenizer
     words = digest([sorted(tokenizer.get_vocab().items()), getattr(tokenizer, "chat_template", None)])
     return {"fingerprint": loaded.fingerprint, "tokenizer": words, "masks": asdict(masks)}
 
 
 def digest(value: Any) -> str:
-    """Names JSON values by their content."""
+    """Hash of JSON values."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()

@@ -1,7 +1,7 @@
-"""From a table of scores to the rows that a study trains on: one method, one way to say how much.
+"""From a table of scores to the rows that a study trains on: one method and one amount.
 
-Adds to ``selection/ranking.py`` and ``column_methods.py`` the methods ``all`` (every scored row) and ``kmeans-ifd``,
-and puts the rows into the order of the input, so that equal sets are equal tuples and one cell of a study.
+In addition to the methods of ``selection/ranking.py`` and ``column_methods.py`` there are ``all`` (every scored row)
+and ``kmeans-ifd``. Rows are in the order of the input, so that equal sets are equal tuples and one cell of a study.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from donod_fast.system.wording import plural
 ALL = "all"
 BY_THRESHOLD = "don-threshold"
 STUDY_METHODS = (ALL, *OWN_METHODS)
-"""What a study can select by without further signals; :func:`check_method` knows the others, too."""
+"""Methods that need no further signals; :func:`check_method` accepts others as well."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """One way to choose rows. How much is said by one of the three, but for ``all`` by none.
+    """A method and an amount, given by exactly one of the other three attributes (by none for ``all``).
 
     Attributes:
-        method: one that :func:`check_method` takes.
-        keep: fraction of the scored rows (of ``kmeans-ifd``, of each cluster's rows with an IFD below 1).
-        don_quantile: for ``don-threshold``: rows with a DON at or above this quantile.
-        don_threshold: for ``don-threshold``: rows with a DON at or above this value.
+        method: a method that :func:`check_method` accepts.
+        keep: fraction of the scored rows (for ``kmeans-ifd``, of each cluster's rows with an IFD below 1).
+        don_quantile: for ``don-threshold``: keep rows with a DON at or above this quantile.
+        don_threshold: for ``don-threshold``: keep rows with a DON at or above this value.
 
     Raises:
-        InputError: an unknown method, or a way to say how much that the method does not take.
+        InputError: the method is unknown, or does not accept this kind of amount.
     """
 
     method: str
@@ -70,7 +70,7 @@ class Selection:
 
     @property
     def amount(self) -> str:
-        """How much, for a reader: ``30 %``, ``DON ≥ q0.7``, ``100 %``."""
+        """The amount as text: ``30 %``, ``DON ≥ q0.7``, ``100 %``."""
         if self.don_quantile is not None:
             return f"DON ≥ q{self.don_quantile:g}"
         if self.don_threshold is not None:
@@ -78,7 +78,7 @@ class Selection:
         return f"{100 * (1.0 if self.keep is None else self.keep):g} %"
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, those that are said."""
+        """Plain values, without those that are None."""
         named = {
             "method": self.method,
             "keep": self.keep,
@@ -89,20 +89,20 @@ class Selection:
 
 
 def check_method(method: str) -> None:
-    """Refuse what a study cannot select by, whatever it scores.
+    """Refuse a method that no study can select by.
 
     Args:
-        method: one of :data:`STUDY_METHODS`, ``kmeans-ifd``, or a column's (``column_methods.py``).
+        method: one of :data:`STUDY_METHODS`, ``kmeans-ifd``, or a method by one column (``column_methods.py``).
 
     Raises:
-        InputError: it is no method.
+        InputError: the method does not exist.
     """
     if method not in (ALL, KMEANS_IFD):
         check_known(method)
 
 
 def criteria_for(methods: Iterable[str], references: Sequence[str] = ()) -> tuple[Criterion, ...]:
-    """The signals that have to be scored for some methods.
+    """The signals that some methods need.
 
     Args:
         methods: see :func:`check_method`.
@@ -128,17 +128,17 @@ def selected_rows(
     weights: tuple[float, float] = (0.5, 0.5),
     questions: Questions | None = None,
 ) -> tuple[int, ...]:
-    """The row numbers that a selection keeps, rising.
+    """The row numbers that a selection keeps, in ascending order.
 
     Args:
         columns: the table of scores.
-        selection: what to keep.
-        seed: of ``random``'s draw; nothing to the others.
-        weights: of DON and NOD, for ``topsis``, ``nodon``, ``weighted`` and ``pareto``.
-        questions: of the rows, for ``kmeans-ifd``.
+        selection: method and amount.
+        seed: seed of ``random``; other methods ignore it.
+        weights: weights of DON and NOD, for ``topsis``, ``nodon``, ``weighted`` and ``pareto``.
+        questions: embeddings of the rows' questions, for ``kmeans-ifd``.
 
     Raises:
-        InputError: no row has scores, none is kept, or a column is not there.
+        InputError: no row has scores, no row is kept, or a column is missing.
     """
     # A fraction is a float to `keep`; an integer would be a count.
     share = None if selection.keep is None else float(selection.keep)
@@ -163,7 +163,7 @@ def selected_rows(
 def merits(columns: ScoreColumns, method: str, *, weights: tuple[float, float] = (0.5, 0.5)) -> Tensor:
     """Each row's figure of merit under a method, (n,) float64 by position in ``columns``, higher is better.
 
-    NaN where the row has no scores. For separation (AUC) of what a method would keep from what it would drop.
+    NaN if the row has no scores. It is used for the AUC between clean and damaged rows.
 
     Raises:
         InputError: an unknown method.
@@ -176,7 +176,7 @@ def merits(columns: ScoreColumns, method: str, *, weights: tuple[float, float] =
 
 
 def rows_digest(rows: Sequence[int]) -> str:
-    """Names a set of rows, whatever their order: 16 hexadecimal digits."""
+    """Hash of a set of rows, independent of their order: 16 hexadecimal digits."""
     text = ",".join(map(str, sorted(rows)))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -1,4 +1,4 @@
-"""Options that several studies share, and how a selection is fine-tuned. Imports no torch: help texts need it."""
+"""Options that several studies share, and settings of fine-tuning. It imports no torch, so that help texts are fast."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def damage(default: Mapping[str, float]) -> Any:
 
 def seeds(default: int) -> Any:
     """A field with the number of draws: the option ``--seeds``."""
-    return option(default, help="How often rows, damage and orders are drawn; intervals are over these.", panel=STUDY)
+    return option(default, help="Number of draws of rows, damage and orders; intervals are over these.", panel=STUDY)
 
 
 def rows_of_a_seed(default: int) -> Any:
@@ -75,11 +75,11 @@ def kept_share() -> Any:
 
 @dataclass(frozen=True, slots=True)
 class FineTuneSettings:
-    """How a selection is trained.
+    """Settings of training a selection.
 
     Attributes:
-        tokens: tokens to train on, prompts included; None for ``epochs`` passes over the rows.
-        epochs: passes over the rows where ``tokens`` is None.
+        tokens: tokens to train on, including prompts; None for ``epochs`` passes over the rows.
+        epochs: passes over the rows if ``tokens`` is None.
         learning_rate: peak learning rate of AdamW, after warm-up; it then falls to 0 by a cosine.
         step_tokens: mean tokens of an optimizer step; a step has at least one row.
         warmup_ratio: share of the steps with a rising rate, rounded up.
@@ -115,7 +115,7 @@ class FineTuneSettings:
 
 @dataclass(frozen=True, slots=True)
 class SelectionTraining(FineTuneSettings):
-    """How the studies train a selection of a small model: a step is about five rows of GSM8K.
+    """Training of a selection with a small model: a step is about five rows of GSM8K.
 
     The learning rate was chosen once for the small model of the project's own runs, from the loss after training on
     all rows.

@@ -39,7 +39,7 @@ def auc(higher: ArrayLike, lower: ArrayLike, *, confidence: float = 0.95) -> Est
     Args:
         higher: (m,) scores of the group that is expected above (clean rows, say).
         lower: (n,) scores of the other group.
-        confidence: of the interval.
+        confidence: confidence level of the interval.
 
     Raises:
         InputError: a group is empty or has a NaN.
@@ -88,7 +88,7 @@ def mean_interval(values: ArrayLike, *, confidence: float = 0.95) -> Estimate:
 
 
 def overlap(first: Sequence[int], second: Sequence[int]) -> float:
-    """Share of the first selection that the second has too; by chance it is the kept fraction.
+    """Share of the first selection that is also in the second; by chance it is the kept fraction.
 
     Raises:
         InputError: the first selection is empty.

@@ -27,7 +27,7 @@ class StudyData:
             the same file as ``data`` if the rows differ.
         heldout_skip: rows to skip at the start of ``heldout``.
         heldout_rows: rows to use after these; None for all.
-        masks: how rows are read and masked.
+        masks: settings of reading and masking rows.
     """
 
     data: Data = option(

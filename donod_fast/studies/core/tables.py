@@ -23,8 +23,8 @@ def read_rows(data: Data, *, skip: int = 0, count: int | None = None) -> list[di
 
     Args:
         data: records, or paths of files (in their order one sequence of rows).
-        skip: rows at the start that are left out, such as those that the model was trained on.
-        count: rows after these; None for all.
+        skip: rows to skip at the start, such as those that the model was trained on.
+        count: number of rows after these; None for all.
 
     Raises:
         CorpusError: an input cannot be read, holds a row that cannot be parsed, or has no rows after ``skip``.
@@ -56,13 +56,13 @@ def need(package: str, extra: str) -> None:
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first column is to the left, the others to the right."""
+    """A Markdown table with the first column aligned to the left and the others to the right."""
     rule = ["---", *("---:" for _ in header[1:])]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows)) + "\n"
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows under the union of their columns, in order of appearance; six digits, nothing for NaN and infinity.
+    """Write rows as CSV with the union of their columns, in order of appearance; six digits, NaN and infinity empty.
 
     Raises:
         StoreError: the file cannot be written.
@@ -76,7 +76,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Plain values as JSON; what JSON has no number for (NaN, infinity) is null.
+    """Write plain values as JSON; NaN and infinity, which JSON does not have, become null.
 
     Raises:
         StoreError: the file cannot be written.

@@ -43,8 +43,8 @@ class Way:
 
     Attributes:
         failed_at: the step that failed (``load``, ``prune``, ``train``, ``evaluate``), "" if all steps worked.
-        reason: why.
-        measures: by name (the benchmark's, ``heldout``) the results, each with a ``score``.
+        reason: reason of the failure.
+        measures: results by name (the benchmark's, ``heldout``), each with a ``score``.
         seconds: wall time by step.
         pruning: similarities, layers dropped and merged; None without pruning.
         training: counts of the training.
@@ -70,11 +70,11 @@ class CandidateRun:
     """The steps of one candidate.
 
     Args:
-        recipe: with absolute paths.
-        candidate: which.
+        recipe: recipe with absolute paths.
+        candidate: the candidate.
         store: the run's cells.
         unsafe: run a benchmark's programs even if no sandbox is available.
-        workers: programs that are judged at once.
+        workers: number of programs judged in parallel.
         keep_models: leave pruned and trained models in their cells.
     """
 
@@ -165,7 +165,10 @@ class CandidateRun:
         return start
 
     def _forget_what_must_be_redone(self, key: Mapping[str, Any], wanted: Mapping[str, Mapping[str, Any]]) -> None:
-        """Forget cells whose model is gone but needed: a new measure needs the training, and that the pruning."""
+        """Delete cells whose model is missing but needed.
+
+        A new measure needs the trained model, and training needs the pruned model.
+        """
         store, pruned = self._store, key["start"]["pruned"]
         missing = any(store.known(_MEASURE, one) is None for one in wanted.values())
         if missing and not (store.folder(_TRAIN, key) / TRAINING / MODEL).exists():

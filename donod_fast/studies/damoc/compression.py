@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 LEAST_WORDS = 4
 """A text with fewer words is not compressed."""
 
-_CHUNK = 256  # records under way at a time
+_CHUNK = 256  # records processed together
 
 
 class CompressionStatus(StrEnum):
@@ -44,7 +44,7 @@ class CompressionStatus(StrEnum):
     KEPT = "kept"  # unchanged: the detail says why
     COMPRESSED = "compressed"
     REWRITTEN = "rewritten"
-    REWRITER_FAILED = "rewriter_failed"  # an original text stays, since the rewriter failed or answered nonsense
+    REWRITER_FAILED = "rewriter_failed"  # a text is unchanged, because the rewriter failed or its answer is unusable
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,11 @@ class Compressed:
     """A record after compression.
 
     Attributes:
-        record: of the same format, with other texts in place of some.
-        status: what became of it.
-        detail: why texts were kept or what failed, one line; empty if nothing did.
-        tokens: of the texts that were to be compressed, before.
-        compressed_tokens: of the same texts, after.
+        record: record of the same format with some texts replaced.
+        status: result of the compression.
+        detail: why texts were kept or what failed, in one line; empty if nothing failed.
+        tokens: tokens of the selected texts before compression.
+        compressed_tokens: tokens of the same texts afterwards.
         f1: the guard's lowest F1 of a changed text; NaN if none was changed or there is no guard.
     """
 
@@ -69,13 +69,13 @@ class Compressed:
 
     @property
     def ratio(self) -> float:
-        """What share of the tokens is left; 1 for a record without any."""
+        """Remaining share of the tokens; 1 for a record without tokens."""
         return self.compressed_tokens / self.tokens if self.tokens else 1.0
 
 
 @dataclass(slots=True)
 class _Text:
-    """A text on its way."""
+    """A text during compression."""
 
     owner: int
     field: TextField
@@ -106,12 +106,12 @@ def compress_records(
     A faulty record or rewriter affects no other record.
 
     Args:
-        records: as their files hold them, of any format of :mod:`donod_fast.data.formats`; they are not changed.
-        scorer: the model that tells how likely a token is; its template and format are those of the records.
-        guard: refuses shortened texts; None for none.
-        rewriter: asked for what the guard refuses.
+        records: records in any format of :mod:`donod_fast.data.formats`, as read from a file; they are not changed.
+        scorer: the model that measures token losses, with the template and format of the records.
+        guard: refuses shortened texts; None accepts all.
+        rewriter: rewrites the texts that the guard refuses.
         ratio: approximate share of a text's tokens to keep.
-        fields: which sides of a record are compressed, of :data:`~donod_fast.studies.damoc.fields.SIDES`.
+        fields: sides of a record to compress, of :data:`~donod_fast.studies.damoc.fields.SIDES`.
 
     Raises:
         InputError: ratio or fields have no valid value, or there is a rewriter and no guard.
@@ -144,7 +144,7 @@ def _shortened(
     ratio: float,
     sides: frozenset[str],
 ) -> tuple[list[_Text], dict[int, str]]:
-    """The texts to compress, shortened; and by place the records of which nothing can be read."""
+    """The shortened texts, and the problems of records that cannot be read, by position."""
     problems: dict[int, str] = {}
     owners: list[tuple[int, list[TextField], Rendered]] = []
     for at, record in enumerate(records):
@@ -190,9 +190,9 @@ def _shorten(text: _Text, start: int | None, tokens: list[Placed] | SampleError,
 def _kept_words(
     bounds: Sequence[tuple[int, int]], stays: Sequence[bool], tokens: Sequence[Placed], ratio: float
 ) -> frozenset[int]:
-    """Positions of the words that are kept: those of least mean loss go, until ``ratio`` of the tokens is left.
+    """Positions of the kept words: words of lowest mean loss are dropped until ``ratio`` of the tokens is left.
 
-    A token belongs to each word that it has a character of. A word of which a token has no loss stays.
+    A token belongs to every word with which it shares a character. A word with a token without a loss is kept.
     """
     losses: list[list[float]] = [[] for _ in bounds]
     at = 0
@@ -220,7 +220,7 @@ def _kept_words(
 
 
 def _judge(texts: Sequence[_Text], guard: Guard) -> None:
-    """Measure shortened texts; the original takes the place of those that are refused."""
+    """Measure shortened texts; refused ones are replaced by the original."""
     values = guard.f1([text.field.text for text in texts], [text.text for text in texts])
     for text, value in zip(texts, values, strict=True):
         if value >= guard.least_f1:
@@ -233,7 +233,7 @@ def _judge(texts: Sequence[_Text], guard: Guard) -> None:
 def _rewrite(
     texts: Sequence[_Text], guard: Guard, rewriter: Rewriter | ManyRewriter | None, measure: TokenLosses
 ) -> None:
-    """Ask for each text that the guard refused, and judge the answers."""
+    """Send every text that the guard refused to the rewriter, and judge the answers."""
     refused = [text for text in texts if text.refused]
     if rewriter is None or not refused:
         return

@@ -12,10 +12,10 @@ from donod_fast.data.formats import ALPACA_OUTPUTS, COMPLETIONS, QUESTIONS, TURN
 from donod_fast.data.types import Record, Sample
 
 SIDES = ("instruction", "input", "response")
-"""What may be compressed: the instruction (prompt, question, user's turns), an alpaca record's input, the answer."""
+"""Sides that may be compressed: the instruction (prompt, question, user turns), the input of Alpaca, the answer."""
 
 CONTEXT = "context"
-"""The side of texts that stand in the record and are never compressed: system, tools, earlier turns."""
+"""The side of texts that are never compressed: system message, tools, earlier turns."""
 
 Path = tuple[str | int, ...]
 
@@ -25,7 +25,7 @@ class TextField:
     """A text of a record.
 
     Attributes:
-        path: where it stands: ``("instruction",)``, ``("messages", 1, "content")``.
+        path: location in the record: ``("instruction",)``, ``("messages", 1, "content")``.
         side: one of ``SIDES``, or ``CONTEXT``.
         text: the text, not empty.
     """
@@ -47,8 +47,8 @@ def read_fields(record: Mapping[str, Any], place: int, format: str = "auto") -> 
     Contents that are lists of parts, tool calls, and rows of tokens have no text that could be replaced.
 
     Args:
-        record: as its file holds it.
-        place: its place in the list, for messages.
+        record: the record as read from its file.
+        place: its position in the list, for messages.
         format: a name of :data:`donod_fast.data.formats.FORMATS`.
 
     Raises:
@@ -63,7 +63,7 @@ def read_fields(record: Mapping[str, Any], place: int, format: str = "auto") -> 
 
 
 def replaced(record: Mapping[str, Any], texts: Mapping[Path, str]) -> dict[str, Any]:
-    """The record with these texts at their paths; the given one and all else in it stay as they are."""
+    """A copy of the record with these texts at their paths; everything else is unchanged."""
     found = dict(record)
     for path, text in texts.items():
         inner: Any = found
@@ -101,7 +101,7 @@ def _prompt_completion(record: Mapping[str, Any]) -> _Found:
         yield (name,), "response", record[name]
         return
     for path, side, text in _turns(record, "prompt", "role"):
-        yield path, CONTEXT if side == "response" else side, text  # what a prompt holds is given
+        yield path, CONTEXT if side == "response" else side, text  # the texts of a prompt are given, not learned
     yield from _turns(record, name, "role")
 
 

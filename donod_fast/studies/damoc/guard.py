@@ -28,11 +28,11 @@ from donod_fast.models.precision import silence_torchao
 
 LEAST_F1 = 0.9
 _PAIRS = 64
-_NO_LIMIT = 10**9  # tokenizers without a limit of their own say 1e30
+_NO_LIMIT = 10**9  # tokenizers without a limit report 1e30
 
 
 class Guard(Protocol):
-    """What judges shortened texts.
+    """A judge of shortened texts.
 
     Attributes:
         least_f1: a text below it is refused.
@@ -41,7 +41,7 @@ class Guard(Protocol):
     least_f1: float
 
     def f1(self, originals: Sequence[str], shortened: Sequence[str]) -> Sequence[float]:
-        """By pair how much of the meaning is left, at most 1."""
+        """Share of the meaning that each pair preserves, at most 1."""
 
 
 class BertScoreGuard:
@@ -50,9 +50,9 @@ class BertScoreGuard:
     Args:
         model: folder or hub id of any transformers encoder (or decoder) with a fast tokenizer.
         least_f1: see :class:`Guard`.
-        layer: which hidden states are compared: 0 are the embeddings, None the last ones.
-        device: where the model goes; None for CUDA where there is any.
-        batch_size: windows run at once.
+        layer: hidden states to compare: 0 for the embeddings, None for the last layer.
+        device: device of the model; None for CUDA if available.
+        batch_size: windows per batch.
 
     Raises:
         InputError: a value is out of its range.
@@ -89,7 +89,7 @@ class BertScoreGuard:
         """BERTScore F1 of each pair, 0 where either text has no token.
 
         Raises:
-            InputError: there are not as many of one as of the other.
+            InputError: the two lists differ in length.
         """
         if len(originals) != len(shortened):
             raise InputError(f"{len(originals)} originals, but {len(shortened)} shortened texts")
@@ -102,7 +102,7 @@ class BertScoreGuard:
 
     @torch.inference_mode()
     def _embed(self, texts: set[str]) -> dict[str, tuple[Tensor, Tensor]]:
-        """By text the (T, d) unit vectors of its tokens, special ones included, and (T,) whether each counts."""
+        """For each text the (T, d) unit vectors of its tokens, including special ones, and (T,) whether each counts."""
         order = sorted(texts, key=lambda text: (len(text), text))
         valid = [text.encode("utf-8", errors="replace").decode("utf-8") for text in order]
         found = self._tokenizer(
@@ -137,7 +137,7 @@ class BertScoreGuard:
 
 
 def _f1(original: Tensor, original_counts: Tensor, short: Tensor, short_counts: Tensor) -> float:
-    """From (T, d) unit vectors and (T,) weights of either text."""
+    """F1 from the (T, d) unit vectors and (T,) weights of both texts."""
     if not bool(original_counts.any()) or not bool(short_counts.any()):
         return 0.0
     alike = short @ original.T

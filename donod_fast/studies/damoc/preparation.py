@@ -29,14 +29,14 @@ DATA = "data.jsonl"
 
 @dataclass(frozen=True)
 class Prepared:
-    """What candidates are trained on.
+    """The training data of the candidates.
 
     Attributes:
-        corpus: where the rows are.
-        rows: their positions, rising; None for all.
-        key: names them among the run's cells.
-        seconds: of filtering and of compressing, as far as they were asked for.
-        summary: what was done, for the report: plain values.
+        corpus: corpus that contains the rows.
+        rows: their positions in ascending order; None for all.
+        key: identifies them among the run's cells.
+        seconds: wall time of filtering and of compressing, if these steps were requested.
+        summary: description for the report, as plain values.
     """
 
     corpus: Corpus = field(repr=False)
@@ -46,7 +46,7 @@ class Prepared:
     summary: Mapping[str, Any]
 
     def records(self, count: int | None = None) -> list[dict[str, Any]]:
-        """The first so many of them, as dicts; those that cannot be read are left out."""
+        """The first rows as dicts, without rows that cannot be read."""
         wanted = None if self.rows is None else set(self.rows)
         found: list[dict[str, Any]] = []
         for record in self.corpus.records():
@@ -116,10 +116,10 @@ def _chosen(section: FilterSection, format: str, corpus: Corpus) -> Sequence[int
 
 
 def _questions(corpus: Corpus, format: str) -> tuple[list[int], list[str]]:
-    """The rows that can be read and ask something, and what they ask.
+    """The readable rows with a question, and their questions.
 
     Raises:
-        CorpusError: there is none; names the first row and what is wrong with it.
+        CorpusError: there is no such row; names the problem of the first row.
     """
     rows, texts, first = [], [], ""
     for record in corpus.records():
@@ -188,7 +188,7 @@ def _compress(section: CompressSection, recipe: DamocRecipe, before: Prepared, o
 
 
 def _identity(model: str | None) -> str | None:
-    """A folder's fingerprint, whatever kind of model it holds, else the hub id."""
+    """Fingerprint of a folder with any kind of model, else the hub id."""
     if model is None:
         return None
     from donod_fast.models.fingerprint import folder_fingerprint
@@ -200,12 +200,12 @@ def _identity(model: str | None) -> str | None:
         return folder_fingerprint(folder)
     except OSError as error:
         raise InputError(
-            f"{model} is no folder of a model: {error.strerror or error}; it needs a config.json"
+            f"{model} is not the folder of a model: {error.strerror or error}; it needs a config.json"
         ) from error
 
 
 def _scores_identity(section: FilterSection, corpus: Corpus) -> Mapping[str, Any]:
-    """Identify a scores folder; refuse scores of other data, whose row numbers would not match."""
+    """Identify a scores folder; refuse scores of other data, because their row numbers do not match."""
     from donod_fast.scores.folder import PARTS, ScoresFolder
     from donod_fast.scores.manifest import settings_hash
 

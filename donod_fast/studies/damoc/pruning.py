@@ -34,20 +34,21 @@ THRESHOLD = 0.88
 """The default: the middle of the paper's 0.85 to 0.90."""
 
 MAX_SHARE = 0.25
-"""The default share of the layers that may go: about what ShortGPT takes out."""
+"""Default maximum share of removed layers: about what ShortGPT removes."""
 
 BATCH_TOKENS = 4096
 _INDEX_LISTS = ("mlp_only_layers", "moe_layers", "attn_layer_indices", "cross_attention_layers", "full_attn_idxs")
-"""Config lists that name layers by number; other lists of one entry a layer are taken by position."""
+"""Config lists that name layers by number; other lists with one entry per layer are indexed by position."""
 
 _NUMBER = "layer_idx"
 
 
 def decoder_layers(loaded: LoadedModel) -> nn.ModuleList:
-    """The decoder layers of a model, where they stand in one list that its config counts.
+    """The decoder layers of a model that holds them in one list whose length is in its config.
 
     Raises:
-        ModelError: it has another structure, is quantised, or is not whole in memory; the message says which.
+        ModelError: the model has another structure, is quantised, or is not completely in memory; the message says
+            which.
     """
     name, kind = loaded.name, type(loaded.model).__name__
     remedy = "set prune.method to none for it"
@@ -108,12 +109,13 @@ def layer_similarity(
 
 
 def choose_layers(similarity: Sequence[float], threshold: float = THRESHOLD, max_share: float = MAX_SHARE) -> list[int]:
-    """The layers to take out, rising: those at or above the threshold, the most alike first (the later one, if equal).
+    """The layers to remove, in ascending order: those at or above the threshold, the highest similarity first.
 
-    Never the first and the last, and at most ``floor(max_share × layers)``.
+    Of equal layers the later one is removed first. The first and the last layer are never removed, and at most
+    ``floor(max_share × layers)`` are.
 
     Raises:
-        InputError: a threshold outside [-1, 1], or a share outside [0, 1].
+        InputError: the threshold is outside [-1, 1], or the share outside [0, 1].
     """
     if not -1 <= threshold <= 1:
         raise InputError(f"threshold is a cosine similarity, from -1 to 1, got {threshold}")
@@ -125,16 +127,16 @@ def choose_layers(similarity: Sequence[float], threshold: float = THRESHOLD, max
 
 
 def remove_layers(loaded: LoadedModel, dropped: Sequence[int]) -> None:
-    """Take layers out of a model, in place; it can be saved, loaded, generated and scored with like any other.
+    """Remove layers from a model, in place. Saving, loading, generating and scoring then work as for any model.
 
     Args:
-        loaded: the model; its fingerprint is that of before.
-        dropped: numbers of layers, counted from 0; none changes nothing.
+        loaded: the model; its fingerprint is not updated.
+        dropped: numbers of the layers, counted from 0; may be empty.
 
     Raises:
-        InputError: a number of a layer that is not there, or of every layer.
-        ModelError: the model has another structure, or its config cannot describe what would be left. Nothing is
-            changed then.
+        InputError: a layer does not exist, or all layers are named.
+        ModelError: the model has another structure, or its config cannot describe the pruned model. The model is then
+            unchanged.
     """
     layers = decoder_layers(loaded)
     gone = set(map(int, dropped))
@@ -179,7 +181,7 @@ class _Meter:
 
 
 def _batches(rows: Sequence[Sequence[int]], batch_tokens: int) -> Iterator[list[Sequence[int]]]:
-    """Rows that rise in length, cut where a padded batch would have more slots; at least one row each."""
+    """Rows in ascending order of length, divided into padded batches within the slots; at least one row each."""
     batch: list[Sequence[int]] = []
     for row in rows:
         if batch and (len(batch) + 1) * len(row) > batch_tokens:
@@ -190,7 +192,7 @@ def _batches(rows: Sequence[Sequence[int]], batch_tokens: int) -> Iterator[list[
 
 
 def _config_changes(config: Any, count: int, kept: Sequence[int]) -> dict[str, Any]:
-    """What the config has to say afterwards: the number of layers, and every list that goes by layer."""
+    """Config entries of the pruned model: the number of layers, and every list with an entry per layer."""
     changes: dict[str, Any] = {"num_hidden_layers": len(kept)}
     place = {old: new for new, old in enumerate(kept)}
     for name, value in config.to_dict().items():
@@ -204,13 +206,13 @@ def _config_changes(config: Any, count: int, kept: Sequence[int]) -> dict[str, A
 
 
 def _apply(config: Any, changes: dict[str, Any]) -> None:
-    # The lists first: a config may check, when the number is set, that they are as long.
+    # The lists first: a config may check their length when the number of layers is set.
     for name in sorted(changes, key=lambda name: name == "num_hidden_layers"):
         setattr(config, name, changes[name])
 
 
 def _prove(loaded: LoadedModel, changes: dict[str, Any], kept: Sequence[nn.Module]) -> None:
-    """A model of the changed config must be the pruned one: the same modules, shapes and settings, layer by layer."""
+    """Check that a model of the changed config equals the pruned one: modules, shapes and settings of every layer."""
     config = copy.deepcopy(loaded.model.config)
     try:
         _apply(text_config(config), changes)
@@ -235,7 +237,7 @@ def _prove(loaded: LoadedModel, changes: dict[str, Any], kept: Sequence[nn.Modul
 
 
 def _described(layer: nn.Module) -> dict[str, Any]:
-    """Parameters' shapes and plain settings of a layer and its parts, but for the layer's own number."""
+    """Shapes of parameters and plain settings of a layer and its parts, without the layer's own number."""
     found: dict[str, Any] = {name: tuple(parameter.shape) for name, parameter in layer.named_parameters()}
     for path, module in layer.named_modules():
         found[path] = type(module)

@@ -1,4 +1,4 @@
-"""The recipe of ``donod-fast damoc``: which candidates, on what data, by which of DaMoC's steps (arXiv 2509.01221).
+"""The recipe of ``donod-fast damoc``: the candidates, the data, and the steps of DaMoC (arXiv 2509.01221).
 
 It is read like the recipes of training: an unknown key or a value of a wrong type is refused with its place. Relative
 paths are relative to the recipe's own folder, ``package:…`` names files inside the installed package, and ``family:…``
@@ -39,12 +39,12 @@ class CandidateSection(Section):
     """A model that may be fine-tuned.
 
     Attributes:
-        name: in reports; each candidate has its own.
+        name: unique name for reports.
         model: folder or hub id.
-        revision: of a hub model.
-        base: folder or hub id of the pre-trained weights that ``model`` was fine-tuned from: what the task vectors of
-            pruned layers are taken against. None: pruned layers are not merged.
-        base_revision: of a hub model.
+        revision: revision of a hub model.
+        base: folder or hub id of the pre-trained weights from which ``model`` was fine-tuned; task vectors of pruned
+            layers are differences from them. None: pruned layers are not merged.
+        base_revision: revision of a hub model.
     """
 
     name: Name
@@ -55,18 +55,18 @@ class CandidateSection(Section):
 
 
 class FilterSection(Section):
-    """Which rows candidates are trained on.
+    """Filter of the rows that candidates are trained on.
 
     Attributes:
         method: ``"none"`` (all rows), ``"random"``, ``"graph_cut"`` (distribution-aware) or ``"quality"`` (the best
             by a column of scores). In the paper 10 to 20 % of the rows keep the order of models, 5 % do not.
-        share: of the rows, rounded to the nearest count, at least one.
-        seed: of ``random``.
+        share: share of the rows, rounded to the nearest count, at least one.
+        seed: seed of ``random``.
         trade_off: λ of ``graph_cut``'s objective, below 0.5.
         embeddings: folder or hub id of the sentence-transformers model that embeds questions for ``graph_cut``.
         scores: a scores folder over the same data, for ``quality``.
-        column: of its table.
-        better: which end of the column is kept.
+        column: column of its table.
+        better: end of the column that is kept.
     """
 
     method: Literal["none", "random", "graph_cut", "quality"] = "none"
@@ -88,11 +88,11 @@ class FilterSection(Section):
 
 
 class RewriterSection(Section):
-    """An OpenAI-compatible endpoint that rewrites what compression would damage.
+    """An OpenAI-compatible endpoint that rewrites texts that compression would damage.
 
     Attributes:
-        base_url: such as ``http://127.0.0.1:8000/v1``.
-        model: the endpoint's name of it.
+        base_url: URL such as ``http://127.0.0.1:8000/v1``.
+        model: name of the model at the endpoint.
         api_key_env: the environment variable that holds the key.
     """
 
@@ -102,16 +102,16 @@ class RewriterSection(Section):
 
 
 class CompressSection(Section):
-    """How rows are shortened before training.
+    """Compression of rows before training.
 
     Attributes:
-        method: ``"none"``, or ``"perplexity"``: words of least conditional perplexity are dropped.
+        method: ``"none"``, or ``"perplexity"``: drop words of lowest conditional perplexity.
         model: folder or hub id of the causal model that measures it; the same for all candidates.
-        fields: which sides of a record: ``instruction``, ``input``, ``response``.
+        fields: sides of a record to compress: ``instruction``, ``input``, ``response``.
         ratio: approximate share of a text's tokens to keep.
         guard: folder or hub id of the model behind BERTScore; None for no guard.
         least_f1: a compressed text with a lower F1 against the original is rewritten, or the original kept.
-        rewriter: what rewrites it.
+        rewriter: endpoint that rewrites it.
     """
 
     method: Literal["none", "perplexity"] = "none"
@@ -135,15 +135,15 @@ class CompressSection(Section):
 
 
 class PruneSection(Section):
-    """How candidates are made smaller before training; see ``pruning.py`` and ``task_vectors.py``.
+    """Pruning of candidates before training; see ``pruning.py`` and ``task_vectors.py``.
 
     Attributes:
         method: ``"none"`` or ``"similarity"``.
-        threshold: layers with a similarity at or above it are taken out.
-        max_share: at most this share of the layers.
-        rows: training rows (after filter and compression, from the start) that the similarity is measured on.
+        threshold: layers with a similarity at or above it are removed.
+        max_share: maximum share of removed layers.
+        rows: number of training rows (the first ones after filter and compression) on which similarity is measured.
         density: share of a pruned layer's task vector that is merged.
-        scale: what it is multiplied by.
+        scale: factor of the merged task vector.
     """
 
     method: Literal["none", "similarity"] = "none"
@@ -155,7 +155,7 @@ class PruneSection(Section):
 
 
 class CandidateTraining(TrainSettings):
-    """How every candidate is trained; the model is the candidate's, and a parameter mask would fit one only."""
+    """Training of every candidate. The candidate is the model, and a parameter mask would fit only one candidate."""
 
     model: Literal["candidate"] = "candidate"
     revision: None = None
@@ -166,17 +166,17 @@ class DamocRecipe(Section):
     """A whole recipe.
 
     Attributes:
-        name: short, for the report.
-        description: one paragraph for a reader.
-        candidates: in the order that breaks ties.
-        data: files, globs, saved datasets or hub ids: what a model is to be fine-tuned on.
-        split, data_revision: of a saved or hub dataset.
+        name: short name for the report.
+        description: one paragraph for readers.
+        candidates: the candidates; their order breaks ties.
+        data: files, globs, saved datasets or hub ids with the data to fine-tune on.
+        split, data_revision: split of a saved or hub dataset, revision of a hub dataset.
         filter, compress, prune: DaMoC's steps.
-        train: of every candidate; one epoch unless it says otherwise.
-        heldout: files whose loss ranks the candidates, where there is no ``eval``; else it breaks ties.
+        train: training of every candidate; one epoch by default.
+        heldout: files whose loss ranks the candidates if there is no ``eval``; otherwise it breaks ties.
         eval: a benchmark; pass@k at the first ``pass_at`` ranks the candidates.
-        compare: also fine-tune every candidate as it is on all the data, and say how far the two rankings agree.
-        full_epochs: passes over the data of that.
+        compare: also fine-tune every unpruned candidate on all the data, and report how far the two rankings agree.
+        full_epochs: passes over the data in that training.
     """
 
     name: Name
@@ -199,7 +199,7 @@ class DamocRecipe(Section):
         names = [one.name for one in self.candidates]
         twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
         if twice is not None:
-            raise ValueError(f"two candidates are named {twice}; give each a name of its own")
+            raise ValueError(f"two candidates are named {twice}; give each a unique name")
         if not self.heldout and self.eval is None:
             raise ValueError("nothing ranks the candidates: name heldout files, or a benchmark under eval")
         return self

@@ -1,6 +1,6 @@
-"""What a run of DaMoC found: the ranking of candidates, its agreement with full fine-tuning's, and the time of both.
+"""Results of a DaMoC run: the ranking of candidates, its agreement with full fine-tuning, and the time of both.
 
-All of it is computed from the cells' results. ``report.md`` and ``report.json`` say the same to readers and programs.
+They are computed from the results of the cells. ``report.md`` and ``report.json`` have the same content.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class Ranked:
     """A candidate in the ranking.
 
     Attributes:
-        name: the candidate's.
-        rank: after DaMoC, 1 is best; equal scores share a rank. None where it failed.
-        full_rank: after full fine-tuning; None where that failed or was not done.
-        way: what DaMoC's steps gave.
-        full: what full fine-tuning gave, None where that was not asked for.
-        notes: what a reader of its score should know.
+        name: name of the candidate.
+        rank: rank after DaMoC, 1 is best; equal scores share a rank. None if the candidate failed.
+        full_rank: rank after full fine-tuning; None if that failed or was not done.
+        way: result of DaMoC's steps.
+        full: result of full fine-tuning, None if it was not requested.
+        notes: notes on its score.
     """
 
     name: str
@@ -43,17 +43,17 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Agreement:
-    """The two rankings against each other, over the candidates that worked both ways.
+    """Agreement of the two rankings over the candidates that worked in both.
 
     Attributes:
-        candidates: how many these are.
-        kendall: τ-b of the ranks; NaN for fewer than two candidates, or where all are equal in one.
-        spearman: ρ of the ranks, likewise.
-        top_1: whether the first of DaMoC is (a) first of full fine-tuning.
-        damoc_seconds: wall time of DaMoC for them: the shared steps, and every candidate's own.
-        full_seconds: of full fine-tuning and measuring.
-        speed_up: the ratio of these two.
-        speed_up_without_evaluation: likewise, measuring left out of both, since it costs both about the same.
+        candidates: number of these candidates.
+        kendall: Kendall's τ-b of the ranks; NaN for fewer than two candidates, or if all are equal in one ranking.
+        spearman: Spearman's ρ of the ranks; NaN in the same cases.
+        top_1: whether the first candidate of DaMoC also has rank 1 after full fine-tuning.
+        damoc_seconds: wall time of DaMoC for them: shared steps and the steps of each candidate.
+        full_seconds: wall time of full fine-tuning and measuring.
+        speed_up: ratio of these two times.
+        speed_up_without_evaluation: the same ratio without measuring, which takes about the same time in both.
     """
 
     candidates: int
@@ -71,12 +71,12 @@ class DamocOutcome:
     """A finished run.
 
     Attributes:
-        ranking: best first, then those that failed, in the recipe's order.
-        agreement: with full fine-tuning; None where that was not asked for.
-        measure: what ranks: ``heldout``, or the benchmark's name.
-        shared: the steps that all candidates share: ``seconds`` and what they did.
+        ranking: candidates, best first, then those that failed, in the recipe's order.
+        agreement: agreement with full fine-tuning; None if it was not requested.
+        measure: name of the ranking measure: ``heldout``, or the benchmark's name.
+        shared: ``seconds`` and results of the steps that all candidates share.
         markdown: the report.
-        json: the same as plain values.
+        json: the same content as plain values.
     """
 
     ranking: tuple[Ranked, ...]
@@ -93,10 +93,10 @@ class DamocOutcome:
 
 
 def rank_candidates(ways: Mapping[str, Way], fulls: Mapping[str, Way] | None) -> tuple[Ranked, ...]:
-    """Order candidates by their scores after DaMoC, and number them after full fine-tuning, too.
+    """Rank candidates by their scores after DaMoC, and also by those after full fine-tuning.
 
-    The first measure decides, a second breaks ties. A candidate whose held-out loss is over fewer rows than another's
-    is not ranked: rows without a finite loss would count in its favour.
+    The first measure decides, and a second one breaks ties. A candidate whose held-out loss covers fewer rows than that
+    of another candidate is not ranked, because rows without a finite loss would count in its favour.
     """
     ways = _complete(ways)
     ranks = _ranks(ways)
@@ -119,7 +119,7 @@ def rank_candidates(ways: Mapping[str, Way], fulls: Mapping[str, Way] | None) ->
 
 
 def agreement(ranking: Sequence[Ranked], shared_seconds: float) -> Agreement:
-    """How far the ranking agrees with full fine-tuning's, and what either cost."""
+    """Agreement of the ranking with that of full fine-tuning, and the cost of both."""
     both = [one for one in ranking if one.rank is not None and one.full_rank is not None and one.full is not None]
     first = [one.rank for one in both if one.rank is not None]
     second = [one.full_rank for one in both if one.full_rank is not None]
@@ -156,7 +156,7 @@ def write_report(
     """Write ``report.md`` and ``report.json`` into ``out``.
 
     Raises:
-        StoreError: they cannot be written.
+        StoreError: a file cannot be written.
     """
     found = agreement(ranking, sum(shared["seconds"].values())) if recipe.compare else None
     outcome = DamocOutcome(tuple(ranking), found, measure, shared, out / MARKDOWN, out / JSON)
@@ -191,7 +191,7 @@ def table_rows(outcome: DamocOutcome) -> tuple[list[str], list[list[str]]]:
 
 
 def remarks(outcome: DamocOutcome) -> list[str]:
-    """What stands under the table: failures, notes, agreement, time."""
+    """Lines below the table: failures, notes, agreement, time."""
     lines = []
     for one in outcome.ranking:
         lines += [f"{one.name}: failed to {one.way.failed_at}: {one.way.reason}"] if one.way.failed_at else []
@@ -218,7 +218,7 @@ def remarks(outcome: DamocOutcome) -> list[str]:
 
 
 def _complete(ways: Mapping[str, Way]) -> dict[str, Way]:
-    """Those with held-out losses over fewer rows than another's marked as failed."""
+    """Mark candidates whose held-out loss covers fewer rows than another's as failed."""
     counts = {name: int(way.measures[HELD_OUT]["rows"]) for name, way in ways.items() if HELD_OUT in way.measures}
     most = max(counts.values(), default=0)
     checked = {}
@@ -261,7 +261,7 @@ def _notes(way: Way, full: Way | None) -> tuple[str, ...]:
 
 
 def _seconds(ways: Sequence[Way]) -> tuple[float, float]:
-    """In all, and without measuring."""
+    """Total seconds, and seconds without measuring."""
     total = sum(sum(way.seconds.values()) for way in ways)
     return total, total - sum(way.seconds.get("evaluate", 0.0) for way in ways)
 

@@ -1,7 +1,7 @@
-"""Rewriters: what shortens a text where leaving out words would change what it says.
+"""Rewriters: shorten a text if dropping words would change its meaning.
 
-A rewriter is any callable that takes a text and gives a shorter one; one with ``rewrite_many`` is given many at a time.
-:class:`OpenAIRewriter` asks an endpoint that speaks OpenAI's chat completions (vLLM, llama.cpp, Ollama and others do).
+A rewriter is any callable that takes a text and returns a shorter one; one with ``rewrite_many`` gets many texts at a
+time. :class:`OpenAIRewriter` uses an endpoint with OpenAI's chat completions API (vLLM, llama.cpp, Ollama and others).
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class RewriteError(Exception):
 
 @runtime_checkable
 class ManyRewriter(Protocol):
-    """A rewriter that is given many texts at a time."""
+    """A rewriter that accepts many texts at a time."""
 
     def rewrite_many(self, texts: Sequence[str]) -> Sequence[str | Exception]:
-        """By text what it becomes, or why it could not be rewritten."""
+        """For each text its rewritten form, or the error."""
 
 
 def rewrite(rewriter: Rewriter | ManyRewriter, texts: Sequence[str]) -> list[str | Exception]:
-    """Rewrite each text. What a rewriter raises, or gives instead of text, is the result of that text alone."""
+    """Rewrite each text. An exception, or an answer that is not text, affects only the result of that text."""
     if isinstance(rewriter, ManyRewriter):
         try:
             found = list(rewriter.rewrite_many(texts))
@@ -60,20 +60,20 @@ def _attempt(rewriter: Rewriter, text: str) -> str | Exception:
 
 
 class OpenAIRewriter:
-    """Asks an OpenAI-compatible endpoint, at temperature 0.
+    """Calls an OpenAI-compatible endpoint at temperature 0.
 
-    A call that is refused for a while (408, 409, 429, 5xx), times out or does not connect is repeated ``retries``
-    times with growing waits; after ``give_up_after`` texts in a row that failed, those left are not asked any more.
+    A call that fails temporarily (408, 409, 429, 5xx), times out or does not connect is repeated ``retries`` times with
+    increasing delays. After ``give_up_after`` consecutive texts that failed, the remaining texts are not sent.
 
     Args:
-        base_url: of the endpoint, such as ``http://127.0.0.1:8000/v1``.
-        model: the endpoint's name of it.
-        api_key_env: the environment variable that holds the key. Where it is empty, none is sent that means anything:
-            local servers want none.
-        timeout: seconds to wait for the endpoint at a time.
-        retries: of a call.
-        workers: calls under way at a time.
-        give_up_after: see above.
+        base_url: URL of the endpoint, such as ``http://127.0.0.1:8000/v1``.
+        model: name of the model at the endpoint.
+        api_key_env: environment variable with the key. If it is empty, a meaningless key is sent, since local servers
+            need none.
+        timeout: timeout of a call in seconds.
+        retries: retries of a call.
+        workers: number of concurrent calls.
+        give_up_after: number of consecutive failures after which no more texts are sent.
         instruction: the system message.
 
     Raises:
@@ -117,7 +117,7 @@ class OpenAIRewriter:
         """Rewrite one text.
 
         Raises:
-            RewriteError: the endpoint fails, or its answer is no text or was cut short.
+            RewriteError: the endpoint fails, or its answer is not text or was truncated.
         """
         messages = [{"role": "system", "content": self._instruction}, {"role": "user", "content": text}]
         try:
@@ -125,9 +125,9 @@ class OpenAIRewriter:
         except self._errors as error:
             said = " ".join(str(error).split())[:200]
             raise RewriteError(f"{self._place}: {type(error).__name__}: {said}") from error
-        except ValueError as error:  # JSON that is none
+        except ValueError as error:  # invalid JSON
             raise RewriteError(f"{self._place}: an answer that cannot be read: {str(error)[:200]}") from error
-        # What a server sends is not held to the client's types.
+        # A server's answer need not have the client's types.
         choice = next(iter(getattr(answer, "choices", None) or ()), None)
         content = getattr(getattr(choice, "message", None), "content", None)
         if not isinstance(content, str):
@@ -137,7 +137,7 @@ class OpenAIRewriter:
         return content.strip()
 
     def rewrite_many(self, texts: Sequence[str]) -> list[str | Exception]:
-        """Rewrite texts, some at a time, in their order."""
+        """Rewrite texts concurrently; the results are in their order."""
         lock, failed = threading.Lock(), 0
 
         def attempt(text: str) -> str | Exception:

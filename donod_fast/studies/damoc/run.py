@@ -1,7 +1,7 @@
-"""DaMoC from a recipe: filter → compress → prune → train → measure → rank, beside full fine-tuning of every candidate.
+"""DaMoC from a recipe: filter → compress → prune → train → measure → rank, and full fine-tuning for comparison.
 
-DaMoC (arXiv 2509.01221) asks which of several models to fine-tune, and answers without fine-tuning them all: less data,
-shorter rows, fewer layers, one epoch. The paper's code is not public; the steps here are our reading of it.
+DaMoC (arXiv 2509.01221) estimates which of several models to fine-tune without full fine-tuning of all of them: less
+data, shorter rows, fewer layers, one epoch. The paper's code is not public; the steps here are our reading of it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from donod_fast.studies.damoc.report import DamocOutcome, rank_candidates, write
 
 
 class Progress(Protocol):
-    """Told how far a run is."""
+    """Called with the progress of a run."""
 
     def __call__(self, step: str, done: int, total: int, detail: str) -> None:
         """``step`` is ``data``, ``damoc`` or ``full``; ``detail`` names what was done last."""
@@ -35,23 +35,23 @@ def run_damoc(
     keep_models: bool = False,
     progress: Progress | None = None,
 ) -> DamocOutcome:
-    """Rank the candidates of a recipe, into a folder; run again, it goes on where it was.
+    """Rank the candidates of a recipe, and write the results to a folder. Call it again to resume.
 
-    A candidate that does not load, prune, train or evaluate stands in the ranking with the reason, and the others go
-    on.
+    If loading, pruning, training or evaluating a candidate fails, the ranking lists it with the reason, and the other
+    candidates continue.
 
     Args:
-        recipe: what to do.
-        out: the folder: ``report.md``, ``report.json`` and the cells.
+        recipe: the recipe.
+        out: the folder for ``report.md``, ``report.json`` and the cells.
         unsafe: run a benchmark's programs even if no sandbox is available.
-        workers: programs that are judged at once; None is the number of cores.
+        workers: number of programs judged in parallel; None is the number of cores.
         keep_models: leave pruned and trained models in their cells.
-        progress: is told how far it is.
+        progress: called with the progress.
 
     Raises:
         CorpusError: the data, held-out rows or problems cannot be read.
         InputError, ModelError: a step that all candidates share cannot be done, or a package is missing.
-        SandboxError: there is no isolation for a benchmark's programs, and ``unsafe`` was not said.
+        SandboxError: no sandbox is available for a benchmark's programs, and ``unsafe`` is false.
         StoreError: the folder cannot be written, or is in use.
     """
     root = Path(out).absolute()
@@ -61,7 +61,7 @@ def run_damoc(
     if recipe.eval is not None:
         from donod_fast.evaluation.sandbox import find_isolation
 
-        find_isolation(unsafe=unsafe)  # before models have worked for hours
+        find_isolation(unsafe=unsafe)  # checked before hours of work
     _import_trainer()
     tell = progress or (lambda step, done, total, detail: None)
     with locked(root):
@@ -101,7 +101,7 @@ def _import_trainer() -> None:
 
 
 def _with_family(recipe: DamocRecipe, out: Path) -> DamocRecipe:
-    """The recipe with the generated family's files named, where it asks for them."""
+    """The recipe with the generated family's files in place of ``family:`` names."""
     from donod_fast.studies.threshold.family_files import is_family, with_family
     from donod_fast.training.recipe import Recipe, ScoreSection, TrainSettings
 

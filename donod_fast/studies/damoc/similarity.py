@@ -1,9 +1,9 @@
-"""Similarities between rows, that the distribution-aware filters are made of.
+"""Similarities between rows for the distribution-aware filters.
 
-The similarity of two rows is the cosine of their embeddings, clipped at 0: rows that point away from each other count
-as unlike, not as less than unlike. Without the clip graph-cut would be neither monotone nor bounded from below. The
-embeddings are those of :func:`~donod_fast.models.sentence_embeddings.embed_texts` over the rows' questions, a scores
-folder's column ``embedding``, or any others.
+The similarity of two rows is the cosine of their embeddings, clipped at 0: rows with opposite embeddings count as
+dissimilar, not as negatively similar. Without the clip graph-cut would be neither monotone nor bounded from below. The
+embeddings may come from :func:`~donod_fast.models.sentence_embeddings.embed_texts` over the rows' questions, from the
+column ``embedding`` of a scores folder, or from elsewhere.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from donod_fast.models.sentence_embeddings import Embeddings
 
 WORKSPACE_BYTES = 64 * 2**20
-"""What a block of similarities may hold."""
+"""Maximum size of a block of similarities."""
 
 
 def similarity(some: Embeddings, others: Embeddings) -> npt.NDArray[np.float32]:
@@ -29,7 +29,7 @@ def similarity(some: Embeddings, others: Embeddings) -> npt.NDArray[np.float32]:
 def similarity_blocks(
     some: Embeddings, others: Embeddings, *, workspace_bytes: int = WORKSPACE_BYTES
 ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-    """The (a, n) similarities of (a, d) and (n, d) unit rows, some rows at a time: the first one's place, (rows, n)."""
+    """Yield the (a, n) similarities of (a, d) and (n, d) unit rows in blocks: index of the first row, (rows, n)."""
     count = max(1, workspace_bytes // (4 * max(1, len(others))))
     for start in range(0, len(some), count):
         yield start, similarity(some[start : start + count], others)

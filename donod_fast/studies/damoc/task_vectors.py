@@ -1,18 +1,18 @@
 """Task vectors of pruned layers, sparsified and merged into kept ones (DaMoC, arXiv 2509.01221; our reading).
 
-A layer that is taken out takes with it what fine-tuning taught it. Its task vector (Ilharco et al., arXiv 2212.04089)
+A removed layer takes with it what it learned in fine-tuning. Its task vector (Ilharco et al., arXiv 2212.04089)
 
     τ = θ_tuned − θ_base
 
-is trimmed as TIES does (Yadav et al., arXiv 2306.01708): of each tensor only the entries of largest magnitude stay, as
-they are; nothing is dropped at random and nothing scaled up, as DARE would. It is then added to the nearest kept layer
-k that has the same tensors,
+is trimmed as in TIES (Yadav et al., arXiv 2306.01708): each tensor keeps only its entries of largest magnitude,
+unchanged. Unlike in DARE, no entry is dropped at random and none is scaled up. The trimmed vector is added to the
+nearest kept layer k with the same tensors,
 
     θ_k ← θ_k + α · Σ trim(τ),
 
-over all pruned layers whose nearest layer k is. There is no election of signs: the vectors come from different layers
-of one model, not from several models of one layer, so there is nothing for them to agree about. The paper leaves open
-which kept layer, which sparsification and which scale; these three are ours.
+where the sum is over all pruned layers whose nearest kept layer is k. Signs are not elected as in TIES: the vectors
+come from different layers of one model, not from one layer of several models, so they need not agree. The paper does
+not specify the kept layer, the sparsification or the scale; these three choices are ours.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def task_vector(tuned: nn.Module, base: nn.Module) -> TaskVector:
     """Tuned minus pre-trained parameters of one layer, in float32 on the tuned layer's devices.
 
     Raises:
-        ModelError: the two have other parameters or shapes.
+        ModelError: the two layers differ in their parameters or shapes.
     """
     own, other = dict(tuned.named_parameters()), dict(base.named_parameters())
     if _shapes(tuned) != _shapes(base):
@@ -61,7 +61,7 @@ def trim(vector: Mapping[str, Tensor], density: float) -> TaskVector:
 
 
 def nearest_kept(dropped: int, kept: Sequence[int], layers: Sequence[nn.Module]) -> int | None:
-    """The kept layer that is nearest to a dropped one and has the same parameters; of two, the earlier. Or None."""
+    """The nearest kept layer with the same parameters as a dropped one, the earlier of two; None if there is none."""
     fitting = [at for at in kept if _shapes(layers[at]) == _shapes(layers[dropped])]
     return min(fitting, key=lambda at: (abs(at - dropped), at), default=None)
 
@@ -79,16 +79,16 @@ def merge_dropped(
     Args:
         layers: all layers of the tuned model.
         base: the pre-trained layers, at least the dropped ones, by number.
-        dropped: numbers of the layers that will be taken out; they are not changed.
+        dropped: numbers of the layers that will be removed; they are not changed.
         density: share of each task vector that is kept.
         scale: α.
 
     Returns:
-        The kept layer that each dropped one was merged into; a dropped layer that none is like is absent.
+        The kept layer for each merged dropped layer. A dropped layer without a matching kept layer is absent.
 
     Raises:
-        InputError: a density that is no share.
-        ModelError: the pre-trained layers are of another model.
+        InputError: the density is not a share.
+        ModelError: the pre-trained layers belong to another model.
     """
     kept = [at for at in range(len(layers)) if at not in set(dropped)]
     into: dict[int, int] = {}

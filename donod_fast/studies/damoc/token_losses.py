@@ -1,7 +1,7 @@
-"""How likely a model finds each token of a record, given all that stands before it in the rendered record.
+"""Loss of each token of a record, given all earlier tokens of the rendered record.
 
-One pass gives both: the tokens of an instruction, given the template's words and the turns before it, and the tokens
-of an answer, given the instruction. The loss of a token is the logarithm of its conditional perplexity.
+One pass measures both the tokens of an instruction, given the template's text and earlier turns, and the tokens of an
+answer, given the instruction. The loss of a token is the logarithm of its conditional perplexity.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ if TYPE_CHECKING:
     from donod_fast.scoring.scorer import Scorer
 
 Placed = tuple[int, int, float]
-"""A token of a text: its first character and one past its last, and its loss in nats; NaN where it has none."""
+"""A token of a text: its character range (end exclusive), and its loss in nats; NaN if it has no loss."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A record as the model reads it.
+    """A record rendered for the model.
 
     Attributes:
-        text: the whole, without the tokens that the tokenizer puts in front.
-        starts: by field the place of its text in the whole; None where the template changes the text.
-        spans: first character and one past the last of the texts whose tokens are to be measured, in order.
-        framed: whether the tokenizer's own front tokens go before it; a template has written them.
+        text: the complete text, without tokens that the tokenizer adds at the beginning.
+        starts: position of each field's text in it; None if the template changes the text.
+        spans: character ranges (end exclusive) of the texts whose tokens are measured, in order.
+        framed: whether the tokenizer adds its beginning tokens; a template writes them itself.
     """
 
     text: str
@@ -71,7 +71,7 @@ class TokenLosses:
         self._encoder = TextEncoder(tokenizer)
 
     def render(self, sample: Sample, fields: Sequence[TextField], sides: Collection[str]) -> Rendered:
-        """Render a sample and find its texts there, in order; those of ``sides`` are to be measured.
+        """Render a sample and locate its texts in order; those of ``sides`` are to be measured.
 
         Raises:
             SampleError: the template fails, or the sample has no text.
@@ -98,15 +98,15 @@ class TokenLosses:
         return Rendered(text, tuple(starts), tuple(spans), not isinstance(sample, Conversation))
 
     def lengths(self, texts: Sequence[str]) -> dict[str, int]:
-        """Tokens of each text by itself; none for one that the tokenizer refuses."""
+        """Tokens of each text alone; empty if the tokenizer refuses the text."""
         found = self._encoder.encode(texts)
         return {text: len(one.ids) if isinstance(one, Encoded) else 0 for text, one in found.items()}
 
     def measure(self, records: Sequence[Rendered]) -> list[list[Placed] | SampleError]:
-        """The tokens of each rendered record with their places and losses, or why there are none.
+        """The tokens of each rendered record with their positions and losses, or the reason why there are none.
 
-        NaN where a token has no loss: outside the spans, the first where nothing stands in front, those past the
-        model's length, and all of a record that does not fit in memory.
+        The loss is NaN for tokens outside the spans, for a first token with nothing before it, for tokens beyond the
+        model's length, and for all tokens of a record that does not fit in memory.
         """
         encoded = self._encoder.encode([record.text for record in records])
         found: list[list[Placed] | SampleError] = []
@@ -117,7 +117,7 @@ class TokenLosses:
                 found.append(one)
                 continue
             if one.ids and one.bounds(0) is None:
-                detail = "words cannot be told from tokens with a slow tokenizer; load the model with a fast one"
+                detail = "a slow tokenizer does not give the positions of tokens; load the model with a fast one"
                 found.append(SampleError(Status.TOKENIZER_FAILED, detail))
                 continue
             placed = [(*(one.bounds(token) or (0, 0)), math.nan) for token in range(len(one.ids))]
@@ -138,7 +138,7 @@ class TokenLosses:
         return found
 
     def _losses(self, samples: Sequence[TokenizedSample]) -> list[list[float]]:
-        """By sample the losses of its scored tokens; what comes after the last of them is not run."""
+        """Losses of the scored tokens of each sample; tokens after the last of them are not processed."""
         trunk = self._scorer.trunk
         found: list[list[float]] = [[math.nan] * sample.scored_tokens for sample in samples]
         groups = make_batches(samples, self._scorer.sample_scorer.token_budget, trunk.packs, trunk.rope)
@@ -151,13 +151,13 @@ class TokenLosses:
                     count = samples[member].scored_tokens
                     found[member] = losses[at : at + count]
                     at += count
-            elif len(group) > 1:  # one that does not fit by itself has no losses
+            elif len(group) > 1:  # a single sample that does not fit has no losses
                 half = len(group) // 2
                 groups[:0] = [group[:half], group[half:]]
         return found
 
     def _tried(self, samples: Sequence[TokenizedSample], group: Sequence[int]) -> list[float] | None:
-        """The losses of a batch, sample by sample; None where memory runs out."""
+        """The losses of a batch, sample by sample; None if memory runs out."""
         trunk, head = self._scorer.trunk, self._scorer.head
         try:
             with torch.inference_mode():

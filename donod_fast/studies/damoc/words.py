@@ -1,9 +1,9 @@
-"""A text as words that can be left out one by one, and which of them must stay.
+"""Split a text into words that can be dropped one by one, and determine which words must stay.
 
-A word is a run of characters without white space; in scripts that write none (Han, Kana) each character is one. What
-must stay, because a text without it means something else: numbers and number words, negations and comparisons,
-questions' ends, and code (fenced, between backticks, or lines and words that look like it). What looks like code is a
-rule of thumb, which keeps too much rather than too little.
+A word is a run of characters without white space; in scripts without white space (Han, Kana) each character is a word.
+Words must stay if the meaning depends on them: numbers and number words, negations and comparisons, the ends of
+questions, and code (fenced, between backticks, or lines and words that look like code). The detection of code is a
+heuristic that keeps too much rather than too little.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CODE_SIGN = re.compile(r"[_(){}\[\]<>=;\\/*+%&|^~@#$]")
 _CODE_LINE = re.compile(
     r"^(?:"
     r"(?:\t| {4}).*\S"  # indented
-    r"|.*[;{}][ \t]*"  # ends as a statement or a block does
+    r"|.*[;{}][ \t]*"  # ends like a statement or a block
     r"|[ \t]*(?:def|class|import|from|return|for|while|if|elif|else|try|except|with|print|public|private|static|void"
     r"|int|const|let|var|function|using|SELECT|INSERT|UPDATE|DELETE|CREATE|\#include|//)\b.*[(){}\[\];:=<>*].*"
     r"|[ \t]*</?\w.*"  # a tag
@@ -35,12 +35,12 @@ _NUMBERS = (
     "halves third thirds quarter quarters once twice thrice double triple dozen percent per each every both all"
 )
 _MEANING = frozenset(" ".join((_NEGATIONS, _COMPARISONS, _NUMBERS)).split())
-"""English words that stay. Other languages keep their numbers in figures, and no more."""
+"""English words that stay. In other languages only numbers in digits stay."""
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """Characters ``start`` to ``end`` (exclusive) of a text; ``stays`` where it must not be left out."""
+    """Characters ``start`` to ``end`` (exclusive) of a text; ``stays`` if it must not be dropped."""
 
     start: int
     end: int
@@ -51,7 +51,7 @@ def split_words(text: str) -> list[Word]:
     """The words of a text, in order."""
     code = [match.span() for pattern in (_FENCED, _CODE_LINE) for match in pattern.finditer(text)]
     code.sort()
-    words, at, reach = [], 0, 0  # reach: the end of the code that begins before the word
+    words, at, reach = [], 0, 0  # reach: end of the code that starts before the word
     for match in _WORD.finditer(text):
         start, end = match.span()
         while at < len(code) and code[at][0] < end:
@@ -62,10 +62,10 @@ def split_words(text: str) -> list[Word]:
 
 
 def carries_meaning(word: str) -> bool:
-    """Whether a text without this word means something else: a number, a negation, a question's end, code."""
+    """Whether the meaning depends on this word: a number, a negation, the end of a question, code."""
     bare = _EDGES.sub("", word).lower()
     return (
-        not bare  # a sign by itself: a minus, a bullet
+        not bare  # a sign alone: a minus, a bullet
         or bare in _MEANING
         or bare.endswith(("n't", "n\u2019t"))
         or any(character.isnumeric() for character in word)

@@ -1,8 +1,7 @@
 """Training rows with planted corruptions, rows of held-out tasks, and the base model's own text.
 
-Operations are drawn by Zipf's law in training rows and alike in held-out tasks: as in real corpora,
-much is seen often and the rest decides. The order of frequency is fixed, so that it is the same for
-every seed.
+Operations are drawn by Zipf's law in training rows and uniformly in held-out tasks. As in real corpora, a few
+operations are frequent, and the rare ones decide the result. The order of frequency is the same for every seed.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ DEFAULT_CORRUPTIONS = {
 ZIPF = 0.25
 
 FEWEST_OTHERS = 100
-"""A wrong solution is taken from at least as many programs, more than a small set of rows has."""
+"""Minimum number of programs from which wrong solutions are taken; small sets of rows have fewer."""
 
 
 def _order(name: str) -> str:
@@ -42,18 +41,18 @@ def _order(name: str) -> str:
 
 
 def operation_weights(zipf: float = ZIPF) -> dict[str, float]:
-    """How often each operation is drawn in training rows: its rank to the power of ``-zipf``."""
+    """Weight of each operation in training rows: its rank to the power of ``-zipf``."""
     ranked = sorted((operation.name for operation in OPERATIONS), key=_order)
     return {name: 1.0 / rank**zipf for rank, name in enumerate(ranked, start=1)}
 
 
 FAMILIAR_SHARE = 0.5
 ALIGNED_SHARE, CODE_SHARE = 0.65, 0.2
-"""Of the base model's text: docstring with body, code without docstring; the rest are comments alone."""
+"""Shares of the base model's texts: docstring with body, code without docstring; the rest are only comments."""
 
 
 class BaseText(NamedTuple):
-    """A text for the base model; the loss is on ``learned`` only, which follows ``given``."""
+    """A text for the base model: ``learned`` follows ``given``, and only ``learned`` has a loss."""
 
     given: str
     learned: str
@@ -64,26 +63,26 @@ def _place(name: str, salt: str) -> float:
 
 
 FAMILIAR = frozenset(one.name for one in OPERATIONS if _place(one.name, "known") < FAMILIAR_SHARE)
-"""Operations that the base model has seen asked for and written; of the others it knows words and code apart."""
+"""Operations whose requests the base model has seen with their code; it knows others only separately."""
 
 
 def training_rows(
     count: int, seed: int, corrupted: Mapping[str, float] | None = None, *, zipf: float = ZIPF
 ) -> list[Row]:
-    """Rows of programs that are not held out, some of them corrupted on purpose.
+    """Rows with programs that are not held out; some rows are corrupted on purpose.
 
     Args:
-        count: how many rows.
-        seed: names the corpus: programs, wording, which rows are corrupted and how.
+        count: number of rows.
+        seed: determines the corpus: programs, wording, corrupted rows and their corruption.
         corrupted: share of all rows for each kind of :data:`KINDS`; ``DEFAULT_CORRUPTIONS`` by default.
-        zipf: how unevenly operations are drawn; 0 draws them alike.
+        zipf: exponent of the frequencies of operations; 0 draws them uniformly.
 
     Returns:
-        Rows whose ``completion`` is right where ``corruption`` is ``none``. Programs are drawn with
-        replacement, so that frequent ones recur in other words, as they do in real corpora.
+        Rows whose ``completion`` is right if ``corruption`` is ``none``. Programs are drawn with replacement, so
+        frequent ones recur in other words, as in real corpora.
 
     Raises:
-        InputError: a kind is not known, or the shares are negative or exceed 1.
+        InputError: a kind is unknown, or the shares are negative or exceed 1.
     """
     shares = DEFAULT_CORRUPTIONS if corrupted is None else corrupted
     unknown = sorted(set(shares) - set(KINDS))
@@ -115,9 +114,9 @@ def task_rows(tasks: Sequence[Task]) -> list[Row]:
 def base_texts(seed: int) -> Iterator[BaseText]:
     """Endless texts for the base model, none with a held-out signature.
 
-    Most are functions of familiar operations: docstring given, body learned. The others are functions of any
-    operation without a docstring and comments that ask for any operation without code: so of the operations
-    that are not familiar the model knows the words and the code, but not which belongs to which.
+    Most are functions of familiar operations: docstring given, body learned. The others are functions of any operation
+    without a docstring, and comments that request any operation without code. So for operations that are not familiar
+    the model knows the wording and the code, but not which belongs to which.
     """
     rng = Random(f"base texts {seed}")
     weights = {one.name: float(one.name in FAMILIAR) for one in OPERATIONS}

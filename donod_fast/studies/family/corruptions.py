@@ -1,4 +1,4 @@
-"""Planted corruptions of a training row's completion, each the kind of damage that real corpora have."""
+"""Planted corruptions of a training row's completion; each kind occurs in real corpora."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def wrong_solution(program: Program, argument: str, rng: Random, others: Sequenc
 
 
 def subtle_bug(program: Program, argument: str, rng: Random, others: Sequence[Program]) -> str:
-    """The body of a program that is one slip away (else has a step too many) and returns something else.
+    """The body of a program with one small mistake (or one step too many) that returns something else.
 
-    Never one with a held-out signature: such a combination must not be seen, not even as a mistake.
+    It never has a held-out signature: the model must not see such a combination, not even as a mistake.
     """
     values = pool(program.takes)
     right = outputs(program, values)
@@ -49,7 +49,7 @@ def subtle_bug(program: Program, argument: str, rng: Random, others: Sequence[Pr
 
 
 def broken_code(program: Program, argument: str, rng: Random, others: Sequence[Program]) -> str:
-    """The body with its words and signs in another order, white space where it was."""
+    """The body with its words and signs in another order and unchanged white space."""
     body = program.body(argument)
     pieces = _PIECE.findall(body)
     while True:
@@ -68,7 +68,7 @@ def masked(program: Program, argument: str, rng: Random, others: Sequence[Progra
 
 
 def gibberish(program: Program, argument: str, rng: Random, others: Sequence[Program]) -> str:
-    """Random letters and signs of the body's length."""
+    """Random letters and signs, as many as in the body."""
     return _PIECE.sub(lambda piece: "".join(rng.choices(_GIBBERISH, k=len(piece.group()))), program.body(argument))
 
 
@@ -84,4 +84,4 @@ KINDS: dict[str, Callable[[Program, str, Random, Sequence[Program]], str]] = {
     "masked": masked,
     "gibberish": gibberish,
 }
-"""Corruptions by name: (program, its argument's name, chance, programs of the other rows) → body."""
+"""Corruptions by name: (program, its argument's name, random generator, programs of the other rows) → body."""

@@ -23,10 +23,10 @@ DEFAULT_TASKS = 160
 
 @dataclass(frozen=True, slots=True)
 class FamilyFiles:
-    """Where the family was written.
+    """Paths of the family's files.
 
     Attributes:
-        train: training rows (JSON Lines, prompt and completion, with what was corrupted for reports only).
+        train: training rows (JSON Lines with prompt and completion, and the corruption for reports).
         heldout: the held-out tasks with their right solutions as rows, to measure a loss on.
         problems: the held-out tasks in HumanEval's format.
         base_model: folder of the base model to score and to train from.
@@ -48,19 +48,19 @@ def write_family(
     size: str = "tiny",
     device: str = "cpu",
 ) -> FamilyFiles:
-    """Writes the family into a folder; the same arguments give the same bytes.
+    """Write the family into a folder; the same arguments give the same bytes.
 
     Args:
-        out: the folder; it is made if it is not there.
-        seed: names training rows and held-out tasks.
-        rows: how many training rows.
-        tasks: how many held-out tasks.
+        out: the folder; it is created if needed.
+        seed: determines training rows and held-out tasks.
+        rows: number of training rows.
+        tasks: number of held-out tasks.
         corrupted: share of the training rows for each kind of corruption; see ``training_rows``.
-        size: the base model: ``"tiny"`` stands in the package; another is trained from scratch on
-            ``device`` and kept in ``out/base-SIZE``, where it is found again.
+        size: the base model: ``"tiny"`` is part of the package; others are trained from scratch on ``device`` and
+            cached in ``out/base-SIZE``.
 
     Raises:
-        InputError: a kind of corruption, a share or the size is not known.
+        InputError: a kind of corruption or the size is unknown, or a share is invalid.
         StoreError: a file cannot be written.
     """
     size_named(size)

@@ -1,8 +1,7 @@
-"""Hidden tests of a task: inputs on which the right program differs from those that are nearly right.
+"""Hidden tests of a task: inputs for which the right program differs from programs that are nearly right.
 
-A program's mutants have one part exchanged for another of the same types, a constant moved to its
-neighbour, a step left out, or two steps in the other order. Inputs are chosen one after the other, each
-the one that tells most of the mutants apart that are still alive.
+A mutant of a program has one part replaced by another of the same types, a constant replaced by a neighbouring one, a
+step left out, or two steps exchanged. Inputs are chosen greedily: each one detects most of the remaining mutants.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _WORDS = ("Tea", "stone", "Also", "oasis", "EAST", "notes", "a", "Is", "sit", "O
 
 @cache
 def pool(kind: str) -> tuple[Any, ...]:
-    """Inputs of a type: the same ones for every task."""
+    """Candidate inputs of a type, the same for every task."""
     rng = Random(f"inputs of {kind}")
     if kind == NUMBER:
         return tuple(range(-12, 26)) + tuple(rng.sample(range(26, 400), POOL - 38))
@@ -38,7 +37,7 @@ def pool(kind: str) -> tuple[Any, ...]:
 
 
 def mutants(program: Program) -> Iterator[Program]:
-    """Every program that is one slip away from this one; some may mean the same."""
+    """All mutants of a program; some may be equivalent to it."""
     for place, step in enumerate(program.steps):
         for other in _neighbours(step):
             yield replace(program, steps=(*program.steps[:place], other, *program.steps[place + 1 :]))
@@ -54,7 +53,7 @@ def mutants(program: Program) -> Iterator[Program]:
 
 
 def outputs(program: Program, values: tuple[Any, ...]) -> list[str]:
-    """What the program returns for each value, as text (so that 1, True and 1.0 differ)."""
+    """The program's outputs as text, so that 1, True and 1.0 differ."""
     if not program.condition and not is_sound(program.steps):
         return [""] * len(values)
     found = []
@@ -67,10 +66,10 @@ def outputs(program: Program, values: tuple[Any, ...]) -> list[str]:
 
 
 def is_worthwhile(program: Program) -> bool:
-    """Whether the program makes a task.
+    """Whether the program is suitable as a task.
 
-    It does not where a step or a branch makes no difference on any input, where it returns nearly always
-    the same, or where too few of its outputs are short enough to write down.
+    It is not if a step or a branch changes no output, if nearly all outputs are equal, or if too few outputs are short
+    enough for a test.
     """
     values = pool(program.takes)
     right = outputs(program, values)
@@ -83,7 +82,7 @@ def is_worthwhile(program: Program) -> bool:
 
 
 def returns_its_argument(program: Program) -> bool:
-    """Whether the program gives back every input as it is."""
+    """Whether the program returns every input unchanged."""
     values = pool(program.takes)
     return outputs(program, values) == [repr(value) for value in values]
 
@@ -102,7 +101,7 @@ def choose_inputs(program: Program) -> list[Any]:
         if all(found[best] == right[best] for found in alive):
             if len(chosen) >= FEWEST:
                 break
-            alive = wrong  # each is caught once: catch as many as possible again
+            alive = wrong  # every mutant is detected once: detect as many as possible again
             best = max(left, key=lambda at: sum(found[at] != right[at] for found in alive))
         chosen.append(best)
         alive = [found for found in alive if found[best] == right[best]]

@@ -1,7 +1,7 @@
-"""The operations that the family's tasks are made of: what is said of each, and its Python.
+"""The operations of the family's tasks: their wordings and their Python code.
 
-An operation takes one value to one value; the values are whole numbers, lists of whole numbers and
-texts. ``{v}`` stands for the value in its expression, ``{k}`` for its constant in expression and phrases.
+An operation maps one value to one value; values are integers, lists of integers, and strings. ``{v}`` is the
+placeholder of the value in an expression, ``{k}`` that of the constant in expression and phrases.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ class Operation:
         name: its name within signatures.
         takes: type of its input: ``number``, ``list`` or ``text``.
         gives: type of its output.
-        expression: Python with ``{v}`` and, where it has a constant, ``{k}``.
-        phrases: ways to ask for it, each an imperative with a small first letter.
-        constants: what ``{k}`` may be, as it stands in the text; empty without a constant.
+        expression: Python with ``{v}`` and, if it has a constant, ``{k}``.
+        phrases: wordings of the request, each an imperative without a capital letter.
+        constants: possible values of ``{k}`` as text; empty without a constant.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What a task with two branches asks of its argument; attributes as those of :class:`Operation`."""
+    """The condition of a task with two branches; attributes as in :class:`Operation`."""
 
     name: str
     takes: str

@@ -1,9 +1,8 @@
-"""Trains a base model of the family: ``python -m donod_fast.studies.family.pretrain --size tiny --out DIR``.
+"""Train a base model of the family: ``python -m donod_fast.studies.family.pretrain --size tiny --out DIR``.
 
-A Llama learns from scratch from :func:`donod_fast.studies.family.corpus.base_texts`.
-The tiny one stands in the package; the medium one is for machines with a GPU. Seeds are fixed, but on
-another machine rounding may differ: the weights in the package are the reference, and this script says
-how they came about.
+It trains a Llama from scratch on :func:`donod_fast.studies.family.corpus.base_texts`. The tiny model is part of the
+package; the medium one is for machines with a GPU. Seeds are fixed, but rounding may differ on another machine: the
+weights in the package are the reference, and this script documents how they were made.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from donod_fast.studies.family.sizes import SIZES, Size, size_named
 from donod_fast.studies.family.tokenizer import MAX_LENGTH, train_tokenizer
 
 SEED = 17
-"""Of weights, texts and order."""
+"""Seed of weights, texts and their order."""
 
 WARMUP_STEPS = 100
 WEIGHT_DECAY = 0.05
@@ -35,7 +34,7 @@ CHUNK_BATCHES = 100
 """Texts are sorted by length within this many batches."""
 
 Report = Callable[[int, int, float], None]
-"""Called now and then with step, steps in all and the loss, averaged over the last steps."""
+"""Called from time to time with the step, the number of steps, and the mean loss of the last steps."""
 
 
 def base_tokenizer() -> PreTrainedTokenizerFast:
@@ -78,9 +77,9 @@ def pretrain(
     Args:
         size: shape and training.
         tokenizer: see :func:`base_tokenizer`.
-        steps: stop after as many, with the schedule of the whole; None trains to the end.
-        device: where it is trained; on a GPU matrix products are in bfloat16, weights in float32.
-        report: told of the progress every 100 steps.
+        steps: stop after this number of steps of the full schedule; None trains to the end.
+        device: device of the training; on a GPU matrix products are in bfloat16 and weights in float32.
+        report: called with the progress every 100 steps.
     """
     model = build_model(size, tokenizer).to(device)
     total = math.ceil(size.texts / size.batch)
@@ -109,7 +108,7 @@ def pretrain(
 
 
 def _batches(size: Size, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[Tensor, Tensor]]:
-    """The texts once, in batches of like lengths, as padded (ids, labels)."""
+    """All texts once, in batches of similar length, as padded (ids, labels)."""
     texts = islice(base_texts(SEED), size.texts)
     rng = Random(SEED)
     while chunk := list(islice(texts, size.batch * CHUNK_BATCHES)):
@@ -136,7 +135,7 @@ def _padded(rows: Sequence[tuple[int, Sequence[int]]]) -> tuple[Tensor, Tensor]:
 def write_base(
     out: Path, size_name: str, *, steps: int | None = None, device: str = "cpu", report: Report | None = None
 ) -> str:
-    """Trains a base model, rounds it to bfloat16 and writes it with its tokenizer; returns the folder's README."""
+    """Train a base model, round it to bfloat16, and write it with its tokenizer; returns the folder's README."""
     size = size_named(size_name)
     began = time.perf_counter()
     losses: list[float] = []
@@ -164,11 +163,11 @@ def write_base(
 
 
 def main() -> None:
-    """Trains a base model of the family from scratch and writes its folder."""
+    """Train a base model of the family from scratch and write its folder."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--size", choices=sorted(SIZES), default="tiny", help="which base model")
     parser.add_argument("--out", type=Path, required=True, help="the model's folder")
-    parser.add_argument("--steps", type=int, help="stop early (to prove that it runs)")
+    parser.add_argument("--steps", type=int, help="stop early, as a quick test")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where to train")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (1: reproducible run to run)")
     options = parser.parse_args()

@@ -20,7 +20,7 @@ from donod_fast.studies.family.operations import (
 )
 
 Signature = tuple[str, ...]
-"""The names of a program's parts without constants; see :attr:`Program.signature`."""
+"""Names of a program's parts without constants; see :attr:`Program.signature`."""
 
 ARGUMENTS = {
     NUMBER: ("n", "x", "number", "value"),
@@ -44,13 +44,13 @@ _BUILTINS: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """An operation with its constant (empty where it has none)."""
+    """An operation with its constant (empty if it has none)."""
 
     operation: Operation
     constant: str = ""
 
     def expression(self, variable: str) -> str:
-        """Its Python on a variable."""
+        """Its Python code for a variable."""
         return self.operation.expression.format(v=variable, k=self.constant)
 
     def said(self, rng: Random) -> str:
@@ -60,12 +60,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One to three steps one after the other, or a condition that chooses between two steps.
+    """A chain of one to three steps, or a condition that chooses between two steps.
 
     Attributes:
-        steps: in order; with a condition, the step where it holds and the one where it does not.
-        condition: None for a chain of steps.
-        constant: that of the condition.
+        steps: the steps in order; with a condition, the step if it holds and the step otherwise.
+        condition: the condition, None for a chain of steps.
+        constant: constant of the condition.
     """
 
     steps: tuple[Step, ...]
@@ -94,7 +94,7 @@ class Program:
         return tuple(sorted(self.names))
 
     def body(self, argument: str) -> str:
-        """Its Python as an indented function body that ends with a line feed."""
+        """Its Python code as an indented function body that ends with a line feed."""
         if self.condition:
             test = self.condition.expression.format(v=argument, k=self.constant)
             one, other = (step.expression(argument) for step in self.steps)
@@ -106,7 +106,7 @@ class Program:
         return "".join(lines) + f"    return {self.steps[-1].expression(variable)}\n"
 
     def said(self, rng: Random) -> str:
-        """A sentence that asks for it."""
+        """A sentence that requests it."""
         parts = [step.said(rng) for step in self.steps]
         if self.condition:
             condition = rng.choice(self.condition.phrases).format(k=self.constant)
@@ -118,7 +118,7 @@ class Program:
         return rng.choice(LEADS).format(self.takes) + sentence
 
     def __call__(self, value: Any) -> Any:
-        """What it returns for a value."""
+        """Its output for a value."""
         if self.condition:
             holds = _compiled(self.condition.expression.format(v="v", k=self.constant))(value)
             return _compiled(self.steps[0 if holds else 1].expression("v"))(value)
@@ -134,7 +134,7 @@ def _compiled(expression: str) -> Callable[[Any], Any]:
 
 
 def is_sound(steps: tuple[Step, ...]) -> bool:
-    """Whether the types fit and no step can run away (counting up to a huge number)."""
+    """Whether the types fit and no step can run for very long (counting up to a huge number)."""
     fits = all(one.operation.gives == other.operation.takes for one, other in pairwise(steps))
     return fits and all(step.operation.name != "below" for step in steps[1:])
 
@@ -146,6 +146,6 @@ def step_of(name: str, rng: Random) -> Step:
 
 
 def branch_of(name: str, one: Step, other: Step, rng: Random) -> Program:
-    """The named condition with a drawn constant, choosing between two steps."""
+    """The named condition with a drawn constant, and two steps to choose from."""
     condition = CONDITION_BY_NAME[name]
     return Program((one, other), condition, rng.choice(condition.constants) if condition.constants else "")

@@ -1,4 +1,4 @@
-"""The base models' shapes and trainings; light, so that a name can be checked before torch is there."""
+"""Shapes and trainings of the base models; this module does not import torch, so that names are checked quickly."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Size:
 
     Attributes:
         hidden, layers, intermediate, heads: Llama's shape.
-        texts: how many texts it sees, each once.
-        batch: texts a step.
-        learning_rate: AdamW's peak; after a warm-up it falls along a cosine to a fiftieth.
+        texts: number of training texts, each seen once.
+        batch: texts per step.
+        learning_rate: AdamW's peak learning rate; after a warm-up it decays by a cosine to a fiftieth.
     """
 
     hidden: int
@@ -34,10 +34,10 @@ SIZES = {
 
 
 def size_named(name: str) -> Size:
-    """The size of that name.
+    """The size of a name.
 
     Raises:
-        InputError: there is none.
+        InputError: the name is unknown.
     """
     if name not in SIZES:
         raise InputError(f"size {name!r} is not known; known are {', '.join(SIZES)}")

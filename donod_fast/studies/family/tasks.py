@@ -1,12 +1,12 @@
-"""Drawing tasks: which programs there are, which are held out, and how often each operation occurs.
+"""Draw tasks: the set of programs, those that are held out, and the frequency of each operation.
 
-What is held out: programs of two steps or more whose *signature* (the sorted names of their operations
-and of their condition, whatever constants, order, names and wording) falls in the held-out fifth of a
-fixed hash. No program with such a signature occurs in the training rows of any seed or in the text on
-which the base models were trained, so a held-out task asks for a combination that the model has never
-seen. Shared is all the rest: every operation, condition, constant and phrase occurs in training on its
-own (programs of one step are never held out) and in other combinations, and so do function and argument
-names. Chains of three may hold two steps that were seen together.
+A program of two or more steps is held out if its *signature* falls into the held-out fifth of a fixed hash. The
+signature is the sorted names of its operations and its condition, without constants, order, function names and wording.
+No program with such a signature occurs in the training rows of any seed or in the training text of the base models. So
+a held-out task requires a combination that the model has never seen. Everything else is shared: every operation,
+condition, constant and phrase occurs in training alone (programs of one step are never held out) and in other
+combinations, and so do function and argument names. Chains of three steps may contain two steps that were seen
+together.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from donod_fast.studies.family.programs import (
 HELD_OUT_SHARE = 0.2
 TRAINING_KINDS = {"chain1": 0.25, "chain2": 0.5, "chain3": 0.05, "branch": 0.2}
 HELD_OUT_KINDS = {"chain2": 0.65, "chain3": 0.1, "branch": 0.25}
-"""How often each kind of program is drawn, in training rows and in held-out tasks."""
+"""Frequency of each kind of program, in training rows and in held-out tasks."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,12 @@ class Task:
 
     @property
     def signature(self) -> Signature:
-        """What must not be shared between training and held-out tasks."""
+        """The signature, which training and held-out tasks must not share."""
         return self.program.signature
 
 
 def is_held_out(signature: Signature) -> bool:
-    """Whether programs of this signature are kept from all training: the same for every seed."""
+    """Whether programs of this signature are excluded from all training, for every seed."""
     if len(signature) == 1:
         return False
     digest = hashlib.sha256(" ".join(signature).encode()).digest()
@@ -73,11 +73,11 @@ def is_held_out(signature: Signature) -> bool:
 
 
 def generate_tasks(count: int, seed: int, exclude: Collection[Program] = ()) -> list[Task]:
-    """``count`` different held-out tasks with hidden tests, every operation drawn with like chances.
+    """Draw ``count`` different held-out tasks with hidden tests, with a uniform distribution of operations.
 
     Args:
-        count: how many.
-        seed: names the set; a longer set begins with the shorter one.
+        count: number of tasks.
+        seed: determines the set; a longer set begins with the shorter one.
         exclude: programs that must not be drawn.
     """
     rng = Random(f"held-out tasks {seed}")
@@ -94,7 +94,7 @@ def generate_tasks(count: int, seed: int, exclude: Collection[Program] = ()) -> 
 
 
 def task_of(program: Program, task_id: str, rng: Random) -> Task:
-    """The program as a task, with a drawn name and wording."""
+    """The program as a task with a random name and wording."""
     written = write_program(program, rng)
     test = check_of(program, choose_inputs(program))
     return Task(task_id, written.prompt, written.body, written.name, test, program.kind, program)
@@ -110,7 +110,7 @@ class Written(NamedTuple):
 
 
 def write_program(program: Program, rng: Random) -> Written:
-    """The program with a drawn name, argument and wording."""
+    """The program with a random name, argument and wording."""
     name, argument = rng.choice(NAMES), rng.choice(ARGUMENTS[program.takes])
     prompt = f'def {name}({argument}):\n    """{program.said(rng)}"""\n'
     return Written(prompt, program.body(argument), name, argument)
@@ -119,13 +119,13 @@ def write_program(program: Program, rng: Random) -> Written:
 def draw_programs(
     rng: Random, kinds: Mapping[str, float], *, held_out: bool, weights: Mapping[str, float] | None = None
 ) -> Iterator[Program]:
-    """Endless programs, all of them held out or none.
+    """Endless programs, either all held out or all not held out.
 
     Args:
-        rng: where chance comes from.
-        kinds: the share of each kind.
-        held_out: which side of the split.
-        weights: how often each operation is drawn; alike by default.
+        rng: source of randomness.
+        kinds: share of each kind.
+        held_out: side of the split.
+        weights: frequency of each operation; uniform by default.
     """
     while True:
         (kind,) = rng.choices(list(kinds), list(kinds.values()))

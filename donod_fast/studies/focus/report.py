@@ -31,7 +31,7 @@ def write_focus_report(out: Path, result: FocusResult) -> None:
 
 
 def focus_markdown(result: FocusResult) -> str:
-    """The report's text: how it was made, where the output layer stands, and who ranks samples as it does."""
+    """Text of the report: settings, rank of the output layer, and agreement with its ranking of samples."""
     settings = result.settings
     optimizers = "; ".join(f"{n}: lr {fields['learning_rate']:g}" for n, fields in settings["optimizers"].items())
     text = [
@@ -71,7 +71,7 @@ def focus_markdown(result: FocusResult) -> str:
 
 
 def draw_focus(out: Path, result: FocusResult) -> list[str]:
-    """Draw what there is; the names of the pictures (none without matplotlib)."""
+    """Draw the available results; returns the names of the pictures (none without matplotlib)."""
     try:
         import matplotlib
     except ImportError:
@@ -103,7 +103,7 @@ def _draw_moved(path: Path, result: FocusResult) -> None:
 
 
 def _bars(panel: Any, some: Sequence[Moved], figure: str, title: str) -> None:
-    """The farthest matrices, and the output layer wherever it stands."""
+    """The matrices that changed most, and the output layer at any rank."""
     ordered = sorted(some, key=lambda one: -getattr(one, figure))
     places = {one.name: place for place, one in enumerate(ordered, 1)}
     shown = ordered[:_SHOWN]

@@ -11,16 +11,16 @@ from donod_fast.studies.core.statistics import Estimate
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """How far one matrix, or all of one layer, moved in a fine-tuning.
+    """Change of one matrix, or of all parameters of a layer, in a fine-tuning.
 
     Attributes:
-        corpus, optimizer: of the fine-tuning.
-        name: of the matrix or layer.
+        corpus, optimizer: corpus and optimizer of the fine-tuning.
+        name: name of the matrix or layer.
         layer: whether it is a layer (all its parameters as one vector).
-        weights: how many.
+        weights: number of weights.
         delta: ‖W_after − W_before‖_F, mean over seeds.
-        relative: over ‖W_before‖_F.
-        per_weight: over √weights: the root of the mean square.
+        relative: ``delta`` over ‖W_before‖_F.
+        per_weight: ``delta`` over √weights, which is the root mean square.
         output: whether it is the output layer.
     """
 
@@ -37,15 +37,15 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Whether some parameters rank samples as the output layer does.
+    """Agreement of some parameters' ranking of samples with that of the output layer.
 
     Attributes:
-        update: that scored.
-        name: of a matrix, of a layer, or of what is taken together.
+        update: the update that scored.
+        name: name of a matrix, a layer, or a group of parameters.
         kind: ``"together"``, ``"layer"`` or ``"matrix"``.
         don, nod, closeness: Spearman's correlation of DON, NOD and TOPSIS with the output layer's.
         best: overlap of the best by TOPSIS with the output layer's best.
-        nod_share: its part of the whole model's ‖U‖², mean over samples.
+        nod_share: its share of the whole model's ‖U‖², mean over samples.
     """
 
     update: str
@@ -63,9 +63,9 @@ class FocusResult:
     """Result of the study.
 
     Attributes:
-        settings: of the run, plain values.
-        moved: every matrix and layer for each corpus and optimizer, the farthest first.
-        agreements: by update, what is taken together first, then layers, then matrices.
+        settings: settings of the run, plain values.
+        moved: every matrix and layer for each corpus and optimizer, largest change first.
+        agreements: by update: groups of parameters first, then layers, then matrices.
     """
 
     settings: Mapping[str, Any]

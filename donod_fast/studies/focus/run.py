@@ -40,7 +40,7 @@ from donod_fast.studies.focus.settings import FocusSettings
 from donod_fast.system.wording import plural
 
 REST, SUM = "all but the output layer", "sum over matrices"
-_CHUNK = 32  # samples of a cell
+_CHUNK = 32  # samples per cell
 _DRAWS = 2000  # of the bootstrap
 
 
@@ -149,7 +149,7 @@ def _correlations(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.
 
 @dataclass(frozen=True)
 class _Samples:
-    """The rows of a corpus that can be scored, and what identifies rows, model and masks in a cell."""
+    """The rows of a corpus that can be scored, and the identification of rows, model and masks in a cell."""
 
     samples: Sequence[TokenizedSample]
     key: Mapping[str, Any]
@@ -184,7 +184,7 @@ def _trained_deltas(
 
 
 def _moved(corpus: str, optimizer: str, model: Any, deltas: Sequence[Mapping[str, float]]) -> list[Moved]:
-    """Matrices, then layers, each the farthest first. A layer's delta is the norm over its parameters."""
+    """Matrices, then layers, largest change first. A layer's delta is the norm over its parameters."""
     parameters = dict(model.named_parameters())
     head = model.get_output_embeddings().weight
     output = next(name for name, parameter in parameters.items() if parameter is head)
@@ -238,7 +238,7 @@ def _all_scores(store: CellStore, loaded: LoadedModel, some: _Samples, update: U
 
 
 def _agreements(update: str, scores: LayerScores, keep: float) -> list[Agreement]:
-    """Everything against the output layer alone."""
+    """Agreement of every group of parameters with the output layer."""
     don, nod = scores.of([scores.output])
     closeness = topsis(don, nod)
     kept = max(1, round(keep * len(don)))

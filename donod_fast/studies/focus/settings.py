@@ -23,11 +23,11 @@ def _epochs(number: float) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class FocusSettings:
-    """What the output-layer study trains and scores.
+    """Settings of trainings and scores in the output-layer study.
 
     Attributes:
         train_rows: rows of each corpus to fine-tune on.
-        seeds: how many orders of rows to fine-tune in.
+        seeds: number of fine-tunings with different orders of rows.
         optimizers: by name, the fields of ``TrainSettings`` that define an optimizer.
         training: further fields of ``TrainSettings``: epochs, batches, …
         rows: samples to score layer by layer; 0 leaves that part out.

@@ -1,1 +1,1 @@
-"""The noise study: damaged rows among the selected."""
+"""The noise study: do the scores detect damaged rows?"""

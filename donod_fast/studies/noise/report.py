@@ -14,7 +14,7 @@ from donod_fast.studies.noise.result import NoiseResult, Separation
 from donod_fast.system.wording import plural
 
 PAPER_OVERLAP = 0.387
-"""DONOD, arXiv 2504.14810, §4.4: what is left of the best 20 % after they were damaged."""
+"""DONOD, arXiv 2504.14810, §4.4: share of the best 20 % that is still among the best after it was damaged."""
 
 PICTURE = "noise.png"
 
@@ -46,7 +46,7 @@ def write_noise_report(out: Path, result: NoiseResult) -> None:
 
 
 def noise_markdown(result: NoiseResult) -> str:
-    """The report's text: how it was made, the tables, and what they say in words."""
+    """Text of the report: settings, tables, and findings in words."""
     settings = result.settings
     updates, kinds = list(settings["updates"]), list(settings["kinds"])
     overlaps = {(one.update, one.kind): one.estimate for one in result.overlaps}
@@ -143,7 +143,7 @@ def _by_score(kinds: Sequence[str], some: Sequence[Separation], figure: str) -> 
 
 
 def _in_words(some: Sequence[Separation]) -> str:
-    """Which score separates best, and where TOPSIS is blind or prefers damage, told by the intervals."""
+    """Which score separates best, and where TOPSIS misses or prefers damage, according to the intervals."""
     sentences = []
     for kind in dict.fromkeys(one.kind for one in some):
         best = max((one for one in some if one.kind == kind), key=lambda one: one.auc.value)

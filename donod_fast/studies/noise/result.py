@@ -11,11 +11,11 @@ from donod_fast.studies.core.statistics import Estimate
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """How much of the best rows is still among the best after they were damaged.
+    """Share of the best rows that is still among the best after these rows were damaged.
 
     Attributes:
         update: name of the update that scored.
-        kind: of damage.
+        kind: kind of damage.
         estimate: mean over seeds and its interval.
         by_seed: the share for each seed.
     """
@@ -28,11 +28,11 @@ class Overlap:
 
 @dataclass(frozen=True, slots=True)
 class Separation:
-    """How one score tells damaged rows from clean ones.
+    """Separation of damaged from clean rows by one score.
 
     Attributes:
         update: name of the update that scored.
-        kind: of damage.
+        kind: kind of damage.
         score: one of :data:`SCORES`.
         auc: probability that a clean row ranks above a damaged one.
         kept: share of the damaged rows among those kept.
@@ -50,11 +50,11 @@ class NoiseResult:
     """Result of the study.
 
     Attributes:
-        settings: of the run, plain values.
+        settings: settings of the run, plain values.
         overlaps: one for each update and kind.
         separations: one for each update, kind and score.
-        unchanged: by kind, rows that this kind of damage leaves as they are (they stay clean); over all seeds.
-        unscored: rows without scores, clean or damaged; they are left out of every figure.
+        unchanged: by kind, rows that this kind of damage does not change (they stay clean); over all seeds.
+        unscored: rows without scores, clean or damaged; they are excluded from all results.
     """
 
     settings: Mapping[str, Any]

@@ -17,7 +17,7 @@ UPDATES: Mapping[str, UpdateSettings] = {
     "sgd": UpdateSettings("sgd"),
     "adamw-bfloat16": UpdateSettings("adamw", storage_dtype="bfloat16"),
 }
-"""By name: AdamW from fresh state, plain SGD, and AdamW with W′ rounded to bfloat16."""
+"""Updates by name: AdamW from fresh state, plain SGD, and AdamW with W′ rounded to bfloat16."""
 
 
 def _kinds(text: str) -> tuple[str, ...]:
@@ -34,11 +34,11 @@ def _updates(text: str) -> dict[str, UpdateSettings]:
 
 @dataclass(frozen=True)
 class NoiseSettings:
-    """What the noise study damages and scores.
+    """Settings of damage and scores in the noise study.
 
     Attributes:
         rows: rows of each seed. Seeds have different rows if the data has enough.
-        seeds: how often rows and damage are drawn.
+        seeds: number of draws of rows and damage.
         kinds: kinds of damage, see :data:`donod_fast.studies.core.corruptions.KINDS`.
         updates: updates to score with, by the name that reports give them.
         top: share of the best rows that is damaged for the overlap.

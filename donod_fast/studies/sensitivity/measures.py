@@ -48,7 +48,7 @@ class Measured(NamedTuple):
     error: float
 
     def text(self, *, signed: bool = False) -> str:
-        """``−0.0132 ± 0.0021``; without the error where it is not known."""
+        """``−0.0132 ± 0.0021``; without the error if it is unknown."""
         number = f"{self.value:+.4f}" if signed else f"{self.value:.4f}"
         error = f" ± {self.error:.4f}" if math.isfinite(self.error) else ""
         return number.replace("-", "−") + error
@@ -56,11 +56,11 @@ class Measured(NamedTuple):
 
 @dataclass(frozen=True)
 class DamagedCorpus:
-    """Rows to select from, of which it is known which are bad, and rows to measure on.
+    """Rows to select from with known damage, and rows to measure on.
 
     Attributes:
-        records: as they are scored and trained on.
-        kinds: of the damage of each, ``""`` where there is none.
+        records: the records that are scored and trained on.
+        kinds: kind of the damage of each record, ``""`` for none.
         heldout: other rows, undamaged.
     """
 
@@ -78,7 +78,7 @@ def damaged_corpus(data: StudyData, shares: Mapping[str, float], *, seed: int = 
 
     Args:
         data: the rows to select from, and the held-out rows.
-        shares: by kind of damage.
+        shares: share of the rows by kind of damage.
         seed: seed of the damage.
 
     Raises:
@@ -94,9 +94,9 @@ class Trained:
     """Result of training on a selection.
 
     Attributes:
-        losses: on the held-out rows.
-        tokens: trained on.
-        steps: of the optimizer.
+        losses: losses on the held-out rows.
+        tokens: tokens trained on.
+        steps: optimizer steps.
     """
 
     losses: RowLosses
@@ -108,10 +108,10 @@ class Measures:
     """Scores, selections and trainings over one damaged corpus with one model.
 
     Args:
-        store: keeps the cells.
-        model: folder or hub id; it scores, and copies of it are trained.
+        store: store of the cells.
+        model: folder or hub id of the model that scores; copies of it are trained.
         corpus: rows and damage.
-        training: of each selection; the seed is set for each.
+        training: training of each selection; the seed is replaced.
 
     Raises:
         ModelError: the model cannot be loaded.
@@ -133,7 +133,7 @@ class Measures:
 
     @property
     def samples(self) -> list[TokenizedSample]:
-        """The corpus as it is trained on."""
+        """The corpus in the form for training."""
         if self._samples is None:
             self._samples = tokenized(self.loaded, self.corpus.records)
         return self._samples
@@ -153,15 +153,15 @@ class Measures:
         return {name: separation(score, self.corpus.kinds) for name, score in scores.items()}
 
     def select(self, setting: Setting, share: float, seed: int = 0) -> tuple[int, ...]:
-        """The rows that a setting keeps, rising; as many for each setting, but for ``all``.
+        """The rows that a setting keeps, in ascending order; equally many for each setting except ``all``.
 
         Raises:
-            InputError: nothing to select from.
+            InputError: there is nothing to select from.
         """
         columns = self.columns(setting.scoring)
         ready = [i for i, x in enumerate(columns.don.tolist()) if math.isfinite(x)]
         if not ready:
-            raise InputError("none of the rows has scores; `donod-fast score` says why of each")
+            raise InputError("none of the rows has scores; `donod-fast score` gives the reasons")
         if setting.method == ALL:
             return tuple(ready)
         if setting.ranked:
@@ -175,7 +175,7 @@ class Measures:
         return tuple(sorted(Random(f"{setting.method} {seed}").sample(pool, count)))
 
     def train(self, rows: Sequence[int], seed: int) -> Trained:
-        """Train a copy of the model on some rows and take its held-out losses; no rows: the model as it is."""
+        """Train a copy of the model on some rows and measure its held-out losses; without rows it is not trained."""
         training = replace(self.training, seed=seed)
         settings = {
             **self._decisive,
@@ -227,7 +227,7 @@ class Measures:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What both studies begin with: the damaged corpus under one model.
+    """Common start of both studies: the damaged corpus under one model.
 
     Attributes:
         measures: scores, selections and trainings.

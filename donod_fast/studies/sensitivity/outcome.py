@@ -14,7 +14,7 @@ from donod_fast.studies.sensitivity.measures import Measured, Measures, Trained
 from donod_fast.studies.sensitivity.settings import ALL, RANDOM, Setting
 
 SAME = 0.95
-"""Overlap from which two selections are, in effect, the same."""
+"""Minimum overlap of two selections that count as practically the same."""
 
 
 @dataclass(frozen=True)
@@ -25,16 +25,16 @@ class Outcome:
         setting: scoring and ranking.
         keep: share of the scored rows; 1 for ``all``.
         rows: rows kept.
-        overlap: share of them that the reference keeps, too; NaN for ``all`` (by chance it is ``keep``).
+        overlap: share of them that the reference also keeps; NaN for ``all`` (by chance it is ``keep``).
         damaged: share of them that is damaged, mean over draws.
         row_tokens: mean tokens of a kept row.
         separation: by score (``ranking``, ``don``, ``nod``) and kind of damage, see ``Measures.separation``;
-            empty for selections that look at no score.
-        seeds: trainings; 0 where there was none.
-        tokens, steps: of a training, mean over seeds.
+            empty for selections that use no score.
+        seeds: number of trainings.
+        tokens, steps: tokens and steps of a training, mean over seeds.
         loss: held-out loss, mean over seeds, with its standard error over held-out rows.
-        against_random: ``loss`` less that of random draws of as many rows. The standard error is that over the same
-            held-out rows and that over trainings, see :func:`training_noise`.
+        against_random: ``loss`` minus that of random draws of as many rows. The standard error combines the one over
+            the same held-out rows and the one over trainings, see :func:`training_noise`.
     """
 
     setting: Setting
@@ -51,7 +51,7 @@ class Outcome:
     against_random: Measured | None
 
     def ranking_auc(self, kind: str) -> Estimate | None:
-        """The separation of one kind by the ranking itself."""
+        """Separation of one kind by the ranking itself."""
         return self.separation.get("ranking", {}).get(kind)
 
     def as_row(self) -> dict[str, Any]:
@@ -96,14 +96,14 @@ class Outcome:
 def outcomes(
     measures: Measures, settings: Sequence[Setting], keep: float, *, reference: Setting, seeds: Mapping[Setting, int]
 ) -> list[Outcome]:
-    """Select by every setting, train each selection with as many seeds as asked for, and compare.
+    """Select by every setting, train each selection with the requested number of seeds, and compare.
 
     Args:
-        measures: of the corpus.
-        settings: the lines, in order.
-        keep: share of the scored rows.
-        reference: what ``overlap`` is with.
-        seeds: trainings of a setting; 0 for none. Random draws are made anew for each seed.
+        measures: scores, selections and trainings of the corpus.
+        settings: the settings, in the order of the lines.
+        keep: share of the scored rows to keep.
+        reference: setting with which ``overlap`` is computed.
+        seeds: trainings of a setting; 0 for none. Every seed makes new random draws.
 
     Raises:
         InputError, ModelError, StoreError: as their names say.
@@ -126,14 +126,14 @@ def outcomes(
 
 
 def training_noise(same: Sequence[float], draws: Sequence[float]) -> float:
-    """Standard deviation of a held-out loss over trainings that ought to come out alike.
+    """Standard deviation of a held-out loss over trainings that should give nearly the same result.
 
     Args:
-        same: losses of selections that are all but the same rows; equal ones are one training.
+        same: losses of selections with almost the same rows; equal losses come from one training.
         draws: losses of random draws.
 
     Returns:
-        The larger of the two spreads; 0 where neither has two trainings, so that it is not known.
+        The larger of the two standard deviations; 0 if neither has two trainings, so that it is unknown.
     """
     groups = (sorted(set(same)), draws)
     return max((statistics.stdev(group) for group in groups if len(group) > 1), default=0.0)

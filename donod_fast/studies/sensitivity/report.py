@@ -119,7 +119,7 @@ def _markdown(study: SensitivityStudy) -> str:
             "token, ± one standard error over these rows. Against random: ± one standard error over rows (paired) "
             "and trainings (by the spread of random draws, or of selections that are all but the same). "
             f"Trainings: {settings['seeds']} of the default and the baselines, {settings['setting_seeds']} of the "
-            "others; random and the clean rows were drawn anew for each.\n"
+            "others; random and the clean rows were drawn again for each.\n"
         ]
     parts += [
         "## Separation\n",

@@ -13,7 +13,7 @@ from donod_fast.studies.sensitivity.spread import ScoringSpread, Spread
 
 @dataclass(frozen=True)
 class DamageStudy:
-    """What both studies report.
+    """Results that both studies report.
 
     Attributes:
         settings: settings of the run, plain values.
@@ -44,7 +44,7 @@ class AblationStudy(DamageStudy):
     Overlaps are with TOPSIS at the same share.
 
     Attributes:
-        spread: spread of DON and NOD, which says what TOPSIS follows.
+        spread: spread of DON and NOD, which determines what TOPSIS follows.
     """
 
     spread: Spread

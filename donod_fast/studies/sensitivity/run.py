@@ -1,4 +1,4 @@
-"""How much the choices that the paper leaves open change which rows DONOD keeps, and whether it matters.
+"""Measure how much unspecified choices of the paper change which rows DONOD keeps, and whether this matters.
 
 The study changes one thing at a time against the default (AdamW's first step from fresh state, TOPSIS at equal
 weights). For each setting it reports how many of the default's best rows the setting keeps, how well it separates
@@ -63,7 +63,7 @@ def run_sensitivity(
 
 
 def _spreads(measures: Measures, settings: Sequence[Setting]) -> list[ScoringSpread]:
-    """One for each way to score, compared with the default's and with SGD's DON."""
+    """Spread of each scoring, with rank correlations to the DON of the default and of SGD."""
     default, sgd = measures.columns(DEFAULT.scoring), _sgd(measures, settings)
     names: dict[Scoring, str] = {}
     for setting in settings:

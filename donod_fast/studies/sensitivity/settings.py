@@ -1,7 +1,7 @@
-"""The ways to score and to rank that the sensitivity study compares: the default, and one thing changed at a time.
+"""Settings of scoring and ranking that the sensitivity study compares: the default, and one change at a time.
 
-The paper (DONOD, arXiv 2504.14810) leaves them open: which optimizer's step, its eps and decay, which tokens, which
-precision. It is plain data here, so that a report can say what each line of its table is.
+The paper (DONOD, arXiv 2504.14810) does not specify them: which optimizer's step, its eps and decay, which tokens,
+which precision. They are plain data, so that a report can describe each line of its table.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from donod_fast.errors import InputError
 from donod_fast.scoring.settings import UpdateSettings
 
 RESPONSE, EVERY = "response", "every"
-"""Which tokens are scored: those of the response (the default), or of the prompt, too."""
+"""Scored tokens: those of the response (the default), or all tokens including the prompt."""
 
 NOD_HIGH = "nod-high"
 """NOD alone, high first: the other reading of the paper's §4.5."""
 
 ALL, RANDOM, CLEAN = "all", "random", "clean"
-"""Selections that look at no score: everything, a draw, a draw from the undamaged rows (what no method can know)."""
+"""Selections that use no score: all rows, random rows, random undamaged rows (which no method can know)."""
 
 Weights = tuple[float, float] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """How rows are scored.
+    """Settings of scoring.
 
     Attributes:
-        update: the step.
+        update: the optimizer step.
         scope: :data:`RESPONSE` or :data:`EVERY`.
-        dtype: of the model: ``"float32"`` or ``"bfloat16"``.
+        dtype: dtype of the model, ``"float32"`` or ``"bfloat16"``.
     """
 
     update: UpdateSettings = field(default_factory=UpdateSettings)
@@ -39,9 +39,9 @@ class Scoring:
     dtype: str = "float32"
 
     def base(self) -> Scoring:
-        """The scoring that this one follows from by arithmetic alone: at the default rate, without decay.
+        """The scoring from which this one can be computed by arithmetic: at the default rate, without decay.
 
-        Not where W′ is rounded: then the rate decides what is rounded away.
+        If W′ is rounded, the rate decides what is rounded away, so the scoring is this one itself.
         """
         if self.update.storage_dtype is not None:
             return self
@@ -58,11 +58,11 @@ class Setting:
     """One line of the study: scoring and ranking.
 
     Attributes:
-        axis: what is changed against the default.
-        name: to what.
-        scoring: how rows are scored.
-        method: of ``column_methods.OWN_METHODS``, or :data:`NOD_HIGH`, :data:`ALL`, :data:`CLEAN`.
-        weights: of DON and NOD; None for those that give both columns of the table at hand the same say
+        axis: the choice that differs from the default.
+        name: its value.
+        scoring: settings of scoring.
+        method: one of ``column_methods.OWN_METHODS``, or :data:`NOD_HIGH`, :data:`ALL`, :data:`CLEAN`.
+        weights: weights of DON and NOD; None computes the weights that give both columns the same influence
             (:func:`donod_fast.studies.sensitivity.spread.balanced_weights`).
     """
 
@@ -91,7 +91,7 @@ BASELINES = (
     Setting("baseline", "loss, low first", method="loss"),
     Setting("baseline", "random of the clean rows", method=CLEAN),
 )
-"""Reference points; the last is what a perfect detector of damage could do."""
+"""Baselines; the last one is the selection of a perfect detector of damage."""
 
 
 def _update(**changes: Any) -> Scoring:
@@ -123,7 +123,7 @@ AXES: dict[str, tuple[Setting, ...]] = {
     "mask": (Setting("mask", "prompt scored, too", Scoring(scope=EVERY)),),
     "precision": (Setting("precision", "model in bfloat16", Scoring(dtype="bfloat16")),),
 }
-"""By axis, what is compared with the default."""
+"""Settings that are compared with the default, by axis."""
 
 
 def settings_of(axes: tuple[str, ...] | None = None) -> list[Setting]:

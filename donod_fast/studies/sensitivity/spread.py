@@ -1,9 +1,10 @@
-"""Which column TOPSIS follows, and why: how much a column varies against its own size.
+"""Which column TOPSIS follows, and why: the variation of a column relative to its size.
 
-TOPSIS (arXiv 2504.14810, A.5) divides a column by its L2 norm. What is left of its spread is σ/√(σ² + μ²), with mean μ
-and standard deviation σ: 1 where the mean is 0, next to nothing where all values are nearly the same. Under AdamW
-from fresh state ‖U‖² counts, in effect, the weights whose gradient is above eps, nearly all of them for any sample: NOD
-is nearly a constant, and at equal weights it has no say. Weights that divide by these spreads give both the same.
+TOPSIS (arXiv 2504.14810, A.5) divides a column by its L2 norm. Its standard deviation then is σ/√(σ² + μ²), with mean μ
+and standard deviation σ of the column: 1 if the mean is 0, and almost 0 if all values are nearly equal. With the first
+step of AdamW, ‖U‖² essentially counts the weights whose gradient exceeds eps, which are nearly all of them for every
+sample. So NOD is almost constant, and at equal weights it has almost no influence. Weights divided by these standard
+deviations give both columns the same influence.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ _CONSTANT = 1e-6  # of a column's size: about the rounding of scores in float32
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """How DON and NOD vary over the scored rows.
+    """Variation of DON and NOD over the scored rows.
 
     Attributes:
-        don, nod: coefficient of variation σ/|μ| (inf where the mean is 0).
-        nod_say: NOD's part of the two spreads in TOPSIS at equal weights: 0.5 where both have the same say.
+        don, nod: coefficient of variation σ/|μ| (inf if the mean is 0).
+        nod_say: NOD's share of the two spreads in TOPSIS at equal weights; 0.5 if both have the same influence.
         topsis_don, topsis_nod: rank correlation of the closeness with DON and with −NOD.
         don_nod: rank correlation of DON with −NOD.
     """
@@ -47,14 +48,14 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class ScoringSpread:
-    """The spread of one way to score, and how its DON agrees with others'.
+    """Spread of one scoring, and agreement of its DON with others.
 
     Attributes:
-        name: of the way to score.
-        spread: of its columns.
-        balanced: the weights that would balance them.
-        default: rank correlation of its DON with the default's.
-        sgd: with SGD's; None where SGD is not part of the study.
+        name: name of the scoring.
+        spread: spread of its columns.
+        balanced: weights that would balance them.
+        default: rank correlation of its DON with that of the default.
+        sgd: rank correlation of its DON with that of SGD; None if SGD is not part of the study.
     """
 
     name: str
@@ -76,7 +77,7 @@ class ScoringSpread:
 
 
 def spread(columns: ScoreColumns) -> Spread:
-    """The spread of the scored rows of a table."""
+    """Spread over the scored rows of a table."""
     don, nod = _scored(columns)
     closeness = topsis(don, nod)
     don_spread, nod_spread = _normalised_spread(don), _normalised_spread(nod)
@@ -92,10 +93,10 @@ def spread(columns: ScoreColumns) -> Spread:
 
 
 def balanced_weights(columns: ScoreColumns) -> tuple[float, float]:
-    """Weights of DON and NOD, of sum 1, with which both columns have the same standard deviation in TOPSIS.
+    """Weights of DON and NOD with sum 1 that give both columns the same standard deviation in TOPSIS.
 
-    The same ranking as TOPSIS on columns divided by their standard deviations. Equal where a column is constant up to
-    rounding (NOD under ``sign``): what is left of it would only be made large.
+    The ranking is the same as by TOPSIS on columns divided by their standard deviations. The weights are equal if a
+    column is constant up to rounding (NOD under ``sign``), because otherwise its rounding errors would be amplified.
     """
     don, nod = map(_normalised_spread, _scored(columns))
     if min(don, nod) < _CONSTANT:
@@ -104,7 +105,7 @@ def balanced_weights(columns: ScoreColumns) -> tuple[float, float]:
 
 
 def ranked(columns: ScoreColumns, setting: Setting) -> Ranking:
-    """The ranking that a setting asks for.
+    """The ranking by a setting.
 
     Raises:
         InputError: see :func:`donod_fast.selection.ranking.rank`.
@@ -121,7 +122,7 @@ def _scored(columns: ScoreColumns) -> tuple[Tensor, Tensor]:
 
 
 def _normalised_spread(column: Tensor) -> float:
-    """σ of the column divided by its root mean square, in [0, 1]."""
+    """Standard deviation of the column divided by its root mean square, in [0, 1]."""
     size = float(column.square().mean().sqrt())
     return float(column.std(correction=0)) / size if size else 0.0
 

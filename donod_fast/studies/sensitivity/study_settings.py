@@ -13,7 +13,7 @@ from donod_fast.studies.core.settings import INPUT, STUDY, TokenTraining, damage
 from donod_fast.system.options import option, python_only
 
 SHARES: Mapping[str, float] = dict.fromkeys(KINDS, 0.04)
-"""Share of the rows that each kind of damage is planted in."""
+"""Share of the rows that get each kind of damage."""
 
 
 def _axes(text: str) -> tuple[str, ...] | None:
@@ -22,7 +22,7 @@ def _axes(text: str) -> tuple[str, ...] | None:
 
 @dataclass(frozen=True, kw_only=True)
 class DamageStudySettings:
-    """What both studies plant and train.
+    """Damage and trainings of both studies.
 
     Attributes:
         shares: by kind of ``corruptions.KINDS``, the share of rows to damage.
@@ -57,7 +57,7 @@ class DamageStudySettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SensitivitySettings(DamageStudySettings):
-    """What the sensitivity study compares.
+    """Settings of the sensitivity study.
 
     Attributes:
         keep: share of the rows that each setting keeps.
@@ -81,7 +81,7 @@ class SensitivitySettings(DamageStudySettings):
 
 @dataclass(frozen=True, kw_only=True)
 class AblationSettings(DamageStudySettings):
-    """What the ablation compares.
+    """Settings of the ablation.
 
     Attributes:
         keeps: shares of the rows to keep.

@@ -1,1 +1,1 @@
-"""The stability study: how the quality of the data changes what selection does."""
+"""The stability study: held-out loss by kept share and method."""

@@ -45,7 +45,7 @@ def write_stability_report(out: Path, result: StabilityResult) -> None:
 
 
 def stability_markdown(result: StabilityResult) -> str:
-    """The report's text: how it was made, a table for each measure, and where a method differs from random."""
+    """Text of the report: settings, a table for each measure, and significant differences from random."""
     settings = result.settings
     training, methods = settings["training"], list(settings["methods"])
     planted = ", ".join(f"{share:.0%} {kind}" for kind, share in settings["planted"].items())
@@ -100,7 +100,7 @@ def stability_markdown(result: StabilityResult) -> str:
 
 
 def draw_stability(path: Path, result: StabilityResult) -> bool:
-    """A curve for each method, with intervals, a panel for each measure; False without matplotlib."""
+    """Draw a panel for each measure with a curve and intervals for each method; False without matplotlib."""
     try:
         import matplotlib
     except ImportError:
@@ -114,7 +114,7 @@ def draw_stability(path: Path, result: StabilityResult) -> bool:
     for measure, panel in zip(measures, axes[0], strict=True):
         for at, method in enumerate(methods):
             some = [one for one in result.points if (one.measure, one.method) == (measure, method)]
-            # Beside each other, so that intervals do not cover each other.
+            # Shifted in x, so that intervals do not overlap.
             places = [100 * one.proportion + 0.8 * (at - (len(methods) - 1) / 2) for one in some]
             bars = [[_finite(e.value - e.low) for e in (one.estimate for one in some)]] * 2
             panel.errorbar(

@@ -11,16 +11,16 @@ from donod_fast.studies.core.statistics import Estimate
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A method at a proportion, over seeds.
+    """Result of a method at a proportion, over seeds.
 
     Attributes:
-        method: of selection.
-        proportion: of the rows that is kept.
-        measure: :data:`LOSS`, or the name of one that was asked for.
+        method: method of selection.
+        proportion: kept share of the rows.
+        measure: :data:`LOSS`, or the name of a further measure.
         estimate: mean over seeds and its interval.
-        against_random: the same minus random's at this proportion, seed by seed; None for random itself, or without.
-        by_seed: the values.
-        tokens: trained on, mean over seeds.
+        against_random: paired difference from random at this proportion; None for random itself, or without random.
+        by_seed: value of each seed.
+        tokens: tokens trained on, mean over seeds.
         damaged: share of the selection that was damaged on purpose, mean over seeds.
     """
 
@@ -39,9 +39,9 @@ class StabilityResult:
     """Result of the study.
 
     Attributes:
-        settings: of the run, plain values.
-        points: by measure, method and proportion.
-        base: by measure, the untrained model's value.
+        settings: settings of the run, plain values.
+        points: results by measure, method and proportion.
+        base: value of the untrained model by measure.
         heldout_error: standard error over held-out rows of the untrained model's loss.
     """
 

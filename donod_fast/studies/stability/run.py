@@ -1,7 +1,7 @@
 """Stability over proportions (DONOD, arXiv 2504.14810, Figure 4): how much of a corpus is worth training on?
 
 A corpus is scored once, and each method keeps 10 %, 20 %, … 100 % of it. The model is fine-tuned on every selection
-for the same number of epochs, and its loss on held-out rows is measured (with further measures if asked for). Each
+for the same number of epochs, and its loss on held-out rows is measured (with further measures if requested). Each
 seed draws its own rows, orders and damage, so an interval over seeds covers all of them. Methods are compared with
 random seed by seed, on the same rows.
 """
@@ -30,7 +30,7 @@ from donod_fast.studies.stability.result import Point, StabilityResult
 from donod_fast.studies.stability.settings import StabilitySettings
 
 LOSS = "held-out loss"
-"""The measure that every study takes, in nats per scored token; lower is better."""
+"""The default measure, held-out loss in nats per scored token; lower is better."""
 
 Measure = Callable[[Any, Any], float]
 """A trained model and its tokenizer → a number, such as pass@1."""

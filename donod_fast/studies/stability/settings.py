@@ -23,17 +23,17 @@ from donod_fast.system.options import option, python_only
 
 @dataclass(frozen=True)
 class StabilitySettings:
-    """What the stability study selects and how it trains.
+    """Settings of selections and trainings in the stability study.
 
     Attributes:
         rows: rows of each seed. Seeds have different rows if the data has enough.
-        seeds: how often rows, damage and orders are drawn.
+        seeds: number of draws of rows, damage and orders.
         proportions: shares of the rows to keep.
-        methods: ranking methods, columns too (``el2n``, ``ifd``): what they need is scored. Not ``kmeans-ifd``.
+        methods: ranking methods, also by columns (``el2n``, ``ifd``), whose signals are scored; not ``kmeans-ifd``.
         references: reference sets, for methods by influence.
         update: the update that scores.
         training: training of each selection; the study replaces its seed.
-        planted: by kind of damage, the share of rows to damage beforehand.
+        planted: share of rows to damage beforehand, by kind of damage.
 
     Raises:
         InputError: names a setting with a wrong value.

@@ -68,7 +68,7 @@ def pooled(values: ArrayLike, *, confidence: float = 0.95) -> Estimate:
 
 
 def pooled_share(passed: ArrayLike, *, confidence: float = 0.95) -> Estimate:
-    """:func:`pooled` of shares, within [0, 1]; where no task or every task passed, Wilson's interval over the tasks.
+    """:func:`pooled` of shares, within [0, 1]; if no task or every task passed, Wilson's interval over the tasks.
 
     Raises:
         InputError: as :func:`pooled`.

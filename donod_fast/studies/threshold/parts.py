@@ -30,13 +30,13 @@ _NOT_DECISIVE = {"model", "revision", "seed", "save_steps", "trust_remote_code"}
 
 @dataclass(frozen=True, slots=True)
 class MakeParts:
-    """Makes :class:`RecipeParts` in any process.
+    """Creates :class:`RecipeParts` in any process.
 
     Attributes:
-        recipe: with absolute paths.
-        root: the study's folder, which verdicts are shared in.
+        recipe: recipe with absolute paths.
+        root: the study's folder, in which verdicts are shared.
         unsafe: run programs even if no sandbox is available.
-        workers: programs that are judged at once; None for all cores.
+        workers: number of programs judged in parallel; None for all cores.
         launch: a command that starts a training in separate processes.
     """
 
@@ -63,7 +63,7 @@ class RecipeParts:
         self._options = options
         self._recipe = options.recipe
         self._short = self._recipe.train.save_steps is None
-        self._held: tuple[Path | None, LoadedModel] | None = None  # the model that is measured, beside the base
+        self._held: tuple[Path | None, LoadedModel] | None = None  # the measured model, in addition to the base
 
     @cached_property
     def training(self) -> Mapping[str, Any]:
@@ -73,7 +73,7 @@ class RecipeParts:
 
     @cached_property
     def base(self) -> Mapping[str, Any]:
-        """The base model's identity and how it is loaded."""
+        """The base model's identity and the settings of loading it."""
         return {"model": self._identity, "dtype": self._recipe.train.dtype}
 
     @cached_property
@@ -96,7 +96,7 @@ class RecipeParts:
         return found
 
     def train(self, rows: Sequence[int], seed: int, folder: Path) -> Mapping[str, Any]:
-        """One training; its model is left in ``folder / MODEL``."""
+        """Run one training; its model is saved in ``folder / MODEL``."""
         settings = self._recipe.train.model_copy(update={"seed": seed})
         self._held = None
         if self._short:
@@ -153,7 +153,7 @@ class RecipeParts:
         }
 
     def _launched(self, rows: Sequence[int], seed: int, folder: Path) -> Corpus:
-        """Train on a subset file by ``launch … -m donod_fast.training``; the corpus is that file's."""
+        """Train on a subset file with ``launch … -m donod_fast.training``."""
         from donod_fast.data.reading import open_corpus
         from donod_fast.selection.subset import write_subset
 
@@ -293,8 +293,8 @@ def open_score_corpus(recipe: Recipe) -> Corpus:
     """Open the corpus to select from.
 
     Raises:
-        InputError: the recipe names none.
-        CorpusError: it cannot be read.
+        InputError: the recipe names no corpus.
+        CorpusError: the corpus cannot be read.
     """
     from donod_fast.data.reading import open_corpus
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from donod_fast.training.model_size import ModelSize
     from donod_fast.training.planning import TokenCounts, TrainPlan
 
-_ROWS, _ROW_TOKENS = 20_000, 200  # where nothing is known
+_ROWS, _ROW_TOKENS = 20_000, 200  # if nothing is known
 _TASKS = {"humaneval": 164, "humaneval+": 164, "mbpp": 500, "mbpp+": 378, "mbpp-sanitized": 257}  # test splits
 _BANDWIDTH = {"a100": 2.0e12, "h100": 3.35e12, "h200": 4.8e12}  # bytes a second; vendors' data sheets
 _SHARE_OF_BANDWIDTH = 0.5
@@ -37,10 +37,10 @@ class PlannedSelection:
     """One selection's trainings.
 
     Attributes:
-        selection: which.
+        selection: the selection.
         share: share of the rows that can be scored; None if it depends on the scores.
-        rows, tokens: of one training, over all epochs.
-        trainings: its trainings, without those that another selection has already.
+        rows, tokens: rows and tokens of one training, over all epochs.
+        trainings: number of its trainings, without those that an earlier selection has as well.
         hours: accelerator hours of one training.
     """
 
@@ -57,15 +57,15 @@ class StudyPlan:
     """A study's cells and costs.
 
     Attributes:
-        name: the recipe's.
+        name: name of the recipe.
         counts: tokens of an epoch on everything.
         training: the plan of a training on everything.
-        selections: in the report's order.
-        measures: how often each benchmark (and the held-out data) is measured.
-        seeds: of training.
-        score_hours, train_hours, generate_hours: accelerator hours in all.
-        generated: tokens that are generated at most.
-        unknown: what was assumed or cannot be known yet, a sentence each.
+        selections: selections in the report's order.
+        measures: number of measurements with each benchmark and the held-out data.
+        seeds: number of seeds of training.
+        score_hours, train_hours, generate_hours: total accelerator hours.
+        generated: maximum number of generated tokens.
+        unknown: assumptions and unknown quantities, one sentence each.
     """
 
     name: str
@@ -82,7 +82,7 @@ class StudyPlan:
 
     @property
     def trainings(self) -> int:
-        """Distinct trainings, as far as they are known."""
+        """Number of distinct trainings, as far as known."""
         return sum(one.trainings for one in self.selections)
 
     def as_dict(self) -> dict[str, Any]:
@@ -150,12 +150,12 @@ def plan_threshold(
     """Plan a study. Corpus, weights and problems need not be available.
 
     Args:
-        recipe: of the study.
-        rows, row_tokens: rows of the corpus and tokens of its mean row, if the corpus is not available.
-        gpu: a name of :data:`donod_fast.training.planning.ACCELERATORS`.
+        recipe: recipe of the study.
+        rows, row_tokens: number of rows and mean tokens per row, if the corpus is not available.
+        gpu: a name in :data:`donod_fast.training.planning.ACCELERATORS`.
 
     Raises:
-        InputError: a recipe without cells, or a model whose shape cannot be found.
+        InputError: the recipe has no cells, or the model's shape cannot be determined.
     """
     if is_family(recipe):
         with tempfile.TemporaryDirectory() as folder:
@@ -279,14 +279,14 @@ def _tasks(section: EvalSection, unknown: list[str]) -> int:
 
 
 def _scoring_flops(size: ModelSize, counts: TokenCounts) -> float:
-    """One forward, and the output layer's tiles once more for AdamW (design: two logits products)."""
+    """Operations of one forward pass, plus the output layer's gradient tiles for AdamW (two logits products)."""
     products = size.parameters - size.embedding
     attention = 2.0 * size.layers * size.heads_dim * counts.squares
     return 2.0 * products * counts.tokens + 2.0 * size.vocab * size.dim * counts.tokens + attention
 
 
 def _generation_hours(whole: TrainPlan, section: EvalSection, samples: int) -> float:
-    """Every step reads the weights once for its batch, or computes, whichever takes longer; prompts are prefilled."""
+    """Hours of generation: a step takes the longer of reading the weights and computing; prompts are prefilled."""
     weights = whole.size.parameters * 2
     products = 2.0 * (whole.size.parameters - whole.size.embedding)
     batches = -(-samples // section.batch_size)

@@ -36,17 +36,17 @@ class ThresholdStudy:
     """A finished study.
 
     Attributes:
-        name, description: the recipe's.
-        lines: the table, the base first.
-        separations: scores against planted corruptions.
+        name, description: name and description of the recipe.
+        lines: lines of the table, the base first.
+        separations: separation of planted corruptions by each score.
         costs: wall times.
-        scoring: what scoring was: rows, scored rows, tokens, seconds, model, update, device.
-        seeds: of training.
-        trainings: distinct ones; selections of the same rows are one.
+        scoring: facts about scoring: rows, scored rows, tokens, seconds, model, update, device.
+        seeds: seeds of training.
+        trainings: number of distinct trainings; selections of the same rows are one.
         settings: the whole recipe.
         machine: device, versions, isolation, processes.
-        command: that made it.
-        date: when it ended.
+        command: command of the study.
+        date: date of its end.
     """
 
     name: str
@@ -64,12 +64,12 @@ class ThresholdStudy:
 
     @property
     def findings(self) -> list[str]:
-        """Sentences made of the numbers."""
+        """Sentences generated from the numbers."""
         return findings(self.lines, self.separations, self.costs)
 
 
 def write_study(study: ThresholdStudy, out: Path) -> tuple[Path, Path]:
-    """``report.md``, ``report.html``, ``results.csv``, ``results.json`` and pictures; returns the first two.
+    """Write ``report.md``, ``report.html``, ``results.csv``, ``results.json`` and pictures; returns the first two.
 
     Raises:
         InputError: a package of the extra ``study`` is not installed.
@@ -81,7 +81,7 @@ def write_study(study: ThresholdStudy, out: Path) -> tuple[Path, Path]:
 
 
 def as_report(study: ThresholdStudy) -> Report:
-    """The study for readers."""
+    """The study as a report for readers."""
     seeds, methods = len(study.seeds), dict.fromkeys(line.method for line in study.lines[1:])
     summary = (f"{study.description.strip()} " if study.description.strip() else "") + (
         f"How much training can be saved, and how does that change the model? The corpus was scored once; "

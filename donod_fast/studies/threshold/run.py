@@ -1,4 +1,4 @@
-"""``run_threshold``: how much training can be saved, and what it does to the model.
+"""``run_threshold``: how much training selection can save, and how it changes the model.
 
 Score once; select by methods × fractions and by thresholds of DON; train each selection with each seed; measure;
 report. Every step is a cached cell: a killed study resumes where it stopped and ends with the same report.
@@ -80,9 +80,9 @@ def run_threshold(
     """Run the study of a recipe, or resume it.
 
     Args:
-        recipe: what to score, train and measure; its section ``study`` is the grid.
+        recipe: settings of scoring, training and measuring; its section ``study`` is the grid.
         out: the study's folder; cells with other settings in it are ignored.
-        jobs: trainings at once, each a process with one thread; None for one per core on a CPU, one on an accelerator.
+        jobs: parallel trainings, each a process with one thread; None for one per core on a CPU, one on an accelerator.
         unsafe: run model-written programs even if no sandbox is available.
         keep_models: leave the trained models in their cells.
         launch: a command that starts each training in separate processes, for several accelerators: ``accelerate
@@ -92,7 +92,7 @@ def run_threshold(
         make_parts: replaces our training and evaluation.
 
     Raises:
-        InputError: the recipe lacks something that a study needs, or a package is not installed.
+        InputError: the recipe lacks an entry that a study needs, or a package is not installed.
         CorpusError, ModelError, SandboxError: as scoring, training and evaluation raise them.
         StoreError: the folder is in use or cannot be written.
         WorkerError: a process was killed; finished cells stay cached.
@@ -118,10 +118,10 @@ def run_threshold(
 
 
 def selections_of(recipe: Recipe) -> list[Selection]:
-    """The selections of a recipe's study: ``all`` once, each other method at each fraction, then DON's thresholds.
+    """The selections of a recipe's study: ``all`` once, each other method at each fraction, then thresholds of DON.
 
     Raises:
-        InputError: an unknown method, or nothing to select by.
+        InputError: a method is unknown, or the study has no cells.
     """
     study = recipe.study
     for method in study.methods:
@@ -143,7 +143,7 @@ def selections_of(recipe: Recipe) -> list[Selection]:
 
 
 def default_jobs() -> int:
-    """Trainings at once: one on an accelerator, else one per core (small models gain nothing from threads)."""
+    """Number of parallel trainings: one on an accelerator, else one per core (threads do not help small models)."""
     import os
 
     import torch
@@ -289,7 +289,7 @@ def _study(
 
 
 def _further(grid: Grid) -> tuple[str, ...]:
-    """Methods of the grid that rank by a column of their own."""
+    """Methods of the grid that rank by a column of a further criterion."""
     known = (ALL, KMEANS_IFD, *OWN_METHODS)
     return tuple(dict.fromkeys(chosen.method for chosen in grid.selections if chosen.method not in known))
 

@@ -20,7 +20,7 @@ from donod_fast.studies.threshold.intervals import paired, pooled_share
 BASE = "base"
 RANDOM = "random"
 CLEAN = ("", "none", "clean")
-"""Values of the column ``corruption`` that mean none; an absent column or a null means none, too."""
+"""Values of the column ``corruption`` for clean rows; a missing column or a null also means clean."""
 
 SCORES = ("topsis", "don", "nod", "weighted", "pareto", "loss")
 """Methods whose figure of merit is compared with the planted corruptions."""
@@ -38,7 +38,7 @@ class Measure:
         by_seed: the value of each seed.
         over_seeds: their mean with Student's t interval.
         pooled: shares: the mean with an interval over seeds and tasks; losses: as ``over_seeds``.
-        versus: the paired difference to ``random`` at the same fraction and to ``all``, where the study has them;
+        versus: the paired difference from ``random`` at the same fraction and from ``all``, if the study has them;
             over seeds and tasks for shares, over seeds for losses.
     """
 
@@ -55,20 +55,20 @@ class Line:
     """A selection and the result of training on it; means over seeds.
 
     Attributes:
-        method: of the selection; ``base`` for the model before training.
-        amount: how much is kept, for a reader.
-        selection: None for the base.
-        rows: kept.
-        kept: share of the scored rows.
-        tokens: trained on, over all epochs.
-        scored_tokens: those of them that have a loss.
-        saved: tokens less than training on everything.
+        method: method of the selection; ``base`` for the model before training.
+        amount: kept amount as text.
+        selection: the selection, None for the base.
+        rows: number of kept rows.
+        kept: kept share of the scored rows.
+        tokens: tokens trained on, over all epochs.
+        scored_tokens: number of these tokens with a loss.
+        saved: tokens saved compared with training on everything.
         share_saved: the same as a share.
-        train_seconds: wall time of a training, loading and saving left out.
+        train_seconds: wall time of a training, without loading and saving.
         measure_seconds: wall time of its measures.
         corrupted: share of the kept rows that are planted corruptions, None if nothing is planted.
         kept_of: share of the planted rows of each kind that is kept.
-        measures: in the recipe's order.
+        measures: results of the measures, in the recipe's order.
     """
 
     method: str
@@ -109,12 +109,12 @@ def lines(
     """The base first, then each selection in the grid's order.
 
     Args:
-        grid: what was asked for.
-        results: every unit of the grid, and None for the base.
-        scored_rows: rows that could be kept.
-        tokens_of_all: trained on where everything is kept.
-        corruption: the planted kind of each row of the corpus, one of :data:`CLEAN` where there is none.
-        pass_at: the k of pass@k for each benchmark; 1 where it is not named.
+        grid: the grid of the study.
+        results: result of every unit of the grid, and under None that of the base.
+        scored_rows: number of rows that could be kept.
+        tokens_of_all: tokens of training on everything.
+        corruption: planted kind of each row of the corpus, one of :data:`CLEAN` for clean rows.
+        pass_at: k of pass@k for each benchmark; 1 if it is not named.
     """
     pass_at = pass_at or {}
     tables = {
@@ -145,9 +145,9 @@ def lines(
 def separations(
     columns: ScoreColumns, corruption: Sequence[str] | None, further: Sequence[str] = ()
 ) -> list[Separation]:
-    """Each score (and ``further`` methods) against each planted kind, and against all kinds together.
+    """Separation of each planted kind, and of all kinds together, by each score and by ``further`` methods.
 
-    Empty where nothing is planted.
+    Empty if nothing is planted.
     """
     if corruption is None:
         return []
@@ -180,7 +180,7 @@ def pass_shares(tasks: Mapping[str, Sequence[int]], k: int) -> dict[str, float]:
 
 
 def train_seconds(one: Measured) -> float:
-    """Of a training without loading and saving, where it says so; else of the whole cell."""
+    """Seconds of a training without loading and saving if recorded, else of the whole cell."""
     return float(one.training.get("seconds", one.seconds))
 
 

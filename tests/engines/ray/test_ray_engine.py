@@ -38,7 +38,7 @@ def test_a_cluster_writes_the_bits_that_one_process_writes(
     done: list[int] = []
     found = on_ray(
         data,
-        ClusterSpec(model, "", place, meet=2),  # neither worker goes on before both have a part
+        ClusterSpec(model, "", place, meet=2),  # neither worker continues before both have a part
         tmp_path / "found",
         None,
         progress=lambda rows, tokens: done.append(rows),
@@ -127,7 +127,7 @@ def test_a_driver_that_was_killed_resumes_to_the_same_bits(
     assert found.resumed_rows >= committed * PART_ROWS
     assert_same_bits(found.folder.table(), wanted.table())
     for worker in workers(place):
-        wait_for(lambda worker=worker: is_gone(worker))  # those of the killed driver, too
+        wait_for(lambda worker=worker: is_gone(worker))  # also those of the killed driver
 
 
 def test_a_row_that_no_process_survives_costs_one_row(

@@ -170,7 +170,7 @@ def _agrees(row: dict[str, Any], program: Program) -> bool:
 def _bare(text: str) -> str:
     """The text with its argument named by its type, so that only what is computed is left."""
     for kind, names in ARGUMENTS.items():
-        # In a comprehension x is no argument.
+        # In a comprehension x is not an argument.
         used = [name for name in names if name != "x" or " for x " not in text]
         text = re.sub(rf"\b({'|'.join(used)})\b", kind.upper(), text)
     return text
