@@ -23,7 +23,7 @@ def test_only_installation_and_downloads_are_not_run() -> None:
     blocks = {page: blocks_of((ROOT / page).read_text(encoding="utf-8")) for page in PAGES}
     assert {page: [b.not_run for b in found if b.not_run] for page, found in blocks.items()} == {
         "README.md": [
-            "needs a clone and downloads packages",
+            "downloads packages",
             "installs packages; the test suite would run itself",
             "downloads a model",
         ],
