@@ -12,10 +12,9 @@ import typer
 
 from donod_fast.cli import output
 from donod_fast.cli.options import from_dataclasses
-from donod_fast.cli.settings import ScreenSettings
-from donod_fast.errors import InputError, suggest
-from donod_fast.selection.column_methods import ENDS
-from donod_fast.selection.settings import CHOOSING, KMEANS_IFD, RANKING, OrderOptions, RankOptions
+from donod_fast.cli.settings import ScreenSettings, ShownRows
+from donod_fast.errors import InputError
+from donod_fast.selection.settings import KMEANS_IFD, KeepOptions, OrderOptions, PreferOptions, RankOptions
 from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from donod_fast.selection.rankers import Engine, Kept
 
 _SHOWN_GROUPS = 20
-_ORDERS = ("input", "best")
 STDOUT = "-"
 """The name of standard output."""
 
@@ -34,84 +32,55 @@ Scores = Annotated[
         metavar="SCORES", help="A finished scores folder: a path, or a URL (s3://…).", rich_help_panel="Input"
     ),
 ]
-Prefer = Annotated[
-    str | None,
-    typer.Option(
-        help="For a column: prefer its high or its low values.", rich_help_panel=RANKING, show_default="its better end"
-    ),
-]
-Count = Annotated[int, typer.Option(help="Rows to show from each end of the ranking.", min=1, rich_help_panel="Output")]
 
 
 @from_dataclasses
 def select(
     scores: Scores,
     how: RankOptions,
+    choice: KeepOptions,
     screen: ScreenSettings,
+    shown: ShownRows,
     out: Annotated[
         Path,
         typer.Option(
             help="Subset to write: .jsonl (.gz, .zst) or .parquet; - for standard output.", rich_help_panel="Output"
         ),
     ],
-    keep: Annotated[
-        str | None,
-        typer.Option(
-            help="How many rows to keep: 0.3 or 30% of the ranked rows, or a count. kmeans-ifd keeps 0.4 by default.",
-            rich_help_panel=CHOOSING,
-        ),
-    ] = None,
-    prefer: Prefer = None,
-    don_threshold: Annotated[
-        float | None,
-        typer.Option(help="For don-threshold: smallest DON to keep.", rich_help_panel=CHOOSING),
-    ] = None,
-    don_quantile: Annotated[
-        float | None,
-        typer.Option(help="For don-threshold: smallest quantile of DON to keep.", rich_help_panel=CHOOSING),
-    ] = None,
-    order: Annotated[
-        str, typer.Option(help="Write rows in input order (input) or best first (best).", rich_help_panel="Output")
-    ] = "input",
     explain: Annotated[
         bool, typer.Option("--explain", help="Show the best and the worst rows.", rich_help_panel="Output")
     ] = False,
-    count: Count = 5,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.", rich_help_panel="Output")] = False,
 ) -> None:
     """Rank the rows of SCORES and write the original records of the best to OUT, unchanged."""
     from donod_fast.data.record_files import refuse_target
     from donod_fast.scores.folder import ScoresFolder
-    from donod_fast.selection.keeping import parse_keep
     from donod_fast.selection.rankers import ranked
     from donod_fast.selection.subset import write_lines, write_subset
 
-    if order not in _ORDERS:
-        raise InputError(f"order must be input or best, got {order!r}{suggest(order, _ORDERS)}")
     method, by, lr = how.method, how.by, how.lr
-    if keep is None and method not in ("don-threshold", KMEANS_IFD):
+    if choice.keep is None and method not in ("don-threshold", KMEANS_IFD):
         raise InputError("say how much to keep: --keep 0.3, --keep 30% or --keep 2000")
     if how.embedding_model is not None and method != KMEANS_IFD:
         raise InputError(f"--embedding-model is for --method {KMEANS_IFD}, which embeds the questions; got {method}")
-    wanted = None if keep is None else parse_keep(keep)
-    if keep is not None and keep.strip() == "1" and not screen.quiet:
+    if isinstance(choice.keep, int) and choice.keep == 1 and not screen.quiet:
         typer.echo("donod-fast: --keep 1 keeps ONE row; --keep 1.0 or --keep 100% keeps all rows", err=True)
     to_stdout = str(out) == STDOUT  # records go to standard output, the summary to standard error
     folder = ScoresFolder.open(scores)
     temp_dir = how.temp_dir or (None if to_stdout else out.absolute().parent)
-    options = replace(how, method=with_end(method, prefer), temp_dir=temp_dir)
+    options = replace(how, method=choice.method(method), temp_dir=temp_dir)
     if not to_stdout:
         refuse_target(out, overwrite)  # checked before the work, and again when writing
     with ranked(folder, options) as ranking:
-        kept = ranking.keep(wanted, don_threshold, don_quantile, order == "best")
+        kept = ranking.keep(choice.keep, choice.don_threshold, choice.don_quantile, choice.order == "best")
         if len(kept.rows) == 0:
-            raise InputError(f"no row has DON ≥ {don_threshold}; the largest is {ranking.highest:.6g}")
+            raise InputError(f"no row has DON ≥ {choice.don_threshold}; the largest is {ranking.highest:.6g}")
         corpus = folder.reopened()
         if to_stdout:
-            written = write_lines(corpus, kept.rows, sys.stdout.buffer, order=order)  # type: ignore[arg-type]
+            written = write_lines(corpus, kept.rows, sys.stdout.buffer, order=choice.order)  # type: ignore[arg-type]
             sys.stdout.buffer.flush()
         else:
-            written = write_subset(corpus, kept.rows, out, order=order, overwrite=overwrite)  # type: ignore[arg-type]
+            written = write_subset(corpus, kept.rows, out, order=choice.order, overwrite=overwrite)  # type: ignore[arg-type]
         summary = {
             "out": str(out),
             "kept": written,
@@ -129,7 +98,7 @@ def select(
         elif not screen.quiet:
             typer.echo(_summary_text(summary, options, kept), err=to_stdout)
         if explain:
-            _show(ranking, corpus, count, err=to_stdout)
+            _show(ranking, corpus, shown.count, err=to_stdout)
 
 
 def _summary_text(summary: Mapping[str, Any], options: RankOptions, kept: Kept) -> str:
@@ -166,8 +135,8 @@ def _are(count: int) -> str:
 def rank_command(
     scores: Scores,
     how: OrderOptions,
-    prefer: Prefer = None,
-    count: Count = 5,
+    end: PreferOptions,
+    shown: ShownRows,
     width: Annotated[
         int, typer.Option(help="Characters of text shown per row.", min=10, rich_help_panel="Output")
     ] = 80,
@@ -180,30 +149,19 @@ def rank_command(
     folder = ScoresFolder.open(scores)
     if how.method == KMEANS_IFD:
         raise InputError(f"method {KMEANS_IFD} chooses rows and does not rank them; use `donod-fast select --explain`")
-    method = with_end(how.method, prefer)
+    method = end.method(how.method)
     options = RankOptions(**{**_fields(how), "method": method})
     with ranked(folder, options) as ranking:
         corpus = folder.reopened()
         if json:
-            shown = ranking.explain(corpus, count, width, "utf-8")
-            output.as_json({"method": method, "rows": [asdict(row) for row in shown]})
+            rows = ranking.explain(corpus, shown.count, width, "utf-8")
+            output.as_json({"method": method, "rows": [asdict(row) for row in rows]})
         else:
-            _show(ranking, corpus, count, width)
+            _show(ranking, corpus, shown.count, width)
 
 
 def _fields(how: OrderOptions) -> dict[str, Any]:
     return {field.name: getattr(how, field.name) for field in fields(how)}
-
-
-def with_end(method: str, prefer: str | None) -> str:
-    """The method with the end of ``--prefer``."""
-    if prefer is None:
-        return method
-    if prefer not in ENDS:
-        raise InputError(f"--prefer must be {' or '.join(ENDS)}, got {prefer!r}{suggest(prefer, ENDS)}")
-    if method == KMEANS_IFD:
-        raise InputError(f"method {KMEANS_IFD} keeps high IFDs; remove --prefer")
-    return f"{method}@{prefer}"
 
 
 def _by_group(by: str, groups: Sequence[GroupCount], scored: str = "scored") -> str:
@@ -225,4 +183,4 @@ def _show(ranking: Engine, corpus: Corpus, count: int, width: int = 80, *, err: 
     typer.echo(render(ranking.explain(corpus, count, width, stream.encoding or "ascii")), err=err)
 
 
-__all__ = ["rank_command", "select", "with_end"]
+__all__ = ["rank_command", "select"]

@@ -42,6 +42,17 @@ class ProgressSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ShownRows:
+    """How many rows of a ranking are shown.
+
+    Attributes:
+        count: rows from each end of the ranking.
+    """
+
+    count: int = option(5, help="Rows to show from each end of the ranking.", panel=PANEL, minimum=1)
+
+
+@dataclass(frozen=True, slots=True)
 class RecipeChanges:
     """Changes to a recipe.
 
@@ -89,4 +100,4 @@ class DryRunSettings:
     )
 
 
-__all__ = ["CellSettings", "DryRunSettings", "ProgressSettings", "RecipeChanges", "ScreenSettings"]
+__all__ = ["CellSettings", "DryRunSettings", "ProgressSettings", "RecipeChanges", "ScreenSettings", "ShownRows"]

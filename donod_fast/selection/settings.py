@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from donod_fast.data.settings import MaskSettings
-from donod_fast.errors import InputError
-from donod_fast.selection.column_methods import OWN_METHODS
+from donod_fast.errors import InputError, suggest
+from donod_fast.selection.column_methods import ENDS, OWN_METHODS
 from donod_fast.selection.keeping import parse_keep
 from donod_fast.system.options import check_choices, option
 
@@ -18,10 +18,13 @@ CLUSTERS = 10
 ENGINES = ("auto", "memory", "duckdb")
 ORDERS = ("first", "second")
 CORRELATIONS = ("spearman", "kendall")
+ROW_ORDERS = ("input", "best")
+"""Orders in which a subset is written: that of the corpus, or best first."""
 
 RANKING = "Ranking"
 RUNNING = "Running"
 CHOOSING = "Choosing"
+OUTPUT = "Output"
 MIB = 1 << 20
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
@@ -131,6 +134,89 @@ class RankOptions(OrderOptions):
 
 
 @dataclass(frozen=True)
+class PreferOptions:
+    """Which end of a column is preferred.
+
+    Attributes:
+        prefer: ``"high"`` or ``"low"``; None for the better end of the column.
+
+    Raises:
+        InputError: ``prefer`` is neither.
+    """
+
+    prefer: str | None = option(
+        None,
+        help="For a column: prefer its high or its low values.",
+        panel=RANKING,
+        shown="its better end",
+        completions=ENDS,
+    )
+
+    def __post_init__(self) -> None:
+        if self.prefer is not None and self.prefer not in ENDS:
+            raise InputError(f"--prefer must be {' or '.join(ENDS)}, got {self.prefer!r}{suggest(self.prefer, ENDS)}")
+
+    def method(self, name: str) -> str:
+        """The name of a method together with the preferred end.
+
+        Raises:
+            InputError: an end is preferred for ``kmeans-ifd``, which has one.
+        """
+        if self.prefer is None:
+            return name
+        if name == KMEANS_IFD:
+            raise InputError(f"method {KMEANS_IFD} keeps high IFDs; remove --prefer")
+        return f"{name}@{self.prefer}"
+
+
+@dataclass(frozen=True)
+class KeepOptions(PreferOptions):
+    """How many rows a subset has, and their order. See :class:`PreferOptions`.
+
+    Attributes:
+        keep: fraction of the ranked rows (float) or count (int); None for ``don-threshold`` and for the default of
+            ``kmeans-ifd``.
+        don_threshold: for ``don-threshold``: smallest DON to keep.
+        don_quantile: for ``don-threshold``: smallest quantile of DON to keep.
+        order: one of :data:`ROW_ORDERS`.
+
+    Raises:
+        InputError: names the setting with a wrong value.
+    """
+
+    keep: float | int | None = option(
+        None,
+        parse=parse_keep,
+        help="How many rows to keep: 0.3 or 30% of the ranked rows, or a count. kmeans-ifd keeps 0.4 by default.",
+        panel=CHOOSING,
+    )
+    don_threshold: float | None = option(None, help="For don-threshold: smallest DON to keep.", panel=CHOOSING)
+    don_quantile: float | None = option(
+        None, help="For don-threshold: smallest quantile of DON to keep.", panel=CHOOSING
+    )
+    order: str = option(
+        ROW_ORDERS[0],
+        help="Write rows in input order (input) or best first (best).",
+        panel=OUTPUT,
+        completions=ROW_ORDERS,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_row_order(self.order)
+
+
+def check_row_order(order: str) -> None:
+    """Refuse an order that is not one of :data:`ROW_ORDERS`.
+
+    Raises:
+        InputError: names the orders.
+    """
+    if order not in ROW_ORDERS:
+        raise InputError(f"order must be {' or '.join(ROW_ORDERS)}, got {order!r}{suggest(order, ROW_ORDERS)}")
+
+
+@dataclass(frozen=True)
 class CompareOptions:
     """How the criteria of a scores folder are compared.
 
@@ -231,10 +317,14 @@ __all__ = [
     "ENGINES",
     "KMEANS_IFD",
     "ORDERS",
+    "ROW_ORDERS",
     "CompareOptions",
     "DualSettings",
+    "KeepOptions",
     "OrderOptions",
+    "PreferOptions",
     "RankOptions",
+    "check_row_order",
     "parse_size",
     "parse_weights",
 ]

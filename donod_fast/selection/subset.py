@@ -16,6 +16,7 @@ from donod_fast.data.record_files import JSON_LINES, PARQUET, compressing, json_
 from donod_fast.data.types import Record
 from donod_fast.errors import CorpusError, InputError, StoreError
 from donod_fast.selection.out_of_core.row_set import RowSet
+from donod_fast.selection.settings import check_row_order
 from donod_fast.system.wording import plural
 
 _T = TypeVar("_T")
@@ -121,8 +122,7 @@ def _write_lines(corpus: Records, numbers: list[int] | RowSet, stream: BinaryIO,
 
 
 def _checked(rows: Sequence[int] | Tensor | RowSet, available: int, order: str) -> list[int] | RowSet:
-    if order not in ("input", "best"):
-        raise InputError(f'order must be "input" or "best", got {order!r}')
+    check_row_order(order)
     return _checked_set(rows, available, order) if isinstance(rows, RowSet) else _checked_rows(rows, available)
 
 
