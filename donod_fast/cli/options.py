@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 
 _MISSING: Any = Parameter.empty
+_TYPER_TYPE = re.compile(r" <(?:list\[)?([a-z]+)(?: range)?\]?>$")
+_TYPE_WORDS = {"int": "INT", "float": "NUMBER", "path": "PATH"}
+"""Placeholders of values in the help by the name of their type, TEXT for all others."""
 
 
 def from_dataclasses(function: Callable[..., None]) -> Callable[..., None]:
@@ -93,8 +97,16 @@ def _metavar(field: OptionField) -> str | None:
         return field.name.upper()
     if field.type is bool:
         return None
-    kinds = {int: "INT", float: "NUMBER", Path: "PATH"}
-    return next((name for kind, name in kinds.items() if kind in (field.type, *get_args(field.type))), "TEXT")
+    kinds = (field.type, *get_args(field.type))
+    return next((_TYPE_WORDS[kind.__name__.lower()] for kind in (int, float, Path) if kind in kinds), "TEXT")
+
+
+def _with_plain_type(names: str, is_argument: bool) -> str:
+    """The first column of a help line with our word for Typer's type: ``--out PATH`` for ``--out <path>``.
+
+    An argument has its name as placeholder, and shows no type.
+    """
+    return _TYPER_TYPE.sub(lambda found: "" if is_argument else f" {_TYPE_WORDS.get(found[1], 'TEXT')}", names)
 
 
 def _is_many(kind: Any) -> bool:
@@ -118,7 +130,9 @@ class PlainCommand(TyperCommand):
             record = parameter.get_help_record(ctx)
             if record is not None:
                 panel = getattr(parameter, "rich_help_panel", None) or "Other"
-                sections.setdefault(panel, []).append(record)
+                names, about = record
+                is_argument = parameter.param_type_name == "argument"
+                sections.setdefault(panel, []).append((_with_plain_type(names, is_argument), about))
         for panel, records in sections.items():
             with formatter.section(panel):
                 formatter.write_dl(records)

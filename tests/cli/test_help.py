@@ -30,6 +30,14 @@ def test_no_help_text_begins_with_of(command: list[str]) -> None:
     assert not re.search(r"^ .*  Of ", invoke(*command, "--help").out, re.MULTILINE)
 
 
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_placeholders_of_values_have_one_style(command: list[str]) -> None:
+    out = invoke(*command, "--help").out
+    assert not re.findall(r"^ .*<.*>", out, re.MULTILINE)
+    words = re.findall(r"^  (?:-[a-z], )?--[a-z-]+ (\w+)", out, re.MULTILINE)
+    assert set(words) <= {"TEXT", "INT", "NUMBER", "PATH"}
+
+
 def test_score_groups_its_options() -> None:
     out = invoke("score", "--help").out
     headings = re.findall(r"^([A-Z][a-z ]+):$", out, re.MULTILINE)
