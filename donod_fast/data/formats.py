@@ -42,6 +42,16 @@ ALPACA_JOIN = "\n\n"
 SHOWN_COLUMNS = 12
 
 
+def check_format(format: str) -> None:
+    """Refuse a format that is not one of ``FORMATS``.
+
+    Raises:
+        InputError: names the formats.
+    """
+    if format not in FORMATS:
+        raise InputError(f"format {format!r} is not known; known are {', '.join(FORMATS)}{suggest(format, FORMATS)}")
+
+
 def to_sample(record: Record, format: str = "auto") -> tuple[Sample, str]:
     """Read a record as a sample.
 
@@ -56,8 +66,7 @@ def to_sample(record: Record, format: str = "auto") -> tuple[Sample, str]:
         SampleError: the row cannot be read as a sample; the detail begins with file and place.
         InputError: ``format`` is not a known format.
     """
-    if format not in FORMATS:
-        raise InputError(f"format {format!r} is not known; known are {', '.join(FORMATS)}{suggest(format, FORMATS)}")
+    check_format(format)
     try:
         if record.data is None:
             raise SampleError(Status.NOT_PARSABLE, record.problem or "the row cannot be parsed")

@@ -26,6 +26,8 @@ _warned: set[str] = set()
 FALLBACK = "alpaca"
 """The built-in template that ``"auto"`` uses if the tokenizer has none."""
 
+_OF_THE_TOKENIZER = ("auto", "tokenizer")
+
 _BOS = "{{ bos_token or '' }}"
 _EOS = "{{ eos_token or '' }}"
 
@@ -169,7 +171,7 @@ def resolve_template(tokenizer: PreTrainedTokenizerBase, name: str = "auto") -> 
         ModelError: ``name`` is ``"tokenizer"`` and the tokenizer has no template (or has several and
             none of them is called ``"default"``).
     """
-    if name in ("auto", "tokenizer"):
+    if name in _OF_THE_TOKENIZER:
         own = _own_template(tokenizer)
         if own is not None:
             return _resolved("tokenizer", own)
@@ -180,6 +182,24 @@ def resolve_template(tokenizer: PreTrainedTokenizerBase, name: str = "auto") -> 
             )
         _warn_once(str(getattr(tokenizer, "name_or_path", "")))
         name = FALLBACK
+    return _named(name)
+
+
+def check_template(name: str) -> None:
+    """Refuse a template that does not exist, before a tokenizer is loaded.
+
+    Args:
+        name: as in :func:`resolve_template`.
+
+    Raises:
+        InputError: the name is unknown, or the file cannot be read.
+    """
+    if name not in _OF_THE_TOKENIZER:
+        _named(name)
+
+
+def _named(name: str) -> ResolvedTemplate:
+    """A built-in template, or one from a file."""
     if name in BUILTIN_TEMPLATES:
         return _resolved(name, BUILTIN_TEMPLATES[name])
     path = Path(name)
@@ -188,7 +208,7 @@ def resolve_template(tokenizer: PreTrainedTokenizerBase, name: str = "auto") -> 
             return _resolved(name, path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"the chat template {name!r} cannot be read: {error}") from error
-    known = ("auto", "tokenizer", *BUILTIN_TEMPLATES)
+    known = (*_OF_THE_TOKENIZER, *BUILTIN_TEMPLATES)
     raise InputError(
         f"unknown chat template {name!r}; known are {', '.join(known)}, or the path of a .jinja file"
         f"{suggest(name, known)}"

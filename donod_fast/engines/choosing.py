@@ -232,9 +232,14 @@ class ScoreRun:
             return self._here(corpus, spec, options, watch)
 
     def _setup(self) -> _Setup:
+        from donod_fast.data.formats import check_format
+        from donod_fast.data.templates import check_template
         from donod_fast.engines.devices import parse_devices
         from donod_fast.models.placement import one_device
 
+        check_format(self.request.masks.format)
+        if self.request.engine.engine != "ray":  # a template file may exist on the workers only
+            check_template(self.request.masks.template)
         named = self.request.engine.devices
         devices = () if named is None else tuple(parse_devices(named))
         spec = self.request.spec()

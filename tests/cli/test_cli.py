@@ -368,6 +368,23 @@ def test_a_bad_option_of_score_is_named(model: Path, data: Path, tmp_path: Path,
 @pytest.mark.parametrize(
     ("options", "told"),
     [
+        (["--format", "alpacca"], "format 'alpacca' is not known"),
+        (["--template", "chatmll"], "unknown chat template 'chatmll'"),
+        (["--template", "absent.jinja"], "the chat template 'absent.jinja' cannot be read"),
+    ],
+    ids=lambda value: "".join(value),
+)
+def test_names_are_checked_before_the_model_is_loaded(
+    data: Path, tmp_path: Path, options: list[str], told: str
+) -> None:
+    done = invoke("score", data, "--model", tmp_path / "absent", "--out", tmp_path / "out", *options)
+    assert_one_line_error(done, 2, told)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
         ([], "--keep 0.3"),
         (["--keep", "1.5"], "1.5"),
         (["--keep", "0"], "keeps nothing"),
