@@ -213,6 +213,7 @@ class ScoreRun:
         """
         from donod_fast.data.reading.inputs import SPOOL_NAME
         from donod_fast.scores.folder import locked, remove
+        from donod_fast.scores.opening import refuse_known_differences
 
         request, target = self.request, self.target
         setup = self._setup()
@@ -221,6 +222,8 @@ class ScoreRun:
                 remove(Path(target.out) / SPOOL_NAME)
             corpus = self._corpus(target.out)
             spec, options = setup.spec(corpus), self._options(corpus)
+            if not target.overwrite:
+                refuse_known_differences(target.out, self._known_settings(options.part_rows))
             devices = setup.devices
             if not devices and corpus.rows >= SUPERVISED_ROWS and target.trace is None and spec.device_map is None:
                 devices = (setup.first_device,)
@@ -266,6 +269,21 @@ class ScoreRun:
             engine.stall_timeout,
             {**as_options(self.request), WORKING_FOLDER: str(Path.cwd())},
         )
+
+    def _known_settings(self, part_rows: int) -> dict[str, Any]:
+        """The entries of the manifest that do not depend on the model."""
+        request = self.request
+        masks: dict[str, Any] = {"format": request.masks.format, "train_on": request.masks.train_on}
+        if request.masks.template != "auto":
+            masks["template"] = request.masks.template
+        if request.masks.max_length is not None:
+            masks["max_length"] = request.masks.max_length
+        return {
+            "part_rows": part_rows,
+            "carry": list(request.columns.carried),
+            "update": request.update.as_dict(),
+            "masks": masks,
+        }
 
     def _part_rows(self, corpus: Corpus) -> int:
         from donod_fast.scores.opening import settled_part_rows

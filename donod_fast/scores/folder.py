@@ -91,13 +91,7 @@ class ScoresFolder:
                 storage.remove(old)
         if storage.exists(MANIFEST):
             folder = ScoresFolder.open(place)
-            unlike = differences(folder.manifest, wanted)
-            if unlike:
-                raise SettingsMismatchError(
-                    f"{place} holds scores made with other settings:\n  "
-                    + "\n  ".join(unlike)
-                    + "\nUse another --out folder, the same settings, or --overwrite to drop the old scores."
-                )
+            folder.refuse_other_settings(wanted)
             return folder
         if storage.names(PARTS):
             raise StoreError(f"{place} holds parts but no {MANIFEST}; use another folder, or --overwrite")
@@ -108,6 +102,20 @@ class ScoresFolder:
             folder.__dict__["plan"] = plan
         folder.write_manifest(wanted)
         return folder
+
+    def refuse_other_settings(self, wanted: Mapping[str, Any]) -> None:
+        """Compare the manifest with the one that a run would write.
+
+        Raises:
+            SettingsMismatchError: they differ in a setting that determines the numbers; names each difference.
+        """
+        unlike = differences(self.manifest, wanted)
+        if unlike:
+            raise SettingsMismatchError(
+                f"{self.name} holds scores made with other settings:\n  "
+                + "\n  ".join(unlike)
+                + "\nUse another --out folder, the same settings, or --overwrite to drop the old scores."
+            )
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Replace the manifest atomically. Raises StoreError."""

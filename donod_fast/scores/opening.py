@@ -66,6 +66,27 @@ def open_scores(
     return folder
 
 
+def refuse_known_differences(out: Path | str, settings: Mapping[str, Any]) -> None:
+    """Refuse a folder made with other settings, as far as they are known before the model is loaded.
+
+    Args:
+        out: path or URL of the folder, which need not exist.
+        settings: some entries of the manifest, in JSON types; sections (dicts) may be incomplete.
+
+    Raises:
+        SettingsMismatchError: the folder was made with other settings; names each of them.
+        StoreError: the folder cannot be read.
+    """
+    if not open_storage(out).exists(MANIFEST):
+        return
+    folder = ScoresFolder.open(out)
+    wanted = dict(folder.manifest)
+    for name, value in settings.items():
+        before = wanted.get(name)
+        wanted[name] = {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value
+    folder.refuse_other_settings(wanted)
+
+
 def changed_inputs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """One line for each input whose content has changed; empty if the two corpora have different inputs."""
     before, now = old.get("inputs", []), new.get("inputs", [])
@@ -138,4 +159,11 @@ def _facts(entry: Mapping[str, Any]) -> str:
     return f"{size}{plural(entry['rows'], 'row')}, content {str(entry['digest'])[-12:]}"
 
 
-__all__ = ["changed_inputs", "known_files", "open_scores", "record_options", "settled_part_rows"]
+__all__ = [
+    "changed_inputs",
+    "known_files",
+    "open_scores",
+    "record_options",
+    "refuse_known_differences",
+    "settled_part_rows",
+]

@@ -371,6 +371,16 @@ def test_another_setting_in_the_same_folder_is_refused_by_name(
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
+@pytest.mark.parametrize("name", [name for name in OTHER_SETTINGS if name != "dtype"])
+def test_another_setting_is_refused_before_the_model_is_loaded(
+    scored: tuple[list[object], Path, Path], tmp_path: Path, name: str
+) -> None:
+    arguments, _, _ = scored
+    told, options = OTHER_SETTINGS[name]
+    done = invoke(*arguments, "--model", tmp_path / "absent", *options)
+    assert_one_line_error(done, 5, "other settings", told, "--overwrite")
+
+
 def test_another_model_tokenizer_or_input_for_a_folder_is_refused_by_name(
     model: Path, scored: tuple[list[object], Path, Path], tmp_path: Path
 ) -> None:
