@@ -6,7 +6,6 @@ the run can be repeated from the folder. :class:`ScoreRun` adds where the scores
 
 from __future__ import annotations
 
-import glob
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -14,10 +13,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from donod_fast.data.settings import STDIN, CorpusSettings, MaskSettings
+from donod_fast.data.settings import CorpusSettings, MaskSettings
 from donod_fast.engines.settings import EngineSettings
 from donod_fast.errors import InputError
 from donod_fast.models.settings import ModelSettings
+from donod_fast.scores.manifest import WORKING_FOLDER
 from donod_fast.scoring.settings import ColumnSettings, ComputeSettings, UpdateSettings
 from donod_fast.system.options import as_options, option
 from donod_fast.system.wording import plural
@@ -259,7 +259,7 @@ class ScoreRun:
             target.rescore_changed,
             engine.workers,
             engine.stall_timeout,
-            _recorded(self.request),
+            {**as_options(self.request), WORKING_FOLDER: str(Path.cwd())},
         )
 
     def _part_rows(self, corpus: Corpus) -> int:
@@ -359,23 +359,6 @@ class _Setup:
 
         rows = corpus.rows if self.scorer.device_map is None else None
         return replace(self.scorer, compile=wants_compiling(self.compile, rows, torch.device(self.first_device)))
-
-
-def _recorded(request: ScoreRequest) -> dict[str, Any]:
-    """The options that the manifest records: local files by absolute path, so that any folder can repeat the run."""
-    record = as_options(request)
-    for name in ("data", "reference"):
-        record[name] = [_absolute(one) for one in record[name]]
-    record["model"] = _absolute(record["model"])
-    if record["template"].endswith(".jinja"):
-        record["template"] = _absolute(record["template"])
-    return record
-
-
-def _absolute(name: str) -> str:
-    """A local file, folder or pattern as an absolute path; any other name (URL, hub id, standard input) unchanged."""
-    is_local = name != STDIN and (Path(name).exists() or bool(glob.glob(name, recursive=True)))  # noqa: PTH207
-    return str(Path(name).absolute()) if is_local else name
 
 
 __all__ = ["Done", "ScoreRequest", "ScoreRun", "TargetSettings", "Watch"]

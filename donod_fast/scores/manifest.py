@@ -17,6 +17,9 @@ MANIFEST = "manifest.json"
 VERSION = 2
 
 OPTIONS = "options"
+WORKING_FOLDER = "working_folder"
+"""Key among the recorded options: the folder that their relative paths start from."""
+
 """Section with the options of the run, named as on the command line; folders of release 0.1.0 do not have it."""
 
 # Sections of a manifest that determine the numbers: a run that adds to a folder must agree with all of them.
@@ -107,4 +110,14 @@ def at(manifest: Mapping[str, Any], name: str) -> Any:
     return [] if value is None and name == "carry" else value
 
 
-__all__ = ["MANIFEST", "OPTIONS", "VERSION", "at", "differences", "is_whole", "read_manifest", "settings_hash"]
+__all__ = [
+    "MANIFEST",
+    "OPTIONS",
+    "VERSION",
+    "WORKING_FOLDER",
+    "at",
+    "differences",
+    "is_whole",
+    "read_manifest",
+    "settings_hash",
+]

@@ -32,6 +32,10 @@ Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
+_MASKS: Any = MaskSettings()
+_UPDATE: Any = UpdateSettings()
+"""The defaults of scoring, which recipes share."""
+
 _LATER: dict[str, Any] = {"packing": "none", "parameter_mask": None}
 """Training settings that later releases added, with their defaults."""
 
@@ -119,9 +123,9 @@ class TrainSettings(Section):
     max_steps: Positive | None = None
     max_grad_norm: Annotated[float, Field(ge=0.0)] = 1.0
     max_length: Annotated[int, Field(ge=2)] | None = None
-    format: Name = "auto"
-    template: Name = "auto"
-    train_on: Literal["all", "last"] = "all"
+    format: Name = _MASKS.format
+    template: Name = _MASKS.template
+    train_on: Literal["all", "last"] = _MASKS.train_on
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     mixed_precision: bool = False
     gradient_checkpointing: bool = False
@@ -190,16 +194,16 @@ class ScoreSection(Section):
     split: Name = "train"
     data_revision: str | None = None
     references: tuple[Name, ...] = ()
-    format: Name = "auto"
-    template: Name = "auto"
-    train_on: Literal["all", "last"] = "all"
+    format: Name = _MASKS.format
+    template: Name = _MASKS.template
+    train_on: Literal["all", "last"] = _MASKS.train_on
     max_length: Annotated[int, Field(ge=2)] | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    update: Literal["adamw", "sgd", "sign"] = "adamw"
-    lr: Annotated[float, Field(gt=0.0)] = 2e-5
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
-    eps: Annotated[float, Field(gt=0.0)] = 1e-8
-    reduction: Literal["mean", "sum"] = "mean"
+    update: Literal["adamw", "sgd", "sign"] = _UPDATE.update
+    lr: Annotated[float, Field(gt=0.0)] = _UPDATE.lr
+    weight_decay: Annotated[float, Field(ge=0.0)] = _UPDATE.weight_decay
+    eps: Annotated[float, Field(gt=0.0)] = _UPDATE.eps
+    reduction: Literal["mean", "sum"] = _UPDATE.reduction
     storage_dtype: Literal["float32", "bfloat16", "float16"] | None = None
     stated_rows: Positive | None = None
     stated_tokens: Annotated[float, Field(gt=0.0)] | None = None

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from donod_fast.data.settings import MaskSettings
 from donod_fast.errors import InputError
+from donod_fast.scoring.settings import UpdateSettings
 from donod_fast.training import TrainSettings, apply_overrides, load_recipe, recipe_names
+from donod_fast.training.recipe import ScoreSection
 
 BASE = "name: mine\ntrain:\n  model: some/model\n"
 
@@ -128,3 +131,8 @@ def test_a_wrong_override_is_named(override: str, words: list[str]) -> None:
     with pytest.raises(InputError) as caught:
         apply_overrides(load_recipe("llama-2-7b-code"), [override])
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_defaults_of_scoring_are_those_of_the_command() -> None:
+    assert ScoreSection().update_settings() == UpdateSettings()
+    assert ScoreSection().masks() == TrainSettings(model="m").masks() == MaskSettings()
