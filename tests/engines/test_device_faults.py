@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from device_specs import POISON, FaultySpec, wait_for
+from device_specs import POISON, FaultySpec, prepare_hanging, wait_for
 from score_runs import assert_same_bits, leftovers, run_options, short_rows, tiny_scorer, write_lines
 from tiny_models import save_tiny
 
-from donod_fast.data.prefetch import Part, Step, prepared
+from donod_fast.data.prefetch import Step
 from donod_fast.data.reading import open_corpus
 from donod_fast.engines.device import pool as device_pool
 from donod_fast.engines.device import process as device_process
@@ -217,12 +217,6 @@ def test_a_hanging_preparation_process_ends_with_its_device_process(model: Path,
     child.kill()
     child.join()
     wait_for(lambda: not preparing.exists() or "Z" in (preparing / "stat").read_text().split()[2])
-
-
-def prepare_hanging(model: Path, data: Path) -> None:
-    scorer = FaultySpec(model, "hang tokenizing", data.parent).load()
-    for _ in prepared(open_corpus([str(data)]), scorer.masker, [Part(3, 30, 40)], 1):
-        pass
 
 
 # --- devices that are lost

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from score_runs import tiny_scorer
 
-from donod_fast.data import prefetch as prepare
+from donod_fast.data import prefetch
 from donod_fast.data.masking import Masker
 from donod_fast.data.reading import open_corpus
 from donod_fast.data.types import Record, TokenizedSample
@@ -89,13 +89,13 @@ class FaultySpec:
         if self.fault.endswith("tokenizing"):
             scorer.masker.__class__ = PoisonedMasker
             scorer.masker.fault, scorer.masker.place = self.fault, str(self.place)  # type: ignore[attr-defined]
-            is_ready = prepare.WorkerProcess.is_ready
+            is_ready = prefetch.WorkerProcess.is_ready
 
-            def started(process: prepare.WorkerProcess) -> bool:  # or the device's own process would do it meanwhile
+            def started(process: prefetch.WorkerProcess) -> bool:  # or the device's own process would do it meanwhile
                 wait_for(lambda: is_ready(process))
                 return True
 
-            prepare.WorkerProcess.is_ready = started  # type: ignore[method-assign]
+            prefetch.WorkerProcess.is_ready = started  # type: ignore[method-assign]
         poison = scorer.loaded.tokenizer.convert_tokens_to_ids(POISON)
         run, batches = scorer.trunk.run, 0
 
@@ -174,6 +174,13 @@ def wait_for(condition: Any, seconds: float = 900.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never came"
         time.sleep(0.005)
+
+
+def prepare_hanging(model: Path, data: Path) -> None:
+    """Prepare rows until the preparation process hangs. A child process imports this function by its module."""
+    scorer = FaultySpec(model, "hang tokenizing", data.parent).load()
+    for _ in prefetch.prepared(open_corpus([str(data)]), scorer.masker, [prefetch.Part(3, 30, 40)], 1):
+        pass
 
 
 if __name__ == "__main__":
