@@ -10,9 +10,8 @@ import typer
 
 from donod_fast.data.settings import STDIN
 from donod_fast.errors import InputError, suggest
+from donod_fast.scores.manifest import MANIFEST, OPTIONS, WORKING_FOLDER
 from donod_fast.system.options import OptionField, options_of
-
-MANIFEST = "manifest.json"
 
 _FILES = ("data", "reference", "model", "template")
 """Options that may name local files."""
@@ -69,9 +68,11 @@ def load_options(name: str) -> dict[str, Any]:
 def _parsed(content: str, name: str) -> dict[str, Any]:
     import yaml
 
+    from donod_fast.system.yaml_files import UniqueKeyLoader
+
     try:
-        found = yaml.safe_load(content)
-    except yaml.YAMLError as error:
+        found = yaml.load(content, Loader=UniqueKeyLoader)
+    except (yaml.YAMLError, TypeError) as error:
         raise InputError(f"--config {name} is not valid YAML: {' '.join(str(error).split())}") from error
     if found is None:
         return {}
@@ -82,8 +83,6 @@ def _parsed(content: str, name: str) -> dict[str, Any]:
 
 def _of_manifest(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The options that a manifest records; automatic settings are replaced by the values that the run used."""
-    from donod_fast.scores.manifest import OPTIONS
-
     recorded = manifest.get(OPTIONS)
     if not isinstance(recorded, dict):
         raise InputError(
@@ -104,7 +103,6 @@ def _located(recorded: Mapping[str, Any]) -> dict[str, Any]:
     import glob
 
     from donod_fast.data.templates import BUILTIN_TEMPLATES
-    from donod_fast.scores.manifest import WORKING_FOLDER
     from donod_fast.system.storage import is_url
 
     options = {name: value for name, value in recorded.items() if name != WORKING_FOLDER}
@@ -127,13 +125,15 @@ def checked(found: Mapping[str, Any], known: Mapping[str, OptionField], name: st
     """The values of a file by option, without those that are null.
 
     Raises:
-        InputError: a key is not an option, or a value has the wrong type.
+        InputError: a key is not an option, an option is given twice, or a value has the wrong type.
     """
     values: dict[str, Any] = {}
     for key, value in found.items():
         option = key.replace("-", "_")
         if option not in known:
             raise InputError(f"--config {name}: unknown option {key!r}{suggest(option, known)}")
+        if option in values:
+            raise InputError(f"--config {name}: the option {option!r} is given twice, with - and with _")
         if value is not None:
             values[option] = _value(known[option], value, f"--config {name}: {key}")
     return values

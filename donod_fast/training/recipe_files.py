@@ -17,6 +17,8 @@ from donod_fast.training.recipe import Recipe, Section
 try:
     import yaml
     from pydantic import BaseModel, ValidationError
+
+    from donod_fast.system.yaml_files import UniqueKeyLoader
 except ImportError as error:
     raise InputError("recipes need PyYAML and pydantic: pip install 'donod-fast[train]'") from error
 
@@ -146,15 +148,8 @@ def _find(name_or_path: str | Path) -> Path:
     )
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(UniqueKeyLoader):
     """YAML loader that reads 2e-5 as a number and refuses duplicate keys."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = next((key for at, key in enumerate(keys) if key in keys[:at]), None)
-        if twice is not None:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {twice!r} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(

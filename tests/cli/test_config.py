@@ -153,6 +153,8 @@ def test_a_yaml_file_with_the_keys_of_a_manifest_ends_in_one_line(tmp_path: Path
         ("update: adamv", "update must be one of adamw, sgd, sign"),
         ("just words", "must hold one option per line"),
         ("a: [", "is not valid YAML"),
+        ("lr: 1e-5\nlr: 1e-4", "the key 'lr' is given twice"),
+        ("max-length: 5\nmax_length: 6", "the option 'max_length' is given twice"),
     ],
 )
 def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, told: str) -> None:
