@@ -24,6 +24,7 @@ class Status(StrEnum):
     UNKNOWN_FORMAT = "unknown_format"  # no known columns, or values of a wrong type in them
     EMPTY_RESPONSE = "empty_response"  # the response is empty or white space only
     TEMPLATE_FAILED = "template_failed"  # the chat template raised an error on this conversation
+    REASONING_DROPPED = "reasoning_dropped"  # the chat template leaves out the reasoning of the last reply
     TOKENIZER_FAILED = "tokenizer_failed"  # the tokenizer raised an error on this text
     INVALID_TOKENS = "invalid_tokens"  # pre-tokenised ids outside the vocabulary, lengths that differ
     PROMPT_NOT_PREFIX = "prompt_not_prefix"  # the prompt's tokens are not a prefix of all tokens
@@ -72,21 +73,27 @@ class Message:
 
     ``tool_calls`` are in the OpenAI form ``{"type": "function", "function": {"name", "arguments"}}``
     with ``arguments`` an object. ``scored`` is False for an assistant turn that the record itself
-    excludes (``weight: 0`` or ``loss_weight: 0``).
+    excludes (``weight: 0`` or ``loss_weight: 0``). ``own`` is the record's message with all of its keys,
+    as the chat template gets it; None for a message that no record holds.
     """
 
     role: str
     content: str
     tool_calls: tuple[Mapping[str, Any], ...] = ()
     scored: bool = True
+    own: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Turns to be rendered by a chat template. ``tools`` are JSON-schema function descriptions."""
+    """Turns to be rendered by a chat template.
+
+    ``tools`` are JSON-schema function descriptions, ``documents`` are texts to answer from, as objects.
+    """
 
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
+    documents: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +139,9 @@ class TokenizedSample:
         format: the record format found (``"messages"``, ``"alpaca"``, …) or ``""``.
         mask: how the mask was made: ``"generation"``, ``"prefix"``, ``"text"``, ``"labels"`` or ``""``.
         carried: values of the record's columns that are copied into the scores.
+        recasts: what was rewritten so that the chat template can express it, by name.
+        unused: columns of the record that no score depends on.
+        excluded: number of assistant turns that the record's own flags leave out.
     """
 
     row: int
@@ -145,6 +155,9 @@ class TokenizedSample:
     format: str = ""
     mask: str = ""
     carried: tuple[str | None, ...] = ()
+    recasts: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    excluded: int = 0
 
     @property
     def scored_tokens(self) -> int:

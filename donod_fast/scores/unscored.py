@@ -14,6 +14,7 @@ REMEDIES = {
     Status.UNKNOWN_FORMAT: "rename the columns to those of a known format, or name the format with --format",
     Status.EMPTY_RESPONSE: "add the missing responses, or remove these rows",
     Status.TEMPLATE_FAILED: "choose another chat template with --template",
+    Status.REASONING_DROPPED: "choose a chat template that writes the reasoning, or remove it from the records",
     Status.TOKENIZER_FAILED: "remove the text that the tokenizer cannot read",
     Status.INVALID_TOKENS: "tokenize the rows with this model's tokenizer",
     Status.PROMPT_NOT_PREFIX: "move white space from the end of the prompt to the start of the response",
