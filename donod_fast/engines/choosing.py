@@ -75,7 +75,7 @@ class ScoreRequest:
         """How each process loads the scorer; the decoder is not compiled yet.
 
         Raises:
-            InputError: an unknown criterion, or one that lacks what it needs.
+            InputError: an unknown criterion, or one that lacks what it needs; a dataset_info.json that cannot be read.
             CorpusError: a reference set cannot be read.
         """
         from donod_fast.scoring.spec import ScorerSpec
@@ -92,7 +92,7 @@ class ScoreRequest:
             max_memory=model.max_memory,
             offload_folder=model.offload_folder,
             update=self.update,
-            masks=self.masks,
+            masks=self.masks.resolved(),
             token_budget=compute.token_budget,
             workspace_bytes=compute.workspace_bytes,
             backend=compute.backend,
@@ -273,7 +273,8 @@ class ScoreRun:
     def _known_settings(self, part_rows: int) -> dict[str, Any]:
         """The entries of the manifest that do not depend on the model."""
         request = self.request
-        masks: dict[str, Any] = {"format": request.masks.format, "train_on": request.masks.train_on}
+        reading = dict.fromkeys(("columns", "preference", "text_only")) | request.masks.rules.as_json()
+        masks: dict[str, Any] = {**reading, "train_on": request.masks.train_on}
         if request.masks.template != "auto":
             masks["template"] = request.masks.template
         if request.masks.max_length is not None:
