@@ -8,7 +8,14 @@ from itertools import pairwise
 from typing import Any
 
 from donod_fast.data.conversations import CALL_ROLES, CONTENT_KEYS, ROLES, as_list
-from donod_fast.data.formats import ALPACA_INPUTS, ALPACA_OUTPUTS, COMPLETIONS, TURN_COLUMNS, question_columns, to_sample
+from donod_fast.data.formats import (
+    ALPACA_INPUTS,
+    ALPACA_OUTPUTS,
+    COMPLETIONS,
+    TURN_COLUMNS,
+    question_columns,
+    to_sample,
+)
 from donod_fast.data.prompt_material import CONTEXT as CONTEXT_COLUMN
 from donod_fast.data.prompt_material import SYSTEM
 from donod_fast.data.types import Record, Sample
