@@ -94,15 +94,17 @@ def read_preference(
             return material.conversation(columns, before[given:], before[:given])
         if answers.chosen is None:  # the messages end with the chosen answer
             before = before[: _after_last_question(before)]
-    elif material.prompts:
-        if name is not None and isinstance(columns.peek(name), str) and not material.is_beside(columns):
-            return _plain_or_chat(columns, answers, name, material)
-        before = [*material.history_turns(columns), material.user_turn(columns)]
-    else:
-        before = []
+        return _with_reply(columns, name, material, before, _reply(columns, name, reader))
     assert name is not None, "only the messages can hold the chosen answer"
-    given_turns, reply = _without_repeated(before, _reply(columns, name, reader), name)
-    return material.conversation(columns, reply, given_turns)
+    if not material.prompts:
+        return _with_reply(columns, name, material, [], _reply(columns, name, reader))
+    if isinstance(columns.peek(name), str) and not material.is_beside(columns):
+        return _plain_or_chat(columns, answers, name, material)
+    reply = _reply(columns, name, reader)
+    if _is_whole(reply):  # it repeats the question alone, and has its own history
+        return _with_reply(columns, name, material, [Material(material.prompts[:1]).user_turn(columns)], reply)
+    before = [*material.history_turns(columns), material.user_turn(columns)]
+    return _with_reply(columns, name, material, before, reply)
 
 
 def _plain_or_chat(columns: Columns, answers: Answers, name: str, material: Material) -> Sample:
@@ -136,9 +138,9 @@ def _reply(columns: Columns, name: str, reader: TurnReader) -> list[Message]:
     return reader.read(columns, name)
 
 
-def _without_repeated(before: list[Message], reply: list[Message], name: str) -> tuple[list[Message], list[Message]]:
-    """The turns before the answer, and the answer, where the answer may repeat the turns before it."""
-    if all(turn.role in ("assistant", "tool") for turn in reply):
+def _with_reply(columns: Columns, name: str, material: Material, before: list[Message], reply: list[Message]) -> Sample:
+    """The conversation of an answer, which may repeat the turns before it."""
+    if not _is_whole(reply):
         if not before:
             raise SampleError(Status.UNKNOWN_FORMAT, f"{name} has no question before it; --columns names its column")
         if before[-1].role == "assistant":
@@ -146,7 +148,7 @@ def _without_repeated(before: list[Message], reply: list[Message], name: str) ->
                 Status.UNKNOWN_FORMAT,
                 f"the messages before {name} end with an answer already; --columns names the columns to read",
             )
-        return before, reply
+        return material.conversation(columns, reply, before)
     given = _after_last_question(reply)
     asked = before[: _after_last_question(before)]  # the messages may hold the chosen answer as well
     if asked and _contents(asked) != _contents(reply[:given]):
@@ -156,7 +158,12 @@ def _without_repeated(before: list[Message], reply: list[Message], name: str) ->
             "to read",
         )
     has_system = not asked or asked[0].role != "system" or reply[0].role == "system"
-    return [*([] if has_system else asked[:1]), *reply[:given]], reply[given:]
+    return material.conversation(columns, reply[given:], [*([] if has_system else asked[:1]), *reply[:given]])
+
+
+def _is_whole(reply: list[Message]) -> bool:
+    """Whether an answer is a conversation with the question in it."""
+    return any(turn.role in ("user", "system") for turn in reply)
 
 
 def _after_last_question(turns: list[Message]) -> int:
