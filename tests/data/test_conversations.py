@@ -60,7 +60,24 @@ def refused(data: dict[str, Any], format: str = "auto") -> tuple[Status, str]:
 def test_every_spelling_of_a_role_is_understood(spelt: str, role: str) -> None:
     as_messages = turns({"messages": [{"role": spelt, "content": "x"}, *CHAT]})
     as_sharegpt = turns({"conversations": [{"from": spelt, "value": "x"}, {"from": "gpt", "value": "Ho"}]})
-    assert as_messages[0] == as_sharegpt[0] == Message(role, "x")
+    assert (as_messages[0].role, as_messages[0].content) == (role, "x")
+    assert as_sharegpt[0] == Message(role, "x")
+
+
+@pytest.mark.parametrize(("spelt", "given"), [("developer", "developer"), ("function", "function"), ("Human", "user")])
+def test_a_role_that_templates_know_reaches_the_template_as_it_is(spelt: str, given: str) -> None:
+    message = turns({"messages": [{"role": spelt, "content": "x"}, *CHAT]})[0]
+    assert message.for_template() == {"role": given, "content": "x"}
+
+
+def test_a_message_keeps_every_key_that_is_not_null() -> None:
+    turn = {
+        "role": "assistant", "content": [{"type": "text", "text": "Ho"}], "name": "n", "reasoning_content": "r",
+        "weight": 1, "odd": {"a": None}, "thinking": None,
+    }  # fmt: skip
+    message = turns({"messages": [CHAT[0], turn]})[1]
+    assert message.content == "Ho"
+    assert message.for_template() == {key: value for key, value in turn.items() if value is not None}
 
 
 @pytest.mark.parametrize("column", ["messages", "conversations", "conversation"])
@@ -108,7 +125,11 @@ CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
 )
 def test_tool_calls_come_out_in_one_form(turn: dict[str, Any], calls: tuple[Any, ...]) -> None:
     messages = turns({"messages": [CHAT[0], {"role": "assistant", "content": None, **turn}]})
-    assert messages[1] == Message("assistant", "", calls)
+    assert (messages[1].content, messages[1].tool_calls) == ("", calls)
+    given = messages[1].for_template()
+    assert given["content"] is None
+    # The template gets the calls as the record has them, and those in another key in the usual form.
+    assert given["tool_calls"] == turn.get("tool_calls", [CALL])
 
 
 def test_arguments_that_are_not_a_json_object_are_refused() -> None:
@@ -132,24 +153,14 @@ def test_a_sharegpt_function_call_is_a_tool_call_only_if_it_is_json() -> None:
 def test_tools_are_a_list_or_the_json_text_of_one() -> None:
     bare = {"name": "add", "parameters": {}}
     wrapped = {"type": "function", "function": bare}
-    for given in ([wrapped], json.dumps([wrapped]), [bare], json.dumps([bare])):
-        assert sample({"messages": CHAT, "tools": given}) == Conversation((USER, ASSISTANT), (wrapped,))
+    for tool in (bare, wrapped):
+        for given in ([tool], json.dumps([tool])):
+            assert sample({"messages": CHAT, "tools": given}) == Conversation((USER, ASSISTANT), (tool,))
     nothing: list[Any] = [[], "", "[]", None, "null"]
     for empty in nothing:
         assert sample({"messages": CHAT, "tools": empty}) == Conversation((USER, ASSISTANT))
     for wrong in (3, "{", '{"name": "add"}', ["add"], "[1]"):
         assert refused({"messages": CHAT, "tools": wrong})[0] == Status.UNKNOWN_FORMAT
-
-
-@pytest.mark.parametrize("key", ["weight", "loss_weight"])
-def test_a_weight_of_zero_takes_an_assistant_turn_out(key: str) -> None:
-    def weighted(weight: object) -> dict[str, Any]:
-        return {"messages": [{**CHAT[0], key: 0}, {**CHAT[1], key: weight}, *CHAT]}
-
-    for weight, scored in ((0, False), (0.0, False), (1, True), (0.5, True), (None, True)):
-        assert [turn.scored for turn in turns(weighted(weight))] == [True, scored, True, True]
-    for wrong in (True, "0", [0]):
-        assert refused(weighted(wrong))[0] == Status.UNKNOWN_FORMAT
 
 
 def test_a_system_column_is_first_unless_there_is_a_system_message() -> None:
