@@ -88,6 +88,12 @@ class ColumnMap:
         if self.prompt is None and (self.input or self.context or self.history):
             raise InputError("input, context and history stand beside a prompt: map prompt=COLUMN too")
 
+    @property
+    def optional(self) -> dict[str, str]:
+        """The columns that a record need not have, with their roles."""
+        names = ("input", "context", "system", "history", "tools", "documents")
+        return {column: name for name in names if (column := getattr(self, name)) is not None}
+
     @staticmethod
     def parse(text: str) -> ColumnMap:
         """Read ``prompt=question,response=answer``.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from donod_fast.data.column_map import ColumnMap
 from donod_fast.data.read_rules import ReadRules
@@ -20,12 +21,14 @@ class CorpusSettings:
     """Which rows are read.
 
     Attributes:
-        data: files, globs, URLs, saved datasets, hub ids, or ``-`` for standard input; in this order.
+        data: files, globs, URLs, saved datasets, hub ids, or ``-`` for standard input; in this order. Empty for the
+            file of ``MaskSettings.dataset``, see :func:`with_data`.
         split: split of saved and hub datasets.
         data_revision: revision of hub datasets, None for the newest.
     """
 
     data: tuple[str, ...] = option(
+        (),
         help="Files, globs, URLs (s3://…), saved datasets, a hub id, or - for standard input.",
         panel=PANEL,
         is_argument=True,
@@ -122,10 +125,34 @@ class MaskSettings:
             return self
         return replace(self, columns=None, dataset_info=None, dataset=None, mapping=mapping)
 
+    def as_key(self) -> dict[str, Any]:
+        """What decides tokens and masks, as JSON values; settings of no effect are left out.
+
+        Raises:
+            InputError: as :meth:`resolved`.
+        """
+        further = {"template": self.template, "train_on": self.train_on, "max_length": self.max_length}
+        return {**self.rules.as_json(), **further}
+
     @property
     def rules(self) -> ReadRules:
         """How records are read. Raises InputError as :meth:`resolved`."""
         return ReadRules(self.format, self.resolved().mapping, self.preference, self.text_only)
 
 
-__all__ = ["STDIN", "CorpusSettings", "MaskSettings"]
+def with_data(corpus: CorpusSettings, masks: MaskSettings) -> CorpusSettings:
+    """The rows to read: those that are named, else the file of the data set in ``dataset_info``.
+
+    Raises:
+        InputError: neither is given, or the data set has no file.
+    """
+    if corpus.data:
+        return corpus
+    if masks.dataset_info is None or masks.dataset is None:
+        raise InputError("name the rows to read as DATA, or a data set with --dataset-info and --dataset")
+    from donod_fast.data.dataset_info import data_file
+
+    return replace(corpus, data=(str(data_file(masks.dataset_info, masks.dataset)),))
+
+
+__all__ = ["STDIN", "CorpusSettings", "MaskSettings", "with_data"]

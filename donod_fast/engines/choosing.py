@@ -6,14 +6,16 @@ the run can be repeated from the folder. :class:`ScoreRun` adds where the scores
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from donod_fast.data.settings import CorpusSettings, MaskSettings
+from donod_fast.data.settings import CorpusSettings, MaskSettings, with_data
 from donod_fast.engines.settings import EngineSettings
 from donod_fast.errors import InputError
 from donod_fast.models.settings import ModelSettings
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     from donod_fast.scoring.spec import ScorerSpec
     from donod_fast.system.profiling import Report
 
+_log = logging.getLogger(__name__)
+_CHECKED_ROWS = 1000
+
 SUPERVISED_ROWS = 4096
 """From this many rows on a separate process scores, and is replaced if it crashes or hangs."""
 
@@ -42,7 +47,7 @@ class ScoreRequest:
     """Everything that decides the scores of a run.
 
     Raises:
-        InputError: options exclude each other.
+        InputError: options exclude each other, or no rows are named.
     """
 
     corpus: CorpusSettings
@@ -54,6 +59,7 @@ class ScoreRequest:
     engine: EngineSettings = field(default_factory=EngineSettings)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "corpus", with_data(self.corpus, self.masks))
         if self.engine.devices is not None:
             self._refuse("--devices starts a process for each device and excludes", self._placements())
         if self.engine.engine == "ray":
@@ -255,7 +261,20 @@ class ScoreRun:
 
         known = None if folder is None or self.target.overwrite else known_files(folder)
         spool_dir = Path(folder) if folder is not None and self.request.corpus.reads_stdin else None
-        return open_settings(self.request.corpus, spool_dir=spool_dir, known=known)
+        corpus = open_settings(self.request.corpus, spool_dir=spool_dir, known=known)
+        self._warn_of_missing_columns(corpus)
+        return corpus
+
+    def _warn_of_missing_columns(self, corpus: Corpus) -> None:
+        """Warn of a mapped column that none of the first records has: its name may be misspelt."""
+        mapping = self.request.masks.rules.columns
+        missing = {} if mapping is None else mapping.optional
+        for record in islice(corpus.records(), _CHECKED_ROWS if missing else 0):
+            missing = {column: role for column, role in missing.items() if column not in (record.data or {})}
+            if not missing:
+                return
+        for column, role in missing.items():
+            _log.warning("none of the first rows has the column %r, which is mapped to %s", column, role)
 
     def _options(self, corpus: Corpus) -> RunOptions:
         from donod_fast.engines.request import RunOptions
