@@ -26,7 +26,7 @@ def summary(done: Done) -> dict[str, Any]:
         "commonest_cause": None if cause is None else asdict(cause),
         "resumed_rows": outcome.resumed_rows,
         "formats": dict(outcome.formats),
-        "records": asdict(outcome.folder.sample_counts()),
+        "records": outcome.folder.sample_counts().as_json(),
         "template": outcome.folder.manifest["masks"]["template"],
         "mask": outcome.folder.manifest.get("mask"),
         "update": outcome.folder.manifest["update"],

@@ -6,12 +6,10 @@ the run can be repeated from the folder. :class:`ScoreRun` adds where the scores
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +30,6 @@ if TYPE_CHECKING:
     from donod_fast.scoring.sample_scorer import Progress
     from donod_fast.scoring.spec import ScorerSpec
     from donod_fast.system.profiling import Report
-
-_log = logging.getLogger(__name__)
-_CHECKED_ROWS = 1000
 
 SUPERVISED_ROWS = 4096
 """From this many rows on a separate process scores, and is replaced if it crashes or hangs."""
@@ -256,25 +251,15 @@ class ScoreRun:
         return _Setup(spec, devices, first, self.request.compute.compile)
 
     def _corpus(self, folder: str | None) -> Corpus:
+        from donod_fast.data.column_check import warn_of_missing_columns
         from donod_fast.data.reading.corpus import open_settings
         from donod_fast.scores.opening import known_files
 
         known = None if folder is None or self.target.overwrite else known_files(folder)
         spool_dir = Path(folder) if folder is not None and self.request.corpus.reads_stdin else None
         corpus = open_settings(self.request.corpus, spool_dir=spool_dir, known=known)
-        self._warn_of_missing_columns(corpus)
+        warn_of_missing_columns(corpus, self.request.masks.rules.columns)
         return corpus
-
-    def _warn_of_missing_columns(self, corpus: Corpus) -> None:
-        """Warn of a mapped column that none of the first records has: its name may be misspelt."""
-        mapping = self.request.masks.rules.columns
-        missing = {} if mapping is None else mapping.optional
-        for record in islice(corpus.records(), _CHECKED_ROWS if missing else 0):
-            missing = {column: role for column, role in missing.items() if column not in (record.data or {})}
-            if not missing:
-                return
-        for column, role in missing.items():
-            _log.warning("none of the first rows has the column %r, which is mapped to %s", column, role)
 
     def _options(self, corpus: Corpus) -> RunOptions:
         from donod_fast.engines.request import RunOptions

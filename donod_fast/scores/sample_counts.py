@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from donod_fast.data.types import TokenizedSample
@@ -57,6 +57,10 @@ class SampleCounts:
             self.excluded_turns + other.excluded_turns,
             self.excluded_rows + other.excluded_rows,
         )
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return asdict(self)
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> SampleCounts:

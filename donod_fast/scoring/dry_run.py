@@ -28,7 +28,7 @@ class RunPlan:
         rows: rows of the input.
         by_status: rows by their status after reading and masking (``scored`` means ready).
         formats: rows by record format.
-        samples: columns that no score depends on, rewrites, and turns left out by flags.
+        records: columns that no score depends on, rewrites, and turns left out by flags.
         truncated: rows that the length limit cuts.
         tokens: tokens of the ready rows within the length limit.
         scored_tokens: of those, how many are targets.
@@ -51,7 +51,7 @@ class RunPlan:
     rows: int
     by_status: dict[str, int]
     formats: dict[str, int]
-    samples: SampleCounts
+    records: SampleCounts
     truncated: int
     tokens: int
     scored_tokens: int
@@ -127,7 +127,7 @@ def plan_run(
         rows=corpus.rows,
         by_status=dict(by_status),
         formats=dict(formats),
-        samples=counts,
+        records=counts,
         truncated=truncated,
         tokens=tokens,
         scored_tokens=scored_tokens,
