@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from donod_fast.data.bounded import shared_length
 from donod_fast.data.formats import carried_values, record_id, to_sample
 from donod_fast.data.rendering import Renderer
 from donod_fast.data.settings import MaskSettings
-from donod_fast.data.spans import Span, assistant_turns, marked_spans, prompt_spans, shared_length
+from donod_fast.data.spans import Span, assistant_turns, marked_spans, prompt_spans
 from donod_fast.data.templates import resolve_template
 from donod_fast.data.tokenizing import Encoded, TextEncoder
 from donod_fast.data.types import (
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 # Rows that are encoded per call: enough for the tokenizer's own threads, and little memory.
 _CHUNK = 256
+# The same in characters of their texts: an encoding takes about 200 bytes for each.
+_CHUNK_CHARACTERS = 1 << 21
 
 Encodings = Mapping[str, Encoded | SampleError]
 
@@ -69,12 +72,17 @@ class _Plan:
     framed: bool = False
     unmarked: Callable[[], _Plan] | None = None
 
-    @property
-    def prompts(self) -> list[str]:
-        """The texts whose tokens must be a prefix of the full token sequence."""
+    def prompts(self, longest: int | None) -> list[str]:
+        """The texts whose tokens must be a prefix of the full token sequence.
+
+        Of a very long text, with more than ``longest`` characters, most of them lie beyond the length limit.
+        Those are tokenised only if they are needed.
+        """
         if self.mask == "generation":
             return []
-        return [self.text[: span.start] for span in self.spans if span.start]
+        is_long = longest is not None and len(self.text) > longest
+        starts = [span.start for span in self.spans if span.start]
+        return [self.text[:start] for start in starts if longest is None or not is_long or start <= longest]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +91,7 @@ class _Masked:
     flags: list[bool]
     mask: str
     has_prompt: bool
+    is_cut: bool = False
 
 
 class Masker:
@@ -109,7 +118,7 @@ class Masker:
         self.carry = tuple(carry)
         self._template = resolve_template(tokenizer, settings.template)
         self._renderer = Renderer(tokenizer, self._template)
-        self._encoder = TextEncoder(tokenizer)
+        self._encoder = TextEncoder(tokenizer, settings.max_length)
 
     @property
     def mask(self) -> str:
@@ -154,10 +163,22 @@ class Masker:
                 rows.append(_Row(record, record_id(record), name, sample))
             except SampleError as error:
                 rows.append(_Row(record, record_id(record), "", error))
-        plans = [self._plan(row.sample) for row in rows]
-        texts = [text for plan in plans if isinstance(plan, _Plan) for text in (plan.text, *plan.prompts)]
-        encoded = self._encoder.encode(texts)
-        return [self._finish(row, plan, encoded) for row, plan in zip(rows, plans, strict=True)]
+        done: list[TokenizedSample] = []
+        planned: list[tuple[_Row, _Plan | TokenRow | SampleError]] = []
+        texts: list[str] = []
+        characters = 0
+        for row in rows:
+            plan = self._plan(row.sample)
+            planned.append((row, plan))
+            if isinstance(plan, _Plan):
+                new = (plan.text, *plan.prompts(self._encoder.longest))
+                texts += new
+                characters += sum(map(len, new))
+            if characters > _CHUNK_CHARACTERS or row is rows[-1]:
+                encoded = self._encoder.encode(texts)
+                done += [self._finish(*pair, encoded) for pair in planned]
+                planned, texts, characters = [], [], 0
+        return done
 
     def _plan(self, sample: Sample | SampleError) -> _Plan | TokenRow | SampleError:
         match sample:
@@ -206,6 +227,8 @@ class Masker:
         whole = self._encoded(plan.text, encoded)
         flags = [False] * len(whole.ids)
         for span in plan.spans:
+            if whole.ends_before(span.start):
+                break  # this span and those after it lie beyond the length limit
             if plan.mask == "generation":
                 begin = _marked_begin(plan.text, span, whole)
                 if begin is None:
@@ -217,16 +240,20 @@ class Masker:
             if end is None:  # no offsets: count the tokens that the text up to the end shares with the full text
                 end = shared_length(self._encoded(plan.text[: span.end], encoded).ids, whole.ids)
             flags[begin:end] = [True] * (end - begin)
+        # Text that is not scored may follow after the cut.
+        follows = whole.is_cut and sum(span.end - span.start for span in plan.spans) < len(plan.text)
+        has_prompt = plan.has_prompt and not follows
         if not plan.framed:
-            return _Masked(whole.ids, flags, plan.mask, plan.has_prompt)
+            return _Masked(whole.ids, flags, plan.mask, has_prompt, whole.is_cut)
         front, back = self._encoder.framed(plan.text, whole.ids)
         ids = [*front, *whole.ids, *back]
-        return _Masked(ids, [False] * len(front) + flags + [True] * len(back), plan.mask, plan.has_prompt)
+        flags = [False] * len(front) + flags + [True] * len(back)
+        return _Masked(ids, flags, plan.mask, has_prompt, whole.is_cut)
 
     def _proved_begin(self, prompt: str, whole: Encoded, encoded: Encodings) -> int:
         """Number of tokens of the prompt, after checking that they are a prefix of the full sequence."""
         ids = self._encoded(prompt, encoded).ids if prompt else []
-        if whole.ids[: len(ids)] == ids:
+        if whole.begins_with(ids):
             return len(ids)
         place = shared_length(ids, whole.ids)
         alone = self._encoder.names(ids[place : place + 3])
@@ -256,19 +283,22 @@ class Masker:
             detail = "every token would be scored although there is a prompt: the template does not write the prompt"
             return _refused(row, Status.ALL_SCORED, detail, total)
         flags[:1] = [False] * bool(flags)  # no position predicts the first token
-        if True not in flags:
+        if True not in flags and not masked.is_cut:
             return _refused(row, Status.ALL_MASKED, "no token is left to score", total)
         limit = self._settings.max_length
         truncated = limit is not None and total > limit
+        number = f"at least {total}" if masked.is_cut else str(total)
         if truncated:
             ids, flags = ids[:limit], flags[:limit]
             if True not in flags:
-                detail = f"no token to score within the first {limit} of {total} tokens; raise the length limit"
+                detail = f"no token to score within the first {limit} of {number} tokens; raise the length limit"
                 return _refused(row, Status.TOO_LONG, detail, total)
+        detail = f"{number} tokens; more were not counted, since only the first {limit} count" if masked.is_cut else ""
         return TokenizedSample(
             row=row.record.row,
             id=row.id,
             status=Status.SCORED,
+            detail=detail and f"{_origin(row)}{detail}",
             input_ids=tuple(ids),
             scored=tuple(flags),
             tokens=total,
@@ -306,11 +336,15 @@ def _token_row(row: TokenRow) -> _Masked:
 
 
 def _refused(row: _Row, status: Status, detail: str, tokens: int = 0) -> TokenizedSample:
-    origin = f"{row.record.file}, {row.record.place}: "
+    origin = _origin(row)
     if not detail.startswith(origin):
         detail = origin + detail
     detail = detail.encode("utf-8", errors="backslashreplace").decode("utf-8")
     return TokenizedSample(row.record.row, row.id, status, detail, tokens=tokens, format=row.format)
+
+
+def _origin(row: _Row) -> str:
+    return f"{row.record.file}, {row.record.place}: "
 
 
 __all__ = ["MaskSettings", "Masker"]

@@ -9,9 +9,10 @@ marker after it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from donod_fast.data.bounded import shared_length
 from donod_fast.data.rendering import Renderer, Rendering
 from donod_fast.data.types import Message, SampleError, Status
 
@@ -26,12 +27,6 @@ class Span:
 
     start: int
     end: int
-
-
-def shared_length(first: Sequence[object], second: Sequence[object]) -> int:
-    """Length of the common prefix of two texts or token lists."""
-    pairs = enumerate(zip(first, second, strict=False))
-    return next((at for at, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
 def assistant_turns(messages: Iterable[Message]) -> list[int]:
