@@ -16,7 +16,7 @@ from donod_fast.data.bounded import shared_length
 from donod_fast.data.formats import carried_values, record_id, to_sample
 from donod_fast.data.rendering import Renderer
 from donod_fast.data.settings import MaskSettings
-from donod_fast.data.spans import Span, assistant_turns, marked_spans, prompt_spans
+from donod_fast.data.spans import Span, TurnFinder, assistant_turns
 from donod_fast.data.templates import resolve_template
 from donod_fast.data.tokenizing import Encoded, TextEncoder
 from donod_fast.data.types import (
@@ -58,11 +58,12 @@ class _Plan:
 
     Attributes:
         text: the whole text.
-        spans: the character ranges to score, in order.
-        mask: how the spans were found; those from ``"generation"`` marks need no check of the prompt.
+        spans: the character ranges to score, in order; those from generation marks need no check of the prompt.
+        mask: how the spans were found.
         has_prompt: whether a part of the text must stay unscored.
         framed: whether the tokenizer's front tokens and an end token are added around the text.
-        unmarked: the plan to use instead if a marked text begins in the middle of a token.
+        unmarked: finds the spans to use instead if a marked text begins in the middle of a token.
+        recasts: what was rewritten for the template, in words.
     """
 
     text: str
@@ -71,6 +72,7 @@ class _Plan:
     has_prompt: bool
     framed: bool = False
     unmarked: Callable[[], _Plan] | None = None
+    recasts: tuple[str, ...] = ()
 
     def prompts(self, longest: int | None) -> list[str]:
         """The texts whose tokens must be a prefix of the full token sequence.
@@ -78,10 +80,8 @@ class _Plan:
         Of a very long text, with more than ``longest`` characters, most of them lie beyond the length limit.
         Those are tokenised only if they are needed.
         """
-        if self.mask == "generation":
-            return []
         is_long = longest is not None and len(self.text) > longest
-        starts = [span.start for span in self.spans if span.start]
+        starts = [span.start for span in self.spans if span.start and not span.marked]
         return [self.text[:start] for start in starts if longest is None or not is_long or start <= longest]
 
 
@@ -91,6 +91,7 @@ class _Masked:
     flags: list[bool]
     mask: str
     has_prompt: bool
+    recasts: tuple[str, ...] = ()
     is_cut: bool = False
 
 
@@ -118,6 +119,7 @@ class Masker:
         self.carry = tuple(carry)
         self._template = resolve_template(tokenizer, settings.template)
         self._renderer = Renderer(tokenizer, self._template)
+        self._turns = TurnFinder(self._renderer)
         self._encoder = TextEncoder(tokenizer, settings.max_length)
 
     @property
@@ -204,15 +206,19 @@ class Masker:
             raise SampleError(Status.ALL_MASKED, "the conversation has no assistant turn to be scored")
         has_prompt = any(m.content.strip() for at, m in enumerate(messages) if at not in wanted)
 
-        def by_prompts() -> _Plan:
-            found = prompt_spans(self._renderer, rendering, wanted)
-            return _Plan(rendering.text, tuple(found), "prefix", has_prompt)
+        def plan(spans: Sequence[Span], unmarked: Callable[[], _Plan] | None) -> _Plan:
+            mask = "generation" if all(span.marked for span in spans) else "prefix"
+            return _Plan(rendering.text, tuple(spans), mask, has_prompt, unmarked=unmarked, recasts=rendering.recasts)
 
-        spans = marked_spans(rendering)
-        if spans is None:
-            return by_prompts()
-        chosen = tuple(span for at, span in zip(turns, spans, strict=True) if at in wanted)
-        return _Plan(rendering.text, chosen, "generation", has_prompt, unmarked=by_prompts)
+        spans = self._turns.spans(rendering, wanted)
+        # A text that is scored whole has a status of its own.
+        if rendering.missing and sum(span.end - span.start for span in spans) < len(rendering.text.rstrip()):
+            detail = f"the chat template leaves out {rendering.missing}; choose another template"
+            raise SampleError(Status.TEMPLATE_FAILED, detail)
+        return plan(
+            spans,
+            lambda: plan([self._turns.by_prompt(rendering, at) for at in wanted], None),
+        )
 
     def _finish(self, row: _Row, plan: _Plan | TokenRow | SampleError, encoded: Encodings) -> TokenizedSample:
         try:
@@ -227,15 +233,15 @@ class Masker:
         whole = self._encoded(plan.text, encoded)
         flags = [False] * len(whole.ids)
         for span in plan.spans:
-            if whole.ends_before(span.start):
+            if whole.ends_before(min((span.start, *span.other_starts))):
                 break  # this span and those after it lie beyond the length limit
-            if plan.mask == "generation":
+            if span.marked:
                 begin = _marked_begin(plan.text, span, whole)
                 if begin is None:
                     assert plan.unmarked is not None
                     return self._mask(plan.unmarked(), encoded)
             else:
-                begin = self._proved_begin(plan.text[: span.start], whole, encoded)
+                begin = self._proved_begin(plan.text, span, whole, encoded)
             end = whole.tokens_before(span.end)
             if end is None:  # no offsets: count the tokens that the text up to the end shares with the full text
                 end = shared_length(self._encoded(plan.text[: span.end], encoded).ids, whole.ids)
@@ -244,17 +250,20 @@ class Masker:
         follows = whole.is_cut and sum(span.end - span.start for span in plan.spans) < len(plan.text)
         has_prompt = plan.has_prompt and not follows
         if not plan.framed:
-            return _Masked(whole.ids, flags, plan.mask, has_prompt, whole.is_cut)
+            return _Masked(whole.ids, flags, plan.mask, has_prompt, plan.recasts, whole.is_cut)
         front, back = self._encoder.framed(plan.text, whole.ids)
         ids = [*front, *whole.ids, *back]
         flags = [False] * len(front) + flags + [True] * len(back)
-        return _Masked(ids, flags, plan.mask, has_prompt, whole.is_cut)
+        return _Masked(ids, flags, plan.mask, has_prompt, plan.recasts, whole.is_cut)
 
-    def _proved_begin(self, prompt: str, whole: Encoded, encoded: Encodings) -> int:
+    def _proved_begin(self, text: str, span: Span, whole: Encoded, encoded: Encodings) -> int:
         """Number of tokens of the prompt, after checking that they are a prefix of the full sequence."""
-        ids = self._encoded(prompt, encoded).ids if prompt else []
-        if whole.begins_with(ids):
-            return len(ids)
+        ids: list[int] = []
+        for start in (*span.other_starts[::-1], span.start)[::-1]:
+            ids = self._encoded(text[:start], encoded).ids if start else []
+            if whole.begins_with(ids):
+                return len(ids)
+        ids = self._encoded(text[: span.start], encoded).ids
         place = shared_length(ids, whole.ids)
         alone = self._encoder.names(ids[place : place + 3])
         joined = self._encoder.names(whole.ids[place : place + 3])
@@ -293,18 +302,21 @@ class Masker:
             if True not in flags:
                 detail = f"no token to score within the first {limit} of {number} tokens; raise the length limit"
                 return _refused(row, Status.TOO_LONG, detail, total)
-        detail = f"{number} tokens; more were not counted, since only the first {limit} count" if masked.is_cut else ""
+        remarks = [f"recast: {'; '.join(masked.recasts)}"] if masked.recasts else []
+        if masked.is_cut:
+            remarks.append(f"{number} tokens: the text was tokenised only as far as the length limit needs")
         return TokenizedSample(
             row=row.record.row,
             id=row.id,
             status=Status.SCORED,
-            detail=detail and f"{_origin(row)}{detail}",
+            detail="; ".join(remarks),
             input_ids=tuple(ids),
             scored=tuple(flags),
             tokens=total,
             truncated=truncated,
             format=row.format,
             mask=masked.mask,
+            recasts=masked.recasts,
         )
 
 
@@ -336,15 +348,11 @@ def _token_row(row: TokenRow) -> _Masked:
 
 
 def _refused(row: _Row, status: Status, detail: str, tokens: int = 0) -> TokenizedSample:
-    origin = _origin(row)
+    origin = f"{row.record.file}, {row.record.place}: "
     if not detail.startswith(origin):
         detail = origin + detail
     detail = detail.encode("utf-8", errors="backslashreplace").decode("utf-8")
     return TokenizedSample(row.record.row, row.id, status, detail, tokens=tokens, format=row.format)
-
-
-def _origin(row: _Row) -> str:
-    return f"{row.record.file}, {row.record.place}: "
 
 
 __all__ = ["MaskSettings", "Masker"]
