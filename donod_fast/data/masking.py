@@ -157,6 +157,21 @@ class Masker:
             ]
         return done
 
+    def text_of(self, record: Record) -> str | None:
+        """The text of a row as it would be tokenised, also if it cannot be scored; None if it has no text."""
+        try:
+            sample, _ = to_sample(record, self._settings.format)
+            match sample:
+                case Conversation():
+                    return self._renderer.write(sample).text
+                case PromptCompletion(prompt, completion):
+                    return prompt + completion
+                case PlainText(text):
+                    return text
+        except SampleError:
+            pass
+        return None
+
     def _tokenize_chunk(self, records: Sequence[Record]) -> list[TokenizedSample]:
         rows = []
         for record in records:
