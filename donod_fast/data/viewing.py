@@ -6,7 +6,7 @@ shows special tokens, white space and truncation as they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -68,7 +68,7 @@ class RowView:
         pieces: the tokens in order; empty for a row without a mask.
         text: for a row without a mask, the text that would have been tokenised; None if there is none either.
         record: the parsed record; None if it cannot be parsed.
-        scores: numbers of the row by column, from a scores folder; empty if there is none.
+        scores: what a scores folder holds for the row, by name; empty if there is none.
     """
 
     row: int
@@ -89,11 +89,16 @@ class RowView:
     pieces: tuple[Piece, ...]
     text: str | None = None
     record: Mapping[str, Any] | None = field(default=None, repr=False)
-    scores: Mapping[str, float] = field(default_factory=dict)
+    scores: Mapping[str, float | str] = field(default_factory=dict)
 
 
 def view_rows(
-    records: Iterable[Record], masker: Masker, tokenizer: PreTrainedTokenizerBase, *, statuses: Sequence[str] = ()
+    records: Iterable[Record],
+    masker: Masker,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    statuses: Sequence[str] = (),
+    losses: Callable[[TokenizedSample], Sequence[float]] | None = None,
 ) -> Iterator[RowView]:
     """View records one by one, in order.
 
@@ -102,13 +107,14 @@ def view_rows(
         masker: how they are read and masked.
         tokenizer: the masker's tokenizer.
         statuses: only rows with one of these statuses; empty for all rows.
+        losses: gives the cross entropy of each scored token of a row in nats, in order; None if it is not wanted.
     """
     stream = iter(records)
     size = 1 if not statuses else _CHUNK
     while chunk := list(islice(stream, size)):
         for record, sample in zip(chunk, masker.tokenize_many(chunk), strict=True):
             if not statuses or sample.status in statuses:
-                yield view_row(record, sample, masker, tokenizer)
+                yield view_row(record, sample, masker, tokenizer, None if losses is None else losses(sample))
 
 
 def view_row(

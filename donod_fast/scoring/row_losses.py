@@ -9,8 +9,7 @@ import torch
 from donod_fast.data.types import TokenizedSample
 from donod_fast.kernels.token_statistics import token_statistics
 from donod_fast.models.batching import collate
-from donod_fast.models.head import Head, read_head
-from donod_fast.models.head_probe import prove_head
+from donod_fast.models.head import Head, prove_head, read_head
 from donod_fast.models.loading import LoadedModel
 from donod_fast.models.trunk import Trunk
 
