@@ -14,7 +14,7 @@ import typer
 
 from donod_fast.cli.config import checked, load_options
 from donod_fast.cli.options import from_dataclasses
-from donod_fast.data.settings import CorpusSettings, MaskSettings
+from donod_fast.data.settings import STDIN, CorpusSettings, MaskSettings
 from donod_fast.data.types import Status
 from donod_fast.errors import InputError, suggest
 from donod_fast.models.settings import ModelSource
@@ -121,13 +121,15 @@ def _settings_of(name: str) -> Mapping[str, Any]:
     from donod_fast.scores.manifest import OPTIONS
 
     manifest = ScoresFolder.open(name).manifest
-    if isinstance(manifest.get(OPTIONS), dict):
-        return load_options(name)
-    # Release 0.1.0 and `merge` record no options.
     inputs = manifest["input"].get("inputs", ())
+    places = [place for one in inputs if (place := one.get("path") or one.get("url") or one.get("id"))]
+    if isinstance(manifest.get(OPTIONS), dict):
+        options = load_options(name)
+        # Standard input is over; the folder has a copy of it.
+        return {**options, "data": places} if STDIN in (options.get("data") or ()) else options
+    # Release 0.1.0 and `merge` record no options.
     masks = {key: manifest["masks"].get(key) for key in ("format", "template", "train_on", "max_length")}
-    places = [one.get("path") or one.get("url") or one.get("id") for one in inputs]
-    return {"data": [place for place in places if place] or None, "model": manifest["model"].get("name"), **masks}
+    return {"data": places or None, "model": manifest["model"].get("name"), **masks}
 
 
 @from_dataclasses
@@ -172,7 +174,8 @@ def show(
 
 def _plain(view: RowView) -> dict[str, Any]:
     """A view as JSON values, without the record."""
-    found = {name: value for name, value in asdict(replace(view, record=None)).items() if name != "record"}
+    found = asdict(replace(view, record=None, scores={}))
+    del found["record"]
     return {**found, "scores": {k: v if v == v else None for k, v in view.scores.items()}}
 
 

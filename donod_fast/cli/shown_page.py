@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
 
-from donod_fast.cli.shown_text import STEPS, facts, record_text, shade_of, text_of_piece, visible
+from donod_fast.cli.shown_text import STEPS, facts, one_line, shade_of, text_of_piece, unmasked_text, visible
 from donod_fast.data.viewing import Piece, RowView
 
 _HUES = tuple(round(130 - 130 * step / (STEPS - 1)) for step in range(STEPS))  # green to red
@@ -51,8 +51,7 @@ def page(title: str, views: Iterable[RowView]) -> Iterator[str]:
 
 def _body(view: RowView) -> Iterator[str]:
     if not view.pieces:
-        text = record_text(view.record or {}) if view.text is None else view.text[:20_000]
-        yield html.escape(visible(text))
+        yield html.escape(visible(unmasked_text(view)[1]))
         return
     starts = accumulate((len(piece.ids) for piece in view.pieces), initial=0)
     for piece, start in zip(view.pieces, starts, strict=False):
@@ -69,7 +68,7 @@ def _span(piece: Piece, start: int) -> str:
 
 
 def _escaped(text: str) -> str:
-    return html.escape(visible(text).replace("\n", ""))
+    return html.escape(one_line(text))
 
 
 __all__ = ["page"]

@@ -51,6 +51,11 @@ def visible(text: str) -> str:
     return "".join(map(_visible, text))
 
 
+def one_line(text: str) -> str:
+    """Visible text without real line ends."""
+    return visible(text).replace("\n", "")
+
+
 def _visible(character: str) -> str:
     if character == "\n":
         return NEW_LINE + "\n"
@@ -84,22 +89,26 @@ def row_text(view: RowView, *, colour: bool, tokens: bool = False) -> str:
 
 def facts(view: RowView) -> list[str]:
     """Lines about a row: where it is, what became of it, how it was masked, and what was left out."""
-    lines = [f"row {view.row}: {visible(view.file)}, {view.place}, id {visible(view.id)}"]
+    lines = [f"row {view.row}: {one_line(view.file)}, {view.place}, id {one_line(view.id)}"]
     if view.pieces:
         cut = ", cut to the length limit" if view.truncated else ""
         how = f"format {view.format}, mask from {MASKS.get(view.mask, view.mask)}"
         if view.mask in ("generation", "prefix") and view.format not in ("text", "tokenized"):
             how += f", chat template {template_name(view.template)}"
-        lines.append(f"  {view.status}: {view.scored_tokens:,} of {plural(view.tokens, 'token')} scored{cut}; {how}")
+        lines.append(f"  {view.status}: {view.scored_tokens:,} of {plural(view.tokens, 'token')}{cut}; {how}")
     else:
         lines.append(f"  {view.status}" + (f"; format {view.format}" if view.format else ""))
-    detail = view.detail.removeprefix(f"recast: {'; '.join(view.recasts)}").removeprefix("; ")
+    detail = (
+        view.detail.removeprefix(f"{view.file}, {view.place}: ")
+        .removeprefix(f"recast: {'; '.join(view.recasts)}")
+        .removeprefix("; ")
+    )
     if detail:
-        lines.append(f"  detail: {visible(detail)}")
+        lines.append(f"  detail: {one_line(detail)}")
     if view.recasts:
-        lines.append(f"  rewritten for the template: {visible('; '.join(view.recasts))}")
+        lines.append(f"  rewritten for the template: {one_line('; '.join(view.recasts))}")
     if view.unused:
-        lines.append(f"  columns without influence: {visible(', '.join(view.unused))}")
+        lines.append(f"  columns without influence: {one_line(', '.join(view.unused))}")
     if view.excluded:
         lines.append(f"  left out by flags of the record: {plural(view.excluded, 'assistant turn')}")
     if view.scores:
@@ -134,32 +143,39 @@ def template_name(name: str) -> str:
     """A chat template in words."""
     if name == "tokenizer":
         return "of the tokenizer"
-    return f"{visible(name)} (built in)" if name in BUILTIN_TEMPLATES else visible(name)
+    return f"{one_line(name)} (built in)" if name in BUILTIN_TEMPLATES else one_line(name)
 
 
 def score_texts(scores: Mapping[str, float | str]) -> list[tuple[str, str]]:
     """Names and values of a row's scores, in six digits."""
-    return [(visible(name), f"{value:.6g}" if isinstance(value, float) else visible(str(value)))
+    return [(one_line(name), f"{value:.6g}" if isinstance(value, float) else one_line(str(value)))
             for name, value in scores.items()]  # fmt: skip
 
 
-def _unmasked(view: RowView) -> list[str]:
+def unmasked_text(view: RowView) -> tuple[str, str]:
+    """What to show of a row without a mask, cut where it is long: a heading, and its text, its record or its line."""
     if view.text is not None:
-        hidden = len(view.text) - _LONGEST_TEXT
-        more = [f"  … and {plural(hidden, 'character')} more"] if hidden > 0 else []
-        return ["  its text, of which nothing is scored:", *_behind_bar(visible(view.text[:_LONGEST_TEXT])), *more]
-    if view.record is None:
-        return []
-    return ["  the record:", *_behind_bar(visible(record_text(view.record)))]
+        return "its text, of which nothing is scored", _cut(view.text)
+    if view.record is not None:
+        return "the record", _cut(_as_json(view.record))
+    return ("the line", _cut(view.raw)) if view.raw is not None else ("", "")
 
 
-def record_text(record: Mapping[str, object]) -> str:
-    """A record as JSON, cut where it is long."""
+def _unmasked(view: RowView) -> list[str]:
+    heading, text = unmasked_text(view)
+    return [f"  {heading}:", *_behind_bar(visible(text))] if heading else []
+
+
+def _cut(text: str) -> str:
+    hidden = len(text) - _LONGEST_TEXT
+    return text if hidden <= 0 else f"{text[:_LONGEST_TEXT]}… and {plural(hidden, 'character')} more"
+
+
+def _as_json(record: Mapping[str, object]) -> str:
     try:
-        text = json.dumps(record, ensure_ascii=False, default=repr)
+        return json.dumps(record, ensure_ascii=False, default=repr)
     except (TypeError, ValueError, RecursionError):
-        text = repr(dict(record))
-    return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…"
+        return repr(dict(record))
 
 
 def _behind_bar(text: str, *, colour: bool = False) -> list[str]:
@@ -212,11 +228,12 @@ __all__ = [
     "SHADE_NATS",
     "STEPS",
     "facts",
-    "record_text",
+    "one_line",
     "row_text",
     "score_texts",
     "shade_of",
     "template_name",
     "text_of_piece",
+    "unmasked_text",
     "visible",
 ]

@@ -68,6 +68,7 @@ class RowView:
         pieces: the tokens in order; empty for a row without a mask.
         text: for a row without a mask, the text that would have been tokenised; None if there is none either.
         record: the parsed record; None if it cannot be parsed.
+        raw: the record's line in its file, for a line that cannot be parsed; otherwise None.
         scores: what a scores folder holds for the row, by name; empty if there is none.
     """
 
@@ -89,6 +90,7 @@ class RowView:
     pieces: tuple[Piece, ...]
     text: str | None = None
     record: Mapping[str, Any] | None = field(default=None, repr=False)
+    raw: str | None = None
     scores: Mapping[str, float | str] = field(default_factory=dict)
 
 
@@ -152,6 +154,7 @@ def view_row(
         pieces=tuple(pieces_of(tokenizer, sample.input_ids, sample.scored, losses)),
         text=None if sample.input_ids else masker.text_of(record),
         record=record.data,
+        raw=record.raw.decode("utf-8", "backslashreplace") if record.data is None and record.raw is not None else None,
     )
 
 
