@@ -190,6 +190,22 @@ def test_the_summary_of_score_names_the_command(data: Path, tmp_path: Path) -> N
     assert "⟦" in shown(*shlex.split(command)[2:])
 
 
+def test_a_very_long_row_says_that_its_tokens_were_not_all_counted(tmp_path: Path) -> None:
+    long = "lorem ipsum " * 25_000
+    lines = write_lines(tmp_path / "rows.jsonl", [{"text": long}, {"prompt": long, "completion": "yes"}, ROWS[4]])
+    options = ["--model", MODEL, "--max-length", 64]
+    assert invoke("score", lines, *options, "--out", tmp_path / "out", "--device", "cpu").code == 0
+    views = [json.loads(line) for line in shown("--scores", tmp_path / "out", "--json").splitlines()]
+    for status, view in zip(["scored", "too_long"], views, strict=False):
+        assert view["status"] == status and f"at least {view['tokens']} tokens" in view["detail"]
+    from donod_fast.scores.folder import ScoresFolder
+
+    assert ScoresFolder.open(tmp_path / "out").table().column("detail").to_pylist() == [v["detail"] for v in views]
+    assert views[2]["detail"] == ""
+    assert "more characters" not in shown(lines, *options, "--row", 2)
+    assert len(shown(lines, *options, "--row", 1)) < 30_000
+
+
 # --- text of records is data
 
 
