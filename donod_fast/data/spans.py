@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from donod_fast.data.bounded import shared_length
 from donod_fast.data.probes import (
     OPENED_THINKING,
     REASONING_KEYS,
@@ -25,7 +26,7 @@ from donod_fast.data.probes import (
     thinking_in,
 )
 from donod_fast.data.rendering import KINDS, Renderer, Rendering, dropped_reasoning
-from donod_fast.data.turn_ends import Frame, TurnFrames, shared_length
+from donod_fast.data.turn_ends import Frame, TurnFrames
 from donod_fast.data.types import Message, SampleError, Status
 
 _INSERTED = "zqinsertedqz"
@@ -334,4 +335,4 @@ def _lost(at: int) -> str:
     return f"the template leaves out or changes the words of the assistant's turn {at + 1}; choose another template"
 
 
-__all__ = ["Span", "TurnFinder", "assistant_turns", "shared_length"]
+__all__ = ["Span", "TurnFinder", "assistant_turns"]

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from donod_fast.data.bounded import shared_length
 from donod_fast.data.probes import EMPTY_THINKING, OPENED_THINKING, Pieces, Probe, end_of, probe_of
 from donod_fast.data.rendering import KINDS, Renderer
 from donod_fast.data.types import Conversation, Message
@@ -46,14 +47,6 @@ class Frame:
     next_header: str
     header: str
     leads: tuple[str, ...]
-
-
-def shared_length(first: Sequence[object], second: Sequence[object]) -> int:
-    """Length of the common prefix of two texts or token lists."""
-    if isinstance(first, str) and isinstance(second, str) and (first.startswith(second) or second.startswith(first)):
-        return min(len(first), len(second))
-    pairs = enumerate(zip(first, second, strict=False))
-    return next((at for at, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
 class TurnFrames:
