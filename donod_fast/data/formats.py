@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from donod_fast.data.conversations import as_list, checked_turns, kind_of, parse_tools, parse_turns, shown, text_column
-from donod_fast.data.reading.canonical import canonical_json
+from donod_fast.data.reading.canonical import canonical_json, record_content
 from donod_fast.data.types import (
     IGNORE_INDEX,
     Conversation,
@@ -93,7 +93,7 @@ def record_id(record: Record) -> str:
                 return str(value)
             except ValueError:  # more digits than Python prints
                 continue
-    content = None if record.data is None else canonical_json(record.data)
+    content = None if record.data is None else record_content(record.data)
     if content is None:
         content = record.raw or f"{record.file}, {record.place}".encode("utf-8", errors="replace")
     return hashlib.sha256(content).hexdigest()[:16]
