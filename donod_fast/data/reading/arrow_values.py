@@ -9,7 +9,6 @@ written, and stay.
 from __future__ import annotations
 
 import datetime
-import decimal
 import json
 from collections.abc import Callable, Mapping
 from itertools import pairwise
@@ -18,6 +17,8 @@ from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from donod_fast.data.json_values import duration_text
 
 EXTENSION = b"ARROW:extension:name"
 """Key of a field's metadata under which a reader that does not know an extension type finds its name."""
@@ -71,10 +72,27 @@ def python_values(array: pa.Array, metadata: Mapping[bytes, bytes] | None = None
     convert = _nanoseconds(kind)
     if convert is not None:
         return [None if value is None else convert(value) for value in array.cast(pa.int64()).to_pylist()]
-    values: list[Any] = array.to_pylist()
+    leaves: list[Any] = array.to_pylist()
     if pa.types.is_float16(kind):  # NumPy's scalars in older versions of pyarrow
-        return [None if value is None else float(value) for value in values]
-    return values
+        return [None if value is None else float(value) for value in leaves]
+    return leaves
+
+
+def conformed(batch: pa.RecordBatch | pa.Table, schema: pa.Schema) -> pa.Table:
+    """The rows as a table with exactly this schema, metadata included; its columns are looked up by name.
+
+    Raises:
+        pa.ArrowException: a column cannot be converted to its type in the schema.
+        KeyError: a column is missing.
+    """
+    columns = [batch.column(field.name) for field in schema]
+    return pa.table(
+        [
+            column if column.type == field.type else column.cast(field.type)
+            for column, field in zip(columns, schema, strict=True)
+        ],
+        schema=schema,
+    )
 
 
 def _objects(fields: Any, children: list[Any], rows: int) -> list[dict[str, Any]]:
@@ -146,10 +164,4 @@ def _zone(name: str) -> datetime.tzinfo:
     return ZoneInfo(name)
 
 
-def duration_text(nanoseconds: int) -> str:
-    """A duration in nanoseconds as ISO 8601, for example ``PT1.5S``."""
-    seconds = decimal.Decimal(nanoseconds).scaleb(-9).normalize()
-    return f"{'-' if seconds < 0 else ''}PT{abs(seconds):f}S"
-
-
-__all__ = ["EXTENSION", "JSON_TYPE", "duration_text", "python_rows", "python_values"]
+__all__ = ["EXTENSION", "JSON_TYPE", "conformed", "python_rows", "python_values"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -71,6 +72,11 @@ def open_csv(name: str, place: Place, compression: str | None, kind: str) -> Csv
         refuse_wide_text(name, scan.stream)
         rows = sum(1 for _ in _rows(name, scan.stream, kind))
     return CsvFile(scan.facts, rows, kind)
+
+
+def header_columns(header: bytes, kind: str) -> list[str]:
+    """The names in the bytes of a header row of a CSV or TSV file."""
+    return next((fields for _, fields, _, _ in _parsed(io.BytesIO(header), kind)), [])
 
 
 class _Lines:

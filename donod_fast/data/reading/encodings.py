@@ -66,9 +66,9 @@ INNER_BOM = (
 """The problem of a line, other than the first one, that begins with a byte order mark."""
 
 CR_ONLY = (
-    "the lines end in a carriage return (CR) without a line feed; convert the file: tr '\\r' '\\n' < FILE > NEW_FILE"
+    "a line ends in a carriage return (CR) without a line feed; convert the file: tr '\\r' '\\n' < FILE > NEW_FILE"
 )
-"""The problem of a file whose line ends are single carriage returns."""
+"""The problem of a line that ends in a single carriage return; mostly all lines of the file do."""
 
 _REMEDIES = ("convert", "remove it")
 

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from donod_fast.data.reading.arrow_values import python_rows
+from donod_fast.data.reading.arrow_values import conformed, python_rows
 from donod_fast.data.reading.canonical import canonical_json
 from donod_fast.data.reading.source import Unmarked
 from donod_fast.data.reading.streams import (
@@ -239,8 +239,7 @@ class DatasetRows(Unmarked):
         for begin in range(start, stop, BATCH_ROWS):
             end = min(begin + BATCH_ROWS, stop)
             try:
-                table: pa.Table = stored[begin:end]
-                table = table.select(schema.names).cast(schema).combine_chunks()
+                table = conformed(stored[begin:end], schema).combine_chunks()
             except Exception as error:  # datasets lets errors of pyarrow and of its own through
                 raise CorpusError(f"{self.name}, records {begin} to {end - 1}: cannot be read: {error}") from error
             for batch in table.to_batches():
