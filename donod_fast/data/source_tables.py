@@ -98,7 +98,7 @@ def chosen_batches(sources: Sequence[ArrowSource], rising: Iterable[int], last: 
                 indices.append(wanted - begin)
                 wanted = next(numbers, -1)
             if indices:
-                yield batch if len(indices) == batch.num_rows else batch.take(pa.array(indices, pa.int32()))
+                yield batch if len(indices) == batch.num_rows else _taken(batch, indices)
 
 
 def in_order(
@@ -120,13 +120,31 @@ def in_order(
         by_batch: dict[int, list[int]] = {}
         for place in sorted(group):
             by_batch.setdefault(bisect.bisect_right(starts, place) - 1, []).append(place)
-        parts = [
-            held[at].take(pa.array([place - starts[at] for place in those], pa.int32()))
-            for at, those in by_batch.items()
-        ]
+        parts = [_taken(held[at], [place - starts[at] for place in those]) for at, those in by_batch.items()]
         rank = {place: at for at, place in enumerate(sorted(group))}
         table = pa.Table.from_batches(parts).unify_dictionaries().combine_chunks()
         yield from table.take(pa.array([rank[place] for place in group], pa.int64())).combine_chunks().to_batches()
+
+
+def _taken(batch: pa.RecordBatch, rows: Sequence[int]) -> pa.RecordBatch:
+    if not any(_is_matrix(field.type) for field in batch.schema):
+        return batch.take(pa.array(rows, pa.int32()))
+    # pyarrow (at least up to 26) takes wrong values of fixed-size lists of fixed-size lists from a slice
+    table = pa.Table.from_batches([batch.slice(row, 1) for row in rows])
+    return table.combine_chunks().to_batches()[0]
+
+
+def _is_matrix(kind: pa.DataType) -> bool:
+    """Whether a type is, or holds, fixed-size lists of fixed-size lists."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _is_matrix(kind.storage_type)
+    if pa.types.is_fixed_size_list(kind) and pa.types.is_fixed_size_list(kind.value_type):
+        return True
+    if pa.types.is_struct(kind):
+        return any(_is_matrix(field.type) for field in kind)
+    if pa.types.is_map(kind):
+        return _is_matrix(kind.item_type)
+    return pa.types.is_nested(kind) and hasattr(kind, "value_type") and _is_matrix(kind.value_type)
 
 
 def write_batches(schema: pa.Schema, batches: Iterable[pa.RecordBatch], file: BinaryIO) -> int:

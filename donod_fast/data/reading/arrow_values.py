@@ -16,7 +16,6 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from donod_fast.data.json_values import duration_text
 
@@ -106,13 +105,16 @@ def _objects(fields: Any, children: list[Any], rows: int) -> list[dict[str, Any]
 
 
 def _lists(array: Any) -> list[Any]:
-    items = python_values(array.flatten(), array.type.value_field.metadata)
-    lists: list[Any] = []
-    begin = 0
-    for length in pc.list_value_length(array).to_pylist():
-        lists.append(None if length is None else items[begin : begin + length])
-        begin += length or 0
-    return lists
+    # Not ListArray.flatten, which some items of extension types lack.
+    if pa.types.is_fixed_size_list(array.type):
+        size = array.type.list_size
+        bounds = [size * (array.offset + at) for at in range(len(array) + 1)]
+    else:
+        bounds = array.offsets.to_pylist()
+    first = bounds[0]
+    items = python_values(array.values.slice(first, bounds[-1] - first), array.type.value_field.metadata)
+    lists = [items[begin - first : end - first] for begin, end in pairwise(bounds)]
+    return lists if array.null_count == 0 else _with_nulls(array, lists)
 
 
 def _with_nulls(array: Any, values: list[Any]) -> list[Any]:
