@@ -40,6 +40,7 @@ def write_parquet(stream: Callable[[], Iterator[Record]], file: BinaryIO) -> tup
     for record in stream():
         for name, value in (record.data or {}).items():
             if name not in shapes:
+                _check_name(record, name)
                 shapes[name] = ColumnShape()
             shapes[name].add(value)
     types = {name: shape.arrow_type() for name, shape in shapes.items()}
@@ -50,6 +51,16 @@ def write_parquet(stream: Callable[[], Iterator[Record]], file: BinaryIO) -> tup
         file.seek(start)
         file.truncate()
     return tuple(name for name, kind in types.items() if kind is None)
+
+
+def _check_name(record: Record, name: object) -> None:
+    try:
+        str(name).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"row {record.row} ({record.file}, {record.place}): Parquet cannot hold the name of the column {name!r}, "
+            "a lone surrogate; write to a name that ends in .jsonl"
+        ) from error
 
 
 def _fits_parquet(kind: pa.DataType) -> bool:

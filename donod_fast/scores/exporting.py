@@ -16,6 +16,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import pyarrow as pa
+
 from donod_fast.data.json_values import to_json
 from donod_fast.data.reading import Corpus
 from donod_fast.data.reading.csv_files import header_columns
@@ -139,7 +141,23 @@ def refuse_export_name(out: Path, sources: Sequence[Source] = (), records: str =
         )
     arrow = arrow_sources(sources)
     if arrow is not None and records == "columns" and (out.name.lower().endswith(PARQUET) or not _is_file(out)):
-        common_schema(arrow)
+        schema = common_schema(arrow)
+        if not _is_file(out):
+            _refuse_other_types(out, schema)
+
+
+def _refuse_other_types(out: Path, schema: pa.Schema) -> None:
+    """Refuse columns that ``datasets`` has no feature for."""
+    import datasets
+
+    for field in schema:
+        try:
+            datasets.Features.from_arrow_schema(pa.schema([field]))
+        except (ValueError, NotImplementedError) as error:
+            raise InputError(
+                f"{out}: a folder of datasets cannot hold the column {field.name!r} ({field.type}); "
+                f"end the name in {PARQUET}"
+            ) from error
 
 
 def _is_file(out: Path) -> bool:

@@ -155,13 +155,23 @@ class JsonDocument(Unmarked):
         if start >= stop:
             return
         with reading(self.facts) as stream:
-            text, rows, begin = _document(self.facts.name, stream.read())
-        if rows != self.rows:
-            raise changed_error(self.facts, f"{plural(rows, 'row')}, {self.rows} before")
-        found = elements(text, begin) if begin >= 0 else iter([(json.loads(text), one_line(text))])
-        for row, (item, raw) in enumerate(islice(found, start, stop), start):
-            data, problem = (item, None) if isinstance(item, dict) else (None, f"{_kind(item)}, not an object")
-            yield Record(first_row + row, self.facts.name, f"record {row}", data, raw, problem)
+            content = stream.read()
+        try:
+            for row, (item, raw) in enumerate(islice(self._elements(content), start, stop), start):
+                data, problem = (item, None) if isinstance(item, dict) else (None, f"{_kind(item)}, not an object")
+                yield Record(first_row + row, self.facts.name, f"record {row}", data, raw, problem)
+                start += 1
+        except (ValueError, IndexError, RecursionError) as error:  # it was valid when it was opened
+            raise changed_error(self.facts, str(error)) from error
+        if start < stop:
+            raise changed_error(self.facts, f"{plural(start, 'row')}, {self.rows} before")
+
+    def _elements(self, content: bytes) -> Iterator[tuple[Any, bytes]]:
+        if content.removeprefix(BOM).lstrip().startswith(b"["):  # parsed element by element, and only the first ones
+            text = content.removeprefix(BOM).decode("utf-8")
+            return elements(text, first_bracket(text))
+        text, _, begin = _document(self.facts.name, content)
+        return elements(text, begin) if begin >= 0 else iter([(json.loads(text), one_line(text))])
 
 
 def open_json_document(name: str, place: Place, compression: str | None) -> JsonDocument:
