@@ -1,0 +1,60 @@
+"""Tokenizers for trials of templates: markers as special tokens, as plain text, or merged with their neighbours."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from conversation_generator import ODD, PLAIN, SPACED
+from template_specs import MARKERS, STYLES
+from tiny_chat import SENTENCES
+
+KINDS = ("special", "plain", "merging")
+
+
+@cache
+def marker_tokenizer(kind: str) -> Any:
+    """A byte-level BPE with ``<s>``, ``</s>`` and ``<pad>``.
+
+    Args:
+        kind: "special" (every marker of the styles is one token), "plain" (only ``</s>`` and the like are), or
+            "merging" (learnt on whole renderings without a split at words, so that tokens cross every border).
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=kind != "merging")
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=900 if kind == "merging" else 600,
+        special_tokens=["<pad>", "<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(SENTENCES * 3 + (_renderings() if kind == "merging" else []), trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        clean_up_tokenization_spaces=False,
+    )
+    if kind == "special":
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>", *MARKERS]})
+    return tokenizer
+
+
+def _renderings() -> list[str]:
+    """Every pair of neighbours, so that the tokenizer learns tokens that cross the borders between them."""
+    contents = (*PLAIN, *ODD, *SPACED)
+    found = []
+    for frames in STYLES.values():
+        for role, frame in frames.items():
+            found += [
+                frame.before + text + frame.closing + frame.gap + other.before
+                for text in contents
+                for name, other in frames.items()
+                if name != role
+            ]
+    return found
