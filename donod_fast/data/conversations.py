@@ -25,6 +25,7 @@ ROLES = {
     "model": "assistant",
     "function_call": "assistant",
     "tool_call": "assistant",
+    "ipython": "tool",
     "tool": "tool",
     "function": "tool",
     "observation": "tool",
@@ -33,11 +34,15 @@ ROLES = {
 }
 """A role as data sets spell it (in lower case) → the role of a Message."""
 
+TEMPLATE_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function", "observation", "ipython"})
+"""Roles that some chat templates know by these names; under the key ``role`` the template gets them unchanged."""
+
 CALL_ROLES = frozenset({"function_call", "tool_call"})
 """Roles whose content is itself a tool call, as JSON text."""
 
 CONTENT_KEYS = ("content", "value", "text")
 WEIGHT_KEYS = ("loss_weight", "weight")
+_SPELLINGS = frozenset({"role", "from", *CONTENT_KEYS, "function_call"})
 SHOWN_CHARACTERS = 40
 
 
@@ -124,27 +129,54 @@ def checked_turns(turns: Sequence[Message]) -> tuple[Message, ...]:
 def _parse_turn(item: object, place: str, role_key: str) -> Message:
     if not isinstance(item, Mapping):
         raise _unknown(f"{place} is {kind_of(item)}, not an object")
-    role_name = _role_name(item, place, role_key)
+    role_name, is_standard = _role_name(item, place, role_key)
     role = ROLES[role_name]
     scored = _weight_scores(item, place) or role != "assistant"
     if role_name in CALL_ROLES:
         text = _content(item, place) or ""
         calls = _calls_in_text(text, place)
-        return Message(role, "" if calls else text, calls, scored)
+        text = "" if calls else text
+        return Message(role, text, calls, scored, _own(item, role, text, calls))
     calls = _tool_calls(item, place)
     if calls and role != "assistant":
         raise _unknown(f"{place} has tool_calls but the role {role_name}")
     content = _content(item, place)
     if content is None and not calls:
         raise _unknown(f"{place} ({role_name}) has neither content nor tool_calls")
-    return Message(role, content or "", calls, scored)
+    own = _own(item, role_name if is_standard else role, _content_value(item), calls)
+    return Message(role, content or "", calls, scored, own)
 
 
-def _role_name(item: Mapping[str, Any], place: str, role_key: str) -> str:
+def _own(
+    item: Mapping[str, Any], role: str, content: Any, calls: tuple[Mapping[str, Any], ...]
+) -> dict[str, Any] | None:
+    """The message with all keys of the record in the names that chat templates read; None if there is nothing more.
+
+    A key whose value is null is absent: Arrow adds such keys where it unites messages. Content is the exception,
+    since templates ask whether it is null beside tool calls.
+    """
+    own: dict[str, Any] = {"role": role, "content": content}
+    for key, value in item.items():
+        if key == "tool_calls":
+            if value is not None:
+                own[key] = [_without_nulls(call) for call in as_list(value) or ()]
+        elif value is not None and key not in _SPELLINGS:
+            own[key] = value
+    if calls and "tool_calls" not in own:
+        own["tool_calls"] = [dict(call) for call in calls]
+    plain = Message(ROLES[role], content, calls).for_template() if isinstance(content, str) else None
+    return None if own == plain else own
+
+
+def _without_nulls(call: Any) -> Any:
+    return {key: value for key, value in call.items() if value is not None} if isinstance(call, Mapping) else call
+
+
+def _role_name(item: Mapping[str, Any], place: str, role_key: str) -> tuple[str, bool]:
+    """A turn's role in lower case, and whether it is a name that chat templates know."""
     other_key = "from" if role_key == "role" else "role"
-    value = item.get(role_key)
-    if value is None:
-        value = item.get(other_key)
+    key = role_key if item.get(role_key) is not None else other_key
+    value = item.get(key)
     if value is None:
         raise _unknown(f"{place} has no {role_key}")
     if not isinstance(value, str):
@@ -152,7 +184,13 @@ def _role_name(item: Mapping[str, Any], place: str, role_key: str) -> str:
     name = value.strip().lower()
     if name not in ROLES:
         raise _unknown(f"{place} has the unknown {role_key} {shown(value)}")
-    return name
+    return name, key == "role" and name in TEMPLATE_ROLES
+
+
+def _content_value(item: Mapping[str, Any]) -> Any:
+    """A turn's content as the record has it: text, a list of parts, or None."""
+    value = next((item[key] for key in CONTENT_KEYS if item.get(key) is not None), None)
+    return value if isinstance(value, str) else as_list(value)
 
 
 def _content(item: Mapping[str, Any], place: str) -> str | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from donod_fast.data.formats import carried_values, record_id, to_sample
 from donod_fast.data.rendering import Renderer
 from donod_fast.data.settings import MaskSettings
-from donod_fast.data.spans import Span, assistant_turns, marked_spans, prompt_spans, shared_length
+from donod_fast.data.spans import Span, TurnFinder, assistant_turns, shared_length
 from donod_fast.data.templates import resolve_template
 from donod_fast.data.tokenizing import Encoded, TextEncoder
 from donod_fast.data.types import (
@@ -55,11 +55,12 @@ class _Plan:
 
     Attributes:
         text: the whole text.
-        spans: the character ranges to score, in order.
-        mask: how the spans were found; those from ``"generation"`` marks need no check of the prompt.
+        spans: the character ranges to score, in order; those from generation marks need no check of the prompt.
+        mask: how the spans were found.
         has_prompt: whether a part of the text must stay unscored.
         framed: whether the tokenizer's front tokens and an end token are added around the text.
-        unmarked: the plan to use instead if a marked text begins in the middle of a token.
+        unmarked: finds the spans to use instead if a marked text begins in the middle of a token.
+        recasts: what was rewritten for the template, in words.
     """
 
     text: str
@@ -68,13 +69,12 @@ class _Plan:
     has_prompt: bool
     framed: bool = False
     unmarked: Callable[[], _Plan] | None = None
+    recasts: tuple[str, ...] = ()
 
     @property
     def prompts(self) -> list[str]:
         """The texts whose tokens must be a prefix of the full token sequence."""
-        if self.mask == "generation":
-            return []
-        return [self.text[: span.start] for span in self.spans if span.start]
+        return [self.text[: span.start] for span in self.spans if span.start and not span.marked]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,7 @@ class _Masked:
     flags: list[bool]
     mask: str
     has_prompt: bool
+    recasts: tuple[str, ...] = ()
 
 
 class Masker:
@@ -109,6 +110,7 @@ class Masker:
         self.carry = tuple(carry)
         self._template = resolve_template(tokenizer, settings.template)
         self._renderer = Renderer(tokenizer, self._template)
+        self._turns = TurnFinder(self._renderer)
         self._encoder = TextEncoder(tokenizer)
 
     @property
@@ -183,15 +185,19 @@ class Masker:
             raise SampleError(Status.ALL_MASKED, "the conversation has no assistant turn to be scored")
         has_prompt = any(m.content.strip() for at, m in enumerate(messages) if at not in wanted)
 
-        def by_prompts() -> _Plan:
-            found = prompt_spans(self._renderer, rendering, wanted)
-            return _Plan(rendering.text, tuple(found), "prefix", has_prompt)
+        def plan(spans: Sequence[Span], unmarked: Callable[[], _Plan] | None) -> _Plan:
+            mask = "generation" if all(span.marked for span in spans) else "prefix"
+            return _Plan(rendering.text, tuple(spans), mask, has_prompt, unmarked=unmarked, recasts=rendering.recasts)
 
-        spans = marked_spans(rendering)
-        if spans is None:
-            return by_prompts()
-        chosen = tuple(span for at, span in zip(turns, spans, strict=True) if at in wanted)
-        return _Plan(rendering.text, chosen, "generation", has_prompt, unmarked=by_prompts)
+        spans = self._turns.spans(rendering, wanted)
+        # A text that is scored whole has a status of its own.
+        if rendering.missing and sum(span.end - span.start for span in spans) < len(rendering.text.rstrip()):
+            detail = f"the chat template leaves out {rendering.missing}; choose another template"
+            raise SampleError(Status.TEMPLATE_FAILED, detail)
+        return plan(
+            spans,
+            lambda: plan([self._turns.by_prompt(rendering, at) for at in wanted], None),
+        )
 
     def _finish(self, row: _Row, plan: _Plan | TokenRow | SampleError, encoded: Encodings) -> TokenizedSample:
         try:
@@ -206,28 +212,31 @@ class Masker:
         whole = self._encoded(plan.text, encoded)
         flags = [False] * len(whole.ids)
         for span in plan.spans:
-            if plan.mask == "generation":
+            if span.marked:
                 begin = _marked_begin(plan.text, span, whole)
                 if begin is None:
                     assert plan.unmarked is not None
                     return self._mask(plan.unmarked(), encoded)
             else:
-                begin = self._proved_begin(plan.text[: span.start], whole, encoded)
+                begin = self._proved_begin(plan.text, span, whole, encoded)
             end = whole.tokens_before(span.end)
             if end is None:  # no offsets: count the tokens that the text up to the end shares with the full text
                 end = shared_length(self._encoded(plan.text[: span.end], encoded).ids, whole.ids)
             flags[begin:end] = [True] * (end - begin)
         if not plan.framed:
-            return _Masked(whole.ids, flags, plan.mask, plan.has_prompt)
+            return _Masked(whole.ids, flags, plan.mask, plan.has_prompt, plan.recasts)
         front, back = self._encoder.framed(plan.text, whole.ids)
         ids = [*front, *whole.ids, *back]
         return _Masked(ids, [False] * len(front) + flags + [True] * len(back), plan.mask, plan.has_prompt)
 
-    def _proved_begin(self, prompt: str, whole: Encoded, encoded: Encodings) -> int:
+    def _proved_begin(self, text: str, span: Span, whole: Encoded, encoded: Encodings) -> int:
         """Number of tokens of the prompt, after checking that they are a prefix of the full sequence."""
-        ids = self._encoded(prompt, encoded).ids if prompt else []
-        if whole.ids[: len(ids)] == ids:
-            return len(ids)
+        ids: list[int] = []
+        for start in (*span.other_starts[::-1], span.start)[::-1]:
+            ids = self._encoded(text[:start], encoded).ids if start else []
+            if whole.ids[: len(ids)] == ids:
+                return len(ids)
+        ids = self._encoded(text[: span.start], encoded).ids
         place = shared_length(ids, whole.ids)
         alone = self._encoder.names(ids[place : place + 3])
         joined = self._encoder.names(whole.ids[place : place + 3])
@@ -275,6 +284,8 @@ class Masker:
             truncated=truncated,
             format=row.format,
             mask=masked.mask,
+            detail=f"recast: {'; '.join(masked.recasts)}" if masked.recasts else "",
+            recasts=masked.recasts,
         )
 
 

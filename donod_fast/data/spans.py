@@ -1,37 +1,46 @@
 """Find the assistant's text in a rendered conversation, as character bounds.
 
-There are two methods. A template's own ``{% generation %}`` marks are used only if they can
-be verified: stock templates have none, and some put them around the wrong text. Otherwise
-each turn is located between the prompt before it, rendered separately, and the end-of-turn
-marker after it.
+A template's own ``{% generation %}`` marks are used turn by turn, where a probe of the conversation shows that they
+hold the turn and nothing else: stock templates have none, and some put them around the wrong text. Otherwise a turn
+begins where the prompt before it ends, rendered separately, and ends with its closing
+(:mod:`donod_fast.data.turn_ends`).
 """
 
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from donod_fast.data.rendering import Renderer, Rendering
+from donod_fast.data.probes import REASONING_KEYS, THINKING, Probe, probe_of, reasoning_of, split_thinking, thinking_in
+from donod_fast.data.rendering import KINDS, Renderer, Rendering, dropped_reasoning
+from donod_fast.data.turn_ends import Frame, TurnFrames, shared_length
 from donod_fast.data.types import Message, SampleError, Status
 
-_THINKING_END = "</think>"
-_THINKING = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
+_OPENED_THINKING = re.compile(
+    r"(?:<think>|<thinking>|<reasoning>|<seed:think>|\[THINK\]|<\|begin_of_thought\|>)"
+    r"(?:\s*(?:</think>|</thinking>|</reasoning>|</seed:think>|\[/THINK\]|<\|end_of_thought\|>))?\s*$"
+)
+_INSERTED = "zqinsertedqz"
 _SHOWN = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Characters ``start`` to ``end`` (exclusive) of a text; the text before ``start`` is the prompt."""
+    """Characters ``start`` to ``end`` (exclusive) of a text; the text before ``start`` is the prompt.
+
+    Attributes:
+        start: first character.
+        end: one past the last character.
+        marked: whether the template's generation marks give it.
+        other_starts: where it may begin instead, if a token covers ``start``.
+    """
 
     start: int
     end: int
-
-
-def shared_length(first: Sequence[object], second: Sequence[object]) -> int:
-    """Length of the common prefix of two texts or token lists."""
-    pairs = enumerate(zip(first, second, strict=False))
-    return next((at for at, (a, b) in pairs if a != b), min(len(first), len(second)))
+    marked: bool = False
+    other_starts: tuple[int, ...] = ()
 
 
 def assistant_turns(messages: Iterable[Message]) -> list[int]:
@@ -39,117 +48,222 @@ def assistant_turns(messages: Iterable[Message]) -> list[int]:
     return [at for at, message in enumerate(messages) if message.role == "assistant"]
 
 
-def marked_spans(rendering: Rendering) -> list[Span] | None:
-    """Bounds of every assistant turn by the template's own marks, or None if they fail the check.
+class TurnFinder:
+    """Finds assistant turns in the renderings of one template."""
 
-    They pass if there are as many marked texts as assistant turns, each contains the content
-    of its turn (or the names of the tools it calls), and none contains that of a neighbouring turn.
-    """
-    text, messages = rendering.text, rendering.conversation.messages
-    turns = assistant_turns(messages)
-    bounds = [(start, end) for start, end in rendering.marked if end > start]
-    if len(bounds) != len(turns):
-        return None
-    spans = []
-    for at, (start, end) in zip(turns, bounds, strict=True):
-        marked = text[start:end]
-        words = _visible_words(messages[at], marked)
-        if words is None:
-            return None
-        # Strict on purpose (last match for the head, first for the tail): a turn that is refused here is
-        # located by the prompt method, which has its own check.
-        head, tail = marked[: marked.rfind(words[0])], marked[marked.find(words[0]) + len(words[0]) :]
-        before = messages[at - 1].content.strip() if at else ""
-        after = messages[at + 1].content.strip() if at + 1 < len(messages) else ""
-        if (before and before in head) or (after and after in tail):
-            return None
-        # The model is not asked to write the white space after the end-of-turn marker.
-        spans.append(Span(start, start + len(marked.rstrip())))
-    return spans
+    def __init__(self, renderer: Renderer) -> None:
+        self._renderer = renderer
+        self._frames = TurnFrames(renderer)
+        self._marks: OrderedDict[str, tuple[int, dict[int, tuple[int, ...]]]] = OrderedDict()
 
+    def spans(self, rendering: Rendering, wanted: Sequence[int]) -> list[Span]:
+        """Bounds of the assistant turns at the positions ``wanted``; a turn may have several.
 
-def prompt_spans(renderer: Renderer, rendering: Rendering, wanted: Iterable[int]) -> list[Span]:
-    """Bounds of the assistant turns at the positions ``wanted``, found from the prompts before them.
+        Raises:
+            SampleError: PROMPT_NOT_PREFIX if the beginning of a turn cannot be found; TEMPLATE_FAILED if the template
+                leaves out a turn's words; REASONING_DROPPED if it leaves out the reasoning of the last reply.
+        """
+        turns = assistant_turns(rendering.conversation.messages)
+        if rendering.drops_reasoning and turns[-1] in wanted:
+            raise SampleError(Status.REASONING_DROPPED, dropped_reasoning())
+        marked = self._marked(rendering) if rendering.marked else {}
+        return [span for at in wanted for span in marked.get(at) or [self.by_prompt(rendering, at)]]
 
-    A turn starts where the rendering of all messages before it (with the template's generation prompt)
-    ends, which must be a prefix of the full text. It ends after the marker that follows its content.
-
-    Raises:
-        SampleError: PROMPT_NOT_PREFIX if the prompt is not a prefix of the full text;
-            TEMPLATE_FAILED if the template cannot render the prompt or leaves out the turn's words.
-    """
-    return [_prompt_span(renderer, rendering, at) for at in wanted]
-
-
-def _prompt_span(renderer: Renderer, rendering: Rendering, at: int) -> Span:
-    text, conversation = rendering.text, rendering.conversation
-    prompt = renderer.render(conversation, at, add_generation_prompt=True).text
-    if not text.startswith(prompt):
-        raise SampleError(Status.PROMPT_NOT_PREFIX, _parting(prompt, text, at))
-    start = len(prompt)
-    message = conversation.messages[at]
-    is_last = at + 1 == len(conversation.messages)
-    alone = text if is_last else renderer.render(conversation, at + 1).text
-    whole = alone.rstrip()
-    if len(whole) > start and text.startswith(whole):
-        end = len(whole)
-        if _visible_words(message, text[start:end]) is None:
+    def by_prompt(self, rendering: Rendering, at: int) -> Span:
+        """Bounds of an assistant turn from the prompt before it and its closing; errors as in :meth:`spans`."""
+        conversation, text = rendering.conversation, rendering.text
+        message = conversation.messages[at]
+        frame = self._frames.of(conversation, at)
+        if frame is None:
             raise SampleError(Status.TEMPLATE_FAILED, _lost(at))
-    else:
-        end = _end_of_changed_turn(message, text, alone, start, at)
-    return Span(_after_header(renderer, rendering, at, start, end), end)
+        starts = self._starts(rendering, at, frame)
+        if not starts:
+            prompt = self._renderer.render(conversation, at, add_generation_prompt=True).text
+            raise SampleError(Status.PROMPT_NOT_PREFIX, _parting(prompt, text, at))
+        end = self._end(rendering, at, frame, starts[0])
+        if end is None or not _has_words(message, text[starts[0] : end]):
+            raise SampleError(Status.TEMPLATE_FAILED, _lost(at))
+        is_last = not any(m.role in ("assistant", "user") for m in conversation.messages[at + 1 :])
+        reasoning = reasoning_of(message)
+        if is_last and reasoning and reasoning not in text[starts[0] : end]:
+            raise SampleError(Status.REASONING_DROPPED, dropped_reasoning())
+        return Span(starts[0], max(end, starts[0]), other_starts=tuple(starts[1:]))
 
+    def _starts(self, rendering: Rendering, at: int, frame: Frame) -> list[int]:
+        """Where the turn may begin, the best place first; empty if none can be proved."""
+        conversation, text = rendering.conversation, rendering.text
+        begin = self._renderer.text(conversation, at) if at else None
+        prompt = self._renderer.text(conversation, at, add_generation_prompt=True)
+        starts: list[int] = []
+        if prompt is not None and text.startswith(prompt):
+            start = len(prompt)
+            if prompt == begin and frame.header.strip() and text.startswith(frame.header, start):
+                start += len(frame.header)  # without a generation prompt the header comes with the message
+            # White space that is one token with the first word belongs to the reply.
+            starts += dict.fromkeys((start, len(text[:start].rstrip())))
+        opened = _OPENED_THINKING.search(prompt) if prompt is not None else None
+        if opened and prompt is not None and opened.start() >= len(begin or "") \
+                and text.startswith(prompt[: opened.start()]):  # fmt: skip
+            # The generation prompt opens the thinking; a whole conversation is written without, or in another way.
+            starts.append(opened.start())
+        if not starts:
+            place = self._insertion(rendering, at, at_end=False)
+            if place is not None and text.endswith(frame.lead, 0, place):
+                starts.append(place - len(frame.lead))
+        return starts
 
-def _end_of_changed_turn(message: Message, text: str, alone: str, start: int, at: int) -> int:
-    """The turn's end if the template writes it differently from ``alone``, where it is the last turn.
-
-    From the visible words on, both are the same up to and including the end-of-turn marker.
-    """
-    words = _visible_words(message, text[start:])
-    if words is None:
-        raise SampleError(Status.TEMPLATE_FAILED, _lost(at))
-    here, there = _find_visible(text, words[0], start), _find_visible(alone, words[0], start)
-    if here < 0 or there < 0:
-        raise SampleError(Status.TEMPLATE_FAILED, _lost(at))
-    shared = shared_length(text[here:], alone[there:])
-    end = here + len(text[here : here + shared].rstrip())
-    if _visible_words(message, text[here:end]) is None:
-        raise SampleError(Status.TEMPLATE_FAILED, _lost(at))
-    return end
-
-
-def _find_visible(text: str, words: str, start: int) -> int:
-    thinking = _THINKING.match(text, start)
-    return text.find(words, thinking.end() if thinking else start)
-
-
-def _after_header(renderer: Renderer, rendering: Rendering, at: int, start: int, end: int) -> int:
-    """Skip the header of the turn if the template has no generation prompt that contains it."""
-    message, turn = rendering.conversation.messages[at], rendering.text[start:end]
-    words = _visible_words(message, turn)
-    if not words or not words[0] or not message.content.strip():
-        return start
-    header = turn[: turn.find(words[0])]
-    if not header.strip() or _THINKING.match(header):
-        return start
-    without = renderer.render(rendering.conversation, at).text
-    return start + len(header) if len(without) == start else start
-
-
-def _visible_words(message: Message, written: str) -> list[str] | None:
-    """The part of a turn that ``written`` contains: its content, the content after the thinking, or the
-    names of the tools that it calls (first to last); None if none of these appears.
-    """
-    names = [str(call.get("function", call).get("name")) for call in message.tool_calls]
-    if any(name not in written for name in names):
+    def _end(self, rendering: Rendering, at: int, frame: Frame, start: int) -> int | None:
+        """One past the last visible character of the turn's closing; None if it cannot be found."""
+        conversation, text = rendering.conversation, rendering.text
+        trailer = frame.tail[len(frame.last_closing) :]
+        if at + 1 == len(conversation.messages):
+            return _visible_end(text, start, len(text) - len(trailer)) if text.endswith(trailer) else None
+        alone = self._renderer.text(conversation, at + 1)
+        if alone is not None:
+            if frame.closing.rstrip() == frame.last_closing.rstrip() and alone.endswith(trailer):
+                end = _visible_end(alone, start, len(alone) - len(trailer))
+                if text.startswith(alone[:end]):
+                    return end
+            elif alone.endswith(frame.tail):
+                end = len(alone) - len(frame.tail)
+                if text.startswith(alone[:end]) and text.startswith(frame.closing, end):
+                    return _visible_end(text, start, end + len(frame.closing))
+        # The template writes the turn differently where another message follows.
+        place = self._insertion(rendering, at, at_end=True)
+        if place is None:
+            place = _end_of_words(conversation.messages[at], text, start)
+        if place is not None and text.startswith(frame.closing, place):
+            return _visible_end(text, start, place + len(frame.closing))
+        place = self._insertion(rendering, at + 1, at_end=False)
+        if place is not None and frame.next_header and text.endswith(frame.next_header, start, place):
+            return _visible_end(text, start, place - len(frame.next_header))
         return None
-    content = message.content.strip()
-    if content not in written:
-        # Templates drop the thinking of earlier turns, or change its white space.
-        content = content.rpartition(_THINKING_END)[2].strip()
-        if content not in written:
-            return None
-    return [content, *names] if content or not names else names
+
+    def _insertion(self, rendering: Rendering, at: int, *, at_end: bool) -> int | None:
+        """Where a word appears that is put at the beginning or the end of the turn's text; None if nowhere alone."""
+        messages = rendering.conversation.messages
+        for changed in _with_word(messages[at], at_end=at_end):
+            other = replace(rendering.conversation, messages=(*messages[:at], changed, *messages[at + 1 :]))
+            text = self._renderer.text(other)
+            place = -1 if text is None else text.find(_INSERTED)
+            if text is not None and place >= 0 and text.replace(_INSERTED, "", 1) == rendering.text:
+                return place
+        return None
+
+    def _marked(self, rendering: Rendering) -> dict[int, list[Span]]:
+        """Spans of the turns whose generation marks are right, by position."""
+        conversation, text = rendering.conversation, rendering.text
+        probe = probe_of(conversation)
+        if probe.key not in self._marks:
+            self._marks[probe.key] = self._right_marks(probe)
+            if len(self._marks) > KINDS:
+                self._marks.popitem(last=False)
+        count, right = self._marks[probe.key]
+        if count != len(rendering.marked):
+            return {}
+        found = {}
+        for at, numbers in right.items():
+            # The model is not asked to write the white space after the end-of-turn marker.
+            bounds = [rendering.marked[number] for number in numbers]
+            spans = [Span(start, _visible_end(text, start, end), marked=True) for start, end in bounds]
+            spans = [span for span in spans if span.end > span.start]
+            if spans and _has_words(conversation.messages[at], text[spans[0].start : spans[-1].end]):
+                found[at] = spans
+        return found
+
+    def _right_marks(self, probe: Probe) -> tuple[int, dict[int, tuple[int, ...]]]:
+        """The number of marks in conversations of this kind, and which of them belong to each assistant turn."""
+        try:
+            rendering = self._renderer.render(probe.conversation)
+        except SampleError:
+            return -1, {}
+        right = {}
+        for at in assistant_turns(probe.conversation.messages):
+            numbers = self._marks_of_turn(rendering, probe, at)
+            if numbers:
+                right[at] = numbers
+        return len(rendering.marked), right
+
+    def _marks_of_turn(self, rendering: Rendering, probe: Probe, at: int) -> tuple[int, ...]:
+        text, pieces = rendering.text, probe.pieces[at]
+        frame = self._frames.of(probe.conversation, at)
+        try:
+            expected = self.by_prompt(rendering, at)
+        except SampleError:
+            return ()
+        words_end = max(text.rfind(word) + len(word) for word in pieces.words) if pieces.words else expected.end
+        last = frame.tail if frame is not None and at + 1 == len(probe.pieces) else ""
+        shared = frame.shared if frame is not None else ""
+        allowed = max(expected.end, words_end + max(len(last), len(shared)))
+        begin = min((expected.start, *expected.other_starts))
+        numbers = [n for n, (start, end) in enumerate(rendering.marked)
+                   if end > start and start < expected.end and end > begin]  # fmt: skip
+        if not numbers:
+            return ()
+        starts, ends = zip(*(rendering.marked[n] for n in numbers), strict=True)
+        if min(starts) < begin and text[min(starts) : begin].strip():
+            return ()
+        if len(text[: max(ends)].rstrip()) > allowed:
+            return ()
+        marked = "\n".join(text[start:end] for start, end in zip(starts, ends, strict=True))
+        words = [pieces.content, *(word for call in pieces.calls for word in call)]
+        return tuple(numbers) if all(word in marked for word in words) else ()
+
+
+def _with_word(message: Message, *, at_end: bool) -> list[Message]:
+    """The message with a word put at the beginning or the end of its text, in the ways that may work."""
+    if at_end and message.tool_calls:
+        return []
+    own = message.own or {}
+    if not at_end:
+        for key in REASONING_KEYS:
+            if isinstance(own.get(key), str) and own[key].strip():
+                return [replace(message, own={**own, key: _INSERTED + own[key].lstrip()})]
+    content = message.content
+    if not content.strip():
+        return _with_word_in_call(message)
+    if at_end:
+        return [message.changed(content=text + _INSERTED) for text in dict.fromkeys((content, content.rstrip()))]
+    found = thinking_in(content)
+    inner = [] if found is None else [content[: found.start("thought")] + _INSERTED + content[found.start("thought") :]]
+    texts = (*inner, _INSERTED + content, _INSERTED + content.lstrip())
+    return [message.changed(content=text) for text in dict.fromkeys(texts)]
+
+
+def _with_word_in_call(message: Message) -> list[Message]:
+    calls = message.for_template().get("tool_calls") or []
+    if not calls:
+        return []
+    call = calls[0]
+    function = call.get("function", call)
+    changed = {**function, "name": _INSERTED + str(function.get("name"))}
+    whole = {**call, "function": changed} if "function" in call else changed
+    return [replace(message, own={**message.for_template(), "tool_calls": [whole, *calls[1:]]})]
+
+
+def _has_words(message: Message, written: str) -> bool:
+    """Whether a text holds a turn: its content, or the content after the thinking, and the names of its calls."""
+    if any(str(call.get("function", call).get("name")) not in written for call in message.tool_calls):
+        return False
+    return message.content.strip() in written or split_thinking(message.content)[1].strip() in written
+
+
+def _end_of_words(message: Message, text: str, start: int) -> int | None:
+    """Where the content ends in a text, found by its words; None for a turn that calls tools."""
+    if message.tool_calls:
+        return None
+    found = THINKING.match(text, start)
+    begin = found.end() if found and found["open"] else start
+    for words, first in ((message.content.strip(), begin), (split_thinking(message.content)[1].strip(), begin)):
+        place = text.find(words, first) if words else -1
+        if place >= 0:
+            return place + len(words)
+    return None
+
+
+def _visible_end(text: str, start: int, end: int) -> int:
+    """``end`` without the white space before it, but not before ``start``."""
+    return max(start, len(text[:end].rstrip()))
 
 
 def _parting(prompt: str, text: str, at: int) -> str:
@@ -157,10 +271,13 @@ def _parting(prompt: str, text: str, at: int) -> str:
     return (
         f"the template renders the prompt of turn {at + 1} differently from the same messages in the "
         f"full conversation: at character {place} it has {prompt[place : place + _SHOWN]!r} where the "
-        f"full text has {text[place : place + _SHOWN]!r}; train on the last turn only, or choose a template "
-        "with generation marks"
+        f"full text has {text[place : place + _SHOWN]!r}, and the beginning of the turn cannot be proved; choose a "
+        "template with generation marks"
     )
 
 
 def _lost(at: int) -> str:
     return f"the template leaves out or changes the words of the assistant's turn {at + 1}; choose another template"
+
+
+__all__ = ["Span", "TurnFinder", "assistant_turns", "shared_length"]

@@ -8,7 +8,7 @@ human-readable detail instead, so that every input row ends as exactly one row o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -69,12 +69,16 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn. ``role`` is ``system``, ``user``, ``assistant`` or ``tool``.
+    """One turn of a conversation.
 
-    ``tool_calls`` are in the OpenAI form ``{"type": "function", "function": {"name", "arguments"}}``
-    with ``arguments`` an object. ``scored`` is False for an assistant turn that the record itself
-    excludes (``weight: 0`` or ``loss_weight: 0``). ``own`` is the record's message with all of its keys,
-    as the chat template gets it; None for a message that no record holds.
+    Attributes:
+        role: ``system``, ``user``, ``assistant`` or ``tool``.
+        content: its text; the text parts joined where the record has a list of parts.
+        tool_calls: calls in the OpenAI form ``{"type": "function", "function": {"name", "arguments"}}`` with
+            ``arguments`` an object.
+        scored: False for an assistant turn that the record's own flags leave out.
+        own: the record's message with all of its keys, as the chat template gets it; None if it is no more than
+            role, content and tool calls.
     """
 
     role: str
@@ -82,6 +86,22 @@ class Message:
     tool_calls: tuple[Mapping[str, Any], ...] = ()
     scored: bool = True
     own: Mapping[str, Any] | None = None
+
+    def for_template(self) -> dict[str, Any]:
+        """The message as the chat template gets it."""
+        if self.own is not None:
+            return dict(self.own)
+        plain: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.tool_calls:
+            plain["tool_calls"] = [dict(call) for call in self.tool_calls]
+        return plain
+
+    def changed(self, role: str | None = None, content: str | None = None) -> Message:
+        """The message with another role or content, in its own keys too."""
+        role = self.role if role is None else role
+        content = self.content if content is None else content
+        own = None if self.own is None else {**self.own, "role": role, "content": content}
+        return replace(self, role=role, content=content, own=own)
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,24 @@ def refused(data: dict[str, Any], format: str = "auto") -> tuple[Status, str]:
 def test_every_spelling_of_a_role_is_understood(spelt: str, role: str) -> None:
     as_messages = turns({"messages": [{"role": spelt, "content": "x"}, *CHAT]})
     as_sharegpt = turns({"conversations": [{"from": spelt, "value": "x"}, {"from": "gpt", "value": "Ho"}]})
-    assert as_messages[0] == as_sharegpt[0] == Message(role, "x")
+    assert (as_messages[0].role, as_messages[0].content) == (role, "x")
+    assert as_sharegpt[0] == Message(role, "x")
+
+
+@pytest.mark.parametrize(("spelt", "given"), [("developer", "developer"), ("function", "function"), ("Human", "user")])
+def test_a_role_that_templates_know_reaches_the_template_as_it_is(spelt: str, given: str) -> None:
+    message = turns({"messages": [{"role": spelt, "content": "x"}, *CHAT]})[0]
+    assert message.for_template() == {"role": given, "content": "x"}
+
+
+def test_a_message_keeps_every_key_that_is_not_null() -> None:
+    turn = {
+        "role": "assistant", "content": [{"type": "text", "text": "Ho"}], "name": "n", "reasoning_content": "r",
+        "weight": 1, "odd": {"a": None}, "thinking": None,
+    }  # fmt: skip
+    message = turns({"messages": [CHAT[0], turn]})[1]
+    assert message.content == "Ho"
+    assert message.for_template() == {key: value for key, value in turn.items() if value is not None}
 
 
 @pytest.mark.parametrize("column", ["messages", "conversations", "conversation"])
@@ -108,7 +125,11 @@ CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
 )
 def test_tool_calls_come_out_in_one_form(turn: dict[str, Any], calls: tuple[Any, ...]) -> None:
     messages = turns({"messages": [CHAT[0], {"role": "assistant", "content": None, **turn}]})
-    assert messages[1] == Message("assistant", "", calls)
+    assert (messages[1].content, messages[1].tool_calls) == ("", calls)
+    given = messages[1].for_template()
+    assert given["content"] is None
+    # The template gets the calls as the record has them, and those in another key in the usual form.
+    assert given["tool_calls"] == turn.get("tool_calls", [CALL])
 
 
 def test_arguments_that_are_not_a_json_object_are_refused() -> None:

@@ -184,25 +184,36 @@ def test_each_built_in_template_scores_the_turns_and_their_end(name: str) -> Non
     ]
 
 
-def test_a_prompt_that_renders_differently_in_the_full_text_is_refused() -> None:
+def test_a_prompt_that_renders_differently_is_found_in_the_full_text() -> None:
     counts = "{{ messages | length }} turns\n" + UNMARKED
-    row = row_of(chat(*TURNS), counts)
+    assert runs(counts, chat(*TURNS)) == ["One.<|im_end|>", "Two.<|im_end|>"]
+
+
+def test_a_turn_whose_beginning_cannot_be_proved_is_refused() -> None:
+    reversing = (
+        "{{ messages | length }} turns\n{% for m in messages %}{{ m.content | reverse }}{{ m.content }}{% endfor %}"
+    )
+    row = row_of(chat(*TURNS[1:]), reversing)
     assert row.status is Status.PROMPT_NOT_PREFIX
     assert row.detail.startswith("-, sample: ")
-    assert "'2 turns" in row.detail
-    assert "'5 turns" in row.detail
-    assert "last turn only" in row.detail
+    assert "'1 turns" in row.detail and "'4 turns" in row.detail
+
+
+JOINED = (
+    "{% for m in messages %}{{ 'User: ' if m.role == 'user' else ' HEAD' }}{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %} HEAD{% endif %}"
+)
 
 
 def test_a_prompt_whose_last_token_joins_the_response_is_refused() -> None:
-    joined = (
-        "{% for m in messages %}{{ 'User: ' if m.role == 'user' else ' ' }}{{ m.content }}{% endfor %}"
-        "{% if add_generation_prompt %} {% endif %}"
-    )
-    row = row_of(chat(("user", "How many"), ("assistant", "apples")), joined)
+    row = row_of(chat(("user", "How many"), ("assistant", "les are left")), JOINED.replace("HEAD", "app"))
     assert row.status is Status.PROMPT_NOT_PREFIX
-    assert "Ġ" in row.detail
+    assert "Ġapples" in row.detail
     assert "white space" in row.detail
+
+
+def test_white_space_that_is_one_token_with_the_first_word_is_scored() -> None:
+    assert runs(JOINED.replace("HEAD", ""), chat(("user", "How many"), ("assistant", "apples"))) == [" apples"]
 
 
 def test_a_failing_template_gives_its_message_and_the_rows_position() -> None:

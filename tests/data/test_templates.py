@@ -23,7 +23,7 @@ from tiny_chat import (
     tokenizer_with,
 )
 
-from donod_fast.data import templates
+from donod_fast.data import rendering, templates
 from donod_fast.data.rendering import Renderer
 from donod_fast.data.templates import BUILTIN_TEMPLATES, ResolvedTemplate, resolve_template
 from donod_fast.data.types import Conversation, Message, SampleError, Status
@@ -274,12 +274,11 @@ def test_a_templates_own_message_reaches_the_user() -> None:
     assert "must alternate" in refusal.value.detail
 
 
-def test_an_ability_is_probed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kind_of_conversation_is_probed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     write = renderer(THINKING)
-    conversation = chat(("system", "Be kind."), ("user", "Hi"), ("assistant", "Yo"))
-    write.write(conversation)
-    monkeypatch.setattr(write, "_shows", lambda *a, **k: pytest.fail("probed again"))
-    write.write(conversation)
+    write.write(chat(("system", "Be kind."), ("user", "Hi"), ("assistant", "Yo")))
+    monkeypatch.setattr(rendering, "plan_recasts", lambda *a, **k: pytest.fail("probed again"))
+    write.write(chat(("system", "Be brief."), ("user", "Hello"), ("assistant", "Hey")))
 
 
 def test_a_template_with_todays_date_writes_a_fixed_date() -> None:
