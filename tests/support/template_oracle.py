@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from template_specs import Frame, TemplateSpec
+from template_specs import BLOCK, Frame, TemplateSpec
 
 Msg = Mapping[str, Any]
 SCORED = frozenset({"reasoning", "content", "calls", "closing"})
@@ -252,7 +252,8 @@ def character_flags(spec: TemplateSpec, written: Written, wanted: frozenset[int]
         first = piece.turn in wanted and piece.kind in SCORED and _is_first(pieces, number)
         if first:
             _open_start(spec, text, at, flags)
-        if piece.turn in wanted and piece.kind in SCORED and _is_end(pieces, number) and piece.kind != "closing":
+        ends = _is_end(pieces, number) or (spec.marks == "content" and pieces[number + 1].kind == "closing")
+        if piece.turn in wanted and piece.kind in SCORED and ends and piece.kind != "closing":
             # Without a closing, white space at the end of the content may count as the gap after it.
             bare = len(piece.text.rstrip())
             flags[at + bare : at + len(piece.text)] = [None] * (len(piece.text) - bare)
@@ -299,6 +300,9 @@ def _open_start(spec: TemplateSpec, text: str, start: int, flags: list[bool | No
         # The prompt writes it, the model does not. A mark that includes it may be taken at its word.
         by_prompt = None if spec.marks in ("right", "gap", "content", "trailer") or spec.marks_where != "all" else False
         flags[start : start + len(suffix)] = [by_prompt] * len(suffix)
+    elif not prompt and spec.marks == "none" and text.startswith(BLOCK, start):
+        # Without a generation prompt an inserted block may be a part of the header.
+        flags[start : start + len(BLOCK)] = [None] * len(BLOCK)
     elif suffix:
         shared = next((n for n, (a, b) in enumerate(zip(suffix, text[start:], strict=False)) if a != b), len(suffix))
         flags[start : start + shared] = [None] * shared

@@ -39,9 +39,11 @@ def shrink(setup: Setup, drawn: Drawn, outcome: Outcome) -> tuple[Setup, Drawn, 
 
 def _steps(setup: Setup, drawn: Drawn) -> Iterator[tuple[Setup, Drawn]]:
     messages = drawn.messages
-    for at in range(len(messages)):
-        if any(m["role"] == "assistant" for m in messages[:at] + messages[at + 1 :]):
-            yield setup, replace(drawn, messages=messages[:at] + messages[at + 1 :])
+    for first in range(len(messages)):
+        for count in (1, 2, 3):
+            fewer = messages[:first] + messages[first + count :]
+            if _is_natural(fewer, messages[0]["role"]):
+                yield setup, replace(drawn, messages=fewer)
     if drawn.tools:
         yield setup, replace(drawn, tools=[])
     for spec in _simpler(setup.spec):
@@ -53,6 +55,14 @@ def _steps(setup: Setup, drawn: Drawn) -> Iterator[tuple[Setup, Drawn]]:
     for at, message in enumerate(messages):
         for simpler in _simpler_messages(message, _WORDS[at % len(_WORDS)]):
             yield setup, replace(drawn, messages=[*messages[:at], simpler, *messages[at + 1 :]])
+
+
+def _is_natural(messages: list[dict[str, Any]], first: str) -> bool:
+    """Whether there is a reply, none follows another, and the first message does not become one."""
+    roles = [message["role"] for message in messages]
+    pairs = set(zip(roles, roles[1:], strict=False))
+    begins = roles[:1] != ["assistant"] or first == "assistant"
+    return "assistant" in roles and begins and not pairs & {("assistant", "assistant"), ("user", "tool")}
 
 
 def _simpler(spec: TemplateSpec) -> Iterator[TemplateSpec]:
