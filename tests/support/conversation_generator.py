@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass, field
 from typing import Any
@@ -124,10 +125,13 @@ def _calls(rng: random.Random, turn: int) -> list[dict[str, Any]]:
     count = rng.choice((1, 1, 1, 2))
     ids = [f"abcdef{turn}{at}z" for at in range(count)]
     cities = rng.sample(("Paris", "Oslo", "user", "Łódź"), count)
-    calls = [
+    calls: list[dict[str, Any]] = [
         {"id": one, "type": "function", "function": {"name": "weather", "arguments": {"city": city}}}
         for one, city in zip(ids, cities, strict=True)
     ]
+    if rng.random() < 0.15:  # as OpenAI's interface returns them
+        for call in calls:
+            call["function"]["arguments"] = json.dumps(call["function"]["arguments"])
     said = _reply(rng) if rng.random() < 0.2 else ""
     results = [
         {"role": "tool", "tool_call_id": one, "name": "weather", "content": rng.choice(("sunny", "3 degrees", "Yes."))}

@@ -67,7 +67,6 @@ class Family:
         thinks: the reply's body where the content holds thinking; None: the last reasoning is lost.
         reasons: the same for reasoning under a key of its own.
         is_strict: whether user and assistant must alternate, the user first.
-        default_system: whether a system text is written where none is given.
     """
 
     name: str
@@ -224,8 +223,10 @@ FAMILIES = (
     Family("llama3", _LLAMA3, "<|eot_id|>", says=frozenset({SYSTEM, RESULT})),
     Family("llama3_1", _LLAMA3, "<|eot_id|>", says=_ONE_CALL, calls=_parameters),
     Family("mistral_v1", (), _EOS, says=frozenset(), is_strict=True),
-    Family("mistral_v3", _MISTRAL, _EOS, says=EVERYTHING - {SYSTEM}, calls=_listed("[TOOL_CALLS] [", "]"), is_strict=True),
-    Family("mistral_nemo", _MISTRAL, _EOS, says=EVERYTHING - {SYSTEM}, calls=_listed("[TOOL_CALLS][", "]"), is_strict=True),
+    Family("mistral_v3", _MISTRAL, _EOS, says=EVERYTHING - {SYSTEM}, calls=_listed("[TOOL_CALLS] [", "]"),
+           is_strict=True),
+    Family("mistral_nemo", _MISTRAL, _EOS, says=EVERYTHING - {SYSTEM}, calls=_listed("[TOOL_CALLS][", "]"),
+           is_strict=True),
     Family("mistral_small", (*_MISTRAL, "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"), _EOS),
     Family("qwen2_5", _IM, "<|im_end|>", says=EVERYTHING, calls=_tagged),
     Family("qwen3", _IM, "<|im_end|>", says=EVERYTHING, calls=_tagged, last_lead=_BLOCK, thinks=_kept_at_last,

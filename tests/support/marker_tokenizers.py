@@ -9,7 +9,29 @@ from conversation_generator import ODD, PLAIN, SPACED
 from template_specs import MARKERS, STYLES
 from tiny_chat import SENTENCES
 
-KINDS = ("special", "plain", "merging")
+
+class SlowTokenizer:
+    """A tokenizer that does not tell which characters a token stands for, as transformers' slow ones do not."""
+
+    def __init__(self, fast: Any) -> None:
+        self._fast = fast
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._fast, name)
+
+    def __len__(self) -> int:
+        return len(self._fast)
+
+    def __call__(self, *args: Any, **given: Any) -> Any:
+        """The tokens alone."""
+        from transformers import BatchEncoding
+
+        return BatchEncoding({"input_ids": self._fast(*args, **given)["input_ids"]})
+
+
+def given_tokenizer(kind: str) -> Any:
+    """The tokenizer that a masker gets: ``marker_tokenizer``, or for "slow" the "special" one without positions."""
+    return SlowTokenizer(marker_tokenizer("special")) if kind == "slow" else marker_tokenizer(kind)
 
 
 @cache
@@ -19,7 +41,10 @@ def marker_tokenizer(kind: str) -> Any:
     Args:
         kind: "special" (every marker of the styles is one token), "plain" (only ``</s>`` and the like are), or
             "merging" (learnt on whole renderings without a split at words, so that tokens cross every border).
+            "slow" is "special".
     """
+    if kind == "slow":
+        return marker_tokenizer("special")
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -22,7 +22,7 @@ if __name__ == "__main__":
     sys.modules["mask_trials"] = sys.modules["__main__"]
 
 from conversation_generator import Drawn, draw_conversation
-from marker_tokenizers import marker_tokenizer
+from marker_tokenizers import given_tokenizer, marker_tokenizer
 from template_oracle import SCORED, Written, character_flags, write
 from template_specs import TemplateSpec, draw_spec
 from template_writer import jinja
@@ -53,7 +53,7 @@ class Setup:
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer."""
+        """The tokenizer, with the position of each token."""
         return marker_tokenizer(self.tokenizer_kind)
 
 
@@ -74,7 +74,7 @@ class Outcome:
 def draw_setup(rng: random.Random) -> Setup:
     """Draw a template, a tokenizer and the turns to train on."""
     spec = draw_spec(rng)
-    kind = rng.choices(("special", "plain", "merging"), (60, 32, 8))[0]
+    kind = rng.choices(("special", "plain", "merging", "slow"), (56, 30, 8, 6))[0]
     return setup_of(spec, kind, "last" if rng.random() < 0.2 else "all")
 
 
@@ -83,7 +83,8 @@ def setup_of(spec: TemplateSpec, tokenizer_kind: str = "special", train_on: str 
     tokenizer, source = marker_tokenizer(tokenizer_kind), jinja(spec)
     tokenizer.chat_template = source  # the masker reads it once
     settings = MaskSettings(template="tokenizer", train_on=train_on)
-    return Setup(spec, source, tokenizer_kind, train_on, Masker(tokenizer, settings, vocab_size=len(tokenizer)))
+    masker = Masker(given_tokenizer(tokenizer_kind), settings, vocab_size=len(tokenizer))
+    return Setup(spec, source, tokenizer_kind, train_on, masker)
 
 
 def trials(seed: int, pairs: int) -> Iterator[tuple[Setup, Drawn, Outcome]]:
@@ -219,8 +220,13 @@ def _unlike(spec: TemplateSpec, drawn: Drawn, at: int, run: str) -> str:
     content = message["content"] if isinstance(message["content"], str) else message["content"][0]["text"]
     bare = content.split("</think>")[-1].strip()
     frame = spec.frames["assistant"]
-    closing = frame.closing if spec.last_closing is None or not last else spec.last_closing
-    closings = {closing, ""} if spec.marks == "content" else {closing}
+    closing = spec.closing(is_last=last, calls=bool(message.get("tool_calls")))
+    if message.get("tool_calls"):  # as calls, or recast as text
+        closings = {closing, spec.closing(is_last=last, calls=False)}
+    else:
+        closings = {closing}
+    if spec.marks == "content":
+        closings.add("")
     if last and spec.trailer and (spec.marks == "trailer" or not closing):
         closings |= {closing + spec.trailer, closing + frame.gap + spec.trailer}
     ends = [run.strip().removesuffix(end.strip()).strip() for end in closings if run.strip().endswith(end.strip())]

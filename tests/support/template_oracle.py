@@ -169,10 +169,9 @@ class _Writer:
     def assistant(self, at: int, message: Msg) -> None:
         spec = self.spec
         thought, text = self.thinking(at, message)
-        last = at + 1 == len(self.messages)
         frame = spec.frames["assistant"]
-        closing = frame.closing if spec.last_closing is None or not last else spec.last_closing
         calls = message.get("tool_calls") or []
+        closing = spec.closing(is_last=at + 1 == len(self.messages), calls=bool(calls))
         if calls and spec.calls == "single" and text.strip():
             self.lost.append("content beside a call")
         if calls and spec.calls == "single":
@@ -298,7 +297,7 @@ def _open_start(spec: TemplateSpec, text: str, start: int, flags: list[bool | No
     suffix = prompt[len(header) :] if prompt.startswith(header) else ""
     if suffix and text.startswith(suffix, start):
         # The prompt writes it, the model does not. A mark that includes it may be taken at its word.
-        by_prompt = None if spec.marks in ("right", "gap", "content", "trailer") or spec.marks_where != "all" else False
+        by_prompt = None if spec.includes_prompt else False
         flags[start : start + len(suffix)] = [by_prompt] * len(suffix)
     elif not prompt and spec.marks == "none" and text.startswith(BLOCK, start):
         # Without a generation prompt an inserted block may be a part of the header.

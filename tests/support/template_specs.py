@@ -35,6 +35,7 @@ class TemplateSpec:
         frames: the frame of each role.
         bos: text at the very start.
         last_closing: the assistant's closing where its turn is the last message; None: as in other turns.
+        call_closing: the assistant's closing where its turn calls a tool; None: as in other turns.
         prompt: the whole generation prompt; None: the template has none.
         header_always: write the generation prompt after every conversation, asked for or not.
         trailer: text after the last turn, written unless a generation prompt is asked for.
@@ -52,15 +53,16 @@ class TemplateSpec:
         results: "role", "user" (as a user turn), "grouped" (neighbours share a user turn), "id", "name" or "dropped".
         tools: where the tools are listed: "none", "system" (own turn at the start) or "last_user" (before it).
         parts: whether a list of content parts is read.
-        marks: where generation marks are: "none", "right", "gap" (with the white space after the closing), "content"
-            (without the closing), "trailer" (right, and the trailer marked too), or wrong: "header", "early",
-            "next_header", "every", "missing".
+        marks: where generation marks are: "none", "right", "gap" (with the white space after the closing), "two" (one
+            for the closing), "content" (without the closing), "trailer" (right, and the trailer marked too), or wrong:
+            "header", "early", "next_header", "every", "missing".
         marks_where: which assistant turns have the wrong mark: "all", "first" or "last"; the others have right ones.
     """
 
     frames: dict[str, Frame]
     bos: str = ""
     last_closing: str | None = None
+    call_closing: str | None = None
     prompt: str | None = None
     header_always: bool = False
     trailer: str = ""
@@ -78,6 +80,22 @@ class TemplateSpec:
     parts: bool = False
     marks: str = "none"
     marks_where: str = "all"
+
+    @property
+    def includes_prompt(self) -> bool:
+        """Whether a right mark begins after the header, though the generation prompt writes more than that."""
+        return self.marks in ("right", "gap", "two", "content", "trailer") or self.marks_where != "all"
+
+    def closing(self, *, is_last: bool, calls: bool) -> str:
+        """The assistant's closing.
+
+        Args:
+            is_last: whether the turn is the last message.
+            calls: whether it calls a tool.
+        """
+        if calls and self.call_closing is not None:
+            return self.call_closing
+        return self.last_closing if is_last and self.last_closing is not None else self.frames["assistant"].closing
 
     @property
     def splits(self) -> bool:
@@ -136,7 +154,7 @@ STYLES: dict[str, dict[str, Frame]] = {
 
 CLOSINGS = (("", ""), ("</s>", ""), ("<|end|>", ""), ("<|im_end|>", "\n"), ("</s>", "\n\n"), ("<|eot_id|>", ""))
 MARKERS = (
-    "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|end|>", "<|return|>", "<|start_header_id|>",
+    "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|end|>", "<|return|>", "<|call|>", "<|start_header_id|>",
     "<|end_header_id|>", "<|eot_id|>", "[INST]", "[/INST]", "<start_of_turn>", "<end_of_turn>", "[gMASK]", "<sop>",
     "[TOOL_CALLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "<|pad|>",
 )  # fmt: skip
@@ -206,6 +224,7 @@ def _with_content(spec: TemplateSpec, rng: random.Random) -> TemplateSpec:
         thinking=kept,
         empty_block=splits and rng.random() < _SOMETIMES,
         calls=rng.choices(("none", "tagged", "listed", "single"), (25, 40, 20, 15))[0],
+        call_closing=rng.choice(("<|call|>", "<|end|>")) if rng.random() < _RARELY else None,
         results=rng.choices(("role", "user", "grouped", "id", "name", "dropped"), (35, 15, 15, 15, 15, 5))[0],
         tools=rng.choices(("none", "system", "last_user"), (40, 40, 20))[0],
         parts=rng.random() < _SOMETIMES,
@@ -213,8 +232,8 @@ def _with_content(spec: TemplateSpec, rng: random.Random) -> TemplateSpec:
 
 
 def _with_marks(spec: TemplateSpec, rng: random.Random) -> TemplateSpec:
-    kinds = ("none", "right", "gap", "content", "trailer", "header", "early", "next_header", "every", "missing")
-    marks = rng.choices(kinds, (55, 13, 3, 3, 5, 5, 4, 4, 4, 4))[0]
+    kinds = ("none", "right", "gap", "two", "content", "trailer", "header", "early", "next_header", "every", "missing")
+    marks = rng.choices(kinds, (53, 12, 3, 3, 3, 5, 5, 4, 4, 4, 4))[0]
     if marks in ("early", "next_header") and spec.tools == "last_user":
         marks = "header"  # the listing stands between the turns, so a mark cannot reach from one to the next
     where = rng.choice(("all", "first", "last")) if marks in ("header", "early", "next_header", "missing") else "all"

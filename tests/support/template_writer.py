@@ -129,10 +129,14 @@ def _wrong(spec: TemplateSpec, index: str) -> str:
 
 def _assistant(spec: TemplateSpec) -> str:
     frame = spec.frames["assistant"]
-    last = frame.closing if spec.last_closing is None else spec.last_closing
+    calls, last, other = (
+        json.dumps(spec.closing(is_last=is_last, calls=calls))
+        for calls, is_last in ((True, True), (False, True), (False, False))
+    )
     facts = [
         "{% set text = " + _text("m", spec, "assistant") + " %}\n{% set thought = '' %}\n",
-        "{% set closing = " + json.dumps(last) + " if loop.last else " + json.dumps(frame.closing) + " %}\n",
+        "{% set closing = " + f"{last} if loop.last else {other}" + " %}\n",
+        _when("m.tool_calls", "{% set closing = " + calls + " %}\n") if spec.call_closing is not None else "",
         _thinking(spec),
     ]
     head, body, gap = _said(frame.before), "{{ thought }}" + _written(spec), _said(frame.gap)
@@ -142,6 +146,7 @@ def _assistant(spec: TemplateSpec) -> str:
         "none": head + body + closing + gap,
         "missing": head + body + closing + gap,
         "gap": head + _marked(body, closing, gap),
+        "two": head + _marked(body) + _marked(closing) + gap,
         "content": head + _marked(body) + closing + gap,
         "header": _marked(head, body, closing) + gap,
         "every": _marked(head, body, closing, gap),

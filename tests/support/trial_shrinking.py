@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields, replace
+from itertools import pairwise
 from typing import Any
 
 from conversation_generator import Drawn
@@ -58,11 +59,12 @@ def _steps(setup: Setup, drawn: Drawn) -> Iterator[tuple[Setup, Drawn]]:
 
 
 def _is_natural(messages: list[dict[str, Any]], first: str) -> bool:
-    """Whether there is a reply, none follows another, and the first message does not become one."""
+    """Whether there is a reply, none follows another, results follow calls, and no reply becomes the first message."""
+    kinds = ["call" if message.get("tool_calls") else message["role"] for message in messages]
     roles = [message["role"] for message in messages]
-    pairs = set(zip(roles, roles[1:], strict=False))
+    is_called = all(before in ("call", "tool") for before, kind in pairwise(["", *kinds]) if kind == "tool")
     begins = roles[:1] != ["assistant"] or first == "assistant"
-    return "assistant" in roles and begins and not pairs & {("assistant", "assistant"), ("user", "tool")}
+    return "assistant" in roles and begins and is_called and ("assistant", "assistant") not in pairwise(roles)
 
 
 def _simpler(spec: TemplateSpec) -> Iterator[TemplateSpec]:
