@@ -221,10 +221,7 @@ def _unlike(spec: TemplateSpec, drawn: Drawn, at: int, run: str) -> str:
     bare = content.split("</think>")[-1].strip()
     frame = spec.frames["assistant"]
     closing = spec.closing(is_last=last, calls=bool(message.get("tool_calls")))
-    if message.get("tool_calls"):  # as calls, or recast as text
-        closings = {closing, spec.closing(is_last=last, calls=False)}
-    else:
-        closings = {closing}
+    closings = {closing} | ({spec.closing(is_last=last, calls=False)} if message.get("tool_calls") else set())
     if spec.marks == "content":
         closings.add("")
     if last and spec.trailer and (spec.marks == "trailer" or not closing):
