@@ -25,7 +25,21 @@ THINKING = re.compile(
 )
 """Thinking at the start of a reply, within tags. Some data sets leave the opening tag to the prompt."""
 
+OPENED_THINKING = re.compile(
+    r"(?:<think>|<thinking>|<reasoning>|<seed:think>|\[THINK\]|<\|begin_of_thought\|>)"
+    r"(?:\s*(?:</think>|</thinking>|</reasoning>|</seed:think>|\[/THINK\]|<\|end_of_thought\|>))?\s*\Z"
+)
+"""An opening tag of thinking, or an empty block of it, at the end of a text."""
+
+EMPTY_THINKING = re.compile(
+    r"\s*(?:<think>|<thinking>|<reasoning>|<seed:think>|\[THINK\]|<\|begin_of_thought\|>)"
+    r"\s*(?:</think>|</thinking>|</reasoning>|</seed:think>|\[/THINK\]|<\|end_of_thought\|>)\s*"
+)
+"""An empty block of thinking."""
+
 _CLOSINGS = ("</think>", "</thinking>", "</reasoning>", "</seed:think>", "[/THINK]", "<|end_of_thought|>")
+
+_LONG_ID = 6
 
 _NUMBER = 70117
 """Stands for numbers among arguments."""
@@ -39,16 +53,19 @@ class Pieces:
         reasoning: the reasoning, in a key of its own or within tags of the content.
         content: the content after the reasoning.
         calls: for each tool call the words of its name and its arguments.
+        ids: ids of calls.
     """
 
     reasoning: str = ""
     content: str = ""
     calls: tuple[tuple[str, ...], ...] = ()
+    ids: tuple[str, ...] = ()
 
     @property
     def words(self) -> tuple[str, ...]:
         """All of them."""
-        return tuple(word for word in (self.reasoning, self.content, *(w for call in self.calls for w in call)) if word)
+        calls = (word for call in self.calls for word in call)
+        return tuple(word for word in (self.reasoning, self.content, *calls, *self.ids) if word)
 
     def last(self, text: str) -> tuple[str, int]:
         """The word that a text has last, and how often the text has it; ``("", 0)`` if it has none."""
@@ -165,7 +182,9 @@ def _message(at: int, message: Message, names: dict[str, str]) -> tuple[Message,
             changed[key] = value if value is None or isinstance(value, bool | int | float) else _stand_in(value, at)
     own_message = None if message.own is None else changed
     made = Message(message.role, text, tuple(calls or ()), message.scored, own_message)
-    return made, Pieces(reasoning, content, call_words)
+    ids = [str(call.get("id", "")) for call in calls or () if isinstance(call, Mapping)]
+    # A short id may appear anywhere.
+    return made, Pieces(reasoning, content, call_words, tuple(one for one in ids if len(one) >= _LONG_ID))
 
 
 def _content(value: Any, text: str) -> Any:
@@ -258,6 +277,8 @@ def _document(at: int, document: Mapping[str, Any]) -> tuple[dict[str, Any], tup
 
 
 __all__ = [
+    "EMPTY_THINKING",
+    "OPENED_THINKING",
     "REASONING_KEYS",
     "THINKING",
     "Pieces",

@@ -126,10 +126,12 @@ def _missing(probe: Probe, text: str) -> str:
 
 
 def _is_garbled(probe: Probe, text: str, render: Render) -> bool:
-    """Whether parts of content appear as Python writes a list, or missing content as ``None``."""
+    """Whether parts of content appear other than as text, as Python writes a list, or missing content as ``None``."""
     has_parts = any(isinstance((m.own or {}).get("content"), list) for m in probe.conversation.messages)
-    if has_parts and ("'type': 'text'" in text or '"type": "text"' in text):
-        return True
+    if has_parts:
+        joined = render(recast(probe.conversation, ("parts",)))
+        if joined is not None and joined != text:
+            return True
     if "None" not in text or not any("content" in (m.own or {}) and (m.own or {})["content"] is None
                                      for m in probe.conversation.messages):  # fmt: skip
         return False

@@ -8,20 +8,24 @@ begins where the prompt before it ends, rendered separately, and ends with its c
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from donod_fast.data.probes import REASONING_KEYS, THINKING, Probe, probe_of, reasoning_of, split_thinking, thinking_in
+from donod_fast.data.probes import (
+    OPENED_THINKING,
+    REASONING_KEYS,
+    THINKING,
+    Probe,
+    probe_of,
+    reasoning_of,
+    split_thinking,
+    thinking_in,
+)
 from donod_fast.data.rendering import KINDS, Renderer, Rendering, dropped_reasoning
 from donod_fast.data.turn_ends import Frame, TurnFrames, shared_length
 from donod_fast.data.types import Message, SampleError, Status
 
-_OPENED_THINKING = re.compile(
-    r"(?:<think>|<thinking>|<reasoning>|<seed:think>|\[THINK\]|<\|begin_of_thought\|>)"
-    r"(?:\s*(?:</think>|</thinking>|</reasoning>|</seed:think>|\[/THINK\]|<\|end_of_thought\|>))?\s*$"
-)
 _INSERTED = "zqinsertedqz"
 _SHOWN = 40
 
@@ -78,7 +82,7 @@ class TurnFinder:
             raise SampleError(Status.TEMPLATE_FAILED, _lost(at))
         starts = self._starts(rendering, at, frame)
         if not starts:
-            prompt = self._renderer.render(conversation, at, add_generation_prompt=True).text
+            prompt = self._renderer.text(conversation, at, add_generation_prompt=True) or ""
             raise SampleError(Status.PROMPT_NOT_PREFIX, _parting(prompt, text, at))
         end = self._end(rendering, at, frame, starts[0])
         if end is None or not _has_words(message, text[starts[0] : end]):
@@ -92,25 +96,33 @@ class TurnFinder:
     def _starts(self, rendering: Rendering, at: int, frame: Frame) -> list[int]:
         """Where the turn may begin, the best place first; empty if none can be proved."""
         conversation, text = rendering.conversation, rendering.text
-        begin = self._renderer.text(conversation, at) if at else None
+        begin = self._renderer.text(conversation, at) or ""
         prompt = self._renderer.text(conversation, at, add_generation_prompt=True)
         starts: list[int] = []
         if prompt is not None and text.startswith(prompt):
             start = len(prompt)
-            if prompt == begin and frame.header.strip() and text.startswith(frame.header, start):
+            if frame.header.strip() and text.startswith(frame.header, start):
                 start += len(frame.header)  # without a generation prompt the header comes with the message
-            # White space that is one token with the first word belongs to the reply.
-            starts += dict.fromkeys((start, len(text[:start].rstrip())))
-        opened = _OPENED_THINKING.search(prompt) if prompt is not None else None
-        if opened and prompt is not None and opened.start() >= len(begin or "") \
+            starts.append(start)
+        opened = OPENED_THINKING.search(prompt) if prompt is not None else None
+        if opened and prompt is not None and opened.start() >= len(begin) \
                 and text.startswith(prompt[: opened.start()]):  # fmt: skip
             # The generation prompt opens the thinking; a whole conversation is written without, or in another way.
             starts.append(opened.start())
         if not starts:
             place = self._insertion(rendering, at, at_end=False)
-            if place is not None and text.endswith(frame.lead, 0, place):
-                starts.append(place - len(frame.lead))
-        return starts
+            if place is not None:
+                leads = [lead for lead in frame.leads if text.endswith(lead, 0, place)]
+                message = conversation.messages[at]
+                if (
+                    not leads
+                    and split_thinking(message.content)[1].strip()
+                    and text.startswith(split_thinking(message.content)[1].lstrip()[:1], place)
+                ):
+                    leads = [""]
+                starts += [place - len(lead) for lead in leads[:1]]
+        # White space that is one token with the first word belongs to the reply.
+        return list(dict.fromkeys([*starts, *(len(text[:start].rstrip()) for start in starts)]))
 
     def _end(self, rendering: Rendering, at: int, frame: Frame, start: int) -> int | None:
         """One past the last visible character of the turn's closing; None if it cannot be found."""
@@ -165,7 +177,8 @@ class TurnFinder:
         for at, numbers in right.items():
             # The model is not asked to write the white space after the end-of-turn marker.
             bounds = [rendering.marked[number] for number in numbers]
-            spans = [Span(start, _visible_end(text, start, end), marked=True) for start, end in bounds]
+            content = conversation.messages[at].content
+            spans = [Span(start, _marked_end(text, start, end, content), marked=True) for start, end in bounds]
             spans = [span for span in spans if span.end > span.start]
             if spans and _has_words(conversation.messages[at], text[spans[0].start : spans[-1].end]):
                 found[at] = spans
@@ -195,13 +208,13 @@ class TurnFinder:
         last = frame.tail if frame is not None and at + 1 == len(probe.pieces) else ""
         shared = frame.shared if frame is not None else ""
         allowed = max(expected.end, words_end + max(len(last), len(shared)))
-        begin = min((expected.start, *expected.other_starts))
+        begin = expected.start
         numbers = [n for n, (start, end) in enumerate(rendering.marked)
                    if end > start and start < expected.end and end > begin]  # fmt: skip
         if not numbers:
             return ()
         starts, ends = zip(*(rendering.marked[n] for n in numbers), strict=True)
-        if min(starts) < begin and text[min(starts) : begin].strip():
+        if min(starts) < begin:
             return ()
         if len(text[: max(ends)].rstrip()) > allowed:
             return ()
@@ -213,21 +226,30 @@ class TurnFinder:
 def _with_word(message: Message, *, at_end: bool) -> list[Message]:
     """The message with a word put at the beginning or the end of its text, in the ways that may work."""
     if at_end and message.tool_calls:
-        return []
-    own = message.own or {}
-    if not at_end:
-        for key in REASONING_KEYS:
-            if isinstance(own.get(key), str) and own[key].strip():
-                return [replace(message, own={**own, key: _INSERTED + own[key].lstrip()})]
-    content = message.content
+        return _with_word_in_arguments(message)
+    own, content = message.own or {}, message.content
+    changed = (
+        []
+        if at_end
+        else [
+            replace(message, own={**own, key: _INSERTED + own[key].lstrip()})
+            for key in REASONING_KEYS
+            if isinstance(own.get(key), str) and own[key].strip()
+        ]
+    )
     if not content.strip():
-        return _with_word_in_call(message)
+        return [*changed, *_with_word_in_call(message)]
     if at_end:
         return [message.changed(content=text + _INSERTED) for text in dict.fromkeys((content, content.rstrip()))]
     found = thinking_in(content)
-    inner = [] if found is None else [content[: found.start("thought")] + _INSERTED + content[found.start("thought") :]]
+    inner = []
+    if found is not None:
+        begin = found.end("thought") - len(found["thought"].lstrip())
+        inner = [content[:begin] + _INSERTED + content[begin:]]
+        answer = content[found.end() :].lstrip()
+        inner.append(content[: len(content) - len(answer)] + _INSERTED + answer)
     texts = (*inner, _INSERTED + content, _INSERTED + content.lstrip())
-    return [message.changed(content=text) for text in dict.fromkeys(texts)]
+    return [*changed, *(message.changed(content=text) for text in dict.fromkeys(texts))]
 
 
 def _with_word_in_call(message: Message) -> list[Message]:
@@ -239,6 +261,19 @@ def _with_word_in_call(message: Message) -> list[Message]:
     changed = {**function, "name": _INSERTED + str(function.get("name"))}
     whole = {**call, "function": changed} if "function" in call else changed
     return [replace(message, own={**message.for_template(), "tool_calls": [whole, *calls[1:]]})]
+
+
+def _with_word_in_arguments(message: Message) -> list[Message]:
+    """The message with a word at the end of its last call, if the call ends in a text."""
+    calls = message.for_template().get("tool_calls") or []
+    function = calls[-1].get("function", calls[-1]) if calls else {}
+    arguments = function.get("arguments")
+    last = next(reversed(arguments), None) if isinstance(arguments, Mapping) and arguments else None
+    if last is None or not isinstance(arguments[last], str):
+        return []
+    changed = {**function, "arguments": {**arguments, last: arguments[last] + _INSERTED}}
+    whole = {**calls[-1], "function": changed} if "function" in calls[-1] else changed
+    return [replace(message, own={**message.for_template(), "tool_calls": [*calls[:-1], whole]})]
 
 
 def _has_words(message: Message, written: str) -> bool:
@@ -264,6 +299,13 @@ def _end_of_words(message: Message, text: str, start: int) -> int | None:
 def _visible_end(text: str, start: int, end: int) -> int:
     """``end`` without the white space before it, but not before ``start``."""
     return max(start, len(text[:end].rstrip()))
+
+
+def _marked_end(text: str, start: int, end: int, content: str) -> int:
+    """The end of a marked text without white space, except for that at the end of the reply's own content."""
+    own = content[len(content.rstrip()) :]
+    visible = _visible_end(text, start, end)
+    return min(end, visible + len(own)) if text.endswith(content.rstrip(), start, visible) else visible
 
 
 def _parting(prompt: str, text: str, at: int) -> str:

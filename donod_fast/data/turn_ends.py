@@ -11,9 +11,9 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from donod_fast.data.probes import Pieces, Probe, end_of, probe_of
+from donod_fast.data.probes import EMPTY_THINKING, OPENED_THINKING, Pieces, Probe, end_of, probe_of
 from donod_fast.data.rendering import KINDS, Renderer
 from donod_fast.data.types import Conversation, Message
 
@@ -34,8 +34,9 @@ class Frame:
         shared: what all continuations have in common after the reply's last word: the closing, and what the headers of
             all roles begin with.
         next_header: text between the closing and the words of the message that follows; ``""`` if none follows.
-        header: text between the messages before and the reply, where a generation prompt does not write it.
-        lead: text between the header and the reply's first word, such as an opening tag of reasoning or of a call.
+        header: text between the prompt and the reply, where the template has no generation prompt; else ``""``.
+        leads: text between the header and the reply's first word, such as an opening tag of reasoning or of a call: at
+            the end of the conversation, and before another message.
     """
 
     tail: str
@@ -44,7 +45,7 @@ class Frame:
     shared: str
     next_header: str
     header: str
-    lead: str
+    leads: tuple[str, ...]
 
 
 def shared_length(first: Sequence[object], second: Sequence[object]) -> int:
@@ -84,7 +85,7 @@ class TurnFrames:
         pieces = probe.pieces[at]
         render = self._render.text
         alone = render(conversation)
-        begin = render(conversation, at) if at else ""
+        begin = render(conversation, at) or ""
         prompt = render(conversation, at, add_generation_prompt=True)
         if alone is None:
             return None
@@ -104,15 +105,32 @@ class TurnFrames:
 
         tail = tail_of(alone)
         assert tail is not None
-        added = prompt[len(begin) :] if prompt is not None and begin is not None and prompt.startswith(begin) else ""
+        added = self._added(begin if at else None, prompt)
         continued = self._continued(probe, conversation, tail_of)
         prompted = tail_of(render(conversation, add_generation_prompt=True))
         shared, closing = self._closing(tail, continued, prompted, added)
         last = self._last_closing(tail, closing, prompted, added)
-        header, lead = self._lead(conversation, pieces, alone, begin, prompt)
+        if pieces.calls:
+            # A call's own syntax is shared too, and looks like a closing. A reply in words has none.
+            said = (*whole.messages[:at], Message("assistant", _PLAIN), *whole.messages[at + 1 :])
+            plain = self._learn(probe_of(replace(whole, messages=said)), at)
+            if plain is not None:
+                closing = _without(shared, plain.shared[len(plain.closing.rstrip()) :], plain.closing) or closing
+                last = _without(tail, plain.tail[len(plain.last_closing.rstrip()) :], plain.last_closing) or last
         follows = len(probe.pieces) > at + 1 and bool(continued)
         next_header = continued[0][1][len(closing) :] if follows and continued[0][1].startswith(closing) else ""
-        return Frame(tail, last, closing, shared, next_header, header, lead)
+        place = self._header_end(conversation, pieces, alone, begin, prompt, added)
+        has_header = not added.strip() and prompt is not None and alone.startswith(prompt)
+        header = alone[len(prompt or "") : place] if has_header else ""
+        leads = [alone[place : pieces.first_start(alone)]] if place >= 0 else []
+        if len(probe.pieces) > at + 1:
+            followed = Conversation(whole.messages[: at + 2], whole.tools, whole.documents)
+            text = render(followed) or ""
+            later = self._header_end(followed, pieces, text, begin, prompt, added, at)
+            leads += [text[later : pieces.first_start(text)]] if later >= 0 else []
+        # Templates that write an empty block of thinking leave it out before a later question.
+        leads += [EMPTY_THINKING.sub("", lead, count=1) for lead in leads if EMPTY_THINKING.match(lead)]
+        return Frame(tail, last, closing, shared, next_header, header, tuple(dict.fromkeys(leads)))
 
     def _continued(
         self, probe: Probe, conversation: Conversation, tail_of: Callable[[str | None], str | None]
@@ -145,69 +163,96 @@ class TurnFrames:
         self, tail: str, continued: Sequence[tuple[str, str]], prompted: str | None, added: str
     ) -> tuple[str, str]:
         """What all continuations share after the reply, and the part of it that closes the reply."""
-        tails = [text for _, text in continued] + ([] if prompted is None or prompted == tail else [prompted])
-        if not tails:
-            return tail, self._whole(tail, len(tail))
-        # A role that the template writes without a header of its own tells nothing: its tail is empty.
+        by_prompt = _ends(prompted, added)
+        tails = [text for _, text in continued] or [prompted or tail]
         shared = tails[0]
         for other in tails[1:]:
             shared = shared[: shared_length(shared, other)]
-        if len(tails) == 1 or (shared_length(shared, tail) and shared[: shared_length(shared, tail)].strip()):
-            shared = shared[: shared_length(shared, tail)]
-        whole = self._without_header_start(shared)
-        by_prompt = None
-        if added.strip() and prompted is not None and prompted.endswith(added):
-            by_prompt = prompted[: len(prompted) - len(added)]
-            if not shared.startswith(by_prompt.rstrip()):
-                by_prompt = None
-        if by_prompt is not None and by_prompt.strip():
-            return shared, min(whole, by_prompt, key=_visible) if whole.strip() else by_prompt
-        by_first = self._closing_before_first_header(continued, shared)
-        if by_first.strip():
+        if by_prompt is not None and by_prompt.strip() and shared.startswith(by_prompt.rstrip()):
+            return shared, by_prompt
+        # The end of the conversation and the generation prompt tell more where they close the reply in the same way.
+        agreed = shared
+        for other in (tail, prompted or ""):
+            if self._whole(agreed, shared_length(agreed, other), partial=True).strip() or len(tails) == 1:
+                agreed = agreed[: shared_length(agreed, other)]
+        whole = self._without_header_start(agreed)
+        by_first = self._closing_before_first_header(continued, agreed)
+        if by_first is not None and by_first.strip():
             return shared, min(whole, by_first, key=_visible) if whole.strip() else by_first
-        return shared, "" if by_prompt is not None else whole
+        return shared, "" if by_prompt == "" or by_first is not None else whole
 
-    def _closing_before_first_header(self, continued: Sequence[tuple[str, str]], shared: str) -> str:
-        """The text between reply and user's message without the header, which the first message has too."""
+    def _closing_before_first_header(self, continued: Sequence[tuple[str, str]], shared: str) -> str | None:
+        """The text between reply and user's message without the header, which the first message has too; None if unclear."""
         between = next((text for role, text in continued if role == "user"), None)
         first = self._render.text(Conversation((Message("user", _NEXT),)))
         if between is None or first is None or _NEXT not in first:
-            return ""
-        header = shared_length(between[::-1], first[: first.index(_NEXT)][::-1])
+            return None
+        first = first[: first.index(_NEXT)]
+        header = shared_length(between[::-1], first[::-1])
         closing = self._whole(between, len(between) - header, up=True)
-        return closing if shared.startswith(closing.rstrip()) else ""
+        if not closing.strip():
+            # Text in front of the first header may be a default system message, which ends in a closing too.
+            return None if self._marker.sub("", first[: len(first) - header]).strip() else ""
+        return closing if shared.startswith(closing.rstrip()) else None
 
     def _last_closing(self, tail: str, closing: str, prompted: str | None, added: str) -> str:
         """The part of ``tail`` that closes a reply at the end of the conversation."""
-        shared = tail[: shared_length(tail, closing)]
+        shared = self._whole(tail, shared_length(tail, closing), partial=True)
         if shared.strip():
             return shared
         if not tail.strip():
             return ""
-        ends_in_prompt = bool(added.strip()) and prompted is not None and prompted.endswith(added)
-        before = prompted[: len(prompted) - len(added)] if ends_in_prompt and prompted is not None else ""
-        shared = self._whole(tail, shared_length(tail, before))
+        before = _ends(prompted, added)
+        if before is None:  # without a generation prompt, the trailer alone may be left out
+            before = prompted if prompted is not None and prompted != tail and tail.startswith(prompted) else ""
+        shared = self._whole(tail, shared_length(tail, before), partial=True)
         if shared.strip():
             return shared
-        if closing.strip():  # the template closes the last reply in another way
-            return tail[: -len(added)] if added.strip() and tail.endswith(added) else tail
-        return ""
+        # The template closes the last reply in a way of its own, and a header may follow.
+        asked = Conversation((Message("user", _NEXT), Message("assistant", _PLAIN)))
+        text = self._render.text(asked) or ""
+        header = text.partition(_NEXT)[2].partition(_PLAIN)[0].rstrip()
+        opened = OPENED_THINKING.search(tail)
+        rest = tail[: opened.start() if opened else len(tail)].rstrip()
+        bare = self._whole(rest, len(rest) - shared_length(rest[::-1], header[::-1]), up=True)
+        return bare if closing.strip() or bare != rest else ""
 
-    def _lead(
-        self, conversation: Conversation, pieces: Pieces, alone: str, begin: str | None, prompt: str | None
-    ) -> tuple[str, str]:
-        first = pieces.first_start(alone)
+    def _header_end(
+        self,
+        conversation: Conversation,
+        pieces: Pieces,
+        text: str,
+        begin: str,
+        prompt: str | None,
+        added: str,
+        at: int = -1,
+    ) -> int:
+        """Where the header of the reply at a position ends in the conversation's text; -1 if its words are not there."""
+        first = pieces.first_start(text)
         if first < 0:
-            return "", ""
-        plain = Conversation((*conversation.messages[:-1], Message("assistant", _PLAIN)), conversation.tools)
-        text = self._render.text(plain)
+            return -1
+        messages = list(conversation.messages)
+        messages[at] = Message("assistant", _PLAIN)
+        plain = self._render.text(replace(conversation, messages=tuple(messages)))
         end = first
-        if prompt is not None and prompt != begin and alone.startswith(prompt):
-            end = len(prompt)
-        elif text is not None and _PLAIN in text:
-            end = min(first, shared_length(text[: text.index(_PLAIN)], alone))
-        starts = begin is not None and alone.startswith(begin) and len(begin) <= end
-        return alone[len(begin) : end] if starts and begin is not None else "", alone[end:first]
+        if added.strip() and prompt and text.startswith(prompt):
+            end = min(first, len(prompt))
+        elif not (added.strip() and text.endswith(added, 0, first)) and plain is not None and _PLAIN in plain:
+            end = min(first, shared_length(plain[: plain.index(_PLAIN)], text))
+        opened = OPENED_THINKING.search(text, 0, end)
+        if opened and not text.endswith(added or "\0", 0, end):
+            end = opened.start()  # tags that the template writes are a part of the reply
+        return end
+
+    def _added(self, begin: str | None, prompt: str | None) -> str:
+        """What the template adds as a generation prompt."""
+        if begin is None or prompt is None:  # it renders no empty conversation
+            asked = Conversation((Message("user", _NEXT),))
+            begin, prompt = self._render.text(asked), self._render.text(asked, add_generation_prompt=True)
+        if begin is None or prompt is None:
+            return ""
+        # Without a generation prompt there may be a trailer instead.
+        return prompt[len(self._whole(prompt, shared_length(prompt, begin))) :]
 
     def _without_header_start(self, shared: str) -> str:
         """``shared`` without the beginning of a header: of a marker, or of a line that goes on differently."""
@@ -234,6 +279,19 @@ def _following(role: str, after: Message | None = None) -> Message:
         return Message(role, _NEXT)
     own = {"role": role, "content": _NEXT, "name": "zqnamedqz", "tool_call_id": calls[0].get("id", "")}
     return Message(role, _NEXT, own=own)
+
+
+def _without(text: str, rest: str, closing: str) -> str:
+    """A text without the rest that follows a closing, or up to that closing; ``""`` if it has neither."""
+    if text.endswith(rest):
+        return text[: len(text) - len(rest)]
+    place = text.find(closing.strip()) if closing.strip() else -1
+    return text[: place + len(closing.strip())] if place >= 0 else ""
+
+
+def _ends(prompted: str | None, added: str) -> str | None:
+    """What a text has before the generation prompt that it ends in; None if it does not end in one."""
+    return prompted[: -len(added)] if added.strip() and prompted is not None and prompted.endswith(added) else None
 
 
 def _visible(text: str) -> int:
