@@ -132,7 +132,7 @@ def _exact(setup: Setup, drawn: Drawn, written: Written, row: TokenizedSample) -
     if row.status is Status.REASONING_DROPPED and is_cut:
         return Outcome("refused: the last reasoning is cut")
     ids, offsets = encoded(setup, written.text)
-    flags = character_flags(setup.spec, written, wanted)
+    flags = character_flags(setup.spec, written, wanted, merges=setup.tokenizer_kind == "merging")
     if row.status is Status.PROMPT_NOT_PREFIX and crosses(setup, written, wanted, ids):
         return Outcome("refused: a token crosses the border")
     if row.status is not Status.SCORED:

@@ -229,28 +229,33 @@ def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def character_flags(spec: TemplateSpec, written: Written, wanted: frozenset[int]) -> list[bool | None]:
+def character_flags(
+    spec: TemplateSpec, written: Written, wanted: frozenset[int], *, merges: bool = False
+) -> list[bool | None]:
     """For each character whether a token that begins there is scored; None where both are right.
 
     Args:
         spec: the template.
         written: its rendering.
         wanted: positions of the assistant turns to score.
+        merges: whether tokens may cross the end of the generation prompt, so that it proves nothing.
     """
     flags: list[bool | None] = []
     pieces = written.pieces
     for number, piece in enumerate(pieces):
         inside = piece.turn in wanted and piece.kind in SCORED
         flags += [inside and piece.kind in SCORED] * len(piece.text)
-        if piece.kind == "closing" and inside and spec.marks == "content":
-            flags[-len(piece.text) :] = [None] * len(piece.text)  # the marks may be taken at their word
+        only_last = spec.last_closing and not spec.frames["assistant"].closing and number + 2 >= len(pieces)
+        if piece.kind == "closing" and inside and (spec.marks == "content" or only_last):
+            # The marks may be taken at their word; a closing that only the last turn has may be a trailer.
+            flags[-len(piece.text) :] = [None] * len(piece.text)
         if piece.kind in ("trailer", "gap") and _trails(pieces, number, wanted) and _is_open(spec, pieces, number):
             flags[-len(piece.text) :] = [None] * len(piece.text)
     text, at = written.text, 0
     for number, piece in enumerate(pieces):
         first = piece.turn in wanted and piece.kind in SCORED and _is_first(pieces, number)
         if first:
-            _open_start(spec, text, at, flags)
+            _open_start(spec, text, at, flags, by_prompt=None if merges or spec.includes_prompt else False)
         ends = _is_end(pieces, number) or (spec.marks == "content" and pieces[number + 1].kind == "closing")
         if piece.turn in wanted and piece.kind in SCORED and ends and piece.kind != "closing":
             # Without a closing, white space at the end of the content may count as the gap after it.
@@ -290,14 +295,13 @@ def _is_open(spec: TemplateSpec, pieces: Sequence[Piece], number: int) -> bool:
     return spec.marks == "trailer" or not closed
 
 
-def _open_start(spec: TemplateSpec, text: str, start: int, flags: list[bool | None]) -> None:
+def _open_start(spec: TemplateSpec, text: str, start: int, flags: list[bool | None], *, by_prompt: bool | None) -> None:
     """Mark as open what the generation prompt writes of a turn, and white space that it leaves to the model."""
     header = spec.frames["assistant"].before
     prompt = spec.prompt or ""
     suffix = prompt[len(header) :] if prompt.startswith(header) else ""
     if suffix and text.startswith(suffix, start):
         # The prompt writes it, the model does not. A mark that includes it may be taken at its word.
-        by_prompt = None if spec.includes_prompt else False
         flags[start : start + len(suffix)] = [by_prompt] * len(suffix)
     elif not prompt and spec.marks == "none" and text.startswith(BLOCK, start):
         # Without a generation prompt an inserted block may be a part of the header.
