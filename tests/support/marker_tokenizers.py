@@ -9,6 +9,10 @@ from conversation_generator import ODD, PLAIN, SPACED
 from template_specs import MARKERS, STYLES
 from tiny_chat import SENTENCES
 
+# How the vocabularies of recent models split a text: line breaks stay together.
+_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+_LINES = _WORDS + r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+
 
 class SlowTokenizer:
     """A tokenizer that does not tell which characters a token stands for, as transformers' slow ones do not."""
@@ -39,17 +43,23 @@ def marker_tokenizer(kind: str) -> Any:
     """A byte-level BPE with ``<s>``, ``</s>`` and ``<pad>``.
 
     Args:
-        kind: "special" (every marker of the styles is one token), "plain" (only ``</s>`` and the like are), or
+        kind: "special" (every marker of the styles is one token), "plain" (only ``</s>`` and the like are), "lines"
+            (as "special", but several line breaks are one token, as in the vocabularies of Llama 3 and Qwen), or
             "merging" (learnt on whole renderings without a split at words, so that tokens cross every border).
             "slow" is "special".
     """
     if kind == "slow":
         return marker_tokenizer("special")
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=kind != "merging")
+    if kind == "lines":
+        words = pre_tokenizers.Split(Regex(_LINES), "isolated")
+        bpe.pre_tokenizer = pre_tokenizers.Sequence(
+            [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        )
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=900 if kind == "merging" else 600,
@@ -57,7 +67,7 @@ def marker_tokenizer(kind: str) -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    bpe.train_from_iterator(SENTENCES * 3 + (_renderings() if kind == "merging" else []), trainer)
+    bpe.train_from_iterator(SENTENCES * 3 + (_renderings() if kind in ("merging", "lines") else []), trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         bos_token="<s>",
@@ -65,7 +75,7 @@ def marker_tokenizer(kind: str) -> Any:
         pad_token="<pad>",
         clean_up_tokenization_spaces=False,
     )
-    if kind == "special":
+    if kind in ("special", "lines"):
         tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>", *MARKERS]})
     return tokenizer
 

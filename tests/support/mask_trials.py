@@ -52,6 +52,11 @@ class Setup:
     masker: Masker
 
     @property
+    def merges(self) -> bool:
+        """Whether tokens may cross the border between a generation prompt and the reply."""
+        return self.tokenizer_kind in ("lines", "merging")
+
+    @property
     def tokenizer(self) -> Any:
         """The tokenizer, with the position of each token."""
         return marker_tokenizer(self.tokenizer_kind)
@@ -74,7 +79,7 @@ class Outcome:
 def draw_setup(rng: random.Random) -> Setup:
     """Draw a template, a tokenizer and the turns to train on."""
     spec = draw_spec(rng)
-    kind = rng.choices(("special", "plain", "merging", "slow"), (56, 30, 8, 6))[0]
+    kind = rng.choices(("special", "lines", "plain", "merging", "slow"), (36, 25, 25, 8, 6))[0]
     return setup_of(spec, kind, "last" if rng.random() < 0.2 else "all")
 
 
@@ -132,7 +137,7 @@ def _exact(setup: Setup, drawn: Drawn, written: Written, row: TokenizedSample) -
     if row.status is Status.REASONING_DROPPED and is_cut:
         return Outcome("refused: the last reasoning is cut")
     ids, offsets = encoded(setup, written.text)
-    flags = character_flags(setup.spec, written, wanted, merges=setup.tokenizer_kind == "merging")
+    flags = character_flags(setup.spec, written, wanted, merges=setup.merges)
     if row.status is Status.PROMPT_NOT_PREFIX and crosses(setup, written, wanted, ids):
         return Outcome("refused: a token crosses the border")
     if row.status is not Status.SCORED:
@@ -193,7 +198,7 @@ def _loose(setup: Setup, drawn: Drawn, written: Written, row: TokenizedSample) -
     if row.status is Status.TEMPLATE_FAILED and written.raises:
         return Outcome("refused: the template raises")
     ends_in_space = setup.spec.frames["assistant"].before.endswith(" ")
-    if row.status is Status.PROMPT_NOT_PREFIX and (setup.tokenizer_kind == "merging" or ends_in_space):
+    if row.status is Status.PROMPT_NOT_PREFIX and (setup.merges or ends_in_space):
         return Outcome("refused: a token crosses the border")
     if row.status is Status.REASONING_DROPPED and any(_thinks(m) for m in drawn.messages):
         return Outcome("refused: the last reasoning is cut")
@@ -222,7 +227,7 @@ def _unlike(spec: TemplateSpec, drawn: Drawn, at: int, run: str) -> str:
     frame = spec.frames["assistant"]
     closing = spec.closing(is_last=last, calls=bool(message.get("tool_calls")))
     closings = {closing} | ({spec.closing(is_last=last, calls=False)} if message.get("tool_calls") else set())
-    if spec.marks == "content":
+    if spec.marks == "content" or (last and not frame.closing):
         closings.add("")
     if last and spec.trailer and (spec.marks == "trailer" or not closing):
         closings |= {closing + spec.trailer, closing + frame.gap + spec.trailer}
@@ -233,7 +238,9 @@ def _unlike(spec: TemplateSpec, drawn: Drawn, at: int, run: str) -> str:
         named = run.count(json.dumps(calls[0]["function"]["name"])) == len(calls)
         begins = run.split("</think>")[-1].strip().startswith(bare)
         return "" if named and begins else f"turn {at} is not its content and its calls: {run!r}"
-    if not any(end.split("</think>")[-1].strip() == bare for end in ends):
+    # No position predicts the first token of the text, which a reply without a header may begin with.
+    is_first = at == 0 and bare.endswith(ends[0])
+    if not is_first and not any(end.split("</think>")[-1].strip() == bare for end in ends):
         return f"turn {at} is not {bare!r}: {run!r}"
     return ""
 

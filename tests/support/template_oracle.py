@@ -139,7 +139,7 @@ class _Writer:
         if not here.get(self.spec.system_mode):
             return ""
         text = self.text_of(self.messages[0])
-        if self.lost and not isinstance(self.messages[0]["content"], str) and self.spec.trim != "all":
+        if not (isinstance(self.messages[0]["content"], str) or self.spec.parts or self.spec.trim == "all"):
             raise UnsayableError("a list and a string cannot be added")
         return text + "\n\n" if text else ""
 
@@ -255,7 +255,7 @@ def character_flags(
     for number, piece in enumerate(pieces):
         first = piece.turn in wanted and piece.kind in SCORED and _is_first(pieces, number)
         if first:
-            _open_start(spec, text, at, flags, by_prompt=None if merges or spec.includes_prompt else False)
+            _open_start(spec, text, at, flags, merges=merges)
         ends = _is_end(pieces, number) or (spec.marks == "content" and pieces[number + 1].kind == "closing")
         if piece.turn in wanted and piece.kind in SCORED and ends and piece.kind != "closing":
             # Without a closing, white space at the end of the content may count as the gap after it.
@@ -291,17 +291,19 @@ def _is_open(spec: TemplateSpec, pieces: Sequence[Piece], number: int) -> bool:
     trails = any(piece.kind == "trailer" for piece in pieces[number:])
     if not trails:
         return False
-    closed = any(piece.kind == "closing" for piece in pieces[max(0, number - 2) : number])
+    turn = max(piece.turn for piece in pieces)
+    closed = any(piece.kind == "closing" and piece.turn == turn for piece in pieces)
     return spec.marks == "trailer" or not closed
 
 
-def _open_start(spec: TemplateSpec, text: str, start: int, flags: list[bool | None], *, by_prompt: bool | None) -> None:
+def _open_start(spec: TemplateSpec, text: str, start: int, flags: list[bool | None], *, merges: bool) -> None:
     """Mark as open what the generation prompt writes of a turn, and white space that it leaves to the model."""
     header = spec.frames["assistant"].before
     prompt = spec.prompt or ""
     suffix = prompt[len(header) :] if prompt.startswith(header) else ""
     if suffix and text.startswith(suffix, start):
         # The prompt writes it, the model does not. A mark that includes it may be taken at its word.
+        by_prompt = None if merges or spec.includes_prompt else False
         flags[start : start + len(suffix)] = [by_prompt] * len(suffix)
     elif not prompt and spec.marks == "none" and text.startswith(BLOCK, start):
         # Without a generation prompt an inserted block may be a part of the header.
@@ -309,6 +311,6 @@ def _open_start(spec: TemplateSpec, text: str, start: int, flags: list[bool | No
     elif suffix:
         shared = next((n for n, (a, b) in enumerate(zip(suffix, text[start:], strict=False)) if a != b), len(suffix))
         flags[start : start + shared] = [None] * shared
-    if prompt != header and not suffix:  # no prompt, or one without the header's last space
+    if merges or (prompt != header and not suffix):  # no prompt, or one without the header's last space
         space = len(text[:start]) - len(text[:start].rstrip())
         flags[start - space : start] = [None] * space
