@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from donod_fast.data.formats import carried_values, record_id, to_sample
+from donod_fast.data.formats import Reading, carried_values, check_format, read_record, record_id
 from donod_fast.data.rendering import Renderer
 from donod_fast.data.settings import MaskSettings
 from donod_fast.data.spans import Span, TurnFinder, assistant_turns, shared_length
@@ -45,8 +45,7 @@ Encodings = Mapping[str, Encoded | SampleError]
 class _Row:
     record: Record
     id: str
-    format: str
-    sample: Sample | SampleError
+    reading: Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +105,8 @@ class Masker:
         if vocab_size < 1:
             raise InputError(f"vocab_size must be positive, not {vocab_size}")
         self._settings = settings
+        self._rules = settings.rules
+        check_format(self._rules.format)
         self._vocab_size = vocab_size
         self.carry = tuple(carry)
         self._template = resolve_template(tokenizer, settings.template)
@@ -124,7 +125,7 @@ class Masker:
     def describe(self) -> dict[str, Any]:
         """The settings that decide tokens and masks, in plain values for the manifest."""
         return {
-            "format": self._settings.format,
+            **self._rules.as_json(),
             "template": self._template.name,
             "template_sha256": self._template.sha256,
             "train_on": self._settings.train_on,
@@ -149,14 +150,8 @@ class Masker:
         return done
 
     def _tokenize_chunk(self, records: Sequence[Record]) -> list[TokenizedSample]:
-        rows = []
-        for record in records:
-            try:
-                sample, name = to_sample(record, self._settings.format)
-                rows.append(_Row(record, record_id(record), name, sample))
-            except SampleError as error:
-                rows.append(_Row(record, record_id(record), "", error))
-        plans = [self._plan(row.sample) for row in rows]
+        rows = [_Row(record, record_id(record), read_record(record, self._rules)) for record in records]
+        plans = [self._plan(row.reading.sample) for row in rows]
         texts = [text for plan in plans if isinstance(plan, _Plan) for text in (plan.text, *plan.prompts)]
         encoded = self._encoder.encode(texts)
         return [self._finish(row, plan, encoded) for row, plan in zip(rows, plans, strict=True)]
@@ -282,8 +277,10 @@ class Masker:
             scored=tuple(flags),
             tokens=total,
             truncated=truncated,
-            format=row.format,
+            format=row.reading.format,
             mask=masked.mask,
+            unused=row.reading.unused,
+            excluded=row.reading.excluded,
             detail=f"recast: {'; '.join(masked.recasts)}" if masked.recasts else "",
             recasts=masked.recasts,
         )
@@ -321,7 +318,17 @@ def _refused(row: _Row, status: Status, detail: str, tokens: int = 0) -> Tokeniz
     if not detail.startswith(origin):
         detail = origin + detail
     detail = detail.encode("utf-8", errors="backslashreplace").decode("utf-8")
-    return TokenizedSample(row.record.row, row.id, status, detail, tokens=tokens, format=row.format)
+    reading = row.reading
+    return TokenizedSample(
+        row.record.row,
+        row.id,
+        status,
+        detail,
+        tokens=tokens,
+        format=reading.format,
+        unused=reading.unused,
+        excluded=reading.excluded,
+    )
 
 
 __all__ = ["MaskSettings", "Masker"]

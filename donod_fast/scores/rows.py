@@ -24,7 +24,7 @@ class ScoreRow:
         row: 0-based position in the input.
         id: the record's own id, else a hash of its content.
         status: ``scored``, or the reason why there is no score (see ``Status``).
-        detail: explanation of a missing score: file, place in the file, cause.
+        detail: explanation of a missing score: file, place in the file, cause. Of a scored row: what was rewritten.
         tokens: tokens of the row before truncation.
         scored_tokens: tokens that contribute to the score.
         truncated: whether the length limit cut off tokens.
