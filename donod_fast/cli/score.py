@@ -34,7 +34,7 @@ def score(
     from dataclasses import asdict
 
     from donod_fast.cli import output
-    from donod_fast.cli.score_run import summary, summary_text
+    from donod_fast.cli.score_run import look_command, summary, summary_text
     from donod_fast.scores.unscored import commonest_cause
 
     def announce() -> None:
@@ -47,6 +47,10 @@ def score(
             output.as_json(asdict(plan))
         else:
             typer.echo(_plan_text(plan))
+            unscored = {status: rows for status, rows in plan.by_status.items() if status != "scored"}
+            if unscored:
+                commonest = max(unscored, key=lambda status: (unscored[status], status))
+                typer.echo(f"look     {look_command(request, commonest)}")
         return
     try:
         done = run.score(lambda rows: output.progress_bar(rows, quiet=screen.hides_progress), announce)
