@@ -73,6 +73,7 @@ def _plan_text(plan: RunPlan) -> str:
     lines = [
         f"rows     {plan.rows:,}: {output.counts(plan.by_status)} (scored = can be scored)",
         f"formats  {output.counts(plan.formats)}",
+        *(f"records  {line}" for line in plan.records.lines(plan.rows)),
         f"tokens   {plan.tokens:,}, of which {plan.scored_tokens:,} scored; {plural(plan.truncated, 'row')} cut "
         "to the limit",
         f"batches  {plan.batches:,} of at most {plan.token_budget:,} slots ({plan.token_budget_how}), "

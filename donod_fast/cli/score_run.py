@@ -32,6 +32,7 @@ def summary(done: Done) -> dict[str, Any]:
         "commonest_cause": None if cause is None else asdict(cause),
         "resumed_rows": outcome.resumed_rows,
         "formats": dict(outcome.formats),
+        "records": outcome.folder.sample_counts().as_json(),
         "template": outcome.folder.manifest["masks"]["template"],
         "mask": outcome.folder.manifest.get("mask"),
         "update": outcome.folder.manifest["update"],
@@ -58,6 +59,7 @@ def summary_text(done: Done) -> str:
         formats = output.counts(done.outcome.formats)
         lines.append(f"formats: {formats}; update: {update['update']}, lr {update['lr']:g}")
     lines.append(masks_text(folder.manifest))
+    lines += folder.sample_counts().lines(folder.rows)
     new = f"{plural(folder.rows - old, 'row')} in {output.duration(done.seconds)}"
     lines.append(new + (f", {old:,} already done" if old else "") + (f"; {done.compiled}" if done.compiled else ""))
     if done.smaller_budget is not None:

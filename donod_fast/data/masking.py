@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from donod_fast.data.bounded import shared_length
-from donod_fast.data.formats import carried_values, record_id, to_sample
+from donod_fast.data.formats import Reading, carried_values, check_format, read_record, record_id
 from donod_fast.data.rendering import Renderer
 from donod_fast.data.settings import MaskSettings
 from donod_fast.data.spans import Span, TurnFinder, assistant_turns
@@ -48,8 +48,7 @@ Encodings = Mapping[str, Encoded | SampleError]
 class _Row:
     record: Record
     id: str
-    format: str
-    sample: Sample | SampleError
+    reading: Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +114,8 @@ class Masker:
         if vocab_size < 1:
             raise InputError(f"vocab_size must be positive, not {vocab_size}")
         self._settings = settings
+        self._rules = settings.rules
+        check_format(self._rules.format)
         self._vocab_size = vocab_size
         self.carry = tuple(carry)
         self._template = resolve_template(tokenizer, settings.template)
@@ -133,7 +134,7 @@ class Masker:
     def describe(self) -> dict[str, Any]:
         """The settings that decide tokens and masks, in plain values for the manifest."""
         return {
-            "format": self._settings.format,
+            **self._rules.as_json(),
             "template": self._template.name,
             "template_sha256": self._template.sha256,
             "train_on": self._settings.train_on,
@@ -159,33 +160,26 @@ class Masker:
 
     def text_of(self, record: Record) -> str | None:
         """The text of a row as it would be tokenised, also if it cannot be scored; None if it has no text."""
-        try:
-            sample, _ = to_sample(record, self._settings.format)
-            match sample:
-                case Conversation():
-                    return self._renderer.write(sample).text
-                case PromptCompletion(prompt, completion):
-                    return prompt + completion
-                case PlainText(text):
-                    return text
-        except SampleError:
-            pass
+        match read_record(record, self._rules).sample:
+            case Conversation() as conversation:
+                try:
+                    return self._renderer.write(conversation).text
+                except SampleError:
+                    return None
+            case PromptCompletion(prompt, completion):
+                return prompt + completion
+            case PlainText(text):
+                return text
         return None
 
     def _tokenize_chunk(self, records: Sequence[Record]) -> list[TokenizedSample]:
-        rows = []
-        for record in records:
-            try:
-                sample, name = to_sample(record, self._settings.format)
-                rows.append(_Row(record, record_id(record), name, sample))
-            except SampleError as error:
-                rows.append(_Row(record, record_id(record), "", error))
+        rows = [_Row(record, record_id(record), read_record(record, self._rules)) for record in records]
         done: list[TokenizedSample] = []
         planned: list[tuple[_Row, _Plan | TokenRow | SampleError]] = []
         texts: list[str] = []
         characters = 0
         for row in rows:
-            plan = self._plan(row.sample)
+            plan = self._plan(row.reading.sample)
             planned.append((row, plan))
             if isinstance(plan, _Plan):
                 new = (plan.text, *plan.prompts(self._encoder.longest))
@@ -329,8 +323,10 @@ class Masker:
             scored=tuple(flags),
             tokens=total,
             truncated=truncated,
-            format=row.format,
+            format=row.reading.format,
             mask=masked.mask,
+            unused=row.reading.unused,
+            excluded=row.reading.excluded,
             recasts=masked.recasts,
         )
 
@@ -367,7 +363,17 @@ def _refused(row: _Row, status: Status, detail: str, tokens: int = 0) -> Tokeniz
     if not detail.startswith(origin):
         detail = origin + detail
     detail = detail.encode("utf-8", errors="backslashreplace").decode("utf-8")
-    return TokenizedSample(row.record.row, row.id, status, detail, tokens=tokens, format=row.format)
+    reading = row.reading
+    return TokenizedSample(
+        row.record.row,
+        row.id,
+        status,
+        detail,
+        tokens=tokens,
+        format=reading.format,
+        unused=reading.unused,
+        excluded=reading.excluded,
+    )
 
 
 __all__ = ["MaskSettings", "Masker"]

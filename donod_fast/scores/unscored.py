@@ -12,14 +12,14 @@ from donod_fast.scores.folder import ScoresFolder
 
 REMEDIES = {
     Status.NOT_PARSABLE: "repair or remove these rows; JSON Lines has one JSON object per line, in UTF-8",
-    Status.UNKNOWN_FORMAT: "rename the columns to those of a known format, or name the format with --format",
+    Status.UNKNOWN_FORMAT: "name the columns to read with --columns, or the format with --format",
     Status.EMPTY_RESPONSE: "add the missing responses, or remove these rows",
     Status.TEMPLATE_FAILED: "choose another chat template with --template",
     Status.REASONING_DROPPED: "choose a chat template that writes the reasoning, or remove it from the records",
     Status.TOKENIZER_FAILED: "remove the text that the tokenizer cannot read",
     Status.INVALID_TOKENS: "tokenize the rows with this model's tokenizer",
     Status.PROMPT_NOT_PREFIX: "move white space from the end of the prompt to the start of the response",
-    Status.ALL_MASKED: "check that the rows have a response to score (see --train-on)",
+    Status.ALL_MASKED: "check that the rows have a response to score, and that no flag leaves it out (see --train-on)",
     Status.ALL_SCORED: "choose a chat template that writes the prompt (--template)",
     Status.TOO_LONG: "shorten the prompts, or raise --max-length if the model allows it",
     Status.NON_FINITE: "use a wider dtype (--dtype float32), or remove these rows",
