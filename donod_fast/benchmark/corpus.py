@@ -99,6 +99,7 @@ def user_samples(data: str, masker: Masker, path: Path, *, rows: int | None) -> 
         CorpusError: it cannot be read, or none of its rows can be scored.
     """
     from donod_fast.data.reading import open_corpus
+    from donod_fast.data.record_files import json_line
 
     corpus = open_corpus([data])
     records = list(corpus.records(0, corpus.rows if rows is None else min(rows, corpus.rows)))
@@ -109,7 +110,7 @@ def user_samples(data: str, masker: Masker, path: Path, *, rows: int | None) -> 
         raise CorpusError(f"{data}: none of its rows can be scored; the first one: {first}")
     with path.open("wb") as file:
         for record, _ in kept:
-            file.write((record.raw or json.dumps(record.data, default=str).encode()) + b"\n")
+            file.write(json_line(record))
     return [sample for _, sample in kept]
 
 

@@ -115,7 +115,7 @@ def export_command(
     out: Annotated[
         Path,
         typer.Option(
-            help="A .parquet, .csv or .jsonl (.gz, .zst) file; without a suffix, a datasets folder.",
+            help="A .parquet, .csv, .json or .jsonl (.gz, .zst) file; without a suffix, a datasets folder.",
             rich_help_panel="Output",
         ),
     ],
@@ -126,10 +126,12 @@ def export_command(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no summary.", rich_help_panel="Output")] = False,
 ) -> None:
     """Write every record of the corpus together with its scores."""
-    from donod_fast.scores.exporting import export
+    from donod_fast.scores.exporting import export_file
     from donod_fast.scores.folder import ScoresFolder
 
     folder = ScoresFolder.open(scores)
-    rows = export(folder, folder.reopened(), out, records=records, overwrite=overwrite)
+    done = export_file(folder, folder.reopened(), out, records=records, overwrite=overwrite)
     if not quiet:
-        typer.echo(f"{plural(rows, 'row')} → {out}")
+        typer.echo(f"{plural(done.rows, 'row')} → {out}")
+        if done.json_columns:
+            typer.echo(output.json_columns(done.json_columns))

@@ -37,6 +37,11 @@ def counts(by_status: Mapping[str, int]) -> str:
     return ", ".join(f"{by_status[name]:,} {name}" for name in order)
 
 
+def json_columns(names: Sequence[str]) -> str:
+    """A line that names the columns of a Parquet file that are JSON text."""
+    return f"{plural(len(names), 'column')} as JSON text, because no column type holds the values: {', '.join(names)}"
+
+
 def as_json(value: Mapping[str, Any], *, err: bool = False) -> None:
     """Print a value as one JSON object on standard output, or with ``err`` on standard error."""
     typer.echo(json.dumps(value, default=str), err=err)
@@ -80,6 +85,7 @@ __all__ = [
     "as_json",
     "counts",
     "duration",
+    "json_columns",
     "plural",
     "progress_bar",
     "size",

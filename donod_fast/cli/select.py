@@ -44,7 +44,8 @@ def select(
     out: Annotated[
         Path,
         typer.Option(
-            help="Subset to write: .jsonl (.gz, .zst) or .parquet; - for standard output.", rich_help_panel="Output"
+            help="Subset to write: .jsonl (.gz, .zst), .json, .parquet; .csv or .tsv from such files; - for stdout.",
+            rich_help_panel="Output",
         ),
     ],
     explain: Annotated[
@@ -53,10 +54,10 @@ def select(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.", rich_help_panel="Output")] = False,
 ) -> None:
     """Rank the rows of SCORES and write the original records of the best to OUT, unchanged."""
-    from donod_fast.data.record_files import refuse_target
+    from donod_fast.data.targets import refuse_target
     from donod_fast.scores.folder import ScoresFolder
     from donod_fast.selection.rankers import ranked
-    from donod_fast.selection.subset import write_lines, write_subset
+    from donod_fast.selection.subset import Subset, subset_file, write_lines
 
     method, by, lr = how.method, how.by, how.lr
     if choice.keep is None and method not in ("don-threshold", KMEANS_IFD):
@@ -69,21 +70,22 @@ def select(
     folder = ScoresFolder.open(scores)
     temp_dir = how.temp_dir or (None if to_stdout else out.absolute().parent)
     options = replace(how, method=choice.method(method), temp_dir=temp_dir)
+    corpus = folder.reopened()
     if not to_stdout:
-        refuse_target(out, overwrite)  # checked before the work, and again when writing
+        refuse_target(out, overwrite, corpus.sources)  # checked before the work, and again when writing
     with ranked(folder, options) as ranking:
         kept = ranking.keep(choice.keep, choice.don_threshold, choice.don_quantile, choice.order == "best")
         if len(kept.rows) == 0:
             raise InputError(f"no row has DON ≥ {choice.don_threshold}; the largest is {ranking.highest:.6g}")
-        corpus = folder.reopened()
         if to_stdout:
-            written = write_lines(corpus, kept.rows, sys.stdout.buffer, order=choice.order)  # type: ignore[arg-type]
+            written = Subset(write_lines(corpus, kept.rows, sys.stdout.buffer, order=choice.order))  # type: ignore[arg-type]
             sys.stdout.buffer.flush()
         else:
-            written = write_subset(corpus, kept.rows, out, order=choice.order, overwrite=overwrite)  # type: ignore[arg-type]
+            written = subset_file(corpus, kept.rows, out, order=choice.order, overwrite=overwrite)  # type: ignore[arg-type]
         summary = {
             "out": str(out),
-            "kept": written,
+            "kept": written.rows,
+            "json_columns": list(written.json_columns),
             "scored": ranking.scored,
             "rows": folder.rows,
             "method": options.method,
@@ -115,6 +117,8 @@ def _summary_text(summary: Mapping[str, Any], options: RankOptions, kept: Kept) 
         f"{summary['kept']:,} of {plural(summary['scored'], 'scored row')} by {options.method} → {where}"
         + (f" ({'; '.join(reasons)})" if reasons else "")
     ]
+    if summary["json_columns"]:
+        lines.append(output.json_columns(summary["json_columns"]))
     if options.by is not None:
         lines.append(_by_group(options.by, kept.groups))
     if options.method == KMEANS_IFD:

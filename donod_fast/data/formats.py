@@ -17,7 +17,7 @@ from donod_fast.data.media import check_columns
 from donod_fast.data.preferences import Answers, check_choice, find_answers, read_preference
 from donod_fast.data.prompt_material import CONTEXT, Material, TurnReader, answer, role_key_of
 from donod_fast.data.read_rules import ReadRules
-from donod_fast.data.reading.canonical import canonical_json
+from donod_fast.data.reading.canonical import canonical_json, record_content
 from donod_fast.data.record_columns import Columns, first_of
 from donod_fast.data.token_rows import read_tokens
 from donod_fast.data.trained_turns import excluding_flag
@@ -144,7 +144,7 @@ def record_id(record: Record) -> str:
                 return str(value)
             except ValueError:  # more digits than Python prints
                 continue
-    content = None if record.data is None else canonical_json(record.data)
+    content = None if record.data is None else record_content(record.data)
     if content is None:
         content = record.raw or f"{record.file}, {record.place}".encode("utf-8", errors="replace")
     return hashlib.sha256(content).hexdigest()[:16]

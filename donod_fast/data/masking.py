@@ -160,16 +160,17 @@ class Masker:
 
     def text_of(self, record: Record) -> str | None:
         """The text of a row as it would be tokenised, also if it cannot be scored; None if it has no text."""
-        match read_record(record, self._rules).sample:
-            case Conversation() as conversation:
-                try:
-                    return self._renderer.write(conversation).text
-                except SampleError:
-                    return None
-            case PromptCompletion(prompt, completion):
-                return prompt + completion
-            case PlainText(text):
-                return text
+        sample = read_record(record, self._rules).sample
+        try:
+            match sample:
+                case Conversation():
+                    return self._renderer.write(sample).text
+                case PromptCompletion(prompt, completion):
+                    return prompt + completion
+                case PlainText(text):
+                    return text
+        except SampleError:
+            pass
         return None
 
     def _tokenize_chunk(self, records: Sequence[Record]) -> list[TokenizedSample]:

@@ -1,56 +1,49 @@
-"""Write records to a file: JSON Lines (plain, .gz, .zst), Parquet or CSV.
+"""Write records as text: JSON Lines (plain, .gz, .zst), a JSON array, or CSV.
 
-A record that was read from JSON Lines is written back byte for byte. A file is complete or absent: it is written to a
-temporary file next to the target, synced, then renamed.
+A record that has its own text is written with it. A file is complete or absent: it is written to a temporary file next
+to the target, synced, then renamed.
 """
 
 from __future__ import annotations
 
 import csv
-import datetime
 import gzip
 import io
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from donod_fast.data.json_values import fits_json, to_json
 from donod_fast.data.types import Record
 from donod_fast.errors import InputError, StoreError
 from donod_fast.system.files import atomic_writer, storage_error
 
 JSON_LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
+JSON = ".json"
 PARQUET = ".parquet"
 CSV = ".csv"
-
-_PARQUET_BATCH = 1024  # records converted to Arrow arrays at a time (one row group)
+TSV = ".tsv"
 
 
 @contextmanager
 def new_file(out: Path, overwrite: bool) -> Iterator[BinaryIO]:
     """A file that replaces ``out`` only when complete. A link is followed: its target is replaced."""
-    _refuse_existing(out, overwrite)
+    refuse_existing(out, overwrite)
     with atomic_writer(out.resolve() if out.is_symlink() else out) as file:
         yield file
-        _refuse_existing(out, overwrite)  # it may have appeared meanwhile
+        refuse_existing(out, overwrite)  # it may have appeared meanwhile
 
 
-def refuse_target(out: Path, overwrite: bool) -> None:
-    """Refuse an invalid target of :func:`write_subset` before any work is done.
+def refuse_existing(out: Path, overwrite: bool) -> None:
+    """Refuse to write where something is, before any work is done.
 
     Raises:
-        InputError: its name has another suffix.
-        StoreError: it exists, or is not a file.
+        StoreError: a file is there and may not be replaced, or ``out`` is not a file.
     """
-    if not out.name.lower().endswith((*JSON_LINES, PARQUET)):
-        raise InputError(f"{out}: the name must end in {', '.join(JSON_LINES)} or {PARQUET}")
-    _refuse_existing(out, overwrite)
-
-
-def _refuse_existing(out: Path, overwrite: bool) -> None:
     try:
         there, regular = out.exists(), out.is_file()
     except OSError as error:
@@ -78,107 +71,61 @@ def compressing(file: BinaryIO, name: str) -> Iterator[BinaryIO]:
 
 
 def json_line(record: Record) -> bytes:
-    """The record as one line: its original bytes if it has them, else compact JSON."""
-    if record.raw is not None:
-        return record.raw + b"\n"
+    """The record as one line: its own JSON text if it has one, else compact JSON."""
+    return json_text(record) + b"\n"
+
+
+def json_text(record: Record) -> bytes:
+    """The record's own JSON text if it has one, else compact JSON, without a line end.
+
+    Raises:
+        InputError: a value from Python that JSON cannot hold; names row and column.
+    """
+    if record.json_text is not None:
+        return record.json_text
     data = dict(record.data or {})
     try:
-        return _to_json(data) + b"\n"
+        return to_json(data)
     except (TypeError, ValueError, RecursionError) as error:
-        column = next((name for name, value in data.items() if not _fits_json({name: value})), "")
+        column = next((name for name, value in data.items() if not fits_json({name: value})), "")
         raise InputError(
             f"row {record.row} ({record.file}, {record.place}), column {column!r}: JSON cannot hold its "
-            f"value ({error}); write to a name that ends in {PARQUET}"
+            f"value ({error}); give plain values"
         ) from error
 
 
-def _to_json(value: Any) -> bytes:
-    options: dict[str, Any] = {"separators": (",", ":"), "allow_nan": False, "default": _plain}
-    try:
-        return json.dumps(value, ensure_ascii=False, **options).encode("utf-8")
-    except UnicodeEncodeError:  # a lone surrogate: JSON can escape it, UTF-8 cannot hold it
-        return json.dumps(value, ensure_ascii=True, **options).encode("ascii")
+def write_json_array(texts: Iterable[bytes], file: BinaryIO) -> None:
+    """Write JSON texts as one array, one record per line."""
+    before = b"[\n"
+    for text in texts:
+        file.write(before + text)
+        before = b",\n"
+    file.write(b"\n]\n" if before == b",\n" else b"[]\n")
 
 
-def _fits_json(value: Any) -> bool:
-    try:
-        _to_json(value)
-    except (TypeError, ValueError, RecursionError):
-        return False
-    return True
+def write_own_rows(header: bytes, rows: Iterable[bytes], file: BinaryIO) -> None:
+    """Write rows of CSV or TSV files as they are in the files.
+
+    Args:
+        header: the bytes of the header row, with its line end.
+        rows: the bytes of the rows. A row without a line end, the last one of a file, gets that of the header.
+        file: where the bytes go.
+    """
+    line_end = csv_line_end(header)
+    for row in chain((header,), rows):
+        file.write(row if row.endswith(b"\n") else row + line_end)
 
 
-def _plain(value: Any) -> Any:
-    """Convert a value that JSON lacks without loss; any other value is refused rather than changed."""
-    if isinstance(value, (datetime.date, datetime.time)):  # a datetime is a date
-        return value.isoformat()
-    if isinstance(value, Mapping):
-        return dict(value)
-    if hasattr(value, "tolist"):  # numpy's and torch's arrays and scalars
-        return value.tolist()
-    raise TypeError(f"a {type(value).__name__} is not a JSON value")
-
-
-def write_parquet(stream: Callable[[], Iterator[Record]], file: BinaryIO) -> None:
-    """Write in two passes: the first finds one type per column, the second writes row groups with those types."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    types: dict[str, Any] = {}
-    for batch in _batches(stream()):
-        for name in {name: None for record in batch for name in record.data or ()}:
-            values = [(record.data or {}).get(name) for record in batch]
-            with _naming_column(name):
-                types[name] = _common_type(values, name, types.get(name))
-    for name, kind in types.items():  # an object without keys is an Arrow type that Parquet lacks
-        with _naming_column(name):
-            pq.ParquetWriter(pa.BufferOutputStream(), pa.schema([(name, kind)])).close()
-    schema = pa.schema(list(types.items()))
-    with pq.ParquetWriter(file, schema) as writer:
-        for batch in _batches(stream()):
-            columns = {}
-            for name, kind in types.items():
-                with _naming_column(name):
-                    columns[name] = pa.array([(record.data or {}).get(name) for record in batch], kind)
-            writer.write_table(pa.table(columns, schema=schema))
-
-
-def _common_type(values: list[Any], name: str, known: Any) -> Any:
-    """The Arrow type of ``values`` unified with that of the earlier batches (None for the first one)."""
-    import pyarrow as pa
-
-    found = pa.array(values).type
-    if known is None:
-        known = found
-    # Arrow would convert text to bytes in a column of both
-    bytes_here = pa.types.is_binary(found) or pa.types.is_binary(known)
-    if bytes_here and (pa.types.is_string(known) or any(isinstance(value, str) for value in values)):
-        raise TypeError("text in some rows, bytes in others")
-    fields = [pa.schema([(name, kind)]) for kind in (known, found)]
-    return pa.unify_schemas(fields, promote_options="permissive").field(name).type
-
-
-def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:
-    while batch := list(islice(records, _PARQUET_BATCH)):
-        yield batch
-
-
-@contextmanager
-def _naming_column(name: str) -> Iterator[None]:
-    try:
-        yield
-    except (TypeError, ValueError, OverflowError, NotImplementedError) as error:  # Arrow's errors derive from these
-        raise InputError(
-            f"column {name!r}: its values cannot form one Parquet column ({str(error).splitlines()[0]}); "
-            "write to a name that ends in .jsonl"
-        ) from error
+def csv_line_end(header: bytes) -> bytes:
+    """The line end of a header row; a line feed if it has none."""
+    return b"\r\n" if header.endswith(b"\r\n") else b"\n"
 
 
 def write_csv(stream: Callable[[], Iterator[Record]], file: BinaryIO) -> None:
     """Write records as CSV in UTF-8, with a header row.
 
     Text, numbers and dates are written unchanged, ``true`` and ``false`` in lower case, null as an empty field. CSV
-    has no lists and no objects: those become JSON text. Two passes: the first finds the columns.
+    has no lists and no objects: those become JSON text, and bytes base64 text. Two passes: the first finds the columns.
 
     Args:
         stream: returns a new iterator over the records at each call.
@@ -206,7 +153,7 @@ def _csv_field(record: Record, column: str, value: Any) -> str:
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"row {record.row} ({record.file}, {record.place}), column {column!r}: CSV cannot hold its "
-            f"value ({error}); write to a name that ends in {PARQUET}"
+            f"value ({error}); write to a name that ends in {JSON_LINES[0]} or {PARQUET}"
         ) from error
     return text
 
@@ -216,19 +163,23 @@ def _csv_text(value: Any) -> str:
         return ""
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         return str(value)
-    if isinstance(value, (datetime.date, datetime.time)):
-        return value.isoformat()
-    return _to_json(value).decode("utf-8")
+    text = to_json(value).decode("utf-8")
+    return json.loads(text) if text.startswith('"') else text
 
 
 __all__ = [
     "CSV",
+    "JSON",
     "JSON_LINES",
     "PARQUET",
+    "TSV",
     "compressing",
+    "csv_line_end",
     "json_line",
+    "json_text",
     "new_file",
-    "refuse_target",
+    "refuse_existing",
     "write_csv",
-    "write_parquet",
+    "write_json_array",
+    "write_own_rows",
 ]

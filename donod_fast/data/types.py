@@ -54,9 +54,11 @@ class Record:
         file: the file's name as the user gave it (``"-"`` for standard input).
         place: where in the file, for messages: ``"line 17"`` or ``"record 16"``.
         data: the parsed record, or None if it cannot be parsed.
-        raw: the original bytes of the record without its line end, where the file is JSON Lines
-            (so that a selection can write it back untouched); otherwise None.
+        raw: the record's own text in UTF-8, so that a selection can write it back unchanged; None if it has none
+            (Parquet, datasets, rows from Python). JSON Lines: the bytes of the line without its line end. A JSON
+            document: the object's own text, on one line. CSV and TSV: the bytes of the row with its line end.
         problem: why ``data`` is None, else None.
+        form: what ``raw`` is: ``"json"``, ``"csv"`` or ``"tsv"``.
     """
 
     row: int
@@ -65,6 +67,12 @@ class Record:
     data: Mapping[str, Any] | None
     raw: bytes | None = None
     problem: str | None = None
+    form: str = "json"
+
+    @property
+    def json_text(self) -> bytes | None:
+        """The record's own JSON text, on one line without its line end; None if it has none."""
+        return self.raw if self.form == "json" else None
 
 
 @dataclass(frozen=True, slots=True)

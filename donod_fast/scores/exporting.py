@@ -1,27 +1,46 @@
-"""Export the records of a scores folder with their scores: a Parquet, CSV or JSON Lines file, or a dataset folder."""
+"""Export the records of a scores folder with their scores: a file of one of several kinds, or a dataset folder.
+
+What a subset keeps (:mod:`donod_fast.selection.subset`), an export keeps too: the text of JSON and CSV records, the
+schema and the values of tables.
+"""
 
 from __future__ import annotations
 
-import json
-import math
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import pyarrow as pa
+
+from donod_fast.data.json_values import to_json
 from donod_fast.data.reading import Corpus
-from donod_fast.data.record_files import CSV, JSON_LINES, PARQUET, compressing, json_line, write_csv, write_parquet
+from donod_fast.data.reading.csv_files import header_columns
+from donod_fast.data.reading.source import Source
+from donod_fast.data.record_files import CSV, JSON, JSON_LINES, PARQUET, TSV, compressing, write_csv, write_json_array
+from donod_fast.data.record_tables import write_parquet
+from donod_fast.data.source_tables import arrow_sources, common_schema, write_batches
+from donod_fast.data.targets import common_header, has_common_header, is_table
 from donod_fast.data.types import Record
 from donod_fast.errors import InputError, StoreError
 from donod_fast.scores.folder import ScoresFolder
+from donod_fast.scores.joining import (
+    csv_header,
+    csv_row,
+    joined_batches,
+    joined_records,
+    joined_schema,
+    refuse_score_names,
+    score_tables,
+    with_columns,
+    with_members,
+)
 from donod_fast.system.files import atomic_writer, storage_error
-
-PREFIX = "donod."
-"""Prefix of the names of scores among the columns of a record."""
 
 RECORD = "record"
 """The column that holds a whole record as JSON."""
@@ -29,76 +48,169 @@ RECORD = "record"
 DATASET_INFO = "dataset_info.json"
 """File that ``datasets`` writes into the folder of a saved dataset."""
 
-_FILES = (PARQUET, CSV, *JSON_LINES)
+_FILES = (PARQUET, CSV, *JSON_LINES, JSON)
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """What was written.
+
+    Attributes:
+        rows: number of rows.
+        json_columns: columns of a Parquet file or dataset that are JSON text, because no Arrow type holds their values
+            exactly.
+    """
+
+    rows: int
+    json_columns: tuple[str, ...] = ()
 
 
 def export(
     folder: ScoresFolder, corpus: Corpus, out: Path, *, records: str = "columns", overwrite: bool = False
 ) -> int:
-    """Write every row of a finished folder with its record, in input order, and return how many there are.
+    """Write every row with its record, and return how many there are; see :func:`export_file`."""
+    return export_file(folder, corpus, out, records=records, overwrite=overwrite).rows
+
+
+def export_file(
+    folder: ScoresFolder, corpus: Corpus, out: Path, *, records: str = "columns", overwrite: bool = False
+) -> Export:
+    """Write every row of a finished folder with its record, in input order.
 
     The scores are the columns ``donod.row``, ``donod.status``, ``donod.don`` and so on; they are null where the row
-    has none. Memory stays flat: the corpus is streamed twice, once to find the types of its columns.
+    has none. They come after the record's own columns, which stay as they are: the text of a record from JSON Lines or
+    JSON in a JSON file, the fields of a row of CSV in CSV (of TSV in TSV), the columns of tables in Parquet. Memory
+    stays flat: the corpus is streamed once, or twice to find the types of its columns.
 
     Args:
         folder: the scores.
         corpus: the scored records.
-        out: a name that ends in ``.parquet``, ``.csv``, ``.jsonl``, ``.jsonl.gz`` or ``.jsonl.zst``; or, without a
-            suffix, the folder of a dataset (``datasets.load_from_disk`` reads it). In CSV, lists and objects are
-            JSON text.
-        records: ``"columns"`` for the record's own columns, ``"json"`` for one column ``record`` of JSON text, which
-            also holds records whose values cannot form columns (text in one row and a number in another).
+        out: a name that ends in ``.parquet``, ``.csv``, ``.jsonl``, ``.jsonl.gz``, ``.jsonl.zst``, ``.json``, or (if
+            all inputs are TSV files) ``.tsv``; or, without a suffix, the folder of a dataset
+            (``datasets.load_from_disk`` reads it). In CSV, lists and objects are JSON text.
+        records: ``"columns"`` for the record's own columns, ``"json"`` for one column ``record`` of JSON text.
         overwrite: replace an existing target.
 
     Raises:
-        InputError: a column's values cannot form one column (named), a column has the name of a score, or ``out`` has
-            a suffix of another kind of file.
+        InputError: a column has the name of a score, ``out`` has a suffix of a kind of file that cannot hold the
+            records, or a value from Python that the format cannot hold.
         CorpusError: an input cannot be read, or has changed since it was scored.
         StoreError: the folder is unfinished, or the target exists or cannot be written, or it is a folder that holds
             something other than a saved dataset.
     """
     if records not in ("columns", "json"):
         raise InputError(f"records must be columns or json, got {records!r}")
-    refuse_export_name(out)
+    refuse_export_name(out, corpus.sources, records)
     folder.part_files()  # all are there
     if out.exists() and not overwrite:
         raise StoreError(f"{out} exists already; give another name, or add --overwrite")
-    is_file = out.name.lower().endswith(_FILES)
-    if not is_file:
+    join = _Join(folder, corpus, as_json=records == "json")
+    if not _is_file(out):
         _refuse_other_folder(out)
-
-    def rows() -> Iterator[Record]:
-        return _joined(folder, corpus, as_json=records == "json")
-
-    if not is_file:
-        _save_dataset(rows, out)
-        return folder.rows
+        return Export(folder.rows, _save_dataset(join.write_table, out))
     if out.is_dir():
         raise StoreError(f"{out} is a folder; give the name of a file")
     name = out.name.lower()
+    json_columns: tuple[str, ...] = ()
     with atomic_writer(out) as file:
         if name.endswith(PARQUET):
-            write_parquet(rows, file)
-        elif name.endswith(CSV):
-            write_csv(rows, file)
+            json_columns = join.write_table(file)
+        elif name.endswith((CSV, TSV)):
+            join.write_csv(file, "tsv" if name.endswith(TSV) else "csv")
+        elif name.endswith(JSON):
+            write_json_array(join.json_texts(), file)
         else:
             with compressing(file, name) as stream:
-                for record in rows():
-                    stream.write(json_line(record))
-    return folder.rows
+                for text in join.json_texts():
+                    stream.write(text + b"\n")
+    return Export(folder.rows, json_columns)
 
 
-def refuse_export_name(out: Path) -> None:
-    """Refuse the name of a file of an unsupported kind, which would otherwise become a folder.
+def refuse_export_name(out: Path, sources: Sequence[Source] = (), records: str = "columns") -> None:
+    """Refuse the name of a file of a kind that is unknown or cannot hold the records of these inputs.
 
     Raises:
-        InputError: names the supported kinds.
+        InputError: names the kinds that can.
+        CorpusError: an input cannot be read, or has changed.
     """
-    if re.fullmatch(r"\.[A-Za-z]\w*", out.suffix) and not out.name.lower().endswith(_FILES):
+    tsv = (TSV,) if is_table(sources, "tsv") and records == "columns" else ()
+    if re.fullmatch(r"\.[A-Za-z]\w*", out.suffix) and not out.name.lower().endswith((*_FILES, *tsv)):
         raise InputError(
-            f"{out}: cannot write {out.suffix} files; end the name in {', '.join(_FILES)}, "
+            f"{out}: cannot write {out.suffix} files of these records; end the name in {', '.join((*_FILES, *tsv))}, "
             "or give a name without a suffix for a folder that datasets.load_from_disk reads"
         )
+    arrow = arrow_sources(sources)
+    if arrow is not None and records == "columns" and (out.name.lower().endswith(PARQUET) or not _is_file(out)):
+        schema = common_schema(arrow)
+        if not _is_file(out):
+            _refuse_other_types(out, schema)
+
+
+def _refuse_other_types(out: Path, schema: pa.Schema) -> None:
+    """Refuse columns that ``datasets`` has no feature for."""
+    import datasets
+
+    for field in schema:
+        try:
+            datasets.Features.from_arrow_schema(pa.schema([field]))
+        except (ValueError, NotImplementedError) as error:
+            raise InputError(
+                f"{out}: a folder of datasets cannot hold the column {field.name!r} ({field.type}); "
+                f"end the name in {PARQUET}"
+            ) from error
+
+
+def _is_file(out: Path) -> bool:
+    return out.name.lower().endswith((*_FILES, TSV))
+
+
+class _Join:
+    """Writes the records of a corpus with their scores in each kind of file."""
+
+    def __init__(self, folder: ScoresFolder, corpus: Corpus, *, as_json: bool) -> None:
+        self._folder = folder
+        self._corpus = corpus
+        self._as_json = as_json
+
+    def json_texts(self) -> Iterator[bytes]:
+        """Each record with its scores as JSON on one line."""
+        for record, scores in joined_records(self._folder, self._corpus):
+            yield with_members(self._checked(record), scores)
+
+    def write_table(self, file: BinaryIO) -> tuple[str, ...]:
+        """Write Parquet; return the names of columns of JSON text."""
+        arrow = None if self._as_json else arrow_sources(self._corpus.sources)
+        if arrow is None:
+            return write_parquet(self._records, file)
+        tables = score_tables(self._folder)
+        first = next(tables)
+        batches = joined_batches(arrow, self._folder.rows, chain([first], tables))
+        write_batches(joined_schema(arrow, first[2].schema), batches, file)
+        return ()
+
+    def write_csv(self, file: BinaryIO, kind: str) -> None:
+        """Write CSV (``kind`` "csv") or TSV; rows of files of the same kind keep their bytes."""
+        sources = self._corpus.sources
+        if self._as_json or not is_table(sources, kind) or not has_common_header(sources):
+            write_csv(self._records, file)
+            return
+        own = common_header(sources)
+        columns: int | None = None
+        for record, scores in joined_records(self._folder, self._corpus):
+            if columns is None:
+                columns = len(header_columns(own, kind))
+                file.write(csv_header(own, kind, list(scores)))
+            file.write(csv_row(self._checked(record), own, columns, scores))
+
+    def _records(self) -> Iterator[Record]:
+        for record, scores in joined_records(self._folder, self._corpus):
+            yield with_columns(self._checked(record), scores)
+
+    def _checked(self, record: Record) -> Record:
+        if self._as_json:
+            return replace(record, raw=None, data=_as_json(record))
+        refuse_score_names(record)
+        return record
 
 
 def _refuse_other_folder(out: Path) -> None:
@@ -107,42 +219,16 @@ def _refuse_other_folder(out: Path) -> None:
         raise StoreError(f"{out} is not a saved dataset, and --overwrite would delete it; give another name")
 
 
-def _joined(folder: ScoresFolder, corpus: Corpus, *, as_json: bool) -> Iterator[Record]:
-    """Records whose data contain their own columns and their scores."""
-    known = {column.name for entry in folder.signals for column in entry.columns}
-    left_out = known - {column.name for column in folder.signal_columns()}
-    for part in range(folder.parts):
-        table = folder.read_part(part)
-        if table is None:
-            raise StoreError(f"{folder.storage.url(folder.part_name(part))} is gone; run `donod-fast score` again")
-        scores = table.select(
-            [name for name in table.column_names if not name.startswith("record.") and name not in left_out]
-        ).to_pylist()
-        for record, row in zip(corpus.records(*folder.part_range(part)), scores, strict=True):
-            own: dict[str, Any] = _as_json(record) if as_json else dict(record.data or {})
-            taken = [name for name in own if name.startswith(PREFIX)]
-            if taken:
-                raise InputError(
-                    f"{record.file}, {record.place}: column {taken[0]!r} has the name of a score; use --records json"
-                )
-            yield replace(
-                record, raw=None, data={**own, **{PREFIX + name: _known(value) for name, value in row.items()}}
-            )
-
-
 def _as_json(record: Record) -> dict[str, Any]:
-    if record.raw is not None:
-        return {RECORD: record.raw.decode("utf-8", errors="replace")}
-    if record.data is None:
-        return {}
-    return {RECORD: json.dumps(record.data, ensure_ascii=False, default=str)}
+    own = record.json_text
+    if own is None and record.data is not None:
+        own = to_json(dict(record.data))
+    elif own is None:
+        own = record.raw or b""
+    return {RECORD: own.decode("utf-8", errors="replace")} if own else {}
 
 
-def _known(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _save_dataset(rows: Any, out: Path) -> None:
+def _save_dataset(write_table: Callable[[BinaryIO], tuple[str, ...]], out: Path) -> tuple[str, ...]:
     import datasets
 
     try:
@@ -150,13 +236,14 @@ def _save_dataset(rows: Any, out: Path) -> None:
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent) as place:
             table, saved = Path(place) / "rows.parquet", Path(place) / "saved"
             with table.open("wb") as file:
-                write_parquet(rows, file)
+                json_columns = write_table(file)
             with _no_bars():
                 dataset: Any = datasets.Dataset.from_parquet(str(table), cache_dir=str(Path(place) / "cache"))
                 dataset.save_to_disk(str(saved))
             if out.is_dir():
                 shutil.rmtree(out)
             saved.rename(out)
+        return json_columns
     except OSError as error:
         raise storage_error(out, error) from error
 
@@ -176,4 +263,4 @@ def _no_bars() -> Iterator[None]:
         enable_progress_bars()
 
 
-__all__ = ["export", "refuse_export_name"]
+__all__ = ["Export", "export", "export_file", "refuse_export_name"]

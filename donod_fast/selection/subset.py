@@ -1,18 +1,32 @@
-"""Chosen rows → a file of the original records, unchanged: JSON Lines (plain, .gz, .zst) or Parquet.
+"""Chosen rows → a file of the original records, unchanged.
 
-A record from JSON Lines is written back byte by byte. The file is complete or absent: it is written under
-another name next to the target, synced, then renamed.
+What has its own text keeps it: lines of JSON Lines, elements of JSON arrays, rows of CSV and TSV. Rows of Parquet files
+and datasets keep schema and values. The file is complete or absent: it is written under another name next to the
+target, synced, then renamed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol, TypeVar
 
 from torch import Tensor
 
-from donod_fast.data.record_files import JSON_LINES, PARQUET, compressing, json_line, new_file, write_parquet
+from donod_fast.data.record_files import (
+    CSV,
+    JSON,
+    PARQUET,
+    TSV,
+    compressing,
+    json_line,
+    json_text,
+    new_file,
+    write_json_array,
+    write_own_rows,
+)
+from donod_fast.data.targets import common_header, refuse_suffix, sources_of
 from donod_fast.data.types import Record
 from donod_fast.errors import CorpusError, InputError, StoreError
 from donod_fast.selection.out_of_core.row_set import RowSet
@@ -23,7 +37,10 @@ _T = TypeVar("_T")
 
 
 class Records(Protocol):
-    """The part of a corpus that is used here; ``donod_fast.data.reading.Corpus`` implements it."""
+    """The part of a corpus that is used here; ``donod_fast.data.reading.Corpus`` implements it.
+
+    If it has ``sources``, its inputs, then tables of them are written without a detour over Python values.
+    """
 
     @property
     def rows(self) -> int:
@@ -36,6 +53,19 @@ class Records(Protocol):
         """``inputs``: a list of dicts, with the absolute ``path`` of each input that is a file."""
 
 
+@dataclass(frozen=True, slots=True)
+class Subset:
+    """What was written.
+
+    Attributes:
+        rows: number of rows.
+        json_columns: columns of a Parquet file that are JSON text, because no Arrow type holds their values exactly.
+    """
+
+    rows: int
+    json_columns: tuple[str, ...] = ()
+
+
 def write_subset(
     corpus: Records,
     rows: Sequence[int] | Tensor | RowSet,
@@ -44,48 +74,84 @@ def write_subset(
     order: Literal["input", "best"] = "input",
     overwrite: bool = False,
 ) -> int:
-    """Write the records of some rows to ``out`` and return their number.
+    """Write the records of some rows to ``out`` and return their number; see :func:`subset_file`."""
+    return subset_file(corpus, rows, out, order=order, overwrite=overwrite).rows
 
-    JSON Lines: a record from JSON Lines keeps its bytes. Other records become compact JSON in UTF-8
-    (escaped if a lone surrogate has no UTF-8); dates and times become ISO 8601 strings, arrays become lists.
-    Parquet: the union of the records' columns in order of appearance, null if a record lacks one; a column with
-    integers and floats becomes floats.
+
+def subset_file(
+    corpus: Records,
+    rows: Sequence[int] | Tensor | RowSet,
+    out: Path,
+    *,
+    order: Literal["input", "best"] = "input",
+    overwrite: bool = False,
+) -> Subset:
+    """Write the records of some rows to a file.
+
+    JSON Lines and JSON: a record from JSON Lines or JSON keeps its own text, on one line. Other records become compact
+    JSON in UTF-8 (:mod:`donod_fast.data.json_values`). CSV and TSV: the rows of such files, and their header, byte for
+    byte. Parquet: rows of Parquet files and datasets keep schema and values; the columns of other records are typed if
+    this gives back exactly the same values, and JSON text if not (:mod:`donod_fast.data.record_tables`).
 
     Args:
-        corpus: the source of the records. It is streamed once, for Parquet twice (the column types are known only
-            after all records).
+        corpus: the source of the records. It is streamed once, for Parquet from other files twice (the types of the
+            columns are known only after all records).
         rows: row numbers, each once, best first: (k,) ints or an int64 tensor; or a set, which needs one bit for
             each row of the corpus and has no order.
-        out: ends in ``.jsonl``, ``.jsonl.gz``, ``.jsonl.zst`` or ``.parquet``.
+        out: ends in ``.jsonl``, ``.jsonl.gz``, ``.jsonl.zst``, ``.json`` or ``.parquet``; also in ``.csv`` or
+            ``.tsv`` if all inputs are such files.
         order: ``"input"`` writes in corpus order, in constant memory; ``"best"`` in the order of ``rows``, with the
             chosen records in memory.
         overwrite: replace a file that exists (never one of the corpus's own).
 
     Raises:
-        InputError: no rows, a row twice, a set in the order ``"best"``, another suffix, or a value that the
-            format cannot hold (the message names row and column, or the column).
+        InputError: no rows, a row twice, a set in the order ``"best"``, a suffix of a file that cannot hold the
+            records, or a value from Python that the format cannot hold (the message names row and column).
         CorpusError: a row that the corpus does not have or cannot read.
         StoreError: the target exists, is one of the inputs, or cannot be written.
     """
     name = out.name.lower()
-    if not name.endswith((*JSON_LINES, PARQUET)):
-        raise InputError(f"{out}: the name must end in {', '.join(JSON_LINES)} or {PARQUET}")
+    sources = sources_of(corpus)
+    refuse_suffix(out, sources)
     numbers = _checked(rows, corpus.rows, order)
     for entry in corpus.describe().get("inputs", ()):
         if entry.get("path") is not None and Path(entry["path"]).resolve() == out.resolve():
             raise StoreError(f"{out} is one of the inputs of the corpus; write the subset elsewhere")
 
+    json_columns: tuple[str, ...] = ()
     with new_file(out, overwrite) as file:
         if name.endswith(PARQUET):
-            held: list[Record] | None = None
-            if isinstance(numbers, list) and order == "best":
-                held = _in_order_of(numbers, ((record.row, record) for record in _chosen(corpus, numbers)))
-            # Streamed again for each of the two passes, unless the records are in memory already.
-            write_parquet(lambda: iter(held) if held is not None else _chosen(corpus, numbers), file)
+            json_columns = _write_table(corpus, numbers, file, order)
+        elif name.endswith((CSV, TSV)):
+            own = ((record.row, record.raw or b"") for record in _chosen(corpus, numbers))
+            write_own_rows(common_header(sources), _ordered(numbers, own, order), file)
+        elif name.endswith(JSON):
+            texts = ((record.row, json_text(record)) for record in _chosen(corpus, numbers))
+            write_json_array(_ordered(numbers, texts, order), file)
         else:
             with compressing(file, name) as stream:
                 _write_lines(corpus, numbers, stream, order)
-    return len(numbers)
+    return Subset(len(numbers), json_columns)
+
+
+def _write_table(corpus: Records, numbers: list[int] | RowSet, file: BinaryIO, order: str) -> tuple[str, ...]:
+    from donod_fast.data.record_tables import write_parquet
+    from donod_fast.data.source_tables import arrow_sources, chosen_batches, common_schema, in_order, write_batches
+
+    arrow = arrow_sources(sources_of(corpus))
+    if arrow is not None:
+        rising, last = _rising(numbers)
+        batches = chosen_batches(arrow, rising, last)
+        if isinstance(numbers, list) and order == "best":
+            batches = in_order(batches, sorted(numbers), numbers)
+        if write_batches(common_schema(arrow), batches, file) != len(numbers):
+            raise CorpusError("rows are missing from the corpus; it has changed since it was scored")
+        return ()
+    held: list[Record] | None = None
+    if isinstance(numbers, list) and order == "best":
+        held = _in_order_of(numbers, ((record.row, record) for record in _chosen(corpus, numbers)))
+    # Streamed again for each of the two passes, unless the records are in memory already.
+    return write_parquet(lambda: iter(held) if held is not None else _chosen(corpus, numbers), file)
 
 
 def write_lines(
@@ -116,9 +182,19 @@ def write_lines(
 
 def _write_lines(corpus: Records, numbers: list[int] | RowSet, stream: BinaryIO, order: str) -> None:
     lines = ((record.row, json_line(record)) for record in _chosen(corpus, numbers))
-    in_order = isinstance(numbers, RowSet) or order == "input"
-    for line in (line for _, line in lines) if in_order else _in_order_of(numbers, lines):
+    for line in _ordered(numbers, lines, order):
         stream.write(line)
+
+
+def _ordered(numbers: list[int] | RowSet, numbered: Iterable[tuple[int, _T]], order: str) -> Iterable[_T]:
+    if isinstance(numbers, RowSet) or order == "input":
+        return (item for _, item in numbered)
+    return _in_order_of(numbers, numbered)
+
+
+def _rising(rows: list[int] | RowSet) -> tuple[Iterable[int], int]:
+    """The rows in ascending order, and the last one."""
+    return (rows, rows.last) if isinstance(rows, RowSet) else (sorted(rows), max(rows))
 
 
 def _checked(rows: Sequence[int] | Tensor | RowSet, available: int, order: str) -> list[int] | RowSet:
@@ -151,7 +227,7 @@ def _checked_set(rows: RowSet, available: int, order: str) -> RowSet:
 
 def _chosen(corpus: Records, rows: list[int] | RowSet) -> Iterator[Record]:
     """The records of ``rows``, in input order, in one pass over the corpus."""
-    rising, last = (rows, rows.last) if isinstance(rows, RowSet) else (sorted(rows), max(rows))
+    rising, last = _rising(rows)
     wanted = iter(rising)
     row = next(wanted)
     for record in corpus.records(row, last + 1):

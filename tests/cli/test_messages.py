@@ -192,7 +192,7 @@ def test_an_export_as_json_lines_holds_the_scores_too(scores: Path, tmp_path: Pa
     assert [row["donod.don"] for row in found] == [row["don"] for row in table]
 
 
-@pytest.mark.parametrize("name", ["x.json", "x.tsv", "x.xlsx", "x.csv.gz", "x.Arrow"])
+@pytest.mark.parametrize("name", ["x.yaml", "x.tsv", "x.xlsx", "x.csv.gz", "x.Arrow"])
 def test_an_export_to_another_kind_of_file_is_refused(scores: Path, tmp_path: Path, name: str) -> None:
     done = invoke("export", scores, "--out", tmp_path / name)
     assert_one_line_error(done, 2, f"cannot write {Path(name).suffix} files", ".parquet, .csv, .jsonl", "folder")

@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from donod_fast.data import record_files
+from donod_fast.data import record_tables
 from donod_fast.data.reading import open_corpus
 from donod_fast.data.types import Record
 from donod_fast.errors import CorpusError, InputError, StoreError
-from donod_fast.selection.subset import write_subset
+from donod_fast.selection.subset import Subset, subset_file, write_subset
 
 
 class FakeCorpus:
@@ -112,11 +112,29 @@ def test_a_lone_surrogate_is_escaped_and_read_back_equal(tmp_path: Path) -> None
     assert json.loads(out.read_bytes()) == {"s": "é \ud800"}
 
 
-@pytest.mark.parametrize("value", [b"\x00", float("nan"), decimal.Decimal("0.1"), {1, 2}, {"x": b""}])
-def test_what_json_cannot_hold_is_refused_by_row_and_column(tmp_path: Path, value: object) -> None:
-    out = tmp_path / "subset.jsonl"
-    with pytest.raises(InputError, match=r"row 1 .*column 'bad'.*\.parquet"):
-        write_subset(FakeCorpus({"ok": 1}, {"ok": 1, "bad": value}), [0, 1], out)
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (b"\x00\xff", '"AP8="'),
+        (float("nan"), "NaN"),
+        (float("-inf"), "-Infinity"),
+        (decimal.Decimal("1.10"), '"1.10"'),
+        (datetime.timedelta(seconds=90, microseconds=5), '"PT90.000005S"'),
+        ({"x": b""}, '{"x":""}'),
+        (2**70, str(2**70)),
+    ],
+)
+def test_what_json_lacks_is_written_without_loss(tmp_path: Path, value: object, text: str) -> None:
+    for name, written in (("a.jsonl", f'{{"ok":{text}}}\n'), ("a.json", f'[\n{{"ok":{text}}}\n]\n')):
+        write_subset(FakeCorpus({"ok": value}), [0], tmp_path / name)
+        assert (tmp_path / name).read_text() == written
+        assert [type(record.data) for record in open_corpus([str(tmp_path / name)]).records()] == [dict]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
+def test_what_no_file_can_hold_is_refused_by_row_and_column(tmp_path: Path, suffix: str) -> None:
+    with pytest.raises(InputError, match=r"row 1 .*column 'bad'.*give plain values"):
+        write_subset(FakeCorpus({"ok": 1}, {"ok": 1, "bad": {1, 2}}), [0, 1], tmp_path / f"subset{suffix}")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -142,26 +160,41 @@ def test_parquet_types_do_not_depend_on_where_batches_end(tmp_path: Path, monkey
     )
     tables = []
     for size in (1, 2, 100):
-        monkeypatch.setattr(record_files, "_PARQUET_BATCH", size)
+        monkeypatch.setattr(record_tables, "_BATCH_ROWS", size)
         write_subset(FakeCorpus(*items), range(5), tmp_path / f"{size}.parquet")
         tables.append(pq.read_table(tmp_path / f"{size}.parquet"))
     assert tables[0].equals(tables[1]) and tables[0].equals(tables[2])
     assert tables[0]["a"].to_pylist() == [1.0, None, 2.5, None, None]
 
 
-@pytest.mark.parametrize("size", [1, 100])
 @pytest.mark.parametrize(
-    "values",
-    [(1, "text"), ("text", b"bytes"), ({"x": 1}, [1]), (2**70, 1), (True, 3), ("\ud800", ""), ({}, {})],
+    ("values", "texts"),
+    [
+        ((1, "text"), ["1", '"text"']),
+        (("text", b"bytes"), ['"text"', '"Ynl0ZXM="']),
+        (({"x": 1}, [1]), ['{"x":1}', "[1]"]),
+        ((2**70, 1), [str(2**70), "1"]),
+        ((2**53 + 1, 0.5), [str(2**53 + 1), "0.5"]),
+        ((True, 3), ["true", "3"]),
+        (("\ud800", ""), ['"\\ud800"', '""']),
+        (({}, {}), ["{}", "{}"]),
+        (({"x": None}, {"x": 1}), ['{"x":null}', '{"x":1}']),
+        (({"x": 1, "y": 2}, {"y": 1, "x": 2}), ['{"x":1,"y":2}', '{"y":1,"x":2}']),
+        (([1, 2.0], [3]), ["[1,2.0]", "[3]"]),
+        (({"f": {"a": 1}}, {"f": {"b": 1}}), ['{"f":{"a":1}}', '{"f":{"b":1}}']),
+    ],
 )
-def test_values_that_form_no_arrow_column_are_refused_by_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: tuple[object, object], size: int
+def test_values_that_no_arrow_type_holds_become_json_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: tuple[object, object], texts: list[str]
 ) -> None:
-    monkeypatch.setattr(record_files, "_PARQUET_BATCH", size)
-    corpus = FakeCorpus(*({"fine": 1, "mixed": value} for value in values))
-    with pytest.raises(InputError, match=r"column 'mixed'.*\.jsonl"):
-        write_subset(corpus, [0, 1], tmp_path / "subset.parquet")
-    assert list(tmp_path.iterdir()) == []
+    for size in (1, 100):
+        monkeypatch.setattr(record_tables, "_BATCH_ROWS", size)
+        corpus = FakeCorpus({"fine": 1}, *({"fine": 1, "mixed": value} for value in values))
+        written = subset_file(corpus, [0, 1, 2], tmp_path / f"{size}.parquet")
+        assert written == Subset(3, ("mixed",))
+        table = pq.read_table(tmp_path / f"{size}.parquet")
+        assert table.schema.types == [pa.int64(), pa.json_()]
+        assert table["mixed"].to_pylist() == [None, *texts]
 
 
 def test_an_existing_file_is_kept_unless_it_may_be_overwritten(tmp_path: Path) -> None:
@@ -178,7 +211,7 @@ def test_a_failed_overwrite_leaves_the_old_file(tmp_path: Path) -> None:
     out = tmp_path / "subset.jsonl"
     out.write_text("precious")
     with pytest.raises(InputError):
-        write_subset(FakeCorpus({"bad": b""}), [0], out, overwrite=True)
+        write_subset(FakeCorpus({"bad": {1}}), [0], out, overwrite=True)
     assert out.read_text() == "precious" and list(tmp_path.iterdir()) == [out]
 
 
@@ -265,6 +298,8 @@ def test_no_rows_rows_given_twice_and_other_names_are_refused(tmp_path: Path) ->
     with pytest.raises(InputError, match="twice"):
         write_subset(corpus, [1, 1], tmp_path / "subset.jsonl")
     with pytest.raises(InputError, match="must end in"):
+        write_subset(corpus, [1], tmp_path / "subset.txt")
+    with pytest.raises(InputError, match=r"only rows of \.csv files .*end the name in \.jsonl, .* or \.parquet"):
         write_subset(corpus, [1], tmp_path / "subset.csv")
     with pytest.raises(InputError, match="order"):
         write_subset(corpus, [1], tmp_path / "subset.jsonl", order="worst")  # type: ignore[arg-type]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, BinaryIO
 
+from donod_fast.data.reading.encodings import BOM, CR_ONLY, INNER_BOM, has_remedy, not_utf8, refuse_wide_text
 from donod_fast.data.reading.source import Unmarked
-from donod_fast.data.reading.streams import BOM, FileFacts, changed_error, reading, scanning
+from donod_fast.data.reading.streams import FileFacts, changed_error, reading, scanning
 from donod_fast.data.types import Record
 from donod_fast.errors import CorpusError
 from donod_fast.system.places import Place
@@ -40,36 +42,52 @@ class CsvFile(Unmarked):
         return self.facts.describe(self.kind, self.rows)
 
     def records(self, first_row: int, start: int, stop: int) -> Iterator[Record]:
-        """Stream rows as records; see :class:`Source`."""
+        """Stream rows as records with their own bytes; see :class:`Source`."""
         if start >= stop:
             return
         with reading(self.facts) as stream:
-            for line, data, problem in islice(_rows(self.facts.name, stream, self.kind), start, stop):
-                yield Record(first_row + start, self.facts.name, f"line {line}", data, None, problem)
+            for line, data, problem, raw in islice(_rows(self.facts.name, stream, self.kind), start, stop):
+                yield Record(first_row + start, self.facts.name, f"line {line}", data, raw, problem, self.kind)
                 start += 1
             if start < stop:
                 raise changed_error(self.facts, f"{plural(start, 'row')}, {self.rows} before")
+
+    def header(self) -> bytes:
+        """The bytes of the header row, with byte order mark and line end.
+
+        Raises:
+            CorpusError: the file cannot be read, or has changed.
+        """
+        with reading(self.facts) as stream:
+            return next((raw for *_, raw in _parsed(stream, self.kind)), b"")
 
 
 def open_csv(name: str, place: Place, compression: str | None, kind: str) -> CsvFile:
     """Count and hash a CSV or TSV file in one streaming pass.
 
     Raises:
-        CorpusError: the file cannot be read, has no header, or column names that repeat.
+        CorpusError: the file cannot be read, is in UTF-16 or UTF-32, has no header, or column names that repeat.
     """
     with scanning(name, place, compression) as scan:
+        refuse_wide_text(name, scan.stream)
         rows = sum(1 for _ in _rows(name, scan.stream, kind))
     return CsvFile(scan.facts, rows, kind)
 
 
+def header_columns(header: bytes, kind: str) -> list[str]:
+    """The names in the bytes of a header row of a CSV or TSV file."""
+    return next((fields for _, fields, _, _ in _parsed(io.BytesIO(header), kind)), [])
+
+
 class _Lines:
-    """Decoded lines for csv.reader, with the line number and decoding problem that the reader does not report."""
+    """Decoded lines for csv.reader, with their bytes, number and decoding problem, which the reader does not report."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self.number = 0  # number of the last line returned
         self.ended = False
-        self.problem: str | None = None  # in the lines returned since it was last cleared
+        self.taken: list[bytes] = []  # the lines returned since it was last cleared
+        self.problem: str | None = None  # in these lines
 
     def __iter__(self) -> _Lines:
         return self
@@ -80,42 +98,59 @@ class _Lines:
             self.ended = True
             raise StopIteration
         self.number += 1
+        self.taken.append(line)
         if self.number == 1:
             line = line.removeprefix(BOM)
+        elif len(self.taken) == 1 and line.startswith(BOM):
+            self.problem = INNER_BOM
         try:
             return line.decode("utf-8")
         except UnicodeDecodeError as error:
-            self.problem = f"not UTF-8: byte 0x{line[error.start]:02x} in line {self.number}"
+            self.problem = not_utf8(line[error.start], f"in line {self.number}")
             return line.decode("utf-8", errors="replace")
 
 
-def _rows(name: str, stream: BinaryIO, kind: str) -> Iterator[tuple[int, dict[str, Any] | None, str | None]]:
-    """Yield (line number, record, problem) for each row; the first row names the columns."""
+def _parsed(stream: BinaryIO, kind: str) -> Iterator[tuple[int, list[str], str | None, bytes]]:
+    """Yield (line number, fields, problem, bytes) of every row that is not blank, the header too."""
     csv.field_size_limit(max(csv.field_size_limit(), FIELD_LIMIT))
     lines = _Lines(stream)
     reader = csv.reader(lines, delimiter=DELIMITERS[kind])
-    columns: list[str] | None = None
     while True:
-        line, lines.problem, fields = lines.number + 1, None, []
+        line, lines.problem, lines.taken, fields = lines.number + 1, None, [], []
         try:
             fields = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            lines.problem = lines.problem or f"not valid {kind.upper()}: {error}"
+            lines.problem = lines.problem or _problem(kind, error)
         if not fields and lines.problem is None:
             continue  # a blank line
         if lines.ended:
             # The reader asked for more lines within a row: it was inside a quoted field.
             lines.problem = "a quotation mark opens here and is never closed"
+        yield line, fields, lines.problem, b"".join(lines.taken)
+
+
+def _problem(kind: str, error: csv.Error) -> str:
+    # The csv module has no code for an error, only its text.
+    if "new-line character" in str(error):
+        return CR_ONLY
+    return f"not valid {kind.upper()}: {error}"
+
+
+def _rows(name: str, stream: BinaryIO, kind: str) -> Iterator[tuple[int, dict[str, Any] | None, str | None, bytes]]:
+    """Yield (line number, record, problem, bytes) for each row; the first row names the columns."""
+    columns: list[str] | None = None
+    for line, fields, problem, raw in _parsed(stream, kind):
         if columns is None:
-            columns = _checked_header(name, line, fields, lines.problem)
-        elif lines.problem is not None:
-            yield line, None, lines.problem
+            columns = _checked_header(name, line, fields, problem)
+        elif problem is not None:
+            yield line, None, problem, raw
         elif len(fields) != len(columns):
-            yield line, None, f"{len(fields)} fields, but the header names {plural(len(columns), 'column')}"
+            counted = f"{len(fields)} fields, but the header names {plural(len(columns), 'column')}"
+            yield line, None, counted, raw
         else:
-            yield line, dict(zip(columns, fields, strict=True)), None
+            yield line, dict(zip(columns, fields, strict=True)), None, raw
 
 
 def _checked_header(name: str, line: int, fields: list[str], problem: str | None) -> list[str]:
@@ -132,7 +167,8 @@ def _checked_header(name: str, line: int, fields: list[str], problem: str | None
         elif unlikely:
             problem = f"the first row is not a header: {unlikely[0][:40]!r} is not a column name"
     if problem is not None:
-        raise CorpusError(f"{name}, line {line}: {problem}; the first row must name each column once")
+        rule = "" if has_remedy(problem) else "; the first row must name each column once"
+        raise CorpusError(f"{name}, line {line}: {problem}{rule}")
     return fields
 
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, BinaryIO
 
+from donod_fast.data.reading.encodings import BOM, CR_ONLY, INNER_BOM, has_remedy, not_utf8, refuse_wide_text
+from donod_fast.data.reading.json_texts import elements, first_bracket, member_position, one_line
 from donod_fast.data.reading.line_scan import Checkpoints, scan_lines
 from donod_fast.data.reading.source import Checkpoint, Unmarked
-from donod_fast.data.reading.streams import BOM, FileFacts, changed_error, peeking, reading, scanning
+from donod_fast.data.reading.streams import FileFacts, changed_error, peeking, reading, scanning
 from donod_fast.data.types import Record
 from donod_fast.errors import CorpusError
 from donod_fast.system.places import Place
@@ -77,9 +79,10 @@ def open_json_lines(name: str, place: Place, compression: str | None) -> JsonLin
     """Count and hash a JSON Lines file in one streaming pass, without parsing it.
 
     Raises:
-        CorpusError: the file cannot be read.
+        CorpusError: the file cannot be read, or is in UTF-16 or UTF-32.
     """
     with scanning(name, place, compression) as scan:
+        refuse_wide_text(name, scan.stream)
         rows, checkpoints = scan_lines(scan.stream)
     return JsonLinesFile(scan.facts, rows, checkpoints)
 
@@ -110,8 +113,12 @@ def _parse(raw: bytes) -> tuple[Any, str | None]:
     try:
         return json.loads(raw.decode("utf-8")), None
     except UnicodeDecodeError as error:
-        return None, f"not UTF-8: byte 0x{raw[error.start]:02x} at byte {error.start + 1}"
+        return None, not_utf8(raw[error.start], f"at byte {error.start + 1}")
     except json.JSONDecodeError as error:
+        if raw.startswith(BOM):
+            return None, INNER_BOM
+        if error.msg == "Extra data" and b"\r" in raw and b"\n" not in raw:
+            return None, CR_ONLY
         place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno} column {error.colno}"
         return None, f"not valid JSON: {error.msg} at {place}"
     except RecursionError:
@@ -144,63 +151,77 @@ class JsonDocument(Unmarked):
         return self.facts.describe("json", self.rows)
 
     def records(self, first_row: int, start: int, stop: int) -> Iterator[Record]:
-        """Load the document and yield rows as records; see :class:`Source`."""
+        """Load the document and yield rows as records with their own text; see :class:`Source`."""
         if start >= stop:
             return
         with reading(self.facts) as stream:
-            items = _document_rows(self.facts.name, stream.read())
-        if len(items) != self.rows:
-            raise changed_error(self.facts, f"{plural(len(items), 'row')}, {self.rows} before")
-        for row in range(start, stop):
-            item = items[row]
-            data, problem = (item, None) if isinstance(item, dict) else (None, f"{_kind(item)}, not an object")
-            yield Record(first_row + row, self.facts.name, f"record {row}", data, None, problem)
+            content = stream.read()
+        try:
+            for row, (item, raw) in enumerate(islice(self._elements(content), start, stop), start):
+                data, problem = (item, None) if isinstance(item, dict) else (None, f"{_kind(item)}, not an object")
+                yield Record(first_row + row, self.facts.name, f"record {row}", data, raw, problem)
+                start += 1
+        except (ValueError, IndexError, RecursionError) as error:  # it was valid when it was opened
+            raise changed_error(self.facts, str(error)) from error
+        if start < stop:
+            raise changed_error(self.facts, f"{plural(start, 'row')}, {self.rows} before")
+
+    def _elements(self, content: bytes) -> Iterator[tuple[Any, bytes]]:
+        if content.removeprefix(BOM).lstrip().startswith(b"["):  # parsed element by element, and only the first ones
+            text = content.removeprefix(BOM).decode("utf-8")
+            return elements(text, first_bracket(text))
+        text, _, begin = _document(self.facts.name, content)
+        return elements(text, begin) if begin >= 0 else iter([(json.loads(text), one_line(text))])
 
 
 def open_json_document(name: str, place: Place, compression: str | None) -> JsonDocument:
     """Load a JSON document once to count its rows and to hash it.
 
     Raises:
-        CorpusError: the file cannot be read or is not valid JSON, with the position.
+        CorpusError: the file cannot be read, is in UTF-16 or UTF-32, or is not valid JSON, with the position.
     """
     with scanning(name, place, compression) as scan:
-        rows = len(_document_rows(name, scan.stream.read()))
+        refuse_wide_text(name, scan.stream)
+        rows = _document(name, scan.stream.read())[1]
     return JsonDocument(scan.facts, rows)
 
 
-def _document_rows(name: str, content: bytes) -> list[Any]:
+def _document(name: str, content: bytes) -> tuple[str, int, int]:
+    """Text, number of rows, and the position of the array of rows in the text (-1: the text is the only row)."""
     content = content.removeprefix(BOM)
     if not content.strip():
-        return []
+        return "", 0, -1
     value, problem = _parse(content)
     if problem is not None:
-        raise CorpusError(f"{name}: {problem}; fix the file, or write one record per line (JSON Lines)")
+        remedy = "" if has_remedy(problem) else "; fix the file, or write one record per line (JSON Lines)"
+        raise CorpusError(f"{name}: {problem}{remedy}")
+    text = content.decode("utf-8")
     if isinstance(value, dict):
-        return _wrapped_rows(value) or [value]
+        wrapped = _wrapped_rows(value)
+        return (text, 1, -1) if wrapped is None else (text, len(value[wrapped]), member_position(text, wrapped))
     if not isinstance(value, list):
         raise CorpusError(f"{name}: contains {_kind(value)}; give an array of objects, or JSON Lines")
-    return value
+    return text, len(value), first_bracket(text)
 
 
-def _wrapped_rows(value: dict[str, Any]) -> list[Any] | None:
-    """The rows within ``{"data": [{…}, …]}``, or None if the object is itself a record."""
+def _wrapped_rows(value: dict[str, Any]) -> str | None:
+    """The key of the rows within ``{"data": [{…}, …]}``, or None if the object is itself a record."""
     lists = [
-        (key, items)
+        key
         for key, items in value.items()
         if isinstance(items, list) and items and all(isinstance(item, dict) for item in items)
     ]
-    if len(lists) != 1 or lists[0][0] in RECORD_LISTS:
-        return None
-    return lists[0][1]
+    return lists[0] if len(lists) == 1 and lists[0] not in RECORD_LISTS else None
 
 
 def sniff_json(name: str, place: Place, compression: str | None) -> str:
     """Decide by content whether a file is JSON Lines (``"jsonl"``) or one JSON document (``"json"``).
 
     Raises:
-        CorpusError: the file cannot be read.
+        CorpusError: the file cannot be read, or is in UTF-16 or UTF-32.
     """
     with peeking(name, place, compression) as stream:
+        refuse_wide_text(name, stream)
         first = next(_numbered_rows(stream, 0, 1), (0, 1, b""))[2]
         value, problem = _parse(first)
         if problem is None:

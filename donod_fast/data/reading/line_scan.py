@@ -13,8 +13,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from donod_fast.data.reading.encodings import BOM
 from donod_fast.data.reading.source import Checkpoint
-from donod_fast.data.reading.streams import BOM
 
 CHECKPOINT_ROWS = 1024
 """Rows between two stored byte offsets, from which reading can start near any row."""

@@ -15,7 +15,6 @@ from donod_fast.errors import CorpusError
 from donod_fast.system.places import Place, Stat, is_url, place_of_entry
 from donod_fast.system.retrying import GaveUpError
 
-BOM = b"\xef\xbb\xbf"
 BUFFER_BYTES = 1 << 20
 CODECS = {".gz": "gzip", ".zst": "zstd"}
 """File suffix → pyarrow's name of the compression."""

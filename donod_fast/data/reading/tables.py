@@ -11,8 +11,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from donod_fast.data.reading.arrow_values import conformed, python_rows
 from donod_fast.data.reading.canonical import canonical_json
 from donod_fast.data.reading.source import Unmarked
 from donod_fast.data.reading.streams import (
@@ -42,8 +44,8 @@ PYTHON_ROWS = "<rows>"
 
 @dataclass(frozen=True, slots=True)
 class ParquetFile(Unmarked):
-    """A Parquet file, streamed. A null column is left out of its record: in a file merged from files with
-    different columns, null means that the key was absent.
+    """A Parquet file, streamed. Null columns and null fields of structs are left out of the records: Arrow adds such
+    nulls where rows have different keys, and they cannot be told from nulls that were written.
 
     Attributes:
         facts: the file's state when it was opened. Unless it is compressed as a whole, only the footer was read
@@ -55,6 +57,11 @@ class ParquetFile(Unmarked):
     facts: FileFacts
     rows: int
     groups: tuple[int, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """The file as the user gave it."""
+        return self.facts.name
 
     @property
     def digest(self) -> str:
@@ -74,9 +81,28 @@ class ParquetFile(Unmarked):
 
     def records(self, first_row: int, start: int, stop: int) -> Iterator[Record]:
         """Stream rows as records, row group by row group; see :class:`Source`."""
+        return _records(self, first_row, start, stop)
+
+    def arrow_schema(self) -> pa.Schema:
+        """The schema of the file, with all metadata.
+
+        Raises:
+            CorpusError: the file cannot be read, or has changed.
+        """
+        with unchanged(self.facts), ExitStack() as stack:
+            return _open_parquet(stack, self.facts).schema_arrow
+
+    def arrow_batches(self, start: int, stop: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Stream the rows ``start <= i < stop`` as Arrow batches of at most ``BATCH_ROWS``, row group by row group.
+
+        Yields:
+            The number of the first row of a batch, within this file, and the batch.
+
+        Raises:
+            CorpusError: the file cannot be read, or has changed.
+        """
         if start >= stop:
             return
-        name = self.facts.name
         with unchanged(self.facts), ExitStack() as stack:
             file = _open_parquet(stack, self.facts)
             if file.metadata.num_rows != self.rows:
@@ -86,12 +112,11 @@ class ParquetFile(Unmarked):
                 begin, row = row, row + group_rows
                 if row <= start or begin >= stop:
                     continue
-                with file_errors(f"{name}, record {begin} and after"):
+                with file_errors(f"{self.facts.name}, record {begin} and after"):
                     for batch in file.iter_batches(batch_size=BATCH_ROWS, row_groups=[group]):
                         skipped, wanted = max(start - begin, 0), max(stop - begin, 0)
-                        rows = enumerate(_rows(batch.slice(skipped, wanted - skipped)), begin + skipped)
-                        for place, (data, problem) in rows:
-                            yield Record(first_row + place, name, f"record {place}", data, None, problem)
+                        if (part := batch.slice(skipped, wanted - skipped)).num_rows:
+                            yield begin + skipped, part
                         begin += batch.num_rows
                         if begin >= stop:
                             return
@@ -150,29 +175,31 @@ def _open_parquet(stack: ExitStack, facts: FileFacts) -> Any:
         return stack.enter_context(pq.ParquetFile(source, **PAGE_BY_PAGE))
 
 
-def _rows(batch: Any) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
+def _records(source: ParquetFile | DatasetRows, first_row: int, start: int, stop: int) -> Iterator[Record]:
+    for begin, batch in source.arrow_batches(start, stop):
+        for row, (data, problem) in enumerate(_rows(batch), begin):
+            yield Record(first_row + row, source.name, f"record {row}", data, None, problem)
+
+
+def _rows(batch: pa.RecordBatch) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
     try:
-        for row in batch.to_pylist():
-            yield _present(row), None
+        for row in python_rows(batch):
+            yield row, None
     except (ValueError, OverflowError):  # a string that is not UTF-8, or a date outside Python's range
         for position in range(batch.num_rows):
             try:
-                yield _present(batch.slice(position, 1).to_pylist()[0]), None
+                yield python_rows(batch.slice(position, 1))[0], None
             except (ValueError, OverflowError) as error:
                 yield None, f"a value cannot be read: {error}"
 
 
-def _present(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {column: value for column, value in row.items() if value is not None}
-
-
 @dataclass(frozen=True, slots=True)
 class DatasetRows(Unmarked):
-    """A ``datasets.Dataset``, with null columns left out of the records as in Parquet.
+    """A ``datasets.Dataset``, with nulls left out of the records as in Parquet.
 
     Attributes:
         name: folder, hub id or ``PYTHON_ROWS``, for messages.
-        dataset: the dataset; rows are read from it as plain Python values.
+        dataset: the dataset; rows are read from its Arrow table, and converted as those of Parquet.
         origin: its description except rows and fingerprint (JSON types, with ``kind``).
     """
 
@@ -196,16 +223,28 @@ class DatasetRows(Unmarked):
 
     def records(self, first_row: int, start: int, stop: int) -> Iterator[Record]:
         """Stream rows as records; see :class:`Source`."""
-        plain = self.dataset.with_format(None)
+        return _records(self, first_row, start, stop)
+
+    def arrow_schema(self) -> pa.Schema:
+        """The schema of the features, with the metadata that ``datasets`` reads them from."""
+        return self.dataset.features.arrow_schema
+
+    def arrow_batches(self, start: int, stop: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Stream rows as Arrow batches; see :meth:`ParquetFile.arrow_batches`. Images and audio stay encoded.
+
+        Raises:
+            CorpusError: the rows cannot be read.
+        """
+        stored, schema = self.dataset.with_format("arrow"), self.arrow_schema()
         for begin in range(start, stop, BATCH_ROWS):
             end = min(begin + BATCH_ROWS, stop)
             try:
-                columns: dict[str, list[Any]] = plain[begin:end]
-            except Exception as error:  # a feature's decoder can raise any exception
+                table = conformed(stored[begin:end], schema).combine_chunks()
+            except Exception as error:  # datasets lets errors of pyarrow and of its own through
                 raise CorpusError(f"{self.name}, records {begin} to {end - 1}: cannot be read: {error}") from error
-            for row in range(begin, end):
-                data = _present({column: values[row - begin] for column, values in columns.items()})
-                yield Record(first_row + row, self.name, f"record {row}", data)
+            for batch in table.to_batches():
+                yield begin, batch
+                begin += batch.num_rows
 
 
 class RowList(Unmarked):
