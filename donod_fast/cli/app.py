@@ -47,6 +47,12 @@ class Commands(LazyGroup):
             "Write the best rows of a scored corpus.",
             "select scores --keep 0.3 --out subset.jsonl",
         ),
+        "show": _command(
+            "show:show",
+            _SCORES,
+            "Show records as the model sees them, with the tokens that are scored.",
+            "show train.jsonl --model MODEL --rows 5",
+        ),
         "rank": _command(
             "select:rank_command",
             _SCORES,

@@ -10,7 +10,7 @@ import typer
 from donod_fast.cli import output
 from donod_fast.cli.options import from_dataclasses
 from donod_fast.cli.settings import ScreenSettings
-from donod_fast.data.settings import CorpusSettings
+from donod_fast.data.settings import CorpusSettings, with_data
 from donod_fast.models.settings import ModelSource
 from donod_fast.selection.settings import DualSettings
 from donod_fast.system.wording import plural
@@ -44,7 +44,7 @@ def dual(
     from donod_fast.selection.dual.run import refuse_folder
 
     refuse_folder(out, overwrite=overwrite)  # checked before the work, and again when writing
-    candidates = open_settings(corpus)
+    candidates = open_settings(with_data(corpus, settings.masks))
     wanted = open_corpus(reference, split=corpus.split)
     output.announce_model(model.model, model.revision, quiet=screen.hides_progress)
     loaded = load_settings(model)

@@ -34,7 +34,7 @@ def score(
     from dataclasses import asdict
 
     from donod_fast.cli import output
-    from donod_fast.cli.score_run import summary, summary_text
+    from donod_fast.cli.score_run import look_command, summary, summary_text
     from donod_fast.scores.unscored import commonest_cause
 
     def announce() -> None:
@@ -47,6 +47,10 @@ def score(
             output.as_json(asdict(plan))
         else:
             typer.echo(_plan_text(plan))
+            unscored = {status: rows for status, rows in plan.by_status.items() if status != "scored"}
+            if unscored:
+                commonest = max(unscored, key=lambda status: (unscored[status], status))
+                typer.echo(f"look     {look_command(request, commonest)}")
         return
     try:
         done = run.score(lambda rows: output.progress_bar(rows, quiet=screen.hides_progress), announce)
@@ -69,6 +73,7 @@ def _plan_text(plan: RunPlan) -> str:
     lines = [
         f"rows     {plan.rows:,}: {output.counts(plan.by_status)} (scored = can be scored)",
         f"formats  {output.counts(plan.formats)}",
+        *(f"records  {line}" for line in plan.records.lines(plan.rows)),
         f"tokens   {plan.tokens:,}, of which {plan.scored_tokens:,} scored; {plural(plan.truncated, 'row')} cut "
         "to the limit",
         f"batches  {plan.batches:,} of at most {plan.token_budget:,} slots ({plan.token_budget_how}), "

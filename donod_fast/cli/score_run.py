@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from donod_fast.cli import output
+from donod_fast.data.settings import CorpusSettings, MaskSettings
 from donod_fast.data.templates import BUILTIN_TEMPLATES
-from donod_fast.scores.unscored import commonest_cause
+from donod_fast.models.settings import ModelSource
+from donod_fast.scores.unscored import commonest_cause, show_command
+from donod_fast.system.options import as_options, options_of
 from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
-    from donod_fast.engines.choosing import Done
+    from donod_fast.engines.choosing import Done, ScoreRequest
+
+_SHOW_OPTIONS = {field.name for kind in (CorpusSettings, ModelSource, MaskSettings) for field in options_of(kind)}
 
 
 def summary(done: Done) -> dict[str, Any]:
@@ -26,6 +32,7 @@ def summary(done: Done) -> dict[str, Any]:
         "commonest_cause": None if cause is None else asdict(cause),
         "resumed_rows": outcome.resumed_rows,
         "formats": dict(outcome.formats),
+        "records": outcome.folder.sample_counts().as_json(),
         "template": outcome.folder.manifest["masks"]["template"],
         "mask": outcome.folder.manifest.get("mask"),
         "update": outcome.folder.manifest["update"],
@@ -52,14 +59,32 @@ def summary_text(done: Done) -> str:
         formats = output.counts(done.outcome.formats)
         lines.append(f"formats: {formats}; update: {update['update']}, lr {update['lr']:g}")
     lines.append(masks_text(folder.manifest))
+    lines += folder.sample_counts().lines(folder.rows)
     new = f"{plural(folder.rows - old, 'row')} in {output.duration(done.seconds)}"
     lines.append(new + (f", {old:,} already done" if old else "") + (f"; {done.compiled}" if done.compiled else ""))
     if done.smaller_budget is not None:
         lines.append(f"memory ran out and batches were halved: --token-budget {done.smaller_budget} would have fitted")
     lines += [report.text() for report in done.reports]
     if done.outcome.counts["scored"]:
+        if look := show_command(folder):
+            lines.append(f"check the masks: {look}")
         lines.append(f"next: donod-fast select {folder.name} --keep 0.3 --out subset.jsonl")
     return "\n".join(lines)
+
+
+def look_command(request: ScoreRequest, status: str) -> str:
+    """The command that shows rows with a status before anything is scored, with the options of the request."""
+    words = ["donod-fast", "show", *request.corpus.data]
+    for settings in (request.corpus, request.model, request.masks):
+        typed = as_options(settings)
+        for field in options_of(type(settings)):
+            value = typed[field.name]
+            if field.option.is_argument or field.name not in _SHOW_OPTIONS or value in (field.default, None):
+                continue
+            flag = "--" + field.name.replace("_", "-")
+            for one in value if isinstance(value, list) else [value]:
+                words += [flag] if one is True else [flag, str(one)]
+    return shlex.join([*words, "--status", status])
 
 
 _MASKS = {"generation": "the template's generation marks", "prefix": "the tokens of the prompt"}

@@ -1,4 +1,4 @@
-"""Parse conversation turns in the spellings of public data sets: roles, contents, tool calls, tools, weights.
+"""Parse conversation turns in the spellings of public data sets: roles, contents, tool calls, tools.
 
 Both spellings are read here, ``{"role", "content"}`` and ShareGPT's ``{"from", "value"}``; they
 differ only in the name of the key, and real files mix them.
@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from donod_fast.data.trained_turns import is_trained
 from donod_fast.data.types import Message, SampleError, Status
 
 ROLES = {
@@ -41,7 +42,6 @@ CALL_ROLES = frozenset({"function_call", "tool_call"})
 """Roles whose content is itself a tool call, as JSON text."""
 
 CONTENT_KEYS = ("content", "value", "text")
-WEIGHT_KEYS = ("loss_weight", "weight")
 _SPELLINGS = frozenset({"role", "from", *CONTENT_KEYS, "function_call"})
 SHOWN_CHARACTERS = 40
 
@@ -122,7 +122,7 @@ def checked_turns(turns: Sequence[Message]) -> tuple[Message, ...]:
     if not replies[-1].content.strip() and not replies[-1].tool_calls:
         raise SampleError(Status.EMPTY_RESPONSE, "the last assistant turn is empty")
     if not any(turn.scored for turn in replies):
-        raise SampleError(Status.ALL_MASKED, "every assistant turn has weight 0")
+        raise SampleError(Status.ALL_MASKED, "the record's own flags leave out every assistant turn")
     return tuple(turns)
 
 
@@ -131,7 +131,7 @@ def _parse_turn(item: object, place: str, role_key: str) -> Message:
         raise _unknown(f"{place} is {kind_of(item)}, not an object")
     role_name, is_standard = _role_name(item, place, role_key)
     role = ROLES[role_name]
-    scored = _weight_scores(item, place) or role != "assistant"
+    scored = role != "assistant" or is_trained(item, place)
     if role_name in CALL_ROLES:
         text = _content(item, place) or ""
         calls = _calls_in_text(text, place)
@@ -221,19 +221,6 @@ def _part_text(part: object, place: str) -> str:
     return text
 
 
-def _weight_scores(item: Mapping[str, Any], place: str) -> bool:
-    """Whether the turn's own weight leaves it scored: every weight except 0 does."""
-    for key in WEIGHT_KEYS:
-        weight = item.get(key)
-        if weight is None:
-            continue
-        if isinstance(weight, bool) or not isinstance(weight, int | float):
-            raise _unknown(f"{place}: {key} is {kind_of(weight)}, not a number")
-        if weight == 0:
-            return False
-    return True
-
-
 def _tool_calls(item: Mapping[str, Any], place: str) -> tuple[Mapping[str, Any], ...]:
     """OpenAI's ``tool_calls``, or its older single ``function_call``."""
     value = item.get("tool_calls")
@@ -284,28 +271,23 @@ def _calls_in_text(text: str, place: str) -> tuple[Mapping[str, Any], ...]:
         return ()
 
 
-def parse_tools(value: object) -> tuple[Mapping[str, Any], ...]:
-    """Read a ``tools`` column: function descriptions as a list or as the JSON text of one.
-
-    A bare ``{"name", "parameters", …}`` becomes ``{"type": "function", "function": {…}}``, the form
-    that chat templates expect.
+def parse_tools(value: object, column: str = "tools") -> tuple[Mapping[str, Any], ...]:
+    """Read a column of tools: function descriptions as a list or as the JSON text of one, as they are given.
 
     Raises:
         SampleError: it is neither of these.
     """
     if isinstance(value, str):
-        value = _json(value, "tools") if value.strip() else None
+        value = _json(value, column) if value.strip() else None
     if value is None:
         return ()
     tools = as_list(value)
     if tools is None:
-        raise _unknown(f"tools is {kind_of(value)}, not a list")
+        raise _unknown(f"{column} is {kind_of(value)}, not a list")
     for number, tool in enumerate(tools):
         if not isinstance(tool, Mapping):
-            raise _unknown(f"tools[{number}] is {kind_of(tool)}, not an object")
-    return tuple(
-        {"type": "function", "function": tool} if "name" in tool and "function" not in tool else tool for tool in tools
-    )
+            raise _unknown(f"{column}[{number}] is {kind_of(tool)}, not an object")
+    return tuple(tools)
 
 
 def _json(text: str, place: str) -> Any:

@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from donod_fast.data.formats import carried_values, record_id, to_sample
+from donod_fast.data.bounded import shared_length
+from donod_fast.data.formats import Reading, carried_values, check_format, read_record, record_id
 from donod_fast.data.rendering import Renderer
 from donod_fast.data.settings import MaskSettings
-from donod_fast.data.spans import Span, TurnFinder, assistant_turns, shared_length
+from donod_fast.data.spans import Span, TurnFinder, assistant_turns
 from donod_fast.data.templates import resolve_template
 from donod_fast.data.tokenizing import Encoded, TextEncoder
 from donod_fast.data.types import (
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 # Rows that are encoded per call: enough for the tokenizer's own threads, and little memory.
 _CHUNK = 256
+# The same in characters of their texts: an encoding takes about 200 bytes for each.
+_CHUNK_CHARACTERS = 1 << 21
 
 Encodings = Mapping[str, Encoded | SampleError]
 
@@ -45,8 +48,7 @@ Encodings = Mapping[str, Encoded | SampleError]
 class _Row:
     record: Record
     id: str
-    format: str
-    sample: Sample | SampleError
+    reading: Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +73,15 @@ class _Plan:
     unmarked: Callable[[], _Plan] | None = None
     recasts: tuple[str, ...] = ()
 
-    @property
-    def prompts(self) -> list[str]:
-        """The texts whose tokens must be a prefix of the full token sequence."""
-        return [self.text[: span.start] for span in self.spans if span.start and not span.marked]
+    def prompts(self, longest: int | None) -> list[str]:
+        """The texts whose tokens must be a prefix of the full token sequence.
+
+        Of a very long text, with more than ``longest`` characters, most of them lie beyond the length limit.
+        Those are tokenised only if they are needed.
+        """
+        is_long = longest is not None and len(self.text) > longest
+        starts = [span.start for span in self.spans if span.start and not span.marked]
+        return [self.text[:start] for start in starts if longest is None or not is_long or start <= longest]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,7 @@ class _Masked:
     mask: str
     has_prompt: bool
     recasts: tuple[str, ...] = ()
+    is_cut: bool = False
 
 
 class Masker:
@@ -106,12 +114,14 @@ class Masker:
         if vocab_size < 1:
             raise InputError(f"vocab_size must be positive, not {vocab_size}")
         self._settings = settings
+        self._rules = settings.rules
+        check_format(self._rules.format)
         self._vocab_size = vocab_size
         self.carry = tuple(carry)
         self._template = resolve_template(tokenizer, settings.template)
         self._renderer = Renderer(tokenizer, self._template)
         self._turns = TurnFinder(self._renderer)
-        self._encoder = TextEncoder(tokenizer)
+        self._encoder = TextEncoder(tokenizer, settings.max_length)
 
     @property
     def mask(self) -> str:
@@ -124,7 +134,7 @@ class Masker:
     def describe(self) -> dict[str, Any]:
         """The settings that decide tokens and masks, in plain values for the manifest."""
         return {
-            "format": self._settings.format,
+            **self._rules.as_json(),
             "template": self._template.name,
             "template_sha256": self._template.sha256,
             "train_on": self._settings.train_on,
@@ -148,18 +158,39 @@ class Masker:
             ]
         return done
 
+    def text_of(self, record: Record) -> str | None:
+        """The text of a row as it would be tokenised, also if it cannot be scored; None if it has no text."""
+        sample = read_record(record, self._rules).sample
+        try:
+            match sample:
+                case Conversation():
+                    return self._renderer.write(sample).text
+                case PromptCompletion(prompt, completion):
+                    return prompt + completion
+                case PlainText(text):
+                    return text
+        except SampleError:
+            pass
+        return None
+
     def _tokenize_chunk(self, records: Sequence[Record]) -> list[TokenizedSample]:
-        rows = []
-        for record in records:
-            try:
-                sample, name = to_sample(record, self._settings.format)
-                rows.append(_Row(record, record_id(record), name, sample))
-            except SampleError as error:
-                rows.append(_Row(record, record_id(record), "", error))
-        plans = [self._plan(row.sample) for row in rows]
-        texts = [text for plan in plans if isinstance(plan, _Plan) for text in (plan.text, *plan.prompts)]
-        encoded = self._encoder.encode(texts)
-        return [self._finish(row, plan, encoded) for row, plan in zip(rows, plans, strict=True)]
+        rows = [_Row(record, record_id(record), read_record(record, self._rules)) for record in records]
+        done: list[TokenizedSample] = []
+        planned: list[tuple[_Row, _Plan | TokenRow | SampleError]] = []
+        texts: list[str] = []
+        characters = 0
+        for row in rows:
+            plan = self._plan(row.reading.sample)
+            planned.append((row, plan))
+            if isinstance(plan, _Plan):
+                new = (plan.text, *plan.prompts(self._encoder.longest))
+                texts += new
+                characters += sum(map(len, new))
+            if characters > _CHUNK_CHARACTERS or row is rows[-1]:
+                encoded = self._encoder.encode(texts)
+                done += [self._finish(*pair, encoded) for pair in planned]
+                planned, texts, characters = [], [], 0
+        return done
 
     def _plan(self, sample: Sample | SampleError) -> _Plan | TokenRow | SampleError:
         match sample:
@@ -212,6 +243,8 @@ class Masker:
         whole = self._encoded(plan.text, encoded)
         flags = [False] * len(whole.ids)
         for span in plan.spans:
+            if whole.ends_before(min((span.start, *span.other_starts))):
+                break  # this span and those after it lie beyond the length limit
             if span.marked:
                 begin = _marked_begin(plan.text, span, whole)
                 if begin is None:
@@ -223,18 +256,22 @@ class Masker:
             if end is None:  # no offsets: count the tokens that the text up to the end shares with the full text
                 end = shared_length(self._encoded(plan.text[: span.end], encoded).ids, whole.ids)
             flags[begin:end] = [True] * (end - begin)
+        # Text that is not scored may follow after the cut.
+        follows = whole.is_cut and sum(span.end - span.start for span in plan.spans) < len(plan.text)
+        has_prompt = plan.has_prompt and not follows
         if not plan.framed:
-            return _Masked(whole.ids, flags, plan.mask, plan.has_prompt, plan.recasts)
+            return _Masked(whole.ids, flags, plan.mask, has_prompt, plan.recasts, whole.is_cut)
         front, back = self._encoder.framed(plan.text, whole.ids)
         ids = [*front, *whole.ids, *back]
-        return _Masked(ids, [False] * len(front) + flags + [True] * len(back), plan.mask, plan.has_prompt)
+        flags = [False] * len(front) + flags + [True] * len(back)
+        return _Masked(ids, flags, plan.mask, has_prompt, plan.recasts, whole.is_cut)
 
     def _proved_begin(self, text: str, span: Span, whole: Encoded, encoded: Encodings) -> int:
         """Number of tokens of the prompt, after checking that they are a prefix of the full sequence."""
         ids: list[int] = []
         for start in (*span.other_starts[::-1], span.start)[::-1]:
             ids = self._encoded(text[:start], encoded).ids if start else []
-            if whole.ids[: len(ids)] == ids:
+            if whole.begins_with(ids):
                 return len(ids)
         ids = self._encoded(text[: span.start], encoded).ids
         place = shared_length(ids, whole.ids)
@@ -265,26 +302,32 @@ class Masker:
             detail = "every token would be scored although there is a prompt: the template does not write the prompt"
             return _refused(row, Status.ALL_SCORED, detail, total)
         flags[:1] = [False] * bool(flags)  # no position predicts the first token
-        if True not in flags:
+        if True not in flags and not masked.is_cut:
             return _refused(row, Status.ALL_MASKED, "no token is left to score", total)
         limit = self._settings.max_length
         truncated = limit is not None and total > limit
+        number = f"at least {total}" if masked.is_cut else str(total)
         if truncated:
             ids, flags = ids[:limit], flags[:limit]
             if True not in flags:
-                detail = f"no token to score within the first {limit} of {total} tokens; raise the length limit"
+                detail = f"no token to score within the first {limit} of {number} tokens; raise the length limit"
                 return _refused(row, Status.TOO_LONG, detail, total)
+        remarks = [f"recast: {'; '.join(masked.recasts)}"] if masked.recasts else []
+        if masked.is_cut:
+            remarks.append(f"{number} tokens: the text was tokenised only as far as the length limit needs")
         return TokenizedSample(
             row=row.record.row,
             id=row.id,
             status=Status.SCORED,
+            detail="; ".join(remarks),
             input_ids=tuple(ids),
             scored=tuple(flags),
             tokens=total,
             truncated=truncated,
-            format=row.format,
+            format=row.reading.format,
             mask=masked.mask,
-            detail=f"recast: {'; '.join(masked.recasts)}" if masked.recasts else "",
+            unused=row.reading.unused,
+            excluded=row.reading.excluded,
             recasts=masked.recasts,
         )
 
@@ -321,7 +364,17 @@ def _refused(row: _Row, status: Status, detail: str, tokens: int = 0) -> Tokeniz
     if not detail.startswith(origin):
         detail = origin + detail
     detail = detail.encode("utf-8", errors="backslashreplace").decode("utf-8")
-    return TokenizedSample(row.record.row, row.id, status, detail, tokens=tokens, format=row.format)
+    reading = row.reading
+    return TokenizedSample(
+        row.record.row,
+        row.id,
+        status,
+        detail,
+        tokens=tokens,
+        format=reading.format,
+        unused=reading.unused,
+        excluded=reading.excluded,
+    )
 
 
 __all__ = ["MaskSettings", "Masker"]

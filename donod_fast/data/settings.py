@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
+from donod_fast.data.column_map import ColumnMap
+from donod_fast.data.read_rules import ReadRules
 from donod_fast.errors import InputError
-from donod_fast.system.options import option
+from donod_fast.system.options import option, python_only
 
 PANEL = "Input"
 STDIN = "-"
@@ -17,12 +21,14 @@ class CorpusSettings:
     """Which rows are read.
 
     Attributes:
-        data: files, globs, URLs, saved datasets, hub ids, or ``-`` for standard input; in this order.
+        data: files, globs, URLs, saved datasets, hub ids, or ``-`` for standard input; in this order. Empty for the
+            file of ``MaskSettings.dataset``, see :func:`with_data`.
         split: split of saved and hub datasets.
         data_revision: revision of hub datasets, None for the newest.
     """
 
     data: tuple[str, ...] = option(
+        (),
         help="Files, globs, URLs (s3://…), saved datasets, a hub id, or - for standard input.",
         panel=PANEL,
         is_argument=True,
@@ -45,6 +51,12 @@ class MaskSettings:
         template: see :func:`donod_fast.data.templates.resolve_template`.
         train_on: ``"all"`` assistant turns of a conversation, or only the ``"last"`` one.
         max_length: tokens kept of a row, from its start; None keeps all.
+        columns: the columns to read, as ``prompt=question,response=answer``; None finds them by their names.
+        dataset_info: LLaMA-Factory's ``dataset_info.json``, which names the columns of ``dataset``.
+        dataset: the name of an entry in it.
+        preference: which of two answers to score, ``"chosen"`` or ``"rejected"``; None refuses records that have two.
+        text_only: score the text of records with images, audio or video; otherwise they are refused.
+        mapping: what ``columns`` or ``dataset`` name, read already; see :meth:`resolved`.
 
     Raises:
         InputError: names the setting with a wrong value.
@@ -62,11 +74,85 @@ class MaskSettings:
         None, help="Truncate rows to this many tokens.", panel=PANEL, shown="the model's limit"
     )
 
+    columns: str | None = option(
+        None, help="Columns to read, as prompt=question,response=answer,system=sys.", panel=PANEL,
+        shown="found by their names",
+    )  # fmt: skip
+    dataset_info: Path | None = option(
+        None, help="LLaMA-Factory's dataset_info.json, to read the columns of --dataset.", panel=PANEL
+    )
+    dataset: str | None = option(None, help="Name of the data set in --dataset-info.", panel=PANEL)
+    preference: str | None = option(
+        None, help="Answer to score where a record has two: chosen or rejected.", panel=PANEL,
+        choices=("chosen", "rejected"),
+    )  # fmt: skip
+    text_only: bool = option(
+        False, help="Score the text of records with images, audio or video, which are refused otherwise.", panel=PANEL
+    )
+    mapping: ColumnMap | None = python_only(lambda: None)
+
     def __post_init__(self) -> None:
         if self.train_on not in ("all", "last"):
             raise InputError(f"train_on is 'all' or 'last', not {self.train_on!r}")
         if self.max_length is not None and self.max_length < 2:
             raise InputError(f"max_length must be at least 2 (a token and its target), not {self.max_length}")
+        if self.preference not in (None, "chosen", "rejected"):
+            raise InputError(f"preference is 'chosen' or 'rejected', not {self.preference!r}")
+        if (self.dataset_info is None) != (self.dataset is None):
+            raise InputError("--dataset-info and --dataset belong together: name the file, and the data set in it")
+        maps = {"--columns": self.columns, "--dataset": self.dataset, "a mapping": self.mapping}
+        given = [name for name, value in maps.items() if value is not None]
+        if len(given) > 1:
+            raise InputError(f"{given[0]} excludes {given[1]}")
+        if given and self.format != "auto":
+            raise InputError(f"{given[0]} excludes --format: it names the columns to read")
+        if self.columns is not None:
+            ColumnMap.parse(self.columns)
+
+    def resolved(self) -> MaskSettings:
+        """The same with the columns read from where they are named, to be sent to processes elsewhere.
+
+        Raises:
+            InputError: the ``dataset_info.json`` cannot be read, or has no such data set.
+        """
+        if self.columns is not None:
+            mapping = ColumnMap.parse(self.columns)
+        elif self.dataset_info is not None and self.dataset is not None:
+            from donod_fast.data.dataset_info import read_dataset_info
+
+            mapping = read_dataset_info(self.dataset_info, self.dataset)
+        else:
+            return self
+        return replace(self, columns=None, dataset_info=None, dataset=None, mapping=mapping)
+
+    def as_key(self) -> dict[str, Any]:
+        """What decides tokens and masks, as JSON values; settings of no effect are left out.
+
+        Raises:
+            InputError: as :meth:`resolved`.
+        """
+        further = {"template": self.template, "train_on": self.train_on, "max_length": self.max_length}
+        return {**self.rules.as_json(), **further}
+
+    @property
+    def rules(self) -> ReadRules:
+        """How records are read. Raises InputError as :meth:`resolved`."""
+        return ReadRules(self.format, self.resolved().mapping, self.preference, self.text_only)
 
 
-__all__ = ["STDIN", "CorpusSettings", "MaskSettings"]
+def with_data(corpus: CorpusSettings, masks: MaskSettings) -> CorpusSettings:
+    """The rows to read: those that are named, else the file of the data set in ``dataset_info``.
+
+    Raises:
+        InputError: neither is given, or the data set has no file.
+    """
+    if corpus.data:
+        return corpus
+    if masks.dataset_info is None or masks.dataset is None:
+        raise InputError("name the rows to read as DATA, or a data set with --dataset-info and --dataset")
+    from donod_fast.data.dataset_info import data_file
+
+    return replace(corpus, data=(str(data_file(masks.dataset_info, masks.dataset)),))
+
+
+__all__ = ["STDIN", "CorpusSettings", "MaskSettings", "with_data"]

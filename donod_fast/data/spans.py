@@ -8,10 +8,13 @@ begins where the prompt before it ends, rendered separately, and ends with its c
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from donod_fast.data.bounded import shared_length
 from donod_fast.data.probes import (
     OPENED_THINKING,
     REASONING_KEYS,
@@ -23,7 +26,7 @@ from donod_fast.data.probes import (
     thinking_in,
 )
 from donod_fast.data.rendering import KINDS, Renderer, Rendering, dropped_reasoning
-from donod_fast.data.turn_ends import Frame, TurnFrames, shared_length
+from donod_fast.data.turn_ends import Frame, TurnFrames
 from donod_fast.data.types import Message, SampleError, Status
 
 _INSERTED = "zqinsertedqz"
@@ -110,57 +113,52 @@ class TurnFinder:
             # The generation prompt opens the thinking; a whole conversation is written without, or in another way.
             starts.append(opened.start())
         if not starts:
-            place = self._insertion(rendering, at, at_end=False)
+            place = next(self._insertions(rendering, at, at_end=False), None)
             if place is not None:
                 leads = [lead for lead in frame.leads if text.endswith(lead, 0, place)]
-                message = conversation.messages[at]
-                if (
-                    not leads
-                    and split_thinking(message.content)[1].strip()
-                    and text.startswith(split_thinking(message.content)[1].lstrip()[:1], place)
-                ):
+                answer = split_thinking(conversation.messages[at].content)[1].strip()
+                if not leads and answer and text[place : place + _SHOWN].lstrip()[:1] == answer[0]:
                     leads = [""]
                 starts += [place - len(lead) for lead in leads[:1]]
         # White space that is one token with the first word belongs to the reply.
-        return list(dict.fromkeys([*starts, *(len(text[:start].rstrip()) for start in starts)]))
+        earlier = [at for start in starts for at in range(start - 1, len(text[:start].rstrip()) - 1, -1)]
+        return list(dict.fromkeys([*starts, *earlier]))
 
     def _end(self, rendering: Rendering, at: int, frame: Frame, start: int) -> int | None:
         """One past the last visible character of the turn's closing; None if it cannot be found."""
         conversation, text = rendering.conversation, rendering.text
-        trailer = frame.tail[len(frame.last_closing) :]
+        trailer, closing = frame.tail[len(frame.last_closing) :], frame.closing.rstrip()
         if at + 1 == len(conversation.messages):
             return _visible_end(text, start, len(text) - len(trailer)) if text.endswith(trailer) else None
         alone = self._renderer.text(conversation, at + 1)
         if alone is not None:
-            if frame.closing.rstrip() == frame.last_closing.rstrip() and alone.endswith(trailer):
+            if closing == frame.last_closing.rstrip() and alone.endswith(trailer):
                 end = _visible_end(alone, start, len(alone) - len(trailer))
                 if text.startswith(alone[:end]):
                     return end
             elif alone.endswith(frame.tail):
                 end = len(alone) - len(frame.tail)
-                if text.startswith(alone[:end]) and text.startswith(frame.closing, end):
-                    return _visible_end(text, start, end + len(frame.closing))
+                if text.startswith(alone[:end]) and text.startswith(closing, end):
+                    return _visible_end(text, start, end + len(closing))
         # The template writes the turn differently where another message follows.
-        place = self._insertion(rendering, at, at_end=True)
-        if place is None:
-            place = _end_of_words(conversation.messages[at], text, start)
-        if place is not None and text.startswith(frame.closing, place):
-            return _visible_end(text, start, place + len(frame.closing))
-        place = self._insertion(rendering, at + 1, at_end=False)
-        if place is not None and frame.next_header and text.endswith(frame.next_header, start, place):
-            return _visible_end(text, start, place - len(frame.next_header))
+        places = [*self._insertions(rendering, at, at_end=True), *_end_of_words(conversation.messages[at], text, start)]
+        for place in places:
+            if text.startswith(closing, place):
+                return _visible_end(text, start, place + len(closing))
+        next_words = next(self._insertions(rendering, at + 1, at_end=False), None)
+        if next_words is not None and frame.next_header and text.endswith(frame.next_header, start, next_words):
+            return _visible_end(text, start, next_words - len(frame.next_header))
         return None
 
-    def _insertion(self, rendering: Rendering, at: int, *, at_end: bool) -> int | None:
-        """Where a word appears that is put at the beginning or the end of the turn's text; None if nowhere alone."""
+    def _insertions(self, rendering: Rendering, at: int, *, at_end: bool) -> Iterator[int]:
+        """Where words appear that are put at the beginning or the end of the turn's text, if nothing else changes."""
         messages = rendering.conversation.messages
-        for changed in _with_word(messages[at], at_end=at_end):
+        for changed, word, replaced in _with_word(messages[at], at_end=at_end):
             other = replace(rendering.conversation, messages=(*messages[:at], changed, *messages[at + 1 :]))
             text = self._renderer.text(other)
-            place = -1 if text is None else text.find(_INSERTED)
-            if text is not None and place >= 0 and text.replace(_INSERTED, "", 1) == rendering.text:
-                return place
-        return None
+            place = -1 if text is None else text.find(word)
+            if text is not None and place >= 0 and text.replace(word, replaced, 1) == rendering.text:
+                yield place + len(replaced)
 
     def _marked(self, rendering: Rendering) -> dict[int, list[Span]]:
         """Spans of the turns whose generation marks are right, by position."""
@@ -208,6 +206,8 @@ class TurnFinder:
         last = frame.tail if frame is not None and at + 1 == len(probe.pieces) else ""
         shared = frame.shared if frame is not None else ""
         allowed = max(expected.end, words_end + max(len(last), len(shared)))
+        if frame is not None and frame.closing.strip() and not last:
+            allowed = expected.end
         begin = expected.start
         numbers = [n for n, (start, end) in enumerate(rendering.marked)
                    if end > start and start < expected.end and end > begin]  # fmt: skip
@@ -223,57 +223,71 @@ class TurnFinder:
         return tuple(numbers) if all(word in marked for word in words) else ()
 
 
-def _with_word(message: Message, *, at_end: bool) -> list[Message]:
-    """The message with a word put at the beginning or the end of its text, in the ways that may work."""
-    if at_end and message.tool_calls:
-        return _with_word_in_arguments(message)
+def _with_word(message: Message, *, at_end: bool) -> Iterator[tuple[Message, str, str]]:
+    """The message with a word at the beginning or the end of its text, in the ways that may work.
+
+    Yields:
+        The changed message, the word, and what the word stands for.
+    """
+    for changed in _with_word_in_call(message) if at_end and message.tool_calls else _with_inserted(message, at_end):
+        yield changed, _INSERTED, ""
+    calls = message.for_template().get("tool_calls") or []
+    if at_end and calls and isinstance(calls[-1].get("id"), str) and calls[-1]["id"]:
+        # Some templates write the id last, and some accept ids of one length only.
+        known = calls[-1]["id"]
+        word = (_INSERTED * (1 + len(known) // len(_INSERTED)))[: len(known)]
+        yield _with_last_call(message, {**calls[-1], "id": word}), word, known
+
+
+def _with_inserted(message: Message, at_end: bool) -> Iterator[Message]:
     own, content = message.own or {}, message.content
-    changed = (
-        []
-        if at_end
-        else [
-            replace(message, own={**own, key: _INSERTED + own[key].lstrip()})
-            for key in REASONING_KEYS
-            if isinstance(own.get(key), str) and own[key].strip()
-        ]
-    )
-    if not content.strip():
-        return [*changed, *_with_word_in_call(message)]
     if at_end:
-        return [message.changed(content=text + _INSERTED) for text in dict.fromkeys((content, content.rstrip()))]
-    found = thinking_in(content)
-    inner = []
+        if content.strip():
+            yield from (message.changed(content=text + _INSERTED) for text in {content: 0, content.rstrip(): 0})
+        return
+    for key in REASONING_KEYS:
+        if isinstance(own.get(key), str) and own[key].strip():
+            yield replace(message, own={**own, key: _INSERTED + own[key].lstrip()})
+    if not content.strip():
+        calls = message.for_template().get("tool_calls") or []
+        if calls:
+            yield replace(message, own={**message.for_template(), "tool_calls": [_renamed(calls[0]), *calls[1:]]})
+        return
+    found, texts = thinking_in(content), []
     if found is not None:
         begin = found.end("thought") - len(found["thought"].lstrip())
-        inner = [content[:begin] + _INSERTED + content[begin:]]
         answer = content[found.end() :].lstrip()
-        inner.append(content[: len(content) - len(answer)] + _INSERTED + answer)
-    texts = (*inner, _INSERTED + content, _INSERTED + content.lstrip())
-    return [*changed, *(message.changed(content=text) for text in dict.fromkeys(texts))]
+        for place in (begin, found.end(), len(content) - len(answer)):
+            texts.append(content[:place] + _INSERTED + content[place:])
+    texts += [_INSERTED + content, _INSERTED + content.lstrip()]
+    yield from (message.changed(content=text) for text in dict.fromkeys(texts))
 
 
-def _with_word_in_call(message: Message) -> list[Message]:
-    calls = message.for_template().get("tool_calls") or []
-    if not calls:
-        return []
-    call = calls[0]
+def _renamed(call: Mapping[str, Any]) -> dict[str, Any]:
     function = call.get("function", call)
     changed = {**function, "name": _INSERTED + str(function.get("name"))}
-    whole = {**call, "function": changed} if "function" in call else changed
-    return [replace(message, own={**message.for_template(), "tool_calls": [whole, *calls[1:]]})]
+    return {**call, "function": changed} if "function" in call else changed
 
 
-def _with_word_in_arguments(message: Message) -> list[Message]:
-    """The message with a word at the end of its last call, if the call ends in a text."""
-    calls = message.for_template().get("tool_calls") or []
-    function = calls[-1].get("function", calls[-1]) if calls else {}
+def _with_word_in_call(message: Message) -> Iterator[Message]:
+    """The message with a word at the end of the arguments of its last call, if they end in a text."""
+    call = (message.for_template().get("tool_calls") or [{}])[-1]
+    function = call.get("function", call)
     arguments = function.get("arguments")
-    last = next(reversed(arguments), None) if isinstance(arguments, Mapping) and arguments else None
-    if last is None or not isinstance(arguments[last], str):
-        return []
-    changed = {**function, "arguments": {**arguments, last: arguments[last] + _INSERTED}}
-    whole = {**calls[-1], "function": changed} if "function" in calls[-1] else changed
-    return [replace(message, own={**message.for_template(), "tool_calls": [*calls[:-1], whole]})]
+    if isinstance(arguments, Mapping) and arguments:
+        last = next(reversed(arguments))
+        longer = {**arguments, last: arguments[last] + _INSERTED} if isinstance(arguments[last], str) else None
+    else:
+        in_text = isinstance(arguments, str) and re.search(r'"\s*\}\s*$', arguments)
+        longer = arguments[: in_text.start()] + _INSERTED + arguments[in_text.start() :] if in_text else None
+    if longer is not None:
+        changed = {**function, "arguments": longer}
+        yield _with_last_call(message, {**call, "function": changed} if "function" in call else changed)
+
+
+def _with_last_call(message: Message, call: Mapping[str, Any]) -> Message:
+    own = message.for_template()
+    return replace(message, own={**own, "tool_calls": [*own["tool_calls"][:-1], call]})
 
 
 def _has_words(message: Message, written: str) -> bool:
@@ -283,17 +297,16 @@ def _has_words(message: Message, written: str) -> bool:
     return message.content.strip() in written or split_thinking(message.content)[1].strip() in written
 
 
-def _end_of_words(message: Message, text: str, start: int) -> int | None:
-    """Where the content ends in a text, found by its words; None for a turn that calls tools."""
+def _end_of_words(message: Message, text: str, start: int) -> Iterator[int]:
+    """Where the content ends in a text, found by its words; nothing for a turn that calls tools."""
     if message.tool_calls:
-        return None
+        return
     found = THINKING.match(text, start)
     begin = found.end() if found and found["open"] else start
-    for words, first in ((message.content.strip(), begin), (split_thinking(message.content)[1].strip(), begin)):
-        place = text.find(words, first) if words else -1
+    for words in (message.content.strip(), split_thinking(message.content)[1].strip()):
+        place = text.find(words, begin) if words else -1
         if place >= 0:
-            return place + len(words)
-    return None
+            yield place + len(words)
 
 
 def _visible_end(text: str, start: int, end: int) -> int:
@@ -322,4 +335,4 @@ def _lost(at: int) -> str:
     return f"the template leaves out or changes the words of the assistant's turn {at + 1}; choose another template"
 
 
-__all__ = ["Span", "TurnFinder", "assistant_turns", "shared_length"]
+__all__ = ["Span", "TurnFinder", "assistant_turns"]

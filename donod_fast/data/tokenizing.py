@@ -1,6 +1,7 @@
 """Tokenise many texts per call and keep the character position of every token.
 
-Only this module calls the tokenizer: without special tokens, truncation, padding or warnings.
+Only this module calls the tokenizer: without special tokens, truncation, padding or warnings. With a length limit,
+only the beginning of a very long text is tokenised; see :mod:`donod_fast.data.bounded`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from donod_fast.data.bounded import longest_whole, proved_tokens
 from donod_fast.data.types import SampleError, Status
 
 if TYPE_CHECKING:
@@ -24,10 +26,24 @@ class Encoded:
         ids: token ids.
         encoding: the fast tokenizer's own result, which has the position of each token; None for a
             slow tokenizer.
+        is_cut: whether these are only the first tokens of a very long text, more than the length limit.
     """
 
     ids: list[int]
     encoding: Any
+    is_cut: bool = False
+
+    def begins_with(self, ids: Sequence[int]) -> bool:
+        """Whether the text's tokens begin with these; what lies beyond a cut is not compared."""
+        known = ids[: len(self.ids)] if self.is_cut else ids
+        return self.ids[: len(known)] == list(known)
+
+    def ends_before(self, place: int) -> bool:
+        """Whether the text was cut, and all known tokens start before the character ``place``.
+
+        Always False for a slow tokenizer.
+        """
+        return self.is_cut and self.tokens_before(place) == len(self.ids)
 
     def bounds(self, token: int) -> tuple[int, int] | None:
         """Characters ``start`` to ``end`` (exclusive) of a token; None for a slow tokenizer."""
@@ -52,10 +68,13 @@ class TextEncoder:
         front: ids that the tokenizer puts before a text (usually BOS; often none).
         end_token: text of the EOS token, ``""`` if there is none.
         end_id: id of the EOS token, or None.
+        longest: characters of the longest text that is tokenised whole; None without a length limit.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, limit: int | None = None) -> None:
         self._tokenizer = tokenizer
+        self._limit = limit
+        self.longest = None if limit is None else longest_whole(limit)
         self.end_token = str(tokenizer.eos_token or "")
         self.end_id: int | None = tokenizer.eos_token_id
         self.front = _front(tokenizer)
@@ -65,7 +84,14 @@ class TextEncoder:
         unique = list(dict.fromkeys(texts))
         if not unique:
             return {}
+        if len(unique) > 1 and any(map(self._is_very_long, unique)):
+            # One at a time: an encoding takes about 200 bytes for a character.
+            short = [text for text in unique if not self._is_very_long(text)]
+            long = [self.encode([text]) for text in unique if self._is_very_long(text)]
+            return self.encode(short) | {text: found for one in long for text, found in one.items()}
         try:
+            if self._is_very_long(unique[0]):
+                return {unique[0]: self._first_tokens(unique[0])}
             return dict(zip(unique, self._call(unique), strict=True))
         except BaseException as error:
             if not _is_tokenizers(error):
@@ -87,6 +113,23 @@ class TextEncoder:
     def names(self, ids: Sequence[int]) -> list[str]:
         """The tokens' own spelling, for messages."""
         return [str(name) for name in self._tokenizer.convert_ids_to_tokens(list(ids))]
+
+    def _is_very_long(self, text: str) -> bool:
+        return self.longest is not None and len(text) > self.longest
+
+    def _first_tokens(self, text: str) -> Encoded:
+        """The first tokens of a very long text, at least one more than the limit; all where that is not proved."""
+        assert self._limit is not None
+        last: list[Encoded] = []
+
+        def tokens_of(part: str) -> list[int]:
+            last[:] = self._call([part])
+            return last[0].ids
+
+        proved = proved_tokens(text, self._limit, tokens_of)
+        if proved is None:
+            return self._call([text])[0]
+        return Encoded(last[0].ids[:proved], last[0].encoding, is_cut=True)
 
     def _call(self, texts: list[str]) -> list[Encoded]:
         found = self._tokenizer(

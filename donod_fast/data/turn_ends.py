@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from donod_fast.data.bounded import shared_length
 from donod_fast.data.probes import EMPTY_THINKING, OPENED_THINKING, Pieces, Probe, end_of, probe_of
 from donod_fast.data.rendering import KINDS, Renderer
 from donod_fast.data.types import Conversation, Message
@@ -48,14 +49,6 @@ class Frame:
     leads: tuple[str, ...]
 
 
-def shared_length(first: Sequence[object], second: Sequence[object]) -> int:
-    """Length of the common prefix of two texts or token lists."""
-    if isinstance(first, str) and isinstance(second, str) and (first.startswith(second) or second.startswith(first)):
-        return min(len(first), len(second))
-    pairs = enumerate(zip(first, second, strict=False))
-    return next((at for at, (a, b) in pairs if a != b), min(len(first), len(second)))
-
-
 class TurnFrames:
     """The frames of a template, each learned once for a kind of conversation."""
 
@@ -64,6 +57,19 @@ class TurnFrames:
         self._frames: OrderedDict[tuple[str, int], Frame | None] = OrderedDict()
         escaped = sorted(map(re.escape, filter(None, renderer.markers)), key=len, reverse=True)
         self._marker = re.compile("|".join([*escaped, _MARKERS]))
+        self._trailer = self._learn_trailer()
+        # The last of the markers that a text begins with begins its first message.
+        first = renderer.text(Conversation((Message("user", _NEXT),))) or ""
+        begins = re.match(rf"(?:(?:{self._marker.pattern})\s*)*({self._marker.pattern})", first)
+        self._first_marker = begins[1] if begins else "\0"
+
+    def _learn_trailer(self) -> str:
+        """What the template writes at the end of every conversation, after the closing of the last message."""
+        asked = (Message("user", _NEXT), Message("assistant", _PLAIN))
+        alone = self._render.text(Conversation(asked[:1])) or ""
+        followed = self._render.text(Conversation(asked)) or ""
+        end, between = alone.partition(_NEXT)[2], followed.partition(_NEXT)[2].partition(_PLAIN)[0]
+        return end[len(self._whole(end, shared_length(end, between))) :]
 
     def of(self, conversation: Conversation, at: int) -> Frame | None:
         """The frame of the reply at a position; None if the template leaves out its words.
@@ -108,7 +114,7 @@ class TurnFrames:
         added = self._added(begin if at else None, prompt)
         continued = self._continued(probe, conversation, tail_of)
         prompted = tail_of(render(conversation, add_generation_prompt=True))
-        shared, closing = self._closing(tail, continued, prompted, added)
+        shared, closing = self._closing(conversation, tail, continued, prompted, added)
         last = self._last_closing(tail, closing, prompted, added)
         if pieces.calls:
             # A call's own syntax is shared too, and looks like a closing. A reply in words has none.
@@ -118,7 +124,8 @@ class TurnFrames:
                 closing = _without(shared, plain.shared[len(plain.closing.rstrip()) :], plain.closing) or closing
                 last = _without(tail, plain.tail[len(plain.last_closing.rstrip()) :], plain.last_closing) or last
         follows = len(probe.pieces) > at + 1 and bool(continued)
-        next_header = continued[0][1][len(closing) :] if follows and continued[0][1].startswith(closing) else ""
+        closed = closing.rstrip()
+        next_header = continued[0][1][len(closed) :] if follows and continued[0][1].startswith(closed) else ""
         place = self._header_end(conversation, pieces, alone, begin, prompt, added)
         has_header = not added.strip() and prompt is not None and alone.startswith(prompt)
         header = alone[len(prompt or "") : place] if has_header else ""
@@ -160,7 +167,12 @@ class TurnFrames:
         return found
 
     def _closing(
-        self, tail: str, continued: Sequence[tuple[str, str]], prompted: str | None, added: str
+        self,
+        conversation: Conversation,
+        tail: str,
+        continued: Sequence[tuple[str, str]],
+        prompted: str | None,
+        added: str,
     ) -> tuple[str, str]:
         """What all continuations share after the reply, and the part of it that closes the reply."""
         by_prompt = _ends(prompted, added)
@@ -176,46 +188,61 @@ class TurnFrames:
             if self._whole(agreed, shared_length(agreed, other), partial=True).strip() or len(tails) == 1:
                 agreed = agreed[: shared_length(agreed, other)]
         whole = self._without_header_start(agreed)
-        by_first = self._closing_before_first_header(continued, agreed)
+        by_first = self._closing_before_first_header(conversation, continued, agreed)
         if by_first is not None and by_first.strip():
             return shared, min(whole, by_first, key=_visible) if whole.strip() else by_first
         return shared, "" if by_prompt == "" or by_first is not None else whole
 
-    def _closing_before_first_header(self, continued: Sequence[tuple[str, str]], shared: str) -> str | None:
-        """The text between reply and user's message without the header, which the first message has too; None if unclear."""
+    def _closing_before_first_header(
+        self, before: Conversation, continued: Sequence[tuple[str, str]], shared: str
+    ) -> str | None:
+        """The text between reply and user's message without the header, which the first message has too.
+
+        None if the first message does not show where its header begins.
+        """
         between = next((text for role, text in continued if role == "user"), None)
-        first = self._render.text(Conversation((Message("user", _NEXT),)))
-        if between is None or first is None or _NEXT not in first:
-            return None
-        first = first[: first.index(_NEXT)]
-        header = shared_length(between[::-1], first[::-1])
-        closing = self._whole(between, len(between) - header, up=True)
-        if not closing.strip():
-            # Text in front of the first header may be a default system message, which ends in a closing too.
-            return None if self._marker.sub("", first[: len(first) - header]).strip() else ""
-        return closing if shared.startswith(closing.rstrip()) else None
+        # A system message may be written within the user's message.
+        for system in (
+            (),
+            before.messages[:1] if before.messages[:1] and before.messages[0].role == "system" else None,
+        ):
+            first = None if system is None else self._render.text(Conversation((*system, Message("user", _NEXT))))
+            if between is None or first is None or _NEXT not in first:
+                continue
+            first = first[: first.index(_NEXT)]
+            header = shared_length(between[::-1], first[::-1])
+            closing = self._whole(between, len(between) - header, up=True)
+            if closing.strip() and shared.startswith(closing.rstrip()):
+                return closing
+            # Text in front of the first header may be a system message, which ends in a closing too.
+            if not closing.strip() and not self._marker.sub("", first[: len(first) - header]).strip():
+                return ""
+        return None
 
     def _last_closing(self, tail: str, closing: str, prompted: str | None, added: str) -> str:
         """The part of ``tail`` that closes a reply at the end of the conversation."""
+        tail = tail.removesuffix(self._trailer)
         shared = self._whole(tail, shared_length(tail, closing), partial=True)
         if shared.strip():
             return shared
         if not tail.strip():
             return ""
         before = _ends(prompted, added)
-        if before is None:  # without a generation prompt, the trailer alone may be left out
-            before = prompted if prompted is not None and prompted != tail and tail.startswith(prompted) else ""
+        if before is None and prompted is not None and len(prompted.rstrip()) < len(tail.rstrip()) \
+                and tail.startswith(prompted.rstrip()):  # fmt: skip
+            return (
+                prompted.rstrip()
+            )  # nothing but a trailer, which a template may leave out where a prompt is asked for
+        before = before or ""
         shared = self._whole(tail, shared_length(tail, before), partial=True)
         if shared.strip():
             return shared
         # The template closes the last reply in a way of its own, and a header may follow.
         asked = Conversation((Message("user", _NEXT), Message("assistant", _PLAIN)))
         text = self._render.text(asked) or ""
-        header = text.partition(_NEXT)[2].partition(_PLAIN)[0].rstrip()
-        opened = OPENED_THINKING.search(tail)
-        rest = tail[: opened.start() if opened else len(tail)].rstrip()
-        bare = self._whole(rest, len(rest) - shared_length(rest[::-1], header[::-1]), up=True)
-        return bare if closing.strip() or bare != rest else ""
+        header = OPENED_THINKING.sub("", text.partition(_NEXT)[2].partition(_PLAIN)[0]).rstrip()
+        rest = OPENED_THINKING.sub("", tail).rstrip()
+        return self._whole(rest, len(rest) - shared_length(rest[::-1], header[::-1]), up=True)
 
     def _header_end(
         self,
@@ -227,7 +254,7 @@ class TurnFrames:
         added: str,
         at: int = -1,
     ) -> int:
-        """Where the header of the reply at a position ends in the conversation's text; -1 if its words are not there."""
+        """Where the header of the reply at a position ends in a text; -1 if the reply's words are not there."""
         first = pieces.first_start(text)
         if first < 0:
             return -1
@@ -255,8 +282,10 @@ class TurnFrames:
         return prompt[len(self._whole(prompt, shared_length(prompt, begin))) :]
 
     def _without_header_start(self, shared: str) -> str:
-        """``shared`` without the beginning of a header: of a marker, or of a line that goes on differently."""
+        """``shared`` without the beginning of a header: of a marker, or of a line that differs further on."""
         whole = self._whole(shared, len(shared), partial=True)
+        if whole.rstrip().endswith(self._first_marker) and whole.rstrip() != self._first_marker:
+            whole = whole.rstrip()[: -len(self._first_marker)]
         line = whole.rfind("\n") + 1
         return whole[:line] if whole[:line].strip() and whole[line:].strip() else whole
 

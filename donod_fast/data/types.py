@@ -162,7 +162,8 @@ class TokenizedSample:
         input_ids: token ids within the length limit (empty where status is not ``SCORED``).
         scored: one flag per token: True where this token is a target. The first is always False,
             since no position predicts it.
-        tokens: number of tokens of the row before any truncation (0 where it was not tokenised).
+        tokens: number of tokens of the row before any truncation (0 where it was not tokenised). Of a very long text
+            only the beginning is tokenised: then it is a lower bound, above the limit, and ``detail`` says so.
         truncated: True where the length limit cut tokens off.
         format: the record format found (``"messages"``, ``"alpaca"``, …) or ``""``.
         mask: how the mask was made: ``"generation"``, ``"prefix"``, ``"text"``, ``"labels"`` or ``""``.

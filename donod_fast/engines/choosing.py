@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from donod_fast.data.settings import CorpusSettings, MaskSettings
+from donod_fast.data.settings import CorpusSettings, MaskSettings, with_data
 from donod_fast.engines.settings import EngineSettings
 from donod_fast.errors import InputError
 from donod_fast.models.settings import ModelSettings
@@ -42,7 +42,7 @@ class ScoreRequest:
     """Everything that decides the scores of a run.
 
     Raises:
-        InputError: options exclude each other.
+        InputError: options exclude each other, or no rows are named.
     """
 
     corpus: CorpusSettings
@@ -54,6 +54,7 @@ class ScoreRequest:
     engine: EngineSettings = field(default_factory=EngineSettings)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "corpus", with_data(self.corpus, self.masks))
         if self.engine.devices is not None:
             self._refuse("--devices starts a process for each device and excludes", self._placements())
         if self.engine.engine == "ray":
@@ -75,7 +76,7 @@ class ScoreRequest:
         """How each process loads the scorer; the decoder is not compiled yet.
 
         Raises:
-            InputError: an unknown criterion, or one that lacks what it needs.
+            InputError: an unknown criterion, or one that lacks what it needs; a dataset_info.json that cannot be read.
             CorpusError: a reference set cannot be read.
         """
         from donod_fast.scoring.spec import ScorerSpec
@@ -92,7 +93,7 @@ class ScoreRequest:
             max_memory=model.max_memory,
             offload_folder=model.offload_folder,
             update=self.update,
-            masks=self.masks,
+            masks=self.masks.resolved(),
             token_budget=compute.token_budget,
             workspace_bytes=compute.workspace_bytes,
             backend=compute.backend,
@@ -250,12 +251,15 @@ class ScoreRun:
         return _Setup(spec, devices, first, self.request.compute.compile)
 
     def _corpus(self, folder: str | None) -> Corpus:
+        from donod_fast.data.column_check import warn_of_missing_columns
         from donod_fast.data.reading.corpus import open_settings
         from donod_fast.scores.opening import known_files
 
         known = None if folder is None or self.target.overwrite else known_files(folder)
         spool_dir = Path(folder) if folder is not None and self.request.corpus.reads_stdin else None
-        return open_settings(self.request.corpus, spool_dir=spool_dir, known=known)
+        corpus = open_settings(self.request.corpus, spool_dir=spool_dir, known=known)
+        warn_of_missing_columns(corpus, self.request.masks.rules.columns)
+        return corpus
 
     def _options(self, corpus: Corpus) -> RunOptions:
         from donod_fast.engines.request import RunOptions
@@ -273,7 +277,8 @@ class ScoreRun:
     def _known_settings(self, part_rows: int) -> dict[str, Any]:
         """The entries of the manifest that do not depend on the model."""
         request = self.request
-        masks: dict[str, Any] = {"format": request.masks.format, "train_on": request.masks.train_on}
+        reading = dict.fromkeys(("columns", "preference", "text_only")) | request.masks.rules.as_json()
+        masks: dict[str, Any] = {**reading, "train_on": request.masks.train_on}
         if request.masks.template != "auto":
             masks["template"] = request.masks.template
         if request.masks.max_length is not None:

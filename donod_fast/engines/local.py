@@ -21,6 +21,7 @@ from donod_fast.scores.background_writer import background_writer
 from donod_fast.scores.columns import arrow_array, arrow_field
 from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scores.parts import PartSummary, Signals, signals_of
+from donod_fast.scores.sample_counts import SampleCounts
 from donod_fast.scoring.sample_scorer import Progress
 from donod_fast.scoring.scorer import Scorer
 from donod_fast.system.profiling import NO_STAGES, Stages
@@ -169,16 +170,17 @@ def score_parts(
                 break
             part, samples = item
             formats.update(sample.format or "unknown" for sample in samples)
+            counts = SampleCounts.of(samples)
             on_step(part.number, Step.SCORING)
             there = _scored_before(folder, part.number) if scorer.sample_scorer.signals else None
             if there is None:
                 rows = scorer.sample_scorer.score(samples, progress, stages=stages)
                 on_step(part.number, Step.SCORED)
-                writer.write(part.number, rows, scorer.sample_scorer.signals.entries)
+                writer.write(part.number, rows, scorer.sample_scorer.signals.entries, counts)
                 continue
             table, signals = _with_signals(scorer, samples, *there, progress, stages)
             on_step(part.number, Step.SCORED)
-            writer.write_table(part.number, table, signals)
+            writer.write_table(part.number, table, signals, counts)
     return formats
 
 

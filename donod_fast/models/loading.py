@@ -115,18 +115,12 @@ def load_model(
     source = name if folder is None else str(folder)
 
     silence_torchao()
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from transformers.utils import is_accelerate_available
 
     with quiet():
-        options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-        config = attempt_load(name, "its config", lambda: AutoConfig.from_pretrained(source, **options))
-        _refuse_other_kinds(name, config)
-        commit = None if folder is not None else _hub_commit(name, revision, config)
-        options["revision"] = commit or revision
-        tokenizer = attempt_load(name, "its tokenizer", lambda: AutoTokenizer.from_pretrained(source, **options))
-        if not len(tokenizer):
-            raise ModelError(f"{name}: the model has no tokenizer files; add tokenizer.json")
+        config, tokenizer, commit = _config_and_tokenizer(name, folder, revision, trust_remote_code)
+        options: dict[str, Any] = {"revision": commit or revision, "trust_remote_code": trust_remote_code}
         comes_quantised = getattr(config, "quantization_config", None) is not None
         if comes_quantised and precision != "auto":
             raise InputError(f"{name} is already quantised; precision={precision!r} is for models that are not")
@@ -188,6 +182,58 @@ def load_settings(source: ModelSource) -> LoadedModel:
         trust_remote_code=source.trust_remote_code,
         **spread,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedTokenizer:
+    """The tokenizer of a model whose weights are not loaded.
+
+    Attributes:
+        tokenizer: the tokenizer.
+        name: the folder or hub id as the user gave it.
+        max_length: the longest sequence that model and tokenizer allow, None if neither has a limit.
+        vocab_size: size of the model's vocabulary, in ids, by its config.
+    """
+
+    tokenizer: PreTrainedTokenizerBase = field(repr=False)
+    name: str
+    max_length: int | None
+    vocab_size: int
+
+
+def load_tokenizer(source: ModelSource) -> LoadedTokenizer:
+    """Load the tokenizer of a model, and what its config says about it; the folder needs no weights.
+
+    Raises:
+        InputError: a revision is given for a local folder.
+        ModelError: config or tokenizer cannot be loaded, or it is not a causal language model.
+    """
+    name = source.model
+    folder = local_folder(name, needs_weights=False)
+    if folder is not None and source.revision is not None:
+        raise InputError(f"revision={source.revision!r} is for models of the hub; {name} is a local folder")
+    with quiet():
+        config, tokenizer, _ = _config_and_tokenizer(name, folder, source.revision, source.trust_remote_code)
+    vocab_size = getattr(text_config(config), "vocab_size", None) or len(tokenizer)
+    return LoadedTokenizer(tokenizer, name, length_limit(config, tokenizer), int(vocab_size))
+
+
+def _config_and_tokenizer(
+    name: str, folder: Path | None, revision: str | None, trust_remote_code: bool
+) -> tuple[Any, Any, str | None]:
+    """Config and tokenizer from the same commit, and that commit; None for a local folder."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    source = name if folder is None else str(folder)
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    config = attempt_load(name, "its config", lambda: AutoConfig.from_pretrained(source, **options))
+    _refuse_other_kinds(name, config)
+    commit = None if folder is not None else _hub_commit(name, revision, config)
+    options["revision"] = commit or revision
+    tokenizer = attempt_load(name, "its tokenizer", lambda: AutoTokenizer.from_pretrained(source, **options))
+    if not len(tokenizer):
+        raise ModelError(f"{name}: the model has no tokenizer files; add tokenizer.json")
+    return config, tokenizer, commit
 
 
 def wrap_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> LoadedModel:
@@ -268,11 +314,11 @@ def _wanted_dtype(dtype: str, device: torch.device) -> str | torch.dtype:
     return DTYPES[dtype]
 
 
-def local_folder(name: str) -> Path | None:
+def local_folder(name: str, *, needs_weights: bool = True) -> Path | None:
     """Return the folder that a model's name refers to, or None for a hub id.
 
     Raises:
-        ModelError: it is neither, or the folder lacks a config or safetensors weights.
+        ModelError: it is neither, or the folder lacks a config or (if they are needed) safetensors weights.
     """
     folder = Path(name).expanduser()
     if not name or folder.is_file():
@@ -289,7 +335,7 @@ def local_folder(name: str) -> Path | None:
         )
     if "config.json" not in files:
         raise ModelError(f"{name}: there is no config.json in this folder; check the path")
-    if not any(file.endswith(".safetensors") for file in files):
+    if needs_weights and not any(file.endswith(".safetensors") for file in files):
         unsafe = [file for file in files if file.endswith(_UNSAFE_WEIGHTS)]
         if unsafe:
             raise ModelError(

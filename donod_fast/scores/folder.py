@@ -23,6 +23,7 @@ from donod_fast.scores.manifest import MANIFEST, VERSION, differences, read_mani
 from donod_fast.scores.parts import PartSummary, Signals, combined, part_bytes, read_part, read_summary, table_bytes
 from donod_fast.scores.problems import PROBLEMS, Problem, add_problem, read_problems
 from donod_fast.scores.rows import ScoreRow
+from donod_fast.scores.sample_counts import SampleCounts
 from donod_fast.scores.signals import SignalEntry, joined
 from donod_fast.system.files import remove
 from donod_fast.system.locking import LOCK, locked
@@ -230,20 +231,29 @@ class ScoresFolder:
         summary = self.summary(part)
         return summary is not None and summary.has_signals(wanted)
 
-    def write_part(self, part: int, rows: Sequence[ScoreRow], signals: Sequence[SignalEntry] = ()) -> None:
+    def write_part(
+        self,
+        part: int,
+        rows: Sequence[ScoreRow],
+        signals: Sequence[SignalEntry] = (),
+        samples: SampleCounts = SampleCounts(),
+    ) -> None:
         """Commit a part: once this returns, the part survives a crash; until then it does not exist.
 
-        ``signals`` are the criteria whose values the rows contain.
+        ``signals`` are the criteria whose values the rows contain; ``samples`` counts what was used of the records.
         """
         start, stop = self.part_range(part)
         if [row.row for row in rows] != list(range(start, stop)):
             raise StoreError(f"part {part} must hold rows {start} to {stop - 1} in order, each once")
-        content = part_bytes(rows, self.plan.shard(part), self.settings, self.carry, signals)
+        content = part_bytes(rows, self.plan.shard(part), self.settings, self.carry, signals, samples)
         self.storage.write(self.part_name(part), content)
 
-    def write_table(self, part: int, table: pa.Table, signals: Signals | None = None) -> None:
+    def write_table(
+        self, part: int, table: pa.Table, signals: Signals | None = None, samples: SampleCounts = SampleCounts()
+    ) -> None:
         """Like :meth:`write_part`, but the rows are given as a table; ``signals`` as in the part's summary."""
-        self.storage.write(self.part_name(part), table_bytes(table, self.plan.shard(part), self.settings, signals))
+        content = table_bytes(table, self.plan.shard(part), self.settings, signals, samples)
+        self.storage.write(self.part_name(part), content)
 
     def missing_parts(self, wanted: Mapping[str, str] = MappingProxyType({})) -> list[int]:
         """Parts that are absent, lack a ``wanted`` criterion, or are damaged (a damaged file is removed).
@@ -310,6 +320,11 @@ class ScoresFolder:
             if summary is not None:
                 counts.update(summary.counts)
         return counts
+
+    def sample_counts(self) -> SampleCounts:
+        """What was used of the records, over the existing parts."""
+        found = (summary.samples for summary in self.summaries() if summary is not None)
+        return sum(found, SampleCounts())
 
     def table(self) -> pa.Table:
         """All rows in input order, with the columns that are in every part.

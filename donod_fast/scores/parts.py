@@ -23,6 +23,7 @@ import numpy as np
 
 from donod_fast.errors import StoreError
 from donod_fast.scores.rows import ScoreRow, schema, to_table
+from donod_fast.scores.sample_counts import SampleCounts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -88,6 +89,7 @@ class PartSummary:
         segments: origin of the rows: the fields of each ``shards.Segment``, in order. Inputs are numbered as in the
             manifest.
         signals: fingerprint of the settings and columns of each further criterion, by name, in the table's order.
+        samples: what was used of the records; counts no rows in parts of earlier releases.
     """
 
     number: int
@@ -101,6 +103,7 @@ class PartSummary:
     nod: ColumnSummary
     segments: tuple[tuple[int, ...], ...]
     signals: Signals = field(default_factory=dict)
+    samples: SampleCounts = field(default_factory=SampleCounts)
 
     @staticmethod
     def of(
@@ -109,6 +112,7 @@ class PartSummary:
         settings: str,
         segments: tuple[tuple[int, ...], ...],
         signals: Signals | None = None,
+        samples: SampleCounts = SampleCounts(),
     ) -> PartSummary:
         """Summarise the rows of a part."""
 
@@ -128,6 +132,7 @@ class PartSummary:
             ColumnSummary.of(column("nod")),
             segments,
             dict(signals or {}),
+            samples,
         )
 
     def has_signals(self, signals: Mapping[str, str]) -> bool:
@@ -145,7 +150,8 @@ class PartSummary:
         columns = {name: ColumnSummary(**content[name]) for name in ("don", "nod")}
         signals = {name: (mark, tuple(names)) for name, mark, names in content["signals"]}
         segments = tuple(map(tuple, content["segments"]))
-        return PartSummary(**{**content, **columns, "segments": segments, "signals": signals})
+        samples = SampleCounts.from_json(content.get("samples") or {})
+        return PartSummary(**{**content, **columns, "segments": segments, "signals": signals, "samples": samples})
 
 
 def part_bytes(
@@ -154,10 +160,11 @@ def part_bytes(
     settings: str,
     carry: Sequence[str] = (),
     signals: Sequence[SignalEntry] = (),
+    samples: SampleCounts = SampleCounts(),
 ) -> bytes:
-    """The Parquet file of a part. Equal rows, shard, settings and criteria give equal bytes."""
+    """The Parquet file of a part. Equal rows, shard, settings, criteria and counts give equal bytes."""
     columns = [column for entry in signals for column in entry.columns]
-    return table_bytes(to_table(rows, carry, columns), shard, settings, signals_of(signals))
+    return table_bytes(to_table(rows, carry, columns), shard, settings, signals_of(signals), samples)
 
 
 def signals_of(entries: Sequence[SignalEntry]) -> Signals:
@@ -165,12 +172,18 @@ def signals_of(entries: Sequence[SignalEntry]) -> Signals:
     return {entry.name: (entry.fingerprint, tuple(column.name for column in entry.columns)) for entry in entries}
 
 
-def table_bytes(table: pa.Table, shard: Shard, settings: str, signals: Signals | None = None) -> bytes:
+def table_bytes(
+    table: pa.Table,
+    shard: Shard,
+    settings: str,
+    signals: Signals | None = None,
+    samples: SampleCounts = SampleCounts(),
+) -> bytes:
     """Like :func:`part_bytes`, for a table."""
     import pyarrow.parquet as pq
 
     segments = tuple(astuple(segment) for segment in shard.segments)
-    summary = PartSummary.of(table, shard.number, settings, segments, signals).as_json().encode()
+    summary = PartSummary.of(table, shard.number, settings, segments, signals, samples).as_json().encode()
     table = table.replace_schema_metadata({METADATA: summary, CHECKSUM: hashlib.sha256(summary).hexdigest().encode()})
     buffer = io.BytesIO()
     # Checksums: without them a flipped bit would give another score. No statistics: readers use them to skip rows, but
@@ -213,7 +226,7 @@ def read_part(
     ):
         raise StoreError(f"{name} does not hold the scores of rows {start} to {stop - 1}; {_AGAIN}")
     _refuse_other_settings(summary, settings, name)
-    if summary != PartSummary.of(table, number, summary.settings, summary.segments, summary.signals):
+    if summary != PartSummary.of(table, number, summary.settings, summary.segments, summary.signals, summary.samples):
         raise StoreError(f"{name} is damaged (its summary does not agree with its rows); {_AGAIN}")
     empty: dict[bytes, bytes] = {}
     assert isinstance(table, pa.Table)

@@ -48,9 +48,9 @@ def adopt(source: ScoresFolder, target: ScoresFolder) -> int:
         summary = source.summary(shard.number) if numbers else None
         if table is None or summary is None:
             continue
-        signals = summary.signals
         for number in numbers:
-            target.write_table(number, renumbered(table, target.part_range(number)[0]), signals)
+            moved = renumbered(table, target.part_range(number)[0])
+            target.write_table(number, moved, summary.signals, summary.samples)
             copied += 1
     return copied
 

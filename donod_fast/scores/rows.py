@@ -24,8 +24,9 @@ class ScoreRow:
         row: 0-based position in the input.
         id: the record's own id, else a hash of its content.
         status: ``scored``, or the reason why there is no score (see ``Status``).
-        detail: explanation of a missing score: file, place in the file, cause.
-        tokens: tokens of the row before truncation.
+        detail: explanation of a missing score: file, place in the file, cause. Of a scored row: what was rewritten.
+        tokens: tokens of the row before truncation. For a very long text it is a lower bound above the limit, and
+            ``detail`` says so (see :mod:`donod_fast.data.bounded`).
         scored_tokens: tokens that contribute to the score.
         truncated: whether the length limit cut off tokens.
         loss: cross entropy in nats, mean or sum over scored tokens according to the settings.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from dataclasses import dataclass
 
@@ -11,14 +12,14 @@ from donod_fast.scores.folder import ScoresFolder
 
 REMEDIES = {
     Status.NOT_PARSABLE: "repair or remove these rows; JSON Lines has one JSON object per line, in UTF-8",
-    Status.UNKNOWN_FORMAT: "rename the columns to those of a known format, or name the format with --format",
+    Status.UNKNOWN_FORMAT: "name the columns to read with --columns, or the format with --format",
     Status.EMPTY_RESPONSE: "add the missing responses, or remove these rows",
     Status.TEMPLATE_FAILED: "choose another chat template with --template",
     Status.REASONING_DROPPED: "choose a chat template that writes the reasoning, or remove it from the records",
     Status.TOKENIZER_FAILED: "remove the text that the tokenizer cannot read",
     Status.INVALID_TOKENS: "tokenize the rows with this model's tokenizer",
     Status.PROMPT_NOT_PREFIX: "move white space from the end of the prompt to the start of the response",
-    Status.ALL_MASKED: "check that the rows have a response to score (see --train-on)",
+    Status.ALL_MASKED: "check that the rows have a response to score, and that no flag leaves it out (see --train-on)",
     Status.ALL_SCORED: "choose a chat template that writes the prompt (--template)",
     Status.TOO_LONG: "shorten the prompts, or raise --max-length if the model allows it",
     Status.NON_FINITE: "use a wider dtype (--dtype float32), or remove these rows",
@@ -40,16 +41,19 @@ class Cause:
         rows: how many rows have it.
         example: the detail of a row with the commonest cause: file, place in the file, cause.
         remedy: what to do.
+        look: command that shows such rows; ``""`` if the rows were given from Python.
     """
 
     status: str
     rows: int
     example: str
     remedy: str
+    look: str = ""
 
     def text(self) -> str:
         """As one line."""
-        return f"{self.rows:,} {self.status}, for example {self.example}; {self.remedy}"
+        look = self.look and f"; look at them: {self.look}"
+        return f"{self.rows:,} {self.status}, for example {self.example}; {self.remedy}{look}"
 
 
 def commonest_cause(folder: ScoresFolder) -> Cause | None:
@@ -78,7 +82,15 @@ def commonest_cause(folder: ScoresFolder) -> Cause | None:
     kinds = Counter(map(_kind, details))
     commonest = kinds.most_common(1)[0][0]
     example = next(detail for detail in details if _kind(detail) == commonest)
-    return Cause(status, rows, example, REMEDIES[Status(status)])
+    return Cause(status, rows, example, REMEDIES[Status(status)], show_command(folder, status))
+
+
+def show_command(folder: ScoresFolder, status: str | None = None) -> str:
+    """The command that shows rows of a folder as the model sees them; ``""`` if the rows were given from Python."""
+    inputs = folder.manifest["input"].get("inputs") or ()
+    if not inputs or any(entry.get("kind") == "rows" for entry in inputs):
+        return ""
+    return f"donod-fast show --scores {shlex.quote(folder.name)}" + ("" if status is None else f" --status {status}")
 
 
 def _kind(detail: str) -> str:
@@ -86,4 +98,4 @@ def _kind(detail: str) -> str:
     return _NUMBER.sub("#", _ORIGIN.sub("", detail))
 
 
-__all__ = ["REMEDIES", "Cause", "commonest_cause"]
+__all__ = ["REMEDIES", "Cause", "commonest_cause", "show_command"]

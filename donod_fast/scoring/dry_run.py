@@ -10,6 +10,7 @@ from donod_fast.data.reading import Corpus
 from donod_fast.data.shards import PART_ROWS
 from donod_fast.data.types import Status, TokenizedSample
 from donod_fast.models.batching import batch_slots, make_batches
+from donod_fast.scores.sample_counts import SampleCounts
 from donod_fast.scoring.budget import Budget, activation_bytes
 from donod_fast.scoring.scorer import Scorer
 from donod_fast.system.memory import free_bytes
@@ -27,6 +28,7 @@ class RunPlan:
         rows: rows of the input.
         by_status: rows by their status after reading and masking (``scored`` means ready).
         formats: rows by record format.
+        records: columns that no score depends on, rewrites, and turns left out by flags.
         truncated: rows that the length limit cuts.
         tokens: tokens of the ready rows within the length limit.
         scored_tokens: of those, how many are targets.
@@ -49,6 +51,7 @@ class RunPlan:
     rows: int
     by_status: dict[str, int]
     formats: dict[str, int]
+    records: SampleCounts
     truncated: int
     tokens: int
     scored_tokens: int
@@ -93,13 +96,16 @@ def plan_run(
     truncated = tokens = scored_tokens = batches = used = slots = 0
     stride = max(1, corpus.rows // _SAMPLE_ROWS)
     sample: list[TokenizedSample] = []
+    counts = SampleCounts()
     chunk = []
     for record in corpus.records():
         chunk.append(record)
         if len(chunk) < part_rows and record.row + 1 < corpus.rows:
             continue
         ready: list[TokenizedSample] = []
-        for tokenized in scorer.masker.tokenize_many(chunk):
+        rows = scorer.masker.tokenize_many(chunk)
+        counts += SampleCounts.of(rows)
+        for tokenized in rows:
             by_status[str(tokenized.status)] += 1
             formats[tokenized.format or "unknown"] += 1
             truncated += tokenized.truncated
@@ -121,6 +127,7 @@ def plan_run(
         rows=corpus.rows,
         by_status=dict(by_status),
         formats=dict(formats),
+        records=counts,
         truncated=truncated,
         tokens=tokens,
         scored_tokens=scored_tokens,

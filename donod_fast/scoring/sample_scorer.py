@@ -275,7 +275,7 @@ def _row(sample: TokenizedSample, values: list[float] | None) -> ScoreRow:
         sample.row,
         sample.id,
         str(Status.SCORED),
-        "",
+        sample.detail,
         sample.tokens,
         sample.scored_tokens,
         sample.truncated,

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -254,7 +255,7 @@ def _limited(masks: MaskSettings, model_length: int | None) -> MaskSettings:
     if model_length is None:
         return masks
     if masks.max_length is None:
-        return MaskSettings(masks.format, masks.template, masks.train_on, model_length)
+        return replace(masks, max_length=model_length)
     if masks.max_length > model_length:
         raise InputError(f"max length {masks.max_length} is more than the model's own {model_length} positions")
     return masks

@@ -243,10 +243,11 @@ def _of_records(
 ) -> Floats:
     """Embeddings of the questions of some rows; NaN for other rows and for records without a question."""
     from donod_fast.data.formats import to_sample
+    from donod_fast.data.read_rules import ReadRules
     from donod_fast.data.types import SampleError
     from donod_fast.models.sentence_embeddings import embed_texts, load_embedder, question_text
 
-    format = str(folder.manifest["masks"]["format"])
+    rules = ReadRules.from_json(folder.manifest["masks"])
     place = {int(row): at for at, row in enumerate(rows.tolist()) if wanted[at]}
     corpus = folder.reopened()
     embedder = load_embedder(model)
@@ -266,7 +267,7 @@ def _of_records(
         if record.row not in place:
             continue
         try:
-            text = question_text(to_sample(record, format)[0])
+            text = question_text(to_sample(record, rules=rules)[0])
         except SampleError:
             continue
         if text.strip():

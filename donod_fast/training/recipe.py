@@ -36,8 +36,13 @@ _MASKS: Any = MaskSettings()
 _UPDATE: Any = UpdateSettings()
 """The defaults of scoring, which recipes share."""
 
-_LATER: dict[str, Any] = {"packing": "none", "parameter_mask": None}
+_READING: dict[str, Any] = {"columns": None, "preference": None, "text_only": False}
+_LATER: dict[str, Any] = {"packing": "none", "parameter_mask": None, **_READING}
 """Training settings that later releases added, with their defaults."""
+
+
+MASK_FIELDS = {"format", "template", "train_on", "max_length", *_READING}
+"""Names of the settings that decide how rows become tokens and masks."""
 
 
 class Section(BaseModel):
@@ -91,7 +96,8 @@ class TrainSettings(Section):
         max_steps: maximum number of optimizer steps, regardless of ``epochs``; None for all.
         max_grad_norm: gradients are clipped to this norm; 0 leaves them.
         max_length: tokens kept of a row, from its start; None for the model's own limit.
-        format, template, train_on: see :class:`donod_fast.data.masking.MaskSettings`; the same as in scoring.
+        format, template, train_on, columns, preference, text_only: see
+            :class:`donod_fast.data.masking.MaskSettings`; the same as in scoring.
         seed: of the order of rows, of adapters and of dropout.
         mixed_precision: with float32 weights, forward and backward in bfloat16 (autocast). Weights that are
             bfloat16 themselves lose updates that are smaller than half their last digit.
@@ -126,6 +132,9 @@ class TrainSettings(Section):
     format: Name = _MASKS.format
     template: Name = _MASKS.template
     train_on: Literal["all", "last"] = _MASKS.train_on
+    columns: Name | None = None
+    preference: Literal["chosen", "rejected"] | None = None
+    text_only: bool = False
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     mixed_precision: bool = False
     gradient_checkpointing: bool = False
@@ -153,6 +162,11 @@ class TrainSettings(Section):
         return self
 
     @model_validator(mode="after")
+    def _columns_make_a_record(self) -> TrainSettings:
+        self.masks()
+        return self
+
+    @model_validator(mode="after")
     def _masks_are_of_the_model(self) -> TrainSettings:
         if self.parameter_mask is not None and self.method != "full":
             raise ValueError(
@@ -170,7 +184,7 @@ class TrainSettings(Section):
     def masks(self, max_length: int | None = None) -> MaskSettings:
         """How rows become tokens and labels; ``max_length`` is the limit if the settings name none."""
         limit = max_length if self.max_length is None else self.max_length
-        return MaskSettings(self.format, self.template, self.train_on, limit)
+        return _mask_settings(self, limit)
 
 
 class ScoreSection(Section):
@@ -182,7 +196,7 @@ class ScoreSection(Section):
         data: files, globs, saved datasets or hub ids: the corpus to select from.
         split, data_revision: of a saved or hub dataset.
         references: reference sets, for a study's methods by influence.
-        format, template, train_on, max_length: how rows are read and masked.
+        format, template, train_on, max_length, columns, preference, text_only: how rows are read and masked.
         dtype: of the scoring model.
         update, lr, weight_decay, eps, reduction, storage_dtype: see ``UpdateSettings``.
         stated_rows, stated_tokens: rows of the corpus and mean tokens of one, for plans made without the corpus.
@@ -198,6 +212,9 @@ class ScoreSection(Section):
     template: Name = _MASKS.template
     train_on: Literal["all", "last"] = _MASKS.train_on
     max_length: Annotated[int, Field(ge=2)] | None = None
+    columns: Name | None = None
+    preference: Literal["chosen", "rejected"] | None = None
+    text_only: bool = False
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     update: Literal["adamw", "sgd", "sign"] = _UPDATE.update
     lr: Annotated[float, Field(gt=0.0)] = _UPDATE.lr
@@ -208,13 +225,36 @@ class ScoreSection(Section):
     stated_rows: Positive | None = None
     stated_tokens: Annotated[float, Field(gt=0.0)] | None = None
 
+    @model_validator(mode="after")
+    def _columns_make_a_record(self) -> ScoreSection:
+        self.masks()
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before_they_came(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out later settings at their defaults, so that older manifests and cells describe the same scores."""
+        found: dict[str, Any] = plain(self)
+        return {name: value for name, value in found.items() if _READING.get(name, ...) != value}
+
     def masks(self) -> MaskSettings:
         """Settings of reading and masking rows for scoring."""
-        return MaskSettings(self.format, self.template, self.train_on, self.max_length)
+        return _mask_settings(self, self.max_length)
 
     def update_settings(self) -> UpdateSettings:
         """The update that scores a sample."""
         return UpdateSettings(self.update, self.lr, self.weight_decay, self.eps, self.reduction, self.storage_dtype)
+
+
+def _mask_settings(section: TrainSettings | ScoreSection, max_length: int | None) -> MaskSettings:
+    return MaskSettings(
+        section.format,
+        section.template,
+        section.train_on,
+        max_length,
+        columns=section.columns,
+        preference=section.preference,
+        text_only=section.text_only,
+    )
 
 
 class EvalSection(Section):
@@ -310,4 +350,13 @@ class Recipe(Section):
         return self.model_dump(mode="json")
 
 
-__all__ = ["EvalSection", "LoraSettings", "Recipe", "ScoreSection", "Section", "StudySection", "TrainSettings"]
+__all__ = [
+    "MASK_FIELDS",
+    "EvalSection",
+    "LoraSettings",
+    "Recipe",
+    "ScoreSection",
+    "Section",
+    "StudySection",
+    "TrainSettings",
+]

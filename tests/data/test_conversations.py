@@ -153,24 +153,14 @@ def test_a_sharegpt_function_call_is_a_tool_call_only_if_it_is_json() -> None:
 def test_tools_are_a_list_or_the_json_text_of_one() -> None:
     bare = {"name": "add", "parameters": {}}
     wrapped = {"type": "function", "function": bare}
-    for given in ([wrapped], json.dumps([wrapped]), [bare], json.dumps([bare])):
-        assert sample({"messages": CHAT, "tools": given}) == Conversation((USER, ASSISTANT), (wrapped,))
+    for tool in (bare, wrapped):
+        for given in ([tool], json.dumps([tool])):
+            assert sample({"messages": CHAT, "tools": given}) == Conversation((USER, ASSISTANT), (tool,))
     nothing: list[Any] = [[], "", "[]", None, "null"]
     for empty in nothing:
         assert sample({"messages": CHAT, "tools": empty}) == Conversation((USER, ASSISTANT))
     for wrong in (3, "{", '{"name": "add"}', ["add"], "[1]"):
         assert refused({"messages": CHAT, "tools": wrong})[0] == Status.UNKNOWN_FORMAT
-
-
-@pytest.mark.parametrize("key", ["weight", "loss_weight"])
-def test_a_weight_of_zero_takes_an_assistant_turn_out(key: str) -> None:
-    def weighted(weight: object) -> dict[str, Any]:
-        return {"messages": [{**CHAT[0], key: 0}, {**CHAT[1], key: weight}, *CHAT]}
-
-    for weight, scored in ((0, False), (0.0, False), (1, True), (0.5, True), (None, True)):
-        assert [turn.scored for turn in turns(weighted(weight))] == [True, scored, True, True]
-    for wrong in (True, "0", [0]):
-        assert refused(weighted(wrong))[0] == Status.UNKNOWN_FORMAT
 
 
 def test_a_system_column_is_first_unless_there_is_a_system_message() -> None:

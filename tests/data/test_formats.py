@@ -76,7 +76,7 @@ def test_the_most_specific_columns_name_the_format(format: str) -> None:
 def test_the_formats_are_those_of_the_contract() -> None:
     assert (
         *("auto", "messages", "sharegpt", "alpaca"),
-        *("prompt_completion", "question_answer", "text", "tokenized"),
+        *("prompt_completion", "question_answer", "preference", "text", "tokenized"),
     ) == FORMATS
 
 

@@ -122,7 +122,7 @@ def test_given_parts_are_requested_one_by_one_and_committed_in_order(
     asked: list[int] = []
     write_part = ScoresFolder.write_part
 
-    def watched(folder: ScoresFolder, part: int, rows: Any, signals: Any) -> None:
+    def watched(folder: ScoresFolder, part: int, rows: Any, *more: Any) -> None:
         write_part(folder, part, rows)
         committed.append(part)
 

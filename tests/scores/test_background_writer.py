@@ -27,7 +27,7 @@ class Folder:
         self.broken, self.written, self.gate = broken, [], threading.Semaphore(100 if let else 0)
         self.threads: set[threading.Thread] = set()
 
-    def write_part(self, part: int, rows: Any, signals: Any) -> None:
+    def write_part(self, part: int, rows: Any, *more: Any) -> None:
         self.gate.acquire()
         self.threads.add(threading.current_thread())
         if part == self.broken:
@@ -109,7 +109,7 @@ def test_scoring_continues_during_a_write_and_all_parts_are_committed(
     scorer = Scorer(tiny_model("llama"), tiny_tokenizer())
     real, second = ScoresFolder.write_part, threading.Event()
 
-    def slow(folder: ScoresFolder, part: int, rows: Any, signals: Any) -> None:
+    def slow(folder: ScoresFolder, part: int, rows: Any, *more: Any) -> None:
         assert second.wait(60), "part 1 was not scored while part 0 was being written"
         real(folder, part, rows)
 

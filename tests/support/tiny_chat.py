@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 from unittest.mock import patch
 
+from donod_fast.data.formats import Reading
 from donod_fast.data.masking import Masker, MaskSettings
 from donod_fast.data.types import Conversation, Message, Record, Sample, TokenizedSample
 
@@ -157,7 +158,7 @@ def row_of(sample: Sample, own: str | None = None, /, **given: Any) -> Tokenized
 
 def tokenize_sample(masker: Masker, sample: Sample) -> TokenizedSample:
     """One sample through a masker, as if a record had held it."""
-    with patch("donod_fast.data.masking.to_sample", return_value=(sample, "")):
+    with patch("donod_fast.data.masking.read_record", return_value=Reading(sample)):
         return masker.tokenize(Record(row=0, file="-", place="sample", data={}))
 
 

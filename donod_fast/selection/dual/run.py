@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,7 +181,7 @@ def _limited(masks: MaskSettings, limit: int | None) -> MaskSettings:
         if limit is not None and masks.max_length > limit:
             raise InputError(f"max length {masks.max_length} is more than the model's {limit} positions")
         return masks
-    return MaskSettings(masks.format, masks.template, masks.train_on, limit)
+    return replace(masks, max_length=limit)
 
 
 def _names(corpus: Corpus) -> str:

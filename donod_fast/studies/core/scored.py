@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +132,7 @@ def model_key(loaded: LoadedModel, masks: MaskSettings) -> dict[str, Any]:
     """Identification of a model in a cell's settings: its weights, tokenizer and chat template, and the masks."""
     tokenizer = loaded.tokenizer
     words = digest([sorted(tokenizer.get_vocab().items()), getattr(tokenizer, "chat_template", None)])
-    return {"fingerprint": loaded.fingerprint, "tokenizer": words, "masks": asdict(masks)}
+    return {"fingerprint": loaded.fingerprint, "tokenizer": words, "masks": masks.as_key()}
 
 
 def digest(value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -63,7 +63,7 @@ class StudyData:
 
     def mask_values(self) -> dict[str, Any]:
         """The masks as plain values, for cells and reports."""
-        return asdict(self.masks)
+        return self.masks.as_key()
 
 
 def _heldout_rows(default: int) -> Any:

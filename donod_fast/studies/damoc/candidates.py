@@ -29,7 +29,7 @@ from donod_fast.studies.threshold.parts import HELD_OUT, MakeParts, RecipeParts
 from donod_fast.system.wording import plural
 from donod_fast.training.folder import MODEL
 from donod_fast.training.loading import load_for_training, model_identity, training_device, training_dtype
-from donod_fast.training.recipe import Recipe, TrainSettings
+from donod_fast.training.recipe import MASK_FIELDS, Recipe, TrainSettings
 
 _T = TypeVar("_T")
 _NOT_DECISIVE = {"model", "revision", "save_steps", "trust_remote_code"}
@@ -154,13 +154,12 @@ class CandidateRun:
             if self._candidate.base is not None:
                 update = {"model": self._candidate.base, "revision": self._candidate.base_revision}
                 base = model_identity(self._settings.model_copy(update=update))
-            masks = {"format", "template", "train_on", "max_length", "dtype"}
             start["pruned"] = {
                 "model": start["model"],
                 "base": base,
                 "how": self._recipe.prune.model_dump(mode="json"),
                 "data": dict(data.key),
-                "masks": self._settings.model_dump(mode="json", include=masks),
+                "masks": self._settings.model_dump(mode="json", include={*MASK_FIELDS, "dtype"}),
             }
         return start
 

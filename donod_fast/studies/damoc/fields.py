@@ -8,7 +8,16 @@ from itertools import pairwise
 from typing import Any
 
 from donod_fast.data.conversations import CALL_ROLES, CONTENT_KEYS, ROLES, as_list
-from donod_fast.data.formats import ALPACA_OUTPUTS, COMPLETIONS, QUESTIONS, TURN_COLUMNS, to_sample
+from donod_fast.data.formats import (
+    ALPACA_INPUTS,
+    ALPACA_OUTPUTS,
+    COMPLETIONS,
+    TURN_COLUMNS,
+    question_columns,
+    to_sample,
+)
+from donod_fast.data.prompt_material import CONTEXT as CONTEXT_COLUMN
+from donod_fast.data.prompt_material import SYSTEM
 from donod_fast.data.types import Record, Sample
 
 SIDES = ("instruction", "input", "response")
@@ -83,13 +92,22 @@ def _first(record: Mapping[str, Any], names: tuple[str, ...]) -> str:
     return next(name for name in names if record.get(name) is not None)
 
 
-def _alpaca(record: Mapping[str, Any]) -> _Found:
-    yield ("system",), CONTEXT, record.get("system")
+def _before(record: Mapping[str, Any]) -> _Found:
+    yield from _systems(record)
     for number, pair in enumerate(as_list(record.get("history")) or []):
-        yield ("history", number, 0), CONTEXT, pair[0]
-        yield ("history", number, 1), CONTEXT, pair[1]
+        texts = as_list(pair) or ()  # a message instead of a pair is not replaced
+        yield from ((("history", number, side), CONTEXT, text) for side, text in enumerate(texts))
+
+
+def _systems(record: Mapping[str, Any]) -> _Found:
+    yield from (((name,), CONTEXT, record.get(name)) for name in SYSTEM)
+
+
+def _alpaca(record: Mapping[str, Any]) -> _Found:
+    yield from _before(record)
     yield ("instruction",), "instruction", record["instruction"]
-    yield ("input",), "input", record.get("input")
+    for name in ALPACA_INPUTS:
+        yield (name,), "input", record.get(name)
     name = _first(record, ALPACA_OUTPUTS)
     yield (name,), "response", record[name]
 
@@ -97,7 +115,9 @@ def _alpaca(record: Mapping[str, Any]) -> _Found:
 def _prompt_completion(record: Mapping[str, Any]) -> _Found:
     name = _first(record, COMPLETIONS)
     if isinstance(record["prompt"], str):
+        yield from _before(record)
         yield ("prompt",), "instruction", record["prompt"]
+        yield (CONTEXT_COLUMN,), "input", record.get(CONTEXT_COLUMN)
         yield (name,), "response", record[name]
         return
     for path, side, text in _turns(record, "prompt", "role"):
@@ -106,14 +126,17 @@ def _prompt_completion(record: Mapping[str, Any]) -> _Found:
 
 
 def _question_answer(record: Mapping[str, Any]) -> _Found:
-    pairs = (pair for pair in QUESTIONS if record.get(pair[0]) is not None and record.get(pair[1]) is not None)
-    question, answer = next(pairs)
+    pair = question_columns({name: value for name, value in record.items() if value is not None})
+    assert pair is not None, "the record was read as question and answer"
+    question, answer = pair
+    yield from _before(record)
     yield (question,), "instruction", record[question]
+    yield (CONTEXT_COLUMN,), "input", record.get(CONTEXT_COLUMN)
     yield (answer,), "response", record[answer]
 
 
 def _conversation(record: Mapping[str, Any], role_key: str) -> _Found:
-    yield ("system",), CONTEXT, record.get("system")
+    yield from _systems(record)
     yield from _turns(record, _first(record, TURN_COLUMNS), role_key)
 
 

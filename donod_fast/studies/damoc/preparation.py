@@ -138,10 +138,11 @@ def _questions(corpus: Corpus, format: str) -> tuple[list[int], list[str]]:
 
 def _compressed(recipe: DamocRecipe, before: Prepared, store: CellStore) -> Prepared:
     from donod_fast.data.reading import open_corpus
+    from donod_fast.training.recipe import MASK_FIELDS
 
     section = recipe.compress
     how = section.model_dump(mode="json", exclude={"model", "guard"})
-    train = recipe.train.model_dump(mode="json", include={"format", "template", "train_on", "max_length"})
+    train = recipe.train.model_dump(mode="json", include=MASK_FIELDS)
     models = {name: _identity(getattr(section, name)) for name in ("model", "guard")}
     settings = {"data": dict(before.key), **how, **models, "masks": train}
     known = store.known("compress", settings)

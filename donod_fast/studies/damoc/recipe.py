@@ -155,11 +155,17 @@ class PruneSection(Section):
 
 
 class CandidateTraining(TrainSettings):
-    """Training of every candidate. The candidate is the model, and a parameter mask would fit only one candidate."""
+    """Training of every candidate. The candidate is the model, and a parameter mask would fit only one candidate.
+
+    The texts of records are found and rewritten by the usual names of their columns.
+    """
 
     model: Literal["candidate"] = "candidate"
     revision: None = None
     parameter_mask: None = None
+    columns: None = None
+    preference: None = None
+    text_only: Literal[False] = False
 
 
 class DamocRecipe(Section):

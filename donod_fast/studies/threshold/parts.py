@@ -88,10 +88,11 @@ class RecipeParts:
             found[name] = {**settings, "problems": problems_digest(self._problems[name])}
         if self._recipe.heldout:
             from donod_fast.data.reading import open_corpus
+            from donod_fast.training.recipe import MASK_FIELDS
 
             corpus = open_corpus(list(self._recipe.heldout))
             train = self._recipe.train
-            masks = train.model_dump(mode="json", include={"format", "template", "train_on", "max_length"})
+            masks = train.model_dump(mode="json", include=MASK_FIELDS)
             found[HELD_OUT] = {"data": corpus.fingerprint, "masks": masks}
         return found
 
