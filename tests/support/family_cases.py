@@ -237,9 +237,9 @@ FAMILIES = (
     Family("phi3", _PHI, "<|end|>"),
     Family("phi4", (*_IM, "<|im_sep|>"), "<|im_end|>"),
     Family("phi4_mini", _PHI, "<|end|>", says=frozenset({SYSTEM, RESULT})),
-    Family("deepseek_v3", _DEEPSEEK, "<｜end▁of▁sentence｜>", says=EVERYTHING - {TOOLS}, calls=_deepseek),
-    Family("deepseek_r1", _DEEPSEEK, "<｜end▁of▁sentence｜>", says=EVERYTHING - {TOOLS}, calls=_deepseek,
-           thinks=_lost_at_last),
+    # It writes calls only where the content is null, but transformers leaves out what is null.
+    Family("deepseek_v3", _DEEPSEEK, "<｜end▁of▁sentence｜>", says=frozenset({SYSTEM, RESULT})),
+    Family("deepseek_r1", _DEEPSEEK, "<｜end▁of▁sentence｜>", says=frozenset({SYSTEM, RESULT}), thinks=_lost_at_last),
     Family("command_r", _COMMAND, "<|END_OF_TURN_TOKEN|>", says=EVERYTHING, calls=_actions),
     Family("command_a", _COMMAND, "<|END_RESPONSE|><|END_OF_TURN_TOKEN|>", lead="<|START_RESPONSE|>",
            thinks=lambda t, a, last: "<|START_RESPONSE|>" + str(_verbatim(t, a, last)),
