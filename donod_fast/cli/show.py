@@ -14,7 +14,6 @@ import typer
 
 from donod_fast.cli.config import checked, load_options
 from donod_fast.cli.options import from_dataclasses
-from donod_fast.data.column_map import ROLES
 from donod_fast.data.settings import STDIN, CorpusSettings, MaskSettings, with_data
 from donod_fast.data.types import Status
 from donod_fast.errors import InputError, suggest
@@ -128,12 +127,14 @@ def _settings_of(name: str) -> Mapping[str, Any]:
         options = load_options(name)
         # Standard input is over; the folder has a copy of it.
         return {**options, "data": places} if STDIN in (options.get("data") or ()) else options
-    # Release 0.1.0 and `merge` record no options.
-    names = ("format", "template", "train_on", "max_length", "preference", "text_only")
-    masks = {key: manifest["masks"].get(key) for key in names}
-    columns = manifest["masks"].get("columns")
+    # Release 0.1.0 and `merge` record no options, but the masks.
+    masks = dict(manifest["masks"])
+    columns = masks.pop("columns", None)
     if columns is not None:
-        masks["columns"] = ",".join(f"{role}={column}" for role, column in columns.items() if role in ROLES)
+        if not all(isinstance(column, str) for column in columns.values()):
+            raise InputError(f"{name} records no options: give DATA, --model, --dataset-info and --dataset")
+        masks["columns"] = ",".join(f"{role}={column}" for role, column in columns.items())
+        masks["format"] = "auto"
     return {"data": places or None, "model": manifest["model"].get("name"), **masks}
 
 
