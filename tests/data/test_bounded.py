@@ -220,6 +220,20 @@ def real(name: str) -> Any:
     return slow.SentencePieceBackend(vocab_file=str(vocabulary), bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
+WHITE = st.text(alphabet=" \t\n\u3000\x85ab", max_size=30).map(lambda text: "".join(one * 700 for one in text))
+
+
+@MANY
+@given(text=WHITE, other=WHITE, end=st.integers(0, 25_000))
+def test_lengths_are_those_of_plain_python(text: str, other: str, end: int) -> None:
+    assert bounded.stripped_length(text) == len(text.rstrip())
+    assert bounded.stripped_length(text, end) == len(text[:end].rstrip())
+    pairs = zip(text, other, strict=False)
+    shared = next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(text), len(other)))
+    assert bounded.shared_length(text, other) == shared
+    assert bounded.shared_length(text, text[:end]) == len(text[:end])
+
+
 @pytest.mark.shared
 @pytest.mark.parametrize("name", ["tokenizer_gpt2", "tokenizer_llama2"])
 @settings(MANY, max_examples=15)
