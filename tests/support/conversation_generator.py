@@ -97,7 +97,7 @@ def draw_conversation(rng: random.Random) -> Drawn:
             message["weight"] = 0
     if rng.random() < 0.08:
         for message in messages:
-            message["content"] = [{"type": "text", "text": message["content"]}]
+            message["content"] = [{"type": "text", "text": message["content"] or ""}]
     return Drawn(messages, [_WEATHER] if with_tools and rng.random() < 0.7 else [])
 
 
@@ -132,7 +132,7 @@ def _calls(rng: random.Random, turn: int) -> list[dict[str, Any]]:
     if rng.random() < 0.15:  # as OpenAI's interface returns them
         for call in calls:
             call["function"]["arguments"] = json.dumps(call["function"]["arguments"])
-    said = _reply(rng) if rng.random() < 0.2 else ""
+    said = rng.choices(("", None, _reply(rng)), (4, 4, 2))[0]
     results = [
         {"role": "tool", "tool_call_id": one, "name": "weather", "content": rng.choice(("sunny", "3 degrees", "Yes."))}
         for one in ids

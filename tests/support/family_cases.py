@@ -66,6 +66,7 @@ class Family:
         call_closing: closing of a turn that calls; None: as of other turns.
         thinks: the reply's body where the content holds thinking; None: the last reasoning is lost.
         reasons: the same for reasoning under a key of its own.
+        last_also: the same for a last reply.
         is_strict: whether user and assistant must alternate, the user first.
     """
 
@@ -81,6 +82,7 @@ class Family:
     call_closing: str | None = None
     thinks: Thinks = _verbatim
     reasons: Thinks = _lost_at_last
+    last_also: str = ""
     is_strict: bool = False
 
     @property
@@ -109,8 +111,7 @@ class Family:
             body = thinks(thought, content.split("</think>")[-1].strip(), is_last)
             return None if body is None else (body + closing,)
         texts = [lead + content + closing]
-        if self.also:
-            texts.append(self.also.format(content + closing))
+        texts += [also.format(content + closing) for also in (self.also, self.last_also if is_last else "") if also]
         return tuple(text.strip() for text in texts)
 
 
@@ -129,6 +130,10 @@ def _listed(begin: str, end: str) -> Callable[[Calls], str]:
 def _parameters(calls: Calls) -> str:
     one = _functions(calls)[0]
     return f'{{"name": "{one["name"]}", "parameters": {written_json(one["arguments"])}}}'
+
+
+def _all_parameters(calls: Calls) -> str:
+    return "".join(_parameters([call]) for call in calls)
 
 
 def _xml(calls: Calls) -> str:
@@ -191,6 +196,11 @@ def _glm_thinks(thought: str, answer: str, is_last: bool) -> str | None:
     return f"<think>{thought if is_last else ''}</think>\n{answer}"
 
 
+def _opened(thought: str, answer: str, is_last: bool) -> str | None:
+    """The generation prompt opens the thinking."""
+    return f"{thought}\n</think>\n\n{answer}" if is_last else answer
+
+
 def _nemotron(gap: str) -> Thinks:
     def write(thought: str, answer: str, is_last: bool) -> str | None:
         return f"{thought}\n</think>{gap}{answer}" if is_last else f"<think></think>{answer}"
@@ -237,9 +247,9 @@ FAMILIES = (
     Family("phi3", _PHI, "<|end|>"),
     Family("phi4", (*_IM, "<|im_sep|>"), "<|im_end|>"),
     Family("phi4_mini", _PHI, "<|end|>", says=frozenset({SYSTEM, RESULT})),
-    Family("deepseek_v3", _DEEPSEEK, "<｜end▁of▁sentence｜>", says=EVERYTHING - {TOOLS}, calls=_deepseek),
-    Family("deepseek_r1", _DEEPSEEK, "<｜end▁of▁sentence｜>", says=EVERYTHING - {TOOLS}, calls=_deepseek,
-           thinks=_lost_at_last),
+    # It writes calls only where the content is null, but transformers leaves out what is null.
+    Family("deepseek_v3", _DEEPSEEK, "<｜end▁of▁sentence｜>", says=frozenset({SYSTEM, RESULT})),
+    Family("deepseek_r1", _DEEPSEEK, "<｜end▁of▁sentence｜>", says=frozenset({SYSTEM, RESULT}), thinks=_lost_at_last),
     Family("command_r", _COMMAND, "<|END_OF_TURN_TOKEN|>", says=EVERYTHING, calls=_actions),
     Family("command_a", _COMMAND, "<|END_RESPONSE|><|END_OF_TURN_TOKEN|>", lead="<|START_RESPONSE|>",
            thinks=lambda t, a, last: "<|START_RESPONSE|>" + str(_verbatim(t, a, last)),
@@ -263,6 +273,22 @@ FAMILIES = (
     Family("trl_phi3", _PHI, "<|end|>"),
     Family("nemotron", _IM, "<|im_end|>", lead="<think></think>", also="</think>{}", thinks=_nemotron("\n\n"),
            reasons=_nemotron("\n")),
+    Family("llama4", ("<|header_start|>", "<|header_end|>", "<|eot|>", "<|eom|>"), "<|eot|>",
+           says=EVERYTHING - {TOOLS}, calls=_all_parameters, call_closing="<|eom|>"),
+    Family("openchat", ("<|end_of_turn|>",), "<|end_of_turn|>"),
+    Family("qwen3_5", _IM, "<|im_end|>", last_lead="</think>\n\n", last_also="<think>\n\n</think>\n\n{}",
+           thinks=_opened, reasons=_opened),
+    Family("deepseek_v3_1", _DEEPSEEK, "<｜end▁of▁sentence｜>", thinks=_lost_at_last),
+    Family("exaone", ("[|system|]", "[|user|]", "[|assistant|]", "[|endofturn|]"), "[|endofturn|]"),
+    Family("hunyuan", ("<|startoftext|>", "<|extra_0|>", "<|extra_4|>", "<|eos|>"), "<|eos|>"),
+    Family("minimax", ("]~!b[", "]~b]", "[e~["), "[e~[", thinks=_opened, reasons=_opened),
+    Family("ernie", ("<|begin_of_sentence|>", "<|end_of_sentence|>"), "<|end_of_sentence|>"),
+    Family("seed_oss", ("<seed:bos>", "<seed:eos>", "<seed:think>", "</seed:think>"), "<seed:eos>",
+           reasons=lambda t, a, last: f"<seed:think>{t}</seed:think>{a}"),
+    Family("jamba", ("<|startoftext|>", "<|bom|>", "<|eom|>", "<|system|>", "<|user|>", "<|assistant|>"), "<|eom|>"),
+    Family("nemotron_nano", ("<SPECIAL_10>", "<SPECIAL_11>", "<SPECIAL_12>"), "\n<SPECIAL_12>", thinks=_opened),
+    Family("deepseek_llm", (), _EOS),
+    Family("falcon", (), ""),
 )  # fmt: skip
 """The families, oldest lines first."""
 

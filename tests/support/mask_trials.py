@@ -212,6 +212,9 @@ def _loose(setup: Setup, drawn: Drawn, written: Written, row: TokenizedSample) -
     for run, at in zip(runs, sorted(wanted), strict=True):
         if problem := _unlike(setup.spec, drawn, at, run):
             return Outcome("wrong", problem)
+        calls = "".join(piece.text for piece in written.pieces if piece.turn == at and piece.kind == "calls")
+        if calls not in run and not {"calls", "content beside a call"} & set(written.lost):
+            return Outcome("wrong", f"turn {at} is recast, though the template can write its calls: {run!r}")
     return Outcome("recast")
 
 
@@ -222,7 +225,8 @@ def _thinks(message: dict[str, Any]) -> bool:
 def _unlike(spec: TemplateSpec, drawn: Drawn, at: int, run: str) -> str:
     """What is wrong with the scored text of a turn whose rendering is not known; empty if nothing is."""
     message, last = drawn.messages[at], at + 1 == len(drawn.messages)
-    content = message["content"] if isinstance(message["content"], str) else message["content"][0]["text"]
+    content = message["content"] or ""
+    content = content if isinstance(content, str) else content[0]["text"]
     bare = content.split("</think>")[-1].strip()
     frame = spec.frames["assistant"]
     closing = spec.closing(is_last=last, calls=bool(message.get("tool_calls")))

@@ -110,7 +110,7 @@ class _Writer:
             raise UnsayableError("roles must alternate")
 
     def text_of(self, message: Msg) -> str:
-        content = message["content"]
+        content = message["content"] or ""  # transformers leaves out what is null
         if not isinstance(content, str):
             if not self.spec.parts:
                 self.lost.append("content parts")

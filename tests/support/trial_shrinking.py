@@ -80,7 +80,9 @@ def _simpler(spec: TemplateSpec) -> Iterator[TemplateSpec]:
 
 
 def _simpler_messages(message: dict[str, Any], word: str) -> Iterator[dict[str, Any]]:
-    content = message["content"]
+    content = message["content"] or ""
+    if message["content"] is None:
+        yield {**message, "content": ""}
     if not isinstance(content, str):
         yield {**message, "content": content[0]["text"]}
     elif content and content != word and not (message.get("tool_calls") and not content.strip()):
