@@ -22,6 +22,7 @@ BOUND_PER_TOKEN = 16
 _FIRST_CHARACTERS = 1 << 14
 _FIRST_PER_TOKEN = 8
 _MARGIN = 64  # tokens between the last one that is used and the first that differs
+_STEP = 1 << 12  # characters or tokens that are looked at together
 _PRIMES = (2, 3, 5, 7, 11, 13)
 
 
@@ -56,12 +57,24 @@ def proved_tokens(text: str, limit: int, tokens_of: Callable[[str], Sequence[int
 
 def shared_length(first: Sequence[object], second: Sequence[object]) -> int:
     """Length of the common prefix of two texts or token lists."""
-    shared, step = 0, 1 << 12
+    shared, step = 0, _STEP
     length = min(len(first), len(second))
     while shared < length and first[shared : shared + step] == second[shared : shared + step]:
         shared = min(shared + step, length)
     pairs = enumerate(zip(first[shared : shared + step], second[shared : shared + step], strict=False))
     return next((shared + at for at, (a, b) in pairs if a != b), length)
+
+
+def stripped_length(text: str, end: int | None = None) -> int:
+    """Length of ``text[:end]`` without the white space at its end; nothing long is copied."""
+    end = len(text) if end is None else min(end, len(text))
+    while end > 0:
+        last = text[max(0, end - _STEP) : end]
+        kept = len(last.rstrip())
+        end -= len(last) - kept
+        if kept:
+            break
+    return end
 
 
 def _without_period(length: int) -> int:
@@ -71,4 +84,11 @@ def _without_period(length: int) -> int:
     return length
 
 
-__all__ = ["BOUND_CHARACTERS", "BOUND_PER_TOKEN", "longest_whole", "proved_tokens", "shared_length"]
+__all__ = [
+    "BOUND_CHARACTERS",
+    "BOUND_PER_TOKEN",
+    "longest_whole",
+    "proved_tokens",
+    "shared_length",
+    "stripped_length",
+]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from donod_fast.data.bounded import shared_length
+from donod_fast.data.bounded import shared_length, stripped_length
 from donod_fast.data.formats import Reading, carried_values, check_format, read_record, record_id
 from donod_fast.data.rendering import Renderer
 from donod_fast.data.settings import MaskSettings
@@ -222,7 +222,7 @@ class Masker:
 
         spans = self._turns.spans(rendering, wanted)
         # A text that is scored whole has a status of its own.
-        if rendering.missing and sum(span.end - span.start for span in spans) < len(rendering.text.rstrip()):
+        if rendering.missing and sum(span.end - span.start for span in spans) < stripped_length(rendering.text):
             detail = f"the chat template leaves out {rendering.missing}; choose another template"
             raise SampleError(Status.TEMPLATE_FAILED, detail)
         return plan(

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from donod_fast.data.bounded import shared_length
+from donod_fast.data.bounded import shared_length, stripped_length
 from donod_fast.data.probes import (
     OPENED_THINKING,
     REASONING_KEYS,
@@ -122,7 +122,7 @@ class TurnFinder:
                     leads = [""]
                 starts += [place - len(lead) for lead in leads[:1]]
         # White space that is one token with the first word belongs to the reply.
-        earlier = [at for start in starts for at in range(start - 1, len(text[:start].rstrip()) - 1, -1)]
+        earlier = [at for start in starts for at in range(start - 1, stripped_length(text, start) - 1, -1)]
         return list(dict.fromkeys([*starts, *earlier]))
 
     def _end(self, rendering: Rendering, at: int, frame: Frame, start: int) -> int | None:
@@ -217,7 +217,7 @@ class TurnFinder:
         starts, ends = zip(*(rendering.marked[n] for n in numbers), strict=True)
         if min(starts) < begin:
             return ()
-        if len(text[: max(ends)].rstrip()) > allowed:
+        if stripped_length(text, max(ends)) > allowed:
             return ()
         marked = "\n".join(text[start:end] for start, end in zip(starts, ends, strict=True))
         words = [pieces.content, *(word for call in pieces.calls for word in call[1:])]
@@ -313,7 +313,7 @@ def _end_of_words(message: Message, text: str, start: int) -> Iterator[int]:
 
 def _visible_end(text: str, start: int, end: int) -> int:
     """``end`` without the white space before it, but not before ``start``."""
-    return max(start, len(text[:end].rstrip()))
+    return max(start, stripped_length(text, end))
 
 
 def _marked_end(text: str, start: int, end: int, content: str) -> int:

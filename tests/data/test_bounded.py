@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -13,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_chat import MARKED, SENTENCES, THINKING, UNMARKED, record
-from tiny_tokenizers import KINDS, tokenizer_of_kind
+from tiny_tokenizers import KINDS, shared_tokenizer, tokenizer_of_kind
 
 from donod_fast.data import bounded
 from donod_fast.data.masking import Masker, MaskSettings
@@ -22,7 +20,6 @@ from donod_fast.data.types import Status, TokenizedSample
 
 LIMIT = 16
 MANY = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-TOKENIZERS = Path(__file__).parents[3] / "shared" / "tokenizers"
 
 PIECES = st.one_of(
     st.sampled_from(
@@ -206,26 +203,12 @@ def test_many_long_rows_are_not_tokenised_in_one_call() -> None:
     assert largest < 3_000_000
 
 
-@cache
-def real(name: str) -> Any:
-    if not (TOKENIZERS / name).is_dir():
-        pytest.skip(f"{TOKENIZERS / name} is absent")
-    if name == "tokenizer_gpt2":
-        from transformers import PreTrainedTokenizerFast
-
-        return PreTrainedTokenizerFast(tokenizer_file=str(TOKENIZERS / name / "tokenizer.json"))
-    pytest.importorskip("sentencepiece")
-    slow = pytest.importorskip("transformers.tokenization_utils_sentencepiece")
-    vocabulary = TOKENIZERS / name / "tokenizer.model"
-    return slow.SentencePieceBackend(vocab_file=str(vocabulary), bos_token="<s>", eos_token="</s>", unk_token="<unk>")
-
-
 @pytest.mark.shared
 @pytest.mark.parametrize("name", ["tokenizer_gpt2", "tokenizer_llama2"])
 @settings(MANY, max_examples=15)
 @given(text=TEXTS)
 def test_real_tokenizers_begin_equally(name: str, text: str) -> None:
-    tokenizer = real(name)
+    tokenizer = shared_tokenizer(name)
     with small_bounds():
         some = TextEncoder(tokenizer, LIMIT).encode([text])[text]
         all_ = TextEncoder(tokenizer).encode([text])[text]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_chat import MARKED, masker, record, tiny_tokenizer, tokenizer_with
-from tiny_tokenizers import KINDS, tokenizer_of_kind
+from tiny_tokenizers import KINDS, shared_tokenizer, tokenizer_of_kind
 
 from donod_fast.data.viewing import Piece, RowView, pieces_of, view_rows
 
@@ -58,6 +58,18 @@ def test_the_pieces_together_are_the_decoded_text(kind: str, text: str, start: i
     cut = list(pieces_of(tokenizer, ids, flags))
     assert [token for piece in cut for token in piece.ids] == ids
     assert [piece.scored for piece in cut for _ in piece.ids] == flags
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["tokenizer_gpt2", "tokenizer_llama2"])
+@QUICK
+@given(text=TEXTS)
+def test_pieces_of_real_tokenizers_are_the_decoded_text(name: str, text: str) -> None:
+    tokenizer = shared_tokenizer(name)
+    ids = ids_of(tokenizer, text)
+    found = list(pieces_of(tokenizer, ids, [True] * len(ids)))
+    whole = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    assert "".join(piece.text for piece in found) == whole
 
 
 def test_a_character_of_several_tokens_is_one_piece() -> None:

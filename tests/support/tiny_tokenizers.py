@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import pytest
 from tiny_chat import SENTENCES, SPECIALS, tiny_tokenizer
 
+TOKENIZERS = Path(__file__).parents[3] / "shared" / "tokenizers"
 KINDS = ("byte-level", "no words", "unigram", "unigram of runs", "digits from the right", "slow")
 
 
@@ -21,6 +24,21 @@ def tokenizer_of_kind(kind: str) -> Any:
         "digits from the right": _digits_from_the_right,
         "slow": _slow,
     }[kind]()
+
+
+@cache
+def shared_tokenizer(name: str) -> Any:
+    """A tokenizer of the shared data, the one of Llama 2 in Python without offsets; skips the test without it."""
+    if not (TOKENIZERS / name).is_dir():
+        pytest.skip(f"{TOKENIZERS / name} is absent")
+    if name == "tokenizer_gpt2":
+        from transformers import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast(tokenizer_file=str(TOKENIZERS / name / "tokenizer.json"))
+    pytest.importorskip("sentencepiece")
+    slow = pytest.importorskip("transformers.tokenization_utils_sentencepiece")
+    vocabulary = TOKENIZERS / name / "tokenizer.model"
+    return slow.SentencePieceBackend(vocab_file=str(vocabulary), bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
 def _fast(tokenizer: Any) -> Any:
