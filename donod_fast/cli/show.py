@@ -14,7 +14,7 @@ import typer
 
 from donod_fast.cli.config import checked, load_options
 from donod_fast.cli.options import from_dataclasses
-from donod_fast.data.settings import STDIN, CorpusSettings, MaskSettings
+from donod_fast.data.settings import STDIN, CorpusSettings, MaskSettings, with_data
 from donod_fast.data.types import Status
 from donod_fast.errors import InputError, suggest
 from donod_fast.models.settings import ModelSource
@@ -127,8 +127,14 @@ def _settings_of(name: str) -> Mapping[str, Any]:
         options = load_options(name)
         # Standard input is over; the folder has a copy of it.
         return {**options, "data": places} if STDIN in (options.get("data") or ()) else options
-    # Release 0.1.0 and `merge` record no options.
-    masks = {key: manifest["masks"].get(key) for key in ("format", "template", "train_on", "max_length")}
+    # Release 0.1.0 and `merge` record no options, but the masks.
+    masks = dict(manifest["masks"])
+    columns = masks.pop("columns", None)
+    if columns is not None:
+        if not all(isinstance(column, str) for column in columns.values()):
+            raise InputError(f"{name} records no options: give DATA, --model, --dataset-info and --dataset")
+        masks["columns"] = ",".join(f"{role}={column}" for role, column in columns.items())
+        masks["format"] = "auto"
     return {"data": places or None, "model": manifest["model"].get("name"), **masks}
 
 
@@ -156,6 +162,7 @@ def show(
     from donod_fast.cli.shown_rows import ShownRows
     from donod_fast.cli.shown_text import row_text
 
+    corpus = with_data(corpus, masks)
     rows = ShownRows(corpus, model, masks, scores, losses=shown.losses)
     views = rows.of(choice.numbers(), count=choice.rows, status=choice.status, ids=choice.id)
     if shown.html is not None:

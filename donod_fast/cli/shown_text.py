@@ -108,7 +108,7 @@ def facts(view: RowView) -> list[str]:
     if view.recasts:
         lines.append(f"  rewritten for the template: {one_line('; '.join(view.recasts))}")
     if view.unused:
-        lines.append(f"  columns without influence: {one_line(', '.join(view.unused))}")
+        lines.append(f"  columns no score depends on: {one_line(', '.join(view.unused))}")
     if view.excluded:
         lines.append(f"  left out by flags of the record: {plural(view.excluded, 'assistant turn')}")
     if view.scores:

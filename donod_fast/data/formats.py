@@ -108,7 +108,8 @@ def read_record(record: Record, rules: ReadRules) -> Reading:
         sample, name = _read(columns, rules)
     except SampleError as error:
         detail = f"{record.file}, {record.place}: {error.detail}"
-        return Reading(SampleError(error.status, _valid_utf8(detail)), excluded=columns.excluded)
+        excluded = columns.excluded if error.status is Status.ALL_MASKED else 0
+        return Reading(SampleError(error.status, _valid_utf8(detail)), excluded=excluded)
     return Reading(sample, name, columns.unused, columns.excluded)
 
 

@@ -110,8 +110,7 @@ def read_preference(
 def _plain_or_chat(columns: Columns, answers: Answers, name: str, material: Material) -> Sample:
     """A question and an answer that are strings: plain text under ``prompt``, else a conversation."""
     if material.prompts[0] != "prompt":
-        turns = [material.user_turn(columns), Message("assistant", answer(columns, name))]
-        return material.conversation(columns, turns)
+        return material.conversation(columns, [material.user_turn(columns), *_text_reply(answer(columns, name), name)])
     prompt, text = text_column(columns, "prompt"), answer(columns, name)
     both = (columns.peek(answers.chosen or ""), columns.peek(answers.rejected))
     if prompt and all(isinstance(one, str) and one.startswith(prompt) and one != prompt for one in both):
@@ -120,19 +119,25 @@ def _plain_or_chat(columns: Columns, answers: Answers, name: str, material: Mate
         text = text.removeprefix(prompt)
         if not text.strip():
             raise SampleError(Status.EMPTY_RESPONSE, f"{name} holds nothing but the prompt")
+    _text_reply(text, name)
     return PromptCompletion(prompt, text)
+
+
+def _text_reply(text: str, name: str) -> list[Message]:
+    """An answer that is a text; refused if it holds the turns of a dialogue."""
+    if _DIALOGUE in text:
+        raise SampleError(
+            Status.UNKNOWN_FORMAT,
+            f"{name} is the text of a whole dialogue (Human: …); split it into messages with role and content",
+        )
+    return [Message("assistant", text)]
 
 
 def _reply(columns: Columns, name: str, reader: TurnReader) -> list[Message]:
     """An answer as messages: a text, a message, or a list of them."""
     value = columns.peek(name)
     if isinstance(value, str):
-        if _DIALOGUE in value:
-            raise SampleError(
-                Status.UNKNOWN_FORMAT,
-                f"{name} is the text of a whole dialogue (Human: …); split it into messages with role and content",
-            )
-        return [Message("assistant", answer(columns, name))]
+        return _text_reply(answer(columns, name), name)
     if not isinstance(value, Mapping) and as_list(value) is None:
         raise SampleError(Status.UNKNOWN_FORMAT, f"{name} is {kind_of(value)}, not a text or messages")
     return reader.read(columns, name)

@@ -41,7 +41,7 @@ class Material:
         """Whether the record has more than a question: a system text, history, tools, documents or a second prompt."""
         return (
             self.system_text(columns) is not None
-            or any(columns.peek(name) not in (None, "") for name in self.prompts[1:])
+            or any(name in columns and not _is_blank(columns.peek(name)) for name in self.prompts[1:])
             or bool(self.history_turns(columns) or self.tool_list(columns) or self.document_list(columns))
         )
 
@@ -146,6 +146,10 @@ class TurnReader:
             role_key = "role"
         items = text_turns(items, name, columns, text_only=self.text_only)
         return parse_turns(items, name, role_key or role_key_of(items))
+
+
+def _is_blank(value: Any) -> bool:
+    return isinstance(value, str) and not value.strip()
 
 
 _CHOOSE = "--columns names the columns to read"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 from donod_fast.data.probes import REASONING_KEYS, Probe, probe_of, reasoning_of
@@ -85,17 +86,23 @@ def _smallest(conversation: Conversation, render: Render, names: Sequence[str]) 
     def is_whole(recasts: Sequence[str]) -> bool:
         return _writes_all(recast(conversation, recasts), render)
 
-    if is_whole(()):
-        recasts: list[str] = []
-    else:
+    recasts: list[str] = []
+    if not is_whole(()):
         recasts = list(names)
         if not is_whole(recasts):
             return None
-        # Messages are joined only where another rewrite makes it necessary, so this is decided last.
-        for name in sorted(names, key="merge".__eq__):
-            fewer = [other for other in recasts if other != name]
-            if is_whole(fewer):
-                recasts = fewer
+        # The least invasive are removed first, since others may be needed only because of them: a template may write
+        # calls only beside content that is null. Some can only be removed together: calls and their results.
+        found = True
+        while found:
+            found = False
+            for count in (1, 2):
+                for group in combinations(reversed(recasts), count):
+                    fewer = [name for name in recasts if name not in group]
+                    if len(fewer) == len(recasts) - count and is_whole(fewer):
+                        recasts, found = fewer, True
+                if found:
+                    break
     drops = False
     if not _writes_reasoning(recast(conversation, recasts), render):
         if "reasoning_key" in names and _writes_reasoning(recast(conversation, [*recasts, "reasoning_key"]), render):
@@ -118,8 +125,10 @@ def _missing(probe: Probe, text: str) -> str:
     for at, (message, pieces) in enumerate(zip(probe.conversation.messages, probe.pieces, strict=True)):
         if pieces.content and pieces.content not in text:
             return f"the words of message {at + 1} ({message.role})"
-        if any(word not in text for call in pieces.calls for word in call):
-            return f"a tool call of message {at + 1}"
+        for name, *values in pieces.calls:
+            # Some templates write the id of a call, which holds the name, and not the name.
+            if any(word not in text for word in values) or not (name in text or any(one in text for one in pieces.ids)):
+                return f"a tool call of message {at + 1}"
     if any(word not in text for word in probe.tools):
         return "the descriptions of tools"
     return "the documents" if any(word not in text for word in probe.documents) else ""

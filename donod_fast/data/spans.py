@@ -102,7 +102,8 @@ class TurnFinder:
         begin = self._renderer.text(conversation, at) or ""
         prompt = self._renderer.text(conversation, at, add_generation_prompt=True)
         starts: list[int] = []
-        if prompt is not None and text.startswith(prompt):
+        # The prompt of an empty conversation may lack what the template adds after a question.
+        if prompt is not None and text.startswith(prompt) and (at or prompt.endswith(frame.added)):
             start = len(prompt)
             if frame.header.strip() and text.startswith(frame.header, start):
                 start += len(frame.header)  # without a generation prompt the header comes with the message
@@ -219,7 +220,7 @@ class TurnFinder:
         if len(text[: max(ends)].rstrip()) > allowed:
             return ()
         marked = "\n".join(text[start:end] for start, end in zip(starts, ends, strict=True))
-        words = [pieces.content, *(word for call in pieces.calls for word in call)]
+        words = [pieces.content, *(word for call in pieces.calls for word in call[1:])]
         return tuple(numbers) if all(word in marked for word in words) else ()
 
 
@@ -292,8 +293,9 @@ def _with_last_call(message: Message, call: Mapping[str, Any]) -> Message:
 
 def _has_words(message: Message, written: str) -> bool:
     """Whether a text holds a turn: its content, or the content after the thinking, and the names of its calls."""
-    if any(str(call.get("function", call).get("name")) not in written for call in message.tool_calls):
-        return False
+    for call in message.tool_calls:
+        if not any(str(one) in written for one in (call.get("function", call).get("name"), call.get("id")) if one):
+            return False
     return message.content.strip() in written or split_thinking(message.content)[1].strip() in written
 
 

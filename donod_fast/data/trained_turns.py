@@ -42,11 +42,11 @@ def is_trained(item: Mapping[str, Any], place: str) -> bool:
         SampleError: a flag is neither yes nor no (a fraction, a mask of tokens, another value).
     """
     for key in DETAILS:
-        if item.get(key):
+        if _plain(item.get(key)) not in (None, [], "", {}):
             raise _refused(f"{place}: {key} trains on parts of a turn, which cannot be scored; remove {key}")
     trained = True
     for key in (*SWITCHES, LOSS, *WEIGHTS, MASKED):
-        value = item.get(key)
+        value = _plain(item.get(key))
         if value is not None and _flag(value, key, place) == (key == MASKED):
             trained = False
     return trained
@@ -69,7 +69,7 @@ def excluding_flag(columns: Columns) -> str | None:
     for key in (*SWITCHES, LOSS, *WEIGHTS, MASKED):
         if key not in columns or columns.was_read(key):
             continue
-        value = columns.peek(key)
+        value = _plain(columns.peek(key))
         number = _number(value)
         if key in WEIGHTS:
             _refuse_fraction(key, value, number)
@@ -88,12 +88,12 @@ def refuse_token_masks(columns: Columns) -> None:
         SampleError: names the column.
     """
     for key in TOKEN_MASKS:
-        if key in columns and _is_list(columns.peek(key)):
+        if key in columns and isinstance(_plain(columns.peek(key)), list | tuple):
             raise _refused(f"{key} names the tokens to train on; give labels instead, -100 where it is 0")
 
 
 def _refuse_fraction(key: str, value: object, number: float | None) -> None:
-    if key != "weight" and _is_list(value):
+    if key != "weight" and isinstance(value, list | tuple):
         raise _refused(f"{key} is a mask of tokens, which cannot be scored; remove {key}")
     if number is None or number in (0, 1):
         return
@@ -102,7 +102,7 @@ def _refuse_fraction(key: str, value: object, number: float | None) -> None:
 
 
 def _flag(value: object, key: str, place: str) -> bool:
-    if _is_list(value):
+    if isinstance(value, list | tuple):
         raise _refused(f"{place}: {key} is a list; a mask of tokens cannot be scored, so remove {key}")
     number = _number(value)
     if number is None:
@@ -132,8 +132,9 @@ def _is_truth(value: object) -> bool:
     return isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in _WORDS)
 
 
-def _is_list(value: object) -> bool:
-    return isinstance(value, list | tuple) or hasattr(value, "tolist")
+def _plain(value: Any) -> Any:
+    """A value of an array or a tensor as Python's own; others unchanged."""
+    return value.tolist() if hasattr(value, "tolist") and not isinstance(value, type) else value
 
 
 def _shown(value: object) -> str:

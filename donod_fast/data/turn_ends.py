@@ -21,7 +21,7 @@ from donod_fast.data.types import Conversation, Message
 _NEXT = "zqnextqz"
 _PLAIN = "zqplainqz"
 # Text that templates use as one token: cutting within it would split a header or a closing.
-_MARKERS = r"<\|[^|<>\s]*\|>|<｜[^｜<>\s]*｜>|</?[A-Za-z_][^<>\s]*>|\[/?[A-Z_]+\]"
+_MARKERS = r"<\|[^|<>\s]*\|>|<｜[^｜<>\s]*｜>|</?[A-Za-z_][^<>\s]*>|\[/?[A-Za-z_]+\]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class Frame:
             all roles begin with.
         next_header: text between the closing and the words of the message that follows; ``""`` if none follows.
         header: text between the prompt and the reply, where the template has no generation prompt; else ``""``.
+        added: the generation prompt.
         leads: text between the header and the reply's first word, such as an opening tag of reasoning or of a call: at
             the end of the conversation, and before another message.
     """
@@ -46,6 +47,7 @@ class Frame:
     shared: str
     next_header: str
     header: str
+    added: str
     leads: tuple[str, ...]
 
 
@@ -58,10 +60,11 @@ class TurnFrames:
         escaped = sorted(map(re.escape, filter(None, renderer.markers)), key=len, reverse=True)
         self._marker = re.compile("|".join([*escaped, _MARKERS]))
         self._trailer = self._learn_trailer()
-        # The last of the markers that a text begins with begins its first message.
+        self._constant_prompt = self._learn_constant_prompt()
+        # The markers that a text begins with begin its first message, after a token of its own perhaps.
         first = renderer.text(Conversation((Message("user", _NEXT),))) or ""
-        begins = re.match(rf"(?:(?:{self._marker.pattern})\s*)*({self._marker.pattern})", first)
-        self._first_marker = begins[1] if begins else "\0"
+        begins = re.match(rf"(?:\s*(?:{self._marker.pattern}))*", first)
+        self._first_markers = tuple(self._marker.findall(begins[0])) if begins else ()
 
     def _learn_trailer(self) -> str:
         """What the template writes at the end of every conversation, after the closing of the last message."""
@@ -70,6 +73,15 @@ class TurnFrames:
         followed = self._render.text(Conversation(asked)) or ""
         end, between = alone.partition(_NEXT)[2], followed.partition(_NEXT)[2].partition(_PLAIN)[0]
         return end[len(self._whole(end, shared_length(end, between))) :]
+
+    def _learn_constant_prompt(self) -> str:
+        """The header of a reply, if the template writes it at the end of every conversation."""
+        asked = (Message("user", _NEXT), Message("user", _PLAIN))
+        alone = self._render.text(Conversation(asked[:1])) or ""
+        followed = self._render.text(Conversation(asked)) or ""
+        end, between = alone.partition(_NEXT)[2], followed.partition(_NEXT)[2].partition(_PLAIN)[0]
+        rest = end[len(self._whole(end, shared_length(end, between), partial=True)) :]
+        return rest.removesuffix(self._trailer) if between and rest.removesuffix(self._trailer).strip() else ""
 
     def of(self, conversation: Conversation, at: int) -> Frame | None:
         """The frame of the reply at a position; None if the template leaves out its words.
@@ -127,7 +139,7 @@ class TurnFrames:
         closed = closing.rstrip()
         next_header = continued[0][1][len(closed) :] if follows and continued[0][1].startswith(closed) else ""
         place = self._header_end(conversation, pieces, alone, begin, prompt, added)
-        has_header = not added.strip() and prompt is not None and alone.startswith(prompt)
+        has_header = not added.strip() and not self._constant_prompt and prompt is not None and alone.startswith(prompt)
         header = alone[len(prompt or "") : place] if has_header else ""
         leads = [alone[place : pieces.first_start(alone)]] if place >= 0 else []
         if len(probe.pieces) > at + 1:
@@ -137,7 +149,7 @@ class TurnFrames:
             leads += [text[later : pieces.first_start(text)]] if later >= 0 else []
         # Templates that write an empty block of thinking leave it out before a later question.
         leads += [EMPTY_THINKING.sub("", lead, count=1) for lead in leads if EMPTY_THINKING.match(lead)]
-        return Frame(tail, last, closing, shared, next_header, header, tuple(dict.fromkeys(leads)))
+        return Frame(tail, last, closing, shared, next_header, header, added, tuple(dict.fromkeys(leads)))
 
     def _continued(
         self, probe: Probe, conversation: Conversation, tail_of: Callable[[str | None], str | None]
@@ -212,11 +224,13 @@ class TurnFrames:
             first = first[: first.index(_NEXT)]
             header = shared_length(between[::-1], first[::-1])
             closing = self._whole(between, len(between) - header, up=True)
-            if closing.strip() and shared.startswith(closing.rstrip()):
-                return closing
-            # Text in front of the first header may be a system message, which ends in a closing too.
-            if not closing.strip() and not self._marker.sub("", first[: len(first) - header]).strip():
+            # Words in front of the first header are a system message, which may end in the same closing.
+            header = len(between) - len(closing)
+            is_first = not self._marker.sub("", first[: len(first) - header]).strip()
+            if is_first and not closing.strip():
                 return ""
+            if is_first and closing.strip() and shared.startswith(closing.rstrip()):
+                return closing
         return None
 
     def _last_closing(self, tail: str, closing: str, prompted: str | None, added: str) -> str:
@@ -262,9 +276,13 @@ class TurnFrames:
         messages[at] = Message("assistant", _PLAIN)
         plain = self._render.text(replace(conversation, messages=tuple(messages)))
         end = first
-        if added.strip() and prompt and text.startswith(prompt):
+        known = added if added.strip() else self._constant_prompt
+        header = text.rfind(known.rstrip(), 0, first) if known.strip() else -1
+        if added.strip() and prompt and text.startswith(prompt) and prompt.endswith(added):
             end = min(first, len(prompt))
-        elif not (added.strip() and text.endswith(added, 0, first)) and plain is not None and _PLAIN in plain:
+        elif header >= 0:
+            end = min(first, header + shared_length(text[header:], known))
+        elif plain is not None and _PLAIN in plain:
             end = min(first, shared_length(plain[: plain.index(_PLAIN)], text))
         opened = OPENED_THINKING.search(text, 0, end)
         if opened and not text.endswith(added or "\0", 0, end):
@@ -284,8 +302,9 @@ class TurnFrames:
     def _without_header_start(self, shared: str) -> str:
         """``shared`` without the beginning of a header: of a marker, or of a line that differs further on."""
         whole = self._whole(shared, len(shared), partial=True)
-        if whole.rstrip().endswith(self._first_marker) and whole.rstrip() != self._first_marker:
-            whole = whole.rstrip()[: -len(self._first_marker)]
+        for marker in self._first_markers:
+            if whole.rstrip().endswith(marker) and whole.rstrip() != marker:
+                whole = whole.rstrip()[: -len(marker)]
         line = whole.rfind("\n") + 1
         return whole[:line] if whole[:line].strip() and whole[line:].strip() else whole
 

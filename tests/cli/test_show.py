@@ -64,6 +64,7 @@ def test_scored_tokens_stand_in_marks_with_place_and_facts() -> None:
         f"row 0: {CORPUS}, line 1, id demo-00000",
         "  scored: 27 of 47 tokens; format alpaca, mask from the template's generation marks, chat template of the "
         "tokenizer",
+        "  columns no score depends on: id, family, corruption",
         "  │ <|user|>List 5 kitchen things as a numbered list.<|end|><|assistant|>⟦1. bowl⏎",
         "  │ 2. cup⏎",
         "  │ 3. ladle⏎",

@@ -111,7 +111,10 @@ def test_a_system_message_is_there_once() -> None:
 def test_a_dialogue_in_one_text_and_an_answer_without_a_question_are_refused() -> None:
     dialogue = "\n\nHuman: Q\n\nAssistant: {}"
     both = {"chosen": dialogue.format("good"), "rejected": dialogue.format("bad")}
-    assert "chosen is the text of a whole dialogue" in refusal(both)
+    for beside in ({}, {"prompt": "Q"}, {"question": "Q"}, {"messages": [USER]}):
+        assert "chosen is the text of a whole dialogue" in refusal({**both, **beside})
+    prompt = "\n\nHuman: Q\n\nAssistant:"
+    assert read({**both, "prompt": prompt}).sample == PromptCompletion(prompt, " good")
     assert "chosen has no question before it" in refusal({"chosen": "good", "rejected": "bad"})
 
 

@@ -11,7 +11,9 @@ from typing import Any
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from donod_fast.data.formats import FORMATS, record_id, to_sample
+from donod_fast.data.column_map import ColumnMap
+from donod_fast.data.formats import FORMATS, MAPPED, read_record, record_id, to_sample
+from donod_fast.data.read_rules import ReadRules
 from donod_fast.data.reading import corpus_from_rows, open_corpus
 from donod_fast.data.types import Record, SampleError, Status
 from donod_fast.errors import CorpusError
@@ -22,6 +24,8 @@ COLUMNS = (
     *("id", "input_ids", "labels", "attention_mask", "messages", "conversations", "conversation", "prompt"),
     *("completion", "response", "instruction", "input", "output", "history", "system", "tools", "question"),
     *("answer", "query", "problem", "solution", "text", "role", "from", "content", "value", "type", "name"),
+    *("chosen", "rejected", "rejected_response", "context", "documents", "functions", "system_prompt", "images"),
+    *("train", "masked", "loss", "loss_mask", "train_detail", "image", "audio"),
     *("tool_calls", "function_call", "function", "arguments", "weight", "loss_weight", "\ud800", "\0", ""),
 )
 ODD_TEXTS = (
@@ -60,10 +64,38 @@ turns = st.fixed_dictionaries(
         "value": texts | values,
         "tool_calls": values,
         "weight": scalars,
+        "train": scalars,
+        "loss_mask": values,
     },
 )
 rows = st.dictionaries(st.sampled_from(COLUMNS), values | st.lists(turns, max_size=4), max_size=6)
 lines = st.binary(max_size=40) | rows.map(lambda row: json.dumps(row).encode())
+
+
+MAPS = (
+    *(None, "prompt=instruction,response=output,system=system,history=history", "messages=messages,tools=tools"),
+    *("chosen=chosen,rejected=rejected,messages=messages", "prompt=prompt,chosen=chosen,rejected=rejected"),
+    *("prompt=query,context=context,response=response,documents=documents",),
+)
+rules = st.builds(
+    ReadRules,
+    columns=st.sampled_from(MAPS).map(lambda text: None if text is None else ColumnMap.parse(text)),
+    preference=st.sampled_from([None, "chosen", "rejected"]),
+    text_only=st.booleans(),
+)
+
+
+@BUDGET
+@given(rows, rules)
+def test_any_record_is_a_sample_or_has_a_reason_by_any_rules(row: dict[str, Any], rules: ReadRules) -> None:
+    record = Record(0, "a.jsonl", "line 1", row, b"{}")
+    reading = read_record(record, rules)
+    assert reading.excluded >= 0 and len(reading.unused) <= 2 * len(row) + 9
+    assert all(name.encode("utf-8") for name in reading.unused)
+    if isinstance(reading.sample, SampleError):
+        assert reading.sample.detail.startswith("a.jsonl, line 1: ") and reading.sample.detail.encode("utf-8")
+    else:
+        assert reading.format in (*FORMATS, MAPPED)
 
 
 def check(record: Record, format: str = "auto") -> None:

@@ -136,3 +136,14 @@ def test_a_column_that_is_read_as_text_is_no_flag() -> None:
 
     rules = ReadRules(columns=ColumnMap(prompt="train", response="weight"))
     assert isinstance(read_record(record({"train": "0", "weight": "0"}), rules).sample, Conversation)
+
+
+def test_flags_of_arrays_and_numpys_truth_values_count() -> None:
+    import numpy as np
+
+    assert not is_trained({"train": np.bool_(False)}, "here") and is_trained({"weight": np.float32(1)}, "here")
+    assert is_trained({"train_detail": np.array([])}, "here")
+    with pytest.raises(SampleError, match="loss_mask is a list"):
+        is_trained({"loss_mask": np.array([0, 1])}, "here")
+    assert refusal({**PAIR, "train": np.bool_(False)})[0] == Status.ALL_MASKED
+    assert isinstance(read({"prompt": "a", "response": "b", "context": np.array([1, 2])}).sample, SampleError)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -19,6 +20,7 @@ from donod_fast.system.places import Place
 from donod_fast.system.wording import plural
 
 SNIFFED_LINES = 20
+_ARRAY = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[")
 
 RECORD_LISTS = frozenset({"messages", "conversations", "conversation", "prompt", "completion", "tools"})
 """Columns whose lists of objects belong to one record: such a list is not a corpus."""
@@ -167,7 +169,7 @@ class JsonDocument(Unmarked):
             raise changed_error(self.facts, f"{plural(start, 'row')}, {self.rows} before")
 
     def _elements(self, content: bytes) -> Iterator[tuple[Any, bytes]]:
-        if content.removeprefix(BOM).lstrip().startswith(b"["):  # parsed element by element, and only the first ones
+        if _ARRAY.match(content):  # parsed element by element, and only the first ones
             text = content.removeprefix(BOM).decode("utf-8")
             return elements(text, first_bracket(text))
         text, _, begin = _document(self.facts.name, content)
