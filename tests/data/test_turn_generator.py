@@ -17,6 +17,8 @@ from template_oracle import character_flags, write
 from template_specs import STYLES, TemplateSpec, draw_spec
 from trial_shrinking import shrink
 
+from donod_fast.data.types import Record
+
 # Delete this and its marks as soon as calls with a content of null are not recast any more.
 KNOWN = "a content of null is handed to the template, though transformers leaves it out"
 
@@ -103,3 +105,18 @@ def test_the_oracle_flags_a_turn_and_its_closing_and_nothing_else() -> None:
     shown = "".join(c if flag else "·" for c, flag in zip(written.text, flags, strict=True))
     assert [run for run in shown.split("·") if run] == ["Yes.<|im_end|>", "No<|im_end|>"]
     assert shown.index("Yes.") == written.text.rindex("Yes.")
+
+
+@pytest.mark.parametrize("habit", ["right", "gap", "two", "trailer"])
+def test_right_generation_marks_are_what_the_mask_is_made_from(habit: str) -> None:
+    rng = random.Random(5)
+    frames = STYLES["im"]
+    spec = TemplateSpec(frames, prompt=frames["assistant"].before, trailer="<|pad|>", trim="all", marks=habit)
+    setup = setup_of(spec)
+    masks = Counter[str]()
+    for _ in range(60):
+        drawn = draw_conversation(rng)
+        if judge(setup, drawn).kind == "exact":
+            masks[setup.masker.tokenize(Record(row=0, file="-", place="case", data=drawn.data)).mask] += 1
+    assert set(masks) == {"generation"}
+    assert masks.total() > 20
