@@ -31,6 +31,7 @@ _PINNED_DATE = datetime(2024, 7, 26, tzinfo=UTC)
 KINDS = 4096
 """How many kinds of conversations are remembered."""
 
+PINNED_DATE = f"today's date written as {_PINNED_DATE:%d %B %Y}"
 QUOTED_ARGUMENTS = "arguments that are JSON text written as a quoted string, as the template writes text"
 
 
@@ -79,6 +80,7 @@ class Renderer:
         else:
             self._render_jinja = render_jinja_template
         self._refuse_broken(template.name)
+        self._notes = (PINNED_DATE,) if self._writes_date(template.source_text) else ()
 
     def write(self, conversation: Conversation) -> Rendering:
         """Render a whole conversation, rewritten so that the template can express it.
@@ -93,7 +95,8 @@ class Renderer:
             if plan.drops_reasoning:
                 raise SampleError(Status.REASONING_DROPPED, dropped_reasoning()) from None
             raise
-        names = tuple(RECASTS[name] for name in plan.recasts) + ((QUOTED_ARGUMENTS,) if plan.quotes_arguments else ())
+        quoted = (QUOTED_ARGUMENTS,) if plan.quotes_arguments else ()
+        names = (*(RECASTS[name] for name in plan.recasts), *quoted, *self._notes)
         return Rendering(found.conversation, found.text, found.marked, names, plan.drops_reasoning, plan.missing)
 
     def recast(self, conversation: Conversation) -> Conversation:
@@ -137,6 +140,16 @@ class Renderer:
             if len(self._plans) > KINDS:
                 self._plans.popitem(last=False)
         return plan
+
+    def _writes_date(self, source: str) -> bool:
+        """Whether the template writes today's date, which is replaced by a fixed one."""
+        if self._source == source:
+            return False
+        asked = Conversation((Message("user", "probe"),))
+        fixed, pinned = self.text(asked), self._source
+        self._source = _TODAY.sub('"zqdateqz"', source)
+        other, self._source = self.text(asked), pinned
+        return fixed != other
 
     def _run(
         self, messages: list[dict[str, Any]], conversation: Conversation, add_generation_prompt: bool

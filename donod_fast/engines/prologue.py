@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +16,11 @@ from donod_fast.errors import CorpusError
 from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scores.opening import open_scores, record_options
 from donod_fast.scoring.sample_scorer import Progress
+
+_log = logging.getLogger(__name__)
+
+SAME_MASKS = (0, 3)
+"""The release since which records are read, rendered and masked as they are now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +97,24 @@ def open_folder(out: Path | str, corpus: Corpus, manifest: Mapping[str, Any], op
 def begin(folder: ScoresFolder, wanted: Mapping[str, str], progress: Progress | None) -> OpenRun:
     """Find the missing parts, and report the rows of the others as progress."""
     missing = folder.missing_parts(wanted)
+    if missing and len(missing) < folder.parts:
+        _warn_of_other_masks(folder)
     resumed = folder.rows - sum(stop - start for start, stop in map(folder.part_range, missing))
     if resumed and progress is not None:
         progress(resumed, 0)
     return OpenRun(folder, wanted, tuple(missing), resumed)
+
+
+def _warn_of_other_masks(folder: ScoresFolder) -> None:
+    begun = str((folder.manifest.get("versions") or {}).get("donod_fast", ""))
+    release = re.match(r"(\d+)\.(\d+)", begun)
+    if release is not None and (int(release[1]), int(release[2])) < SAME_MASKS:
+        _log.warning(
+            "release %s began %s, and rendered and masked some conversations in another way; the parts that are "
+            "missing are scored as now: add --overwrite to score all parts alike",
+            begun,
+            folder.name,
+        )
 
 
 __all__ = ["OpenRun", "Outcome", "begin", "open_folder"]

@@ -283,7 +283,11 @@ def test_a_kind_of_conversation_is_probed_once(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_template_with_todays_date_writes_a_fixed_date() -> None:
     dated = "Today is {{ strftime_now('%d %B %Y') }}.\n" + UNMARKED
-    assert written(dated, chat(("user", "Hi"))).startswith("Today is 26 July 2024.\n")
+    rendering = renderer(dated).write(chat(("user", "Hi")))
+    assert rendering.text.startswith("Today is 26 July 2024.\n")
+    assert rendering.recasts == ("today's date written as 26 July 2024",)
+    unused = renderer("{% if false %}{{ strftime_now('%Y') }}{% endif %}" + UNMARKED)
+    assert unused.write(chat(("user", "Hi"))).recasts == ()
 
 
 def test_the_public_renderer_writes_the_same_text(

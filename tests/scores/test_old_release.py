@@ -60,7 +60,7 @@ def test_it_is_ranked_and_selected_from(old: Path, rows: Path, tmp_path: Path) -
     assert invoke("status", old).code == 0
 
 
-def test_it_is_resumed_to_the_same_scores(old: Path, rows: Path) -> None:
+def test_it_is_resumed_to_the_same_scores(old: Path, rows: Path, caplog: pytest.LogCaptureFixture) -> None:
     wanted = ScoresFolder.open(old).table()
     lost = ScoresFolder.open(old).part_name(1)
     (old / lost).unlink()
@@ -68,6 +68,7 @@ def test_it_is_resumed_to_the_same_scores(old: Path, rows: Path) -> None:
     with locked(old):
         outcome = score_corpus(open_corpus([str(rows)]), scorer, old, part_rows=8)
     assert outcome.resumed_rows == ROWS - 8
+    assert "release 0.1.0 began" in caplog.text and "--overwrite" in caplog.text
     found = outcome.folder.table()
     others = [name for name in wanted.column_names if name not in SCORE_COLUMNS]
     assert found.select(others).equals(wanted.select(others))
