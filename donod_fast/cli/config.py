@@ -13,7 +13,7 @@ from donod_fast.errors import InputError, suggest
 from donod_fast.scores.manifest import MANIFEST, OPTIONS, WORKING_FOLDER
 from donod_fast.system.options import OptionField, options_of
 
-_FILES = ("data", "reference", "model", "template")
+_FILES = ("data", "reference", "model", "template", "dataset_info")
 """Options that may name local files."""
 
 _SWITCHED = {True: "on", False: "off"}

@@ -48,6 +48,7 @@ class ColumnMap:
         prompt, input, context, response, system, history, messages, tools, documents, chosen, rejected, text: the
             column that plays this role, or None.
         media: columns that hold images, audio or video.
+        join: text between prompt, input and context.
         tags: the spelling of messages, None for the usual ones.
 
     Raises:
@@ -67,6 +68,7 @@ class ColumnMap:
     rejected: str | None = None
     text: str | None = None
     media: tuple[str, ...] = ()
+    join: str = "\n\n"
     tags: Tags | None = None
 
     def __post_init__(self) -> None:
@@ -121,6 +123,8 @@ class ColumnMap:
         found: dict[str, Any] = {name: getattr(self, name) for name in ROLES if getattr(self, name) is not None}
         if self.media:
             found["media"] = list(self.media)
+        if self.join != "\n\n":
+            found["join"] = self.join
         if self.tags is not None:
             tags = self.tags
             found["tags"] = {"role": tags.role, "content": tags.content, "roles": [list(pair) for pair in tags.roles]}
@@ -138,7 +142,7 @@ class ColumnMap:
         return ColumnMap(**found)
 
 
-ROLES = tuple(field.name for field in fields(ColumnMap) if field.name not in ("media", "tags"))
+ROLES = tuple(field.name for field in fields(ColumnMap) if field.name not in ("media", "join", "tags"))
 """Roles that a column can play."""
 
 __all__ = ["ROLES", "ColumnMap", "Tags"]

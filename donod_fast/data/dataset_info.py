@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from donod_fast.data.column_map import ColumnMap, Tags
+from donod_fast.data.prompt_material import ALPACA_JOIN
 from donod_fast.errors import InputError, suggest
 
 _ROLES = {
@@ -43,6 +44,10 @@ _KNOWN_ROLES = {
     "function_tag": "function_call",
     "system_tag": "system",
 }
+
+
+_JOIN = "\n"
+"""What LLaMA-Factory puts between a prompt and its query."""
 
 
 def read_dataset_info(path: Path, name: str) -> ColumnMap:
@@ -86,7 +91,8 @@ def read_dataset_info(path: Path, name: str) -> ColumnMap:
         tags = _tags(entry, place)
     media = tuple(columns[kind] for kind in _MEDIA if kind in columns)
     try:
-        return ColumnMap(**roles, media=media, tags=tags)
+        join = _JOIN if "input" in roles else ALPACA_JOIN
+        return ColumnMap(**roles, media=media, join=join, tags=tags)
     except InputError as error:
         raise InputError(f"{place}: {error}") from error
 

@@ -304,6 +304,7 @@ def _mapped(columns: Columns, map: ColumnMap, rules: ReadRules, reader: TurnRead
     material = Material(
         _names(map.prompt, map.input, map.context),
         **{role: _names(getattr(map, role)) for role in ("system", "history", "tools", "documents")},
+        join=map.join,
     )
     if map.chosen is not None and map.rejected is not None:
         answers = Answers(map.chosen, map.rejected)

@@ -29,6 +29,7 @@ class Material:
         history: of earlier turns.
         tools: of function descriptions.
         documents: of texts to answer from.
+        join: text between the prompts.
     """
 
     prompts: tuple[str, ...] = ()
@@ -36,6 +37,7 @@ class Material:
     history: tuple[str, ...] = ("history",)
     tools: tuple[str, ...] = ("tools", "functions")
     documents: tuple[str, ...] = ("documents",)
+    join: str = ALPACA_JOIN
 
     def is_beside(self, columns: Columns) -> bool:
         """Whether the record has more than a question: a system text, history, tools, documents or a second prompt."""
@@ -48,7 +50,7 @@ class Material:
     def user_turn(self, columns: Columns) -> Message:
         """The question. Raises SampleError if a part of it is no text."""
         parts = [text_column(columns, name) for name in self.prompts if name in columns]
-        return Message("user", ALPACA_JOIN.join(part for part in parts if part.strip()))
+        return Message("user", self.join.join(part for part in parts if part.strip()))
 
     def system_text(self, columns: Columns) -> str | None:
         """The first system text that is not blank. Raises SampleError if one is no text."""

@@ -151,9 +151,12 @@ def _csv_field(record: Record, column: str, value: Any) -> str:
         text = _csv_text(value)
         text.encode("utf-8")  # a lone surrogate has no UTF-8
     except (TypeError, ValueError, RecursionError) as error:
+        remedy = (
+            f"write to a name that ends in {JSON_LINES[0]} or {PARQUET}" if fits_json(value) else "give plain values"
+        )
         raise InputError(
             f"row {record.row} ({record.file}, {record.place}), column {column!r}: CSV cannot hold its "
-            f"value ({error}); write to a name that ends in {JSON_LINES[0]} or {PARQUET}"
+            f"value ({error}); {remedy}"
         ) from error
     return text
 

@@ -59,6 +59,21 @@ def test_a_data_set_of_llama_factory_is_scored_without_naming_its_file(place: Pa
     assert not (place / "plan").exists()
 
 
+def test_a_run_is_repeated_from_its_folder_wherever_it_is_started(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    info = ("--dataset-info", "dataset_info.json", "--dataset", "mine", "--model", "model", "--device", "cpu")
+    assert invoke("score", *info, "--out", tmp_path / "a", "-q").code == 0
+    monkeypatch.chdir(tmp_path)
+    done = invoke("score", "--config", "a", "--out", "b", "-q")
+    assert done.code == 0, done.err
+    masks = [json.loads((tmp_path / name / "manifest.json").read_text())["masks"] for name in "ab"]
+    assert masks[0] == masks[1]
+    shown = invoke("show", "--scores", "a", "--rows", "1")
+    assert shown.code == 0 and "the record leaves itself out" in shown.out, shown.err
+
+
 def test_the_request_takes_the_columns_to_other_processes(place: Path) -> None:
     masks = MaskSettings(dataset_info=place / "dataset_info.json", dataset="mine")
     request = ScoreRequest(CorpusSettings(), ModelSettings(str(place / "model")), masks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import subprocess
 from pathlib import Path
@@ -42,6 +43,13 @@ def test_wide_text_is_refused_with_the_command_that_converts_it(tmp_path: Path, 
     if shutil.which("iconv"):
         converted = subprocess.run(command.split(), capture_output=True, check=True).stdout
         assert converted.decode() == FILES[name]
+
+
+def test_of_a_compressed_file_the_command_decompresses_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(LINES.encode("utf-16")))
+    with pytest.raises(CorpusError, match=r"convert it: gzip -dc .*gz . iconv -f UTF-16 -t UTF-8 > NEW_FILE"):
+        problems(path)
 
 
 def test_big_endian_text_with_a_mark_is_recognised(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -9,15 +10,31 @@ from family_cases import CALL, CALLS, CONVERSATIONS, FAMILIES, Family, family_to
 from mask_trials import scored_texts
 
 from donod_fast.data.masking import Masker, MaskSettings
-from donod_fast.data.types import Record, Status, TokenizedSample
+from donod_fast.data.types import Record, Status
 
 # The date that stands in for today's in templates that write it.
 PINNED = '"2024-07-26"'
 
 
-def row_of(family: Family, data: dict[str, Any], tokenizer: Any) -> TokenizedSample:
-    masker = Masker(tokenizer, MaskSettings(template="tokenizer"), vocab_size=len(tokenizer))
-    return masker.tokenize(Record(row=0, file="-", place="case", data=data))
+# What the code does not find yet: the family, the conversations and the markers. A case that is right again must leave
+# the list.
+KNOWN = {
+    ("command_a", kind, markers)
+    for kind in CONVERSATIONS
+    if kind != "thinking under its key"
+    for markers in ("special", "plain")
+}
+KNOWN |= {("kimi", kind, m) for kind in CONVERSATIONS if "call" in kind for m in ("special", "plain")}
+KNOWN |= {("minimax", kind, "plain") for kind in CONVERSATIONS if kind != "a question left"}
+KNOWN |= {(f"mistral_{one}", "system and a call", m) for one in ("v3", "nemo") for m in ("special", "plain")}
+KNOWN |= {(one, "a greeting first", m) for one in ("gpt_oss", "olmo2", "qwen3_5") for m in ("special", "plain")}
+KNOWN |= {("zephyr", "a greeting first", "plain")}
+
+
+@cache
+def masker_of(name: str, markers: str) -> Masker:
+    tokenizer = family_tokenizer(name, markers == "special")
+    return Masker(tokenizer, MaskSettings(template="tokenizer"), vocab_size=len(tokenizer))
 
 
 def expected_turns(family: Family, data: dict[str, Any]) -> list[tuple[str, ...] | None]:
@@ -41,14 +58,16 @@ def template_ids(family: Family, data: dict[str, Any], tokenizer: Any) -> list[i
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-# Delete this mark as soon as every family is right.
-@pytest.mark.xfail(reason="the templates of some families still give wrong masks", strict=False)
 @pytest.mark.parametrize("markers", ["special", "plain"])
 @pytest.mark.parametrize("kind", CONVERSATIONS)
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_the_familys_turns_and_closings_are_scored(family: Family, kind: str, markers: str) -> None:
+def test_the_familys_turns_and_closings_are_scored(
+    family: Family, kind: str, markers: str, request: pytest.FixtureRequest
+) -> None:
+    if (family.name, kind, markers) in KNOWN:
+        request.applymarker(pytest.mark.xfail(reason="not found yet", strict=True))
     data, tokenizer = CONVERSATIONS[kind], family_tokenizer(family.name, markers == "special")
-    row = row_of(family, data, tokenizer)
+    row = masker_of(family.name, markers).tokenize(Record(row=0, file="-", place="case", data=data))
     if family.is_strict and kind == "a greeting first":
         assert row.status is Status.TEMPLATE_FAILED
         return

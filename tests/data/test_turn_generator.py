@@ -20,9 +20,6 @@ from trial_shrinking import shrink
 SEEDS = range(10)
 PAIRS = 220
 
-# Delete this and its marks as soon as every drawn pair is right.
-KNOWN = "some habits of templates still give wrong masks"
-
 # The largest shares of pairs that may be refused, by the reason. A refusal counts as right only where the oracle
 # knows that its reason holds; the shares make sure that most pairs are scored.
 REFUSED = {
@@ -44,7 +41,6 @@ def _tried(seed: int) -> tuple[Counter[str], tuple[str, ...]]:
     return counts, tuple(problems)
 
 
-@pytest.mark.xfail(reason=KNOWN, strict=False)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_mask_of_every_drawn_pair_is_the_oracles(seed: int) -> None:
     counts, problems = _tried(seed)
@@ -53,7 +49,6 @@ def test_the_mask_of_every_drawn_pair_is_the_oracles(seed: int) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.timeout(3600)
-@pytest.mark.xfail(reason=KNOWN, strict=False)
 def test_the_mask_of_fifty_thousand_drawn_pairs_is_the_oracles() -> None:
     for setup, drawn, outcome in trials(2026, 50_000):
         assert outcome.kind != "wrong", shrink(setup, drawn, outcome)[2].problem
@@ -66,7 +61,6 @@ def test_few_drawn_pairs_are_refused_and_each_for_a_known_reason() -> None:
     assert {kind: n for kind, n in counts.items() if n > REFUSED.get(kind, 1) * counts.total()} == {}
 
 
-@pytest.mark.xfail(reason=KNOWN, strict=False)
 def test_a_plain_template_scores_every_drawn_conversation() -> None:
     rng = random.Random(7)
     frames = STYLES["im"]

@@ -52,6 +52,19 @@ def test_lines_of_json_keep_their_text_before_the_scores(scorer: Scorer, tmp_pat
     assert (tmp_path / "o.json").read_text() == "[\n" + ",\n".join(found) + "\n]\n"
 
 
+def test_select_names_columns_of_json_text_and_refuses_early(scorer: Scorer, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("\n".join(LINES))
+    scored(scorer, tmp_path / "out", [old(tmp_path / "a.jsonl")])
+    options = ("select", tmp_path / "out", "--keep", "100%", "--out")
+    done = invoke(*options, tmp_path / "o.parquet")
+    assert "3 columns as JSON text, because no column type holds the values: big, x, meta" in done.out
+    again = invoke(*options, tmp_path / "o.parquet", "--overwrite", "--json")
+    assert json.loads(again.out)["json_columns"] == ["big", "x", "meta"]
+    assert_one_line_error(invoke(*options, tmp_path / "o.csv"), 2, "only rows of .csv files", "end the name in .jsonl")
+    assert invoke(*options, tmp_path / "o.json").code == 0
+    assert len(json.loads((tmp_path / "o.json").read_text())) == 3
+
+
 def test_tables_keep_schema_and_values_beside_the_scores(scorer: Scorer, tmp_path: Path) -> None:
     features = datasets.Features({"question": datasets.Value("string"), "kind": datasets.ClassLabel(names=["a", "b"])})
     schema = pa.schema(

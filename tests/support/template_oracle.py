@@ -245,6 +245,13 @@ def character_flags(
     for number, piece in enumerate(pieces):
         inside = piece.turn in wanted and piece.kind in SCORED
         flags += [inside and piece.kind in SCORED] * len(piece.text)
+        if (
+            piece.kind == "gap"
+            and spec.marks == "gap"
+            and piece.turn in wanted
+            and pieces[number - 1].kind != "closing"
+        ):
+            flags[-len(piece.text) :] = [None] * len(piece.text)  # the mark has white space, but no closing before it
         only_last = spec.last_closing and not spec.frames["assistant"].closing and number + 2 >= len(pieces)
         if piece.kind == "closing" and inside and (spec.marks == "content" or only_last):
             # The marks may be taken at their word; a closing that only the last turn has may be a trailer.

@@ -136,3 +136,16 @@ def test_a_wrong_override_is_named(override: str, words: list[str]) -> None:
 def test_defaults_of_scoring_are_those_of_the_command() -> None:
     assert ScoreSection().update_settings() == UpdateSettings()
     assert ScoreSection().masks() == TrainSettings(model="m").masks() == MaskSettings()
+
+
+def test_records_are_read_as_in_scoring(tmp_path: Path) -> None:
+    lines = "  columns: prompt=q,response=a\n  text_only: true\n"
+    recipe = load_recipe(written(tmp_path, BASE + lines + "score:\n  preference: rejected\n"))
+    assert recipe.train.masks() == MaskSettings(columns="prompt=q,response=a", text_only=True)
+    assert recipe.score.masks() == MaskSettings(preference="rejected")
+    # Recipes without these settings describe what they described before.
+    for section in (TrainSettings(model="m"), ScoreSection()):
+        assert not {"columns", "preference", "text_only"} & set(section.model_dump())
+    for wrong in ("  columns: promt=q\n", "  preference: both\n", "  columns: text=x\n  format: text\n"):
+        with pytest.raises(InputError, match=r"prompt|chosen|--format"):
+            load_recipe(written(tmp_path, BASE + wrong))

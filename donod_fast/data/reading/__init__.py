@@ -1,9 +1,9 @@
 """Read inputs as one sequence of records: files, URLs, folders, standard input and hub datasets.
 
 ``source.py`` defines the interface of an input, ``system/places.py`` opens local files and URLs,
-``streams.py`` opens, decompresses and hashes them, ``line_scan.py`` counts lines, ``json_files.py``,
-``csv_files.py`` and ``tables.py`` each read one family of formats, ``inputs.py`` resolves an input name,
-and ``corpus.py`` joins the inputs.
+``streams.py`` opens, decompresses and hashes them, ``encodings.py`` names text that is not UTF-8, ``line_scan.py``
+counts lines, ``json_files.py`` (with ``json_texts.py``), ``csv_files.py`` and ``tables.py`` (with ``arrow_values.py``)
+each read one family of formats, ``inputs.py`` resolves an input name, and ``corpus.py`` joins the inputs.
 
 The names below are imported on first use: callers with tokenised data do not need pyarrow.
 """

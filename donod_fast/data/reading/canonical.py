@@ -6,9 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from donod_fast.data.json_values import plain
+
 
 def canonical_json(value: Any) -> bytes | None:
-    """Write a value as ASCII JSON with sorted keys; values that JSON lacks are written as their ``repr``.
+    """Write a value as ASCII JSON with sorted keys; dates, decimals, bytes and arrays as in JSON files, other
+    values that JSON lacks as their ``repr``.
 
     Returns None if this is impossible: keys that cannot be sorted, a value that contains itself,
     an integer with more digits than Python prints, or nesting too deep.
@@ -22,8 +25,11 @@ def canonical_json(value: Any) -> bytes | None:
 
 
 def _spelt(value: Any) -> Any:
-    # Arrays and tensors are written by value: their repr leaves out the middle.
-    return value.tolist() if hasattr(value, "tolist") else repr(value)
+    # By value, as in a JSON file of the same record: the repr of arrays and tensors leaves out the middle.
+    try:
+        return plain(value)
+    except (TypeError, ValueError):
+        return repr(value)
 
 
 def record_content(data: Mapping[str, Any]) -> bytes | None:

@@ -69,7 +69,7 @@ def open_csv(name: str, place: Place, compression: str | None, kind: str) -> Csv
         CorpusError: the file cannot be read, is in UTF-16 or UTF-32, has no header, or column names that repeat.
     """
     with scanning(name, place, compression) as scan:
-        refuse_wide_text(name, scan.stream)
+        refuse_wide_text(name, scan.stream, compression)
         rows = sum(1 for _ in _rows(name, scan.stream, kind))
     return CsvFile(scan.facts, rows, kind)
 

@@ -22,8 +22,13 @@ _ZEROS = {"x000": "UTF-32LE", "000x": "UTF-32BE", "x0x0": "UTF-16LE", "0x0x": "U
 _ASCII = frozenset(b"\t\n\r" + bytes(range(0x20, 0x7F)))
 
 
-def refuse_wide_text(name: str, stream: BinaryIO) -> None:
+def refuse_wide_text(name: str, stream: BinaryIO, compression: str | None) -> None:
     """Refuse a file in UTF-16 or UTF-32, with or without a byte order mark. The stream's position does not change.
+
+    Args:
+        name: the file as the user gave it.
+        stream: its plain bytes, from the beginning.
+        compression: how it is stored: ``"gzip"``, ``"zstd"`` or None.
 
     Raises:
         CorpusError: names the encoding, and the command that converts the file.
@@ -31,10 +36,9 @@ def refuse_wide_text(name: str, stream: BinaryIO) -> None:
     peek: Any = getattr(stream, "peek", None)
     encoding = _wide_encoding(b"" if peek is None else peek(4)[:4])
     if encoding is not None:
-        raise CorpusError(
-            f"{name}: the text is encoded in {encoding}, not UTF-8; "
-            f"convert it: iconv -f {encoding} -t UTF-8 {shlex.quote(name)} > NEW_FILE"
-        )
+        file, convert = shlex.quote(name), f"iconv -f {encoding} -t UTF-8"
+        command = f"{convert} {file}" if compression is None else f"{compression} -dc {file} | {convert}"
+        raise CorpusError(f"{name}: the text is encoded in {encoding}, not UTF-8; convert it: {command} > NEW_FILE")
 
 
 def _wide_encoding(start: bytes) -> str | None:

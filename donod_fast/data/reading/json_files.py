@@ -84,7 +84,7 @@ def open_json_lines(name: str, place: Place, compression: str | None) -> JsonLin
         CorpusError: the file cannot be read, or is in UTF-16 or UTF-32.
     """
     with scanning(name, place, compression) as scan:
-        refuse_wide_text(name, scan.stream)
+        refuse_wide_text(name, scan.stream, compression)
         rows, checkpoints = scan_lines(scan.stream)
     return JsonLinesFile(scan.facts, rows, checkpoints)
 
@@ -183,7 +183,7 @@ def open_json_document(name: str, place: Place, compression: str | None) -> Json
         CorpusError: the file cannot be read, is in UTF-16 or UTF-32, or is not valid JSON, with the position.
     """
     with scanning(name, place, compression) as scan:
-        refuse_wide_text(name, scan.stream)
+        refuse_wide_text(name, scan.stream, compression)
         rows = _document(name, scan.stream.read())[1]
     return JsonDocument(scan.facts, rows)
 
@@ -223,7 +223,7 @@ def sniff_json(name: str, place: Place, compression: str | None) -> str:
         CorpusError: the file cannot be read, or is in UTF-16 or UTF-32.
     """
     with peeking(name, place, compression) as stream:
-        refuse_wide_text(name, stream)
+        refuse_wide_text(name, stream, compression)
         first = next(_numbered_rows(stream, 0, 1), (0, 1, b""))[2]
         value, problem = _parse(first)
         if problem is None:

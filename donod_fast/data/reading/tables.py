@@ -38,6 +38,9 @@ BATCH_ROWS = 256
 PAGE_BY_PAGE: dict[str, Any] = {"buffer_size": BUFFER_BYTES, "pre_buffer": False}
 """Without these options pyarrow loads a whole row group, which may be the whole file (5 MB instead of 200)."""
 
+_UNREADABLE = (ValueError, OverflowError, KeyError)
+"""Errors of text that is not UTF-8, of dates outside Python's range, and of unknown time zones."""
+
 PYTHON_ROWS = "<rows>"
 """The file name in records of rows that were given from Python."""
 
@@ -185,11 +188,11 @@ def _rows(batch: pa.RecordBatch) -> Iterator[tuple[dict[str, Any] | None, str | 
     try:
         for row in python_rows(batch):
             yield row, None
-    except (ValueError, OverflowError):  # a string that is not UTF-8, or a date outside Python's range
+    except _UNREADABLE:
         for position in range(batch.num_rows):
             try:
                 yield python_rows(batch.slice(position, 1))[0], None
-            except (ValueError, OverflowError) as error:
+            except _UNREADABLE as error:
                 yield None, f"a value cannot be read: {error}"
 
 
