@@ -19,6 +19,7 @@ from donod_fast.data.types import Status
 from donod_fast.errors import InputError, suggest
 from donod_fast.models.settings import ModelSource
 from donod_fast.system.options import option, options_of
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from donod_fast.data.viewing import RowView
@@ -169,7 +170,7 @@ def show(
         title = f"{', '.join(corpus.data)} as {model.model} sees it"
         text = "\n".join(page(title, views))
         shown.html.write_text(text + "\n", encoding="utf-8")
-        typer.echo(f"{text.count('<section ')} rows → {shown.html}")
+        typer.echo(f"{plural(text.count('<section '), 'row')} → {shown.html}")
         return
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     for number, view in enumerate(views):

@@ -310,7 +310,7 @@ def test_a_page_is_self_contained(tmp_path: Path, scores: Path) -> None:
         tmp_path / "rows.jsonl", [{"id": "x", "instruction": HOSTILE.replace("\ud800", ""), "output": "ok"}]
     )
     file = tmp_path / "page.html"
-    assert shown(hostile, "--model", MODEL, "--html", file) == f"1 rows → {file}\n"
+    assert shown(hostile, "--model", MODEL, "--html", file) == f"1 row → {file}\n"
     written = file.read_text(encoding="utf-8")
     assert "<script" not in written and "http://" not in written and "https://" not in written
     assert "prefers-color-scheme: dark" in written and "default-src 'none'" in written

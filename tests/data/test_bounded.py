@@ -19,7 +19,7 @@ from donod_fast.data.tokenizing import Encoded, TextEncoder
 from donod_fast.data.types import Status, TokenizedSample
 
 LIMIT = 16
-MANY = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 
 PIECES = st.one_of(
     st.sampled_from(
@@ -114,7 +114,7 @@ SHAPES = st.one_of(
 @pytest.mark.parametrize(
     "template", [MARKED, UNMARKED, THINKING, None], ids=["marked", "unmarked", "thinking", "built-in"]
 )
-@settings(MANY, max_examples=12)
+@settings(MANY, max_examples=8)
 @given(data=SHAPES, train_on=st.sampled_from(["all", "last"]))
 def test_rows_are_those_of_the_whole_text(kind: str, template: str | None, data: dict[str, Any], train_on: str) -> None:
     some, all_ = masked(kind, template, data, train_on=train_on)
