@@ -207,7 +207,8 @@ def _loose(setup: Setup, drawn: Drawn, written: Written, row: TokenizedSample) -
     if setup.tokenizer_kind == "merging":
         return Outcome("recast")  # tokens cross the borders, so that the runs' texts say nothing
     runs = scored_texts(row, setup.tokenizer)
-    if row.scored[1] and 0 in wanted:  # no position predicts the first token of a reply without a header
+    header = setup.spec.bos + setup.spec.frames["assistant"].before
+    if row.scored[1] and 0 in wanted and not header:  # no position predicts the first token of the text
         runs = scored_texts(replace(row, scored=(True, *row.scored[1:])), setup.tokenizer)
     if len(runs) != len(wanted):
         return Outcome("wrong", f"{len(runs)} scored texts for {len(wanted)} turns: {runs}")
