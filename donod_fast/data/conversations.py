@@ -152,10 +152,9 @@ def _own(
 ) -> dict[str, Any] | None:
     """The message with all keys of the record in the names that chat templates read; None if there is nothing more.
 
-    A key whose value is null is absent: Arrow adds such keys where it unites messages. Content is the exception,
-    since templates ask whether it is null beside tool calls.
+    A key whose value is null is absent, as in ``apply_chat_template``: Arrow adds such keys where it unites messages.
     """
-    own: dict[str, Any] = {"role": role, "content": content}
+    own: dict[str, Any] = {"role": role, **({} if content is None else {"content": content})}
     for key, value in item.items():
         if key == "tool_calls":
             if value is not None:

@@ -31,7 +31,8 @@ RECASTS: dict[str, str] = {
     "bare_calls": "tool call wrapped as a function",
     "arguments": "arguments of a tool call read from JSON text",
     "parts": "content parts joined",
-    "null_content": "missing content written as empty text",
+    "empty_content": "missing content given as empty text",
+    "null_content": "missing content given as null",
     "reasoning_key": "reasoning given under another key",
 }
 """Rewrites by name, the most invasive first, with a description for people."""
@@ -144,7 +145,7 @@ def _is_garbled(probe: Probe, text: str, render: Render) -> bool:
     if "None" not in text or not any("content" in (m.own or {}) and (m.own or {})["content"] is None
                                      for m in probe.conversation.messages):  # fmt: skip
         return False
-    without = render(recast(probe.conversation, ("null_content",)))
+    without = render(recast(probe.conversation, ("empty_content",)))
     return without is not None and without.count("None") < text.count("None")
 
 
@@ -240,8 +241,8 @@ def _recast_message(message: Message, names: Sequence[str]) -> Message:
             changed["role"] = message.role
         if "parts" in names and isinstance(own.get("content"), list):
             changed["content"] = message.content
-        if "null_content" in names and own.get("content") is None:
-            changed["content"] = message.content
+        if own.get("content") is None and ("null_content" in names or "empty_content" in names):
+            changed["content"] = message.content if "empty_content" in names else None
         if "reasoning_key" in names and message.role == "assistant":
             reasoning = reasoning_of(replace(message, content=""))
             changed.update(dict.fromkeys(REASONING_KEYS, reasoning) if reasoning else {})

@@ -109,7 +109,7 @@ class TurnFinder:
                 start += len(frame.header)  # without a generation prompt the header comes with the message
             starts.append(start)
         opened = OPENED_THINKING.search(prompt) if prompt is not None else None
-        if opened and prompt is not None and opened.start() >= len(begin) \
+        if opened and prompt is not None and opened.start() >= len(begin) - len(self._frames.constant_prompt) \
                 and text.startswith(prompt[: opened.start()]):  # fmt: skip
             # The generation prompt opens the thinking; a whole conversation is written without, or in another way.
             starts.append(opened.start())

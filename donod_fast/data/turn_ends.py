@@ -52,7 +52,11 @@ class Frame:
 
 
 class TurnFrames:
-    """The frames of a template, each learned once for a kind of conversation."""
+    """The frames of a template, each learned once for a kind of conversation.
+
+    Attributes:
+        constant_prompt: the header of a reply, if the template writes it at the end of every conversation.
+    """
 
     def __init__(self, renderer: Renderer) -> None:
         self._render = renderer
@@ -60,7 +64,7 @@ class TurnFrames:
         escaped = sorted(map(re.escape, filter(None, renderer.markers)), key=len, reverse=True)
         self._marker = re.compile("|".join([*escaped, _MARKERS]))
         self._trailer = self._learn_trailer()
-        self._constant_prompt = self._learn_constant_prompt()
+        self.constant_prompt = self._learn_constant_prompt()
         # The markers that a text begins with begin its first message, after a token of its own perhaps.
         first = renderer.text(Conversation((Message("user", _NEXT),))) or ""
         begins = re.match(rf"(?:\s*(?:{self._marker.pattern}))*", first)
@@ -103,6 +107,8 @@ class TurnFrames:
         pieces = probe.pieces[at]
         render = self._render.text
         alone = render(conversation)
+        if alone is None and len(probe.pieces) > at + 1:  # some templates refuse a conversation without a question
+            alone = render(Conversation(whole.messages[: at + 2], whole.tools, whole.documents))
         begin = render(conversation, at) or ""
         prompt = render(conversation, at, add_generation_prompt=True)
         if alone is None:
@@ -139,7 +145,7 @@ class TurnFrames:
         closed = closing.rstrip()
         next_header = continued[0][1][len(closed) :] if follows and continued[0][1].startswith(closed) else ""
         place = self._header_end(conversation, pieces, alone, begin, prompt, added)
-        has_header = not added.strip() and not self._constant_prompt and prompt is not None and alone.startswith(prompt)
+        has_header = not added.strip() and not self.constant_prompt and prompt is not None and alone.startswith(prompt)
         header = alone[len(prompt or "") : place] if has_header else ""
         leads = [alone[place : pieces.first_start(alone)]] if place >= 0 else []
         if len(probe.pieces) > at + 1:
@@ -276,7 +282,7 @@ class TurnFrames:
         messages[at] = Message("assistant", _PLAIN)
         plain = self._render.text(replace(conversation, messages=tuple(messages)))
         end = first
-        known = added if added.strip() else self._constant_prompt
+        known = added if added.strip() else self.constant_prompt
         header = text.rfind(known.rstrip(), 0, first) if known.strip() else -1
         if added.strip() and prompt and text.startswith(prompt) and prompt.endswith(added):
             end = min(first, len(prompt))
@@ -314,7 +320,7 @@ class TurnFrames:
             if found.start() < end < found.end():
                 return text[: found.end() if up else found.start()]
         if partial:  # the text ends within a marker
-            opened = re.search(r"(?:<\|?|<｜|\[)[^<>\[\]\s]*$", text[:end])
+            opened = re.search(r"(?:<\|?|<｜|\[)[^<>\[\]\s]*\Z", text[:end])
             if opened and not self._marker.fullmatch(opened[0]):
                 return text[: opened.start()]
         return text[:end]
