@@ -197,8 +197,9 @@ def _loose(setup: Setup, drawn: Drawn, written: Written, row: TokenizedSample) -
         return Outcome("refused: no turn is asked for")
     if row.status is Status.TEMPLATE_FAILED and written.raises:
         return Outcome("refused: the template raises")
-    ends_in_space = setup.spec.frames["assistant"].before.endswith(" ")
-    if row.status is Status.PROMPT_NOT_PREFIX and (setup.merges or ends_in_space):
+    header = setup.spec.frames["assistant"].before
+    joins = header.endswith(" ") or not header + setup.spec.frames["user"].closing
+    if row.status is Status.PROMPT_NOT_PREFIX and (setup.merges or joins):
         return Outcome("refused: a token crosses the border")
     if row.status is Status.REASONING_DROPPED and any(_thinks(m) for m in drawn.messages):
         return Outcome("refused: the last reasoning is cut")
@@ -207,8 +208,9 @@ def _loose(setup: Setup, drawn: Drawn, written: Written, row: TokenizedSample) -
     if setup.tokenizer_kind == "merging":
         return Outcome("recast")  # tokens cross the borders, so that the runs' texts say nothing
     runs = scored_texts(row, setup.tokenizer)
-    header = setup.spec.bos + setup.spec.frames["assistant"].before
-    if row.scored[1] and 0 in wanted and not header:  # no position predicts the first token of the text
+    if (
+        row.scored[1] and 0 in wanted and not setup.spec.bos + header
+    ):  # no position predicts the first token of the text
         runs = scored_texts(replace(row, scored=(True, *row.scored[1:])), setup.tokenizer)
     if len(runs) != len(wanted):
         return Outcome("wrong", f"{len(runs)} scored texts for {len(wanted)} turns: {runs}")
