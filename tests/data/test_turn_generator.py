@@ -19,9 +19,6 @@ from trial_shrinking import shrink
 
 from donod_fast.data.types import Record
 
-# Delete this and its marks as soon as calls with a content of null are not recast any more.
-KNOWN = "a content of null is handed to the template, though transformers leaves it out"
-
 SEEDS = range(10)
 PAIRS = 220
 
@@ -46,7 +43,6 @@ def _tried(seed: int) -> tuple[Counter[str], tuple[str, ...]]:
     return counts, tuple(problems)
 
 
-@pytest.mark.xfail(reason=KNOWN, strict=False)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_mask_of_every_drawn_pair_is_the_oracles(seed: int) -> None:
     counts, problems = _tried(seed)
@@ -55,7 +51,6 @@ def test_the_mask_of_every_drawn_pair_is_the_oracles(seed: int) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.timeout(3600)
-@pytest.mark.xfail(reason=KNOWN, strict=False)
 def test_the_mask_of_fifty_thousand_drawn_pairs_is_the_oracles() -> None:
     for setup, drawn, outcome in trials(2026, 50_000):
         assert outcome.kind != "wrong", shrink(setup, drawn, outcome)[2].problem
@@ -68,7 +63,6 @@ def test_few_drawn_pairs_are_refused_and_each_for_a_known_reason() -> None:
     assert {kind: n for kind, n in counts.items() if n > REFUSED.get(kind, 1) * counts.total()} == {}
 
 
-@pytest.mark.xfail(reason=KNOWN, strict=False)
 def test_a_plain_template_scores_every_drawn_conversation() -> None:
     rng = random.Random(7)
     frames = STYLES["im"]
