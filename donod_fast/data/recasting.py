@@ -31,6 +31,7 @@ RECASTS: dict[str, str] = {
     "bare_calls": "tool call wrapped as a function",
     "arguments": "arguments of a tool call read from JSON text",
     "parts": "content parts joined",
+    "text_parts": "text given as a content part",
     "empty_content": "missing content given as empty text",
     "null_content": "missing content given as null",
     "reasoning_key": "reasoning given under another key",
@@ -67,12 +68,12 @@ def plan_recasts(conversation: Conversation, render: Render) -> RecastPlan:
         conversation: a probe, or any conversation.
         render: writes a conversation with the template.
     """
-    chosen = _smallest(conversation, render, _applicable(conversation))
+    chosen = _smallest(conversation, render)
     if chosen is not None:
         return chosen
     bare = _without_reasoning(conversation)
     if bare != conversation:  # the template may refuse reasoning, whatever else is rewritten
-        chosen = _smallest(bare, render, _applicable(bare))
+        chosen = _smallest(bare, render)
         if chosen is not None:
             return replace(chosen, drops_reasoning=True)
     text = render(conversation)
@@ -81,8 +82,15 @@ def plan_recasts(conversation: Conversation, render: Render) -> RecastPlan:
     return RecastPlan(missing=_missing(probe_of(conversation), text))
 
 
-def _smallest(conversation: Conversation, render: Render, names: Sequence[str]) -> RecastPlan | None:
-    """The fewest of these rewrites with which every text is written; None if all of them do not suffice."""
+def _smallest(conversation: Conversation, render: Render) -> RecastPlan | None:
+    """The fewest rewrites with which every text is written; None if all of them do not suffice."""
+    names = _applicable(conversation)
+    # A template reads content either as text or as parts.
+    as_text = _fewest(conversation, render, [name for name in names if name != "text_parts"])
+    return as_text or _fewest(conversation, render, [name for name in names if name != "parts"])
+
+
+def _fewest(conversation: Conversation, render: Render, names: Sequence[str]) -> RecastPlan | None:
 
     def is_whole(recasts: Sequence[str]) -> bool:
         return _writes_all(recast(conversation, recasts), render)
@@ -140,7 +148,7 @@ def _is_garbled(probe: Probe, text: str, render: Render) -> bool:
     has_parts = any(isinstance((m.own or {}).get("content"), list) for m in probe.conversation.messages)
     if has_parts:
         joined = render(recast(probe.conversation, ("parts",)))
-        if joined is not None and joined != text:
+        if joined is not None and joined != text and not _missing(probe, joined):
             return True
     if "None" not in text or not any("content" in (m.own or {}) and (m.own or {})["content"] is None
                                      for m in probe.conversation.messages):  # fmt: skip
@@ -255,6 +263,9 @@ def _recast_message(message: Message, names: Sequence[str]) -> Message:
             changed["tool_calls"] = calls
         if changed != own:
             message = replace(message, own=changed)
+    if "text_parts" in names and isinstance(message.for_template().get("content"), str):
+        part = {"type": "text", "text": message.content}
+        message = replace(message, own={**message.for_template(), "content": [part]})
     if message.role == "tool" and "results" in names:
         return Message("user", message.content)
     if message.tool_calls and _calls_class(message) in names:

@@ -39,6 +39,7 @@ class Frame:
         added: the generation prompt.
         leads: text between the header and the reply's first word, such as an opening tag of reasoning or of a call: at
             the end of the conversation, and before another message.
+        after: roles of the messages that begin a turn of their own after the reply.
     """
 
     tail: str
@@ -49,6 +50,7 @@ class Frame:
     header: str
     added: str
     leads: tuple[str, ...]
+    after: frozenset[str]
 
 
 class TurnFrames:
@@ -132,15 +134,20 @@ class TurnFrames:
         added = self._added(begin if at else None, prompt)
         continued = self._continued(probe, conversation, tail_of)
         prompted = tail_of(render(conversation, add_generation_prompt=True))
-        shared, closing = self._closing(conversation, tail, continued, prompted, added)
-        last = self._last_closing(tail, closing, prompted, added)
+        plain = None
         if pieces.calls:
             # A call's own syntax is shared too, and looks like a closing. A reply in words has none.
             said = (*whole.messages[:at], Message("assistant", _PLAIN), *whole.messages[at + 1 :])
             plain = self._learn(probe_of(replace(whole, messages=said)), at)
-            if plain is not None:
-                closing = _without(shared, plain.shared[len(plain.closing.rstrip()) :], plain.closing) or closing
-                last = _without(tail, plain.tail[len(plain.last_closing.rstrip()) :], plain.last_closing) or last
+        # Some templates write a second reply, or the result of a call, within the turn that it follows.
+        after = frozenset(role for role, text in continued[1:] if text.strip() or role in ("user", "system"))
+        after = after if plain is None else plain.after
+        continued = [*continued[:1], *(pair for pair in continued[1:] if pair[0] in after)]
+        shared, closing = self._closing(conversation, tail, continued, prompted, added)
+        last = self._last_closing(tail, closing, prompted, added)
+        if plain is not None:
+            closing = _without(shared, plain.shared[len(plain.closing.rstrip()) :], plain.closing) or closing
+            last = _without(tail, plain.tail[len(plain.last_closing.rstrip()) :], plain.last_closing) or last
         follows = len(probe.pieces) > at + 1 and bool(continued)
         closed = closing.rstrip()
         next_header = continued[0][1][len(closed) :] if follows and continued[0][1].startswith(closed) else ""
@@ -155,7 +162,7 @@ class TurnFrames:
             leads += [text[later : pieces.first_start(text)]] if later >= 0 else []
         # Templates that write an empty block of thinking leave it out before a later question.
         leads += [EMPTY_THINKING.sub("", lead, count=1) for lead in leads if EMPTY_THINKING.match(lead)]
-        return Frame(tail, last, closing, shared, next_header, header, added, tuple(dict.fromkeys(leads)))
+        return Frame(tail, last, closing, shared, next_header, header, added, tuple(dict.fromkeys(leads)), after)
 
     def _continued(
         self, probe: Probe, conversation: Conversation, tail_of: Callable[[str | None], str | None]

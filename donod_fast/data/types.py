@@ -105,10 +105,12 @@ class Message:
         return plain
 
     def changed(self, role: str | None = None, content: str | None = None) -> Message:
-        """The message with another role or content, in its own keys too."""
+        """The message with another role or content, in its own keys too; content in parts stays a part."""
         role = self.role if role is None else role
         content = self.content if content is None else content
-        own = None if self.own is None else {**self.own, "role": role, "content": content}
+        parts = self.own is not None and isinstance(self.own.get("content"), list)
+        form: Any = [{"type": "text", "text": content}] if parts else content
+        own = None if self.own is None else {**self.own, "role": role, "content": form}
         return replace(self, role=role, content=content, own=own)
 
 
