@@ -215,6 +215,8 @@ def recast(conversation: Conversation, names: Sequence[str]) -> Conversation:
     messages = _with_moved_system(messages, names)
     if "merge" in names:
         messages = _merged(messages)
+    if "text_parts" in names:
+        messages = list(map(_in_parts, messages))
     return Conversation(tuple(messages), tools, documents)
 
 
@@ -241,6 +243,13 @@ def _merged(messages: Sequence[Message]) -> list[Message]:
     return merged
 
 
+def _in_parts(message: Message) -> Message:
+    if not isinstance(message.for_template().get("content"), str):
+        return message
+    part = {"type": "text", "text": message.content}
+    return replace(message, own={**message.for_template(), "content": [part]})
+
+
 def _recast_message(message: Message, names: Sequence[str]) -> Message:
     own = message.own
     if own is not None:
@@ -263,9 +272,6 @@ def _recast_message(message: Message, names: Sequence[str]) -> Message:
             changed["tool_calls"] = calls
         if changed != own:
             message = replace(message, own=changed)
-    if "text_parts" in names and isinstance(message.for_template().get("content"), str):
-        part = {"type": "text", "text": message.content}
-        message = replace(message, own={**message.for_template(), "content": [part]})
     if message.role == "tool" and "results" in names:
         return Message("user", message.content)
     if message.tool_calls and _calls_class(message) in names:

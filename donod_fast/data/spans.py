@@ -174,10 +174,11 @@ class TurnFinder:
             return {}
         found = {}
         for at, numbers in right.items():
-            # The model is not asked to write the white space after the end-of-turn marker.
             bounds = [rendering.marked[number] for number in numbers]
             content = conversation.messages[at].content
-            spans = [Span(start, _marked_end(text, start, end, content), marked=True) for start, end in bounds]
+            # The model is not asked to write the white space after the end-of-turn marker.
+            ends = [*(end for _, end in bounds[:-1]), _marked_end(text, *bounds[-1], content)]
+            spans = [Span(start, end, marked=True) for (start, _), end in zip(bounds, ends, strict=True)]
             spans = [span for span in spans if span.end > span.start]
             if spans and _has_words(conversation.messages[at], text[spans[0].start : spans[-1].end]):
                 found[at] = spans

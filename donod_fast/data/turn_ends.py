@@ -66,6 +66,7 @@ class TurnFrames:
         escaped = sorted(map(re.escape, filter(None, renderer.markers)), key=len, reverse=True)
         self._marker = re.compile("|".join([*escaped, _MARKERS]))
         self._trailer = self._learn_trailer()
+        self._user_closing = self._learn_user_closing()
         self.constant_prompt = self._learn_constant_prompt()
         # The markers that a text begins with begin its first message, after a token of its own perhaps.
         first = renderer.text(Conversation((Message("user", _NEXT),))) or ""
@@ -87,7 +88,23 @@ class TurnFrames:
         followed = self._render.text(Conversation(asked)) or ""
         end, between = alone.partition(_NEXT)[2], followed.partition(_NEXT)[2].partition(_PLAIN)[0]
         rest = end[len(self._whole(end, shared_length(end, between), partial=True)) :]
-        return rest.removesuffix(self._trailer) if between and rest.removesuffix(self._trailer).strip() else ""
+        if not between or not rest.removesuffix(self._trailer).strip():
+            return ""
+        if self._user_closing is not None and end.startswith(self._user_closing):
+            rest = end[len(self._user_closing) :]
+        return rest.removesuffix(self._trailer)
+
+    def _learn_user_closing(self) -> str | None:
+        """What the template writes between a user's message and the header of the next; None if that is unclear."""
+        asked = (Message("user", _NEXT), Message("user", _PLAIN))
+        first = (self._render.text(Conversation(asked[:1])) or "").partition(_NEXT)[0]
+        text = self._render.text(Conversation(asked))
+        if text is None or _NEXT not in text or _PLAIN not in text:
+            return None
+        between = text.partition(_NEXT)[2].partition(_PLAIN)[0]
+        closing = self._whole(between, len(between) - shared_length(between[::-1], first[::-1]), up=True)
+        front = first[: len(first) - (len(between) - len(closing))]
+        return None if self._marker.sub("", front).strip() else closing
 
     def of(self, conversation: Conversation, at: int) -> Frame | None:
         """The frame of the reply at a position; None if the template leaves out its words.
@@ -216,6 +233,8 @@ class TurnFrames:
         by_first = self._closing_before_first_header(conversation, continued, agreed)
         if by_first is not None and by_first.strip():
             return shared, min(whole, by_first, key=_visible) if whole.strip() else by_first
+        if by_first is None and by_prompt == "" and not tail.strip() and len({role for role, _ in continued}) > 1:
+            return shared, whole  # the template leaves out the closing at the end, so the prompt does not show it
         return shared, "" if by_prompt == "" or by_first is not None else whole
 
     def _closing_before_first_header(
@@ -227,10 +246,9 @@ class TurnFrames:
         """
         between = next((text for role, text in continued if role == "user"), None)
         # A system message may be written within the user's message.
-        for system in (
-            (),
-            before.messages[:1] if before.messages[:1] and before.messages[0].role == "system" else None,
-        ):
+        begins = before.messages[:1] if before.messages[:1] and before.messages[0].role == "system" else ()
+        within = bool(begins) and between is not None and begins[0].content in between
+        for system in (begins,) if within else ((), begins or None):
             first = None if system is None else self._render.text(Conversation((*system, Message("user", _NEXT))))
             if between is None or first is None or _NEXT not in first:
                 continue
@@ -265,9 +283,12 @@ class TurnFrames:
         if shared.strip():
             return shared
         # The template closes the last reply in a way of its own, and a header may follow.
+        if self.constant_prompt and tail.endswith(self.constant_prompt):
+            return self._without_first_markers(tail.removesuffix(self.constant_prompt))
         asked = Conversation((Message("user", _NEXT), Message("assistant", _PLAIN)))
         text = self._render.text(asked) or ""
         header = OPENED_THINKING.sub("", text.partition(_NEXT)[2].partition(_PLAIN)[0]).rstrip()
+        header = header.removeprefix((self._user_closing or "").rstrip())
         rest = OPENED_THINKING.sub("", tail).rstrip()
         return self._whole(rest, len(rest) - shared_length(rest[::-1], header[::-1]), up=True)
 
@@ -315,11 +336,16 @@ class TurnFrames:
     def _without_header_start(self, shared: str) -> str:
         """``shared`` without the beginning of a header: of a marker, or of a line that differs further on."""
         whole = self._whole(shared, len(shared), partial=True)
-        for marker in self._first_markers:
-            if whole.rstrip().endswith(marker) and whole.rstrip() != marker:
-                whole = whole.rstrip()[: -len(marker)]
+        whole = self._without_first_markers(whole)
         line = whole.rfind("\n") + 1
         return whole[:line] if whole[:line].strip() and whole[line:].strip() else whole
+
+    def _without_first_markers(self, text: str) -> str:
+        """A text without a marker at its end that begins messages."""
+        for marker in self._first_markers:
+            if text.rstrip().endswith(marker):
+                text = text.rstrip()[: -len(marker)]
+        return text
 
     def _whole(self, text: str, end: int, *, up: bool = False, partial: bool = False) -> str:
         """``text[:end]``, cut so that no marker is split; ``up`` keeps the marker that ``end`` splits."""
