@@ -31,6 +31,8 @@ from donod_fast.data.types import Message, SampleError, Status
 
 _INSERTED = "zqinsertedqz"
 _SHOWN = 40
+_TAG_SPACE = 200
+"""Characters at the end of a prompt that tags of thinking and white space may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,6 @@ class TurnFinder:
     def _starts(self, rendering: Rendering, at: int, frame: Frame) -> list[int]:
         """Where the turn may begin, the best place first; empty if none can be proved."""
         conversation, text = rendering.conversation, rendering.text
-        begin = self._renderer.text(conversation, at) or ""
         prompt = self._renderer.text(conversation, at, add_generation_prompt=True)
         starts: list[int] = []
         # The prompt of an empty conversation may lack what the template adds after a question.
@@ -108,11 +109,11 @@ class TurnFinder:
             if frame.header.strip() and text.startswith(frame.header, start):
                 start += len(frame.header)  # without a generation prompt the header comes with the message
             starts.append(start)
-        opened = OPENED_THINKING.search(prompt) if prompt is not None else None
-        if opened and prompt is not None and opened.start() >= len(begin) - len(self._frames.constant_prompt) \
-                and text.startswith(prompt[: opened.start()]):  # fmt: skip
+        opened = OPENED_THINKING.search(prompt, max(0, len(prompt) - _TAG_SPACE)) if prompt is not None else None
+        if opened and prompt is not None and text.startswith(prompt[: opened.start()]):
             # The generation prompt opens the thinking; a whole conversation is written without, or in another way.
-            starts.append(opened.start())
+            begin = len(self._renderer.text(conversation, at) or "") - len(self._frames.constant_prompt)
+            starts += [opened.start()] if opened.start() >= begin else []
         if not starts:
             place = next(self._insertions(rendering, at, at_end=False), None)
             if place is not None:
