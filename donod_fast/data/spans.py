@@ -159,7 +159,7 @@ class TurnFinder:
             other = replace(rendering.conversation, messages=(*messages[:at], changed, *messages[at + 1 :]))
             text = self._renderer.text(other)
             place = -1 if text is None else text.find(word)
-            if text is not None and place >= 0 and text.replace(word, replaced, 1) == rendering.text:
+            if text is not None and place >= 0 and text.replace(word, replaced) == rendering.text:
                 yield place + len(replaced)
 
     def _marked(self, rendering: Rendering) -> dict[int, list[Span]]:

@@ -21,7 +21,7 @@ from donod_fast.data.types import Conversation, Message
 _NEXT = "zqnextqz"
 _PLAIN = "zqplainqz"
 # Text that templates use as one token: cutting within it would split a header or a closing.
-_MARKERS = r"<\|[^|<>\s]*\|>|<｜[^｜<>\s]*｜>|</?[A-Za-z_][^<>\s]*>|\[/?[A-Za-z_]+\]"
+_MARKERS = r"</?\|?[A-Za-z_][^<>\s]*>|<｜[^｜<>\s]*｜>|\[/?[A-Za-z_]+\]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +318,7 @@ class TurnFrames:
             end = min(first, header + shared_length(text[header:], known))
         elif plain is not None and _PLAIN in plain:
             end = min(first, shared_length(plain[: plain.index(_PLAIN)], text))
+            end = len(self._whole(text, end)) if end < first else end
         opened = OPENED_THINKING.search(text, 0, end)
         if opened and not text.endswith(added or "\0", 0, end):
             end = opened.start()  # tags that the template writes are a part of the reply
