@@ -30,13 +30,16 @@ RECASTS: dict[str, str] = {
     "bare_tools": "tool wrapped as a function",
     "bare_calls": "tool call wrapped as a function",
     "arguments": "arguments of a tool call read from JSON text",
+    "arguments_text": "arguments of a tool call given as JSON text",
     "parts": "content parts joined",
     "text_parts": "text given as a content part",
     "empty_content": "missing content given as empty text",
-    "null_content": "missing content given as null",
+    "null_content": "missing or empty content beside a tool call given as null",
     "reasoning_key": "reasoning given under another key",
 }
 """Rewrites by name, the most invasive first, with a description for people."""
+
+_CALLS = frozenset({"calls", "calls_beside_content", "parallel_calls"})
 
 Render = Callable[[Conversation], str | None]
 """The template's text for a conversation; None if the template raises an error."""
@@ -85,9 +88,14 @@ def plan_recasts(conversation: Conversation, render: Render) -> RecastPlan:
 def _smallest(conversation: Conversation, render: Render) -> RecastPlan | None:
     """The fewest rewrites with which every text is written; None if all of them do not suffice."""
     names = _applicable(conversation)
-    # A template reads content either as text or as parts.
-    as_text = _fewest(conversation, render, [name for name in names if name != "text_parts"])
-    return as_text or _fewest(conversation, render, [name for name in names if name != "parts"])
+    # A template reads content either as text or as parts, and arguments as an object or as text.
+    usual = [name for name in names if name != "arguments_text"]
+    chosen = _fewest(conversation, render, [name for name in usual if name != "text_parts"])
+    chosen = chosen or _fewest(conversation, render, [name for name in usual if name != "parts"])
+    if chosen is not None and _CALLS & set(chosen.recasts):
+        lighter = (set(chosen.recasts) - _CALLS) | {"null_content", "arguments_text"}
+        return _fewest(conversation, render, [name for name in names if name in lighter]) or chosen
+    return chosen
 
 
 def _fewest(conversation: Conversation, render: Render, names: Sequence[str]) -> RecastPlan | None:
@@ -251,15 +259,17 @@ def _in_parts(message: Message) -> Message:
 
 
 def _recast_message(message: Message, names: Sequence[str]) -> Message:
-    own = message.own
+    own = message.for_template() if message.tool_calls else message.own
     if own is not None:
         changed = dict(own)
         if "roles" in names and own["role"] != message.role:
             changed["role"] = message.role
         if "parts" in names and isinstance(own.get("content"), list):
             changed["content"] = message.content
-        if own.get("content") is None and ("null_content" in names or "empty_content" in names):
-            changed["content"] = message.content if "empty_content" in names else None
+        if own.get("content") is None and "empty_content" in names:
+            changed["content"] = message.content
+        elif not own.get("content") and message.tool_calls and "null_content" in names:
+            changed["content"] = None
         if "reasoning_key" in names and message.role == "assistant":
             reasoning = reasoning_of(replace(message, content=""))
             changed.update(dict.fromkeys(REASONING_KEYS, reasoning) if reasoning else {})
@@ -269,6 +279,8 @@ def _recast_message(message: Message, names: Sequence[str]) -> Message:
                 calls = [call if "function" in call else _wrapped_call(call) for call in calls]
             if "arguments" in names:
                 calls = [_with_read_arguments(call) for call in calls]
+            if "arguments_text" in names:
+                calls = [_with_written_arguments(call) for call in calls]
             changed["tool_calls"] = calls
         if changed != own:
             message = replace(message, own=changed)
@@ -313,6 +325,14 @@ def _with_read_arguments(call: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(arguments, str):
         return dict(call)
     changed = {**function, "arguments": json.loads(arguments) if arguments.strip() else {}}
+    return {**call, "function": changed} if "function" in call else changed
+
+
+def _with_written_arguments(call: Mapping[str, Any]) -> dict[str, Any]:
+    function, arguments = call.get("function", call), _arguments(call)
+    if not isinstance(arguments, Mapping):
+        return dict(call)
+    changed = {**function, "arguments": _json(dict(arguments))}
     return {**call, "function": changed} if "function" in call else changed
 
 

@@ -102,9 +102,11 @@ class Family:
         lead = self.lead if self.last_lead is None or not is_last else self.last_lead
         content = message["content"] or ""
         if calls := message.get("tool_calls"):
-            if recast:
-                return tuple(one.strip() for one in (lead + _lines(calls) + closing, _lines(calls) + closing))
-            return ((self.calls(calls) + (self.closing if self.call_closing is None else self.call_closing)).strip(),)
+            closed = self.closing if self.call_closing is None else self.call_closing
+            own = (self.calls(calls) + closed).strip()
+            # A lighter rewrite, of the arguments or of empty content, may let the template write the calls itself.
+            as_text = ((lead + _lines(calls) + closing).strip(), (_lines(calls) + closing).strip())
+            return (own, *as_text) if recast else (own,)
         if "</think>" in content or "reasoning_content" in message:
             thought = message.get("reasoning_content") or content.split("</think>")[0].removeprefix("<think>").strip()
             thinks = self.reasons if "reasoning_content" in message else self.thinks
@@ -248,8 +250,11 @@ FAMILIES = (
     Family("phi4", (*_IM, "<|im_sep|>"), "<|im_end|>"),
     Family("phi4_mini", _PHI, "<|end|>", says=frozenset({SYSTEM, RESULT})),
     # It writes calls only where the content is null, but transformers leaves out what is null.
-    Family("deepseek_v3", _DEEPSEEK, "<｜end▁of▁sentence｜>", says=frozenset({SYSTEM, RESULT})),
-    Family("deepseek_r1", _DEEPSEEK, "<｜end▁of▁sentence｜>", says=frozenset({SYSTEM, RESULT}), thinks=_lost_at_last),
+    Family("deepseek_v3", _DEEPSEEK, "<｜end▁of▁sentence｜>", says=frozenset({SYSTEM, RESULT}), calls=_deepseek),
+    Family(
+        "deepseek_r1", _DEEPSEEK, "<｜end▁of▁sentence｜>", says=frozenset({SYSTEM, RESULT}), calls=_deepseek,
+        thinks=_lost_at_last,
+    ),
     Family("command_r", _COMMAND, "<|END_OF_TURN_TOKEN|>", says=EVERYTHING, calls=_actions),
     Family("command_a", _COMMAND, "<|END_RESPONSE|><|END_OF_TURN_TOKEN|>", lead="<|START_RESPONSE|>",
            thinks=lambda t, a, last: "<|START_RESPONSE|>" + str(_verbatim(t, a, last)),
