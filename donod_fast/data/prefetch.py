@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 
+from donod_fast.data.grouping import grouped
 from donod_fast.data.masking import Masker
 from donod_fast.data.prefetch_worker import Job, Part, WorkerProcess, tokenized
 from donod_fast.data.reading import Corpus
@@ -141,13 +142,21 @@ class PartReader:
         Raises:
             CorpusError: an input cannot be read, or has changed.
         """
+        return list(self.stream(part))
+
+    def stream(self, part: Part) -> Iterator[Record]:
+        """The part's records one by one. The next part may be read when all of them have been taken.
+
+        Raises:
+            CorpusError: an input cannot be read, or has changed.
+        """
         skipped = part.start - self._next
         if self._next == 0 or skipped < 0 or (skipped and starts_anywhere(self._corpus, part.start, part.stop)):
             self._records, skipped = self._corpus.records(part.start), 0
-        self._next = part.stop
-        records = list(islice(self._records, skipped, skipped + part.stop - part.start))
+        self._next = 0  # until all are taken: a part that is given up is read anew
+        yield from islice(self._records, skipped, skipped + part.stop - part.start)
         self._corpus.check_unchanged(part.start, part.stop)  # before the part is committed
-        return records
+        self._next = part.stop
 
 
 _ANYWHERE = frozenset({"jsonl", "saved", "hub", "rows"})
@@ -175,7 +184,18 @@ class _Local:
 
     def prepare(self, part: Part) -> list[TokenizedSample]:
         with self.preparing(part):
-            return self.tokenize(part, self.read(part))
+            return self.read_and_tokenize(part)
+
+    def read_and_tokenize(self, part: Part) -> list[TokenizedSample]:
+        """In groups of records, so that not all of the part's records are in memory."""
+        groups = grouped(self.reader.stream(part), part.stop - part.start)
+        done: list[TokenizedSample] = []
+        while True:
+            with self.stages.stage("read"):
+                group = next(groups, None)
+            if group is None:
+                return done
+            done += self.tokenize(part, group)
 
     @contextmanager
     def preparing(self, part: Part) -> Iterator[None]:
@@ -252,7 +272,9 @@ class _Team:
         return answer.samples
 
     def _here(self, part: Part, reading: Future[list[Record]] | None) -> list[TokenizedSample]:
-        return self._local.tokenize(part, self._local.read(part) if reading is None else reading.result())
+        if reading is None:
+            return self._local.read_and_tokenize(part)
+        return self._local.tokenize(part, reading.result())
 
 
 __all__ = ["OnStep", "Part", "PartReader", "Step", "default_workers", "no_step", "prepared", "starts_anywhere"]
