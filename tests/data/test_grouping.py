@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import pickle
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +19,7 @@ from donod_fast.data import grouping
 from donod_fast.data.grouping import content_size, grouped
 from donod_fast.data.masking import Masker
 from donod_fast.data.prefetch import Part, PartReader, prepared
+from donod_fast.data.prefetch_worker import Answer, WorkerProcess
 from donod_fast.data.reading import Corpus, corpus_from_rows, open_corpus, tables
 from donod_fast.data.types import Record, TokenizedSample
 from donod_fast.selection.subset import write_subset
@@ -73,6 +77,42 @@ def test_a_part_of_long_rows_is_tokenised_group_by_group(tmp_path: Path, held: l
     ((_, found),) = prepared(corpus, masker(MARKED), [Part(0, 0, 40)])
     assert max(held) <= 5 and sum(held) == 40
     assert found == masker(MARKED).tokenize_many(list(corpus.records()))
+
+
+@pytest.mark.parametrize("kind", ["a.parquet", "rows"])
+def test_long_rows_are_sent_to_workers_group_by_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: list[int], kind: str
+) -> None:
+    corpus, one = stored(tmp_path, kind), masker(MARKED)
+    right = one.tokenize_many(list(corpus.records()))
+    sent: list[int] = []
+    ask = WorkerProcess.ask
+
+    def asking(worker: WorkerProcess, job: bytes, part: Part) -> Answer | None:
+        sent.append(len(pickle.loads(job).records))
+        return ask(worker, job, part)
+
+    def ready(worker: WorkerProcess, is_ready: Callable[[WorkerProcess], bool] = WorkerProcess.is_ready) -> bool:
+        while not is_ready(worker):
+            time.sleep(0.01)
+        return True
+
+    monkeypatch.setattr(WorkerProcess, "ask", asking)
+    monkeypatch.setattr(WorkerProcess, "is_ready", ready)
+    parts = [Part(0, 0, 15), Part(1, 15, 25), Part(2, 25, 40)]
+    found = list(prepared(corpus, one, parts, 2))
+    assert [part for part, _ in found] == parts
+    assert [sample for _, samples in found for sample in samples] == right
+    assert max(sent) <= 5 and sum(sent) == 40
+
+
+def test_a_run_that_is_given_up_leaves_no_thread_that_reads(tmp_path: Path, held: list[int]) -> None:
+    stream = prepared(
+        stored(tmp_path, "a.parquet"), masker(MARKED), [Part(at, 10 * at, 10 * at + 10) for at in range(4)], 2
+    )
+    next(stream)
+    stream.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("read", "prepare"))]
 
 
 def test_a_part_that_was_given_up_half_way_is_read_anew(tmp_path: Path) -> None:
