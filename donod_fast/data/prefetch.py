@@ -17,15 +17,18 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Set
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
+from queue import Empty, Full, Queue
 
+from donod_fast.data.grouping import grouped
 from donod_fast.data.masking import Masker
 from donod_fast.data.prefetch_worker import Job, Part, WorkerProcess, tokenized
 from donod_fast.data.reading import Corpus
 from donod_fast.data.types import Record, TokenizedSample
+from donod_fast.errors import WorkerError
 from donod_fast.system.profiling import NO_STAGES, Stages
 
 _log = logging.getLogger(__name__)
@@ -36,6 +39,8 @@ WORKER_ROWS = 4096
 
 # How long a part waits for a starting worker before it is offered to this process again.
 _START_WAIT = 0.05
+# How long threads that wait for each other take at most to see that the preparation is over.
+_CLOSE_WAIT = 0.1
 
 Prepared = tuple[Part, list[TokenizedSample]]
 
@@ -141,13 +146,21 @@ class PartReader:
         Raises:
             CorpusError: an input cannot be read, or has changed.
         """
+        return list(self.stream(part))
+
+    def stream(self, part: Part) -> Iterator[Record]:
+        """The part's records one by one. The next part may be read when all of them have been taken.
+
+        Raises:
+            CorpusError: an input cannot be read, or has changed.
+        """
         skipped = part.start - self._next
         if self._next == 0 or skipped < 0 or (skipped and starts_anywhere(self._corpus, part.start, part.stop)):
             self._records, skipped = self._corpus.records(part.start), 0
-        self._next = part.stop
-        records = list(islice(self._records, skipped, skipped + part.stop - part.start))
+        self._next = 0  # until all are taken: a part that is given up is read anew
+        yield from islice(self._records, skipped, skipped + part.stop - part.start)
         self._corpus.check_unchanged(part.start, part.stop)  # before the part is committed
-        return records
+        self._next = part.stop
 
 
 _ANYWHERE = frozenset({"jsonl", "saved", "hub", "rows"})
@@ -175,7 +188,11 @@ class _Local:
 
     def prepare(self, part: Part) -> list[TokenizedSample]:
         with self.preparing(part):
-            return self.tokenize(part, self.read(part))
+            return self.read_and_tokenize(part)
+
+    def read_and_tokenize(self, part: Part) -> list[TokenizedSample]:
+        """In groups of records, so that not all of the part's records are in memory."""
+        return [sample for group in self.groups(part) for sample in self.tokenize(part, group)]
 
     @contextmanager
     def preparing(self, part: Part) -> Iterator[None]:
@@ -187,13 +204,56 @@ class _Local:
             raise
         self.on_step(part.number, Step.PREPARED)
 
-    def read(self, part: Part) -> list[Record]:
-        with self.stages.stage("read"):
-            return self.reader.read(part)
+    def groups(self, part: Part) -> Iterator[list[Record]]:
+        """The part's records, in groups that fit in memory."""
+        groups = grouped(self.reader.stream(part), part.stop - part.start)
+        while True:
+            with self.stages.stage("read"):
+                group = next(groups, None)
+            if group is None:
+                return
+            yield group
 
     def tokenize(self, part: Part, records: list[Record]) -> list[TokenizedSample]:
         with self.stages.stage("tokenize"):
             return tokenized(self.masker, records, part.excluded)
+
+
+class _Feed:
+    """Groups of a part's records, from the thread that reads to the one that prepares the part; few are waiting."""
+
+    def __init__(self, closing: threading.Event) -> None:
+        self._closing = closing
+        # A part of usual size, which is one group, and its end: the next part is then read without waiting.
+        self._queue: Queue[list[Record] | Exception | None] = Queue(2)
+
+    def fill(self, groups: Iterable[list[Record]]) -> None:
+        """Hand over all groups, or the error that ends them."""
+        try:
+            for group in groups:
+                self._put(group)
+            self._put(None)
+        except Exception as error:
+            self._put(error)
+
+    def __iter__(self) -> Iterator[list[Record]]:
+        while not self._closing.is_set():
+            try:
+                found = self._queue.get(timeout=_CLOSE_WAIT)
+            except Empty:
+                continue
+            if found is None:
+                return
+            if isinstance(found, Exception):
+                raise found
+            yield found
+        raise WorkerError("the preparation was stopped")
+
+    def _put(self, item: list[Record] | Exception | None) -> None:
+        while not self._closing.is_set():
+            with suppress(Full):
+                self._queue.put(item, timeout=_CLOSE_WAIT)
+                return
 
 
 class _Team:
@@ -201,6 +261,7 @@ class _Team:
 
     def __init__(self, local: _Local, setup: bytes, workers: int, *, they_read: bool) -> None:
         self._local, self._is_local, self._they_read = local, threading.Lock(), they_read
+        self._closing = threading.Event()
         self._reading = ThreadPoolExecutor(1, "read")
         self._pool = ThreadPoolExecutor(workers, "prepare")
         self._workers = tuple(WorkerProcess(setup) for _ in range(workers))
@@ -208,11 +269,15 @@ class _Team:
 
     def submit(self, part: Part) -> Future[list[TokenizedSample]]:
         """Give a part to the first free worker."""
-        reading = None if self._they_read else self._reading.submit(self._local.read, part)
-        return self._pool.submit(self._prepare, part, reading)
+        if self._they_read:
+            return self._pool.submit(self._prepare, part, None)
+        feed = _Feed(self._closing)
+        self._reading.submit(feed.fill, self._local.groups(part))
+        return self._pool.submit(self._prepare, part, feed)
 
     def close(self) -> None:
         """Kill the processes, even in the middle of a part."""
+        self._closing.set()
         for worker in self._workers:
             worker.kill()
         self._reading.shutdown(cancel_futures=True)
@@ -220,39 +285,45 @@ class _Team:
         for worker in self._workers:
             worker.close()
 
-    def _prepare(self, part: Part, reading: Future[list[Record]] | None) -> list[TokenizedSample]:
+    def _prepare(self, part: Part, feed: _Feed | None) -> list[TokenizedSample]:
         with self._local.preparing(part):
-            return self._prepare_anywhere(part, reading)
+            return self._prepare_anywhere(part, feed)
 
-    def _prepare_anywhere(self, part: Part, reading: Future[list[Record]] | None) -> list[TokenizedSample]:
+    def _prepare_anywhere(self, part: Part, feed: _Feed | None) -> list[TokenizedSample]:
         worker = self._free.pop()  # there are as many workers as threads
         try:
             while not worker.is_ready():
                 if self._is_local.acquire(timeout=_START_WAIT):
                     try:
-                        return self._here(part, reading)
+                        if feed is None:
+                            return self._local.read_and_tokenize(part)
+                        return [sample for group in feed for sample in self._local.tokenize(part, group)]
                     finally:
                         self._is_local.release()
-            records = None if reading is None else reading.result()
-            try:
-                job = pickle.dumps(Job(part, records))
-            except Exception:  # rows given from Python may contain any object
-                answer = None
-            else:
-                answer = worker.ask(job, part)
-            if answer is None:
-                with self._is_local:
-                    return self._here(part, reading)
+            if feed is None:
+                return self._asked(worker, part, None)
+            return [sample for group in feed for sample in self._asked(worker, part, group)]
         finally:
             self._free.append(worker)
+
+    def _asked(self, worker: WorkerProcess, part: Part, records: list[Record] | None) -> list[TokenizedSample]:
+        """The samples of a part that the worker reads itself, or of some records."""
+        try:
+            job = pickle.dumps(Job(part, records))
+        except Exception:  # rows given from Python may contain any object
+            answer = None
+        else:
+            answer = worker.ask(job, part)
+        if answer is None:
+            with self._is_local:
+                if records is None:
+                    return self._local.read_and_tokenize(part)
+                return self._local.tokenize(part, records)
         for name, begin, seconds in answer.spans:
             self._local.stages.elsewhere(name, begin, seconds, answer.process)
         if answer.error is not None:
             raise answer.error
         return answer.samples
-
-    def _here(self, part: Part, reading: Future[list[Record]] | None) -> list[TokenizedSample]:
-        return self._local.tokenize(part, self._local.read(part) if reading is None else reading.result())
 
 
 __all__ = ["OnStep", "Part", "PartReader", "Step", "default_workers", "no_step", "prepared", "starts_anywhere"]

@@ -15,13 +15,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import IO
 
 from donod_fast.data.formats import carried_values, record_id
+from donod_fast.data.grouping import grouped
 from donod_fast.data.masking import Masker
 from donod_fast.data.reading import Corpus
 from donod_fast.data.types import Record, Status, TokenizedSample
@@ -195,21 +196,23 @@ def _work(masker: Masker, corpus: Corpus | None, job: bytes) -> Answer | None:
         found: Job = pickle.loads(job)
     except Exception:  # its class cannot be imported here
         return None
-    spans = []
-    begin = time.perf_counter()
+    part, begin, tokenizing = found.part, time.perf_counter(), 0.0
+    samples: list[TokenizedSample] = []
     try:
-        records = found.records
+        records: Iterable[Record] | None = found.records
         if records is None:
             assert corpus is not None
-            records = list(corpus.records(found.part.start, found.part.stop))
-            read = time.perf_counter()
-            spans.append(("read", begin, read - begin))
-            begin = read
-        samples = tokenized(masker, records, found.part.excluded)
+            records = corpus.records(part.start, part.stop)
+        # Groups, so that not all records that this process reads itself are in memory.
+        for group in grouped(records, part.stop - part.start):
+            start = time.perf_counter()
+            samples += tokenized(masker, group, part.excluded)
+            tokenizing += time.perf_counter() - start
     except Exception as error:
-        return Answer(os.getpid(), spans, [], _sendable(error))
-    spans.append(("tokenize", begin, time.perf_counter() - begin))
-    return Answer(os.getpid(), spans, samples)
+        return Answer(os.getpid(), [], [], _sendable(error))
+    reading = time.perf_counter() - begin - tokenizing
+    spans = [("read", begin, reading)] if found.records is None else []
+    return Answer(os.getpid(), [*spans, ("tokenize", begin + reading, tokenizing)], samples)
 
 
 def tokenized(masker: Masker, records: Sequence[Record], excluded: Mapping[int, str]) -> list[TokenizedSample]:

@@ -134,7 +134,12 @@ def write_csv(stream: Callable[[], Iterator[Record]], file: BinaryIO) -> None:
     Raises:
         InputError: a value that neither CSV nor JSON can hold; names row and column.
     """
-    columns = list(dict.fromkeys(name for record in stream() for name in record.data or ()))
+    columns: dict[str, None] = {}
+    for record in stream():
+        for name in record.data or ():
+            if name not in columns:
+                _check_csv_name(record, name)
+                columns[name] = None
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     try:
         writer = csv.writer(text)
@@ -144,6 +149,16 @@ def write_csv(stream: Callable[[], Iterator[Record]], file: BinaryIO) -> None:
             writer.writerow([_csv_field(record, name, data.get(name)) for name in columns])
     finally:
         text.detach()  # writes what is buffered; the file stays open for the caller
+
+
+def _check_csv_name(record: Record, name: object) -> None:
+    try:
+        str(name).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"row {record.row} ({record.file}, {record.place}): CSV cannot hold the name of the column {name!r}, "
+            f"a lone surrogate; write to a name that ends in {JSON_LINES[0]}"
+        ) from error
 
 
 def _csv_field(record: Record, column: str, value: Any) -> str:

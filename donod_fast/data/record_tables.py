@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import islice
 from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from donod_fast.data.column_types import ColumnShape
+from donod_fast.data.grouping import grouped
 from donod_fast.data.json_values import fits_json, to_json
 from donod_fast.data.reading.arrow_values import EXTENSION, JSON_TYPE
 from donod_fast.data.types import Record
 from donod_fast.errors import InputError
 
-_BATCH_ROWS = 1024  # records converted to Arrow arrays at a time (one row group)
+_BATCH_ROWS = 1024  # records converted to Arrow arrays at a time at most (one row group)
 
 
 def write_parquet(stream: Callable[[], Iterator[Record]], file: BinaryIO) -> tuple[str, ...]:
@@ -111,8 +111,7 @@ def _json_text(record: Record, name: str) -> str | None:
 
 
 def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:
-    while batch := list(islice(records, _BATCH_ROWS)):
-        yield batch
+    return grouped(records, _BATCH_ROWS)
 
 
 __all__ = ["write_parquet"]

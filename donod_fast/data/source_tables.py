@@ -93,6 +93,7 @@ def chosen_batches(sources: Sequence[ArrowSource], rising: Iterable[int], last: 
             continue
         for begin, batch in source.arrow_batches(wanted - first, min(last + 1, stop) - first):
             begin += first
+            batch = _without_views(batch)
             indices = []
             while begin <= wanted < begin + batch.num_rows:
                 indices.append(wanted - begin)
@@ -132,6 +133,32 @@ def _taken(batch: pa.RecordBatch, rows: Sequence[int]) -> pa.RecordBatch:
     # pyarrow (at least up to 26) takes wrong values of fixed-size lists of fixed-size lists from a slice
     table = pa.Table.from_batches([batch.slice(row, 1) for row in rows])
     return table.combine_chunks().to_batches()[0]
+
+
+def _without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with plain text and bytes for views, which pyarrow cannot take (they are written as views)."""
+    plain = pa.schema([field.with_type(_plain_type(field.type)) for field in batch.schema], batch.schema.metadata)
+    if plain.types == batch.schema.types:
+        return batch
+    columns = [
+        column if column.type == kind else column.cast(kind)
+        for column, kind in zip(batch.columns, plain.types, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=plain)
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type with large text and bytes for views, also within lists and structs."""
+    if pa.types.is_string_view(kind):
+        return pa.large_string()
+    if pa.types.is_binary_view(kind):
+        return pa.large_binary()
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_plain_type(field.type)) for field in kind])
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        items = kind.value_field.with_type(_plain_type(kind.value_type))
+        return pa.list_(items) if pa.types.is_list(kind) else pa.large_list(items)
+    return kind
 
 
 def _is_matrix(kind: pa.DataType) -> bool:

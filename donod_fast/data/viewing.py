@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from donod_fast.data.grouping import grouped
 from donod_fast.data.masking import Masker
 from donod_fast.data.types import Record, TokenizedSample
 
@@ -111,9 +112,7 @@ def view_rows(
         statuses: only rows with one of these statuses; empty for all rows.
         losses: gives the cross entropy of each scored token of a row in nats, in order; None if it is not wanted.
     """
-    stream = iter(records)
-    size = 1 if not statuses else _CHUNK
-    while chunk := list(islice(stream, size)):
+    for chunk in grouped(records, 1 if not statuses else _CHUNK):
         for record, sample in zip(chunk, masker.tokenize_many(chunk), strict=True):
             if not statuses or sample.status in statuses:
                 yield view_row(record, sample, masker, tokenizer, None if losses is None else losses(sample))

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 
+from donod_fast.data.grouping import grouped
 from donod_fast.data.reading import Corpus
 from donod_fast.data.shards import PART_ROWS
 from donod_fast.data.types import Status, TokenizedSample
@@ -97,13 +98,13 @@ def plan_run(
     stride = max(1, corpus.rows // _SAMPLE_ROWS)
     sample: list[TokenizedSample] = []
     counts = SampleCounts()
-    chunk = []
-    for record in corpus.records():
-        chunk.append(record)
-        if len(chunk) < part_rows and record.row + 1 < corpus.rows:
+    rows: list[TokenizedSample] = []
+    records = grouped(corpus.records(), part_rows)
+    for one in (one for some in records for one in scorer.masker.tokenize_many(some)):
+        rows.append(one)
+        if len(rows) < part_rows and one.row + 1 < corpus.rows:
             continue
         ready: list[TokenizedSample] = []
-        rows = scorer.masker.tokenize_many(chunk)
         counts += SampleCounts.of(rows)
         for tokenized in rows:
             by_status[str(tokenized.status)] += 1
@@ -119,7 +120,7 @@ def plan_run(
         batches += len(groups)
         used += sum(batch_slots(ready, group, True, rope) for group in groups)
         slots += sum(batch_slots(ready, group, packs, rope) for group in groups)
-        chunk = []
+        rows = []
     rate = _measure(scorer, sample)
     model = scorer.loaded.model
     model_bytes = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])

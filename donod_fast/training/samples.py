@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from donod_fast.data.grouping import grouped
 from donod_fast.data.masking import Masker
 from donod_fast.data.reading import Corpus
 from donod_fast.data.types import IGNORE_INDEX, Record, Status, TokenizedSample
@@ -138,13 +139,8 @@ def check_rows(rows: Collection[int], total: int) -> None:
 
 
 def _tokenised(records: Iterable[Record], masker: Masker) -> Iterator[TokenizedSample]:
-    chunk: list[Record] = []
-    for record in records:
-        chunk.append(record)
-        if len(chunk) == _CHUNK:
-            yield from masker.tokenize_many(chunk)
-            chunk = []
-    yield from masker.tokenize_many(chunk)
+    for group in grouped(records, _CHUNK):
+        yield from masker.tokenize_many(group)
 
 
 class StepOrder(torch.utils.data.Sampler[int]):

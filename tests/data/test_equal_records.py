@@ -108,6 +108,17 @@ def test_nulls_written_in_json_stay_in_json_and_in_json_columns(tmp_path: Path) 
     assert next(open_corpus([str(old(tmp_path / "a.parquet"))]).records()).data == record
 
 
+def test_whole_numbers_in_a_column_of_floats_keep_the_ids(tmp_path: Path) -> None:
+    records = [{"text": "a", "n": 1}, {"text": "b", "n": 2.5}, {"text": "c", "n": -0.0}, {"text": "d", "n": 2**53}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    corpus = open_corpus([str(old(tmp_path / "a.jsonl"))])
+    subset_file(corpus, range(4), tmp_path / "a.parquet")
+    assert pq.read_schema(tmp_path / "a.parquet").field("n").type == pa.float64()
+    right = tokenized(str(tmp_path / "a.jsonl"))
+    assert facts(tokenized(str(old(tmp_path / "a.parquet")))) == facts(right)
+    assert len({row.id for row in right}) == 4
+
+
 def _folder(parent: Path, at: int) -> Path:
     folder = parent / str(at)
     folder.mkdir()

@@ -14,6 +14,7 @@ from score_runs import assert_one_line_error, invoke
 from scored_folders import scored
 from stored_records import old
 
+from donod_fast.errors import InputError
 from donod_fast.scores.exporting import Export, export_file
 from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scoring.scorer import Scorer
@@ -141,3 +142,13 @@ def test_an_export_offers_only_files_that_can_hold_the_records(scorer: Scorer, t
     for name in ("o.jsonl", "o.csv", "o.json"):
         assert invoke("export", tmp_path / "out", "--out", tmp_path / name).code == 0
     assert_one_line_error(invoke("export", tmp_path / "out", "--out", tmp_path / "o.tsv"), 2, "cannot write .tsv files")
+
+
+def test_a_column_name_that_csv_cannot_hold_is_refused(scorer: Scorer, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(
+        '{"question":"red","answer":"blue"}\n{"question":"one","answer":"two","\\ud800":1}'
+    )
+    folder = scored(scorer, tmp_path / "out", [old(tmp_path / "a.jsonl")])
+    with pytest.raises(InputError, match=r"row 1 \(.*, line 2\): CSV cannot hold the name .*\.jsonl"):
+        export_file(folder, folder.reopened(), tmp_path / "a.csv")
+    assert not (tmp_path / "a.csv").exists()

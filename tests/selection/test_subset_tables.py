@@ -6,6 +6,7 @@ import decimal
 import json
 import random
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -197,3 +198,14 @@ def test_json_columns_are_objects_for_datasets(tmp_path: Path) -> None:
     subset_file(open_corpus([str(old(tmp_path / "a.jsonl"))]), [0, 1, 2], tmp_path / "o.parquet")
     found = datasets.Dataset.from_parquet(str(tmp_path / "o.parquet"), cache_dir=str(tmp_path / "cache"))
     assert list(found) == [records[0], records[1], {"m": None, "n": 3}]
+
+
+@pytest.mark.parametrize("order", ["input", "best"])
+def test_text_and_bytes_in_views_are_taken_as_views(tmp_path: Path, order: Literal["input", "best"]) -> None:
+    texts = pa.array(["a", None, "é" * 20, ""], pa.string_view())
+    table = pa.table({"text": texts, "bytes": pa.array([b"\xff", b"", None, b"y" * 20], pa.binary_view())})
+    pq.write_table(table, tmp_path / "a.parquet")
+    subset_file(open_corpus([str(old(tmp_path / "a.parquet"))]), [3, 0, 2], tmp_path / "b.parquet", order=order)
+    written = pq.read_table(tmp_path / "b.parquet")
+    assert written.schema.equals(table.schema, check_metadata=True)
+    assert written.to_pylist() == [table.to_pylist()[row] for row in ([3, 0, 2] if order == "best" else [0, 2, 3])]

@@ -8,6 +8,8 @@ from typing import Any
 
 from donod_fast.data.json_values import plain
 
+_EXACT_FLOAT = 1 << 53
+
 
 def canonical_json(value: Any) -> bytes | None:
     """Write a value as ASCII JSON with sorted keys; dates, decimals, bytes and arrays as in JSON files, other
@@ -33,19 +35,22 @@ def _spelt(value: Any) -> Any:
 
 
 def record_content(data: Mapping[str, Any]) -> bytes | None:
-    """A record in canonical JSON without null keys, at any depth, so that a table gives the same bytes as JSON does.
+    """A record in canonical JSON, so that a table gives the same bytes as JSON does: without null keys, at any depth,
+    and with whole numbers as integers (a column of a table that has 1 and 2.5 holds 1.0).
 
     Returns None where :func:`canonical_json` does.
     """
     try:
-        return canonical_json(_without_nulls(data))
+        return canonical_json(_as_anywhere(data))
     except RecursionError:
         return None
 
 
-def _without_nulls(value: Any) -> Any:
+def _as_anywhere(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+        return {key: _as_anywhere(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):
-        return [_without_nulls(item) for item in value]
+        return [_as_anywhere(item) for item in value]
+    if isinstance(value, float) and abs(value) <= _EXACT_FLOAT and value.is_integer():
+        return int(value)
     return value

@@ -33,7 +33,10 @@ from donod_fast.system.places import LocalPlace, Place
 from donod_fast.system.wording import plural
 
 BATCH_ROWS = 256
-"""Rows that are converted to Python objects at a time."""
+"""Rows that are converted to Python objects at a time; fewer if they are long."""
+
+BATCH_BYTES = 1 << 26
+"""Values of a batch, by the mean size of a row."""
 
 PAGE_BY_PAGE: dict[str, Any] = {"buffer_size": BUFFER_BYTES, "pre_buffer": False}
 """Without these options pyarrow loads a whole row group, which may be the whole file (5 MB instead of 200)."""
@@ -116,13 +119,19 @@ class ParquetFile(Unmarked):
                 if row <= start or begin >= stop:
                     continue
                 with file_errors(f"{self.facts.name}, record {begin} and after"):
-                    for batch in file.iter_batches(batch_size=BATCH_ROWS, row_groups=[group]):
+                    size = _batch_rows(file.metadata.row_group(group).total_byte_size, group_rows)
+                    for batch in file.iter_batches(batch_size=size, row_groups=[group]):
                         skipped, wanted = max(start - begin, 0), max(stop - begin, 0)
                         if (part := batch.slice(skipped, wanted - skipped)).num_rows:
                             yield begin + skipped, part
                         begin += batch.num_rows
                         if begin >= stop:
                             return
+
+
+def _batch_rows(size: int, rows: int) -> int:
+    """Rows of a batch, given the bytes of a table and its rows."""
+    return max(1, min(BATCH_ROWS, BATCH_BYTES * rows // max(size, 1)))
 
 
 def open_parquet(name: str, place: Place, compression: str | None) -> ParquetFile:
@@ -239,8 +248,9 @@ class DatasetRows(Unmarked):
             CorpusError: the rows cannot be read.
         """
         stored, schema = self.dataset.with_format("arrow"), self.arrow_schema()
-        for begin in range(start, stop, BATCH_ROWS):
-            end = min(begin + BATCH_ROWS, stop)
+        size = _batch_rows(self.dataset.data.nbytes, self.dataset.data.num_rows)
+        for begin in range(start, stop, size):
+            end = min(begin + size, stop)
             try:
                 table = conformed(stored[begin:end], schema).combine_chunks()
             except Exception as error:  # datasets lets errors of pyarrow and of its own through

@@ -11,10 +11,10 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from donod_fast.data.grouping import grouped
 from donod_fast.data.masking import Masker, MaskSettings
 from donod_fast.data.types import Status, TokenizedSample
 from donod_fast.errors import InputError, StoreError
@@ -171,9 +171,8 @@ def refuse_folder(folder: Path, *, overwrite: bool) -> None:
 
 
 def _tokenised(corpus: Corpus, masker: Masker) -> Iterator[Sequence[TokenizedSample]]:
-    records = corpus.records()
-    while chunk := list(islice(records, _CHUNK)):
-        yield masker.tokenize_many(chunk)
+    for group in grouped(corpus.records(), _CHUNK):
+        yield masker.tokenize_many(group)
 
 
 def _limited(masks: MaskSettings, limit: int | None) -> MaskSettings:
