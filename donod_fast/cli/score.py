@@ -50,7 +50,8 @@ def score(
             unscored = {status: rows for status, rows in plan.by_status.items() if status != "scored"}
             if unscored:
                 commonest = max(unscored, key=lambda status: (unscored[status], status))
-                typer.echo(f"look     {look_command(request, commonest)}")
+                if look := look_command(request, commonest):
+                    typer.echo(f"look     {look}")
         return
     try:
         done = run.score(lambda rows: output.progress_bar(rows, quiet=screen.hides_progress), announce)

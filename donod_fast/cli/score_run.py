@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from donod_fast.cli import output
-from donod_fast.data.settings import CorpusSettings, MaskSettings
+from donod_fast.data.settings import STDIN, CorpusSettings, MaskSettings
 from donod_fast.data.templates import BUILTIN_TEMPLATES
 from donod_fast.models.settings import ModelSource
 from donod_fast.scores.unscored import commonest_cause, show_command
@@ -52,7 +52,7 @@ def summary_text(done: Done) -> str:
     folder, old = done.outcome.folder, done.outcome.resumed_rows
     update = folder.manifest["update"]
     lines = [f"{plural(folder.rows, 'row')} in {folder.name}: {output.counts(done.outcome.counts)}"]
-    cause = commonest_cause(folder)
+    cause = commonest_cause(folder) if done.outcome.counts["scored"] else None  # without scores, it ends as an error
     if cause is not None:
         lines.append(f"not scored: {cause.text()}")
     if done.outcome.formats:
@@ -68,12 +68,17 @@ def summary_text(done: Done) -> str:
     if done.outcome.counts["scored"]:
         if look := show_command(folder):
             lines.append(f"check the masks: {look}")
-        lines.append(f"next: donod-fast select {folder.name} --keep 0.3 --out subset.jsonl")
+        lines.append(f"next: donod-fast select {shlex.quote(folder.name)} --keep 0.3 --out subset.jsonl")
     return "\n".join(lines)
 
 
 def look_command(request: ScoreRequest, status: str) -> str:
-    """The command that shows rows with a status before anything is scored, with the options of the request."""
+    """The command that shows rows with a status before anything is scored, with the options of the request.
+
+    It is ``""`` for standard input, which cannot be read a second time.
+    """
+    if STDIN in request.corpus.data:
+        return ""
     words = ["donod-fast", "show", *request.corpus.data]
     for settings in (request.corpus, request.model, request.masks):
         typed = as_options(settings)

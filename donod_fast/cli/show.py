@@ -59,7 +59,10 @@ class RowChoice:
         if len(given) > 1:
             raise InputError(f"--{given[0]} and --{given[1]} exclude each other")
         if self.status is not None and self.status not in tuple(Status):
-            raise InputError(f"unknown status {self.status!r}{suggest(self.status, tuple(map(str, Status)))}")
+            known = tuple(map(str, Status))
+            raise InputError(
+                f"unknown status {self.status!r}; statuses are {', '.join(known)}{suggest(self.status, known)}"
+            )
         self.numbers()
 
     def numbers(self) -> list[int]:

@@ -114,7 +114,8 @@ class ShownRows:
             return replace(view, scores={"status": "not scored yet"})
         numbers: dict[str, float | str] = {**found.numbers}
         if found.status != view.status:
-            numbers = {"status": found.status, "detail": found.detail, **numbers}
+            detail = {"detail": found.detail} if found.detail else {}
+            numbers = {"status": found.status, **detail, **numbers}
         elif (found.tokens, found.scored_tokens) != (view.tokens, view.scored_tokens):
             seen = f"{found.scored_tokens:,} of {plural(found.tokens, 'token')}"
             numbers = {"scored with another mask": seen, **numbers}

@@ -310,7 +310,10 @@ class Masker:
         if truncated:
             ids, flags = ids[:limit], flags[:limit]
             if True not in flags:
-                detail = f"no token to score within the first {limit} of {number} tokens; raise the length limit"
+                detail = (
+                    f"no token to score within the first {limit} of {number} tokens; raise the length limit "
+                    "(--max-length) if the model allows it, or shorten the prompt"
+                )
                 return _refused(row, Status.TOO_LONG, detail, total)
         remarks = [f"recast: {'; '.join(masked.recasts)}"] if masked.recasts else []
         if masked.is_cut:

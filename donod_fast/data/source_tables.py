@@ -38,7 +38,8 @@ def common_schema(sources: Sequence[ArrowSource]) -> pa.Schema:
     """The schema of all sources; of metadata that describe one file only (pandas' index), those of the first one.
 
     Raises:
-        InputError: two schemas differ; names both sources, the first difference and the remedy.
+        InputError: two schemas differ, or Parquet has no type for a column (an object without keys); the message
+            names the sources, the column and the remedy.
         CorpusError: a source cannot be read, or has changed.
     """
     schema = sources[0].arrow_schema()
@@ -49,7 +50,19 @@ def common_schema(sources: Sequence[ArrowSource]) -> pa.Schema:
                 f"{sources[0].name} and {other.name} have different schemas ({difference}), so one Parquet file cannot "
                 "hold the rows of both unchanged; write to a name that ends in .jsonl, or score the files apart"
             )
+    for field in schema:
+        _refuse_unwritable(sources[0].name, field)
     return schema
+
+
+def _refuse_unwritable(source: str, field: pa.Field) -> None:
+    try:
+        pq.ParquetWriter(pa.BufferOutputStream(), pa.schema([field])).close()
+    except pa.ArrowNotImplementedError as error:
+        raise InputError(
+            f"{source}: no Parquet file can hold the column {field.name!r} ({str(error).partition('. ')[0]}); "
+            "write to a name that ends in .jsonl"
+        ) from error
 
 
 def _difference(one: pa.Schema, two: pa.Schema) -> str | None:

@@ -30,6 +30,7 @@ REMEDIES = {
 
 _ORIGIN = re.compile(r"^.*?, (?:line|record|row|item) [\d,]+: ")
 _NUMBER = re.compile(r"\d+")
+_OWN_REMEDY = re.compile(r"[;:,] (?:so )?(?:--\w|choose |convert |give |let |raise |remove |split )")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Cause:
         status: the status that most of them have.
         rows: how many rows have it.
         example: the detail of a row with the commonest cause: file, place in the file, cause.
-        remedy: what to do.
+        remedy: what to do; ``""`` if the example says so itself.
         look: command that shows such rows; ``""`` if the rows were given from Python.
     """
 
@@ -52,8 +53,9 @@ class Cause:
 
     def text(self) -> str:
         """As one line."""
+        remedy = self.remedy and f"; {self.remedy}"
         look = self.look and f"; look at them: {self.look}"
-        return f"{self.rows:,} {self.status}, for example {self.example}; {self.remedy}{look}"
+        return f"{self.rows:,} {self.status}, for example {self.example}{remedy}{look}"
 
 
 def commonest_cause(folder: ScoresFolder) -> Cause | None:
@@ -82,7 +84,8 @@ def commonest_cause(folder: ScoresFolder) -> Cause | None:
     kinds = Counter(map(_kind, details))
     commonest = kinds.most_common(1)[0][0]
     example = next(detail for detail in details if _kind(detail) == commonest)
-    return Cause(status, rows, example, REMEDIES[Status(status)], show_command(folder, status))
+    remedy = "" if _OWN_REMEDY.search(example) else REMEDIES[Status(status)]
+    return Cause(status, rows, example, remedy, show_command(folder, status))
 
 
 def show_command(folder: ScoresFolder, status: str | None = None) -> str:

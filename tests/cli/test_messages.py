@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,14 @@ def test_nothing_comes_next_if_no_row_was_scored(model: Path, tmp_path: Path) ->
     done = invoke("score", data, "--model", model, "--device", "cpu", "--out", tmp_path / "out")
     assert_one_line_error(done, 1, "no row could be scored", "3 not_parsable", "line 1", "repair or remove")
     assert "next:" not in done.out
+    assert (done.out + done.err).count("3 not_parsable, for example") == 1
+
+
+def test_the_command_that_comes_next_can_be_pasted(model: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "the scores"
+    done = invoke("score", data, "--model", model, "--device", "cpu", "--out", out)
+    words = shlex.split(done.out.partition("next: ")[2])
+    assert words[:3] == ["donod-fast", "select", str(out)]
 
 
 def test_one_row_is_one_row(model: Path, tmp_path: Path) -> None:

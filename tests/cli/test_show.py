@@ -115,6 +115,7 @@ def test_rows_are_chosen(source: str, chosen: list[object], rows: list[int], dat
         (["--id", "gone"], "no row has the id gone"),
         (["--status", "too_long"], "no row has the status too_long"),
         (["--status", "masked"], "did you mean 'all_masked'?"),
+        (["--status", "odd"], "statuses are scored, not_parsable, "),
         (["--status", "scored", "--id", "first"], "--status and --id exclude each other"),
         (["--json", "--tokens"], "--tokens and --json exclude each other"),
         (["--max-length", 100_000], "more than the model's own"),
@@ -150,7 +151,7 @@ def test_another_mask_than_the_folders_is_named(scores: Path) -> None:
     out = shown("--scores", scores, "--id", "last", "--max-length", 4)
     assert "in the scores folder: scored with another mask " in out
     refused = shown("--scores", scores, "--id", "first", "--max-length", 4)
-    assert "  too_long; format alpaca\n" in refused and "in the scores folder: status scored" in refused
+    assert "  too_long; format alpaca\n" in refused and "in the scores folder: status scored, loss" in refused
 
 
 def test_a_folder_without_recorded_options_is_enough(scores: Path, tmp_path: Path) -> None:
@@ -183,6 +184,12 @@ def test_the_hints_of_score_can_be_pasted(tmp_path: Path) -> None:
         words = shlex.split(hint.splitlines()[0])
         assert words[:2] == ["donod-fast", "show"] and words[-2:] == ["--status", "all_masked"]
         assert "  all_masked\n" in shown(*words[2:])
+
+
+def test_a_plan_for_standard_input_has_no_hint(tmp_path: Path) -> None:
+    options = ["-", "--model", MODEL, "--device", "cpu", "--out", tmp_path / "no", "--dry-run"]
+    done = invoke("score", *options, stdin=json.dumps(ROWS[2]).encode())
+    assert done.code == 0 and "1 all_masked" in done.out and "look" not in done.out
 
 
 def test_the_summary_of_score_names_the_command(data: Path, tmp_path: Path) -> None:

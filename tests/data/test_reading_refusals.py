@@ -19,6 +19,20 @@ def test_a_csv_without_a_proper_header_is_refused(tmp_path: Path, header: bytes)
         open_corpus([path])
 
 
+@pytest.mark.parametrize(
+    ("file", "header", "told"),
+    [
+        ("a.csv", b"question;answer", "separated by semicolons; convert it to commas"),
+        ("a.csv", b"question\tanswer", "separated by tabs; convert it to commas"),
+        ("a.tsv", b"question,answer", "separated by commas; convert it to tabs"),
+    ],
+)
+def test_a_csv_with_another_separator_is_refused(tmp_path: Path, file: str, header: bytes, told: str) -> None:
+    path = written(tmp_path / file, header + b"\nx\n")
+    with pytest.raises(CorpusError, match=f"{file}, line 1: .*{told}"):
+        open_corpus([path])
+
+
 UNREADABLE = {
     "array.json": (b'[{"text": "a"},\n {"text": }]', "line 2 column 11"),
     "object.json": (b'{"text": "a"', "column 13"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from donod_fast.data.types import Status
 from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scores.rows import ScoreRow
@@ -50,6 +52,27 @@ def test_the_commonest_cause_of_the_commonest_status_is_shown(tmp_path: Path) ->
     assert (cause.status, cause.rows) == ("not_parsable", 3)
     assert cause.example == "a.jsonl, line 6: broken JSON at column 12"
     assert cause.text() == f"3 not_parsable, for example {cause.example}; {REMEDIES[Status.NOT_PARSABLE]}"
+
+
+@pytest.mark.parametrize(
+    ("status", "cause", "has_its_own"),
+    [
+        ("unknown_format", "two answers; --preference chosen (or rejected) says which one to score", True),
+        ("unknown_format", "weight is 0.5; only 0 and 1 can be scored, so remove weight or round it", True),
+        ("unknown_format", "format alpaca needs the column output; this record has 'a' (a string)", False),
+        ("not_parsable", "not UTF-8: byte 0xff at byte 3; if it is Latin-1, convert it: iconv -f LATIN1", True),
+        ("not_parsable", "broken JSON at column 12", False),
+        ("reasoning_dropped", "the template leaves out the reasoning; choose a template that writes it", True),
+        ("too_long", "no token to score; raise the length limit (--max-length)", True),
+    ],
+)
+def test_a_cause_that_names_its_remedy_gets_no_second_one(
+    status: str, cause: str, has_its_own: bool, tmp_path: Path
+) -> None:
+    found = commonest_cause(folder_of(tmp_path, (status, f"a.jsonl, line 1: {cause}")))
+    assert found is not None
+    assert found.remedy == ("" if has_its_own else REMEDIES[Status(status)])
+    assert found.text().endswith(cause if has_its_own else f"{cause}; {found.remedy}")
 
 
 def test_one_part_with_the_status_is_read_and_no_other(tmp_path: Path) -> None:

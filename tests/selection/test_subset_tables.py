@@ -8,6 +8,7 @@ import random
 from pathlib import Path
 from typing import Literal
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,7 +18,9 @@ from stored_records import old
 
 from donod_fast.data import source_tables
 from donod_fast.data.reading import corpus_from_rows, open_corpus
+from donod_fast.data.targets import refuse_suffix
 from donod_fast.errors import CorpusError, InputError
+from donod_fast.scores.exporting import refuse_export_name
 from donod_fast.selection.out_of_core.row_set import RowSet
 from donod_fast.selection.subset import Subset, subset_file, write_subset
 
@@ -138,6 +141,16 @@ def test_schemas_that_differ_are_refused_by_name(tmp_path: Path, difference: str
         assert said in str(caught.value)
     assert not (tmp_path / "o.parquet").exists()
     assert write_subset(corpus, [0, 1], tmp_path / "o.jsonl") == 2
+
+
+def test_objects_without_keys_are_refused_by_name(tmp_path: Path) -> None:
+    rows = datasets.Dataset.from_list([{"q": "a", "tools": [{"name": "f", "parameters": {}}]}])
+    rows.save_to_disk(str(tmp_path / "saved"))
+    corpus = open_corpus([str(tmp_path / "saved")])
+    for refuse in (refuse_suffix, refuse_export_name):
+        with pytest.raises(InputError, match=r"no Parquet file can hold the column 'tools' .*ends in \.jsonl"):
+            refuse(tmp_path / "o.parquet", corpus.sources)
+    assert write_subset(corpus, [0], tmp_path / "o.jsonl") == 1
 
 
 def test_tables_and_lines_together_go_through_records(tmp_path: Path) -> None:

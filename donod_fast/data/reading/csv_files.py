@@ -143,7 +143,7 @@ def _rows(name: str, stream: BinaryIO, kind: str) -> Iterator[tuple[int, dict[st
     columns: list[str] | None = None
     for line, fields, problem, raw in _parsed(stream, kind):
         if columns is None:
-            columns = _checked_header(name, line, fields, problem)
+            columns = _checked_header(name, kind, line, fields, problem)
         elif problem is not None:
             yield line, None, problem, raw
         elif len(fields) != len(columns):
@@ -153,7 +153,7 @@ def _rows(name: str, stream: BinaryIO, kind: str) -> Iterator[tuple[int, dict[st
             yield line, dict(zip(columns, fields, strict=True)), None, raw
 
 
-def _checked_header(name: str, line: int, fields: list[str], problem: str | None) -> list[str]:
+def _checked_header(name: str, kind: str, line: int, fields: list[str], problem: str | None) -> list[str]:
     if problem is None:
         repeated = sorted({field for field in fields if fields.count(field) > 1})
         # A first column without a name is the index that pandas writes.
@@ -164,12 +164,26 @@ def _checked_header(name: str, line: int, fields: list[str], problem: str | None
         ]
         if repeated:
             problem = f"the header repeats the column {repeated[0][:HEADER_NAME_LIMIT]!r}"
+        elif len(fields) == 1 and (separator := _other_separator(fields[0], kind)):
+            problem = (
+                f"the header is one column, {fields[0][:HEADER_NAME_LIMIT]!r}, as in files that are separated by "
+                f"{separator}; convert it to {_SEPARATORS[DELIMITERS[kind]]}, which .{kind} files are separated by"
+            )
         elif unlikely:
             problem = f"the first row is not a header: {unlikely[0][:40]!r} is not a column name"
     if problem is not None:
         rule = "" if has_remedy(problem) else "; the first row must name each column once"
         raise CorpusError(f"{name}, line {line}: {problem}{rule}")
     return fields
+
+
+_SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons"}
+
+
+def _other_separator(header: str, kind: str) -> str | None:
+    """What separates the names in a header that was read as one column; None if it is one name."""
+    others = {mark: word for mark, word in _SEPARATORS.items() if mark != DELIMITERS[kind]}
+    return next((word for mark, word in others.items() if len(list(filter(str.strip, header.split(mark)))) > 1), None)
 
 
 def _is_number(text: str) -> bool:
