@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from donod_fast.data.bounded import shared_length, stripped_length
+from donod_fast.data.inserted_words import with_word
 from donod_fast.data.probes import (
     OPENED_THINKING,
-    REASONING_KEYS,
     THINKING,
     Probe,
     probe_of,
@@ -26,10 +25,12 @@ from donod_fast.data.probes import (
     thinking_in,
 )
 from donod_fast.data.rendering import KINDS, Renderer, Rendering, dropped_reasoning
-from donod_fast.data.turn_ends import Frame, TurnFrames
-from donod_fast.data.types import Message, SampleError, Status
+from donod_fast.data.turn_ends import Frame, TurnFrames, window
+from donod_fast.data.types import Conversation, Message, SampleError, Status
 
-_INSERTED = "zqinsertedqz"
+_WORDS = re.compile(r"zq(?:begin|end)\d+qz")
+_MANY = 24
+"""From so many messages on, marks are checked in the messages around each turn only."""
 _SHOWN = 40
 _TAG_SPACE = 200
 """Characters at the end of a prompt that tags of thinking and white space may take."""
@@ -76,7 +77,52 @@ class TurnFinder:
         if rendering.drops_reasoning and turns[-1] in wanted:
             raise SampleError(Status.REASONING_DROPPED, dropped_reasoning())
         marked = self._marked(rendering) if rendering.marked else {}
-        return [span for at in wanted for span in marked.get(at) or [self.by_prompt(rendering, at)]]
+        left = [at for at in wanted if at not in marked]
+        found = self._together(rendering, left) if len(left) > 1 else {}
+        return [span for at in wanted for span in marked.get(at) or [found.get(at) or self.by_prompt(rendering, at)]]
+
+    def _together(self, rendering: Rendering, wanted: Sequence[int]) -> dict[int, Span]:
+        """Spans of turns that are plain text between the usual header and closing, found in one rendering.
+
+        Words are put at the beginning and at the end of every turn's text. A turn is left out if that is impossible,
+        or if anything else stands around its text.
+        """
+        messages, found = rendering.conversation.messages, {}
+        plain = [at for at in wanted if _is_plain(messages[at])]
+        for stripped in (False, True):  # templates may strip the text
+            changed = list(messages)
+            for at in plain:
+                content = messages[at].content.strip() if stripped else messages[at].content
+                changed[at] = messages[at].changed(content=f"zqbegin{at}qz{content}zqend{at}qz")
+            other = self._renderer.text(replace(rendering.conversation, messages=tuple(changed)))
+            if other is not None and _WORDS.sub("", other) == rendering.text:
+                places, removed = {}, 0
+                for word in _WORDS.finditer(other):
+                    places[word[0]] = word.start() - removed
+                    removed += len(word[0])
+                for at in plain if removed == sum(map(len, places)) else ():
+                    begin, end = places.get(f"zqbegin{at}qz"), places.get(f"zqend{at}qz")
+                    span = None if begin is None or end is None else self._usual(rendering, at, begin, end)
+                    found.update({} if span is None else {at: span})
+                break
+        return found
+
+    def _usual(self, rendering: Rendering, at: int, begin: int, end: int) -> Span | None:
+        """The span of a turn whose text is known; None if another header or closing than usual stands around it."""
+        conversation, text = rendering.conversation, rendering.text
+        frame = self._frames.of(conversation, at)
+        if frame is None:
+            return None
+        header = frame.added if frame.added.strip() else frame.header or self._frames.constant_prompt
+        if not header or not text.endswith(header, 0, begin) or OPENED_THINKING.search(header):
+            return None
+        start = begin if header.strip() else begin - len(header)
+        is_last = at + 1 == len(conversation.messages)
+        closing = frame.last_closing if is_last else frame.closing
+        if text[end:] != frame.tail if is_last else not text.startswith(closing.rstrip(), end):
+            return None
+        stop = _visible_end(text, start, end + len(closing.rstrip()))
+        return Span(start, stop, other_starts=tuple(range(start - 1, len(text[:start].rstrip()) - 1, -1)))
 
     def by_prompt(self, rendering: Rendering, at: int) -> Span:
         """Bounds of an assistant turn from the prompt before it and its closing; errors as in :meth:`spans`."""
@@ -155,7 +201,7 @@ class TurnFinder:
     def _insertions(self, rendering: Rendering, at: int, *, at_end: bool) -> Iterator[int]:
         """Where words appear that are put at the beginning or the end of the turn's text, if nothing else changes."""
         messages = rendering.conversation.messages
-        for changed, word, replaced in _with_word(messages[at], at_end=at_end):
+        for changed, word, replaced in with_word(messages[at], at_end=at_end):
             other = replace(rendering.conversation, messages=(*messages[:at], changed, *messages[at + 1 :]))
             text = self._renderer.text(other)
             place = -1 if text is None else text.find(word)
@@ -165,14 +211,15 @@ class TurnFinder:
     def _marked(self, rendering: Rendering) -> dict[int, list[Span]]:
         """Spans of the turns whose generation marks are right, by position."""
         conversation, text = rendering.conversation, rendering.text
-        probe = probe_of(conversation)
-        if probe.key not in self._marks:
-            self._marks[probe.key] = self._right_marks(probe)
-            if len(self._marks) > KINDS:
-                self._marks.popitem(last=False)
-        count, right = self._marks[probe.key]
-        if count != len(rendering.marked):
-            return {}
+        turns = assistant_turns(conversation.messages)
+        if len(conversation.messages) > _MANY:
+            # One mark for each turn, as in the messages around every one of them.
+            windows = (window(conversation, at)[0] for at in turns)
+            is_regular = len(turns) == len(rendering.marked) and all(map(self._has_regular_marks, windows))
+            right: dict[int, tuple[int, ...]] = {at: (n,) for n, at in enumerate(turns)} if is_regular else {}
+        else:
+            count, right = self._marks_of(conversation)
+            right = right if count == len(rendering.marked) else {}
         found = {}
         for at, numbers in right.items():
             bounds = [rendering.marked[number] for number in numbers]
@@ -184,6 +231,20 @@ class TurnFinder:
             if spans and _has_words(conversation.messages[at], text[spans[0].start : spans[-1].end]):
                 found[at] = spans
         return found
+
+    def _marks_of(self, conversation: Conversation) -> tuple[int, dict[int, tuple[int, ...]]]:
+        """:meth:`_right_marks` of conversations of this kind, found once for each kind."""
+        probe = probe_of(conversation)
+        if probe.key not in self._marks:
+            self._marks[probe.key] = self._right_marks(probe)
+            if len(self._marks) > KINDS:
+                self._marks.popitem(last=False)
+        return self._marks[probe.key]
+
+    def _has_regular_marks(self, conversation: Conversation) -> bool:
+        """Whether every assistant turn has one right mark, and nothing else has one."""
+        count, right = self._marks_of(conversation)
+        return (count, right) == (len(right), {at: (n,) for n, at in enumerate(assistant_turns(conversation.messages))})
 
     def _right_marks(self, probe: Probe) -> tuple[int, dict[int, tuple[int, ...]]]:
         """The number of marks in conversations of this kind, and which of them belong to each assistant turn."""
@@ -226,71 +287,10 @@ class TurnFinder:
         return tuple(numbers) if all(word in marked for word in words) else ()
 
 
-def _with_word(message: Message, *, at_end: bool) -> Iterator[tuple[Message, str, str]]:
-    """The message with a word at the beginning or the end of its text, in the ways that may work.
-
-    Yields:
-        The changed message, the word, and what the word stands for.
-    """
-    for changed in _with_word_in_call(message) if at_end and message.tool_calls else _with_inserted(message, at_end):
-        yield changed, _INSERTED, ""
-    calls = message.for_template().get("tool_calls") or []
-    if at_end and calls and isinstance(calls[-1].get("id"), str) and calls[-1]["id"]:
-        # Some templates write the id last, and some accept ids of one length only.
-        known = calls[-1]["id"]
-        word = (_INSERTED * (1 + len(known) // len(_INSERTED)))[: len(known)]
-        yield _with_last_call(message, {**calls[-1], "id": word}), word, known
-
-
-def _with_inserted(message: Message, at_end: bool) -> Iterator[Message]:
-    own, content = message.own or {}, message.content
-    if at_end:
-        if content.strip():
-            yield from (message.changed(content=text + _INSERTED) for text in {content: 0, content.rstrip(): 0})
-        return
-    for key in REASONING_KEYS:
-        if isinstance(own.get(key), str) and own[key].strip():
-            yield replace(message, own={**own, key: _INSERTED + own[key].lstrip()})
-    if not content.strip():
-        calls = message.for_template().get("tool_calls") or []
-        if calls:
-            yield replace(message, own={**message.for_template(), "tool_calls": [_renamed(calls[0]), *calls[1:]]})
-        return
-    found, texts = thinking_in(content), []
-    if found is not None:
-        begin = found.end("thought") - len(found["thought"].lstrip())
-        answer = content[found.end() :].lstrip()
-        for place in (begin, found.end(), len(content) - len(answer)):
-            texts.append(content[:place] + _INSERTED + content[place:])
-    texts += [_INSERTED + content, _INSERTED + content.lstrip()]
-    yield from (message.changed(content=text) for text in dict.fromkeys(texts))
-
-
-def _renamed(call: Mapping[str, Any]) -> dict[str, Any]:
-    function = call.get("function", call)
-    changed = {**function, "name": _INSERTED + str(function.get("name"))}
-    return {**call, "function": changed} if "function" in call else changed
-
-
-def _with_word_in_call(message: Message) -> Iterator[Message]:
-    """The message with a word at the end of the arguments of its last call, if they end in a text."""
-    call = (message.for_template().get("tool_calls") or [{}])[-1]
-    function = call.get("function", call)
-    arguments = function.get("arguments")
-    if isinstance(arguments, Mapping) and arguments:
-        last = next(reversed(arguments))
-        longer = {**arguments, last: arguments[last] + _INSERTED} if isinstance(arguments[last], str) else None
-    else:
-        in_text = isinstance(arguments, str) and re.search(r'"\s*\}\s*$', arguments)
-        longer = arguments[: in_text.start()] + _INSERTED + arguments[in_text.start() :] if in_text else None
-    if longer is not None:
-        changed = {**function, "arguments": longer}
-        yield _with_last_call(message, {**call, "function": changed} if "function" in call else changed)
-
-
-def _with_last_call(message: Message, call: Mapping[str, Any]) -> Message:
-    own = message.for_template()
-    return replace(message, own={**own, "tool_calls": [*own["tool_calls"][:-1], call]})
+def _is_plain(message: Message) -> bool:
+    """Whether a turn is text alone, without thinking or calls."""
+    return bool(message.content.strip()) and not message.tool_calls and not reasoning_of(message) \
+        and thinking_in(message.content) is None  # fmt: skip
 
 
 def _has_words(message: Message, written: str) -> bool:

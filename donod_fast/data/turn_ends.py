@@ -20,6 +20,8 @@ from donod_fast.data.types import Conversation, Message
 
 _NEXT = "zqnextqz"
 _PLAIN = "zqplainqz"
+_CONTEXT = 8
+"""Messages before a reply that a frame may depend on."""
 # Text that templates use as one token: cutting within it would split a header or a closing.
 _MARKERS = r"</?\|?[A-Za-z_][^<>\s]*>|<｜[^｜<>\s]*｜>|\[/?[A-Za-z_]+\]"
 
@@ -109,9 +111,9 @@ class TurnFrames:
     def of(self, conversation: Conversation, at: int) -> Frame | None:
         """The frame of the reply at a position; None if the template leaves out its words.
 
-        It depends on the messages up to the reply and on the next one.
+        It depends on the messages up to the reply and on the next one; of many messages the last few decide.
         """
-        until = Conversation(conversation.messages[: at + 2], conversation.tools, conversation.documents)
+        until, at = window(conversation, at)
         probe = probe_of(until)
         key = (probe.key, at)
         if key not in self._frames:
@@ -133,7 +135,7 @@ class TurnFrames:
         if alone is None:
             return None
         word, count = pieces.last(alone)
-        if not word and (pieces != Pieces() or prompt is None or not alone.startswith(prompt)):
+        if not word and (pieces.content or pieces.calls or prompt is None or not alone.startswith(prompt)):
             return None
 
         def tail_of(text: str | None) -> str | None:
@@ -360,6 +362,16 @@ class TurnFrames:
         return text[:end]
 
 
+def window(conversation: Conversation, at: int) -> tuple[Conversation, int]:
+    """The messages around a reply, and its position among them: a system message, the last few, and the next one."""
+    messages = conversation.messages
+    head = 1 if messages[0].role == "system" else 0
+    questions = [n for n in range(max(head, at - _CONTEXT), at) if messages[n].role == "user"]
+    begin = questions[0] if questions and at - head > _CONTEXT else head
+    around = (*messages[:head], *messages[begin : at + 2])
+    return Conversation(around, conversation.tools, conversation.documents), head + at - begin
+
+
 def _following(role: str, after: Message | None = None) -> Message:
     """A message that may follow; a tool's result names the call that it answers."""
     calls = [] if after is None else after.for_template().get("tool_calls") or []
@@ -386,4 +398,4 @@ def _visible(text: str) -> int:
     return len(text.rstrip())
 
 
-__all__ = ["Frame", "TurnFrames", "shared_length"]
+__all__ = ["Frame", "TurnFrames", "shared_length", "window"]

@@ -23,6 +23,7 @@ from tiny_chat import (
     tokenize_sample,
 )
 
+from donod_fast.data.rendering import Renderer
 from donod_fast.data.types import (
     Conversation,
     Message,
@@ -134,6 +135,25 @@ def test_thinking_is_scored_only_in_turns_where_the_template_keeps_it() -> None:
 def test_an_answer_is_distinguished_from_equal_words_in_its_thinking() -> None:
     conversation = chat(("user", "a"), ("assistant", "<think>b or c</think>b"), ("user", "c"), ("assistant", "d"))
     assert runs(THINKING, conversation)[0] == "b<|im_end|>"
+
+
+@pytest.mark.parametrize("own", [MARKED, UNMARKED, THINKING])
+def test_many_turns_are_found_with_a_few_renderings(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rendered: list[int] = []
+    render = Renderer.render
+    monkeypatch.setattr(Renderer, "render", lambda *a, **k: rendered.append(1) or render(*a, **k))
+    counts = []
+    for turns in (40, 80):
+        rendered.clear()
+        found = runs(own, chat(*[("user", "Who?"), ("assistant", "One.")] * turns))
+        assert found[:-1] == ["One.<|im_end|>"] * (turns - 1) and found[-1].endswith("One.<|im_end|>")
+        counts.append(len(rendered))
+    assert counts[1] == counts[0] < 200
+
+
+def test_an_earlier_reply_that_was_only_reasoning_has_its_closing() -> None:
+    reasoned = Message("assistant", "", own={"role": "assistant", "content": "", "reasoning_content": "Hm."})
+    assert runs(UNMARKED, chat(("user", "Hi"), reasoned, *TURNS[1:3])) == ["<|im_end|>", "One.<|im_end|>"]
 
 
 def test_an_empty_thinking_block_of_the_last_turn_is_scored() -> None:
