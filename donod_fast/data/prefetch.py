@@ -157,7 +157,7 @@ class PartReader:
         skipped = part.start - self._next
         if self._next == 0 or skipped < 0 or (skipped and starts_anywhere(self._corpus, part.start, part.stop)):
             self._records, skipped = self._corpus.records(part.start), 0
-        self._next = 0  # until all are taken: a part that is given up is read anew
+        self._next = 0  # until all are taken: a part that is given up is read again
         yield from islice(self._records, skipped, skipped + part.stop - part.start)
         self._corpus.check_unchanged(part.start, part.stop)  # before the part is committed
         self._next = part.stop
