@@ -165,6 +165,7 @@ def show(
     from donod_fast.cli.shown_page import page
     from donod_fast.cli.shown_rows import ShownRows
     from donod_fast.cli.shown_text import row_text
+    from donod_fast.data.record_files import new_file
 
     corpus = with_data(corpus, masks)
     rows = ShownRows(corpus, model, masks, scores, losses=shown.losses)
@@ -172,7 +173,8 @@ def show(
     if shown.html is not None:
         title = f"{', '.join(corpus.data)} as {model.model} sees it"
         text = "\n".join(page(title, views))
-        shown.html.write_text(text + "\n", encoding="utf-8")
+        with new_file(shown.html, shown.overwrite) as file:  # complete or absent
+            file.write(f"{text}\n".encode())
         typer.echo(f"{plural(text.count('<section '), 'row')} → {shown.html}")
         return
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

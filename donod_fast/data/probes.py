@@ -9,35 +9,30 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from donod_fast.data.types import Conversation, Message
 
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 """Keys of a message that hold what the model thought before its reply."""
 
-THINKING = re.compile(
-    r"\s*(?P<open><think>|<thinking>|<reasoning>|<seed:think>|\[THINK\]|<\|begin_of_thought\|>)?(?P<thought>.*?)"
-    r"(?P<close></think>|</thinking>|</reasoning>|</seed:think>|\[/THINK\]|<\|end_of_thought\|>)",
-    re.DOTALL,
-)
+_OPEN = r"(?:<think>|<thinking>|<reasoning>|<seed:think>|\[THINK\]|<\|begin_of_thought\|>)"
+_CLOSINGS = ("</think>", "</thinking>", "</reasoning>", "</seed:think>", "[/THINK]", "<|end_of_thought|>")
+_CLOSE = f"(?:{'|'.join(map(re.escape, _CLOSINGS))})"
+
+THINKING = re.compile(rf"\s*(?P<open>{_OPEN})?(?P<thought>.*?)(?P<close>{_CLOSE})", re.DOTALL)
 """Thinking at the start of a reply, within tags. Some data sets leave the opening tag to the prompt."""
 
-OPENED_THINKING = re.compile(
-    r"(?:<think>|<thinking>|<reasoning>|<seed:think>|\[THINK\]|<\|begin_of_thought\|>)"
-    r"(?:\s*(?:</think>|</thinking>|</reasoning>|</seed:think>|\[/THINK\]|<\|end_of_thought\|>))?\s*\Z"
-)
+OPENED_THINKING = re.compile(rf"{_OPEN}(?:\s*{_CLOSE})?\s*\Z")
 """An opening tag of thinking, or an empty block of it, at the end of a text."""
 
-EMPTY_THINKING = re.compile(
-    r"\s*(?:<think>|<thinking>|<reasoning>|<seed:think>|\[THINK\]|<\|begin_of_thought\|>)"
-    r"\s*(?:</think>|</thinking>|</reasoning>|</seed:think>|\[/THINK\]|<\|end_of_thought\|>)\s*"
-)
+EMPTY_THINKING = re.compile(rf"\s*{_OPEN}\s*{_CLOSE}\s*")
 """An empty block of thinking."""
 
-_CLOSINGS = ("</think>", "</thinking>", "</reasoning>", "</seed:think>", "[/THINK]", "<|end_of_thought|>")
+KINDS = 4096
+"""How many kinds of conversations are remembered."""
 
 _LONG_ID = 6
 
@@ -106,6 +101,25 @@ class Probe:
     tools: tuple[str, ...]
     documents: tuple[str, ...]
     key: str
+
+
+Key = TypeVar("Key")
+Known = TypeVar("Known")
+
+
+class Kinds(Generic[Key, Known]):
+    """What is known of each kind of conversation: found once, and forgotten when :data:`KINDS` newer ones are known."""
+
+    def __init__(self) -> None:
+        self._known: dict[Key, Known] = {}
+
+    def find(self, key: Key, make: Callable[[], Known]) -> Known:
+        """What is known of a kind; ``make`` finds it the first time."""
+        if key not in self._known:
+            self._known[key] = make()
+            if len(self._known) > KINDS:
+                del self._known[next(iter(self._known))]
+        return self._known[key]
 
 
 def split_thinking(content: str) -> tuple[str, str]:
@@ -281,6 +295,7 @@ __all__ = [
     "OPENED_THINKING",
     "REASONING_KEYS",
     "THINKING",
+    "Kinds",
     "Pieces",
     "Probe",
     "end_of",

@@ -52,14 +52,12 @@ class RecastPlan:
     Attributes:
         recasts: names of :data:`RECASTS`, in that order.
         missing: what the template leaves out nevertheless, for messages; ``""`` if it writes everything.
-        fails: whether the template raises an error whatever is rewritten.
         drops_reasoning: whether it leaves out, or refuses, the reasoning of the last reply.
         quotes_arguments: whether it writes arguments that are JSON text as a quoted string, JSON within JSON.
     """
 
     recasts: tuple[str, ...] = ()
     missing: str = ""
-    fails: bool = False
     drops_reasoning: bool = False
     quotes_arguments: bool = False
 
@@ -81,7 +79,7 @@ def plan_recasts(conversation: Conversation, render: Render) -> RecastPlan:
             return replace(chosen, drops_reasoning=True)
     text = render(conversation)
     if text is None:
-        return RecastPlan(fails=True)
+        return RecastPlan()  # the row gets the template's own message
     return RecastPlan(missing=_missing(probe_of(conversation), text))
 
 
@@ -99,6 +97,7 @@ def _smallest(conversation: Conversation, render: Render) -> RecastPlan | None:
 
 
 def _fewest(conversation: Conversation, render: Render, names: Sequence[str]) -> RecastPlan | None:
+    """The fewest of these rewrites with which every text is written; None if all of them do not suffice."""
 
     def is_whole(recasts: Sequence[str]) -> bool:
         return _writes_all(recast(conversation, recasts), render)

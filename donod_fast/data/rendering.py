@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from donod_fast.data.probes import probe_of
+from donod_fast.data.probes import Kinds, probe_of
 from donod_fast.data.recasting import RECASTS, RecastPlan, plan_recasts, recast
 from donod_fast.data.templates import ResolvedTemplate
 from donod_fast.data.types import Conversation, Message, SampleError, Status
@@ -27,9 +26,6 @@ _TODAY = re.compile(r"""\bstrftime_now\(\s*("[^"]*"|'[^']*')\s*\)""")
 # Some templates write today's date into the prompt; scores must not depend on the date of the run.
 # This is the date that Llama 3's own template falls back to.
 _PINNED_DATE = datetime(2024, 7, 26, tzinfo=UTC)
-
-KINDS = 4096
-"""How many kinds of conversations are remembered."""
 
 PINNED_DATE = f"today's date written as {_PINNED_DATE:%d %B %Y}"
 QUOTED_ARGUMENTS = "arguments that are JSON text written as a quoted string, as the template writes text"
@@ -70,7 +66,7 @@ class Renderer:
         self.has_marks = _MARK.search(self._source) is not None
         self.markers = tuple(sorted({*map(str, tokenizer.added_tokens_encoder), *tokenizer.all_special_tokens}))
         self._special_tokens = {k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)}
-        self._plans: OrderedDict[str, RecastPlan] = OrderedDict()
+        self._plans: Kinds[str, RecastPlan] = Kinds()
         # It gives text and marks in one pass, but is not a public function: work without it if it is missing
         # (the public method gives the text, and the turns are then located by their prompts).
         try:
@@ -134,12 +130,7 @@ class Renderer:
     def _plan(self, conversation: Conversation) -> RecastPlan:
         """The rewrites that conversations of this kind need; found once for each kind."""
         probe = probe_of(conversation)
-        plan = self._plans.get(probe.key)
-        if plan is None:
-            plan = self._plans[probe.key] = plan_recasts(probe.conversation, self.text)
-            if len(self._plans) > KINDS:
-                self._plans.popitem(last=False)
-        return plan
+        return self._plans.find(probe.key, lambda: plan_recasts(probe.conversation, self.text))
 
     def _writes_date(self, source: str) -> bool:
         """Whether the template writes today's date, which is replaced by a fixed one."""

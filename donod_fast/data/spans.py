@@ -9,7 +9,6 @@ begins where the prompt before it ends, rendered separately, and ends with its c
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,13 +17,14 @@ from donod_fast.data.inserted_words import with_word
 from donod_fast.data.probes import (
     OPENED_THINKING,
     THINKING,
+    Kinds,
     Probe,
     probe_of,
     reasoning_of,
     split_thinking,
     thinking_in,
 )
-from donod_fast.data.rendering import KINDS, Renderer, Rendering, dropped_reasoning
+from donod_fast.data.rendering import Renderer, Rendering, dropped_reasoning
 from donod_fast.data.turn_ends import Frame, TurnFrames, window
 from donod_fast.data.types import Conversation, Message, SampleError, Status
 
@@ -64,7 +64,7 @@ class TurnFinder:
     def __init__(self, renderer: Renderer) -> None:
         self._renderer = renderer
         self._frames = TurnFrames(renderer)
-        self._marks: OrderedDict[str, tuple[int, dict[int, tuple[int, ...]]]] = OrderedDict()
+        self._marks: Kinds[str, tuple[int, dict[int, tuple[int, ...]]]] = Kinds()
 
     def spans(self, rendering: Rendering, wanted: Sequence[int]) -> list[Span]:
         """Bounds of the assistant turns at the positions ``wanted``; a turn may have several.
@@ -235,11 +235,7 @@ class TurnFinder:
     def _marks_of(self, conversation: Conversation) -> tuple[int, dict[int, tuple[int, ...]]]:
         """:meth:`_right_marks` of conversations of this kind, found once for each kind."""
         probe = probe_of(conversation)
-        if probe.key not in self._marks:
-            self._marks[probe.key] = self._right_marks(probe)
-            if len(self._marks) > KINDS:
-                self._marks.popitem(last=False)
-        return self._marks[probe.key]
+        return self._marks.find(probe.key, lambda: self._right_marks(probe))
 
     def _has_regular_marks(self, conversation: Conversation) -> bool:
         """Whether every assistant turn has one right mark, and nothing else has one."""

@@ -8,22 +8,17 @@ of all roles begin alike, two differences tell more: what the generation prompt 
 
 from __future__ import annotations
 
-import re
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from donod_fast.data.bounded import shared_length
-from donod_fast.data.probes import EMPTY_THINKING, OPENED_THINKING, Pieces, Probe, end_of, probe_of
-from donod_fast.data.rendering import KINDS, Renderer
+from donod_fast.data.probes import EMPTY_THINKING, OPENED_THINKING, Kinds, Pieces, Probe, end_of, probe_of
+from donod_fast.data.rendering import Renderer
+from donod_fast.data.template_habits import NEXT, PLAIN, TemplateHabits
 from donod_fast.data.types import Conversation, Message
 
-_NEXT = "zqnextqz"
-_PLAIN = "zqplainqz"
 _CONTEXT = 8
 """Messages before a reply that a frame may depend on."""
-# Text that templates use as one token: cutting within it would split a header or a closing.
-_MARKERS = r"</?\|?[A-Za-z_][^<>\s]*>|<｜[^｜<>\s]*｜>|\[/?[A-Za-z_]+\]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,49 +59,9 @@ class TurnFrames:
 
     def __init__(self, renderer: Renderer) -> None:
         self._render = renderer
-        self._frames: OrderedDict[tuple[str, int], Frame | None] = OrderedDict()
-        escaped = sorted(map(re.escape, filter(None, renderer.markers)), key=len, reverse=True)
-        self._marker = re.compile("|".join([*escaped, _MARKERS]))
-        self._trailer = self._learn_trailer()
-        self._user_closing = self._learn_user_closing()
-        self.constant_prompt = self._learn_constant_prompt()
-        # The markers that a text begins with begin its first message, after a token of its own perhaps.
-        first = renderer.text(Conversation((Message("user", _NEXT),))) or ""
-        begins = re.match(rf"(?:\s*(?:{self._marker.pattern}))*", first)
-        self._first_markers = tuple(self._marker.findall(begins[0])) if begins else ()
-
-    def _learn_trailer(self) -> str:
-        """What the template writes at the end of every conversation, after the closing of the last message."""
-        asked = (Message("user", _NEXT), Message("assistant", _PLAIN))
-        alone = self._render.text(Conversation(asked[:1])) or ""
-        followed = self._render.text(Conversation(asked)) or ""
-        end, between = alone.partition(_NEXT)[2], followed.partition(_NEXT)[2].partition(_PLAIN)[0]
-        return end[len(self._whole(end, shared_length(end, between))) :]
-
-    def _learn_constant_prompt(self) -> str:
-        """The header of a reply, if the template writes it at the end of every conversation."""
-        asked = (Message("user", _NEXT), Message("user", _PLAIN))
-        alone = self._render.text(Conversation(asked[:1])) or ""
-        followed = self._render.text(Conversation(asked)) or ""
-        end, between = alone.partition(_NEXT)[2], followed.partition(_NEXT)[2].partition(_PLAIN)[0]
-        rest = end[len(self._whole(end, shared_length(end, between), partial=True)) :]
-        if not between or not rest.removesuffix(self._trailer).strip():
-            return ""
-        if self._user_closing is not None and end.startswith(self._user_closing):
-            rest = end[len(self._user_closing) :]
-        return rest.removesuffix(self._trailer)
-
-    def _learn_user_closing(self) -> str | None:
-        """What the template writes between a user's message and the header of the next; None if that is unclear."""
-        asked = (Message("user", _NEXT), Message("user", _PLAIN))
-        first = (self._render.text(Conversation(asked[:1])) or "").partition(_NEXT)[0]
-        text = self._render.text(Conversation(asked))
-        if text is None or _NEXT not in text or _PLAIN not in text:
-            return None
-        between = text.partition(_NEXT)[2].partition(_PLAIN)[0]
-        closing = self._whole(between, len(between) - shared_length(between[::-1], first[::-1]), up=True)
-        front = first[: len(first) - (len(between) - len(closing))]
-        return None if self._marker.sub("", front).strip() else closing
+        self._frames: Kinds[tuple[str, int], Frame | None] = Kinds()
+        self._habits = TemplateHabits(renderer)
+        self.constant_prompt = self._habits.constant_prompt
 
     def of(self, conversation: Conversation, at: int) -> Frame | None:
         """The frame of the reply at a position; None if the template leaves out its words.
@@ -115,12 +70,7 @@ class TurnFrames:
         """
         until, at = window(conversation, at)
         probe = probe_of(until)
-        key = (probe.key, at)
-        if key not in self._frames:
-            self._frames[key] = self._learn(probe, at)
-            if len(self._frames) > KINDS:
-                self._frames.popitem(last=False)
-        return self._frames[key]
+        return self._frames.find((probe.key, at), lambda: self._learn(probe, at))
 
     def _learn(self, probe: Probe, at: int) -> Frame | None:
         whole = probe.conversation
@@ -150,13 +100,14 @@ class TurnFrames:
 
         tail = tail_of(alone)
         assert tail is not None
-        added = self._added(begin if at else None, prompt)
+        # Some templates render no empty conversation.
+        added = self._habits.prompt if prompt is None or not at else self._habits.added(begin, prompt)
         continued = self._continued(probe, conversation, tail_of)
         prompted = tail_of(render(conversation, add_generation_prompt=True))
         plain = None
         if pieces.calls:
             # A call's own syntax is shared too, and looks like a closing. A reply in words has none.
-            said = (*whole.messages[:at], Message("assistant", _PLAIN), *whole.messages[at + 1 :])
+            said = (*whole.messages[:at], Message("assistant", PLAIN), *whole.messages[at + 1 :])
             plain = self._learn(probe_of(replace(whole, messages=said)), at)
         # Some templates write a second reply, or the result of a call, within the turn that it follows.
         after = frozenset(role for role, text in continued[1:] if text.strip() or role in ("user", "system"))
@@ -196,13 +147,13 @@ class TurnFrames:
             (_following("system"),),
             (_following("tool", conversation.messages[at]),),
             (_following("assistant"),),
-            (_following("user"), Message("assistant", _PLAIN)),
+            (_following("user"), Message("assistant", PLAIN)),
         ]
-        words = [_NEXT] * len(more)
+        words = [NEXT] * len(more)
         if len(probe.pieces) > at + 1:
             own = probe.pieces[at + 1]
             more.insert(0, (probe.conversation.messages[at + 1],))
-            words.insert(0, own.content or own.reasoning or next((w for call in own.calls for w in call), _NEXT))
+            words.insert(0, own.content or own.reasoning or next((w for call in own.calls for w in call), NEXT))
         for messages, word in zip(more, words, strict=True):
             together = Conversation((*conversation.messages, *messages), conversation.tools, conversation.documents)
             tail = tail_of(self._render.text(together))
@@ -229,9 +180,9 @@ class TurnFrames:
         # The end of the conversation and the generation prompt tell more where they close the reply in the same way.
         agreed = shared
         for other in (tail, prompted or ""):
-            if self._whole(agreed, shared_length(agreed, other), partial=True).strip() or len(tails) == 1:
+            if self._habits.whole(agreed, shared_length(agreed, other), partial=True).strip() or len(tails) == 1:
                 agreed = agreed[: shared_length(agreed, other)]
-        whole = self._without_header_start(agreed)
+        whole = self._habits.without_header_start(agreed)
         by_first = self._closing_before_first_header(conversation, continued, agreed)
         if by_first is not None and by_first.strip():
             return shared, min(whole, by_first, key=_visible) if whole.strip() else by_first
@@ -251,15 +202,15 @@ class TurnFrames:
         begins = before.messages[:1] if before.messages[:1] and before.messages[0].role == "system" else ()
         within = bool(begins) and between is not None and begins[0].content in between
         for system in (begins,) if within else ((), begins or None):
-            first = None if system is None else self._render.text(Conversation((*system, Message("user", _NEXT))))
-            if between is None or first is None or _NEXT not in first:
+            first = None if system is None else self._render.text(Conversation((*system, Message("user", NEXT))))
+            if between is None or first is None or NEXT not in first:
                 continue
-            first = first[: first.index(_NEXT)]
+            first = first[: first.index(NEXT)]
             header = shared_length(between[::-1], first[::-1])
-            closing = self._whole(between, len(between) - header, up=True)
+            closing = self._habits.whole(between, len(between) - header, up=True)
             # Words in front of the first header are a system message, which may end in the same closing.
             header = len(between) - len(closing)
-            is_first = not self._marker.sub("", first[: len(first) - header]).strip()
+            is_first = self._habits.is_bare(first[: len(first) - header])
             if is_first and not closing.strip():
                 return ""
             if is_first and closing.strip() and shared.startswith(closing.rstrip()):
@@ -268,8 +219,8 @@ class TurnFrames:
 
     def _last_closing(self, tail: str, closing: str, prompted: str | None, added: str) -> str:
         """The part of ``tail`` that closes a reply at the end of the conversation."""
-        tail = tail.removesuffix(self._trailer)
-        shared = self._whole(tail, shared_length(tail, closing), partial=True)
+        tail = tail.removesuffix(self._habits.trailer)
+        shared = self._habits.whole(tail, shared_length(tail, closing), partial=True)
         if shared.strip():
             return shared
         if not tail.strip():
@@ -277,22 +228,19 @@ class TurnFrames:
         before = _ends(prompted, added)
         if before is None and prompted is not None and len(prompted.rstrip()) < len(tail.rstrip()) \
                 and tail.startswith(prompted.rstrip()):  # fmt: skip
-            return (
-                prompted.rstrip()
-            )  # nothing but a trailer, which a template may leave out where a prompt is asked for
+            # Nothing but a trailer follows, which a template may leave out where a prompt is asked for.
+            return prompted.rstrip()
         before = before or ""
-        shared = self._whole(tail, shared_length(tail, before), partial=True)
+        shared = self._habits.whole(tail, shared_length(tail, before), partial=True)
         if shared.strip():
             return shared
         # The template closes the last reply in a way of its own, and a header may follow.
         if self.constant_prompt and tail.endswith(self.constant_prompt):
-            return self._without_first_markers(tail.removesuffix(self.constant_prompt))
-        asked = Conversation((Message("user", _NEXT), Message("assistant", _PLAIN)))
-        text = self._render.text(asked) or ""
-        header = OPENED_THINKING.sub("", text.partition(_NEXT)[2].partition(_PLAIN)[0]).rstrip()
-        header = header.removeprefix((self._user_closing or "").rstrip())
+            return self._habits.without_first_markers(tail.removesuffix(self.constant_prompt))
+        header = OPENED_THINKING.sub("", self._habits.reply_header).rstrip()
+        header = header.removeprefix((self._habits.user_closing or "").rstrip())
         rest = OPENED_THINKING.sub("", tail).rstrip()
-        return self._whole(rest, len(rest) - shared_length(rest[::-1], header[::-1]), up=True)
+        return self._habits.whole(rest, len(rest) - shared_length(rest[::-1], header[::-1]), up=True)
 
     def _header_end(
         self,
@@ -309,7 +257,7 @@ class TurnFrames:
         if first < 0:
             return -1
         messages = list(conversation.messages)
-        messages[at] = Message("assistant", _PLAIN)
+        messages[at] = Message("assistant", PLAIN)
         plain = self._render.text(replace(conversation, messages=tuple(messages)))
         end = first
         known = added if added.strip() else self.constant_prompt
@@ -318,48 +266,13 @@ class TurnFrames:
             end = min(first, len(prompt))
         elif header >= 0:
             end = min(first, header + shared_length(text[header:], known))
-        elif plain is not None and _PLAIN in plain:
-            end = min(first, shared_length(plain[: plain.index(_PLAIN)], text))
-            end = len(self._whole(text, end)) if end < first else end
+        elif plain is not None and PLAIN in plain:
+            end = min(first, shared_length(plain[: plain.index(PLAIN)], text))
+            end = len(self._habits.whole(text, end)) if end < first else end
         opened = OPENED_THINKING.search(text, 0, end)
         if opened and not text.endswith(added or "\0", 0, end):
             end = opened.start()  # tags that the template writes are a part of the reply
         return end
-
-    def _added(self, begin: str | None, prompt: str | None) -> str:
-        """What the template adds as a generation prompt."""
-        if begin is None or prompt is None:  # it renders no empty conversation
-            asked = Conversation((Message("user", _NEXT),))
-            begin, prompt = self._render.text(asked), self._render.text(asked, add_generation_prompt=True)
-        if begin is None or prompt is None:
-            return ""
-        # Without a generation prompt there may be a trailer instead.
-        return prompt[len(self._whole(prompt, shared_length(prompt, begin))) :]
-
-    def _without_header_start(self, shared: str) -> str:
-        """``shared`` without the beginning of a header: of a marker, or of a line that differs further on."""
-        whole = self._whole(shared, len(shared), partial=True)
-        whole = self._without_first_markers(whole)
-        line = whole.rfind("\n") + 1
-        return whole[:line] if whole[:line].strip() and whole[line:].strip() else whole
-
-    def _without_first_markers(self, text: str) -> str:
-        """A text without a marker at its end that begins messages."""
-        for marker in self._first_markers:
-            if text.rstrip().endswith(marker):
-                text = text.rstrip()[: -len(marker)]
-        return text
-
-    def _whole(self, text: str, end: int, *, up: bool = False, partial: bool = False) -> str:
-        """``text[:end]``, cut so that no marker is split; ``up`` keeps the marker that ``end`` splits."""
-        for found in self._marker.finditer(text):
-            if found.start() < end < found.end():
-                return text[: found.end() if up else found.start()]
-        if partial:  # the text ends within a marker
-            opened = re.search(r"(?:<\|?|<｜|\[)[^<>\[\]\s]*\Z", text[:end])
-            if opened and not self._marker.fullmatch(opened[0]):
-                return text[: opened.start()]
-        return text[:end]
 
 
 def window(conversation: Conversation, at: int) -> tuple[Conversation, int]:
@@ -376,9 +289,9 @@ def _following(role: str, after: Message | None = None) -> Message:
     """A message that may follow; a tool's result names the call that it answers."""
     calls = [] if after is None else after.for_template().get("tool_calls") or []
     if not calls:
-        return Message(role, _NEXT)
-    own = {"role": role, "content": _NEXT, "name": "zqnamedqz", "tool_call_id": calls[0].get("id", "")}
-    return Message(role, _NEXT, own=own)
+        return Message(role, NEXT)
+    own = {"role": role, "content": NEXT, "name": "zqnamedqz", "tool_call_id": calls[0].get("id", "")}
+    return Message(role, NEXT, own=own)
 
 
 def _without(text: str, rest: str, closing: str) -> str:
@@ -398,4 +311,4 @@ def _visible(text: str) -> int:
     return len(text.rstrip())
 
 
-__all__ = ["Frame", "TurnFrames", "shared_length", "window"]
+__all__ = ["Frame", "TurnFrames", "window"]

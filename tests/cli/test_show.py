@@ -322,5 +322,8 @@ def test_a_page_is_self_contained(tmp_path: Path, scores: Path) -> None:
     assert "<script" not in written and "http://" not in written and "https://" not in written
     assert "prefers-color-scheme: dark" in written and "default-src 'none'" in written
     assert_one_line_error(invoke("show", hostile, "--model", MODEL, "--html", file), 2, "--overwrite to replace it")
+    (tmp_path / "taken").mkdir()
+    refused = invoke("show", hostile, "--model", MODEL, "--html", tmp_path / "taken", "--overwrite")
+    assert_one_line_error(refused, 5, "not a regular file")
     shown("--scores", scores, "--html", file, "--overwrite", "--losses", "--device", "cpu")
     assert re.search(r'class="s l\d" title="token \d+, id \d+, [^"]+, loss \d', file.read_text(encoding="utf-8"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from family_cases import CALL, CALLS, CONVERSATIONS, FAMILIES, Family, family_tokenizer, needs
-from mask_trials import scored_texts
+from tiny_chat import scored_runs
 
 from donod_fast.data.masking import Masker, MaskSettings
 from donod_fast.data.types import Record, Status
@@ -57,7 +57,7 @@ def test_the_familys_turns_and_closings_are_scored(family: Family, kind: str, ma
         assert row.status is Status.REASONING_DROPPED, row.detail
         return
     assert row.status is Status.SCORED, row.detail
-    found = [text.strip() for text in scored_texts(row, tokenizer)]
+    found = [text.strip() for text in scored_runs(row, tokenizer)]
     if row.scored[1] and tokenizer.decode(row.input_ids).startswith(str((turns[0] or ("",))[0])):
         found[0] = tokenizer.decode(row.input_ids[:1]) + found[0]  # no position predicts the text's first token
     assert len(found) == len(turns), found

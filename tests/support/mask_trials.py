@@ -26,6 +26,7 @@ from marker_tokenizers import given_tokenizer, marker_tokenizer
 from template_oracle import SCORED, Written, character_flags, write
 from template_specs import TemplateSpec, draw_spec
 from template_writer import jinja
+from tiny_chat import scored_runs
 
 from donod_fast.data.masking import Masker, MaskSettings
 from donod_fast.data.types import Record, Status, TokenizedSample
@@ -207,11 +208,11 @@ def _loose(setup: Setup, drawn: Drawn, written: Written, row: TokenizedSample) -
         return Outcome("wrong", f"refused as {row.status}: {row.detail}")
     if setup.tokenizer_kind == "merging":
         return Outcome("recast")  # tokens cross the borders, so that the runs' texts say nothing
-    runs = scored_texts(row, setup.tokenizer)
+    runs = scored_runs(row, setup.tokenizer)
     if (
         row.scored[1] and 0 in wanted and not setup.spec.bos + header
     ):  # no position predicts the first token of the text
-        runs = scored_texts(replace(row, scored=(True, *row.scored[1:])), setup.tokenizer)
+        runs = scored_runs(replace(row, scored=(True, *row.scored[1:])), setup.tokenizer)
     if len(runs) != len(wanted):
         return Outcome("wrong", f"{len(runs)} scored texts for {len(wanted)} turns: {runs}")
     for run, at in zip(runs, sorted(wanted), strict=True):
@@ -250,19 +251,6 @@ def _unlike(spec: TemplateSpec, drawn: Drawn, at: int, run: str) -> str:
     if not any(end.split("</think>")[-1].strip() == bare for end in ends):
         return f"turn {at} is not {bare!r}: {run!r}"
     return ""
-
-
-def scored_texts(row: TokenizedSample, tokenizer: Any) -> list[str]:
-    """The text of every run of scored tokens."""
-    runs: list[list[int]] = []
-    previous = False
-    for token, flag in zip(row.input_ids, row.scored, strict=True):
-        if flag and not previous:
-            runs.append([])
-        if flag:
-            runs[-1].append(token)
-        previous = flag
-    return [tokenizer.decode(run) for run in runs]
 
 
 def _report(setup: Setup, drawn: Drawn, written: Written, row: TokenizedSample, problem: str) -> str:
