@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: demo test lint types check-tests docs bench compiled gpu dist clean
+.PHONY: demo test lint types check-tests attack docs bench compiled gpu dist clean
 
 demo: $(VENV)/.demo
 	$(BIN)/donod-fast demo --out demo-out
@@ -31,6 +31,11 @@ build/tree:
 # The tests of a file run in one worker, because they share expensive fixtures.
 check-tests: $(VENV)/.dev
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --durations=10
+
+# Every attack, not the suite's share, and the counts by kind in bench/results/attacks.csv. Run it as root with bubblewrap
+# installed: only then does it try both kinds of isolation as root and as an ordinary user.
+attack: $(VENV)/.dev
+	$(BIN)/pytest -m attack -n $(WORKERS) --dist loadfile --attacks full --attack-table bench/results/attacks.csv
 
 # The site, in build/site. A broken link, a broken anchor or an unknown Python name fails the build.
 docs: $(VENV)/.docs build/tree

@@ -10,11 +10,31 @@ from pathlib import Path
 
 import pytest
 import torch
+from attack_counts import Attacks, table, write_table
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 torch.set_num_threads(1)  # the models are tiny: more threads cost more than they gain, most of all on a busy machine
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of ``make attack``."""
+    group = parser.getgroup("attacks")
+    group.addoption("--attacks", choices=("share", "full"), default="share", help="how many attacks of each kind to try")
+    group.addoption("--attack-table", type=Path, help="CSV file for the counts by kind")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Write the counts of ``make attack``."""
+    path = config.getoption("--attack-table", None)
+    if path is None:
+        return
+    reports = [one for kind in terminalreporter.stats.values() for one in kind if isinstance(one, pytest.TestReport)]
+    rows = table(reports)
+    write_table(path, rows)
+    tried, through = (sum(row[column] for row in rows) for column in (2, 3))
+    terminalreporter.write_line(f"{tried} attacks of {len(rows)} kinds, {through} got through: {path}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -24,6 +44,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("nightly") is not None:
             item.add_marker(pytest.mark.skip(reason="many trials of one fault: DONOD_FAST_NIGHTLY=1 runs it"))
+
+
+@pytest.fixture
+def attacks(request: pytest.FixtureRequest) -> Attacks:
+    """Counts the attacks of a test."""
+    return Attacks(request.config.getoption("--attacks", "share") == "full", request.node.user_properties)
 
 
 @pytest.fixture(autouse=True)
