@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
+# 1 installs the versions of requirements/*.txt and refuses a file with another hash; 0 lets pip resolve (constraints.txt).
+LOCKED ?= 1
 
-.PHONY: demo test lint types check-tests attack docs bench compiled gpu dist clean
+.PHONY: demo test lint types check-tests attack docs bench compiled gpu dist clean locks audit test-lowest
 
 demo: $(VENV)/.demo
 	$(BIN)/donod-fast demo --out demo-out
@@ -66,20 +68,52 @@ dist: $(VENV)/.release
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: $(BIN)/python setup.py pyproject.toml constraints.txt
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[plot]"
+LOCK := requirements/install.py requirements/cuda.txt
+SOURCES := setup.py pyproject.toml constraints.txt
+# $(1): set of packages; $(2): what pip installs instead without the lock.
+install = @$(if $(filter 1,$(LOCKED)),$(BIN)/python requirements/install.py $(1),$(BIN)/python -m pip install -q -c constraints.txt $(2))
+
+$(VENV)/.demo: $(BIN)/python $(SOURCES) $(LOCK) requirements/demo.txt
+	$(call install,demo,-e ".[plot]")
 	@touch $@
 
-$(VENV)/.dev: $(BIN)/python setup.py pyproject.toml constraints.txt
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
+$(VENV)/.dev: $(BIN)/python $(SOURCES) $(LOCK) requirements/dev.txt
+	$(call install,dev,-e ".[dev]")
 	@touch $@
 
-$(VENV)/.release: $(BIN)/python setup.py pyproject.toml constraints.txt
-	$(BIN)/python -m pip install -q -c constraints.txt "build>=1.2" "twine>=6.1"
+$(VENV)/.docs: $(BIN)/python $(SOURCES) $(LOCK) requirements/docs.txt
+	$(call install,docs,-e ".[docs]")
 	@touch $@
 
-$(VENV)/.docs: $(BIN)/python setup.py pyproject.toml constraints.txt
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[docs]"
+$(VENV)/.release: $(BIN)/python $(LOCK) requirements/release.txt
+	$(call install,release,"build>=1.2" "twine>=6.1")
+	@touch $@
+
+# Writes requirements/*.txt from pyproject.toml and constraints.txt. Needs the network.
+locks: build/locks/bin/python
+	build/locks/bin/python requirements/lock.py
+
+build/locks/bin/python: requirements/locks.txt
+	$(PYTHON) -m venv build/locks
+	build/locks/bin/python requirements/install.py locks
+	@touch $@
+
+# Known vulnerabilities of everything that is locked. Needs the network.
+audit: build/audit/bin/python
+	build/audit/bin/python -m pip_audit --disable-pip --require-hashes $(foreach set,dev demo docs cuda release,-r requirements/$(set).txt)
+
+build/audit/bin/python: requirements/audit.txt
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python requirements/install.py audit
+	@touch $@
+
+# The suite at the lower bounds of pyproject.toml, in an environment of its own.
+test-lowest: build/lowest/.done
+	build/lowest/bin/pytest -n $(WORKERS) --dist loadfile
+
+build/lowest/.done: $(LOCK) requirements/lowest.txt
+	$(PYTHON) -m venv build/lowest
+	build/lowest/bin/python requirements/install.py lowest
 	@touch $@
 
 clean:
