@@ -310,6 +310,19 @@ CALLS["call: timer_create, many"] = Attack(
     "made = 0\nwhile made < 5000 and call(222, 107, 1, 0, (ctypes.c_int * 1)()) >= 0: made += 1\n"
     "if made > 100: through(f'{made} timers')"
 )
+CALLS["call: of the 32-bit machine"] = Attack(
+    "libc.mmap.restype = ctypes.c_void_p\n"
+    "place = libc.mmap(None, 4096, 7, 0x22, -1, 0)\n"
+    "ctypes.memmove(place, bytes.fromhex('b814000000cd80c3'), 8)  # getpid\n"
+    "if not ARM and ctypes.CFUNCTYPE(ctypes.c_int)(place)() > 0: through('int 0x80')",
+    ends=False,
+)
+CALLS["call: limits that keep crashes quiet"] = Attack(
+    "for value in (0, 2):\n"
+    "  attempt('RLIMIT_CORE', lambda: resource.setrlimit(resource.RLIMIT_CORE, (value, value)))\n"
+    "  attempt('setrlimit', lambda: call(160, 164, 4, (ctypes.c_long * 2)(value, value)))\n"
+    "if resource.getrlimit(resource.RLIMIT_CORE) != (1, 1): through('RLIMIT_CORE is not 1')"
+)
 CALLS["call: terminals"] = Attack("attempt('openpty', lambda: os.openpty() and None)")
 CALLS["call: sockets of any family"] = Attack(
     "for family in range(47):\n  for kind in (1, 2, 3, 5):\n"
@@ -486,6 +499,28 @@ MEMORY_ATTACKS = {
         "while (place := map(0x22)):\n"
         "  for at in range(0, size, 1 << 21):\n    ctypes.c_char.from_address(place + at).value\n"
         "  held(4096 * (size >> 21))"
+    ),
+    "private anonymous, of a process whose first thread ended": _hog(
+        _MAP + "import threading\n"
+        "def take():\n  while (place := map(0x22)):\n    ctypes.memset(place, 1, size)\n    held(size)\n  time.sleep(100)\n"
+        "threading.Thread(target=take).start()\ncall(60, 93, 0)",
+    ),
+    "unix sockets of threads with descriptors of their own": _hog(
+        _SEND + "import threading\n"
+        "def take():\n  kept = []\n  call(436, 436, 1 << 20, (1 << 20) + 1, 2)\n  while True:\n"
+        "    left, right = socket.socketpair()\n    kept.append(right)\n    fill(left)\n    left.close()\n"
+        "for _ in range(13): threading.Thread(target=take).start()",
+        children=0,
+    ),
+    "unix sockets of a program that nobody may read": Attack(
+        "import shutil\nif len(sys.argv) < 2:\n  shutil.copy(sys.executable, 'copy')\n  os.chmod('copy', 0o111)\n"
+        "  os.environ['PYTHONHOME'] = sys.base_prefix\n  os.execve('copy', ['copy', '-S', __file__, 'x'], os.environ)\n"
+        + _SEND
+        + "def hog():\n  kept = []\n  try:\n    while True:\n      left, right = socket.socketpair()\n"
+        "      kept.append(right)\n      fill(left)\n      left.close()\n  except OSError: time.sleep(100)\n"
+        "in_children(12, hog)\nhog()",
+        {"memory": MEMORY, "seconds": 4.0, "file_size": 64 * MIB, "open_files": 256},
+        ends=False,
     ),
     "areas of memory": _hog(
         _MAP + "libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]\n"

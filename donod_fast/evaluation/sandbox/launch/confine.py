@@ -85,7 +85,7 @@ def first_to_be_killed() -> None:
 
 
 def _set_limits(limits: dict[str, int]) -> None:
-    _lower(resource.RLIMIT_CORE, 0)
+    _lower(resource.RLIMIT_CORE, 1)  # 0 would still start the machine's own handler of crashes, with root's rights
     _lower(resource.RLIMIT_CPU, limits["cpu_seconds"], limits["cpu_seconds"] + 1)
     _lower(resource.RLIMIT_FSIZE, limits["file_size"])
     _lower(resource.RLIMIT_NOFILE, limits["open_files"])

@@ -27,6 +27,7 @@ _NEW_NAMESPACES = 0x7E020000
 _SHARED, _ANONYMOUS, _HUGE = 0x01, 0x20, 0x40000  # of mmap
 _MERGEABLE, _PAGE_OUT = 12, 21  # of madvise: both need no memory of ours, but time of the machine's
 _AF_UNIX = 1
+_CORE = 4  # RLIMIT_CORE
 
 # Only these values of an argument are allowed: call → (argument, values, error).
 _ONLY = {
@@ -39,7 +40,6 @@ _ONLY = {
     "prctl": (0, (3, 15, 16, 21, 23, 30, 39, 0x53564D41), errno.EPERM),
     "socketpair": (0, (_AF_UNIX,), errno.EAFNOSUPPORT),
     # of this process only: another of the same user could be our own first process
-    "prlimit64": (0, (0,), errno.EPERM),
     "sched_setaffinity": (0, (0,), errno.EPERM),
 }
 
@@ -89,6 +89,10 @@ def _build(machine: str) -> bytes:
     when("madvise", [_argument(2), *advice])
     own = [_argument(0), _step(_EQUAL, 0, 0, 2), _argument(1), _step(_EQUAL, 0, 1, 0), refuse, allow]
     when("setpriority", own)
+    # Limits of this process only, as above; and what keeps the machine's handler of crashes quiet stays.
+    may = [_step(_EQUAL, _CORE, 0, 5), _argument(2), _step(_EQUAL, 0, 0, 2), _argument(2, 4), _step(_EQUAL, 0, 1, 0)]
+    when("prlimit64", [_argument(0), _step(_EQUAL, 0, 1, 0), refuse, _argument(1), *may, refuse, allow])
+    when("setrlimit", [_argument(0), _step(_EQUAL, _CORE, 0, 1), refuse, allow])
     for lowest, highest in _ranges(sorted(number for number in numbers.values() if number is not None)):
         error = errno.ENOSYS if lowest > _NEW_CALLS else errno.EPERM
         code += [_step(_ABOVE, highest, 3, 0), _step(_AT_LEAST, lowest, 0, 1), allow, _step(_RETURN, _ERROR | error)]
@@ -106,9 +110,9 @@ def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
     return found
 
 
-def _argument(place: int) -> bytes:
+def _argument(place: int, half: int = 0) -> bytes:
     """Load the lower half of an argument: both machines are little-endian, and the kernel reads an int there."""
-    return _step(_LOAD, _ARGUMENTS_AT + 8 * place)
+    return _step(_LOAD, _ARGUMENTS_AT + 8 * place + half)
 
 
 def _step(operation: int, value: int, when_true: int = 0, when_false: int = 0) -> bytes:

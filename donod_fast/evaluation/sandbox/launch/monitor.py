@@ -179,7 +179,7 @@ class _Run:
         begun = time.monotonic()
         found = processes.members(self.root)
         in_files, files = self._scratch(found)
-        state = processes.Held(found, self.socket)
+        state = processes.Held(found, self.socket, self.limits["open_files"])
         limit = self.limits["memory"]
         held = in_files + state.most()
         if held > limit and (in_files or len(found) > 1):

@@ -35,18 +35,27 @@ def members(root: int) -> dict[int, list[int]]:
 class Held:
     """What processes hold: pages, page tables, swapped pages, and what waits in pipes and sockets."""
 
-    def __init__(self, processes: dict[int, list[int]], socket: int) -> None:
+    def __init__(self, processes: dict[int, list[int]], socket: int, open_files: int) -> None:
         """Look at the processes.
 
         Args:
             processes: what :func:`members` found.
             socket: bytes that may wait in a socket.
+            open_files: descriptors that a process may have; whoever hides them is taken to have as many sockets.
         """
         # A process whose first thread has ended shows its memory only by another thread.
         self._states = [state for threads in processes.values() if (state := _first_state(threads))]
-        links = {link for threads in processes.values() for thread in threads for link in _open(thread)}
+        links: set[str] = set()
+        sockets = 0
+        for thread in (thread for threads in processes.values() for thread in threads):
+            try:
+                links.update(_open(thread))
+            except PermissionError:  # it executes a file that nobody may read
+                sockets += open_files
+            except OSError:  # ended meanwhile
+                continue
         self.pipes = sum(link.startswith("pipe:") for link in links)
-        sockets = sum(link.startswith("socket:") for link in links)
+        sockets += sum(link.startswith("socket:") for link in links)
         self._waiting = self.pipes * _PIPE + sockets * socket
 
     def most(self) -> int:
@@ -106,10 +115,9 @@ def _fields(path: str, wanted: tuple[bytes, ...]) -> dict[str, int]:
 def _open(thread: int) -> list[str]:
     links = []
     folder = f"/proc/{thread}/fd"
-    with contextlib.suppress(OSError):
-        for name in os.listdir(folder):  # noqa: PTH208
-            with contextlib.suppress(OSError):
-                links.append(os.readlink(f"{folder}/{name}"))  # noqa: PTH115
+    for name in os.listdir(folder):  # noqa: PTH208
+        with contextlib.suppress(FileNotFoundError):
+            links.append(os.readlink(f"{folder}/{name}"))  # noqa: PTH115
     return links
 
 
