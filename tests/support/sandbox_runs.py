@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import textwrap
 import time
 from dataclasses import replace
@@ -46,3 +48,34 @@ def wait_for(condition, seconds: float = 20.0) -> bool:
             return False
         time.sleep(0.01)
     return True
+
+
+AS_ORDINARY_USER = """
+set -e
+mount --make-rprivate /
+mount -t tmpfs -o mode=755 none /mnt
+mkdir -p /mnt/base /mnt/repository
+mount --bind "$BASE" /mnt/base
+mount --bind "$REPOSITORY" /mnt/repository
+case "$BASE" in /usr|/usr/*) ;; *)
+    top="/$(echo "$BASE" | cut -d/ -f2)"
+    mount -t tmpfs -o mode=755 none "$top"
+    mkdir -p "$BASE"
+    mount --bind /mnt/base "$BASE"
+esac
+cd /mnt/repository
+exec setpriv --reuid 12345 --regid 12345 --clear-groups --bounding-set -all "$PYTHON" -B "$@"
+"""
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def run_as_ordinary_user(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a script of ``tests/support`` as an ordinary user, if this is root: the interpreter is made readable first."""
+    given = {
+        "BASE": sys.base_prefix,
+        "REPOSITORY": str(REPOSITORY),
+        "PYTHON": str(Path(sys._base_executable).resolve()),  # type: ignore[attr-defined]
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    }
+    command = ["unshare", "--mount", "sh", "-c", AS_ORDINARY_USER, "sh", f"tests/support/{script}", *arguments]
+    return subprocess.run(command, env=given, capture_output=True, text=True, timeout=1800)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from donod_fast.errors import DonodError, SandboxError
 from donod_fast.evaluation.sandbox.limits import Isolation, Limits
+from donod_fast.evaluation.sandbox.probe import PROBE
 from donod_fast.evaluation.sandbox.sandbox import Sandbox
 
 _CANDIDATES = (Isolation.BUBBLEWRAP, Isolation.NAMESPACES)
@@ -21,41 +22,6 @@ _REMEDY = (
     "kernel.apparmor_restrict_unprivileged_userns; Docker: --privileged or a suitable seccomp profile), or accept "
     "that programs written by a model can do whatever you can: --unsafe-exec"
 )
-_PROBE = """
-import os, socket, sys
-
-secret, port = sys.argv[1], int(sys.argv[2])
-broken = []
-
-def must_fail(what, action):
-    try:
-        action()
-    except OSError:
-        return
-    broken.append(what)
-
-def reach():
-    with socket.create_connection(("127.0.0.1", port), timeout=2):
-        pass
-
-must_fail("a file outside can be read", lambda: open(secret).close())
-must_fail("the network can be reached", reach)
-def write(path):
-    open(path, "x").close()
-    os.unlink(path)
-
-for folder in ("/", "/program", "/usr", "/etc", os.path.dirname(sys.executable)):
-    must_fail(f"{folder} can be written", lambda: write(os.path.join(folder, os.path.basename(secret))))
-must_fail("system calls are not filtered", lambda: os.memfd_create("probe"))
-must_fail("the process may change its user", lambda: os.setuid(0))
-must_fail("the process may change its root", lambda: os.chroot("."))
-if os.getpid() > 20:
-    broken.append("it shares the machine's process numbers")
-with open("probe", "w") as file:
-    file.write("scratch works")
-print("; ".join(broken) or "isolated")
-"""
-
 _lock = threading.Lock()
 _failures: dict[Isolation, str] = {}  # reasons by tried candidate; empty if it works
 
@@ -106,7 +72,7 @@ def _run_probe(isolation: Isolation) -> str:
         Path(folder).chmod(0o755)
         secret.chmod(0o644)
         command = ["{python}", "{program}/probe.py", str(secret), str(listener.getsockname()[1])]
-        done = Sandbox(isolation, Limits(seconds=60)).run({"probe.py": _PROBE}, command)
+        done = Sandbox(isolation, Limits(seconds=60)).run({"probe.py": PROBE}, command)
     said = done.stdout.decode("utf-8", "replace").strip()
     if done.how == "exited" and done.code == 0 and said == "isolated":
         return ""

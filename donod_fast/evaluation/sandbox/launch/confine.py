@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 CHANNEL = 3  # the program's end of the duplex channel
 STARTED = b"S"  # on the status pipe: isolation is complete, the program is about to be executed
 FAILED = b"E"  # on the status pipe: the error text follows
+_FIXED = {"RLIMIT_MEMLOCK": 0, "RLIMIT_MSGQUEUE": 0, "RLIMIT_RTPRIO": 0, "RLIMIT_NICE": 0, "RLIMIT_SIGPENDING": 128}
 
 
 def become_program(settings: dict[str, Any], status: int, user: int | None, filtered: bool) -> NoReturn:
@@ -35,14 +36,13 @@ def become_program(settings: dict[str, Any], status: int, user: int | None, filt
         os.set_inheritable(status, False)
         os.set_inheritable(CHANNEL, True)
         _restore_signals()
-        _first_to_be_killed()
         _set_limits(settings["limits"])
         if user is not None:
             os.setgroups([])
             os.setresgid(user, user, user)
             os.setresuid(user, user, user)
         if filtered:
-            _drop_rights()
+            drop_rights(settings["filter"])
         os.chdir(settings["scratch"])
         os.write(status, STARTED)
         os.execve(settings["argv"][0], settings["argv"], settings["environment"])
@@ -52,8 +52,9 @@ def become_program(settings: dict[str, Any], status: int, user: int | None, filt
         os._exit(127)
 
 
-def _drop_rights() -> None:
-    from . import filters, system
+def drop_rights(program: bytes) -> None:
+    """Give up all capabilities and the chance of new ones, and install the system call filter ``program``."""
+    from . import system
 
     system.drop_capabilities()
     try:  # noqa: SIM105  (contextlib is slow to import)
@@ -61,7 +62,7 @@ def _drop_rights() -> None:
     except OSError:  # kernels without ambient capabilities have none to clear
         pass
     system.prctl(system.PR_SET_NO_NEW_PRIVS, 1)
-    system.set_system_call_filter(filters.system_call_filter())
+    system.set_system_call_filter(program)
 
 
 def _restore_signals() -> None:
@@ -70,8 +71,11 @@ def _restore_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def _first_to_be_killed() -> None:
-    """Let the kernel kill the program first if the machine runs out of memory."""
+def first_to_be_killed() -> None:
+    """Let the kernel kill the sandbox first if the machine runs out of memory.
+
+    To be called while all rights are there: the program then cannot undo it.
+    """
     try:
         descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
         os.write(descriptor, b"1000")
@@ -81,14 +85,14 @@ def _first_to_be_killed() -> None:
 
 
 def _set_limits(limits: dict[str, int]) -> None:
-    _lower(resource.RLIMIT_CORE, 0)
+    _lower(resource.RLIMIT_CORE, 1)  # 0 would still start the machine's own handler of crashes, with root's rights
     _lower(resource.RLIMIT_CPU, limits["cpu_seconds"], limits["cpu_seconds"] + 1)
     _lower(resource.RLIMIT_FSIZE, limits["file_size"])
     _lower(resource.RLIMIT_NOFILE, limits["open_files"])
     _lower(resource.RLIMIT_AS, limits["memory"])
-    for name in ("RLIMIT_MEMLOCK", "RLIMIT_MSGQUEUE"):
+    for name, value in _FIXED.items():
         if hasattr(resource, name):
-            _lower(getattr(resource, name), 0)
+            _lower(getattr(resource, name), value)
     if limits["user_processes"]:
         _lower(resource.RLIMIT_NPROC, limits["user_processes"])
 

@@ -1,4 +1,4 @@
-"""The first script executed inside bubblewrap: drops the remaining privileges and executes the program."""
+"""The script that bubblewrap executes as the sandbox's first process."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import marshal
 import os
 import sys
 
-from . import filters, system  # noqa: F401  (now, while the files can still be read)
-from .confine import become_program
+from . import system
+from .confine import FAILED
+from .first import be_first
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
@@ -15,7 +16,16 @@ if TYPE_CHECKING:
 
 
 def main(status: int) -> NoReturn:
-    """Read the settings that the monitor left in a descriptor, then execute the program."""
+    """Read the settings that the monitor left in a descriptor, then start the program."""
     with os.fdopen(int(sys.argv[1]), "rb") as file:
         settings = marshal.loads(file.read())
-    become_program(settings, status, settings["user"], filtered=True)
+    try:
+        if settings["mounts_inside"]:
+            for device in os.listdir("/dev"):
+                if not os.path.islink(f"/dev/{device}"):
+                    system.make_read_only(f"/dev/{device}", devices=True)
+            system.mount_processes("/proc")
+    except OSError as error:
+        os.write(status, FAILED + f"{error}".encode()[:2000])
+        os._exit(0)
+    be_first(settings, status, settings["user"])

@@ -16,7 +16,7 @@ import sys
 import time
 
 from . import processes, wire
-from .confine import CHANNEL, FAILED, STARTED, become_program
+from .confine import CHANNEL, FAILED, STARTED, become_program, first_to_be_killed
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _HIGH = 32  # the monitor's own descriptors start here
 _TICK = 0.025  # seconds between two checks of the sandbox's processes
+_AGAIN = 0.001  # seconds until a second look at a sandbox that holds too much
+_REST = 4.0  # times as long as a look takes, the monitor rests afterwards
+_PIPES = 4  # times as many pipes as open descriptors of one process may be there: the machine counts them by its user
 _PATIENCE = 5.0  # seconds for killed processes to disappear
 
 
@@ -69,6 +72,9 @@ class _Run:
         self.text = {self.output: b"", self.errors: b""}
         self.how = ""
         self.peak = 0
+        self.above = 0  # looks in succession that found more memory than allowed
+        self.folder: int | None = None
+        self.socket = processes.waiting_in_a_socket()
         self.done = self.wait_status = 0
         self.started = time.monotonic()
         for number, descriptor in enumerate((os.open("/dev/null", os.O_RDONLY), output, errors, channel)):
@@ -84,6 +90,10 @@ class _Run:
 
     def _start(self, settings: dict[str, Any], status: int) -> tuple[int, int | None]:
         """The process to wait for, and the ancestor of the program's processes."""
+        if self.isolation != "none":
+            from . import filters
+
+            settings["filter"] = filters.system_call_filter()
         if self.isolation == "namespaces":
             from . import namespaces
 
@@ -108,9 +118,9 @@ class _Run:
         while not self.how and not self._ended():
             now = time.monotonic()
             if now >= next_look:
-                self._look()
+                pause = self._look()
                 now = time.monotonic()
-                next_look = now + _TICK
+                next_look = now + pause
             for descriptor, _ in poll.poll(max(0.0, min(deadline, next_look) - now) * 1000):
                 if descriptor in (self.control, self.caller):
                     self.how = self.how or "killed"
@@ -140,8 +150,8 @@ class _Run:
         if not self.done:
             return wire.send_failure(self.control, "its processes could not be ended")
         code = os.waitstatus_to_exitcode(int.from_bytes(said, "little") if said else self.wait_status)
-        if self.isolation == "bubblewrap" and 128 < code <= 128 + signal.NSIG:
-            code = 128 - code  # bubblewrap reports a signal in this way
+        if not said and self.isolation == "bubblewrap" and 128 < code <= 128 + signal.NSIG:
+            code = 128 - code  # bubblewrap reports in this way that the first process was killed
         how = self.how or ("exited" if code >= 0 else "signalled")
         # The total of all reaped processes and of those that they reaped.
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -162,20 +172,44 @@ class _Run:
             self.how = self.how or "output"
         return bool(part) and len(part) <= room
 
-    def _look(self) -> None:
+    def _look(self) -> float:
+        """Hold the sandbox's processes to their common limits; returns the seconds until the next look."""
         if self.root is None or not os.path.exists("/proc/self/task"):  # noqa: PTH110
-            return
+            return _TICK
+        begun = time.monotonic()
         found = processes.members(self.root)
-        held = processes.memory(found, self.limits["memory"])
+        in_files, files = self._scratch(found)
+        state = processes.Held(found, self.socket, self.limits["open_files"])
+        limit = self.limits["memory"]
+        held = in_files + state.most()
+        if held > limit and (in_files or len(found) > 1):
+            held = in_files + state.shared()
         self.peak = max(self.peak, held)
-        if held > self.limits["memory"]:
-            self.how = "memory"
-        elif sum(found.values()) > self.limits["processes"] + 2:  # the kernel's count is exact; a safety net
+        if held > limit:
+            # Looked at twice: a process about to execute another program shares all of its parent's memory.
+            self.above += 1
+            if self.above > 1:
+                self.how = "memory"
+            return _AGAIN
+        self.above = 0
+        if sum(map(len, found.values())) > self.limits["processes"] + 2:  # the kernel's count is exact; a safety net
             self.how = "processes"
-        elif self.isolation != "none" and any(
-            processes.files(process, self.scratch) > self.limits["files"] for process in list(found)[:1]
+        elif self.isolation != "none" and (
+            files > self.limits["files"] or state.pipes > _PIPES * self.limits["open_files"]
         ):
             self.how = "files"
+        soon = _TICK if held < limit / 4 else _TICK / 5
+        return max(soon, _REST * (time.monotonic() - begun))
+
+    def _scratch(self, found: dict[int, list[int]]) -> tuple[int, int]:
+        """Bytes and number of files in scratch. It stays open, so that no program can hide it from us."""
+        if self.isolation == "none":
+            return 0, 0
+        if self.folder is None:
+            for threads in found.values():
+                if self.folder is None:
+                    self.folder = processes.scratch(threads, self.scratch)
+        return (0, 0) if self.folder is None else processes.usage(self.folder)
 
     def _ended(self) -> bool:
         if not self.done:
@@ -216,6 +250,7 @@ def _start_without_walls(settings: dict[str, Any], status: int) -> int:
             die_with_monitor(status)
         else:
             os.setsid()
+        first_to_be_killed()
         become_program(settings, status, None, filtered=False)
     return child
 

@@ -13,8 +13,9 @@ import select
 import stat
 from pathlib import Path
 
-from . import filters, system  # noqa: F401  (the filters now, while the files can still be read)
-from .confine import FAILED, become_program
+from . import system
+from .confine import FAILED, first_to_be_killed
+from .first import be_first
 
 TYPE_CHECKING = False  # as in typing, which is slow to import
 if TYPE_CHECKING:
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
 _NOBODY = 65534
 _HIGH = 1_900_000_000  # above the ranges that distributions assign to users and containers
 _ANCHOR = "/tmp"  # exists everywhere; the new root is mounted on it, visible only to the sandbox's first process
-_DEVICES = ("null", "zero", "full", "random", "urandom")
-_LINKS = (
+DEVICES = (("null", "null"), ("full", "zero"), ("full", "full"), ("random", "random"), ("urandom", "urandom"))
+"""Devices as (source, target). Mapping /dev/zero would give memory that nothing counts; /dev/full reads the same."""
+
+DEVICE_LINKS = (
     ("/proc/self/fd", "/dev/fd"),
     ("/proc/self/fd/0", "/dev/stdin"),
     ("/proc/self/fd/1", "/dev/stdout"),
@@ -61,7 +64,7 @@ def start(settings: dict[str, Any], status: int) -> int:
             settings["limits"]["user_processes"] += 2  # the monitor and the first process belong to the same user
     first = os.fork()
     if first == 0:
-        _be_first(settings, status, user)
+        _start_first(settings, status, user)
     return first
 
 
@@ -75,9 +78,10 @@ def die_with_monitor(status: int) -> None:
     os.setsid()
 
 
-def _be_first(settings: dict[str, Any], status: int, user: int | None) -> NoReturn:
+def _start_first(settings: dict[str, Any], status: int, user: int | None) -> NoReturn:
     try:
         die_with_monitor(status)
+        first_to_be_killed()
         system.unshare(
             system.CLONE_NEWNS
             | system.CLONE_NEWNET
@@ -86,29 +90,18 @@ def _be_first(settings: dict[str, Any], status: int, user: int | None) -> NoRetu
             | system.CLONE_NEWCGROUP
         )
         _build_root(settings, _NOBODY if user is None else user)
-        program = os.fork()
-        if program == 0:
-            become_program(settings, status, user, filtered=True)
-        system.prctl(system.PR_SET_DUMPABLE, 0)  # the program may have the same user: it must not trace this process
-        system.drop_capabilities()
-        os.closerange(0, status)  # above all the channel, so that the caller sees its end
-        os.closerange(status + 1, 1 << 16)
-        while True:
-            ended, how = os.wait()
-            if ended == program:
-                os.write(status, how.to_bytes(4, "little"))
-                break
+        be_first(settings, status, user)
     except BaseException as error:
         os.write(status, FAILED + f"{error}".encode()[:2000])
     finally:
-        os._exit(0)  # the kernel kills all other processes of the PID namespace
+        os._exit(0)
 
 
 def _build_root(settings: dict[str, Any], user: int) -> None:
     system.mount("none", "/", None, system.MS_REC | system.MS_PRIVATE)
     # Opened before the new root hides files; a descriptor works below folders closed to the program's user.
     sources = [(os.open(source, os.O_PATH), target) for source, target in settings["trees"]]
-    devices = [(os.open(f"/dev/{name}", os.O_PATH), name) for name in _DEVICES]
+    devices = [(os.open(f"/dev/{name}", os.O_PATH), target) for name, target in DEVICES]
     root = _ANCHOR
     room = (1 << 20) + sum(len(content) + (1 << 14) for content in settings["files"].values())
     system.mount("tmpfs", root, "tmpfs", system.MS_NOSUID, f"size={room},mode=755")
@@ -120,7 +113,8 @@ def _build_root(settings: dict[str, Any], user: int) -> None:
         system.make_read_only(root + target)
     for descriptor, name in devices:
         _bind(f"/proc/self/fd/{descriptor}", f"{root}/dev/{name}", False)
-    for target, link in (*settings["links"], *_LINKS, (settings["scratch"], "/tmp"), (settings["scratch"], "/dev/shm")):
+        system.make_read_only(f"{root}/dev/{name}", devices=True)  # its times, that is; it can still be written
+    for target, link in (*settings["links"], *DEVICE_LINKS, (settings["scratch"], "/tmp"), (settings["scratch"], "/dev/shm")):
         _make_folder(root + link, above=True)
         Path(root + link).symlink_to(target)
     _write(root + "/etc/passwd", f"sandbox:x:{user}:{user}:sandbox:{settings['scratch']}:/bin/sh\n")
@@ -133,8 +127,7 @@ def _build_root(settings: dict[str, Any], user: int) -> None:
     scratch = f"size={limits['scratch']},nr_inodes={limits['files']},mode=700,uid={user},gid={user}"
     system.mount("tmpfs", root + settings["scratch"], "tmpfs", system.MS_NOSUID | system.MS_NODEV, scratch)
     with contextlib.suppress(OSError):  # masked parts of /proc (in a container) forbid a new mount: then it stays empty
-        flags = system.MS_NOSUID | system.MS_NODEV | system.MS_NOEXEC
-        system.mount("proc", root + "/proc", "proc", flags, "subset=pid")
+        system.mount_processes(root + "/proc")
     system.enter_root(root)
     system.mount("none", "/", None, system.MS_REMOUNT | system.MS_BIND | system.MS_RDONLY | system.MS_NOSUID)
 

@@ -1,61 +1,124 @@
-"""Inspect a sandbox from outside: number of processes, memory, number of files."""
+"""Inspect a sandbox from outside: its processes, and the memory that they take from the machine."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+_PAGE_OF_A_PIPE = 4096
+_PIPE = 16 * _PAGE_OF_A_PIPE  # bytes that a pipe may hold; the filter keeps programs from making it larger
+_KIB = 1024
 
 
-def members(root: int) -> dict[int, int]:
-    """All descendants of ``root`` (without itself), with their numbers of threads.
+def members(root: int) -> dict[int, list[int]]:
+    """All descendants of ``root`` (without itself), with the numbers of their threads.
 
     Orphans are adopted by the first process of their namespace (or by a subreaper), so none escapes.
     """
-    found: dict[int, int] = {}
+    found: dict[int, list[int]] = {}
     waiting = [root]
     while waiting:
         process = waiting.pop()
         try:
-            threads = os.listdir(f"/proc/{process}/task")  # noqa: PTH208  (pathlib is slow to import)
+            threads = [int(name) for name in os.listdir(f"/proc/{process}/task")]  # noqa: PTH208  (pathlib is slow to import)
         except OSError:  # ended meanwhile
             found.pop(process, None)
             continue
         if process != root:
-            found[process] = len(threads)
+            found[process] = threads
         for thread in threads:
             children = [int(number) for number in _read(f"/proc/{process}/task/{thread}/children").split()]
             waiting += [child for child in children if child not in found]
     return found
 
 
-def memory(processes: dict[int, int], limit: int) -> int:
-    """Total memory of the processes in bytes; shared pages are divided among their users if this matters."""
-    held = sum(map(_resident, processes))
-    if held <= limit or len(processes) == 1:
-        return held
-    return sum(map(_share, processes))
+class Held:
+    """What processes hold: pages, page tables, swapped pages, and what waits in pipes and sockets."""
+
+    def __init__(self, processes: dict[int, list[int]], socket: int, open_files: int) -> None:
+        """Look at the processes.
+
+        Args:
+            processes: what :func:`members` found.
+            socket: bytes that may wait in a socket.
+            open_files: descriptors that a process may have; whoever hides them is taken to have as many sockets.
+        """
+        # A process whose first thread has ended shows its memory only by another thread.
+        self._states = [state for threads in processes.values() if (state := _first_state(threads))]
+        links: set[str] = set()
+        sockets = 0
+        for thread in (thread for threads in processes.values() for thread in threads):
+            try:
+                links.update(_open(thread))
+            except PermissionError:  # it executes a file that nobody may read
+                sockets += open_files
+            except OSError:  # ended meanwhile
+                continue
+        self.pipes = sum(link.startswith("pipe:") for link in links)
+        sockets += sum(link.startswith("socket:") for link in links)
+        self._waiting = self.pipes * _PIPE + sockets * socket
+
+    def most(self) -> int:
+        """Bytes, at most: pages that processes share count for each of them."""
+        return self._waiting + sum(sum(state.values()) for _, state in self._states)
+
+    def shared(self) -> int:
+        """Bytes, with shared pages divided among their users, and without those of files in memory."""
+        return self._waiting + sum(_share(thread, state) for thread, state in self._states)
 
 
-def files(process: int, scratch: str) -> int:
-    """Number of files and folders in the scratch folder's file system (0 if it cannot be read)."""
-    with contextlib.suppress(OSError):
-        state = os.statvfs(f"/proc/{process}/root{scratch}")
-        return state.f_files - state.f_ffree
-    return 0
+def scratch(process: list[int], folder: str) -> int | None:
+    """A descriptor of the scratch folder that the threads of a process see, or ``None`` if it cannot be had."""
+    for thread in process:
+        with contextlib.suppress(OSError):
+            return os.open(f"/proc/{thread}/root{folder}", os.O_RDONLY | os.O_DIRECTORY)
+    return None
 
 
-def _resident(process: int) -> int:
-    fields = _read(f"/proc/{process}/statm").split()
-    return int(fields[1]) * _PAGE if len(fields) > 1 else 0
+def usage(folder: int) -> tuple[int, int]:
+    """Bytes and number of files in the file system of a folder's descriptor."""
+    state = os.fstatvfs(folder)
+    return (state.f_blocks - state.f_bfree) * state.f_frsize, state.f_files - state.f_ffree
 
 
-def _share(process: int) -> int:
-    for line in _read(f"/proc/{process}/smaps_rollup").splitlines():
-        if line.startswith(b"Pss:"):
-            return int(line.split()[1]) * 1024
-    return _resident(process)  # it has exited (then this is 0), or the kernel does not report it
+def waiting_in_a_socket() -> int:
+    """Bytes that may wait in a socket of this machine, unless its owner changes that (the filter forbids it)."""
+    text = _read("/proc/sys/net/core/wmem_default")
+    return int(text) if text.strip().isdigit() else 212992
+
+
+def _first_state(threads: list[int]) -> tuple[int, dict[str, int]] | None:
+    for thread in threads:
+        state = _fields(f"/proc/{thread}/status", (b"VmRSS", b"VmPTE", b"VmSwap"))
+        if state:
+            return thread, state
+    return None
+
+
+def _share(thread: int, state: dict[str, int]) -> int:
+    shares = _fields(f"/proc/{thread}/smaps_rollup", (b"Pss", b"Pss_Shmem", b"SwapPss"))
+    if not shares:  # it has exited (then this is 0), or the kernel does not report it
+        return sum(_fields(f"/proc/{thread}/status", (b"VmRSS", b"VmPTE", b"VmSwap")).values())
+    return shares["Pss"] - shares.get("Pss_Shmem", 0) + shares.get("SwapPss", 0) + state.get("VmPTE", 0)
+
+
+def _fields(path: str, wanted: tuple[bytes, ...]) -> dict[str, int]:
+    """Fields of a file of ``name: number kB`` lines, in bytes."""
+    found = {}
+    for line in _read(path).splitlines():
+        name, _, value = line.partition(b":")
+        if name in wanted:
+            found[name.decode()] = int(value.split()[0]) * _KIB
+    return found
+
+
+def _open(thread: int) -> list[str]:
+    links = []
+    folder = f"/proc/{thread}/fd"
+    for name in os.listdir(folder):  # noqa: PTH208
+        with contextlib.suppress(FileNotFoundError):
+            links.append(os.readlink(f"{folder}/{name}"))  # noqa: PTH115
+    return links
 
 
 def _read(path: str) -> bytes:

@@ -5,6 +5,7 @@ It serves the process that started it and exits with it. It has no data of the p
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -18,6 +19,8 @@ _REAP = 1000  # milliseconds
 def main(listening: int) -> None:
     """Fork a monitor for each received pair of descriptors (its control socket, the program's channel)."""
     requests = socket.socket(fileno=listening)
+    with contextlib.suppress(OSError):  # built once, for all that are forked; each says what is wrong
+        filters.system_call_filter()
     poll = select.poll()
     poll.register(requests, select.POLLIN)
     if (caller := monitor.end_of(os.getppid())) is not None:

@@ -65,6 +65,11 @@ def mount(source: str, target: str, kind: str | None, flags: int, options: str =
     _checked(result, f"mount {source} on {target}")
 
 
+def mount_processes(target: str) -> None:
+    """Mount a read-only /proc with the processes of this namespace alone, and of them only those that may be looked at."""
+    mount("proc", target, "proc", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "subset=pid,hidepid=2")
+
+
 def make_read_only(target: str, devices: bool = False) -> None:
     """Make a mount and all mounts below it read-only, without set-user-ID programs and (by default) devices."""
     attributes = (ctypes.c_uint64 * 4)(MS_RDONLY | MS_NOSUID | (0 if devices else MS_NODEV), 0, 0, 0)
