@@ -22,7 +22,7 @@ from donod_fast.evaluation.samples import Sample
 if TYPE_CHECKING:
     from donod_fast.evaluation.stoppable import StoppableSandbox
 
-JUDGE_VERSION = 1
+JUDGE_VERSION = 2
 """Part of every verdict's key; incremented whenever the judge may give a different verdict on the same program."""
 
 

@@ -15,6 +15,12 @@ import builtins
 MAX_DEPTH = 150
 """Maximum nesting of containers that both sides can handle within Python's own recursion limit."""
 
+MAX_BYTES = 64 << 20
+"""Maximum bytes of one answer."""
+
+MAX_MESSAGE = 300
+"""Maximum characters of an exception's message that cross; no more is accepted either."""
+
 RUN = 8
 """Minimum run of items of one type that is sent as one block, so that a list of ten million items is fast."""
 RUN_CODES = {int: "q", float: "d"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from array import array
 from collections import Counter, OrderedDict, deque
 from itertools import accumulate, pairwise
 from operator import gt
@@ -15,13 +14,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
+_RUN_TAG = ord("R")
 _LENGTH = struct.Struct(">I")
 _FLOAT = struct.Struct(">d")
 _COMPLEX = struct.Struct(">dd")
 
 
-def decode(data: bytes, resolve: Callable[[Reference], Any] | None = None) -> Any:
+def decode(data: bytes | bytearray | memoryview, resolve: Callable[[Reference], Any] | None = None) -> Any:
     """Decode one value.
+
+    The value may take far more memory than its bytes, and a dict or a set of hostile keys takes any time: whoever
+    decodes an answer limits both.
 
     Args:
         data: output of :func:`encode`, or any bytes from a hostile sender.
@@ -29,6 +32,7 @@ def decode(data: bytes, resolve: Callable[[Reference], Any] | None = None) -> An
 
     Raises:
         Refused: the bytes are not exactly one value.
+        MemoryError: the value does not fit into memory.
     """
     reader = _Decoder(data, resolve)
     try:
@@ -41,15 +45,15 @@ def decode(data: bytes, resolve: Callable[[Reference], Any] | None = None) -> An
 
 
 class _Decoder:
-    def __init__(self, data: bytes, resolve: Callable[[Reference], Any] | None) -> None:
-        self.data = data
+    def __init__(self, data: bytes | bytearray | memoryview, resolve: Callable[[Reference], Any] | None) -> None:
+        self.data = memoryview(data)  # its slices are no copies
         self.at = 0
         self.resolve = resolve
 
     def read(self, depth: int) -> Any:
         if depth > MAX_DEPTH:
             raise Refused(f"nested more than {MAX_DEPTH} deep")
-        tag = self.data[self.at : self.at + 1]
+        tag = bytes(self.data[self.at : self.at + 1])
         reader = _READERS.get(tag)
         if reader is None:
             raise Refused(f"a value of unknown kind {tag!r}" if tag else "a value that ends early")
@@ -61,7 +65,7 @@ class _Decoder:
         self.at += 4
         return int(value)
 
-    def blob(self) -> bytes:
+    def blob(self) -> memoryview:
         size = self.number()
         if size > len(self.data) - self.at:
             raise Refused("a value that ends early")
@@ -69,13 +73,13 @@ class _Decoder:
         return self.data[self.at - size : self.at]
 
     def text(self) -> str:
-        return self.blob().decode("utf-8", "surrogatepass")
+        return str(self.blob(), "utf-8", "surrogatepass")
 
     def items(self, depth: int) -> list[Any]:
         count = self.number()
         found: list[Any] = []
         while len(found) < count:
-            if self.data[self.at : self.at + 1] == b"R":
+            if self.at < len(self.data) and self.data[self.at] == _RUN_TAG:
                 found.extend(self.run(depth))
             else:
                 found.append(self.read(depth + 1))
@@ -84,7 +88,7 @@ class _Decoder:
         return found
 
     def run(self, depth: int) -> Iterable[Any]:
-        code = self.data[self.at + 1 : self.at + 2].decode("ascii")
+        code = str(self.data[self.at + 1 : self.at + 2], "ascii")
         self.at += 2
         if code in ("t", "l"):
             if depth >= MAX_DEPTH:
@@ -106,9 +110,8 @@ class _Decoder:
         return self.numbers(code)
 
     def numbers(self, code: str) -> list[Any]:
-        block = array(code)
-        block.frombytes(self.blob())
-        return block.tolist()
+        kind: Any = code
+        return self.blob().cast(kind).tolist()
 
     def pairs(self, depth: int) -> list[tuple[Any, Any]]:
         count = self.number()
@@ -192,7 +195,7 @@ _READERS: dict[bytes, Callable[[_Decoder, int], Any]] = {
     b"f": _read_float,
     b"c": _read_complex,
     b"s": lambda source, depth: source.text(),
-    b"b": lambda source, depth: source.blob(),
+    b"b": lambda source, depth: bytes(source.blob()),
     b"B": lambda source, depth: bytearray(source.blob()),
     b"l": lambda source, depth: source.items(depth),
     b"t": lambda source, depth: tuple(source.items(depth)),

@@ -46,13 +46,22 @@ class Comparison:
         self._root = rules == "humaneval" and entry_point == "find_zero"
         self._atol = atol
 
+    @property
+    def by_equality(self) -> bool:
+        """Whether an output that equals the reference's is right, whatever both are."""
+        return not self._root and not (self._mbpp and self._name in SAME_SET | NOT_NONE)
+
+    def equal(self, floats: bool) -> None:
+        """Take note of an output that is right because it equals the reference's, which ``floats`` describes."""
+        if self._atol == 0 and floats:
+            self._atol = FLOAT_TOLERANCE
+
     def right(self, arguments: Any, output: Any, expected: Any) -> bool:
         """Whether an output counts as right. An exception of the comparison is passed on and counts as wrong."""
         if self._root:
             return abs(polynomial(arguments[0], output)) <= self._atol
         exact = self._exact(arguments, output, expected)
-        if self._atol == 0 and _floats(expected):
-            self._atol = FLOAT_TOLERANCE
+        self.equal(all_floats(expected))
         if exact or self._atol == 0:
             return exact
         if type(output) is not type(expected):
@@ -117,7 +126,8 @@ def padded_digit_distance(first: int, second: int) -> int:
     return sum(abs(int(one) - int(other)) for one, other in zip(left.zfill(width), right.zfill(width), strict=True))
 
 
-def _floats(value: Any) -> bool:
+def all_floats(value: Any) -> bool:
+    """Whether a value is a float, or a list or tuple of floats that is not empty."""
     if isinstance(value, (list, tuple)) and value:
         return all(isinstance(one, float) for one in value)
     return isinstance(value, float)

@@ -18,7 +18,10 @@ from donod_fast.errors import SandboxError
 from donod_fast.evaluation.sandbox import Limits, Process, Sandbox
 
 _PROGRAM = ("bootstrap", "codec", "encoder", "decoder", "wire", "program_side")
-_JUDGE = ("bootstrap", "codec", "encoder", "decoder", "wire", "remote", "evalplus_rules", "judge_side", "free_names")
+_JUDGE = (
+    "bootstrap", "codec", "encoder", "decoder", "wire", "remote", "evalplus_rules", "judge_side", "free_names",
+    "bounds", "canonical", "wording",
+)  # fmt: skip
 _LIFE = 1800.0  # seconds after which a judge is replaced
 _MEMORY = 3 << 30
 _CHECK_SECONDS = 600.0  # processor time of one check's tests, as a last resort
@@ -100,6 +103,7 @@ class Judges:
 
     def _start(self, sandbox: Sandbox) -> Judging:
         # Not the sandbox's limits: those are for programs, but EvalPlus's references return lists of ten million items.
+        # The work on a program's answers has limits of its own; see bounds.py.
         limits = Limits(seconds=2 * _LIFE, cpu_seconds=_CHECK_SECONDS, memory=_MEMORY)
         process = sandbox.start(_judge_files(), ["{python}", "{program}/bootstrap.pyc", "judge"], limits=limits)
         return Judging(process, whole=False, born=time.monotonic())

@@ -12,7 +12,7 @@ import sys
 import time
 
 from donod_fast.evaluation.judging import wire
-from donod_fast.evaluation.judging.codec import Reference
+from donod_fast.evaluation.judging.codec import MAX_MESSAGE, Reference
 from donod_fast.evaluation.judging.decoder import decode
 from donod_fast.evaluation.judging.encoder import encode
 
@@ -25,13 +25,13 @@ NONCE = 8
 
 _BATCH_SECONDS = 0.25
 _BATCH_BYTES = 4 << 20
-_MESSAGE = 300
 
 
 def main() -> None:
     """Answer questions until the channel closes."""
     descriptor = wire.channel()
     server = Server()
+    wire.send(descriptor, b"")  # ready: the program's own time begins
     while True:
         try:
             question = wire.receive(descriptor)
@@ -48,7 +48,7 @@ class Server:
         self._objects: dict[int, Any] = {}
         self._numbers: dict[int, int] = {}
 
-    def answer(self, question: bytes) -> bytes:
+    def answer(self, question: bytes | bytearray) -> bytes:
         """The answer to one question: ``("value", …)`` or ``("raised", class names, message)``, as bytes."""
         try:
             name, *arguments = decode(question, self._resolve)
@@ -64,7 +64,7 @@ class Server:
         # Its own class first, then those it derives from, so that the judge can find the builtin among them.
         names = [kind.__name__ for kind in type(error).__mro__ if kind is not object]
         try:
-            message = str(error)[:_MESSAGE]
+            message = str(error)[:MAX_MESSAGE]
         except BaseException:
             message = ""
         return encode(("raised", names, message))

@@ -7,11 +7,15 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from donod_fast.evaluation.judging.codec import Reference, Refused
+from donod_fast.evaluation.judging.codec import MAX_MESSAGE, Reference, Refused
 from donod_fast.evaluation.judging.decoder import decode
 from donod_fast.evaluation.judging.encoder import encode
 
 NONCE = 8
+
+_NAMES = 100  # class names of one exception; none of ours has as many bases
+_NAME = 200
+_VALUE = encode(("value", None))[:-1]  # in front of the encoding of an answer's value
 
 _EXCEPTIONS: dict[str, type[Exception]] = {
     name: kind for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, Exception)
@@ -36,6 +40,9 @@ class ProgramError(Exception):
     """An exception of one of the program's own classes that derives from no builtin except ``Exception``."""
 
 
+Exchange = Callable[[bytes], "bytes | bytearray"]
+
+
 class Program:
     """Asks the program, one question at a time.
 
@@ -48,13 +55,13 @@ class Program:
         last: the last value of an answer.
     """
 
-    def __init__(self, exchange: Callable[[bytes], bytes]) -> None:
+    def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self.stopped: Stopped | None = None
         self.raised: Exception | None = None
         self.last: Any = None
 
-    def load(self, ask: Callable[[bytes], bytes]) -> None:
+    def load(self, ask: Exchange) -> None:
         """Let the program's text run; ``ask`` receives the nonce and returns the complete answer.
 
         Raises:
@@ -62,7 +69,7 @@ class Program:
             Exception: the program's exception, as a builtin.
         """
         nonce = os.urandom(NONCE)
-        self._open(nonce, self._guarded(ask, nonce))
+        self._content(self._guarded(ask, nonce, nonce))
 
     def name(self, name: str) -> Any:
         """The program's global with this name: plain data or a :class:`Remote`; NameError if there is none."""
@@ -72,49 +79,55 @@ class Program:
         """The value of an answer.
 
         Raises:
-            Stopped: it has ended, or sent an invalid answer.
+            Stopped: it has ended, or sent an invalid answer, or one that does not fit into memory.
             Exception: the program's exception, as the builtin of that name.
         """
         if self.stopped is not None:
             raise self.stopped
         nonce = os.urandom(NONCE)
-        self.last = self._open(nonce, self._guarded(self._exchange, nonce + encode(question, _refer)))
+        self.last = None  # free its memory
+        try:
+            sent = nonce + encode(question, _refer)
+        except MemoryError:
+            self._out_of_memory()
+        self.last = self._content(self._guarded(self._exchange, sent, nonce))
         return self.last
 
-    def batch(self, target: Any, calls: list[bytes]) -> list[Any]:
-        """Answers to the first of several calls, at least one: values, or the exceptions that it raised."""
+    def batch(self, target: Any, calls: list[bytes]) -> Iterator[Answer]:
+        """Answers to the first of several calls, at least one, each decoded on request only."""
         answers = self.ask("batch", target, calls)
+        self.last = None
         if type(answers) is not list or not 0 < len(answers) <= len(calls):
             self._stop("protocol", "a batch of answers that does not match its questions")
-        return [self._value(one) for one in answers]
+        answers.reverse()
+        while answers:
+            data = answers.pop()
+            if type(data) is not bytes:
+                self._stop("protocol", "an answer that is not bytes")
+            yield Answer(data, self._content)
 
-    def _value(self, data: Any) -> Any:
-        if type(data) is not bytes:
-            self._stop("protocol", "an answer that is not bytes")
-        try:
-            return self._content(data)
-        except Exception as error:
-            return Raised(error)
-
-    def _guarded(self, ask: Callable[[bytes], bytes], question: bytes) -> bytes:
+    def _guarded(self, ask: Exchange, question: bytes, nonce: bytes) -> memoryview:
+        """The answer's content, without its nonce."""
         if self.stopped is not None:
             raise self.stopped
         try:
-            return ask(question)
+            answer = memoryview(ask(question))
         except Stopped as stopped:
             self.stopped = stopped
             raise
-
-    def _open(self, nonce: bytes, answer: bytes) -> Any:
+        except MemoryError:
+            self._out_of_memory()
         if answer[:NONCE] != nonce:
             self._stop("protocol", "an answer to something that was not asked")
-        return self._content(answer[NONCE:])
+        return answer[NONCE:]
 
-    def _content(self, data: bytes) -> Any:
+    def _content(self, data: memoryview | bytes) -> Any:
         try:
             answer = decode(data, self._resolve)
         except Refused as error:
             self._stop("protocol", f"the program answered with {error}")
+        except MemoryError:
+            self._out_of_memory()
         if type(answer) is tuple and len(answer) == 3 and answer[0] == "raised":
             self._raise(answer[1], answer[2])
         if type(answer) is not tuple or len(answer) != 2 or answer[0] != "value":
@@ -125,19 +138,50 @@ class Program:
         if not reference.kind:
             raise Refused("a reference to an object of the judge")
         kind = RemoteIterator if reference.kind == "iterator" else Remote
-        return kind(self, reference.number, reference.kind)
+        return kind(self, reference.number, reference.kind[:_NAME])
 
     def _raise(self, names: Any, message: Any) -> NoReturn:
-        if type(names) is not list or not names or any(type(one) is not str for one in [*names, message]):
+        if type(names) is not list or not 0 < len(names) <= _NAMES:
             self._stop("protocol", "a malformed exception")
+        if any(type(one) is not str for one in [*names, message]):
+            self._stop("protocol", "a malformed exception")
+        names = [one[:_NAME] for one in names]
+        message = message[:MAX_MESSAGE]
         if "Exception" not in names:
             self._stop("exited", f"{names[0]}: {message}".rstrip(": "))
         self.raised = _builtin(names, message)
         raise self.raised
 
+    def _out_of_memory(self) -> NoReturn:
+        self._stop("memory", "an answer that takes more memory than a judge has")
+
     def _stop(self, status: str, detail: str) -> NoReturn:
         self.stopped = Stopped(status, detail)
-        raise self.stopped
+        raise self.stopped from None
+
+
+class Answer:
+    """One answer of a batch, not yet decoded."""
+
+    def __init__(self, data: bytes, content: Callable[[bytes], Any]) -> None:
+        self._data = data
+        self._content = content
+
+    def encodes(self, value: memoryview) -> bool:
+        """Whether it is a value with this encoding; takes no memory and hardly any time."""
+        whole = len(self._data) == len(_VALUE) + len(value)
+        return whole and self._data.startswith(_VALUE) and self._data.endswith(value)
+
+    def value(self) -> Any:
+        """Its value, or the exception that the program raised as a :class:`Raised`.
+
+        Raises:
+            Stopped: the answer is invalid, or does not fit into memory.
+        """
+        try:
+            return self._content(self._data)
+        except Exception as error:
+            return Raised(error)
 
 
 class Raised:

@@ -51,14 +51,18 @@ class Process:
         with suppress(SandboxError):
             self.kill()
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes, deadline: float | None = None) -> None:
         """Send one frame to the program.
 
+        Args:
+            data: its content.
+            deadline: when to give up, on the clock of :func:`time.monotonic`; None: when the program's time is over.
+
         Raises:
-            Timeout: the program did not read it while it was allowed to run.
+            Timeout: the program did not read it in time; it can be sent nothing more.
             Ended: the program closed the channel or has ended.
         """
-        self._channel.send(data, self._deadline)
+        self._channel.send(data, self._deadline if deadline is None else min(deadline, self._deadline))
 
     def receive(self, deadline: float, max_bytes: int) -> bytes:
         """Receive one frame from the program; after a :class:`Timeout` it may be called again.
@@ -73,6 +77,13 @@ class Process:
             TooLarge: a larger frame was announced.
         """
         return self._channel.receive(deadline, max_bytes)
+
+    def monitor(self) -> int | None:
+        """Process id of the monitor, the ancestor of all processes of the program; None before it has started."""
+        try:
+            return wire.unpack_number(self._control.recv(4, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            return None
 
     def finish(self) -> Finished:
         """Wait until the program exits or meets a limit; its end of the channel is closed.

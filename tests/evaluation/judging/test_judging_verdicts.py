@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,7 @@ from donod_fast.errors import CorpusError
 from donod_fast.evaluation.judging import Check, judge
 from donod_fast.evaluation.judging import relay as relaying
 from donod_fast.evaluation.judging.judges import Turns
+from donod_fast.evaluation.judging.load import Load
 from donod_fast.evaluation.sandbox import Sandbox
 from donod_fast.evaluation.sandbox.launcher import LAUNCHER
 
@@ -236,25 +241,77 @@ def test_an_input_that_cannot_be_sent_is_an_error_of_the_file(sandbox: Sandbox) 
         judge(evalplus("def f(x): pass", [[object()]], []), "def f(x): pass", sandbox)
 
 
-def test_a_wall_time_out_is_retried_alone_but_a_cpu_time_out_is_not(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tries: list[str] = []
-    once = relaying._judge_once
+SLEEPER = "import time\ndef add(a, b): time.sleep(60)"
+
+
+@pytest.fixture
+def tries(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Grows with each judgement that starts, and with each exclusive turn."""
+    found: list[str] = []
+    once, alone = relaying._judge_once, Turns.alone
 
     def counted(*given: object, **named: object) -> object:
-        tries.append("try")
+        found.append("judged")
         return once(*given, **named)  # type: ignore[arg-type]
 
+    def counted_turn(turns: Turns) -> AbstractContextManager[None]:
+        found.append("alone")
+        return alone(turns)
+
     monkeypatch.setattr(relaying, "_judge_once", counted)
-    verdict = judge(ADD, "import time\ndef add(a, b): time.sleep(60)", sandbox, seconds=0.4)
-    assert (verdict.status, len(tries)) == ("timeout", 2)
-    tries.clear()
-    verdict = judge(ADD, "def add(a, b):\n  while True: pass", sandbox, seconds=1)
-    assert (verdict.status, len(tries)) in {
-        ("timeout", 1),
-        ("timeout", 2),
-    }  # 2: the machine gave it too little of a core
+    monkeypatch.setattr(Turns, "alone", counted_turn)
+    return found
+
+
+def test_a_time_out_is_certain_where_the_machine_tells_the_load(sandbox: Sandbox, tries: list[str]) -> None:
+    programs = [
+        SLEEPER,
+        "def add(a, b):\n  while True: pass",
+        "import time\ntime.sleep(60)",
+        "import os, time\nos.fork() or time.sleep(60)\n" + SLEEPER,
+    ]
+    assert {judge(ADD, program, sandbox, seconds=0.4).status for program in programs} == {"timeout"}
+    assert tries == ["judged"] * len(programs)
+
+
+def test_eight_sleepers_are_judged_once_each_beside_a_right_program(sandbox: Sandbox, tries: list[str]) -> None:
+    with ThreadPoolExecutor(9) as pool:
+        sleepers = [pool.submit(judge, ADD, SLEEPER, sandbox, seconds=3) for _ in range(8)]
+        right = pool.submit(judge, ADD, RIGHT, sandbox, seconds=60)
+        assert right.result().passed
+        assert not any(one.done() for one in sleepers), "it did not wait for them"
+        assert {one.result().status for one in sleepers} == {"timeout"}
+    assert tries == ["judged"] * 9
+
+
+def test_a_time_out_is_retried_alone_where_the_machine_does_not_tell(
+    sandbox: Sandbox, tries: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Load, "known", False)
+    assert judge(ADD, SLEEPER, sandbox, seconds=0.4).status == "timeout"
+    assert tries == ["judged", "alone", "judged"]
+
+
+def test_a_program_that_gets_little_of_a_core_passes(sandbox: Sandbox, tries: list[str]) -> None:
+    # Others use up the processors; the program's own time is far below the limit, its wall time is above.
+    busy = "def add(a, b):\n  end = time.thread_time() + {cpu}\n  while time.thread_time() < end: pass\n  return a + b"
+    cores = sorted(os.sched_getaffinity(0))
+    with ExitStack() as others:
+        for _ in range(3 * len(cores)):
+            others.enter_context(spinning())
+        verdict = judge(ADD, "import time\n" + busy.format(cpu=0.15), sandbox, seconds=1)
+    assert verdict.passed and tries == ["judged"], verdict
+
+
+@contextmanager
+def spinning() -> Iterator[None]:
+    """A process that uses a processor all the time."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_one_alone_waits_for_the_others_and_they_for_it() -> None:
