@@ -22,6 +22,7 @@ from donod_fast.evaluation.problems import Problem
 from donod_fast.evaluation.samples import Sample, sample_line
 from donod_fast.evaluation.stored import sample_of, verdict_of
 from donod_fast.evaluation.verdicts import Judgement
+from donod_fast.system.checked_files import file_digest, read_regular
 from donod_fast.system.checked_json import DamagedError, checked_line, parsed, verified, with_checksum
 from donod_fast.system.files import atomic_writer, remove
 
@@ -110,7 +111,7 @@ class EvalFolder:
         """
         file = self.path / name
         try:
-            content = parsed(file.read_bytes())
+            content = parsed(read_regular(file))
             if not isinstance(content, dict):
                 raise DamagedError(f"it holds a {type(content).__name__}, not an object")
             checked = _VERSION in content if name == SETTINGS else self.has_checksums
@@ -218,7 +219,7 @@ def _prompt_of(line: Mapping[str, Any]) -> tuple[str, str]:
 
 def _file_digest(path: Path) -> str | None:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return file_digest(path)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from donod_fast.errors import StoreError
+from donod_fast.system.checked_files import read_regular
 from donod_fast.system.checked_json import DamagedError, parsed_object
 from donod_fast.system.files import atomic_writer, storage_error
 
@@ -76,7 +77,7 @@ def drop_torn_line(path: Path) -> None:
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except FileNotFoundError:
         return b""
     except OSError as error:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from donod_fast.errors import SettingsMismatchError, StoreError
-from donod_fast.system.checked_files import file_digest, refuse_changed_files, tree_digests
+from donod_fast.system.checked_files import file_digest, read_regular, refuse_changed_files, tree_digests
 from donod_fast.system.checked_json import DamagedError, parsed, verified, with_checksum
 from donod_fast.system.files import atomic_writer, storage_error
 
@@ -96,7 +96,7 @@ class TrainingFolder:
         """
         file = self.path / name
         try:
-            content = parsed(file.read_bytes())
+            content = parsed(read_regular(file))
             if not isinstance(content, dict):
                 raise DamagedError(f"it holds a {type(content).__name__}, not an object")
             # The manifest has a version, and the result a list of files, only where they have checksums.
@@ -128,7 +128,7 @@ class TrainingFolder:
         found: tuple[Path | None, int, float] = (None, 0, 0.0)
         for folder in self.checkpoints.glob("checkpoint-*"):
             try:
-                content = parsed((folder / _MARK).read_bytes())
+                content = parsed(read_regular(folder / _MARK))
                 mark = verified(content) if isinstance(content, dict) else {}
                 if mark.keys() != {"step", "seconds"}:
                     continue

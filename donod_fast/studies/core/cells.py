@@ -21,7 +21,7 @@ from typing import Any
 from filelock import FileLock
 
 from donod_fast.errors import StoreError
-from donod_fast.system.checked_files import refuse_changed_files, tree_digests
+from donod_fast.system.checked_files import read_regular, refuse_changed_files, tree_digests
 from donod_fast.system.checked_json import DamagedError, parsed, verified, with_checksum
 from donod_fast.system.files import atomic_writer, storage_error
 
@@ -98,7 +98,7 @@ class CellStore:
         folder = self.folder(kind, settings)
         path = folder / RESULT
         try:
-            content = path.read_bytes()
+            content = read_regular(path)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -141,7 +141,7 @@ class CellStore:
         """
         for path in sorted(self._cells.glob(f"*/{RESULT}")):
             try:
-                content = path.read_bytes()
+                content = read_regular(path)
             except OSError as error:
                 raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
             yield _read(path, content)
