@@ -83,9 +83,7 @@ def assert_refused(evaluation: Evaluation, name: str, content: bytes, told: str)
             (evaluation.out / kept).write_bytes(before)
 
 
-def test_a_line_that_a_kill_cut_is_made_again_and_a_damaged_one_is_named(
-    evaluation: Evaluation, tmp_path: Path
-) -> None:
+def test_a_cut_line_is_made_again_and_a_damaged_one_is_named(evaluation: Evaluation, tmp_path: Path) -> None:
     for name, content in evaluation.kept.items():
         if name not in ("result.json", "problems.jsonl"):
             (tmp_path / name).write_bytes(content)

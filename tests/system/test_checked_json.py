@@ -34,7 +34,7 @@ def test_every_flipped_bit_is_noticed_or_changes_nothing() -> None:
         "lr": 2e-5,
         "name": "ä\n",
         "list": [1, None, True, {"a": []}],
-        "weight_norm": 57.24160518307485,
+        "norm": 57.24160518307485,
     }
     for content in (json.dumps(with_checksum(data), indent=1).encode(), checked_line(data)):
         for at in range(len(content)):
