@@ -125,6 +125,7 @@ class ShownRows:
 def _opened(corpus: CorpusSettings, folder: ScoresFolder | None) -> Corpus:
     """The corpus; its files are not read again if a scores folder knows them."""
     from donod_fast.data.reading.corpus import open_settings
+    from donod_fast.scores.held import held
     from donod_fast.scores.opening import known_files
 
     if folder is None:
@@ -135,7 +136,7 @@ def _opened(corpus: CorpusSettings, folder: ScoresFolder | None) -> Corpus:
             f"{folder.name} holds scores of other rows than {', '.join(corpus.data)}: give the same DATA in the same "
             "order, or leave DATA out"
         )
-    return opened
+    return held(opened, folder)
 
 
 def _limited(masks: MaskSettings, loaded: LoadedTokenizer) -> MaskSettings:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from donod_fast.data.bounded import shared_length, stripped_length
 from donod_fast.data.formats import Reading, carried_values, check_format, read_record, record_id
+from donod_fast.data.reading.record_hashes import record_hash
 from donod_fast.data.rendering import Renderer
 from donod_fast.data.settings import MaskSettings
 from donod_fast.data.spans import Span, TurnFinder, assistant_turns
@@ -332,6 +333,7 @@ class Masker:
             unused=row.reading.unused,
             excluded=row.reading.excluded,
             recasts=masked.recasts,
+            hash=record_hash(row.record),
         )
 
 
@@ -377,6 +379,7 @@ def _refused(row: _Row, status: Status, detail: str, tokens: int = 0) -> Tokeniz
         format=reading.format,
         unused=reading.unused,
         excluded=reading.excluded,
+        hash=record_hash(row.record),
     )
 
 

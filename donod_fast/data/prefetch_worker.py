@@ -25,6 +25,7 @@ from donod_fast.data.formats import carried_values, record_id
 from donod_fast.data.grouping import grouped
 from donod_fast.data.masking import Masker
 from donod_fast.data.reading import Corpus
+from donod_fast.data.reading.record_hashes import record_hash
 from donod_fast.data.types import Record, Status, TokenizedSample
 from donod_fast.errors import WorkerError
 
@@ -226,7 +227,9 @@ def tokenized(masker: Masker, records: Sequence[Record], excluded: Mapping[int, 
 def _lost(masker: Masker, record: Record, cause: str) -> TokenizedSample:
     detail = f"{record.file}, {record.place}: {cause}".encode("utf-8", errors="backslashreplace").decode("utf-8")
     carried = carried_values(record, masker.carry)
-    return TokenizedSample(record.row, record_id(record), Status.WORKER_LOST, detail, carried=carried)
+    return TokenizedSample(
+        record.row, record_id(record), Status.WORKER_LOST, detail, carried=carried, hash=record_hash(record)
+    )
 
 
 def _sendable(error: Exception) -> Exception:

@@ -15,6 +15,7 @@ a JSON document are read from their beginning: their shards form one *run*, whic
 from __future__ import annotations
 
 import io
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from donod_fast.errors import StoreError
+from donod_fast.system.sealed_parquet import open_sealed, sealed_bytes
 
 if TYPE_CHECKING:
     from donod_fast.data.reading import Corpus
@@ -110,6 +112,10 @@ class ShardPlan:
         """First row of a shard and one past its last."""
         return int(self._first[number]), int(self._first[number + 1])
 
+    def part_of(self, row: int) -> int:
+        """The number of the shard with a row of the corpus."""
+        return bisect_right(self._first, row) - 1
+
     def shard(self, number: int) -> Shard:
         """One shard."""
         stop = self._begin[number + 1] if number + 1 < len(self) else len(self._segments)
@@ -163,30 +169,53 @@ class ShardPlan:
     def to_bytes(self) -> bytes:
         """Serialise the plan as a Parquet file."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         table = pa.table({name: self._segments[:, at] for at, name in enumerate(_COLUMNS)})
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
-        return buffer.getvalue()
+        return sealed_bytes(table, compression="zstd")
 
     @staticmethod
-    def from_bytes(content: bytes, name: str) -> ShardPlan:
-        """Read what :meth:`to_bytes` wrote.
+    def from_bytes(content: bytes, name: str, *, needs_seal: bool = False) -> ShardPlan:
+        """Read what :meth:`to_bytes` wrote, and check that it is a plan.
+
+        Args:
+            content: the file.
+            name: its name in messages.
+            needs_seal: refuse a plan without checksums, as earlier releases wrote it.
 
         Raises:
-            StoreError: it is damaged; ``name`` is its name in the message.
+            StoreError: it is damaged; names the field that is wrong.
         """
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         try:
-            table = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True).read()
-            segments = np.stack([table.column(column).to_numpy() for column in _COLUMNS], 1)
-        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            table = open_sealed(io.BytesIO(content), needs_seal=needs_seal).table()
+            segments = np.stack([_integers(table, column) for column in _COLUMNS], 1)
+            _check_segments(segments)
+        except (OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError, pa.ArrowException) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise StoreError(f"{name} is damaged ({reason}); score again with --overwrite") from error
+            raise _damaged(name, reason) from error
         return ShardPlan(segments)
+
+    def check_inputs(self, rows: Sequence[int], name: str) -> None:
+        """Check that the plan has every row of every input once, in order.
+
+        Args:
+            rows: number of rows of each input.
+            name: the plan's name in messages.
+
+        Raises:
+            StoreError: it has not; names the field.
+        """
+        inputs, starts, counts = (self._segments[:, _COLUMNS.index(field)] for field in ("input", "start", "rows"))
+        if len(inputs) and (inputs.max() >= len(rows) or (np.diff(inputs) < 0).any()):
+            raise _damaged(name, f"input: the manifest has {len(rows)}, in another order")
+        # Where the rows of an input before each segment end: the next one must start there.
+        before = np.cumsum(counts) - counts
+        first = np.cumsum(rows, dtype=np.int64) - np.asarray(rows, np.int64)
+        wrong: Any = np.flatnonzero(starts != before - first[inputs]) if len(inputs) else ()
+        if len(wrong):
+            at = int(wrong[0])
+            raise _damaged(name, f"start: {starts[at]} in line {at} does not follow the rows before it")
 
     @staticmethod
     def uniform(rows: int, part_rows: int) -> ShardPlan:
@@ -198,6 +227,43 @@ class ShardPlan:
         segments[:, 3] = starts
         segments[:, 4] = np.minimum(part_rows, rows - starts)
         return ShardPlan(segments)
+
+
+_MOST = 1 << 60
+"""Bound of every number of a plan, so that sums of them stay within 64 bits."""
+
+_LEAST = {"run": -1, "offset": -1, "end": -1, "rows": 1}
+"""Smallest value of a field; 0 for the others."""
+
+
+def _integers(table: Any, field: str) -> Any:
+    import pyarrow as pa
+
+    column = table.column(field)
+    if column.type != pa.int64() or column.null_count:
+        raise ValueError(f"{field}: it must hold whole numbers of 64 bits, got {column.type}")
+    return column.to_numpy()
+
+
+def _check_segments(segments: Any) -> None:
+    """Check the numbers of a plan against each other. Raises ValueError: names the field and its line."""
+    for at, field in enumerate(_COLUMNS):
+        column = segments[:, at]
+        wrong = np.flatnonzero((column < _LEAST.get(field, 0)) | (column > _MOST))
+        if len(wrong):
+            raise ValueError(f"{field}: {column[wrong[0]]} in line {wrong[0]} is out of range")
+    if len(segments) and float(segments[:, _COLUMNS.index("rows")].sum(dtype=np.float64)) > _MOST:
+        raise ValueError("rows: their sum is out of range")
+    shards = segments[:, 0]
+    steps = np.diff(shards, prepend=-1)
+    wrong = np.flatnonzero((steps < 0) | (steps > 1))
+    if len(wrong) or (len(shards) and shards[0] != 0):
+        at = int(wrong[0]) if len(wrong) else 0
+        raise ValueError(f"shard: {shards[at]} in line {at} does not follow the shard before it")
+
+
+def _damaged(name: str, reason: str) -> StoreError:
+    return StoreError(f"{name} is damaged ({reason}); restore it from a copy, or score again with --overwrite")
 
 
 def plan_shards(corpus: Corpus, part_rows: int) -> ShardPlan:

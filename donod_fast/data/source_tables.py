@@ -7,9 +7,9 @@ groups of ``GROUP_ROWS`` rows or ``GROUP_BYTES``, whichever comes first, so that
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +20,9 @@ from donod_fast.data.reading.tables import DatasetRows, ParquetFile
 from donod_fast.errors import InputError
 
 ArrowSource = ParquetFile | DatasetRows
+
+BatchCheck = Callable[[Sequence[int], pa.RecordBatch], None]
+"""Called with row numbers and these rows before they are used; it raises an error if they have changed."""
 
 GROUP_ROWS = 1 << 16
 GROUP_BYTES = 1 << 26
@@ -32,6 +35,12 @@ def arrow_sources(sources: Sequence[Source]) -> list[ArrowSource] | None:
     """The sources, if every one is a Parquet file or a dataset; else None."""
     found = [source for source in sources if isinstance(source, ArrowSource)]
     return found if found and len(found) == len(sources) else None
+
+
+def batch_check(corpus: Any) -> BatchCheck | None:
+    """The check that a corpus has for its rows as Arrow batches (that of a scores folder); None if it has none."""
+    found: BatchCheck | None = getattr(corpus, "check_batch", None)
+    return found
 
 
 def common_schema(sources: Sequence[ArrowSource]) -> pa.Schema:
@@ -87,13 +96,16 @@ def _difference(one: pa.Schema, two: pa.Schema) -> str | None:
     return None
 
 
-def chosen_batches(sources: Sequence[ArrowSource], rising: Iterable[int], last: int) -> Iterator[pa.RecordBatch]:
+def chosen_batches(
+    sources: Sequence[ArrowSource], rising: Iterable[int], last: int, check: BatchCheck | None = None
+) -> Iterator[pa.RecordBatch]:
     """Stream the chosen rows as batches, in input order.
 
     Args:
         sources: the sources of a corpus.
         rising: row numbers over all sources, ascending, each once.
         last: the highest of them.
+        check: called with each batch before it is given out.
 
     Raises:
         CorpusError: a source cannot be read, or has changed.
@@ -112,7 +124,10 @@ def chosen_batches(sources: Sequence[ArrowSource], rising: Iterable[int], last: 
                 indices.append(wanted - begin)
                 wanted = next(numbers, -1)
             if indices:
-                yield batch if len(indices) == batch.num_rows else _taken(batch, indices)
+                chosen = batch if len(indices) == batch.num_rows else _taken(batch, indices)
+                if check is not None:
+                    check([begin + at for at in indices], chosen)
+                yield chosen
 
 
 def in_order(
@@ -212,4 +227,13 @@ def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]
         yield group
 
 
-__all__ = ["ArrowSource", "arrow_sources", "chosen_batches", "common_schema", "in_order", "write_batches"]
+__all__ = [
+    "ArrowSource",
+    "BatchCheck",
+    "arrow_sources",
+    "batch_check",
+    "chosen_batches",
+    "common_schema",
+    "in_order",
+    "write_batches",
+]

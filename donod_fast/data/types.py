@@ -15,6 +15,9 @@ from typing import Any
 IGNORE_INDEX = -100
 """The label of a position that is not scored (the PyTorch and Hugging Face convention)."""
 
+HASH_BYTES = 8
+"""Bytes of the hash of a record; see :mod:`donod_fast.data.reading.record_hashes`."""
+
 
 class Status(StrEnum):
     """Outcome of an input row. Only ``SCORED`` rows have numbers in their score columns."""
@@ -59,6 +62,7 @@ class Record:
             document: the object's own text, on one line. CSV and TSV: the bytes of the row with its line end.
         problem: why ``data`` is None, else None.
         form: what ``raw`` is: ``"json"``, ``"csv"`` or ``"tsv"``.
+        hash: the hash of a table's row; empty for other records. Use ``record_hashes.record_hash``.
     """
 
     row: int
@@ -68,6 +72,7 @@ class Record:
     raw: bytes | None = None
     problem: str | None = None
     form: str = "json"
+    hash: bytes = b""
 
     @property
     def json_text(self) -> bytes | None:
@@ -173,6 +178,7 @@ class TokenizedSample:
         recasts: what was rewritten so that the chat template can express it, by name.
         unused: columns of the record that no score depends on.
         excluded: number of assistant turns that the record's own flags leave out.
+        hash: hash of the record as it is stored; empty if it is not known.
     """
 
     row: int
@@ -189,6 +195,7 @@ class TokenizedSample:
     recasts: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     excluded: int = 0
+    hash: bytes = b""
 
     @property
     def scored_tokens(self) -> int:

@@ -20,6 +20,7 @@ from donod_fast.errors import CorpusError, InputError, StoreError
 from donod_fast.scores.background_writer import background_writer
 from donod_fast.scores.columns import arrow_array, arrow_field
 from donod_fast.scores.folder import ScoresFolder
+from donod_fast.scores.held import refuse_changed
 from donod_fast.scores.parts import PartSummary, Signals, signals_of
 from donod_fast.scores.sample_counts import SampleCounts
 from donod_fast.scoring.sample_scorer import Progress
@@ -178,6 +179,7 @@ def score_parts(
                 on_step(part.number, Step.SCORED)
                 writer.write(part.number, rows, scorer.sample_scorer.signals.entries, counts)
                 continue
+            refuse_changed(folder, there[0], samples)
             table, signals = _with_signals(scorer, samples, *there, progress, stages)
             on_step(part.number, Step.SCORED)
             writer.write_table(part.number, table, signals, counts)
@@ -187,7 +189,7 @@ def score_parts(
 def _scored_before(folder: ScoresFolder, part: int) -> tuple[pa.Table, PartSummary] | None:
     """The rows of a part that has its scores and lacks criteria only, with its summary."""
     try:
-        table, summary = folder.read_part(part), folder.summary(part)
+        table, summary = folder.read_part(part, hashes=True), folder.summary(part)
     except StoreError:  # damaged: as good as absent
         return None
     return None if table is None or summary is None else (table, summary)

@@ -10,17 +10,18 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from donod_fast.errors import InputError, StoreError
-from donod_fast.evaluation.folder import PROBLEMS, SAMPLES, SETTINGS, VERDICTS, EvalFolder
-from donod_fast.evaluation.lines import whole_lines
+from donod_fast.evaluation.folder import SAMPLES, EvalFolder
+from donod_fast.evaluation.judging import Verdict
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 PAGE = 20
 UNJUDGED = "unjudged"
+_NO_VERDICT = Verdict(UNJUDGED, "", False, None, 0.0)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -58,22 +59,22 @@ def read_entries(folder: Path) -> list[Entry]:
     """Every sample of an evaluation's folder, in order; the evaluation may be unfinished.
 
     Raises:
-        StoreError: the folder does not contain an evaluation.
+        StoreError: the folder does not contain an evaluation, or a file is damaged.
     """
-    EvalFolder(folder).read(SETTINGS)
-    verdicts = {(line.get("task_id"), line.get("sample")): line for line in whole_lines(folder / VERDICTS)}
-    prompts = {line.get("task_id"): str(line.get("prompt", "")) for line in whole_lines(folder / PROBLEMS)}
+    stored = EvalFolder(folder)
+    stored.check_finished()
+    verdicts, prompts = dict(stored.verdicts()), stored.prompts()
     entries = []
-    for sample in EvalFolder(folder).samples():
-        verdict: dict[str, Any] = verdicts.get((sample.task_id, sample.index), {})
+    for sample in stored.samples():
+        verdict = verdicts.get((sample.task_id, sample.index), _NO_VERDICT)
         entries.append(
             Entry(
                 sample.task_id,
                 sample.index,
-                str(verdict.get("status", UNJUDGED)),
-                str(verdict.get("detail", "")),
-                bool(verdict.get("base")),
-                verdict.get("plus"),
+                verdict.status,
+                verdict.detail,
+                verdict.base,
+                verdict.plus,
                 prompts.get(sample.task_id, ""),
                 sample.program,
             )

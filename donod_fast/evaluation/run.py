@@ -16,7 +16,7 @@ from donod_fast.evaluation.folder import SAMPLES, VERDICTS, EvalFolder, in_order
 from donod_fast.evaluation.lines import line_writer
 from donod_fast.evaluation.problems import Problem
 from donod_fast.evaluation.result import EvalResult, make_result
-from donod_fast.evaluation.samples import Sample, check_samples, sample_line
+from donod_fast.evaluation.samples import Sample, check_samples, sample_line, samples_digest
 from donod_fast.evaluation.verdicts import judge_samples
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def evaluate_samples(
         SettingsMismatchError: ``out`` holds an evaluation with other settings.
     """
     given = list(samples)
-    digest = hashlib.sha256(b"".join(map(sample_line, given))).hexdigest()
+    digest = samples_digest(given)
     return evaluate(
         problems,
         lambda done: (one for one in given if (one.task_id, one.index) not in done),
@@ -152,6 +152,7 @@ def evaluate(
         if out is not None:
             stack.enter_context(locked(out))
             folder = EvalFolder.open_or_create(out, decisive, overwrite=overwrite)
+            folder.verdicts()  # refuses a damaged one; below, damaged lines of a cache are judged again
             stores.append(out / VERDICTS)
         start = time.perf_counter()
         samples = in_order(problems, _collect(problems, source, total, folder, progress))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,7 +14,11 @@ from donod_fast.errors import CorpusError
 from donod_fast.evaluation.problems import Problem, known_id
 from donod_fast.evaluation.prompts import completed
 from donod_fast.evaluation.records import Line, read_records
+from donod_fast.system.checked_json import checked_line
 from donod_fast.system.wording import plural
+
+ENDS = ("stop", "end", "length", "prompt_too_long", "given")
+"""How the text of a sample can have ended; see :class:`Sample`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +48,6 @@ class Sample:
         if self.text is not None:
             line["completion"] = self.text
         return {**line, "tokens": self.tokens, "ended": self.ended}
-
-    @staticmethod
-    def from_dict(line: dict[str, Any]) -> Sample:
-        """The sample from a line made by :meth:`as_dict`."""
-        return Sample(
-            line["task_id"], line["sample"], line["solution"], line.get("completion"), line["tokens"], line["ended"]
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +122,14 @@ def check_samples(problems: Sequence[Problem], samples: Sequence[Sample]) -> Non
 
 
 def sample_line(sample: Sample) -> bytes:
-    """One line of ``samples.jsonl``."""
-    return (json.dumps(sample.as_dict()) + "\n").encode()
+    """One line of ``samples.jsonl``, with a checksum."""
+    return checked_line(sample.as_dict())
+
+
+def samples_digest(samples: Iterable[Sample]) -> str:
+    """SHA-256 of samples in their order, in hex."""
+    lines = ((json.dumps(sample.as_dict()) + "\n").encode() for sample in samples)
+    return hashlib.sha256(b"".join(lines)).hexdigest()
 
 
 def _field(line: Line, name: str, *kinds: type) -> Any:

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,8 @@ from donod_fast.evaluation.judging import Verdict
 from donod_fast.evaluation.lines import line_writer, whole_lines
 from donod_fast.evaluation.problems import Problem
 from donod_fast.evaluation.samples import Sample
+from donod_fast.evaluation.stored import verdict_of
+from donod_fast.system.checked_json import DamagedError, checked_line
 
 if TYPE_CHECKING:
     from donod_fast.evaluation.stoppable import StoppableSandbox
@@ -59,12 +61,9 @@ def stored_verdicts(path: Path) -> dict[str, Verdict]:
     """The verdicts of a file (a cache, or a folder's ``verdicts.jsonl``) by their keys."""
     found = {}
     for line in whole_lines(path):
-        try:
-            found[str(line["key"])] = Verdict(
-                line["status"], line["detail"], line["base"], line["plus"], line["seconds"]
-            )
-        except KeyError:
-            continue  # not a verdict
+        with suppress(DamagedError):  # not a verdict
+            key, verdict = verdict_of(line)
+            found[key] = verdict
     return found
 
 
@@ -114,7 +113,7 @@ def judge_samples(
         writers = [files.enter_context(line_writer(path)) for path in stores]
         for key, verdict in _judge(by_id, waiting, sandbox, seconds, threads):
             known[key] = verdict
-            line = (json.dumps(_stored(key, verdict)) + "\n").encode()
+            line = checked_line(_stored(key, verdict))
             for writer in writers:
                 writer.write([line])
             if progress is not None:

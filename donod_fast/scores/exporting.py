@@ -24,7 +24,7 @@ from donod_fast.data.reading.csv_files import header_columns
 from donod_fast.data.reading.source import Source
 from donod_fast.data.record_files import CSV, JSON, JSON_LINES, PARQUET, TSV, compressing, write_csv, write_json_array
 from donod_fast.data.record_tables import write_parquet
-from donod_fast.data.source_tables import arrow_sources, common_schema, write_batches
+from donod_fast.data.source_tables import arrow_sources, batch_check, common_schema, write_batches
 from donod_fast.data.targets import common_header, has_common_header, is_table
 from donod_fast.data.types import Record
 from donod_fast.errors import InputError, StoreError
@@ -184,7 +184,8 @@ class _Join:
             return write_parquet(self._records, file)
         tables = score_tables(self._folder)
         first = next(tables)
-        batches = joined_batches(arrow, self._folder.rows, chain([first], tables))
+        check = batch_check(self._corpus)
+        batches = joined_batches(arrow, self._folder.rows, chain([first], tables), check)
         write_batches(joined_schema(arrow, first[2].schema), batches, file)
         return ()
 

@@ -19,14 +19,33 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from donod_fast.data.shards import ShardPlan
 from donod_fast.errors import SettingsMismatchError, StoreError
 from donod_fast.scores.columns import Column
-from donod_fast.scores.manifest import MANIFEST, VERSION, differences, read_manifest, settings_hash
-from donod_fast.scores.parts import PartSummary, Signals, combined, part_bytes, read_part, read_summary, table_bytes
+from donod_fast.scores.manifest import (
+    MANIFEST,
+    VERSION,
+    differences,
+    has_unchecked_parts,
+    manifest_bytes,
+    read_manifest,
+    settings_hash,
+)
+from donod_fast.scores.parts import (
+    PartSummary,
+    Signals,
+    combined,
+    damage,
+    part_bytes,
+    read_part,
+    read_summary,
+    table_bytes,
+    without_hashes,
+)
 from donod_fast.scores.problems import PROBLEMS, Problem, add_problem, read_problems
-from donod_fast.scores.rows import ScoreRow
+from donod_fast.scores.rows import HASH, ScoreRow
 from donod_fast.scores.sample_counts import SampleCounts
 from donod_fast.scores.signals import SignalEntry, joined
 from donod_fast.system.files import remove
 from donod_fast.system.locking import LOCK, locked
+from donod_fast.system.sealed_parquet import open_sealed
 from donod_fast.system.storage import Storage, open_storage
 from donod_fast.system.wording import plural
 
@@ -120,7 +139,7 @@ class ScoresFolder:
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Replace the manifest atomically. Raises StoreError."""
-        self.storage.write(MANIFEST, json.dumps(manifest, indent=2).encode())
+        self.storage.write(MANIFEST, manifest_bytes(manifest, self.manifest))
         if manifest.get("plan") != self.manifest.get("plan"):
             self.__dict__.pop("plan", None)  # the cached one
         self.manifest = manifest
@@ -149,12 +168,20 @@ class ScoresFolder:
             return ShardPlan.uniform(int(self.manifest["input"]["rows"]), int(self.manifest["part_rows"]))
         file = self.storage.url(entry["file"])
         try:
-            plan = ShardPlan.from_bytes(self.storage.read(entry["file"]), file)
+            plan = ShardPlan.from_bytes(self.storage.read(entry["file"]), file, needs_seal=self.needs_seal)
         except OSError as error:
             raise StoreError(f"{file} cannot be read ({error}); score again with --overwrite") from error
         if (len(plan), plan.rows) != (entry["parts"], self.rows):
             raise StoreError(f"{file} is not the plan that the manifest was written for; score again with --overwrite")
+        inputs = self.manifest["input"].get("inputs")
+        if inputs is not None:
+            plan.check_inputs([entry["rows"] for entry in inputs], file)
         return plan
+
+    @property
+    def needs_seal(self) -> bool:
+        """Whether every part has checksums of all its bytes, so that a part without them is damaged."""
+        return not has_unchecked_parts(self.manifest)
 
     @cached_property
     def settings(self) -> str:
@@ -207,6 +234,10 @@ class ScoresFolder:
         generation = int(self.manifest.get("generation") or 0)  # see revising.py
         return f"part-g{generation}-{part:06d}.parquet" if generation else f"part-{part:06d}.parquet"
 
+    def has_part(self, part: int) -> bool:
+        """Whether the file of a part exists."""
+        return self.storage.exists(self.part_name(part))
+
     def part_range(self, part: int) -> tuple[int, int]:
         """First row of a part, and the row after its last."""
         return self.plan.part_range(part)
@@ -218,7 +249,7 @@ class ScoresFolder:
             part: number of the part.
             wanted: criteria that the part must have: fingerprint of the settings by name.
         """
-        if not self.storage.exists(self.part_name(part)):
+        if not self.has_part(part):
             return False
         if not wanted:
             return True
@@ -294,7 +325,14 @@ class ScoresFolder:
         name = self.part_name(part)
         try:
             with self.storage.open(name) as file:
-                return read_summary(file, self.storage.url(name), part, self.part_range(part), self.settings)
+                return read_summary(
+                    file,
+                    self.storage.url(name),
+                    part,
+                    self.part_range(part),
+                    self.settings,
+                    needs_seal=self.needs_seal,
+                )
         except FileNotFoundError:
             return None
 
@@ -339,8 +377,12 @@ class ScoresFolder:
         names = [name for name in there[0].column_names if all(name in table.column_names for table in there)]
         return pa.concat_tables([table.select(names) for table in there])
 
-    def read_part(self, part: int) -> pa.Table | None:
+    def read_part(self, part: int, *, hashes: bool = False) -> pa.Table | None:
         """The rows of a part; None if it is absent.
+
+        Args:
+            part: number of the part.
+            hashes: with the hashes of the records as the last column, if the part has them.
 
         Raises:
             StoreError: the part is damaged.
@@ -348,9 +390,40 @@ class ScoresFolder:
         name = self.part_name(part)
         try:
             with self.storage.open(name) as file:
-                return read_part(file, self.storage.url(name), part, self.part_range(part), self.settings, self.carry)
+                table = read_part(
+                    file,
+                    self.storage.url(name),
+                    part,
+                    self.part_range(part),
+                    self.settings,
+                    self.carry,
+                    needs_seal=self.needs_seal,
+                )
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise StoreError(f"{self.storage.url(name)} cannot be read ({error})") from error
+        return table if hashes else without_hashes(table)
+
+    def record_hashes(self, part: int) -> list[bytes | None] | None:
+        """The hashes of the records of a part; None if it is absent, or has none (an earlier release wrote it).
+
+        Raises:
+            StoreError: the part is damaged.
+        """
+        name = self.part_name(part)
+        try:
+            with self.storage.open(name) as file, damage(self.storage.url(name)):
+                sealed = open_sealed(file, needs_seal=self.needs_seal)
+                if HASH not in sealed.metadata.schema.names:
+                    return None
+                hashes: list[bytes | None] = sealed.table([HASH]).column(HASH).to_pylist()
+        except FileNotFoundError:
+            return None
+        start, stop = self.part_range(part)
+        if len(hashes) != stop - start:
+            raise StoreError(f"{self.storage.url(name)} does not hold the scores of rows {start} to {stop - 1}")
+        return hashes
 
     def corpus(self) -> Corpus:
         """The corpus of the folder. Its files are not checked here, but when they are read.
@@ -366,13 +439,16 @@ class ScoresFolder:
     def reopened(self) -> Corpus:
         """The corpus of the folder, after a check that it is unchanged: by size and time stamp, else by content.
 
+        Each record that is read from it is compared with the hash of the record that was scored.
+
         Raises:
             CorpusError: an input is gone or has changed, or the rows were given from Python.
         """
         from donod_fast.data.reading import reopen_corpus
+        from donod_fast.scores.held import held
 
         description = self.manifest["input"]
-        return reopen_corpus(description, self.plan.checkpoints(len(description["inputs"])))
+        return held(reopen_corpus(description, self.plan.checkpoints(len(description["inputs"]))), self)
 
     def note_problem(self, part: int | None, text: str) -> None:
         """Record a problem for ``donod-fast status``. Only the process that holds the folder may call this.

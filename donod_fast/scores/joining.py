@@ -16,7 +16,7 @@ from donod_fast.data.json_values import to_json
 from donod_fast.data.reading import Corpus
 from donod_fast.data.reading.csv_files import DELIMITERS
 from donod_fast.data.record_files import csv_line_end
-from donod_fast.data.source_tables import ArrowSource, chosen_batches, common_schema
+from donod_fast.data.source_tables import ArrowSource, BatchCheck, chosen_batches, common_schema
 from donod_fast.data.types import Record
 from donod_fast.errors import InputError, StoreError
 from donod_fast.scores.folder import ScoresFolder
@@ -124,7 +124,10 @@ def _with_features(text: bytes, scores: pa.Schema) -> bytes:
 
 
 def joined_batches(
-    sources: Sequence[ArrowSource], rows: int, tables: Iterator[tuple[int, int, pa.Table]]
+    sources: Sequence[ArrowSource],
+    rows: int,
+    tables: Iterator[tuple[int, int, pa.Table]],
+    check: BatchCheck | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Every row of tables with its scores, as batches with the columns of both.
 
@@ -132,9 +135,10 @@ def joined_batches(
         sources: the inputs of the corpus.
         rows: how many rows they have.
         tables: the scores, from :func:`score_tables`.
+        check: called with each batch of the tables.
     """
     scores, used = next(tables)[2], 0
-    for batch in chosen_batches(sources, range(rows), rows - 1):
+    for batch in chosen_batches(sources, range(rows), rows - 1, check):
         pieces, missing = [], batch.num_rows
         while missing:
             if used == scores.num_rows:

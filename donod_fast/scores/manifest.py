@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from donod_fast.errors import StoreError
+from donod_fast.system.checked_json import CHECKSUM, DamagedError, parsed, verified, with_checksum
 
 if TYPE_CHECKING:
     from donod_fast.system.storage import Storage
 
 MANIFEST = "manifest.json"
-VERSION = 2
+VERSION = 3
+"""Version that is written: the manifest and all parts have checksums."""
+
+_UNCHECKED = 2
+"""Version of releases that wrote no checksums; it is read."""
+
+OLDER_PARTS = "older_parts"
+"""Entry of a folder that a release without checksums began: some of its files have none."""
+
+_log = logging.getLogger(__name__)
 
 OPTIONS = "options"
+"""Section with the options of the run, named as on the command line; folders of release 0.1.0 do not have it."""
+
 WORKING_FOLDER = "working_folder"
 """Key among the recorded options: the folder that their relative paths start from."""
-
-"""Section with the options of the run, named as on the command line; folders of release 0.1.0 do not have it."""
 
 # Sections of a manifest that determine the numbers: a run that adds to a folder must agree with all of them.
 _DECISIVE = ("input.fingerprint", "input.rows", "part_rows", "carry", "model.fingerprint", "model.revision",
@@ -29,34 +40,66 @@ _DECISIVE = ("input.fingerprint", "input.rows", "part_rows", "carry", "model.fin
 # Exceptions: sections about what is scored, not how; and the norm, whose last digit depends on the number of threads.
 _NO_SETTINGS = ("input.fingerprint", "input.rows", "part_rows", "model.weight_norm")
 
-# Entries that readers need, with their types.
-_WANTED = (("version", int), ("input", dict), ("input.rows", int), ("part_rows", int), ("update", dict),
-           ("update.storage_dtype", (str, type(None))), ("model", dict), ("model.weight_norm", float))  # fmt: skip
-
-
-def is_whole(manifest: Any) -> bool:
-    """Whether the content of a manifest file has all entries that readers need."""
-    return isinstance(manifest, dict) and all(isinstance(at(manifest, name), kind) for name, kind in _WANTED)
-
 
 def read_manifest(storage: Storage, name: str) -> dict[str, Any]:
-    """Read the manifest of a folder; ``name`` is the folder's name in messages.
+    """Read the manifest of a folder, and verify its checksum and the type of every entry.
+
+    Args:
+        storage: the folder.
+        name: the folder's name in messages.
 
     Raises:
-        StoreError: the manifest is missing, damaged or of another version.
+        StoreError: the manifest is missing, damaged or of another version; names the entry that is wrong.
     """
+    from donod_fast.scores.manifest_schema import check_manifest
+
     file = storage.url(MANIFEST)
     try:
-        manifest: dict[str, Any] = json.loads(storage.read(MANIFEST).decode("utf-8"))
+        content = parsed(storage.read(MANIFEST))
+        if not isinstance(content, dict):
+            raise DamagedError(f"it holds a {type(content).__name__}, not an object")
+        _refuse_other_version(content.get("version"), file)
+        check_manifest(content)  # first, because it can name the entry
+        is_old = _is_unchecked(content)
+        manifest = verified(content, needs_checksum=not is_old)
     except FileNotFoundError:
         raise StoreError(f"{name} holds no {MANIFEST}: name a folder that `donod-fast score` wrote") from None
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{file} cannot be read ({error}); score again with --overwrite") from error
-    if not is_whole(manifest):
-        raise StoreError(f"{file} is damaged; score again with --overwrite")
-    if manifest["version"] != VERSION:
-        raise StoreError(f"{file} is not of version {VERSION}: another release of donod-fast wrote it")
+    except DamagedError as error:
+        raise StoreError(f"{file} is damaged ({error}); {_AGAIN}") from error
+    except (OSError, MemoryError) as error:
+        raise StoreError(f"{file} cannot be read ({error}); {_AGAIN}") from error
+    if is_old:
+        _log.warning("%s was begun by a release that wrote no checksums: damage to its files may go unnoticed", name)
     return manifest
+
+
+def manifest_bytes(manifest: Mapping[str, Any], before: Mapping[str, Any]) -> bytes:
+    """The file of a manifest in the version of this release.
+
+    Args:
+        manifest: its entries.
+        before: the entries of the manifest that it replaces.
+    """
+    older = {OLDER_PARTS: True} if before.get("version") == _UNCHECKED else {}
+    return json.dumps(with_checksum({**manifest, **older, "version": VERSION}), indent=2).encode()
+
+
+def has_unchecked_parts(manifest: Mapping[str, Any]) -> bool:
+    """Whether parts and plan of the folder may be without checksums."""
+    return manifest["version"] == _UNCHECKED or bool(manifest.get(OLDER_PARTS))
+
+
+def _is_unchecked(manifest: Mapping[str, Any]) -> bool:
+    """Whether a release that wrote no checksums wrote this manifest: no trace of a later version is in it."""
+    return manifest.get("version") == _UNCHECKED and not any(key in manifest for key in (CHECKSUM, OLDER_PARTS))
+
+
+def _refuse_other_version(version: Any, file: str) -> None:
+    if isinstance(version, int) and version not in (VERSION, _UNCHECKED):
+        raise StoreError(f"{file} is not of version {VERSION}: another release of donod-fast wrote it")
+
+
+_AGAIN = "restore it from a copy, or score again with --overwrite"
 
 
 def settings_hash(manifest: Mapping[str, Any]) -> str:
@@ -117,7 +160,8 @@ __all__ = [
     "WORKING_FOLDER",
     "at",
     "differences",
-    "is_whole",
+    "has_unchecked_parts",
+    "manifest_bytes",
     "read_manifest",
     "settings_hash",
 ]

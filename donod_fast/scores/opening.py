@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from donod_fast.data.reading.streams import check_content
 from donod_fast.data.shards import default_part_rows, plan_shards
 from donod_fast.errors import SettingsMismatchError, StoreError
-from donod_fast.scores.folder import MANIFEST, ScoresFolder
+from donod_fast.scores.folder import MANIFEST, PARTS, ScoresFolder
 from donod_fast.scores.manifest import OPTIONS, differences
 from donod_fast.scores.revising import finish_revision, revise
 from donod_fast.scores.signals import SignalEntry
@@ -61,9 +62,27 @@ def open_scores(
             revise(folder, manifest["input"], plan)
             folder.add_signals(signals)
             return folder
+        if not changed:
+            _check_missing(folder, corpus)
     folder = ScoresFolder.open_or_create(out, manifest, plan, overwrite=overwrite)
     folder.add_signals(signals)
     return folder
+
+
+def _check_missing(folder: ScoresFolder, corpus: Corpus) -> None:
+    """Refuse files whose bytes have changed, of those with rows that are still to be scored.
+
+    They were not read again when the corpus was opened, because their size and time are the same.
+
+    Raises:
+        CorpusError: names the file.
+    """
+    there = set(folder.storage.names(PARTS))
+    missing = [shard for shard in folder.plan if folder.part_name(shard.number) not in there]
+    for number in sorted({segment.input for shard in missing for segment in shard.segments}):
+        facts = getattr(corpus.sources[number], "facts", None) if number < len(corpus.sources) else None
+        if facts is not None:
+            check_content(facts)
 
 
 def refuse_known_differences(out: Path | str, settings: Mapping[str, Any]) -> None:

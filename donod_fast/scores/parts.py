@@ -4,13 +4,14 @@ The summary describes a part without reading its rows: rows by status, and for D
 squares, from which TOPSIS's constants of the whole corpus are computed (:func:`combined`). Its sums are exactly
 rounded, so that equal rows give equal bytes.
 
-Flipped bits are detected: pages and the summary have checksums, and the summary must match the rows.
+Flipped bits are detected: all bytes of the file have checksums (:mod:`donod_fast.system.sealed_parquet`), and the
+summary must match the rows. A part also holds a hash of each record as it was read, in the column ``record_hash``,
+which is no column of the table of scores.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 from collections import Counter
@@ -21,9 +22,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from donod_fast.data.types import Status
 from donod_fast.errors import StoreError
-from donod_fast.scores.rows import ScoreRow, schema, to_table
+from donod_fast.scores.rows import HASH, ScoreRow, hash_field, schema, to_table, with_hashes
 from donod_fast.scores.sample_counts import SampleCounts
+from donod_fast.system.sealed_parquet import open_sealed, sealed_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -164,7 +167,8 @@ def part_bytes(
 ) -> bytes:
     """The Parquet file of a part. Equal rows, shard, settings, criteria and counts give equal bytes."""
     columns = [column for entry in signals for column in entry.columns]
-    return table_bytes(to_table(rows, carry, columns), shard, settings, signals_of(signals), samples)
+    table = with_hashes(to_table(rows, carry, columns), [row.hash for row in rows])
+    return table_bytes(table, shard, settings, signals_of(signals), samples)
 
 
 def signals_of(entries: Sequence[SignalEntry]) -> Signals:
@@ -179,21 +183,24 @@ def table_bytes(
     signals: Signals | None = None,
     samples: SampleCounts = SampleCounts(),
 ) -> bytes:
-    """Like :func:`part_bytes`, for a table."""
-    import pyarrow.parquet as pq
-
+    """Like :func:`part_bytes`, for a table, which may have hashes of the records."""
+    if HASH in table.column_names:  # the last one
+        table = table.drop_columns([HASH]).append_column(hash_field(), table.column(HASH))
     segments = tuple(astuple(segment) for segment in shard.segments)
     summary = PartSummary.of(table, shard.number, settings, segments, signals, samples).as_json().encode()
     table = table.replace_schema_metadata({METADATA: summary, CHECKSUM: hashlib.sha256(summary).hexdigest().encode()})
-    buffer = io.BytesIO()
-    # Checksums: without them a flipped bit would give another score. No statistics: readers use them to skip rows, but
-    # the footer has no checksums for them.
-    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True, write_statistics=False)
-    return buffer.getvalue()
+    return sealed_bytes(table, compression="zstd")
 
 
 def read_part(
-    file: BinaryIO, name: str, number: int, bounds: tuple[int, int], settings: str | None, carry: Sequence[str] = ()
+    file: BinaryIO,
+    name: str,
+    number: int,
+    bounds: tuple[int, int],
+    settings: str | None,
+    carry: Sequence[str] = (),
+    *,
+    needs_seal: bool = False,
 ) -> pa.Table:
     """Read a part and verify it: checksums, rows, settings, and that the summary agrees with the rows.
 
@@ -204,21 +211,24 @@ def read_part(
         bounds: first row of the part, and the row after its last.
         settings: required hash of the settings; None for any.
         carry: names of the carried columns.
+        needs_seal: refuse a file without checksums of all its bytes.
+
+    Returns:
+        The scores, and as the last column the hashes of the records, unless an earlier release wrote the part.
 
     Raises:
         StoreError: the file is not this part, or is damaged.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    with _damage(name):
-        table = pq.ParquetFile(file, page_checksum_verification=True).read()
+    with damage(name):
+        table = open_sealed(file, needs_seal=needs_seal).table()
         table.validate(full=True)
         summary = _summary(table.schema.metadata or {}, name)
     start, stop = bounds
     rows = table.column("row").to_numpy() if "row" in table.column_names else np.zeros(0)
     columns = [name for _, names in summary.signals.values() for name in names]
-    base, own = schema(carry), table.schema
+    base, own = schema(carry), without_hashes(table).schema
     if (
         not pa.schema(list(own)[: len(base)]).equals(base)
         or own.names[len(base) :] != columns
@@ -233,16 +243,27 @@ def read_part(
     return table.replace_schema_metadata(empty or None)
 
 
-def read_summary(file: BinaryIO, name: str, number: int, bounds: tuple[int, int], settings: str | None) -> PartSummary:
+def without_hashes(table: pa.Table) -> pa.Table:
+    """The scores of a part, as :func:`read_part` gives them, without the hashes of the records."""
+    return table.drop_columns([HASH]) if HASH in table.column_names else table
+
+
+def read_summary(
+    file: BinaryIO,
+    name: str,
+    number: int,
+    bounds: tuple[int, int],
+    settings: str | None,
+    *,
+    needs_seal: bool = False,
+) -> PartSummary:
     """Read a part's summary from its footer, without its rows.
 
     Raises:
-        StoreError: the summary is missing, or belongs to other rows or settings.
+        StoreError: the summary is missing or damaged, or belongs to other rows or settings.
     """
-    import pyarrow.parquet as pq
-
-    with _damage(name):
-        summary = _summary(pq.read_schema(file).metadata or {}, name)
+    with damage(name):
+        summary = _summary(open_sealed(file, needs_seal=needs_seal).metadata.metadata or {}, name)
     if (summary.number, summary.first_row, summary.first_row + summary.rows) != (number, *bounds):
         raise StoreError(f"{name} does not hold the scores of rows {bounds[0]} to {bounds[1] - 1}; {_AGAIN}")
     _refuse_other_settings(summary, settings, name)
@@ -278,7 +299,17 @@ def _summary(metadata: Mapping[bytes, bytes], name: str) -> PartSummary:
     content = metadata.get(METADATA, b"")
     if hashlib.sha256(content).hexdigest().encode() != metadata.get(CHECKSUM):
         raise StoreError(f"{name} is damaged (no summary, or one with another checksum); {_AGAIN}")
-    return PartSummary.from_json(json.loads(content))
+    summary = PartSummary.from_json(json.loads(content))
+    known = {str(status) for status in Status}
+    for status, rows in summary.counts.items():
+        if status not in known:
+            raise StoreError(f"{name} is damaged (status: {status!r} is none that a row can have); {_AGAIN}")
+        if not isinstance(rows, int) or rows < 1:
+            raise StoreError(f"{name} is damaged (counts.{status}: {rows!r} is not a number of rows); {_AGAIN}")
+    numbers = (summary.number, summary.first_row, summary.rows, summary.tokens, summary.scored_tokens)
+    if not all(isinstance(one, int) and one >= 0 for one in numbers):
+        raise StoreError(f"{name} is damaged (its summary holds {numbers}, not numbers); {_AGAIN}")
+    return summary
 
 
 def _refuse_other_settings(summary: PartSummary, settings: str | None, name: str) -> None:
@@ -287,25 +318,32 @@ def _refuse_other_settings(summary: PartSummary, settings: str | None, name: str
 
 
 @contextmanager
-def _damage(name: str) -> Iterator[None]:
-    """Convert the exceptions of reading a damaged file into a StoreError that names the file."""
+def damage(name: str) -> Iterator[None]:
+    """Convert the exceptions of reading a damaged part into a StoreError that names the file."""
     import pyarrow as pa
 
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, MemoryError, pa.ArrowException) as error:
+    except FileNotFoundError:
+        raise
+    except (*_UNREADABLE, pa.ArrowException) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise StoreError(f"{name} is damaged ({reason}); {_AGAIN}") from error
+
+
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, RecursionError, OverflowError)
 
 
 __all__ = [
     "ColumnSummary",
     "PartSummary",
     "combined",
+    "damage",
     "part_bytes",
     "read_part",
     "read_summary",
     "signals_of",
     "table_bytes",
     "whole_column",
+    "without_hashes",
 ]

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from typing import Any
 
+from donod_fast.errors import StoreError
+from donod_fast.system.checked_json import DamagedError, parsed, verified, with_checksum
 from donod_fast.system.storage import Storage
 
 PROBLEMS = "problems.json"
@@ -29,17 +33,48 @@ class Problem:
 
 
 def read_problems(storage: Storage) -> list[Problem]:
-    """Problems of a folder, oldest first; empty if they cannot be read."""
+    """Problems of a folder, oldest first; empty if there were none.
+
+    Raises:
+        StoreError: the file is damaged.
+    """
     try:
-        return [Problem(**entry) for entry in json.loads(storage.read(PROBLEMS))]
-    except (OSError, ValueError, TypeError):
+        content = parsed(storage.read(PROBLEMS))
+        if isinstance(content, dict):
+            content = verified(content, needs_checksum=True).get("problems")
+        # Earlier releases wrote the bare list.
+        if not isinstance(content, list):
+            raise DamagedError("it holds no list of problems")
+        return [_problem(entry, at) for at, entry in enumerate(content)]
+    except FileNotFoundError:
         return []
+    except (OSError, DamagedError) as error:
+        file = storage.url(PROBLEMS)
+        raise StoreError(f"{file} is damaged ({error}); it holds no scores: remove it") from error
 
 
 def add_problem(storage: Storage, part: int | None, text: str) -> None:
-    """Add a problem of now, and keep the newest 1,000. Raises StoreError: it cannot be written."""
-    problems = [*read_problems(storage), Problem(part, text, time.time())][-_MOST_PROBLEMS:]
-    storage.write(PROBLEMS, json.dumps([asdict(problem) for problem in problems], indent=1).encode())
+    """Add a problem of now, and keep the newest 1,000. A damaged file is replaced.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    before: list[Problem] = []
+    with suppress(StoreError):
+        before = read_problems(storage)
+    problems = [*before, Problem(part, text, time.time())][-_MOST_PROBLEMS:]
+    content = with_checksum({"problems": [asdict(problem) for problem in problems]})
+    storage.write(PROBLEMS, json.dumps(content, indent=1).encode())
+
+
+def _problem(entry: Any, at: int) -> Problem:
+    kinds: dict[str, tuple[type, ...]] = {"part": (int, type(None)), "text": (str,), "time": (int, float)}
+    if not isinstance(entry, dict) or entry.keys() != kinds.keys():
+        raise DamagedError(f"problem {at} does not have {', '.join(kinds)}")
+    for name, wanted in kinds.items():
+        if type(entry[name]) not in wanted:
+            raise DamagedError(f"{name} of problem {at} is a {type(entry[name]).__name__}")
+    return Problem(**entry)
 
 
 __all__ = ["PROBLEMS", "Problem", "add_problem", "read_problems"]

@@ -44,7 +44,7 @@ def adopt(source: ScoresFolder, target: ScoresFolder) -> int:
     copied = 0
     for shard in source.plan:
         numbers = wanted.pop(shard_key(shard, source.manifest["input"]["inputs"]), [])
-        table = source.read_part(shard.number) if numbers else None
+        table = source.read_part(shard.number, hashes=True) if numbers else None
         summary = source.summary(shard.number) if numbers else None
         if table is None or summary is None:
             continue

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from donod_fast.data.types import Status, TokenizedSample
+from donod_fast.data.types import HASH_BYTES, Status, TokenizedSample
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,6 +37,7 @@ class ScoreRow:
         nod: ‖W − W′‖_F, lower is better.
         carried: values of the carried columns of the record.
         signals: values of the columns of further criteria; empty if there are none.
+        hash: hash of the record as it is stored; empty if it is not known.
     """
 
     row: int
@@ -54,6 +55,7 @@ class ScoreRow:
     nod: float = NAN
     carried: tuple[str | None, ...] = ()
     signals: tuple[Value, ...] = ()
+    hash: bytes = b""
 
     @staticmethod
     def unscored(
@@ -73,6 +75,7 @@ class ScoreRow:
             sample.truncated,
             carried=sample.carried,
             signals=signals,
+            hash=sample.hash,
         )
 
 
@@ -81,6 +84,10 @@ SCORE_COLUMNS = ("loss", "entropy", "weight_dot_update", "update_norm", "don", "
 
 CARRIED = "record."
 """Prefix of the names of carried columns in a scores table."""
+
+
+HASH = "record_hash"
+"""The column of a part with the hashes of its records; tables of scores do not have it."""
 
 
 def schema(carry: Sequence[str] = (), signals: Sequence[Column] = ()) -> pa.Schema:
@@ -114,7 +121,7 @@ def to_table(rows: Sequence[ScoreRow], carry: Sequence[str] = (), signals: Seque
 
     from donod_fast.scores.columns import arrow_array
 
-    names = [field.name for field in fields(ScoreRow) if field.name not in ("carried", "signals")]
+    names = [field.name for field in fields(ScoreRow) if field.name not in ("carried", "signals", "hash")]
     columns: dict[str, Any] = {name: [getattr(row, name) for row in rows] for name in names}
     for at, name in enumerate(carry):
         columns[CARRIED + name] = [row.carried[at] for row in rows]
@@ -123,4 +130,18 @@ def to_table(rows: Sequence[ScoreRow], carry: Sequence[str] = (), signals: Seque
     return pa.table(columns, schema=schema(carry, signals))
 
 
-__all__ = ["CARRIED", "SCORE_COLUMNS", "ScoreRow", "schema", "to_table"]
+def with_hashes(table: pa.Table, hashes: Sequence[bytes]) -> pa.Table:
+    """A table of scores with the hashes of the records as its last column; an empty hash becomes null."""
+    import pyarrow as pa
+
+    return table.append_column(hash_field(), pa.array([one or None for one in hashes], hash_field().type))
+
+
+def hash_field() -> pa.Field:
+    """Arrow field of the hashes."""
+    import pyarrow as pa
+
+    return pa.field(HASH, pa.binary(HASH_BYTES))
+
+
+__all__ = ["CARRIED", "HASH", "SCORE_COLUMNS", "ScoreRow", "hash_field", "schema", "to_table", "with_hashes"]

@@ -281,4 +281,5 @@ def _row(sample: TokenizedSample, values: list[float] | None) -> ScoreRow:
         sample.truncated,
         **scores,
         carried=sample.carried,
+        hash=sample.hash,
     )

@@ -39,7 +39,8 @@ _T = TypeVar("_T")
 class Records(Protocol):
     """The part of a corpus that is used here; ``donod_fast.data.reading.Corpus`` implements it.
 
-    If it has ``sources``, its inputs, then tables of them are written without a detour over Python values.
+    If it has ``sources``, its inputs, then tables of them are written without a detour over Python values; if it has
+    ``check_batch``, these rows are checked with it (the corpus of a scores folder compares them with what was scored).
     """
 
     @property
@@ -136,12 +137,19 @@ def subset_file(
 
 def _write_table(corpus: Records, numbers: list[int] | RowSet, file: BinaryIO, order: str) -> tuple[str, ...]:
     from donod_fast.data.record_tables import write_parquet
-    from donod_fast.data.source_tables import arrow_sources, chosen_batches, common_schema, in_order, write_batches
+    from donod_fast.data.source_tables import (
+        arrow_sources,
+        batch_check,
+        chosen_batches,
+        common_schema,
+        in_order,
+        write_batches,
+    )
 
     arrow = arrow_sources(sources_of(corpus))
     if arrow is not None:
         rising, last = _rising(numbers)
-        batches = chosen_batches(arrow, rising, last)
+        batches = chosen_batches(arrow, rising, last, batch_check(corpus))
         if isinstance(numbers, list) and order == "best":
             batches = in_order(batches, sorted(numbers), numbers)
         if write_batches(common_schema(arrow), batches, file) != len(numbers):

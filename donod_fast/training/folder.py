@@ -2,6 +2,9 @@
 
 The manifest records the model, the settings and the rows of the training. Another training in the same folder is
 refused. A folder with a ``result.json`` is finished.
+
+Each JSON file has a checksum, and ``result.json`` one of each file of the model and of the loss curve. Folders of
+earlier releases have none.
 """
 
 from __future__ import annotations
@@ -13,15 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from donod_fast.errors import SettingsMismatchError, StoreError
+from donod_fast.system.checked_files import file_digest, read_regular, refuse_changed_files, tree_digests
+from donod_fast.system.checked_json import DamagedError, parsed, verified, with_checksum
 from donod_fast.system.files import atomic_writer, storage_error
 
-VERSION = 1
+VERSION = 2
+"""Version of the files: since 2 they have checksums."""
+
 MANIFEST = "manifest.json"
 RESULT = "result.json"
 LOSSES = "loss.jsonl"
 MODEL = "model"
 CHECKPOINTS = "checkpoints"
 _MARK = "donod_complete.json"
+_FILES = "files"
 _DECISIVE = ("kind", "settings", "model.identity", "data.fingerprint", "data.rows", "selected")
 
 
@@ -30,6 +38,7 @@ class TrainingFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._is_verified = False
 
     @property
     def model(self) -> Path:
@@ -66,26 +75,42 @@ class TrainingFolder:
             )
 
     def result(self) -> dict[str, Any] | None:
-        """The result of a finished training; None if it is unfinished."""
-        return self.read(RESULT) if self.model.is_dir() else None
+        """The result of a finished training, after a check of its files; None if it is unfinished.
+
+        Raises:
+            StoreError: the result, the model or the loss curve has changed since it was written.
+        """
+        found = self.read(RESULT) if self.model.is_dir() else None
+        if found is not None:
+            files = found.pop(_FILES, {})
+            if not self._is_verified:  # once: a model may be large
+                refuse_changed_files(self.path, files, f"remove {self.path} and train again")
+                self._is_verified = True
+        return found
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """Read a JSON file of the folder; None if it is absent."""
+        """Read a JSON file of the folder, without its checksum, which is verified; None if it is absent.
+
+        Raises:
+            StoreError: it cannot be read, or is damaged.
+        """
         file = self.path / name
         try:
-            value = json.loads(file.read_text(encoding="utf-8"))
+            content = parsed(read_regular(file))
+            if not isinstance(content, dict):
+                raise DamagedError(f"it holds a {type(content).__name__}, not an object")
+            # The manifest has a version, and the result a list of files, only where they have checksums.
+            is_new = content.get("version", 1) != 1 or _FILES in content
+            return verified(content, needs_checksum=is_new)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, DamagedError) as error:
             raise StoreError(f"{file} cannot be read ({error}); remove {self.path} and train again") from error
-        if not isinstance(value, dict):
-            raise StoreError(f"{file} is damaged; remove {self.path} and train again")
-        return value
 
     def write(self, name: str, value: Mapping[str, Any]) -> None:
-        """Write a JSON file of the folder atomically."""
+        """Write a JSON file of the folder, with its checksum, atomically."""
         with atomic_writer(self.path / name) as file:
-            file.write(json.dumps(value, indent=2).encode())
+            file.write(json.dumps(with_checksum(value), indent=2).encode())
 
     def write_losses(self, losses: Iterable[tuple[int, float]]) -> None:
         """Write the loss curve, one step per line."""
@@ -96,17 +121,20 @@ class TrainingFolder:
     def mark(self, checkpoint: Path, step: int, seconds: float) -> None:
         """Mark a checkpoint as complete, with the training time so far."""
         with atomic_writer(checkpoint / _MARK) as file:
-            file.write(json.dumps({"step": step, "seconds": seconds}).encode())
+            file.write(json.dumps(with_checksum({"step": step, "seconds": seconds})).encode())
 
     def newest_checkpoint(self) -> tuple[Path | None, int, float]:
         """The last complete checkpoint, its step, and the seconds until then; (None, 0, 0.0) if there is none."""
         found: tuple[Path | None, int, float] = (None, 0, 0.0)
         for folder in self.checkpoints.glob("checkpoint-*"):
             try:
-                mark = json.loads((folder / _MARK).read_text(encoding="utf-8"))
+                content = parsed(read_regular(folder / _MARK))
+                mark = verified(content) if isinstance(content, dict) else {}
+                if mark.keys() != {"step", "seconds"}:
+                    continue
                 step, seconds = int(mark["step"]), float(mark["seconds"])
-            except (OSError, ValueError, KeyError, TypeError):
-                continue  # it was being written when the run was ended
+            except (OSError, ValueError, TypeError, OverflowError):
+                continue  # it was being written when the run was ended, or is damaged: an earlier one will do
             if step > found[1]:
                 found = folder, step, seconds
         return found
@@ -128,7 +156,9 @@ class TrainingFolder:
         except OSError as error:
             raise storage_error(self.model, error) from error
         self.write_losses(losses)
-        self.write(RESULT, result)
+        files = {f"{MODEL}/{name}": digest for name, digest in tree_digests(self.model).items()}
+        files[LOSSES] = file_digest(self.path / LOSSES)
+        self.write(RESULT, {**result, _FILES: files})
         _remove_tree(self.checkpoints)
 
 

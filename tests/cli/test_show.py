@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from score_runs import assert_one_line_error, invoke, write_lines
+from scored_folders import without_checksum
 
 from donod_fast.cli.shown_page import page
 from donod_fast.cli.shown_text import row_text, visible
@@ -156,9 +157,7 @@ def test_another_mask_than_the_folders_is_named(scores: Path) -> None:
 
 def test_a_folder_without_recorded_options_is_enough(scores: Path, tmp_path: Path) -> None:
     old = shutil.copytree(scores, tmp_path / "old")
-    manifest = json.loads((old / "manifest.json").read_text())
-    del manifest["options"]
-    (old / "manifest.json").write_text(json.dumps(manifest))
+    without_checksum(old)
     assert shown("--scores", old) == shown("--scores", scores).replace(str(scores), str(old))
 
 

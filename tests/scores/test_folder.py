@@ -15,8 +15,9 @@ from scored_folders import part_path
 from donod_fast.errors import StoreError
 from donod_fast.scores.folder import ScoresFolder, locked
 from donod_fast.scores.parts import CHECKSUM, METADATA
-from donod_fast.scores.rows import ScoreRow, schema, to_table
+from donod_fast.scores.rows import ScoreRow, hash_field, schema, to_table
 from donod_fast.system.files import atomic_writer
+from donod_fast.system.sealed_parquet import sealed_bytes
 
 
 def manifest(rows: int = 10, part_rows: int = 4, **other: Any) -> dict[str, Any]:
@@ -53,7 +54,9 @@ def test_parts_come_back_bit_by_bit_in_input_order(tmp_path: Path) -> None:
 def test_other_readers_of_parquet_see_the_same_table(tmp_path: Path) -> None:
     folder = ScoresFolder.open_or_create(tmp_path, manifest(rows=4))
     folder.write_part(0, score_rows(0, 4))
-    assert pq.read_table(tmp_path / "part-000000.parquet").schema.equals(schema())
+    # …with the hashes of the records beside it
+    assert pq.read_table(tmp_path / "part-000000.parquet").schema.equals(schema().append(hash_field()))
+    assert folder.table().schema.equals(schema())
 
 
 @pytest.mark.parametrize("rows", [(0, 3), (0, 5), (1, 5), (4, 8)])
@@ -138,7 +141,7 @@ def test_a_part_whose_summary_is_not_that_of_its_rows_is_found(tmp_path: Path, w
     metadata[METADATA] = metadata[METADATA].replace(b'"tokens": 12', b'"tokens": 13')
     if with_checksum:
         metadata[CHECKSUM] = hashlib.sha256(metadata[METADATA]).hexdigest().encode()
-    pq.write_table(table.replace_schema_metadata(metadata), part_path(folder, 0), write_page_checksum=True)
+    part_path(folder, 0).write_bytes(sealed_bytes(table.replace_schema_metadata(metadata)))
     with pytest.raises(StoreError, match=f"part-000000.parquet is damaged .*{told}.*again"):
         folder.table()
     if not with_checksum:  # also for what is read without the rows

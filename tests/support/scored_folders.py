@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,15 @@ def scored(scorer: Scorer, out: Path | str, files: Sequence[Path | str], **optio
     options = {"part_rows": PART_ROWS, **options}
     with locked(out):
         return score_corpus(open_corpus([str(file) for file in files]), scorer, out, **options).folder
+
+
+def without_checksum(folder: Path, **changes: Any) -> None:
+    """Rewrite a manifest as release 0.1.0 wrote it: without options and checksum, and with other entries."""
+    file = folder / "manifest.json"
+    manifest = {**json.loads(file.read_text(encoding="utf-8")), "version": 2, **changes}
+    for name in ("sha256", "options"):
+        manifest.pop(name, None)
+    file.write_text(json.dumps(manifest), encoding="utf-8")
 
 
 def committed(folder: Path) -> dict[str, tuple[int, bytes]]:

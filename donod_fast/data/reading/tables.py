@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from donod_fast.data.reading.arrow_values import conformed, python_rows
 from donod_fast.data.reading.canonical import canonical_json
+from donod_fast.data.reading.record_hashes import row_hashes
 from donod_fast.data.reading.source import Unmarked
 from donod_fast.data.reading.streams import (
     BUFFER_BYTES,
@@ -38,8 +39,13 @@ BATCH_ROWS = 256
 BATCH_BYTES = 1 << 26
 """Values of a batch, by the mean size of a row."""
 
-PAGE_BY_PAGE: dict[str, Any] = {"buffer_size": BUFFER_BYTES, "pre_buffer": False}
-"""Without these options pyarrow loads a whole row group, which may be the whole file (5 MB instead of 200)."""
+PAGE_BY_PAGE: dict[str, Any] = {
+    "buffer_size": BUFFER_BYTES,
+    "pre_buffer": False,
+    "page_checksum_verification": True,
+}
+"""Without the first two options pyarrow loads a whole row group, which may be the whole file (5 MB instead of 200).
+Checksums are verified where the pages have them."""
 
 _UNREADABLE = (ValueError, OverflowError, KeyError)
 """Errors of text that is not UTF-8, of dates outside Python's range, and of unknown time zones."""
@@ -127,6 +133,9 @@ class ParquetFile(Unmarked):
                         begin += batch.num_rows
                         if begin >= stop:
                             return
+                if begin != row:  # a damaged page header ends a row group early, without an error
+                    what = f"{plural(group_rows - row + begin, 'row')} in row group {group}, {group_rows} by its footer"
+                    raise CorpusError(f"{self.facts.name}: is damaged: {what}; restore it from a copy")
 
 
 def _batch_rows(size: int, rows: int) -> int:
@@ -163,9 +172,9 @@ def open_parquet(name: str, place: Place, compression: str | None) -> ParquetFil
 
 def _footer_hash(stream: Any, size: int) -> str:
     """Hash the end of a Parquet file: the footer, its length in four bytes, and the four magic bytes."""
-    stream.seek(size - 8)
+    stream.seek(max(size - 8, 0))
     length = int.from_bytes(stream.read(4), "little")
-    stream.seek(size - 8 - length)
+    stream.seek(max(size - 8 - length, 0))
     return hashlib.sha256(stream.read(length + 8)).hexdigest()
 
 
@@ -183,14 +192,18 @@ def _open_parquet(stack: ExitStack, facts: FileFacts) -> Any:
                 shutil.copyfileobj(stream, plain)
             return stack.enter_context(pq.ParquetFile(plain, **PAGE_BY_PAGE))
         # pyarrow opens local files itself and then reads without holding the GIL.
-        source = place.path if isinstance(place, LocalPlace) else stack.enter_context(place.open_table(facts.size))
+        file = stack.enter_context(place.open_table(facts.size))
+        if _footer_hash(file, facts.size) != facts.sha256:
+            raise changed_error(facts, "same size and time, but another footer")
+        file.seek(0)
+        source = place.path if isinstance(place, LocalPlace) else file
         return stack.enter_context(pq.ParquetFile(source, **PAGE_BY_PAGE))
 
 
 def _records(source: ParquetFile | DatasetRows, first_row: int, start: int, stop: int) -> Iterator[Record]:
     for begin, batch in source.arrow_batches(start, stop):
-        for row, (data, problem) in enumerate(_rows(batch), begin):
-            yield Record(first_row + row, source.name, f"record {row}", data, None, problem)
+        for row, ((data, problem), own) in enumerate(zip(_rows(batch), row_hashes(batch), strict=True), begin):
+            yield Record(first_row + row, source.name, f"record {row}", data, None, problem, hash=own)
 
 
 def _rows(batch: pa.RecordBatch) -> Iterator[tuple[dict[str, Any] | None, str | None]]:

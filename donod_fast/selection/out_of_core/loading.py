@@ -18,8 +18,10 @@ import torch
 from torch import Tensor
 
 from donod_fast.errors import InputError, StoreError
+from donod_fast.scores.parts import damage
 from donod_fast.scores.rows import schema
 from donod_fast.selection.ranking import number_names, rescale_to_lr
+from donod_fast.system.sealed_parquet import open_sealed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -125,20 +127,14 @@ def read_columns(folder: ScoresFolder, part: int, columns: Sequence[str]) -> pa.
     Raises:
         StoreError: the part is missing or damaged, or lacks one of the columns.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     name = folder.part_name(part)
     again = "run `donod-fast score` again to replace it"
     try:
-        with folder.storage.open(name) as file:
-            table = pq.ParquetFile(file, page_checksum_verification=True).read(list(columns), use_threads=False)
+        with damage(folder.storage.url(name)), folder.storage.open(name) as file:
+            table = open_sealed(file, needs_seal=folder.needs_seal).table(columns, use_threads=False)
             table.validate()
     except FileNotFoundError:
         raise StoreError(f"{folder.storage.url(name)} is gone; {again}") from None
-    except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise StoreError(f"{folder.storage.url(name)} is damaged ({reason}); {again}") from error
     start, stop = folder.part_range(part)
     if set(table.column_names) != set(columns) or not np.array_equal(
         table.column("row").to_numpy(), np.arange(start, stop)

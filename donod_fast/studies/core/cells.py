@@ -2,25 +2,32 @@
 
 A cell is a kind of work (``"train"``, ``"score"``), its settings and its result, all plain JSON values. Its
 folder is named by a hash of kind and settings, so equal settings are one cell.
+
+``result.json`` has a checksum of itself and one of each other file of the cell. Those of earlier releases have none.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from donod_fast.errors import StoreError
+from donod_fast.system.checked_files import read_regular, refuse_changed_files, tree_digests
+from donod_fast.system.checked_json import DamagedError, parsed, verified, with_checksum
 from donod_fast.system.files import atomic_writer, storage_error
 
 RESULT = "result.json"
+_VERSION = 2  # of result.json: since then it has checksums
+_REMEDY = "delete its folder and run the study again"
 _FORMAT = 1  # format of result.json; changing it invalidates all cells
 
 Work = Callable[[Path], Mapping[str, Any]]
@@ -37,6 +44,7 @@ class Cell:
         folder: further output of the work (a model, samples), if there is any.
         seconds: wall time of the work.
         cached: whether the cell existed before.
+        files: SHA-256 of its other files, by their paths in the folder.
     """
 
     kind: str
@@ -45,6 +53,16 @@ class Cell:
     folder: Path
     seconds: float
     cached: bool
+    files: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def check_files(self, name: str) -> None:
+        """Check that a file or folder of a cached cell is the one that the work wrote; call it before using one.
+
+        Raises:
+            StoreError: a file has changed; names it.
+        """
+        if self.cached:
+            refuse_changed_files(self.folder, self.files, _REMEDY, below=name)
 
 
 class CellStore:
@@ -80,16 +98,12 @@ class CellStore:
         folder = self.folder(kind, settings)
         path = folder / RESULT
         try:
-            text = path.read_text(encoding="utf-8")
+            content = read_regular(path)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
-        try:
-            kept = json.loads(text)
-            return Cell(kind, kept["settings"], kept["result"], folder, float(kept["seconds"]), cached=True)
-        except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{path} is damaged; delete its folder and run the study again") from error
+        return _read(path, content)
 
     def result(self, kind: str, settings: Mapping[str, Any], work: Work) -> Cell:
         """Return the cell; run ``work`` first if it is not cached.
@@ -112,8 +126,8 @@ class CellStore:
                 began = time.perf_counter()
                 outcome = dict(work(folder))
                 seconds = time.perf_counter() - began
-                text = _write(folder, kind, settings, outcome, round(seconds, 3))
-                plain = json.loads(text)  # what a later run will read: tuples as lists, keys as strings
+                # As a later run will read it: tuples as lists, keys as strings.
+                plain = _write(folder, kind, settings, outcome, round(seconds, 3))
                 cell = Cell(kind, plain["settings"], plain["result"], folder, plain["seconds"], cached=False)
         if self._on_cell is not None:
             self._on_cell(cell)
@@ -127,10 +141,10 @@ class CellStore:
         """
         for path in sorted(self._cells.glob(f"*/{RESULT}")):
             try:
-                kept = json.loads(path.read_text(encoding="utf-8"))
-                yield Cell(kept["kind"], kept["settings"], kept["result"], path.parent, kept["seconds"], cached=True)
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise StoreError(f"{path} is damaged; delete its folder and run the study again") from error
+                content = read_regular(path)
+            except OSError as error:
+                raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
+            yield _read(path, content)
 
     def rename(self, cell: Cell, settings: Mapping[str, Any]) -> None:
         """Keep a finished cell under other settings; a cell that has these settings already stays.
@@ -153,12 +167,39 @@ class CellStore:
         shutil.rmtree(self.folder(kind, settings), ignore_errors=True)
 
 
-def _write(folder: Path, kind: str, settings: Mapping[str, Any], result: Mapping[str, Any], seconds: float) -> str:
-    """Write ``result.json`` and return its text."""
-    text = _json({"kind": kind, "settings": settings, "result": result, "seconds": seconds}, folder)
+def _read(path: Path, content: bytes) -> Cell:
+    """The cell of a ``result.json``, verified. Raises StoreError: it is damaged; names the field."""
+    try:
+        found = parsed(content)
+        if not isinstance(found, dict):
+            raise DamagedError(f"it holds a {type(found).__name__}, not an object")
+        kept = verified(found, needs_checksum="version" in found)
+        for name, wanted in (("kind", str), ("settings", dict), ("result", dict)):
+            if not isinstance(kept.get(name), wanted):
+                raise DamagedError(f"{name}: it is missing or no {wanted.__name__}")
+        seconds, files = kept.get("seconds"), kept.get("files", {})
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+            raise DamagedError("seconds: it is missing or no duration")
+        if not isinstance(files, dict) or not all(isinstance(one, str) for one in files.values()):
+            raise DamagedError("files: they are no checksums")
+        if path.parent.name != f"{kept['kind']}-{_digest(kept['kind'], kept['settings'])}":
+            raise DamagedError("kind, settings: they are not those that its folder is named by")
+    except (DamagedError, UnicodeEncodeError, RecursionError) as error:
+        raise StoreError(f"{path} is damaged ({error}); {_REMEDY}") from error
+    return Cell(kept["kind"], kept["settings"], kept["result"], path.parent, float(seconds), cached=True, files=files)
+
+
+def _write(
+    folder: Path, kind: str, settings: Mapping[str, Any], result: Mapping[str, Any], seconds: float
+) -> dict[str, Any]:
+    """Write ``result.json`` and return its content."""
+    content = {"kind": kind, "settings": settings, "result": result, "seconds": seconds}
+    plain = json.loads(_json(content, folder))
+    files = tree_digests(folder, without=(RESULT,))
+    checked = with_checksum({**plain, "version": _VERSION, "files": files})
     with atomic_writer(folder / RESULT) as file:
-        file.write(text.encode())
-    return text
+        file.write(json.dumps(checked, sort_keys=True).encode())
+    return checked
 
 
 def _digest(kind: str, settings: Mapping[str, Any]) -> str:

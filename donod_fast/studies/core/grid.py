@@ -154,6 +154,8 @@ def measured(store: CellStore, parts: Parts, unit: Unit | None, *, keep_models: 
     if missing and store.known("train", of) is not None and not model.exists():
         store.forget("train", of)
     trained = store.result("train", of, lambda folder: parts.train(unit.rows, unit.seed, folder))
+    if missing:
+        trained.check_files(MODEL)
     cells = {name: store.result("measure", settings, _measure(parts, name, model)) for name, settings in wanted.items()}
     if not keep_models and model.exists():
         shutil.rmtree(model.parent, ignore_errors=True)

@@ -127,10 +127,13 @@ class CandidateRun:
                 )
                 pruning, seconds["prune"] = pruned.result, pruned.seconds
                 if pruned.result["dropped"]:
+                    pruned.check_files(MODEL)
                     settings = settings.model_copy(update={"model": str(pruned.folder / MODEL), "revision": None})
             trained = _attempt("train", lambda: self._store.result(_TRAIN, key, lambda to: _train(settings, data, to)))
             # A resumed training took longer than its last run.
             training, seconds["train"] = trained.result, max(trained.seconds, float(trained.result["seconds"]))
+            if any(self._store.known(_MEASURE, one) is None for one in wanted.values()):
+                trained.check_files(f"{TRAINING}/{MODEL}")
             measured = _attempt("evaluate", lambda: self._measured(wanted, trained.folder / TRAINING / MODEL))
             seconds["evaluate"] = sum(cell.seconds for cell in measured.values())
         except _FailedError as failure:

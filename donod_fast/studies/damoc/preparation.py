@@ -151,6 +151,7 @@ def _compressed(recipe: DamocRecipe, before: Prepared, store: CellStore) -> Prep
     cell = store.result("compress", settings, lambda folder: _compress(section, recipe, before, folder / DATA))
     if not cell.result["rows"]:
         raise CorpusError("no row can be read, so that none can be compressed")
+    cell.check_files(DATA)
     return Prepared(
         open_corpus([str(cell.folder / DATA)]),
         None,
