@@ -11,15 +11,17 @@ from __future__ import annotations
 import functools
 import re
 import threading
+import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from jinja2 import nodes
+from jinja2 import Template, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from donod_fast.system.limits import (
     CHARACTERS_PER_CHARACTER,
+    LENGTH_PER_CHARACTER,
     RENDER_CHARACTERS,
     RENDER_STEPS,
     STEPS_PER_MESSAGE,
@@ -33,8 +35,10 @@ _MOST_BITS = 1 << 16
 
 _COUNTED = "counted step"
 _JOINED = "counted join"
+_WEIGHED = "counted value"
 _NUMBERS = re.compile(r"\d+")
 _STEP_CHARACTERS = 16  # what a call costs beside the text that it makes
+_ITEM_CHARACTERS = 8  # what an item of a list costs beside its own text
 _DEEPEST = 100
 
 
@@ -62,7 +66,8 @@ def metered(messages: int, characters: int) -> Iterator[None]:
         characters: characters of their texts.
     """
     _meter.steps = RENDER_STEPS + STEPS_PER_MESSAGE * messages
-    _meter.most = _meter.characters = RENDER_CHARACTERS + CHARACTERS_PER_CHARACTER * characters
+    _meter.most = RENDER_CHARACTERS + LENGTH_PER_CHARACTER * characters
+    _meter.characters = _meter.most + CHARACTERS_PER_CHARACTER * characters
     try:
         yield
     finally:
@@ -84,10 +89,10 @@ def bounded(environment: ImmutableSandboxedEnvironment) -> ImmutableSandboxedEnv
         if tracker is not None:  # transformers' extension for generation marks
             made.activate_tracker = tracker
     made.filters = {name: _guarded(name, function) for name, function in environment.filters.items()}
-    made.filters[_COUNTED], made.filters[_JOINED] = _step, _joined
-    made.tests = {name: _guarded(name, function) for name, function in environment.tests.items()}
+    made.filters |= {_COUNTED: _step, _JOINED: _joined, _WEIGHED: _weighed}
     made.globals = {name: value for name, value in environment.globals.items() if name != "lipsum"}
     made.finalize = _written
+    made.template_class = _BoundedTemplate
     return made  # type: ignore[no-any-return]
 
 
@@ -114,7 +119,7 @@ class _BoundedEnvironment(ImmutableSandboxedEnvironment):
                 loop.test = nodes.And(_counted(loop.test), loop.test).set_lineno(loop.lineno)
         for macro in list(template.find_all((nodes.Macro, nodes.CallBlock, nodes.Block))):
             macro.body.insert(0, _counting(macro))
-        _replace_joins(template)
+        _instrument(template)
         return template.set_environment(self)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
@@ -136,7 +141,8 @@ class _BoundedEnvironment(ImmutableSandboxedEnvironment):
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         """A call, if its arguments and its result are not too large."""
         name = getattr(__obj, "__name__", "")
-        owner = getattr(__obj, "__self__", None)
+        # The sandbox wraps str.format.
+        owner = getattr(getattr(__obj, "__wrapped__", __obj), "__self__", None)
         if isinstance(owner, str | bytes | list | dict | int):
             args = _checked_method(name, owner, args, kwargs)
         elif not isinstance(owner, ImmutableSandboxedEnvironment):
@@ -146,29 +152,56 @@ class _BoundedEnvironment(ImmutableSandboxedEnvironment):
         return result
 
 
+class _BoundedTemplate(Template):
+    def generate(self, *args: Any, **kwargs: Any) -> Iterator[str]:
+        """The pieces of the output; stops before they are too many."""
+        size = 0
+        for piece in super().generate(*args, **kwargs):
+            size += len(piece)
+            if size > _meter.most:
+                raise _too_long("the text that it writes")
+            yield piece
+
+
 def _counted(place: nodes.Node) -> nodes.Expr:
-    return nodes.Filter(nodes.Const(None), _COUNTED, [], [], None, None).set_lineno(place.lineno)
+    return _filtered(nodes.Const(None).set_lineno(place.lineno), _COUNTED)
 
 
 def _counting(place: nodes.Node) -> nodes.Stmt:
     return nodes.ExprStmt(_counted(place)).set_lineno(place.lineno)
 
 
-def _replace_joins(node: nodes.Node) -> None:
-    """Have ``a ~ b`` counted, too, which Jinja joins without asking the environment."""
-    for field, value in node.iter_fields():
+def _instrument(node: nodes.Node) -> None:
+    """Have counted what Jinja does without asking the environment: ``a ~ b``, comparisons, slices, keys of mappings."""
+    for field, value in list(node.iter_fields()):
         items = value if isinstance(value, list) else [value]
         for at, item in enumerate(items):
             if not isinstance(item, nodes.Node):
                 continue
-            _replace_joins(item)
-            if isinstance(item, nodes.Concat):
-                pieces = nodes.List(item.nodes).set_lineno(item.lineno)
-                joined = nodes.Filter(pieces, _JOINED, [], [], None, None).set_lineno(item.lineno)
-                if isinstance(value, list):
-                    value[at] = joined
-                else:
-                    setattr(node, field, joined)
+            _instrument(item)
+            made = _instrumented(node, field, item)
+            if made is item:
+                continue
+            if isinstance(value, list):
+                value[at] = made
+            else:
+                setattr(node, field, made)
+
+
+def _instrumented(parent: nodes.Node, field: str, item: nodes.Node) -> nodes.Node:
+    if isinstance(item, nodes.Concat):
+        return _filtered(nodes.List(item.nodes).set_lineno(item.lineno), _JOINED)
+    if isinstance(item, nodes.Const | nodes.Slice) or not isinstance(item, nodes.Expr):
+        return item
+    is_compared = isinstance(parent, nodes.Compare | nodes.Operand) and field == "expr"
+    is_key = (isinstance(parent, nodes.Pair) and field == "key") or (isinstance(parent, nodes.Getitem) and field == "arg")
+    if is_compared or is_key or (isinstance(item, nodes.Getitem) and isinstance(item.arg, nodes.Slice)):
+        return _filtered(item, _WEIGHED)
+    return item
+
+
+def _filtered(value: nodes.Expr, name: str) -> nodes.Expr:
+    return nodes.Filter(value, name, [], [], None, None).set_lineno(value.lineno)
 
 
 def _context_only(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -189,6 +222,14 @@ def _step(context: Any, value: Any) -> bool:
 def _joined(context: Any, pieces: list[Any]) -> str:
     _charge(sum(map(_weight, pieces)))
     return "".join(map(str, pieces))
+
+
+@_context_only
+def _weighed(context: Any, value: Any) -> Any:
+    """A value that is compared, hashed or copied: as costly as it is long."""
+    if isinstance(value, str | list | tuple | dict):
+        _charge(len(value) if isinstance(value, str) else _weight(value))
+    return value
 
 
 def _written(value: Any) -> Any:
@@ -248,6 +289,9 @@ def _checked_filter(name: str, value: Any, args: tuple[Any, ...], kwargs: Mappin
         case "tojson":
             spaces = [len(one) if isinstance(one, str) else one for one in given if isinstance(one, str | int)]
             _charge(_weight(value) * (1 + max([0, *spaces])))
+        case "sort" | "unique" | "groupby" | "min" | "max" | "dictsort":
+            value = value if isinstance(value, str | list | tuple | dict) else _listed(value)
+            _charge(_weight(value))
         case "pprint" | "string" | "escape" | "e" | "forceescape" | "safe" | "urlize" | "xmlattr" | "striptags":
             _charge(_weight(value))
         case _:
@@ -269,6 +313,8 @@ def _checked_method(name: str, owner: Any, args: tuple[Any, ...], kwargs: Mappin
             _check_replace(owner, given)
         case "format" | "format_map":
             _check_format(owner, given, "{")
+        case "count" | "index" if isinstance(owner, list | tuple):
+            _charge(_weight(owner))
         case "expandtabs":
             tab = "\t" if isinstance(owner, str) else b"\t"
             _charge(owner.count(tab) * max([8, *(one for one in given if isinstance(one, int))]))
@@ -314,7 +360,7 @@ def _weight(value: Any, depth: int = 0) -> int:
         return 8
     total = 2
     for item in items:
-        total += _weight(item, depth + 1) + 2
+        total += _weight(item, depth + 1) + _ITEM_CHARACTERS
         if total > _meter.most:
             raise _too_long("a value that it writes")
     return total
@@ -331,7 +377,9 @@ def _listed(items: Any) -> list[Any]:
 def _check_numbers(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
     for one in (*args, *kwargs.values()):
         if isinstance(one, int) and abs(one) > _MOST_NUMBER:
-            raise TooCostlyError(f"it gives {name or 'a function'} a number above {_MOST_NUMBER:,}")
+            raise TooCostlyError(f"it gives {name.removeprefix('safe_') or 'a function'} a number above {_MOST_NUMBER:,}")
+        if isinstance(one, list | tuple | dict):
+            _charge(_weight(one))
 
 
 def _check_product(left: Any, right: Any) -> None:
@@ -371,4 +419,24 @@ def _check_format(pattern: Any, given: Any, mark: str = "%") -> None:
     _charge(len(pattern) + pattern.count(mark) * (longest + widest))
 
 
-__all__ = ["TooCostlyError", "bounded", "metered"]
+def bounded_render(render: Callable[..., Any]) -> Callable[..., Any] | None:
+    """transformers' function ``render_jinja_template``, compiling templates in a bounded environment.
+
+    Returns:
+        The function; None if this release of transformers compiles in another way.
+    """
+    compiled = getattr(render, "__globals__", {}).get("_compile_jinja_template")
+    if not isinstance(render, types.FunctionType) or "_compile_jinja_template" not in render.__code__.co_names:
+        return None
+
+    @functools.lru_cache(maxsize=16)
+    def compiled_within_bounds(source: str) -> Any:
+        return bounded(compiled("").environment).from_string(source)
+
+    scope = {**render.__globals__, "_compile_jinja_template": compiled_within_bounds}
+    made = types.FunctionType(render.__code__, scope, render.__name__, render.__defaults__, render.__closure__)
+    made.__kwdefaults__ = render.__kwdefaults__
+    return made
+
+
+__all__ = ["TooCostlyError", "bounded", "bounded_render", "metered"]

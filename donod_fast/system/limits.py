@@ -40,17 +40,20 @@ MESSAGES = 10_000
 TEMPLATE_CHARACTERS = MIB
 """Longest chat template, in characters."""
 
-RENDER_STEPS = 1_000_000
+RENDER_STEPS = 250_000
 """Rounds of loops and calls of macros in which a chat template must write a conversation."""
 
 STEPS_PER_MESSAGE = 1000
 """Further rounds for each message of the conversation."""
 
 RENDER_CHARACTERS = 16 * MIB
-"""Characters that a chat template may write, and make on the way, for one conversation."""
+"""Characters that a chat template may write for one conversation, and as many that it may make on the way."""
 
-CHARACTERS_PER_CHARACTER = 64
-"""Further characters for each one of the conversation."""
+LENGTH_PER_CHARACTER = 16
+"""Further characters that it may write for each one of the conversation."""
+
+CHARACTERS_PER_CHARACTER = 1024
+"""Further characters that it may make on the way for each one of the conversation."""
 
 TOKENS_OF_A_LETTER = 4096
 """Most tokens that a tokenizer may make of one letter."""
@@ -131,6 +134,7 @@ __all__ = [
     "EXPANSION",
     "FREE_BYTES",
     "FREE_ROWS",
+    "LENGTH_PER_CHARACTER",
     "MESSAGES",
     "MIB",
     "PAGE_BYTES",
