@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -11,6 +12,7 @@ import typer
 from donod_fast.data.settings import STDIN
 from donod_fast.errors import InputError, suggest
 from donod_fast.scores.manifest import MANIFEST, OPTIONS, WORKING_FOLDER
+from donod_fast.system.limits import YAML_BYTES
 from donod_fast.system.options import OptionField, options_of
 
 _FILES = ("data", "reference", "model", "template", "dataset_info")
@@ -18,6 +20,16 @@ _FILES = ("data", "reference", "model", "template", "dataset_info")
 
 _SWITCHED = {True: "on", False: "off"}
 """YAML 1.1 reads the words on and off as true and false."""
+
+
+_MOST = 1 << 63
+"""No option is a number as large as this."""
+
+_MANIFEST_BYTES = 1 << 29
+"""No manifest is larger: it has one entry for each input."""
+
+_SHOWN = 200
+"""Characters of a wrong value in a message."""
 
 
 def config_option(*kinds: type) -> Any:
@@ -58,6 +70,8 @@ def load_options(name: str) -> dict[str, Any]:
     else:
         folder, file = str(Path(name).parent), Path(name).name
     try:
+        if not is_url(name) and Path(folder, file).stat().st_size > (_MANIFEST_BYTES if file == MANIFEST else YAML_BYTES):
+            raise InputError(f"--config {name} is too large for a file of options; is it the right file?")
         content = open_storage(folder).read(file).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--config {name} cannot be read: {error}") from error
@@ -66,19 +80,34 @@ def load_options(name: str) -> dict[str, Any]:
 
 
 def _parsed(content: str, name: str) -> dict[str, Any]:
-    import yaml
+    from donod_fast.system.yaml_files import parse_yaml
 
-    from donod_fast.system.yaml_files import UniqueKeyLoader
-
-    try:
-        found = yaml.load(content, Loader=UniqueKeyLoader)
-    except (yaml.YAMLError, TypeError) as error:
-        raise InputError(f"--config {name} is not valid YAML: {' '.join(str(error).split())}") from error
+    found = _as_json(content)
+    if found is None:
+        found = parse_yaml(content, f"--config {name}")
     if found is None:
         return {}
     if not isinstance(found, dict):
         raise InputError(f"--config {name} must hold one option per line, for example lr: 1e-5")
     return {str(key): value for key, value in found.items()}
+
+
+def _as_json(content: str) -> dict[str, Any] | None:
+    """A manifest, which may be much longer than a file of options; None if it is not JSON."""
+    if not content.lstrip().startswith("{"):
+        return None
+    try:
+        found = json.loads(content, object_pairs_hook=_unique)
+    except (ValueError, RecursionError):  # a mapping in YAML, perhaps
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is given twice")  # which YAML's error names
+    return found
 
 
 def _of_manifest(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -153,7 +182,7 @@ def _value(field: OptionField, value: Any, where: str) -> Any:
     elif bool in kinds:
         fits, wanted = isinstance(value, bool), "true or false"
     elif int in kinds:
-        fits, wanted = is_number and value % 1 == 0, "a whole number"
+        fits, wanted = is_number and abs(value) < _MOST and value % 1 == 0, "a whole number"
     elif float in kinds:
         fits, wanted = is_number or _reads_as_number(value), "a number"  # YAML reads 1e-5 as a string
     else:
@@ -161,8 +190,16 @@ def _value(field: OptionField, value: Any, where: str) -> Any:
         if fits:
             value = ",".join(value) if is_list else str(value)
     if not fits:
-        raise InputError(f"{where} must be {wanted}, got {value!r}")
+        raise InputError(f"{where} must be {wanted}, got {_shown(value)}")
     return value
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # a number with more digits than Python prints
+        return "a huge number"
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
 def _reads_as_number(value: Any) -> bool:

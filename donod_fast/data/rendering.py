@@ -17,6 +17,7 @@ from donod_fast.data.recasting import RECASTS, RecastPlan, plan_recasts, recast
 from donod_fast.data.templates import ResolvedTemplate
 from donod_fast.data.types import Conversation, Message, SampleError, Status
 from donod_fast.errors import ModelError
+from donod_fast.system.limits import MESSAGES, TEMPLATE_CHARACTERS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -74,7 +75,7 @@ class Renderer:
         except ImportError:
             self._render_jinja = None
         else:
-            self._render_jinja = render_jinja_template
+            self._render_jinja = _within_bounds(render_jinja_template)
         self._refuse_broken(template.name)
         self._notes = (PINNED_DATE,) if self._writes_date(template.source_text) else ()
 
@@ -84,6 +85,11 @@ class Renderer:
         Raises:
             SampleError: TEMPLATE_FAILED with the template's own message; REASONING_DROPPED if it refuses reasoning.
         """
+        if len(conversation.messages) > MESSAGES:
+            detail = (
+                f"the conversation has {len(conversation.messages):,} messages, and {MESSAGES:,} are allowed; split it"
+            )
+            raise SampleError(Status.TEMPLATE_FAILED, detail)
         plan = self._plan(conversation)
         try:
             found = self.render(recast(conversation, plan.recasts))
@@ -157,30 +163,59 @@ class Renderer:
                 tokenize=False,
             )
             return str(text), ()
-        texts, marked = self._render_jinja(
-            conversations=[messages],
-            tools=tools,
-            documents=documents,
-            chat_template=self._source,
-            return_assistant_tokens_mask=self.has_marks,
-            add_generation_prompt=add_generation_prompt,
-            **self._special_tokens,
-        )
+        characters = sum(len(message.content) for message in conversation.messages)
+        characters += len(str(tools or "")) + len(str(documents or ""))
+        from donod_fast.data.bounded_jinja import metered  # needs jinja2, which not every user has
+
+        with metered(len(messages), characters):
+            texts, marked = self._render_jinja(
+                conversations=[messages],
+                tools=tools,
+                documents=documents,
+                chat_template=self._source,
+                return_assistant_tokens_mask=self.has_marks,
+                add_generation_prompt=add_generation_prompt,
+                **self._special_tokens,
+            )
         return texts[0], tuple(marked[0]) if self.has_marks else ()
 
     def _refuse_broken(self, name: str) -> None:
         try:
             from jinja2 import TemplateSyntaxError
+
+            from donod_fast.data.bounded_jinja import TooCostlyError
         except ImportError as error:
             raise ModelError("chat templates need jinja2: pip install jinja2") from error
-        try:
-            self._run([], Conversation((Message("user", "probe"),)), False)
-        except TemplateSyntaxError as error:
-            raise ModelError(f"the chat template {name!r} is not valid Jinja: {_first_line(error)}") from error
-        except ImportError as error:  # transformers requires a newer jinja2
-            raise ModelError(f"chat templates cannot be rendered: {_first_line(error)}") from error
-        except Exception:
-            pass
+        if len(self._source) > TEMPLATE_CHARACTERS:
+            raise ModelError(
+                f"the chat template {name!r} has {len(self._source):,} characters, and {TEMPLATE_CHARACTERS:,} are "
+                "allowed; is it the right file?"
+            )
+        turns = (Message("user", "probe"), Message("assistant", "probe"))
+        for messages in ([], [turn.for_template() for turn in turns]):
+            try:
+                self._run(messages, Conversation(turns), False)
+            except TemplateSyntaxError as error:
+                raise ModelError(f"the chat template {name!r} is not valid Jinja: {_first_line(error)}") from error
+            except (SyntaxError, MemoryError, RecursionError) as error:  # of the program that Jinja makes of it
+                raise ModelError(f"the chat template {name!r} is too large or nested too deep") from error
+            except TooCostlyError as error:
+                raise ModelError(
+                    f"the chat template {name!r} does too much for two short messages: {error}; choose another one "
+                    "(--template)"
+                ) from error
+            except ImportError as error:  # transformers requires a newer jinja2
+                raise ModelError(f"chat templates cannot be rendered: {_first_line(error)}") from error
+            except Exception:
+                pass
+
+
+def _within_bounds(render: Any) -> Any:
+    try:
+        from donod_fast.data.bounded_jinja import bounded_render
+    except ImportError:  # no jinja2, which is reported when the first template is tried
+        return render
+    return bounded_render(render) or render
 
 
 def dropped_reasoning() -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from donod_fast.data.column_map import ColumnMap
 from donod_fast.data.read_rules import ReadRules
 from donod_fast.errors import InputError
+from donod_fast.system.limits import EXPANSION, MIB, RECORD_MIB, ReadLimits
 from donod_fast.system.options import option, python_only
 
 PANEL = "Input"
@@ -25,6 +26,8 @@ class CorpusSettings:
             file of ``MaskSettings.dataset``, see :func:`with_data`.
         split: split of saved and hub datasets.
         data_revision: revision of hub datasets, None for the newest.
+        max_record_size: largest record in MiB; a larger one gets a status.
+        max_expansion: how many times its stored size a compressed file may give.
     """
 
     data: tuple[str, ...] = option(
@@ -35,6 +38,18 @@ class CorpusSettings:
     )
     split: str = option("train", help="Split of a saved or hub dataset.", panel=PANEL)
     data_revision: str | None = option(None, help="Revision of a hub dataset.", panel=PANEL)
+
+    max_record_size: int = option(
+        RECORD_MIB, help="Largest record in MiB; a larger one is not scored.", panel=PANEL, minimum=1
+    )
+    max_expansion: int = option(
+        EXPANSION, help="Refuse a compressed file that gives more times its size.", panel=PANEL, minimum=1
+    )
+
+    @property
+    def limits(self) -> ReadLimits:
+        """The limits on records and files."""
+        return ReadLimits(self.max_record_size * MIB, self.max_expansion)
 
     @property
     def reads_stdin(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
@@ -15,14 +16,14 @@ from donod_fast.errors import InputError
 from donod_fast.training.recipe import Recipe, Section
 
 try:
-    import yaml
     from pydantic import BaseModel, ValidationError
 
-    from donod_fast.system.yaml_files import UniqueKeyLoader
+    from donod_fast.system.yaml_files import UniqueKeyLoader, parse_yaml, read_yaml
 except ImportError as error:
     raise InputError("recipes need PyYAML and pydantic: pip install 'donod-fast[train]'") from error
 
 _DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz", ".zst")
+_MOST = 1 << 63  # no setting is a number as large as this
 _PACKAGE = "package:"  # prefix of paths inside the installed package
 _PATHS = (
     "train.model",
@@ -100,17 +101,17 @@ def validated(
     Raises:
         InputError: an unknown key, or a value of a wrong type.
     """
-    plain: dict[str, Any] = json.loads(json.dumps(values, default=str))
+    plain: dict[str, Any] = _plain(values, where)
     named = set()
     for override in overrides:
         key, value = _parsed(override)
-        _put(plain, key, value)
+        _put(plain, key, _plain(value, f"--set {key}"))
         named.add(key)
     try:
         # Validated as JSON, where lists are tuples, and strictly, so that "yes" is not a number and 1 is not a flag.
         return model.model_validate_json(json.dumps(plain), strict=True)
     except ValidationError as error:
-        lines = [_explained(model, where, item, named) for item in error.errors()]
+        lines = [_explained(model, plain, where, item, named) for item in error.errors()]
         raise InputError("\n".join(lines)) from error
 
 
@@ -160,15 +161,35 @@ _Loader.add_implicit_resolver(
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        values = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the recipe {file} cannot be read: {error}") from error
-    except (yaml.YAMLError, TypeError) as error:
-        raise InputError(f"the recipe {file} is not valid YAML: {' '.join(str(error).split())}") from error
+    values = read_yaml(file, f"the recipe {file}", _Loader)
     if not isinstance(values, dict):
         raise InputError(f"the recipe {file} has no sections; it begins with name: and train:")
     return values
+
+
+def _plain(value: Any, where: str, place: str = "") -> Any:
+    """A value of YAML in JSON's types; dates become texts.
+
+    Raises:
+        InputError: a key that is no text, or a number that JSON lacks; names its place.
+    """
+    begin = f"{where}: {place}" if place else where
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise InputError(f"{begin}: the key {key!r} is a {type(key).__name__}, not a text; put it into quotes")
+        return {key: _plain(one, where, f"{place}.{key}" if place else key) for key, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(one, where, f"{place}.{at}" if place else str(at)) for at, one in enumerate(value)]
+    if isinstance(value, int) and abs(value) >= _MOST:
+        raise InputError(f"{begin} is a number with too many digits")
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise InputError(f"{begin} is {value}, not a finite number")
+        return value
+    return str(value)
 
 
 def _holders(values: Any, path: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
@@ -204,10 +225,7 @@ def _parsed(override: str) -> tuple[str, Any]:
     key = key.strip()
     if not equals or not key:
         raise InputError(f"--set {override!r}: write a key and a value, such as train.learning_rate=1e-4")
-    try:
-        return key, yaml.load(text, Loader=_Loader) if text.strip() else ""
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {override!r}: the value is not valid YAML: {' '.join(str(error).split())}") from error
+    return key, parse_yaml(text, f"--set {key}: the value", _Loader) if text.strip() else ""
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
@@ -236,10 +254,11 @@ def _position(items: Sequence[Any], part: str, key: str) -> int:
     return int(part)
 
 
-def _explained(model: type[BaseModel], where: str, item: Mapping[str, Any], overridden: set[str]) -> str:
+def _explained(
+    model: type[BaseModel], values: Any, where: str, item: Mapping[str, Any], overridden: set[str]
+) -> str:
     """One line for one pydantic error: file, key, problem, remedy."""
-    # Pydantic also puts the names of a union's branches into the location; these are not keys.
-    place = [part for part in item["loc"] if isinstance(part, int) or not re.search(r"[\[\]'(-]", str(part))]
+    place = _keys(values, item["loc"], item["type"])
     key = ".".join(map(str, place))
     begin = f"--set {key}" if any(key == name or key.startswith(name + ".") for name in overridden) else where
     begin = begin if begin.endswith(key) and key else f"{begin}: {key}" if key else begin
@@ -253,6 +272,20 @@ def _explained(model: type[BaseModel], where: str, item: Mapping[str, Any], over
     message = str(item["msg"]).removeprefix("Value error, ")
     shown = "" if item["type"] == "value_error" else f", got {json.dumps(item.get('input'), default=str)[:80]}"
     return f"{begin}: {message[:1].lower()}{message[1:]}{shown}"
+
+
+def _keys(values: Any, location: Sequence[str | int], kind: str) -> list[str | int]:
+    """The keys of a location; pydantic also puts the names of a union's branches into it, which are not keys."""
+    place: list[str | int] = []
+    for at, part in enumerate(location):
+        if isinstance(values, dict) and part in values:
+            values = values[part]
+        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
+            values = values[part]
+        elif not (kind == "missing" and at == len(location) - 1):
+            continue
+        place.append(part)
+    return place
 
 
 def _known_keys(model: type[BaseModel], place: Sequence[str | int]) -> list[str]:

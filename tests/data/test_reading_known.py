@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from reading_files import FILES, ROWS, data_of, json_lines, parquet_bytes, written
 
 from donod_fast.data.reading import KnownFile, line_scan, open_corpus, reopen_corpus, restored_corpus
-from donod_fast.data.reading.json_files import _numbered_rows
+from donod_fast.data.reading.json_files import numbered_rows
 from donod_fast.data.reading.streams import scanning
 from donod_fast.errors import CorpusError
 from donod_fast.system.places import CLOCK_TICK_NS, LocalPlace
@@ -226,8 +226,10 @@ PIECES = (b"\n", b"\n\n", b"\r\n", b" ", b"\t\x0b\x0c", b"x\n", b"x", b"{}\n", b
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=60).map(b"".join), st.integers(3, 20), st.integers(1, 5))
 def test_scanning_in_blocks_counts_the_same_rows_as_reading_by_line(content: bytes, block: int, every: int) -> None:
-    expected = [(offset, line) for offset, line, _ in _numbered_rows(io.BytesIO(content), 0, 1)]
+    expected = [(offset, line) for offset, line, _ in numbered_rows(io.BytesIO(content), 0, 1)]
     with mock.patch.multiple(line_scan, SCAN_BYTES=block, CHECKPOINT_ROWS=every):
-        rows, checkpoints = line_scan.scan_lines(io.BytesIO(content))
+        rows, checkpoints, longest = line_scan.scan_lines(io.BytesIO(content))
+    lines = [content[offset:].partition(b"\n")[0] for offset, _ in expected]
+    assert longest == max(map(len, lines), default=0)
     assert rows == len(expected)
     assert list(checkpoints) == [(row, *expected[row]) for row in range(0, rows, every)]

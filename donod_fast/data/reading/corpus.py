@@ -23,6 +23,7 @@ from donod_fast.data.reading.tables import PYTHON_ROWS, DatasetRows, RowList
 from donod_fast.data.settings import STDIN, CorpusSettings
 from donod_fast.data.types import Record
 from donod_fast.errors import CorpusError, InputError
+from donod_fast.system.limits import ReadLimits
 from donod_fast.system.places import place_of_entry
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Corpus:
         """Stream the records of the rows ``start <= row < stop`` in order.
 
         A row that cannot be parsed is a record with a ``problem``. Memory use is constant, except for JSON
-        documents, which are loaded whole, one at a time.
+        documents that are not arrays, which are loaded whole, one at a time.
 
         Args:
             start: first row, ≥ 0.
@@ -113,6 +114,7 @@ def open_corpus(
     revision: str | None = None,
     spool_dir: Path | None = None,
     known: Mapping[str, KnownFile] | None = None,
+    limits: ReadLimits = ReadLimits.DEFAULT,
 ) -> Corpus:
     """Open inputs, counting rows and hashing content in one streaming pass over each file.
 
@@ -129,6 +131,7 @@ def open_corpus(
             can be reopened; None for a temporary copy.
         known: facts about files from an earlier run, by absolute path or URL (``str`` of the place). A file with the
             same kind, compression, size and stamp as its entry is not read again.
+        limits: how large a record may be, and how much a compressed file may expand.
 
     Raises:
         CorpusError: an input is missing or cannot be read, or the inputs have no rows.
@@ -137,7 +140,9 @@ def open_corpus(
         inputs = [inputs]
     if list(inputs).count(STDIN) > 1:
         raise CorpusError(f"{STDIN}: standard input can be read only once; name it once")
-    return Corpus([source for name in inputs for source in find_sources(name, split, revision, spool_dir, known)])
+    return Corpus(
+        [source for name in inputs for source in find_sources(name, split, revision, spool_dir, known, limits)]
+    )
 
 
 def open_settings(
@@ -145,7 +150,12 @@ def open_settings(
 ) -> Corpus:
     """Open the inputs of settings; see :func:`open_corpus` for the other arguments and errors."""
     return open_corpus(
-        list(settings.data), split=settings.split, revision=settings.data_revision, spool_dir=spool_dir, known=known
+        list(settings.data),
+        split=settings.split,
+        revision=settings.data_revision,
+        spool_dir=spool_dir,
+        known=known,
+        limits=settings.limits,
     )
 
 
@@ -238,7 +248,7 @@ def _reopened(entry: Mapping[str, Any], checkpoints: Sequence[Checkpoint]) -> So
         raise _changed(place, f"{stat.size} bytes, {entry['size']} before")
     if is_same(entry, stat):
         return restored_file(entry, checkpoints)
-    source = open_file(name, place, kind, entry["compression"])
+    source = open_file(name, place, kind, entry["compression"], ReadLimits.from_json(entry.get("limits")))
     if source.digest != entry["digest"]:
         raise _changed(place, "same size, different content")
     return source

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, BinaryIO
 
+from donod_fast.data.reading.bounded_streams import MANY_BLANKS, blank_lines_skipped, rest_skipped
 from donod_fast.data.reading.encodings import BOM, CR_ONLY, INNER_BOM, has_remedy, not_utf8, refuse_wide_text
 from donod_fast.data.reading.source import Unmarked
 from donod_fast.data.reading.streams import FileFacts, changed_error, reading, scanning
 from donod_fast.data.types import Record
 from donod_fast.errors import CorpusError
+from donod_fast.system.limits import ReadLimits
 from donod_fast.system.places import Place
 from donod_fast.system.wording import plural
 
 DELIMITERS = {"csv": ",", "tsv": "\t"}
-FIELD_LIMIT = 1 << 28
-"""Maximum characters in one field. Python's own limit (131072) is too short for long answers; without a
-limit, one missing quotation mark could fill the memory."""
+FIELD_LIMIT = 1 << 62
+"""Python's own limit on a field (131072 characters) is too short for long answers; ours is on the bytes of a row."""
 HEADER_NAME_LIMIT = 128
 
 
@@ -46,7 +48,8 @@ class CsvFile(Unmarked):
         if start >= stop:
             return
         with reading(self.facts) as stream:
-            for line, data, problem, raw in islice(_rows(self.facts.name, stream, self.kind), start, stop):
+            rows = _rows(self.facts.name, stream, self.kind, self.facts.limits)
+            for line, data, problem, raw in islice(rows, start, stop):
                 yield Record(first_row + start, self.facts.name, f"line {line}", data, raw, problem, self.kind)
                 start += 1
             if start < stop:
@@ -59,46 +62,63 @@ class CsvFile(Unmarked):
             CorpusError: the file cannot be read, or has changed.
         """
         with reading(self.facts) as stream:
-            return next((raw for *_, raw in _parsed(stream, self.kind)), b"")
+            return next((raw or b"" for *_, raw in _parsed(stream, self.kind, self.facts.limits)), b"")
 
 
-def open_csv(name: str, place: Place, compression: str | None, kind: str) -> CsvFile:
+def open_csv(
+    name: str, place: Place, compression: str | None, kind: str, limits: ReadLimits = ReadLimits.DEFAULT
+) -> CsvFile:
     """Count and hash a CSV or TSV file in one streaming pass.
 
     Raises:
         CorpusError: the file cannot be read, is in UTF-16 or UTF-32, has no header, or column names that repeat.
     """
-    with scanning(name, place, compression) as scan:
+    rows = longest = 0
+    with scanning(name, place, compression, limits) as scan:
         refuse_wide_text(name, scan.stream, compression)
-        rows = sum(1 for _ in _rows(name, scan.stream, kind))
-    return CsvFile(scan.facts, rows, kind)
+        for *_, raw in _rows(name, scan.stream, kind, limits):
+            rows += 1
+            longest = max(longest, limits.record_bytes + 1 if raw is None else len(raw))
+    return CsvFile(scan.facts.with_longest(longest), rows, kind)
 
 
 def header_columns(header: bytes, kind: str) -> list[str]:
     """The names in the bytes of a header row of a CSV or TSV file."""
-    return next((fields for _, fields, _, _ in _parsed(io.BytesIO(header), kind)), [])
+    return next((fields for _, fields, _, _ in _parsed(io.BytesIO(header), kind, ReadLimits.DEFAULT)), [])
+
+
+class _TooLargeError(Exception):
+    """A row is larger than the limit."""
 
 
 class _Lines:
     """Decoded lines for csv.reader, with their bytes, number and decoding problem, which the reader does not report."""
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: BinaryIO, limits: ReadLimits) -> None:
+        self._stream, self._limits = stream, limits
+        self._blanks = 0  # blank lines in a row
         self.number = 0  # number of the last line returned
         self.ended = False
         self.taken: list[bytes] = []  # the lines returned since it was last cleared
+        self.size = 0  # their bytes
         self.problem: str | None = None  # in these lines
 
     def __iter__(self) -> _Lines:
         return self
 
     def __next__(self) -> str:
-        line = self._stream.readline()
+        most = self._limits.record_bytes + 1 - self.size
+        line = self._stream.readline(most)
         if not line:
             self.ended = True
             raise StopIteration
         self.number += 1
+        if len(line) == most:
+            self.size += len(line) if line.endswith(b"\n") else rest_skipped(self._stream, line).size
+            self._blanks = 0
+            raise _TooLargeError
         self.taken.append(line)
+        self.size += len(line)
         if self.number == 1:
             line = line.removeprefix(BOM)
         elif len(self.taken) == 1 and line.startswith(BOM):
@@ -109,22 +129,45 @@ class _Lines:
             self.problem = not_utf8(line[error.start], f"in line {self.number}")
             return line.decode("utf-8", errors="replace")
 
+    def begin_row(self) -> int:
+        """Forget the lines of the last row; the number of the line that follows."""
+        self.problem, self.taken, self.size = None, [], 0
+        return self.number + 1
 
-def _parsed(stream: BinaryIO, kind: str) -> Iterator[tuple[int, list[str], str | None, bytes]]:
-    """Yield (line number, fields, problem, bytes) of every row that is not blank, the header too."""
-    csv.field_size_limit(max(csv.field_size_limit(), FIELD_LIMIT))
-    lines = _Lines(stream)
+    def skip_blanks(self) -> None:
+        """Count a blank line between rows; of very many in a row the rest is skipped at once."""
+        self._blanks = self._blanks + 1 if self.number > 1 else 0
+        if self._blanks >= MANY_BLANKS:
+            self.number += blank_lines_skipped(self._stream)[0]
+            self._blanks = 0
+
+
+def _parsed(
+    stream: BinaryIO, kind: str, limits: ReadLimits
+) -> Iterator[tuple[int, list[str], str | None, bytes | None]]:
+    """Yield (line number, fields, problem, bytes) of every row that is not blank, the header too.
+
+    The bytes of a row that is too large are None.
+    """
+    csv.field_size_limit(FIELD_LIMIT)
+    lines = _Lines(stream, limits)
     reader = csv.reader(lines, delimiter=DELIMITERS[kind])
     while True:
-        line, lines.problem, lines.taken, fields = lines.number + 1, None, [], []
+        line, fields = lines.begin_row(), []
         try:
             fields = next(reader)
         except StopIteration:
             return
+        except _TooLargeError:
+            end = f" to line {lines.number}" if lines.number > line else ""
+            cause = "; a quotation mark may not be closed" if lines.number > line else ""
+            yield line, [], f"the row{end} has {lines.size:,} bytes or more, {limits.too_large}{cause}", None
+            continue
         except csv.Error as error:
             lines.problem = lines.problem or _problem(kind, error)
         if not fields and lines.problem is None:
-            continue  # a blank line
+            lines.skip_blanks()
+            continue
         if lines.ended:
             # The reader asked for more lines within a row: it was inside a quoted field.
             lines.problem = "a quotation mark opens here and is never closed"
@@ -138,10 +181,12 @@ def _problem(kind: str, error: csv.Error) -> str:
     return f"not valid {kind.upper()}: {error}"
 
 
-def _rows(name: str, stream: BinaryIO, kind: str) -> Iterator[tuple[int, dict[str, Any] | None, str | None, bytes]]:
+def _rows(
+    name: str, stream: BinaryIO, kind: str, limits: ReadLimits
+) -> Iterator[tuple[int, dict[str, Any] | None, str | None, bytes | None]]:
     """Yield (line number, record, problem, bytes) for each row; the first row names the columns."""
     columns: list[str] | None = None
-    for line, fields, problem, raw in _parsed(stream, kind):
+    for line, fields, problem, raw in _parsed(stream, kind, limits):
         if columns is None:
             columns = _checked_header(name, kind, line, fields, problem)
         elif problem is not None:
@@ -155,7 +200,7 @@ def _rows(name: str, stream: BinaryIO, kind: str) -> Iterator[tuple[int, dict[st
 
 def _checked_header(name: str, kind: str, line: int, fields: list[str], problem: str | None) -> list[str]:
     if problem is None:
-        repeated = sorted({field for field in fields if fields.count(field) > 1})
+        repeated = sorted(field for field, times in Counter(fields).items() if times > 1)
         # A first column without a name is the index that pandas writes.
         unlikely = [
             field

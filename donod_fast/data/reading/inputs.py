@@ -11,24 +11,21 @@ import sys
 import tempfile
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from donod_fast.data.reading.csv_files import CsvFile, open_csv
-from donod_fast.data.reading.json_files import (
-    JsonDocument,
-    JsonLinesFile,
-    open_json_document,
-    open_json_lines,
-    sniff_json,
-)
+from donod_fast.data.reading.json_documents import JsonDocument, open_json_document, sniff_json
+from donod_fast.data.reading.json_files import JsonLinesFile, open_json_lines
 from donod_fast.data.reading.line_scan import Checkpoints
 from donod_fast.data.reading.source import Checkpoint, KnownFile, Source
 from donod_fast.data.reading.streams import BUFFER_BYTES, CODECS, facts_of_entry, file_errors
 from donod_fast.data.reading.tables import DatasetRows, ParquetFile, open_parquet
 from donod_fast.data.settings import STDIN
 from donod_fast.errors import CorpusError
+from donod_fast.system.limits import ReadLimits
 from donod_fast.system.places import LocalPlace, Place, RemotePlace, Stat, local_path, remote_info, remote_matches
 
 REMOTE_OPENERS = 8
@@ -50,12 +47,21 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _KNOWN_FILES = ", ".join(KINDS) + " (also with " + " or ".join(CODECS) + "), or - for standard input"
 
 
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """What opening a file depends on: the files that are known, by path or URL, and the limits."""
+
+    known: Mapping[str, KnownFile]
+    limits: ReadLimits
+
+
 def find_sources(
     name: str,
     split: str,
     revision: str | None,
     spool_dir: Path | None,
     known: Mapping[str, KnownFile] | None = None,
+    limits: ReadLimits = ReadLimits.DEFAULT,
 ) -> list[Source]:
     """Open all files or the dataset that one input name refers to.
 
@@ -65,51 +71,60 @@ def find_sources(
         revision: the revision of a hub dataset; None for the newest.
         spool_dir: where to keep a copy of standard input; None for a temporary file.
         known: files that need not be read, by path or URL; see :func:`open_corpus`.
+        limits: the limits on its files.
 
     Raises:
         CorpusError: the input does not exist or cannot be read.
     """
-    known = {} if known is None else known
+    opening = _Opening({} if known is None else known, limits)
     if name == STDIN:
         place = LocalPlace(_spooled(sys.stdin.buffer, spool_dir).absolute())
-        return [_known_source(STDIN, place, {"json", "jsonl"}, None, known) or _sniffed(STDIN, place, None)]
+        return [_known_source(STDIN, place, {"json", "jsonl"}, None, opening) or _sniffed(STDIN, place, None, limits)]
     try:
         path = local_path(name)
         if path is None:
-            return _remote_sources(name, known)
-        return _local_sources(name, path, split, known) or [open_hub_dataset(name, split, revision)]
+            return _remote_sources(name, opening)
+        return _local_sources(name, path, split, opening) or [open_hub_dataset(name, split, revision)]
     except (OSError, ValueError) as error:  # a name too long for the file system, a NUL in it
         reason = error.strerror if isinstance(error, OSError) else error
         raise CorpusError(f"{name[:200]!r}: cannot be opened: {reason}; check the path") from error
 
 
-def open_file(name: str, place: Place, kind: str, compression: str | None) -> Source:
+def open_file(
+    name: str, place: Place, kind: str, compression: str | None, limits: ReadLimits = ReadLimits.DEFAULT
+) -> Source:
     """Open a file of a known kind, counting and hashing it.
 
     Raises:
         CorpusError: it cannot be read as this kind.
     """
     if kind == "jsonl":
-        return open_json_lines(name, place, compression)
+        return open_json_lines(name, place, compression, limits)
     if kind == "json":
-        return open_json_document(name, place, compression)
+        return open_json_document(name, place, compression, limits)
     if kind == "parquet":
-        return open_parquet(name, place, compression)
-    return open_csv(name, place, compression, kind)
+        return open_parquet(name, place, compression, limits)
+    return open_csv(name, place, compression, kind, limits)
 
 
-def restored_file(entry: Mapping[str, Any], checkpoints: Iterable[Checkpoint], name: str | None = None) -> Source:
+def restored_file(
+    entry: Mapping[str, Any],
+    checkpoints: Iterable[Checkpoint],
+    name: str | None = None,
+    limits: ReadLimits | None = None,
+) -> Source:
     """Make a file's source from its description, without reading the file.
 
     Args:
         entry: its entry in a description.
         checkpoints: positions where reading can start, by ascending row.
         name: how the user names the file now; None for the name it had.
+        limits: the limits that it is read within now; None for those it had.
 
     Raises:
         KeyError: the entry is incomplete.
     """
-    facts, rows, kind = facts_of_entry(entry, name), int(entry["rows"]), entry["kind"]
+    facts, rows, kind = facts_of_entry(entry, name, limits), int(entry["rows"]), entry["kind"]
     if kind == "jsonl":
         return JsonLinesFile(facts, rows, Checkpoints(checkpoints))
     if kind == "json":
@@ -119,33 +134,33 @@ def restored_file(entry: Mapping[str, Any], checkpoints: Iterable[Checkpoint], n
     return CsvFile(facts, rows, kind)
 
 
-def _local_sources(name: str, path: Path, split: str, known: Mapping[str, KnownFile]) -> list[Source]:
+def _local_sources(name: str, path: Path, split: str, opening: _Opening) -> list[Source]:
     """The sources at a path or glob; empty if the name can only be a hub id."""
     if not name:
         raise CorpusError("an input's name is empty; give a file, a folder, a pattern or a hub id")
     if path.is_dir():
         return [open_saved_dataset(name, path, split)]
     if path.exists():
-        return [_open_local(name, path, known)]
+        return [_open_local(name, path, opening)]
     if glob.has_magic(name):
         # glob.glob instead of Path.glob: it accepts absolute patterns and skips hidden files.
         found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
         files = [match for match in found if Path(match).is_file()]
         if not files:
             raise CorpusError(f"{name}: the pattern matches no file; check it, and quote it for the shell")
-        return [_open_local(match, Path(match), known) for match in files]
+        return [_open_local(match, Path(match), opening) for match in files]
     if _HUB_ID.fullmatch(name) and _kind_and_codec(path.name) is None and not path.is_symlink():
         return []
     raise CorpusError(f"{name}: there is no such file; check the path")
 
 
-def _open_local(name: str, path: Path, known: Mapping[str, KnownFile]) -> Source:
+def _open_local(name: str, path: Path, opening: _Opening) -> Source:
     if not path.is_file():
         raise CorpusError(f"{name}: not a regular file; pipe its content in and name it {STDIN}")
-    return _open_by_suffix(name, LocalPlace(path.absolute()), path.name, known)
+    return _open_by_suffix(name, LocalPlace(path.absolute()), path.name, opening)
 
 
-def _remote_sources(url: str, known: Mapping[str, KnownFile]) -> list[Source]:
+def _remote_sources(url: str, opening: _Opening) -> list[Source]:
     """The sources behind a URL, which may have wildcards."""
     with file_errors(url):
         try:
@@ -157,20 +172,20 @@ def _remote_sources(url: str, known: Mapping[str, KnownFile]) -> list[Source]:
             if not matches:
                 raise CorpusError(f"{url}: the pattern matches no file; check it, and quote it for the shell") from None
             with ThreadPoolExecutor(REMOTE_OPENERS) as pool:
-                return list(pool.map(lambda match: _open_remote(match[0], known, match[1]), matches))
+                return list(pool.map(lambda match: _open_remote(match[0], opening, match[1]), matches))
     if info.get("type") == "directory":
         raise CorpusError(f"{url}: a folder; give its files: '{url.rstrip('/')}/*.jsonl'")
-    return [_open_remote(url, known)]
+    return [_open_remote(url, opening)]
 
 
-def _open_remote(url: str, known: Mapping[str, KnownFile], listed: Stat | None = None) -> Source:
+def _open_remote(url: str, opening: _Opening, listed: Stat | None = None) -> Source:
     # The part of a web address after "?" does not belong to the file's name.
     path = urlsplit(url).path if url.lower().startswith(("http://", "https://")) else url.partition("::")[0]
-    return _open_by_suffix(url, RemotePlace(url), path.rpartition("/")[2], known, listed)
+    return _open_by_suffix(url, RemotePlace(url), path.rpartition("/")[2], opening, listed)
 
 
 def _open_by_suffix(
-    name: str, place: Place, file_name: str, known: Mapping[str, KnownFile], listed: Stat | None = None
+    name: str, place: Place, file_name: str, opening: _Opening, listed: Stat | None = None
 ) -> Source:
     found = _kind_and_codec(file_name)
     if found is None:
@@ -178,14 +193,16 @@ def _open_by_suffix(
     kind, compression = found
     # Only the content of a .json file tells its kind.
     kinds = {"json", "jsonl"} if kind == "json" else {kind}
-    source = _known_source(name, place, kinds, compression, known, listed)
+    source = _known_source(name, place, kinds, compression, opening, listed)
     if source is not None:
         return source
-    return _sniffed(name, place, compression) if kind == "json" else open_file(name, place, kind, compression)
+    if kind == "json":
+        return _sniffed(name, place, compression, opening.limits)
+    return open_file(name, place, kind, compression, opening.limits)
 
 
-def _sniffed(name: str, place: Place, compression: str | None) -> Source:
-    return open_file(name, place, sniff_json(name, place, compression), compression)
+def _sniffed(name: str, place: Place, compression: str | None, limits: ReadLimits) -> Source:
+    return open_file(name, place, sniff_json(name, place, compression, limits), compression, limits)
 
 
 def _known_source(
@@ -193,24 +210,36 @@ def _known_source(
     place: Place,
     kinds: Collection[str],
     compression: str | None,
-    known: Mapping[str, KnownFile],
+    opening: _Opening,
     listed: Stat | None = None,
 ) -> Source | None:
     """The source of a file whose size and stamp have not changed; None if it must be read.
 
     ``listed`` is its entry in a fresh listing, which saves one request per file.
     """
-    file = known.get(str(place))
+    file = opening.known.get(str(place))
     if file is None or file.entry.get("kind") not in kinds or file.entry.get("compression") != compression:
         return None
     with file_errors(name):
         stat = place.stat() if listed is None else listed
-    if not is_same(file.entry, stat):
+    if not is_same(file.entry, stat) or not _is_within(file.entry, opening.limits):
         return None
     try:
-        return restored_file(file.entry, file.checkpoints, name)
+        return restored_file(file.entry, file.checkpoints, name, opening.limits)
     except KeyError:  # an entry written by an older version
         return None
+
+
+def _is_within(entry: Mapping[str, Any], limits: ReadLimits) -> bool:
+    """Whether an entry tells which records of the file are too large; those of earlier releases do not."""
+    kind, longest, had = entry["kind"], entry.get("longest"), ReadLimits.from_json(entry.get("limits")).record_bytes
+    if kind == "parquet" or had == limits.record_bytes and (longest or kind == "json"):
+        return True
+    if kind == "json":  # whose records were within the limit
+        return limits.record_bytes >= had
+    if longest:  # where a CSV file continues after a row that is too large depends on the limit
+        return kind == "jsonl" or longest <= min(had, limits.record_bytes)
+    return entry.get("compression") is None and entry["size"] <= limits.record_bytes
 
 
 def is_same(entry: Mapping[str, Any], stat: Stat) -> bool:

@@ -1,4 +1,4 @@
-"""The own text of each record in a JSON document: one scan, element by element."""
+"""JSON text: values with their problems in words, and the own text of each record in a document."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from donod_fast.data.reading.encodings import BOM, CR_ONLY, INNER_BOM, not_utf8
+
 _SPACE = re.compile(r"[ \t\n\r]*")
 _LINE_BREAK = re.compile(r"[ \t\n\r]*[\n\r][ \t\n\r]*")
 _DECODER = json.JSONDecoder()
+
+TOO_DEEP = "the JSON is nested too deep"
 
 
 def elements(text: str, begin: int) -> Iterator[tuple[Any, bytes]]:
@@ -56,14 +60,36 @@ def one_line(text: str) -> bytes:
     return _LINE_BREAK.sub("", text.strip(" \t\n\r")).encode("utf-8")
 
 
-def first_bracket(text: str) -> int:
-    """The position of the first character that is not white space."""
-    return _after_space(text, 0)
-
-
 def _after_space(text: str, at: int) -> int:
     found = _SPACE.match(text, at)
     return at if found is None else found.end()
 
 
-__all__ = ["elements", "first_bracket", "member_position", "one_line"]
+def parsed(raw: bytes) -> tuple[Any, str | None]:
+    """Parse JSON: (the value, None) or (None, the problem). Raises nothing."""
+    try:
+        return json.loads(raw.decode("utf-8")), None
+    except UnicodeDecodeError as error:
+        return None, not_utf8(raw[error.start], f"at byte {error.start + 1}")
+    except json.JSONDecodeError as error:
+        if raw.startswith(BOM):
+            return None, INNER_BOM
+        if error.msg == "Extra data" and b"\r" in raw and b"\n" not in raw:
+            return None, CR_ONLY
+        place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno} column {error.colno}"
+        return None, f"not valid JSON: {error.msg} at {place}"
+    except RecursionError:
+        return None, TOO_DEEP
+    except ValueError as error:  # an integer with more digits than Python converts
+        return None, f"not readable JSON: {error}"
+
+
+def kind_of_value(value: Any) -> str:
+    """The kind of a JSON value, in words."""
+    if value is None:
+        return "null"
+    names = {list: "an array", str: "a string", bool: "a truth value", int: "a number", float: "a number"}
+    return names.get(type(value), f"a {type(value).__name__}")
+
+
+__all__ = ["TOO_DEEP", "elements", "kind_of_value", "member_position", "one_line", "parsed"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -60,31 +60,42 @@ class Checkpoints:
         return self.offsets[index] if index < len(self.rows) else None
 
 
-def scan_lines(stream: BinaryIO) -> tuple[int, Checkpoints]:
+def scan_lines(stream: BinaryIO) -> tuple[int, Checkpoints, int]:
     """Count the rows of JSON Lines and record the position of every ``CHECKPOINT_ROWS``-th row.
 
     Args:
         stream: the plain bytes from the beginning; read to its end.
+
+    Returns:
+        The number of rows, the positions, and the bytes of the longest row without its line end.
     """
     rows, line = 0, 1  # complete rows; number of the current line
     checkpoints = Checkpoints()
+    longest = 0
     offset = 0  # byte offset of the block
     begin, filled = 0, False  # the current line's offset, and whether it is known not to be blank
     while block := stream.read(SCAN_BYTES):
-        ends = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == ord("\n"))
+        if not filled and block.isspace():  # many blank lines are skipped at once
+            line += block.count(b"\n")
+            begin = offset + end + 1 if (end := block.rfind(b"\n")) >= 0 else begin
+            offset += len(block)
+            continue
+        content = np.frombuffer(block, dtype=np.uint8)
+        ends = np.flatnonzero(content == ord("\n"))
         head = block[: ends[0]] if len(ends) else block
         filled = filled or bool((head.removeprefix(BOM) if offset == 0 else head).strip())
         if len(ends):
             starts = np.concatenate(([begin - offset], ends[:-1] + 1))
             is_row = np.ones(len(ends), dtype=bool)
+            if _WHITE[content[starts[1:]]].any():
+                is_row = _filled(content, starts, ends)
             is_row[0] = filled
-            whites = _WHITE[np.frombuffer(block, dtype=np.uint8)[starts[1:]]]
-            for index in (np.flatnonzero(whites) + 1).tolist():
-                is_row[index] = bool(block[starts[index] : ends[index]].strip())
             found = np.flatnonzero(is_row)
             for position in range(-rows % CHECKPOINT_ROWS, len(found), CHECKPOINT_ROWS):
                 index = int(found[position])
                 checkpoints.append(rows + position, offset + int(starts[index]), line + index)
+            if len(found):
+                longest = max(longest, int((ends - starts)[found].max()))
             rows += len(found)
             line += len(ends)
             begin = offset + int(ends[-1]) + 1
@@ -94,4 +105,11 @@ def scan_lines(stream: BinaryIO) -> tuple[int, Checkpoints]:
         if rows % CHECKPOINT_ROWS == 0:
             checkpoints.append(rows, begin, line)
         rows += 1
-    return rows, checkpoints
+        longest = max(longest, offset - begin)
+    return rows, checkpoints, longest
+
+
+def _filled(content: Any, starts: Any, ends: Any) -> Any:
+    """Which lines of a block are not blank: those with a byte that is no white space."""
+    solid = np.append(np.flatnonzero(~_WHITE[content]), len(content))
+    return solid[np.searchsorted(solid, starts)] < ends

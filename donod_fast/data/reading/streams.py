@@ -6,12 +6,14 @@ import hashlib
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from donod_fast.data.reading.bounded_streams import PlainBytes, StoredBytes, refuse_sparse
 from donod_fast.errors import CorpusError
+from donod_fast.system.limits import ReadLimits
 from donod_fast.system.places import LocalPlace, Place, Stat, is_url, place_of_entry
 from donod_fast.system.retrying import GaveUpError
 
@@ -32,6 +34,8 @@ class FileFacts:
         stamp: a value that changes when the file is written again (modification time or etag).
         sha256: hex digest of the bytes as stored, or of the footer of a Parquet file.
         of_footer: whether ``sha256`` is that of the footer.
+        longest: bytes of the longest record; 0 where that is of no importance.
+        limits: the limits that it is read within.
     """
 
     name: str
@@ -41,11 +45,19 @@ class FileFacts:
     stamp: str
     sha256: str
     of_footer: bool = False
+    longest: int = 0
+    limits: ReadLimits = ReadLimits.DEFAULT
 
     @property
     def digest(self) -> str:
-        """The hash; with the size if only the footer was hashed."""
+        """The hash; with the size if only the footer was hashed, and with the limit that a record is beyond."""
+        if self.longest > self.limits.record_bytes:
+            return f"{self.sha256}, records up to {self.limits.record_bytes} bytes"
         return f"footer {self.sha256} {self.size}" if self.of_footer else self.sha256
+
+    def with_longest(self, longest: int) -> FileFacts:
+        """The facts with the bytes of the longest record."""
+        return replace(self, longest=longest)
 
     def describe(self, kind: str, rows: int) -> dict[str, Any]:
         """The facts as JSON types; :func:`facts_of_entry` reads them."""
@@ -59,20 +71,26 @@ class FileFacts:
             "stamp": self.stamp,
             "footer_sha256" if self.of_footer else "sha256": self.sha256,
             "digest": f"{kind} {self.digest}",
+            **({"longest": self.longest} if self.longest else {}),
+            **({"limits": self.limits.as_json()} if self.limits.as_json() else {}),
         }
 
 
-def facts_of_entry(entry: Mapping[str, Any], name: str | None = None) -> FileFacts:
+def facts_of_entry(entry: Mapping[str, Any], name: str | None = None, limits: ReadLimits | None = None) -> FileFacts:
     """Rebuild the facts from a description by :meth:`FileFacts.describe`, without reading the file.
 
     Args:
         entry: the description.
         name: how the user names the file now; None for the name it had.
+        limits: the limits that it is read within now; None for those it had. A file that was read to its end stays
+            readable: of two limits on its expansion the larger one counts.
 
     Raises:
         KeyError: the description is incomplete.
     """
     of_footer = "footer_sha256" in entry
+    had = ReadLimits.from_json(entry.get("limits"))
+    limits = had if limits is None else replace(limits, expansion=max(limits.expansion, had.expansion))
     return FileFacts(
         entry["name"] if name is None else name,
         place_of_entry(entry),
@@ -81,6 +99,8 @@ def facts_of_entry(entry: Mapping[str, Any], name: str | None = None) -> FileFac
         entry["stamp"],
         entry["footer_sha256" if of_footer else "sha256"],
         of_footer,
+        int(entry.get("longest", 0)),
+        limits,
     )
 
 
@@ -92,21 +112,16 @@ def changed_error(facts: FileFacts, what: str) -> CorpusError:
     )
 
 
-class _HashingFile(io.RawIOBase):
-    """Returns a file's bytes unchanged and hashes them."""
+class _HashingFile(StoredBytes):
+    """Returns a file's bytes unchanged, counts and hashes them."""
 
     def __init__(self, file: io.RawIOBase) -> None:
-        self._file = file
+        super().__init__(file)
         self.hash = hashlib.sha256()
-        self.size = 0
-
-    def readable(self) -> bool:
-        return True
 
     def readinto(self, buffer: Any) -> int:
-        count = self._file.readinto(buffer) or 0
+        count = super().readinto(buffer)
         self.hash.update(memoryview(buffer)[:count])
-        self.size += count
         return count
 
 
@@ -149,22 +164,27 @@ def file_errors(name: str, file: io.RawIOBase | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def scanning(name: str, place: Place, compression: str | None) -> Iterator[Scan]:
+def scanning(
+    name: str, place: Place, compression: str | None, limits: ReadLimits = ReadLimits.DEFAULT
+) -> Iterator[Scan]:
     """Read a file for the first time: hash the stored bytes while yielding the plain bytes.
 
     Raises:
-        CorpusError: the file cannot be opened, read or decompressed, or is written to during the pass.
+        CorpusError: the file cannot be opened, read or decompressed, is written to during the pass, expands beyond the
+            limits, or consists of holes.
     """
     with file_errors(name):
         stat = place.settled_stat()
+        refuse_sparse(name, place, stat.size)
     with file_errors(name), place.open(size=stat.size) as file, file_errors(name, file):
         hashing = _HashingFile(file)
-        scan = Scan(_plain_bytes(io.BufferedReader(hashing, BUFFER_BYTES), compression))
+        scan = Scan(_plain_bytes(name, hashing, compression, limits))
         yield scan
         # A reader may stop early (a decompressor at its end mark), but the hash covers all bytes.
         while hashing.read(BUFFER_BYTES):
             pass
-    scan.facts_found(FileFacts(name, place, compression, hashing.size, stat.stamp, hashing.hash.hexdigest()))
+    digest = hashing.hash.hexdigest()
+    scan.facts_found(FileFacts(name, place, compression, hashing.size, stat.stamp, digest, limits=limits))
     refuse_moving(name, place, stat, hashing.size)
 
 
@@ -218,21 +238,28 @@ def reading(facts: FileFacts, start: int = 0, end: int | None = None) -> Iterato
     Raises:
         CorpusError: the file cannot be read, or its size or stamp has changed, before or after reading.
     """
-    with unchanged(facts), peeking(facts.name, facts.place, facts.compression, start, end, facts.size) as stream:
+    place, limits = facts.place, facts.limits
+    with unchanged(facts), peeking(facts.name, place, facts.compression, start, end, facts.size, limits) as stream:
         yield stream
 
 
 @contextmanager
 def peeking(
-    name: str, place: Place, compression: str | None, start: int = 0, end: int | None = None, size: int | None = None
+    name: str,
+    place: Place,
+    compression: str | None,
+    start: int = 0,
+    end: int | None = None,
+    size: int | None = None,
+    limits: ReadLimits = ReadLimits.DEFAULT,
 ) -> Iterator[BinaryIO]:
     """Open a file for its plain bytes, without a hash; ``start`` and ``end`` as for :func:`reading`, ``size`` if known.
 
     Raises:
-        CorpusError: the file cannot be opened, read or decompressed.
+        CorpusError: the file cannot be opened, read or decompressed, or expands beyond the limits.
     """
     with file_errors(name), place.open(start, end, size) as file, file_errors(name, file):
-        yield _plain_bytes(io.BufferedReader(file, BUFFER_BYTES), compression)
+        yield _plain_bytes(name, file, compression, limits)
 
 
 def check_unchanged(facts: FileFacts) -> None:
@@ -266,10 +293,11 @@ def check_content(facts: FileFacts) -> None:
         raise changed_error(facts, "same size and time, but other content")
 
 
-def _plain_bytes(stored: io.BufferedReader, compression: str | None) -> BinaryIO:
+def _plain_bytes(name: str, file: io.RawIOBase, compression: str | None, limits: ReadLimits) -> BinaryIO:
     if compression is None:
-        return stored
-    # pyarrow's stream is not an io.RawIOBase, but it has readinto, the only method that BufferedReader calls.
+        return io.BufferedReader(file, BUFFER_BYTES)
+    stored = file if isinstance(file, StoredBytes) else StoredBytes(file)
+    # pyarrow's stream is not an io.RawIOBase, but it has readinto, the only method that PlainBytes calls.
     codec: Any = compression  # pyarrow's stub wants a Literal
-    plain = pa.CompressedInputStream(pa.PythonFile(stored, mode="r"), codec)
-    return io.BufferedReader(cast(io.RawIOBase, plain), BUFFER_BYTES)
+    plain = pa.CompressedInputStream(pa.PythonFile(io.BufferedReader(stored, BUFFER_BYTES), mode="r"), codec)
+    return io.BufferedReader(PlainBytes(name, plain, stored, limits), BUFFER_BYTES)

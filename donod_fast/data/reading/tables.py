@@ -9,13 +9,14 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from donod_fast.data.reading.arrow_values import conformed, python_rows
 from donod_fast.data.reading.canonical import canonical_json
+from donod_fast.data.reading.parquet_pages import bytes_of_row
 from donod_fast.data.reading.record_hashes import row_hashes
 from donod_fast.data.reading.source import Unmarked
 from donod_fast.data.reading.streams import (
@@ -30,6 +31,7 @@ from donod_fast.data.reading.streams import (
 )
 from donod_fast.data.types import Record
 from donod_fast.errors import CorpusError
+from donod_fast.system.limits import FREE_ROWS, PAGE_BYTES, ReadLimits
 from donod_fast.system.places import LocalPlace, Place
 from donod_fast.system.wording import plural
 
@@ -117,6 +119,7 @@ class ParquetFile(Unmarked):
             return
         with unchanged(self.facts), ExitStack() as stack:
             file = _open_parquet(stack, self.facts)
+            plain = _local_file(stack, self.facts)
             if file.metadata.num_rows != self.rows:
                 raise changed_error(self.facts, f"{plural(file.metadata.num_rows, 'row')}, {self.rows} before")
             row = 0  # first row of the next row group
@@ -124,8 +127,9 @@ class ParquetFile(Unmarked):
                 begin, row = row, row + group_rows
                 if row <= start or begin >= stop:
                     continue
-                with file_errors(f"{self.facts.name}, record {begin} and after"):
-                    size = _batch_rows(file.metadata.row_group(group).total_byte_size, group_rows)
+                place = f"{self.facts.name}, record {begin} and after"
+                with file_errors(place):
+                    size = self._batch_rows(place, file.metadata.row_group(group), plain, group_rows)
                     for batch in file.iter_batches(batch_size=size, row_groups=[group]):
                         skipped, wanted = max(start - begin, 0), max(stop - begin, 0)
                         if (part := batch.slice(skipped, wanted - skipped)).num_rows:
@@ -137,17 +141,27 @@ class ParquetFile(Unmarked):
                     what = f"{plural(group_rows - row + begin, 'row')} in row group {group}, {group_rows} by its footer"
                     raise CorpusError(f"{self.facts.name}: is damaged: {what}; restore it from a copy")
 
+    def _batch_rows(self, place: str, group: Any, file: BinaryIO | None, rows: int) -> int:
+        """Rows of a batch of a row group, after a check of its pages where they are on this machine."""
+        size = _batch_rows(group.total_byte_size, rows)
+        if file is None:
+            return size
+        return max(1, min(size, PAGE_BYTES // max(bytes_of_row(place, file, group, self.facts.limits), 1)))
+
 
 def _batch_rows(size: int, rows: int) -> int:
     """Rows of a batch, given the bytes of a table and its rows."""
     return max(1, min(BATCH_ROWS, BATCH_BYTES * rows // max(size, 1)))
 
 
-def open_parquet(name: str, place: Place, compression: str | None) -> ParquetFile:
+def open_parquet(
+    name: str, place: Place, compression: str | None, limits: ReadLimits = ReadLimits.DEFAULT
+) -> ParquetFile:
     """Read and hash a Parquet file's footer, or the whole file if it is compressed as a whole.
 
     Raises:
-        CorpusError: the file cannot be read, is not a Parquet file, or has two columns of one name.
+        CorpusError: the file cannot be read, is not a Parquet file, has two columns of one name, or its footer tells of
+            more rows than the file can have.
     """
     with ExitStack() as stack:
         if compression is None:
@@ -155,19 +169,37 @@ def open_parquet(name: str, place: Place, compression: str | None) -> ParquetFil
                 stat = place.settled_stat()
                 stream: Any = stack.enter_context(place.open_table(stat.size))
                 metadata = pq.ParquetFile(stream).metadata
-                facts = FileFacts(name, place, None, stat.size, stat.stamp, _footer_hash(stream, stat.size), True)
+                digest = _footer_hash(stream, stat.size)
+                facts = FileFacts(name, place, None, stat.size, stat.stamp, digest, True, limits=limits)
             refuse_moving(name, place, stat, stream.seek(0, io.SEEK_END))
         else:
             stream = stack.enter_context(tempfile.TemporaryFile())
-            with scanning(name, place, compression) as scan:
+            with scanning(name, place, compression, limits) as scan:
                 shutil.copyfileobj(scan.stream, stream)
             facts = scan.facts
             with file_errors(name):
                 metadata = pq.ParquetFile(stream).metadata
-        columns: list[str] = metadata.schema.to_arrow_schema().names
+        with file_errors(name):
+            columns: list[str] = metadata.schema.to_arrow_schema().names
+    _check_rows(name, metadata, facts)
     if len(set(columns)) < len(columns):
         raise CorpusError(f"{name}: two columns have the same name; rename one")
     return ParquetFile(facts, metadata.num_rows, _groups(metadata))
+
+
+def _check_rows(name: str, metadata: Any, facts: FileFacts) -> None:
+    """Refuse a footer whose numbers of rows cannot be true."""
+    groups = _groups(metadata)
+    if sum(groups) != metadata.num_rows or min(groups, default=0) < 0:
+        raise CorpusError(
+            f"{name}: the footer tells of {metadata.num_rows:,} rows, but its row groups have {sum(groups):,}; the file "
+            "is damaged: fetch it again"
+        )
+    if metadata.num_rows > FREE_ROWS + facts.limits.expansion * facts.size:
+        raise CorpusError(
+            f"{name}: {metadata.num_rows:,} rows in {facts.size:,} bytes are too many; if you trust it, raise "
+            "--max-expansion"
+        )
 
 
 def _footer_hash(stream: Any, size: int) -> str:
@@ -188,7 +220,7 @@ def _open_parquet(stack: ExitStack, facts: FileFacts) -> Any:
         if facts.compression is not None:
             # Parquet is read from its end, which a compressed stream does not allow.
             plain = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
-            with peeking(name, place, facts.compression, size=facts.size) as stream:
+            with peeking(name, place, facts.compression, size=facts.size, limits=facts.limits) as stream:
                 shutil.copyfileobj(stream, plain)
             return stack.enter_context(pq.ParquetFile(plain, **PAGE_BY_PAGE))
         # pyarrow opens local files itself and then reads without holding the GIL.
@@ -198,6 +230,14 @@ def _open_parquet(stack: ExitStack, facts: FileFacts) -> Any:
         file.seek(0)
         source = place.path if isinstance(place, LocalPlace) else file
         return stack.enter_context(pq.ParquetFile(source, **PAGE_BY_PAGE))
+
+
+def _local_file(stack: ExitStack, facts: FileFacts) -> BinaryIO | None:
+    """The file's bytes if they are on this machine, where looking into it costs nothing."""
+    if facts.compression is not None or not isinstance(facts.place, LocalPlace):
+        return None
+    with file_errors(facts.name):
+        return stack.enter_context(facts.place.path.open("rb"))
 
 
 def _records(source: ParquetFile | DatasetRows, first_row: int, start: int, stop: int) -> Iterator[Record]:
@@ -265,7 +305,9 @@ class DatasetRows(Unmarked):
         for begin in range(start, stop, size):
             end = min(begin + size, stop)
             try:
-                table = conformed(stored[begin:end], schema).combine_chunks()
+                found = stored[begin:end]
+                found.validate(full=True)  # a damaged file may tell of lengths beyond its end
+                table = conformed(found, schema).combine_chunks()
             except Exception as error:  # datasets lets errors of pyarrow and of its own through
                 raise CorpusError(f"{self.name}, records {begin} to {end - 1}: cannot be read: {error}") from error
             for batch in table.to_batches():
