@@ -27,6 +27,7 @@ from donod_fast.data.masking import Masker
 from donod_fast.data.reading import Corpus
 from donod_fast.data.types import Record, Status, TokenizedSample
 from donod_fast.errors import WorkerError
+from donod_fast.system.discreet import use_discreet_streams
 
 _log = logging.getLogger(__name__)
 
@@ -161,6 +162,7 @@ class WorkerProcess:
 
 def serve() -> None:
     """Main function of a worker process: set up, then do jobs until the parent closes the pipe or exits."""
+    use_discreet_streams()
     jobs, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a library's output must not mix with the answers
     setup = _receive(jobs)

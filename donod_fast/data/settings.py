@@ -10,6 +10,7 @@ from donod_fast.data.column_map import ColumnMap
 from donod_fast.data.read_rules import ReadRules
 from donod_fast.errors import InputError
 from donod_fast.system.options import option, python_only
+from donod_fast.system.places import hidden_names
 
 PANEL = "Input"
 STDIN = "-"
@@ -35,6 +36,9 @@ class CorpusSettings:
     )
     split: str = option("train", help="Split of a saved or hub dataset.", panel=PANEL)
     data_revision: str | None = option(None, help="Revision of a hub dataset.", panel=PANEL)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", hidden_names(self.data))
 
     @property
     def reads_stdin(self) -> bool:

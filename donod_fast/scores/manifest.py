@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from donod_fast.confidential import hidden
 from donod_fast.errors import StoreError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def read_manifest(storage: Storage, name: str) -> dict[str, Any]:
     """
     file = storage.url(MANIFEST)
     try:
-        manifest: dict[str, Any] = json.loads(storage.read(MANIFEST).decode("utf-8"))
+        manifest: dict[str, Any] = hidden(json.loads(storage.read(MANIFEST).decode("utf-8")))  # as releases wrote it
     except FileNotFoundError:
         raise StoreError(f"{name} holds no {MANIFEST}: name a folder that `donod-fast score` wrote") from None
     except (OSError, ValueError) as error:

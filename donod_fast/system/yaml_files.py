@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from donod_fast.confidential import hidden
+
 
 class UniqueKeyLoader(yaml.SafeLoader):
     """Safe YAML loader that refuses duplicate keys; PyYAML itself keeps the last value and drops the others."""
@@ -17,6 +19,10 @@ class UniqueKeyLoader(yaml.SafeLoader):
         if twice is not None:
             raise yaml.constructor.ConstructorError(None, None, f"the key {twice!r} is given twice", node.start_mark)
         return super().construct_mapping(node, deep)
+
+    def construct_scalar(self, node: Any) -> Any:
+        """A scalar; the secrets of a URL are hidden."""
+        return hidden(super().construct_scalar(node))
 
 
 __all__ = ["UniqueKeyLoader"]
