@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from donod_fast.confidential import hidden
 from donod_fast.errors import StoreError
+from donod_fast.system.fingerprints import is_same_model
 
 if TYPE_CHECKING:
     from donod_fast.system.storage import Storage
@@ -98,6 +99,8 @@ def differences(
 def _equal(key: str, a: Any, b: Any) -> bool:
     if key == "model.precision" and a is None:
         return True  # the folder is older than this entry
+    if key == "model.fingerprint":
+        return is_same_model(a, b)
     if key == "model.weight_norm" and isinstance(a, float) and isinstance(b, float):
         return math.isclose(a, b, rel_tol=1e-12)
     return bool(a == b)

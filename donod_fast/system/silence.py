@@ -13,6 +13,7 @@ QUIET = {
     "HF_HUB_DISABLE_UPDATE_CHECK": "1",
     "HF_UPDATE_DOWNLOAD_COUNTS": "0",  # datasets counts the use of its readers
     "DISABLE_SAFETENSORS_CONVERSION": "1",  # transformers asks a service to convert a hub model
+    "USE_HUB_KERNELS": "0",  # transformers takes kernels from the hub, which are code
     "RAY_USAGE_STATS_ENABLED": "0",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_DO_NOT_TRACK": "1",

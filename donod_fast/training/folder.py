@@ -14,6 +14,7 @@ from typing import Any
 
 from donod_fast.errors import SettingsMismatchError, StoreError
 from donod_fast.system.files import atomic_writer, storage_error
+from donod_fast.system.fingerprints import is_same_model
 
 VERSION = 1
 MANIFEST = "manifest.json"
@@ -145,7 +146,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[str
     for name in _DECISIVE:
         before, after = _at(old, name), _at(new, name)
         for key, a, b in _pairs(name, before, after):
-            if a != b:
+            if a != b and not (key == "model.identity" and is_same_model(a, b)):
                 yield f"{key}: {a!r} in the folder, {b!r} requested"
 
 

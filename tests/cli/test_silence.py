@@ -58,12 +58,13 @@ def commands(folder: Path, model: Path) -> dict[str, tuple[tuple[Any, ...], ...]
             ("train", *named, "--data", subset, "--dry-run"),
         ),
         "eval": (
-            ("eval", "humaneval", "--problems", problems, *named, "--max-new-tokens", 4, "--device", "cpu", "--out", "e"),
+            ("eval", "humaneval", "--problems", problems, *named, "--max-new-tokens", 4, "--out", "e"),
         ),
         "damoc": (("damoc", "owner/damoc.yaml", "--out", "damoc"),),
         "study": (
             ("study", "noise", CORPUS_FILE, "--model", MODEL_FOLDER, *few, "--out", "noise"),
-            ("study", "stability", CORPUS_FILE, "--model", MODEL_FOLDER, "--rows", 24, "--out", "stability"),
+            ("study", "stability", CORPUS_FILE, "--model", MODEL_FOLDER, "--rows", 24, "--heldout", CORPUS_FILE,
+             "--heldout-rows", 8, "--proportions", "0.5", "--seeds", 2, "--out", "stability"),
         ),
         "dual": (("dual", rows, *named, "--template", "plain", "--reference", subset, "--out", "dual"),),
     }  # fmt: skip
