@@ -10,10 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from donod_fast._version import __version__
+from donod_fast.system.silence import keep_libraries_quiet
 
 if TYPE_CHECKING:
     from donod_fast.kernels import SGD, AdamW, DonNod, Sign, don_nod, gradient_products, token_statistics, topsis
     from donod_fast.scoring.scorer import Scorer
+
+keep_libraries_quiet()
 
 _HOMES = {
     "don_nod": "donod_fast.kernels",

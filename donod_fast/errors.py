@@ -8,11 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from donod_fast.confidential import without_secrets
+
 
 class DonodError(Exception):
-    """Base class of the errors that donod_fast raises. The message says what to do."""
+    """Base class of the errors that donod_fast raises. The message says what to do.
+
+    Messages quote what libraries say and what the user typed, so secrets are taken out here.
+    """
 
     exit_code = 1
+
+    def __init__(self, *said: object) -> None:
+        super().__init__(*(without_secrets(one) if isinstance(one, str) else one for one in said))
 
 
 class InputError(DonodError, ValueError):

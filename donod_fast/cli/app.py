@@ -13,6 +13,7 @@ import typer
 
 from donod_fast.cli.options import HELP_NAMES, LazyCommand, LazyGroup
 from donod_fast.errors import DonodError
+from donod_fast.system.discreet import use_discreet_streams
 from donod_fast.system.hub_retries import one_line_for_retries
 
 _COMPLETE = "_DONOD_FAST_COMPLETE"  # set by the shell that asks for completions
@@ -175,6 +176,7 @@ def main() -> None:
         sys.stdout, io.TextIOWrapper
     ):  # for terminals that cannot show →, and file names that are not Unicode
         sys.stdout.reconfigure(errors="backslashreplace")
+    use_discreet_streams()
     logging.basicConfig(level=logging.WARNING, format="donod-fast: %(message)s")
     if _COMPLETE in os.environ:
         from typer._completion_classes import completion_init

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from donod_fast.confidential import hide
 from donod_fast.data.types import Status, TokenizedSample
 from donod_fast.errors import CorpusError, InputError
 from donod_fast.kernels import IGNORE_INDEX, don_nod
@@ -105,6 +106,7 @@ def open_reference_sets(sources: Sequence[str]) -> tuple[ReferenceSet, ...]:
 
     if "-" in sources:
         raise InputError("--reference cannot be standard input, which can be read only once; give a file")
+    sources = list(map(hide, sources))
     twice = [source for source in sources if sources.count(source) > 1]
     if twice:
         raise InputError(f"--reference names {twice[0]} twice")

@@ -11,6 +11,7 @@ from donod_fast.data.read_rules import ReadRules
 from donod_fast.errors import InputError
 from donod_fast.system.limits import EXPANSION, MIB, RECORD_MIB, ReadLimits
 from donod_fast.system.options import option, python_only
+from donod_fast.system.places import hidden_names
 
 PANEL = "Input"
 STDIN = "-"
@@ -45,6 +46,9 @@ class CorpusSettings:
     max_expansion: int = option(
         EXPANSION, help="Refuse a compressed file that gives more times its size.", panel=PANEL, minimum=1
     )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", hidden_names(self.data))
 
     @property
     def limits(self) -> ReadLimits:

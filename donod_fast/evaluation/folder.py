@@ -25,6 +25,7 @@ from donod_fast.evaluation.verdicts import Judgement
 from donod_fast.system.checked_files import file_digest, read_regular
 from donod_fast.system.checked_json import DamagedError, checked_line, parsed, verified, with_checksum
 from donod_fast.system.files import atomic_writer, remove
+from donod_fast.system.fingerprints import is_same_model
 
 SETTINGS, SAMPLES, VERDICTS, RESULT, PROBLEMS = (
     "settings.json",
@@ -239,6 +240,6 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
             lines += differences(a, b, f"{prefix}{key}.")
-        elif a != b:
+        elif a != b and not (key == "fingerprint" and is_same_model(a, b)):
             lines.append(f"{prefix}{key}: {a!r} in the folder, {b!r} requested")
     return lines

@@ -127,10 +127,13 @@ def from_vllm(
     """
     from donod_fast.evaluation.vllm_engine import generate_with_vllm, vllm_version
     from donod_fast.models.fingerprint import folder_fingerprint, hub_fingerprint
+    from donod_fast.models.folder_guard import check_model_folder
 
     version = vllm_version()
     shots = find_shots(known) if settings.style == "3-shot" else []
     folder = Path(name)
+    if folder.is_dir():
+        check_model_folder(name, folder, trust_remote_code=trust_remote_code)
     fingerprint = folder_fingerprint(folder) if folder.is_dir() else hub_fingerprint(name, revision or "main")
     return Origin(
         lambda done: generate_with_vllm(

@@ -1,20 +1,34 @@
 """Fingerprints of models: equal for equal weights and config, so that a run cannot resume with another model.
 
-A fingerprint is ``local:``, ``hub:`` or ``memory:`` followed by a SHA-256 in hex. It ignores tokenizer and dtype.
+A fingerprint is ``local:``, ``hub:`` or ``memory:`` followed by one or two SHA-256 in hex. It ignores the dtype.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from donod_fast.errors import ModelError
 from donod_fast.models.placement import stored_tensor
+from donod_fast.system.file_hashes import sha256_of
+from donod_fast.system.fingerprints import LOCAL
 
 _MIB = 1 << 20
+_KINDS = (
+    *("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "**/*.py"),
+    "*chat_templates/*.jinja",
+)
+"""Files that transformers reads of a model."""
+
+_NOT_READ = ("trainer_state.json", "all_results.json", "train_results.json", "eval_results.json", "README.txt")
+"""Files of these kinds that describe a training."""
+
 _VOLATILE = ("_name_or_path", "name_or_path", "transformers_version", "use_cache", "torch_dtype", "dtype")
 """Config entries that may differ for the same model."""
 
@@ -25,7 +39,39 @@ def hub_fingerprint(name: str, commit: str) -> str:
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """Fingerprint of a folder, from its config and code, and the name, size, first and last MiB of each weight file."""
+    """Fingerprint of a folder, ``local:OLD:NEW``.
+
+    NEW covers every byte that is read of the model: weights, also those that an index names in other folders, configs,
+    tokenizer, chat templates and Python files. Links are followed. OLD is the formula of earlier releases; see
+    :func:`donod_fast.system.fingerprints.is_same_model`.
+
+    Raises:
+        ModelError: a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        for file in sorted(_model_files(folder)):
+            digest.update(f"{file}\0".encode("utf-8", "surrogateescape") + bytes.fromhex(sha256_of(folder / file)))
+        return f"{LOCAL}:{_earlier_fingerprint(folder)}:{digest.hexdigest()}"
+    except OSError as error:
+        file_name = error.filename or folder
+        raise ModelError(f"{folder}: {file_name} cannot be read ({error.strerror or error})") from error
+
+
+def _model_files(folder: Path) -> set[str]:
+    """Files of a model, relative to its folder."""
+    found = {str(file.relative_to(folder)) for kind in _KINDS for file in folder.glob(kind) if file.is_file()}
+    for index in folder.glob("*.index.json"):
+        with suppress(ValueError, AttributeError, RecursionError):  # what is wrong with it is said when it is loaded
+            listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            found |= {name for name in listed if isinstance(name, str) and (folder / name).is_file()}
+    with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+        for module in json.loads((folder / "modules.json").read_text(encoding="utf-8")):
+            found |= {str(file.relative_to(folder)) for file in (folder / module["path"]).glob("*") if file.is_file()}
+    return {file for file in found if file not in _NOT_READ}
+
+
+def _earlier_fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     for file in [folder / "config.json", *sorted(folder.glob("*.py"))]:
         digest.update(f"{file.name}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
@@ -36,7 +82,37 @@ def folder_fingerprint(folder: Path) -> str:
             digest.update(stream.read(_MIB))
             stream.seek(max(0, size - _MIB))
             digest.update(stream.read(_MIB))
-    return "local:" + digest.hexdigest()
+    return digest.hexdigest()
+
+
+class BackgroundFingerprint:
+    """The fingerprint of a folder, computed while its weights are loaded; hashing leaves the interpreter free."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._before = self._stats()
+        self._pool = ThreadPoolExecutor(1, "fingerprint")
+        self._found = self._pool.submit(folder_fingerprint, folder)
+        self._pool.shutdown(wait=False)
+
+    def result(self) -> str:
+        """Wait for the fingerprint.
+
+        Raises:
+            ModelError: a file cannot be read, or has changed since, so that other bytes may have been loaded.
+        """
+        found = self._found.result()
+        if self._stats() != self._before:
+            raise ModelError(f"{self._folder}: the folder was written to while it was loaded; run the command again")
+        return found
+
+    def _stats(self) -> list[tuple[str, int, int, int]]:
+        stats = []
+        with suppress(OSError):
+            for file in sorted(_model_files(self._folder)):
+                stat = (self._folder / file).stat()
+                stats.append((file, stat.st_size, stat.st_mtime_ns, stat.st_ino))
+        return stats
 
 
 def memory_fingerprint(model: Any) -> str:

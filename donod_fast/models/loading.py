@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from donod_fast.errors import InputError, ModelError
-from donod_fast.models.fingerprint import folder_fingerprint, hub_fingerprint, memory_fingerprint
+from donod_fast.models.fingerprint import BackgroundFingerprint, hub_fingerprint, memory_fingerprint
+from donod_fast.models.folder_guard import check_config, check_model_folder
 from donod_fast.models.loading_errors import attempt_load
 from donod_fast.models.placement import DeviceMap, MaxMemory, execution_device, is_offloaded, place
 from donod_fast.models.precision import quantisation, refuse_precision, silence_torchao, to_float8
@@ -109,10 +110,11 @@ def load_model(
     refuse_precision(precision, dtype, placement.device)
     wanted = _wanted_dtype("bfloat16" if precision == "float8" else dtype, placement.device)
     name = str(name_or_path)
-    folder = local_folder(name)
+    folder = local_folder(name, trust_remote_code=trust_remote_code)
     if folder is not None and revision is not None:
         raise InputError(f"revision={revision!r} is for models of the hub; {name} is a local folder")
     source = name if folder is None else str(folder)
+    hashing = None if folder is None else BackgroundFingerprint(folder)
 
     silence_torchao()
     from transformers import AutoModelForCausalLM
@@ -153,10 +155,7 @@ def load_model(
         if not direct:
             model = attempt_load(name, f"it onto {placement.device}", lambda: model.to(placement.device))
     model.requires_grad_(False)
-    if folder is not None:
-        fingerprint = folder_fingerprint(folder)
-    else:
-        fingerprint = hub_fingerprint(name, commit or revision or "main")
+    fingerprint = hub_fingerprint(name, commit or revision or "main") if hashing is None else hashing.result()
     loaded = _loaded(model, tokenizer, name, commit, fingerprint)
     if precision == "float8":
         made = to_float8(name, find_decoder(name, model), model.get_output_embeddings())
@@ -209,7 +208,7 @@ def load_tokenizer(source: ModelSource) -> LoadedTokenizer:
         ModelError: config or tokenizer cannot be loaded, or it is not a causal language model.
     """
     name = source.model
-    folder = local_folder(name, needs_weights=False)
+    folder = local_folder(name, needs_weights=False, trust_remote_code=source.trust_remote_code)
     if folder is not None and source.revision is not None:
         raise InputError(f"revision={source.revision!r} is for models of the hub; {name} is a local folder")
     with quiet():
@@ -227,6 +226,8 @@ def _config_and_tokenizer(
     source = name if folder is None else str(folder)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     config = attempt_load(name, "its config", lambda: AutoConfig.from_pretrained(source, **options))
+    if folder is None:
+        check_config(name, attention_of(config), trust_remote_code=trust_remote_code)
     _refuse_other_kinds(name, config)
     commit = None if folder is not None else _hub_commit(name, revision, config)
     options["revision"] = commit or revision
@@ -314,11 +315,19 @@ def _wanted_dtype(dtype: str, device: torch.device) -> str | torch.dtype:
     return DTYPES[dtype]
 
 
-def local_folder(name: str, *, needs_weights: bool = True) -> Path | None:
+def attention_of(config: Any) -> dict[str, str]:
+    """The attention functions that a config asks for, by the config's part; to be checked like the file."""
+    parts = {"": config, **{name: getattr(config, name, None) for name in getattr(config, "sub_configs", None) or ()}}
+    kinds = ("_attn_implementation", "_experts_implementation")
+    return {f"{part}{kind}": getattr(one, kind, None) or "" for part, one in parts.items() for kind in kinds}
+
+
+def local_folder(name: str, *, needs_weights: bool = True, trust_remote_code: bool = False) -> Path | None:
     """Return the folder that a model's name refers to, or None for a hub id.
 
     Raises:
-        ModelError: it is neither, or the folder lacks a config or (if they are needed) safetensors weights.
+        ModelError: it is neither, or the folder lacks a config or (if they are needed) safetensors weights, or one of
+            its files leads outside it or needs code; see :mod:`donod_fast.models.folder_guard`.
     """
     folder = Path(name).expanduser()
     if not name or folder.is_file():
@@ -343,6 +352,7 @@ def local_folder(name: str, *, needs_weights: bool = True) -> Path | None:
                 "run code when opened); if you trust it, load it with transformers and save it with save_pretrained()"
             )
         raise ModelError(f"{name}: there are no *.safetensors weights in this folder; complete the download")
+    check_model_folder(name, folder, trust_remote_code=trust_remote_code)
     return folder.resolve()
 
 

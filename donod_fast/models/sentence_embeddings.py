@@ -17,6 +17,7 @@ import torch
 from donod_fast.data.conversations import shown
 from donod_fast.data.types import Conversation, PlainText, PromptCompletion, Sample, SampleError, Status
 from donod_fast.errors import InputError, ModelError
+from donod_fast.models.folder_guard import check_config, check_model_folder
 from donod_fast.models.loading import quiet
 from donod_fast.models.precision import silence_torchao
 
@@ -81,16 +82,30 @@ def load_embedder(name_or_path: str | Path, *, device: str | None = None) -> Any
             f"{name}: there is no such folder; give the folder of a sentence-transformers model, or a hub id"
         )
     try:
+        if local:
+            check_model_folder(name, folder)
         with quiet():
+            if not local:
+                _check_hub_config(name)
             # float32: half precision is not faster on a CPU, and these models are small.
-            options = {"device": device, "local_files_only": local, "model_kwargs": {"dtype": torch.float32}}
-            return library.SentenceTransformer(str(folder) if local else name, **options)
+            options: dict[str, Any] = {"device": device, "local_files_only": local, "trust_remote_code": False}
+            options["model_kwargs"] = {"dtype": torch.float32}
+            return library.SentenceTransformer(str(folder.resolve()) if local else name, **options)
+    except ModelError:
+        raise
     except Exception as error:  # the library, transformers and the Hub client raise many kinds of errors
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ModelError(
             f"{name}: cannot be loaded as a sentence-transformers model: {reason}; give a model folder, for example "
             "a download of sentence-transformers/all-mpnet-base-v2"
         ) from error
+
+
+def _check_hub_config(name: str) -> None:
+    """Check a hub model's config before its weights are loaded."""
+    from transformers import PretrainedConfig
+
+    check_config(name, PretrainedConfig.get_config_dict(name)[0])
 
 
 def unit_rows(vectors: npt.NDArray[Any], what: str = "embedding") -> Embeddings:

@@ -9,8 +9,10 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from donod_fast.confidential import hidden
 from donod_fast.errors import StoreError
 from donod_fast.system.checked_json import CHECKSUM, DamagedError, parsed, verified, with_checksum
+from donod_fast.system.fingerprints import is_same_model
 
 if TYPE_CHECKING:
     from donod_fast.system.storage import Storage
@@ -61,7 +63,7 @@ def read_manifest(storage: Storage, name: str) -> dict[str, Any]:
         _refuse_other_version(content.get("version"), file)
         check_manifest(content)  # first, because it can name the entry
         is_old = _is_unchecked(content)
-        manifest = verified(content, needs_checksum=not is_old)
+        manifest = hidden(verified(content, needs_checksum=not is_old))  # earlier releases wrote secrets of URLs
     except FileNotFoundError:
         raise StoreError(f"{name} holds no {MANIFEST}: name a folder that `donod-fast score` wrote") from None
     except DamagedError as error:
@@ -140,6 +142,8 @@ def differences(
 def _equal(key: str, a: Any, b: Any) -> bool:
     if key == "model.precision" and a is None:
         return True  # the folder is older than this entry
+    if key == "model.fingerprint":
+        return is_same_model(a, b)
     if key == "model.weight_norm" and isinstance(a, float) and isinstance(b, float):
         return math.isclose(a, b, rel_tol=1e-12)
     return bool(a == b)

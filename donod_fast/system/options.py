@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
+from donod_fast.confidential import hide
 from donod_fast.errors import InputError, suggest
 
 _T = TypeVar("_T")
@@ -170,8 +171,10 @@ def as_options(settings: Any) -> dict[str, Any]:
 
 def _json(value: Any) -> Any:
     match value:
-        case tuple():
-            return list(value)
+        case str():
+            return hide(value)
+        case tuple() | list():
+            return [_json(one) for one in value]
         case Path():
             return str(value)
         case Mapping():

@@ -13,13 +13,14 @@ import io
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from donod_fast.errors import CorpusError
+from donod_fast.confidential import VARIABLE, hide, reveal
+from donod_fast.errors import CorpusError, InputError
 from donod_fast.system.retrying import retrying
 
 STREAM_BLOCK = 8 << 20
@@ -31,6 +32,12 @@ TABLE_BLOCKS_KEPT = 16
 
 CLOCK_TICK_NS = 20_000_000
 """Resolution of modification times: file systems use a clock with about 100 ticks per second."""
+
+UNKNOWN_SECRET = (
+    "its user, password or signature is not kept; "
+    f"set {VARIABLE} to the whole URL, or name the whole URL again, and repeat the command"
+)
+"""End of a message about a URL whose secrets are not known."""
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _ETAGS = ("ETag", "etag", "e_tag", "content_md5", "md5Hash", "Content-MD5", "Digest")
@@ -94,9 +101,19 @@ class LocalPlace:
 
 @dataclass(frozen=True, slots=True)
 class RemotePlace:
-    """A file behind a URL; fsspec reads it in ranges."""
+    """A file behind a URL; fsspec reads it in ranges.
+
+    ``url`` has no secrets, whatever it was made from: see :mod:`donod_fast.confidential`. A pickled place has them, so
+    that another process can read the file.
+    """
 
     url: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "url", hide(self.url))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RemotePlace, (reveal(self.url) or self.url,)
 
     def __str__(self) -> str:
         return self.url
@@ -158,6 +175,22 @@ def local_path(name: str) -> Path | None:
     return Path(unquote(urlsplit(name).path)) if name.lower().startswith("file://") else None
 
 
+def hidden_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of inputs, without the secrets of URLs.
+
+    Raises:
+        InputError: two different URLs differ only in what is hidden, so that one could be taken for the other.
+    """
+    whole: dict[str, str] = {}
+    found = []
+    for name in names:
+        marked = hide(name)
+        if whole.setdefault(marked, name) != name and name != marked:
+            raise InputError(f"{marked} is given twice, with different secrets; download one of the files")
+        found.append(marked)
+    return tuple(found)
+
+
 def place_of_entry(entry: Mapping[str, Any]) -> Place:
     """The place of a description's entry, which has ``path`` or ``url``."""
     return RemotePlace(entry["url"]) if "url" in entry else LocalPlace(Path(entry["path"]))
@@ -167,13 +200,16 @@ def filesystem(url: str) -> tuple[Any, str]:
     """The fsspec file system of a URL, and the path within it.
 
     Raises:
-        CorpusError: the scheme is unknown, or its package is not installed.
+        CorpusError: the scheme is unknown, its package is not installed, or the secrets of the URL are not known.
     """
     from fsspec.core import url_to_fs
     from fsspec.registry import known_implementations
 
+    whole, url = reveal(url), hide(url)
+    if whole is None:
+        raise CorpusError(f"{url}: {UNKNOWN_SECRET}")
     try:
-        fs, path = url_to_fs(url)
+        fs, path = url_to_fs(whole)
     except ImportError as error:
         scheme = url.partition("://")[0]
         package = known_implementations.get(scheme, {}).get("class", scheme).partition(".")[0]
@@ -194,6 +230,7 @@ def remote_info(url: str) -> dict[str, Any]:
         CorpusError: see :func:`filesystem`.
     """
     fs, path = filesystem(url)
+    url = hide(url)
 
     def look() -> dict[str, Any]:
         fs.invalidate_cache(path)  # a cached listing would show the old state
@@ -210,6 +247,7 @@ def remote_matches(pattern: str) -> list[tuple[str, Stat | None]]:
         CorpusError: see :func:`filesystem`.
     """
     fs, path = filesystem(pattern)
+    pattern = hide(pattern)
 
     def look() -> dict[str, Any]:
         fs.invalidate_cache()
@@ -222,7 +260,9 @@ def remote_matches(pattern: str) -> list[tuple[str, Stat | None]]:
         if info.get("type") == "file":
             url = name if is_url(name) else f"{scheme}://{name.lstrip('/')}{''.join(chained)}"
             stamp = _stamp_in(info)
-            matches.append((url, Stat(info["size"], stamp) if stamp and isinstance(info.get("size"), int) else None))
+            matches.append(
+                (hide(url), Stat(info["size"], stamp) if stamp and isinstance(info.get("size"), int) else None)
+            )
     return matches
 
 
@@ -231,7 +271,7 @@ def _stamp(fs: Any, path: str, info: Mapping[str, Any]) -> str:
     if stamp:
         return stamp
     try:
-        return _spelt(retrying(lambda: fs.modified(path), f"looking at {path}"))
+        return _spelt(retrying(lambda: fs.modified(path), "looking at a file"))
     except NotImplementedError:
         return _spelt(info.get("created") or "")
 

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from donod_fast.confidential import without_secrets
+
 ATTEMPTS = 6
 """Number of attempts before giving up."""
 
@@ -76,10 +78,9 @@ def retrying(call: Callable[[], Result], what: str) -> Result:
             return call()
         except Exception as error:
             if not may_pass(error):
-                raise _as_os_error(error, what) from error
+                raise as_os_error(error, what) from error
             if attempt == ATTEMPTS:
-                said = " ".join(str(error).split()) or "no message"
-                raise GaveUpError(f"{what}: {attempt} attempts failed, the last with {_kind(error)}: {said}") from error
+                raise GaveUpError(f"{what}: {attempt} attempts failed, the last with {_said(error)}") from error
         time.sleep(min(wait, LONGEST_WAIT))
         wait *= 2
     raise AssertionError("unreachable: the last attempt returns or raises")
@@ -102,12 +103,12 @@ def may_pass(error: BaseException) -> bool:
     return error.errno not in _LASTING_NUMBERS
 
 
-def _as_os_error(error: Exception, what: str) -> Exception:
+def as_os_error(error: Exception, what: str) -> Exception:
+    """The ``OSError`` for an error of a store's client library; any other error as it is. ``what`` as above."""
     if isinstance(error, OSError) or not _of_client(error):
         return error
-    said = " ".join(str(error).split()) or "no message"
     refused = _status(error) in (401, 403) or "Credentials" in type(error).__name__
-    return (PermissionError if refused else OSError)(f"{what}: {_kind(error)}: {said}")
+    return (PermissionError if refused else OSError)(f"{what}: {_said(error)}")
 
 
 def _status(error: BaseException) -> int | None:
@@ -132,5 +133,5 @@ def _root(kind: type) -> str:
     return kind.__module__.partition(".")[0]
 
 
-def _kind(error: BaseException) -> str:
-    return type(error).__name__
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {without_secrets(' '.join(str(error).split())) or 'no message'}"

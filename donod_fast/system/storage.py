@@ -12,11 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from donod_fast.confidential import hide, reveal
 from donod_fast.errors import StoreError
 from donod_fast.system import places
 from donod_fast.system.checked_files import open_regular, read_regular
 from donod_fast.system.files import atomic_writer, remove, storage_error
-from donod_fast.system.retrying import retrying
+from donod_fast.system.retrying import as_os_error, retrying
 
 
 class Storage(Protocol):
@@ -155,9 +156,12 @@ class ObjectStorage:
     def __init__(self, url: str) -> None:
         import fsspec
 
-        self.name = url.rstrip("/")
+        self.name = hide(url.rstrip("/"))
+        whole = reveal(self.name)
+        if whole is None:
+            raise StoreError(f"{self.name}: {places.UNKNOWN_SECRET}")
         try:
-            self._files, self._root = fsspec.core.url_to_fs(self.name)
+            self._files, self._root = fsspec.core.url_to_fs(whole)
         except (ImportError, ValueError, OSError) as error:
             raise StoreError(
                 f"{url}: {error}; install the package for this object store (for s3://: pip install 'donod-fast[s3]')"
@@ -191,10 +195,13 @@ class ObjectStorage:
             if self.exists(name):
                 return False
             self.write(name, content)
-        except OSError as error:
+        except Exception as caught:  # clients of stores have errors of their own
+            error = as_os_error(caught, f"creating {self.url(name)}")
+            if not isinstance(error, OSError):
+                raise
             if "recondition" in str(error) or "exists" in str(error).lower():
                 return False
-            raise _object_error(self.url(name), error) from error
+            raise _object_error(self.url(name), error) from caught
         self._files.invalidate_cache(self._root)
         return True
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from donod_fast.confidential import hidden
 from donod_fast.errors import InputError
 from donod_fast.system.limits import YAML_BYTES, YAML_DEPTH, YAML_NODES
 
@@ -58,6 +59,10 @@ class UniqueKeyLoader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+    def construct_scalar(self, node: Any) -> Any:
+        """A scalar; the secrets of a URL are hidden."""
+        return hidden(super().construct_scalar(node))
 
 
 def _refusal(problem: str, event: Any) -> yaml.composer.ComposerError:

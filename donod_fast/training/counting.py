@@ -68,7 +68,7 @@ def count_tokens(settings: TrainSettings, config: Any, corpus: Corpus) -> TokenC
     silence_torchao()
     from transformers import AutoTokenizer
 
-    folder = local_folder(settings.model)
+    folder = local_folder(settings.model, trust_remote_code=settings.trust_remote_code)
     source = str(folder or settings.model)
     options = {
         "revision": settings.revision,

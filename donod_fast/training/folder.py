@@ -19,6 +19,7 @@ from donod_fast.errors import SettingsMismatchError, StoreError
 from donod_fast.system.checked_files import file_digest, read_regular, refuse_changed_files, tree_digests
 from donod_fast.system.checked_json import DamagedError, parsed, verified, with_checksum
 from donod_fast.system.files import atomic_writer, storage_error
+from donod_fast.system.fingerprints import is_same_model
 
 VERSION = 2
 """Version of the files: since 2 they have checksums."""
@@ -175,7 +176,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[str
     for name in _DECISIVE:
         before, after = _at(old, name), _at(new, name)
         for key, a, b in _pairs(name, before, after):
-            if a != b:
+            if a != b and not (key == "model.identity" and is_same_model(a, b)):
                 yield f"{key}: {a!r} in the folder, {b!r} requested"
 
 

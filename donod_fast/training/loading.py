@@ -10,6 +10,7 @@ import torch
 
 from donod_fast.errors import InputError, ModelError
 from donod_fast.models.fingerprint import folder_fingerprint
+from donod_fast.models.folder_guard import check_config
 from donod_fast.models.loading import LoadedModel, load_model, local_folder, quiet, wrap_model
 from donod_fast.models.loading_errors import attempt_load
 from donod_fast.training.recipe import TrainSettings
@@ -35,7 +36,7 @@ def model_identity(settings: TrainSettings) -> str:
     Raises:
         ModelError: it is neither.
     """
-    folder = local_folder(settings.model)
+    folder = local_folder(settings.model, trust_remote_code=settings.trust_remote_code)
     return f"hub:{settings.model}@{settings.revision or 'main'}" if folder is None else folder_fingerprint(folder)
 
 
@@ -60,6 +61,12 @@ def load_for_training(settings: TrainSettings) -> LoadedModel:
         if loaded.quantised:
             raise ModelError(f"{settings.model} comes quantised ({loaded.precision}); train it with method: qlora")
     if settings.attention is not None:
+        check_config(
+            "train.attention",
+            {"attn_implementation": settings.attention},
+            "the recipe",
+            trust_remote_code=settings.trust_remote_code,
+        )
         try:
             loaded.model.set_attn_implementation(settings.attention)
         except (ValueError, ImportError) as error:
@@ -92,7 +99,7 @@ def _load_4bit(settings: TrainSettings, device: torch.device) -> LoadedModel:
         raise InputError("method qlora needs bitsandbytes: pip install 'donod-fast[qlora]'") from error
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-    source = str(local_folder(settings.model) or settings.model)
+    source = str(local_folder(settings.model, trust_remote_code=settings.trust_remote_code) or settings.model)
     options = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
     with quiet():
         tokenizer = attempt_load(

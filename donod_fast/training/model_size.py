@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from donod_fast.errors import InputError
+from donod_fast.models.folder_guard import check_model_folder
 from donod_fast.models.loading import quiet, text_config
 from donod_fast.models.precision import silence_torchao
 from donod_fast.models.shapes import SHAPES
@@ -61,6 +62,8 @@ def model_config(name: str, *, revision: str | None = None, trust_remote_code: b
     short = name.rpartition("/")[2].lower()
     if not folder.is_dir() and (known := _KNOWN.get(short, short)) in SHAPES:
         return SHAPES[known].config()
+    if folder.is_dir():
+        check_model_folder(name, folder, trust_remote_code=trust_remote_code)
     try:
         with quiet():
             return AutoConfig.from_pretrained(

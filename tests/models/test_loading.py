@@ -114,7 +114,7 @@ def test_loading_says_nothing_and_restores_the_verbosity(saved: Path, capfd: pyt
 
 def test_a_folder_keeps_its_fingerprint_wherever_it_lies(saved: Path, copy: Path) -> None:
     first = load_model(saved, device="cpu").fingerprint
-    assert re.fullmatch("local:[0-9a-f]{64}", first)
+    assert re.fullmatch("local:[0-9a-f]{64}:[0-9a-f]{64}", first)
     assert first == load_model(copy, device="cpu", dtype="bfloat16").fingerprint
 
 

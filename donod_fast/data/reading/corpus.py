@@ -24,7 +24,7 @@ from donod_fast.data.settings import STDIN, CorpusSettings
 from donod_fast.data.types import Record
 from donod_fast.errors import CorpusError, InputError
 from donod_fast.system.limits import ReadLimits
-from donod_fast.system.places import place_of_entry
+from donod_fast.system.places import hidden_names, place_of_entry
 
 if TYPE_CHECKING:
     import datasets
@@ -138,7 +138,8 @@ def open_corpus(
     """
     if isinstance(inputs, str):
         inputs = [inputs]
-    if list(inputs).count(STDIN) > 1:
+    inputs = hidden_names(inputs)
+    if inputs.count(STDIN) > 1:
         raise CorpusError(f"{STDIN}: standard input can be read only once; name it once")
     return Corpus(
         [source for name in inputs for source in find_sources(name, split, revision, spool_dir, known, limits)]

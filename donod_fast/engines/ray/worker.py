@@ -11,11 +11,12 @@ import os
 import pickle
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from donod_fast.confidential import known_urls
 from donod_fast.criteria.running import fingerprints
 from donod_fast.data.reading import Corpus
 from donod_fast.data.shards import Shard
@@ -45,6 +46,7 @@ class WorkerJob:
         threads: threads of the device process.
         driver_folder: the folder in which the driver was started. Ray adds it to the import path of workers, where it
             could shadow packages, so it is removed.
+        urls: variables with the secrets of URLs; another node does not inherit them.
     """
 
     spec: ScorerSpec
@@ -53,11 +55,13 @@ class WorkerJob:
     options: RunOptions
     threads: int
     driver_folder: str
+    urls: Mapping[str, str] = field(default_factory=known_urls, repr=False)
 
     def settle_in(self) -> None:
         """Prepare this process for starting its device process."""
         import torch
 
+        os.environ.update(self.urls)
         sys.path[:] = [place for place in sys.path if place != self.driver_folder]
         os.environ["OMP_NUM_THREADS"] = str(self.threads)
         torch.set_num_threads(self.threads)

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from donod_fast.errors import InputError, ModelError
-from donod_fast.models.loading import quiet
+from donod_fast.models.folder_guard import check_config, check_model_folder
+from donod_fast.models.loading import attention_of, quiet
 from donod_fast.models.precision import silence_torchao
 
 LEAST_F1 = 0.9
@@ -148,17 +149,22 @@ def _f1(original: Tensor, original_counts: Tensor, short: Tensor, short_counts: 
 
 def _load(name: str, device: str) -> tuple[Any, Any]:
     silence_torchao()
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     folder = Path(name).expanduser()
     local = folder.is_dir()
-    options = {"local_files_only": local}
+    source = str(folder.resolve()) if local else name
+    options = {"local_files_only": local, "trust_remote_code": False}
     try:
+        if local:
+            check_model_folder(name, folder)
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(str(folder) if local else name, **options)
-            model = AutoModel.from_pretrained(
-                str(folder) if local else name, dtype=torch.float32, use_safetensors=True, **options
-            )
+            config = AutoConfig.from_pretrained(source, **options)
+            check_config(name, attention_of(config))
+            tokenizer = AutoTokenizer.from_pretrained(source, **options)
+            model = AutoModel.from_pretrained(source, dtype=torch.float32, use_safetensors=True, **options)
+    except ModelError:
+        raise
     except Exception as error:  # transformers and the hub client raise many kinds of errors
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ModelError(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from donod_fast.data.formats import to_sample
 from donod_fast.data.types import SampleError
-from donod_fast.errors import CorpusError, InputError
+from donod_fast.errors import CorpusError, InputError, ModelError
 from donod_fast.models.sentence_embeddings import embed_texts, question_text
 from donod_fast.studies.core.cells import CellStore
 from donod_fast.studies.damoc.recipe import CompressSection, DamocRecipe, FilterSection
@@ -200,10 +200,8 @@ def _identity(model: str | None) -> str | None:
         return f"hub:{model}"
     try:
         return folder_fingerprint(folder)
-    except OSError as error:
-        raise InputError(
-            f"{model} is not the folder of a model: {error.strerror or error}; it needs a config.json"
-        ) from error
+    except ModelError as error:
+        raise InputError(f"{model} is not the folder of a model: {error}; it needs a config.json") from error
 
 
 def _scores_identity(section: FilterSection, corpus: Corpus) -> Mapping[str, Any]:
