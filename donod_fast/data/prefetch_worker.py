@@ -27,6 +27,7 @@ from donod_fast.data.masking import Masker
 from donod_fast.data.reading import Corpus
 from donod_fast.data.types import Record, Status, TokenizedSample
 from donod_fast.errors import WorkerError
+from donod_fast.system.terminal import guard_streams
 
 _log = logging.getLogger(__name__)
 
@@ -163,6 +164,7 @@ def serve() -> None:
     """Main function of a worker process: set up, then do jobs until the parent closes the pipe or exits."""
     jobs, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a library's output must not mix with the answers
+    guard_streams()
     setup = _receive(jobs)
     if setup is None:
         return

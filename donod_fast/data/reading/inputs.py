@@ -29,6 +29,7 @@ from donod_fast.data.reading.streams import BUFFER_BYTES, CODECS, facts_of_entry
 from donod_fast.data.reading.tables import DatasetRows, ParquetFile, open_parquet
 from donod_fast.data.settings import STDIN
 from donod_fast.errors import CorpusError
+from donod_fast.system.patterns import matching_files
 from donod_fast.system.places import LocalPlace, Place, RemotePlace, Stat, local_path, remote_info, remote_matches
 
 REMOTE_OPENERS = 8
@@ -128,9 +129,7 @@ def _local_sources(name: str, path: Path, split: str, known: Mapping[str, KnownF
     if path.exists():
         return [_open_local(name, path, known)]
     if glob.has_magic(name):
-        # glob.glob instead of Path.glob: it accepts absolute patterns and skips hidden files.
-        found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
-        files = [match for match in found if Path(match).is_file()]
+        files = matching_files(str(path))
         if not files:
             raise CorpusError(f"{name}: the pattern matches no file; check it, and quote it for the shell")
         return [_open_local(match, Path(match), known) for match in files]

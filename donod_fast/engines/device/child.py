@@ -33,6 +33,7 @@ from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scoring.scorer import Scorer
 from donod_fast.scoring.spec import ScorerSpec
 from donod_fast.system.profiling import NO_STAGES, Report, Stages
+from donod_fast.system.terminal import guard_streams
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +151,7 @@ class Child:
 
     def run(self, pipe: Connection) -> None:
         """Run the child: the main function of its process."""
+        guard_streams()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers it
         threading.Thread(target=_leave_with_parent, name="parent", daemon=True).start()
         link = _Link(pipe)
