@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -181,6 +182,9 @@ def main() -> int:
 
         completion_init()
     one_line_for_retries()
+    if not os.environ.get("DONOD_FAST_TRACEBACK"):
+        sys.unraisablehook = lambda found: _ignored(found.exc_value)
+        threading.excepthook = lambda found: _ignored(found.exc_value)
     if sys.stderr is None or not sys.stderr.isatty():
         for variable in _BARS:  # a log file has no cursor; ours are lines there
             os.environ.setdefault(variable, "1")
@@ -204,6 +208,12 @@ def main() -> int:
         )
         return INTERNAL_ERROR
     return 0
+
+
+def _ignored(error: BaseException | None) -> None:
+    """Report an error that nothing can handle, of a destructor or a thread, in one line."""
+    if error is not None and error_of_surroundings(error) is None and not isinstance(error, KeyboardInterrupt):
+        print(f"donod-fast: ignored: {type(error).__name__}: {error}", file=sys.stderr)
 
 
 def _reported(error: DonodError) -> int:

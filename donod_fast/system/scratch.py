@@ -77,8 +77,13 @@ def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(descriptor)
+        _removed(folder, descriptor)
+
+
+def _removed(folder: Path, descriptor: int) -> None:
+    with suppress(OSError):
+        os.close(descriptor)  # first: where descriptors are few, removing a folder needs this one
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _locked_folder(parent: Path, prefix: str) -> tuple[Path, int]:
@@ -141,9 +146,7 @@ def use_own_temporary_folder() -> None:
     def remove() -> None:
         if os.getpid() == owner:  # not in a fork
             tempfile.tempdir = None
-            shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):
-                os.close(descriptor)
+            _removed(folder, descriptor)
 
     atexit.register(remove)
 

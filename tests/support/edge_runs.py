@@ -19,6 +19,7 @@ import resource
 import shutil
 import signal
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable
@@ -26,9 +27,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-PATIENCE_SECONDS = 90
+PATIENCE_SECONDS = 120
 """A command that is not over by then counts as hanging, and is killed."""
 
+SIGNALS = ("hangup", "terminate", "interrupt", "interrupt_twice", "terminate_twice")
 SURROUNDINGS: dict[str, Callable[[], None]] = {}
 _NEW_MOUNTS = 0x00020000
 _READ_ONLY, _REMOUNT, _BIND, _RECURSIVE, _PRIVATE = 1, 32, 4096, 16384, 1 << 18
@@ -180,6 +182,12 @@ def _memory(more: int) -> None:
 @surrounding
 def little_memory() -> None:
     _memory(256 << 20)
+
+
+@surrounding
+def some_memory() -> None:
+    """Enough for every command, and not for a file without an end."""
+    _memory(4 << 30)
 
 
 @surrounding
@@ -415,7 +423,8 @@ def start(case: dict[str, Any], place: Path) -> None:
         signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for name, descriptor in (("input", 0), ("output", 1), ("errors", 2)):
-        opened = os.open(place.parent / name, os.O_RDONLY if descriptor == 0 else os.O_WRONLY)
+        path = os.ttyname(case["shown"]) if descriptor and "shown" in case else place.parent / name
+        opened = os.open(path, os.O_RDONLY if descriptor == 0 else os.O_WRONLY)
         os.dup2(opened, descriptor)
         os.close(opened)
     os.closerange(3, 64)
@@ -429,7 +438,7 @@ def start(case: dict[str, Any], place: Path) -> None:
     DELAY_SECONDS[0] = case.get("delay", 0.0)
     os.environ.update(case.get("environment", {}))
     SURROUNDINGS[case.get("surrounding", "nothing_odd")]()
-    _as_at_start(case.get("encoding", "utf-8"), False)
+    _as_at_start(case.get("encoding", "utf-8"), "shown" in case)
     sys.argv = ["donod-fast", *(os.fsdecode(bytes.fromhex(word[4:])) if word.startswith("hex:") else word
                                 for word in case["arguments"])]  # fmt: skip
 
@@ -480,10 +489,20 @@ def run(case: dict[str, Any], stage: Path, scratch: Path) -> dict[str, Any] | No
     for name in ("output", "errors"):
         (root / name).write_bytes(b"")
     (root / "input").write_bytes(bytes.fromhex(case.get("input", "")))
+    screen: list[bytes] = []
+    if case.get("terminal"):
+        master, case["shown"] = os.openpty()
+        mode = termios.tcgetattr(case["shown"])
+        mode[1] &= ~termios.OPOST  # the terminal shows what it gets
+        termios.tcsetattr(case["shown"], termios.TCSANOW, mode)
     worker = os.fork()
     if worker == 0:
         start(case, place)
         return None
+    if "shown" in case:
+        os.close(case["shown"])
+        reading = threading.Thread(target=_read_screen, args=(master, screen))
+        reading.start()
     ended = threading.Event()
 
     def give_up() -> None:
@@ -500,18 +519,27 @@ def run(case: dict[str, Any], stage: Path, scratch: Path) -> dict[str, Any] | No
     code = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
     ended.set()
     watch.join()
+    if "shown" in case:
+        reading.join()
     alive = group_left(worker)
     for number in alive:
         os.kill(number, signal.SIGKILL)
     return {
         "code": code,
         "hung": bool(hung),
-        "out": (root / "output").read_bytes().hex(),
+        "out": ((root / "output").read_bytes() + b"".join(screen)).hex(),
         "err": (root / "errors").read_bytes().hex(),
         "left": left_behind(place),
         "alive": len(alive),
         "place": str(place),
     }
+
+
+def _read_screen(master: int, screen: list[bytes]) -> None:
+    with suppress(OSError):  # the other end is closed
+        while content := os.read(master, 1 << 16):
+            screen.append(content)
+    os.close(master)
 
 
 def _special(path: Path, kind: str) -> None:
