@@ -8,6 +8,7 @@ from pathlib import Path
 
 from donod_fast.benchmark.settings import DEFAULTS, BenchmarkSettings
 from donod_fast.errors import DonodError
+from donod_fast.system.terminal import guard_streams
 
 
 def main() -> int:
@@ -25,6 +26,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=DEFAULTS.out, help="folder for the CSV file and the picture")
     parser.add_argument("--device")
     parser.add_argument("--dtype", default="auto")
+    guard_streams()
     given = parser.parse_args()
     try:
         settings = BenchmarkSettings(

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import sys
+import threading
 from collections.abc import Mapping
 from typing import ClassVar
 
 import typer
 
 from donod_fast.cli.options import HELP_NAMES, LazyCommand, LazyGroup
+from donod_fast.cli.surroundings import error_of_surroundings
 from donod_fast.errors import DonodError
-from donod_fast.system.discreet import use_discreet_streams
 from donod_fast.system.hub_retries import one_line_for_retries
+from donod_fast.system.terminal import guarded_output
 
 _COMPLETE = "_DONOD_FAST_COMPLETE"  # set by the shell that asks for completions
 
-_BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
-"""Variables that hide the progress bars of downloads; libraries read them when they are imported."""
+_BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS", "TQDM_DISABLE")
+"""Variables that hide the progress bars of libraries, which read them when they are imported."""
+
+INTERNAL_ERROR = 70
+"""Exit code of a bug in donod_fast."""
 
 _SCORES = "Scoring and selecting"
 _FOLDERS = "Scores folders"
@@ -170,34 +174,49 @@ def _options(
     pass
 
 
-def main() -> None:
-    """Run the command line; exits with the exit codes in ``donod_fast.errors``, or 130 if interrupted."""
-    if isinstance(
-        sys.stdout, io.TextIOWrapper
-    ):  # for terminals that cannot show →, and file names that are not Unicode
-        sys.stdout.reconfigure(errors="backslashreplace")
-    use_discreet_streams()
+def main() -> int:
+    """Run the command line. Returns one of the exit codes in ``donod_fast.errors``, or 130 if interrupted."""
     logging.basicConfig(level=logging.WARNING, format="donod-fast: %(message)s")
     if _COMPLETE in os.environ:
         from typer._completion_classes import completion_init
 
         completion_init()
     one_line_for_retries()
+    if not os.environ.get("DONOD_FAST_TRACEBACK"):
+        sys.unraisablehook = lambda found: _ignored(found.exc_value)
+        threading.excepthook = lambda found: _ignored(found.exc_value)
     if sys.stderr is None or not sys.stderr.isatty():
         for variable in _BARS:  # a log file has no cursor; ours are lines there
             os.environ.setdefault(variable, "1")
     try:
         app(prog_name="donod-fast")
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except DonodError as error:
-        print(f"donod-fast: error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except Exception as error:  # a bug in donod_fast must also end with one line
+        return _reported(error)
+    except Exception as error:
+        known = error_of_surroundings(error)
         if os.environ.get("DONOD_FAST_TRACEBACK"):
             raise
-        name = type(error).__name__
+        if known is not None:
+            return _reported(known)
+        # A bug in donod_fast must also end with one line.
         print(
-            f"donod-fast: internal error: {name}: {error}\nThis is a bug in donod-fast. Please report it with "
-            "the output of the same command under DONOD_FAST_TRACEBACK=1.",
+            f"donod-fast: internal error: {type(error).__name__}: {error}\nThis is a bug in donod-fast. Please report "
+            "it with the output of the same command under DONOD_FAST_TRACEBACK=1.",
             file=sys.stderr,
         )
-        sys.exit(70)
+        return INTERNAL_ERROR
+    return 0
+
+
+def _ignored(error: BaseException | None) -> None:
+    """Report an error that nothing can handle, of a destructor or a thread, in one line."""
+    if error is not None and error_of_surroundings(error) is None and not isinstance(error, KeyboardInterrupt):
+        print(f"donod-fast: ignored: {type(error).__name__}: {error}", file=sys.stderr)
+
+
+def _reported(error: DonodError) -> int:
+    if guarded_output().failure is None:  # else that is the error to report, and it is reported at the end
+        print(f"donod-fast: error: {error}", file=sys.stderr)
+    return error.exit_code

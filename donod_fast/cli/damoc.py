@@ -35,6 +35,8 @@ def damoc(
     json: Annotated[bool, typer.Option("--json", help="Print report.json.", rich_help_panel="Output")] = False,
 ) -> None:
     """Rank candidate models after filtering, compression, pruning and one epoch (DaMoC). Rerun to resume."""
+    from json import loads
+
     from donod_fast.studies.damoc.recipe import load_damoc_recipe
     from donod_fast.studies.damoc.report import data_line, remarks, table_rows
     from donod_fast.studies.damoc.run import run_damoc
@@ -46,7 +48,7 @@ def damoc(
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; rerun the same command to resume from the finished cells in {out}") from None
     if json:
-        typer.echo(outcome.json.read_text(encoding="utf-8"), nl=False)
+        typer.echo(output.json_text(loads(outcome.json.read_text(encoding="utf-8")), indent=1))
     else:
         typer.echo(f"trained on {data_line(outcome.shared)}")
         typer.echo(output.table(*table_rows(outcome)))

@@ -193,14 +193,13 @@ def _bars(*, quiet: bool) -> Iterator[Progress | None]:
 
 
 def _browse(folder: Path, show: str | None, status: str | None) -> None:
-    from rich.console import Console
-
+    from donod_fast.cli.styled_console import StyledConsole
     from donod_fast.evaluation import browser
 
     entries = browser.read_entries(folder)
     terminal = sys.stdout.isatty()
     # Without a terminal lines are not wrapped, so that grep finds them.
-    console = Console(width=None if terminal else 1000, soft_wrap=not terminal)
+    console = StyledConsole(width=None if terminal else 1000, soft_wrap=not terminal)
     if show is not None:
         for entry in browser.filtered(browser.found(entries, show), status):
             console.print(browser.view(entry, plain=not terminal))

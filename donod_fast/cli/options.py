@@ -121,7 +121,17 @@ def _completion(choices: tuple[str, ...]) -> Callable[[str], Iterable[str]]:
 
 
 class PlainCommand(TyperCommand):
-    """A command whose help shows options under the headings of their panels, as plain text."""
+    """A command whose help shows options under the headings of their panels, as plain text.
+
+    What it makes in the folder for temporary files is removed at its end.
+    """
+
+    def invoke(self, ctx: Context) -> Any:
+        """Run the command."""
+        from donod_fast.system.scratch import use_own_temporary_folder  # slow to import for a help text
+
+        use_own_temporary_folder()
+        return super().invoke(ctx)
 
     def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Write arguments and options, a section for each panel in the order of its first option."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from donod_fast.cli.progress import display, duration
+from donod_fast.system.escaping import escaped
 from donod_fast.system.wording import byte_size as size
 from donod_fast.system.wording import plural
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table with the first column aligned to the left and the others to the right."""
-    cells = [list(header), *map(list, rows)]
+    """A table with the first column aligned to the left and the others to the right; a row is one line."""
+    cells = [[escaped(cell).replace("\n", "\\n") for cell in row] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     lines = [
         "  ".join(
@@ -44,7 +45,12 @@ def json_columns(names: Sequence[str]) -> str:
 
 def as_json(value: Mapping[str, Any], *, err: bool = False) -> None:
     """Print a value as one JSON object on standard output, or with ``err`` on standard error."""
-    typer.echo(json.dumps(value, default=str), err=err)
+    typer.echo(json_text(value), err=err)
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """A value as JSON in printable ASCII, which the terminal's escapes leave valid."""
+    return json.dumps(value, default=str, indent=indent).replace("\x7f", "\\u007f")  # the one control JSON leaves
 
 
 def announce_model(name: str, revision: str | None = None, *, quiet: bool) -> None:
@@ -86,6 +92,7 @@ __all__ = [
     "counts",
     "duration",
     "json_columns",
+    "json_text",
     "plural",
     "progress_bar",
     "size",

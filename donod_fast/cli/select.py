@@ -15,6 +15,7 @@ from donod_fast.cli.options import from_dataclasses
 from donod_fast.cli.settings import ScreenSettings, ShownRows
 from donod_fast.errors import InputError
 from donod_fast.selection.settings import KMEANS_IFD, KeepOptions, OrderOptions, PreferOptions, RankOptions
+from donod_fast.system.terminal import binary_output
 from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
@@ -78,8 +79,9 @@ def select(
         if len(kept.rows) == 0:
             raise InputError(f"no row has DON ≥ {choice.don_threshold}; the largest is {ranking.highest:.6g}")
         if to_stdout:
-            written = Subset(write_lines(corpus, kept.rows, sys.stdout.buffer, order=choice.order))  # type: ignore[arg-type]
-            sys.stdout.buffer.flush()
+            stream = binary_output()
+            written = Subset(write_lines(corpus, kept.rows, stream, order=choice.order))  # type: ignore[arg-type]
+            stream.flush()
         else:
             written = subset_file(corpus, kept.rows, out, order=choice.order, overwrite=overwrite)  # type: ignore[arg-type]
         summary = {

@@ -19,6 +19,7 @@ from donod_fast.data.types import Status
 from donod_fast.errors import InputError, suggest
 from donod_fast.models.settings import ModelSource
 from donod_fast.system.options import option, options_of
+from donod_fast.system.terminal import print_styled
 from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
@@ -182,7 +183,8 @@ def show(
         if shown.json:
             output.as_json(_plain(view))
         else:
-            typer.echo(("\n" if number else "") + row_text(view, colour=colour, tokens=shown.tokens), color=colour)
+            text = ("\n" if number else "") + row_text(view, colour=colour, tokens=shown.tokens)
+            (print_styled if colour else typer.echo)(text)
 
 
 def _plain(view: RowView) -> dict[str, Any]:

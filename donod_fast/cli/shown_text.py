@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from donod_fast.data.templates import BUILTIN_TEMPLATES
 from donod_fast.data.viewing import Piece, RowView
+from donod_fast.system.escaping import is_hidden
 from donod_fast.system.wording import plural
 
 OPEN, CLOSE = "⟦", "⟧"
@@ -20,8 +21,6 @@ OPEN, CLOSE = "⟦", "⟧"
 
 NEW_LINE = "⏎"
 _OWN_MARKS = frozenset((OPEN, CLOSE, NEW_LINE))
-_JOINERS = frozenset("\u200c\u200d")  # part of emoji, and of words in several scripts
-_INVISIBLE = frozenset(("Cc", "Cf", "Cs", "Cn", "Zl", "Zp", "Zs"))
 _VISIBLE_SPACES = frozenset(" \u3000")
 _LONGEST_TEXT = 20_000
 _HIGHEST = 5
@@ -63,9 +62,8 @@ def _visible(character: str) -> str:
         return character
     if character == "\t":
         return "⇥"
-    if character in _OWN_MARKS or (
-        unicodedata.category(character) in _INVISIBLE and character not in _VISIBLE_SPACES | _JOINERS
-    ):
+    is_odd_space = unicodedata.category(character) == "Zs" and character not in _VISIBLE_SPACES
+    if character in _OWN_MARKS or is_odd_space or is_hidden(character):
         return f"⟨U+{ord(character):04X}⟩"
     return character
 

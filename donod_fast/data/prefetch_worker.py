@@ -28,7 +28,7 @@ from donod_fast.data.reading import Corpus
 from donod_fast.data.reading.record_hashes import record_hash
 from donod_fast.data.types import Record, Status, TokenizedSample
 from donod_fast.errors import WorkerError
-from donod_fast.system.discreet import use_discreet_streams
+from donod_fast.system.terminal import guard_streams
 
 _log = logging.getLogger(__name__)
 
@@ -163,9 +163,9 @@ class WorkerProcess:
 
 def serve() -> None:
     """Main function of a worker process: set up, then do jobs until the parent closes the pipe or exits."""
-    use_discreet_streams()
     jobs, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a library's output must not mix with the answers
+    guard_streams()
     setup = _receive(jobs)
     if setup is None:
         return

@@ -5,7 +5,6 @@ Programs are untrusted text: their control characters are shown as escapes, neve
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from donod_fast.errors import InputError, StoreError
 from donod_fast.evaluation.folder import SAMPLES, EvalFolder
 from donod_fast.evaluation.judging import Verdict
+from donod_fast.system.escaping import escaped
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 PAGE = 20
 UNJUDGED = "unjudged"
 _NO_VERDICT = Verdict(UNJUDGED, "", False, None, 0.0)
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +127,7 @@ def listing(entries: Sequence[Entry], start: int = 0, count: int | None = None) 
     stop = len(entries) if count is None else start + count
     for number, one in enumerate(entries[start:stop], start=start + 1):
         colour = "green" if one.status == "passed" else "red"
-        table.add_row(str(number), Text(shown(one.name)), Text(one.status, colour), Text(shown(one.detail)))
+        table.add_row(str(number), Text(shown(one.name)), Text(shown(one.status), colour), Text(shown(one.detail)))
     return table
 
 
@@ -147,7 +146,7 @@ def view(entry: Entry, *, plain: bool = False) -> RenderableType:
     else:
         parts.append(Syntax(program, "python", line_numbers=True, word_wrap=True, background_color="default"))
     verdict = Text()
-    verdict.append(entry.status, "bold green" if entry.status == "passed" else "bold red")
+    verdict.append(shown(entry.status), "bold green" if entry.status == "passed" else "bold red")
     if entry.plus is not None:
         verdict.append(f" (base {'passed' if entry.base else 'failed'}, plus {'passed' if entry.plus else 'failed'})")
     if entry.detail:
@@ -206,10 +205,10 @@ def browse(entries: Sequence[Entry], console: Console, ask: Callable[[str], str]
 
 
 def shown(text: str) -> str:
-    """Text with control characters (bidirectional ones too) as escapes, except tabs and line ends."""
-    return _CONTROL.sub(lambda one: one[0].encode("unicode_escape").decode(), text)
+    """Text with control, bidirectional and invisible characters as escapes, except tabs and line ends."""
+    return "\t".join(map(escaped, text.split("\t")))
 
 
 def _counted(entries: Sequence[Entry]) -> str:
     counts = Counter(one.status for one in entries)
-    return ", ".join(f"{number} {status}" for status, number in counts.most_common())
+    return ", ".join(f"{number} {shown(status)}" for status, number in counts.most_common())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -41,6 +40,7 @@ from donod_fast.scores.joining import (
     with_members,
 )
 from donod_fast.system.files import atomic_writer, storage_error
+from donod_fast.system.scratch import scratch_folder
 
 RECORD = "record"
 """The column that holds a whole record as JSON."""
@@ -234,12 +234,12 @@ def _save_dataset(write_table: Callable[[BinaryIO], tuple[str, ...]], out: Path)
 
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent) as place:
-            table, saved = Path(place) / "rows.parquet", Path(place) / "saved"
+        with scratch_folder(out.parent, ".donod-fast-export-") as place:
+            table, saved = place / "rows.parquet", place / "saved"
             with table.open("wb") as file:
                 json_columns = write_table(file)
             with _no_bars():
-                dataset: Any = datasets.Dataset.from_parquet(str(table), cache_dir=str(Path(place) / "cache"))
+                dataset: Any = datasets.Dataset.from_parquet(str(table), cache_dir=str(place / "cache"))
                 dataset.save_to_disk(str(saved))
             if out.is_dir():
                 shutil.rmtree(out)

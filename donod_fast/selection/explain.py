@@ -15,6 +15,7 @@ from donod_fast.data.types import Record
 from donod_fast.errors import CorpusError, InputError
 from donod_fast.selection.ranking import Ranking, ScoreColumns
 from donod_fast.selection.subset import Records
+from donod_fast.system.escaping import is_hidden
 
 _GAP = " ... "
 
@@ -175,7 +176,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def _shown(character: str, encoding: str) -> str:
-    if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"):
+    if is_hidden(character):
         return character.encode("unicode_escape", "backslashreplace").decode("ascii")
     return character.encode(encoding, "backslashreplace").decode(encoding)
 

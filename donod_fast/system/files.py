@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from donod_fast.errors import StoreError
+from donod_fast.system.scratch import is_abandoned, lock_descriptor
 
 _REMEDIES = {
     errno.ENOSPC: "the disk is full: free some space and run the command again",
@@ -18,6 +19,8 @@ _REMEDIES = {
     errno.EROFS: "the file system is read-only: choose a folder that can be written",
     errno.EACCES: "permission denied: choose a folder that can be written",
     errno.EPERM: "permission denied: choose a folder that can be written",
+    errno.EFBIG: "it would be larger than the limit on the size of files (ulimit -f) allows",
+    errno.EMFILE: "too many files are open: raise the limit (ulimit -n 4096)",
     errno.ENOENT: "its folder does not exist",
     errno.EEXIST: "a file with this name exists, not a folder",
     errno.ENOTDIR: "a part of its path is a file, not a folder",
@@ -30,12 +33,33 @@ def storage_error(path: Path, error: OSError) -> StoreError:
     return StoreError(f"cannot write {path}: {reason}")
 
 
+_LONGEST_NAME = 150
+"""Bytes of a file's name in the name of its temporary file: file systems allow 255 in all."""
+
+_swept: set[Path] = set()
+
+
 def temporary_name(name: str, process: int | str) -> str:
     """Name of a file while a process of this host writes it; with ``*`` as the process, a pattern for such files.
 
     The host is in the name because hosts that share a disk may have equal process numbers.
     """
-    return f".{name}.{socket.gethostname()}.{process}.tmp"
+    begin = os.fsencode(name)[:_LONGEST_NAME].decode("utf-8", "ignore")
+    return f".{begin}.{socket.gethostname()}.{process}.tmp"
+
+
+def remove_abandoned_files(folder: Path) -> None:
+    """Remove temporary files in a folder whose process, on this host, was killed. Errors are ignored."""
+    end = temporary_name("", "")[1:].removesuffix(".tmp")
+    try:
+        with os.scandir(folder) as entries:
+            names = [one.name for one in entries if one.name.startswith(".") and one.name.endswith(".tmp")]
+    except OSError:
+        return
+    for name in names:
+        if end in name and is_abandoned(folder / name):
+            with suppress(OSError):
+                (folder / name).unlink()
 
 
 @contextmanager
@@ -43,14 +67,19 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
     """Yield a binary file that gets ``path``'s name only when it is complete and on disk.
 
     It is written under another name in the same folder, synced and renamed; then the folder is synced. On any
-    error the target is unchanged and the temporary file is removed.
+    error the target is unchanged and the temporary file is removed. If its process is killed, the next one that writes
+    into the folder removes it: the file is locked while it is written.
 
     Raises:
         StoreError: for any operating-system error (disk full, read-only, …), naming file and remedy.
     """
     temporary = path.with_name(temporary_name(path.name, os.getpid()))
+    if path.parent not in _swept:
+        _swept.add(path.parent)
+        remove_abandoned_files(path.parent)
     try:
         with temporary.open("wb") as file:
+            lock_descriptor(file.fileno())
             yield file
             file.flush()
             os.fsync(file.fileno())

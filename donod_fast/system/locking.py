@@ -87,7 +87,8 @@ def _file_lock(path: Path) -> Iterator[None]:
         raise storage_error(path, error if isinstance(error, OSError) else OSError(str(error))) from error
     try:
         for file in path.glob(".*.tmp"):
-            remove(file)
+            if not file.is_dir():
+                remove(file)
         yield
     finally:
         lock.release()

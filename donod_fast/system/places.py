@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import io
+import os
 import re
 import time
 from collections import OrderedDict
@@ -169,9 +170,12 @@ def is_url(name: str) -> bool:
 
 
 def local_path(name: str) -> Path | None:
-    """The path of a path or a ``file://`` URL; None for other URLs."""
+    """The path of a path or a ``file://`` URL; None for other URLs.
+
+    ``~`` and ``~user`` at its beginning stand for a home folder, unless a file has that name, or no user.
+    """
     if not is_url(name):
-        return Path(name).expanduser()
+        return Path(name) if os.path.lexists(name) else Path(os.path.expanduser(name))  # noqa: PTH111
     return Path(unquote(urlsplit(name).path)) if name.lower().startswith("file://") else None
 
 

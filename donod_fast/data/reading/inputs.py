@@ -26,6 +26,7 @@ from donod_fast.data.reading.tables import DatasetRows, ParquetFile, open_parque
 from donod_fast.data.settings import STDIN
 from donod_fast.errors import CorpusError
 from donod_fast.system.limits import ReadLimits
+from donod_fast.system.patterns import matching_files
 from donod_fast.system.places import LocalPlace, Place, RemotePlace, Stat, local_path, remote_info, remote_matches
 
 REMOTE_OPENERS = 8
@@ -143,9 +144,7 @@ def _local_sources(name: str, path: Path, split: str, opening: _Opening) -> list
     if path.exists():
         return [_open_local(name, path, opening)]
     if glob.has_magic(name):
-        # glob.glob instead of Path.glob: it accepts absolute patterns and skips hidden files.
-        found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
-        files = [match for match in found if Path(match).is_file()]
+        files = matching_files(str(path))
         if not files:
             raise CorpusError(f"{name}: the pattern matches no file; check it, and quote it for the shell")
         return [_open_local(match, Path(match), opening) for match in files]

@@ -32,8 +32,8 @@ from donod_fast.errors import CorpusError, DonodError, WorkerError
 from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scoring.scorer import Scorer
 from donod_fast.scoring.spec import ScorerSpec
-from donod_fast.system.discreet import use_discreet_streams
 from donod_fast.system.profiling import NO_STAGES, Report, Stages
+from donod_fast.system.terminal import guard_streams
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ class Child:
 
     def run(self, pipe: Connection) -> None:
         """Run the child: the main function of its process."""
-        use_discreet_streams()
+        guard_streams()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers it
         threading.Thread(target=_leave_with_parent, name="parent", daemon=True).start()
         link = _Link(pipe)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from donod_fast.errors import InputError, StoreError
 from donod_fast.system.files import storage_error
+from donod_fast.system.scratch import scratch_folder
 
 
 class Database:
@@ -34,8 +34,10 @@ class Database:
             raise InputError(
                 "ranking larger than memory and --by need DuckDB: pip install 'donod-fast[large]'"
             ) from None
+        self._kept = ExitStack()
         try:
-            self.path = Path(tempfile.mkdtemp(prefix=".donod-fast-rank-", dir=folder))
+            parent = Path(tempfile.gettempdir()) if folder is None else folder
+            self.path = self._kept.enter_context(scratch_folder(parent, ".donod-fast-rank-"))
         except OSError as error:
             raise storage_error(folder or Path(tempfile.gettempdir()), error) from error
         options: dict[str, Any] = {
@@ -51,7 +53,7 @@ class Database:
             with self._translated_errors():
                 self._connection: Any = duckdb.connect(str(self.path / "ranks.duckdb"), config=options)
         except BaseException:
-            shutil.rmtree(self.path, ignore_errors=True)
+            self._kept.close()
             raise
 
     def __enter__(self) -> Database:
@@ -68,7 +70,7 @@ class Database:
             with self._translated_errors():
                 self._connection.close()
         finally:
-            shutil.rmtree(self.path, ignore_errors=True)
+            self._kept.close()
 
     def run(self, statement: str) -> None:
         """Execute a statement that returns no rows."""
