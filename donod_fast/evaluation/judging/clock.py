@@ -85,7 +85,7 @@ class Clock:
     def _take_off_waiting(self) -> None:
         waited = self._load.waited()
         if self._load.ran < self._processor:
-            waited = min(waited, self._idle + _BUSY * self._load.ran - self._given)
+            waited = max(0.0, min(waited, self._idle + _BUSY * self._load.ran - self._given))
             self._given += waited
             self._left += waited
             self._deadline += waited

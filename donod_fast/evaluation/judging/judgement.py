@@ -165,10 +165,9 @@ class Judgement:
             return action(self._clock) or b"", None
         except Timeout:
             self.sure = self._clock.sure
-            all_of_them = self._processor * _WALL
-            within = (
-                f"no answer within {allowed:.3g} s" if allowed == self._each else f"more than {all_of_them:g} s in all"
-            )
+            within = f"no answer within {allowed:.3g} s"
+            if allowed < self._each / 2:  # earlier answers have taken the rest
+                within = f"its answers took more than {self._processor * _WALL:g} s"
             return b"", ("timeout", within)
         except TooLarge:
             return b"", ("output", "an answer above the size limit")
