@@ -132,6 +132,10 @@ class _Process:
 def _serve(text: str, entry_point: str, inputs: list[bytes], questions: int, answers: int) -> NoReturn:
     try:
         function: Any = None
+        if "random" in text:  # as for the program
+            import random
+
+            random.seed(0)
         while len(asked := os.read(questions, 4)) == 4:
             try:
                 function = function or module("reference", text)[entry_point]

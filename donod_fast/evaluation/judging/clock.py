@@ -10,7 +10,7 @@ from donod_fast.evaluation.sandbox import Process, Timeout
 _LOOKS = 8  # at the machine's load, in the time of one answer
 _SHORTEST, _LONGEST = 0.05, 1.0  # seconds between two looks
 _LAST_CHANCE = 0.05  # seconds, once: this thread itself may have come too late to the answer
-_BUSY = 8.0  # seconds of waiting per second of processor time: a machine with so many times more work than processors
+_BUSY = 16.0  # seconds of waiting per second of processor time: a machine with so many times more work than processors
 _IDLE = 0.25  # of the time allowed, for a process that hardly runs: it waits whenever it wakes up, as often as it likes
 
 
@@ -85,7 +85,7 @@ class Clock:
     def _take_off_waiting(self) -> None:
         waited = self._load.waited()
         if self._load.ran < self._processor:
-            waited = min(waited, self._idle + _BUSY * self._load.ran - self._given)
+            waited = max(0.0, min(waited, self._idle + _BUSY * self._load.ran - self._given))
             self._given += waited
             self._left += waited
             self._deadline += waited

@@ -72,14 +72,16 @@ class Judgement:
         self._processor = EVALPLUS_SECONDS if evalplus else seconds
         self._each = seconds * _WALL
         self._bounds = (max(seconds, _LEAST), max(self._processor, _LEAST))
-        self._tests_wall = self._bounds[1] * _WALL + (JUDGE_SECONDS if evalplus else 0.0)
+        reference = JUDGE_SECONDS if evalplus else 0.0
+        self._tests_wall = self._bounds[1] * _WALL + reference
+        self._tests_processor = self._bounds[1] + reference
         self._clock: Clock  # the program's, once it is ready
         self.sure = True
 
     def limits(self, sandbox: Sandbox) -> Limits:
         """The program's limits: the sandbox's, with this judgement's processor time; wall time is a last resort."""
         program = longest(self._processor * _WALL, self._processor)
-        tests = longest(self._tests_wall, self._bounds[1])
+        tests = longest(self._tests_wall, self._tests_processor)
         return replace(sandbox.limits, seconds=3 * JUDGE_SECONDS + program + tests, cpu_seconds=self._processor)
 
     def relay(self, there: Process, judging: Process) -> Result:
@@ -89,7 +91,7 @@ class Judgement:
             JudgeLost: the judge's process has ended, not because of an answer.
         """
         sent = self._sent_check()
-        ours = Clock(judging, JUDGE_SECONDS, self._bounds[1])
+        ours = Clock(judging, JUDGE_SECONDS, JUDGE_SECONDS)
         try:
             for part in parts(encode(sent)):
                 judging.send(part)
@@ -100,7 +102,7 @@ class Judgement:
                     return self._result(_message(ours), sent["key"])
                 if kind == b"L":
                     self._load(_message(ours), there, judging)
-                    ours = Clock(judging, self._tests_wall, self._bounds[1])
+                    ours = Clock(judging, self._tests_wall, self._tests_processor)
                 else:
                     self._relay_question(ours, there, judging)
         except Timeout:
@@ -163,10 +165,9 @@ class Judgement:
             return action(self._clock) or b"", None
         except Timeout:
             self.sure = self._clock.sure
-            all_of_them = self._processor * _WALL
-            within = (
-                f"no answer within {allowed:.3g} s" if allowed == self._each else f"more than {all_of_them:g} s in all"
-            )
+            within = f"no answer within {allowed:.3g} s"
+            if allowed < self._each / 2:  # earlier answers have taken the rest
+                within = f"its answers took more than {self._processor * _WALL:g} s"
             return b"", ("timeout", within)
         except TooLarge:
             return b"", ("output", "an answer above the size limit")

@@ -129,6 +129,11 @@ def test_a_tolerance_found_by_equal_bytes_holds_for_later_inputs(sandbox: Sandbo
     assert judge(check, "def f(x): return x / 2 if x < 2 else 1 + 1e-4", sandbox).status == "failed"
 
 
+def test_a_reference_and_its_program_draw_the_same_random_numbers(sandbox: Sandbox) -> None:
+    source = "import random\ndef f(x):\n    return random.random()"
+    assert judge(evalplus(source, [[1], [2]], [[3]]), source, sandbox).passed
+
+
 def test_a_reference_may_take_more_than_an_answer_may(sandbox: Sandbox) -> None:
     check = evalplus("def f(x):\n    return len(set(range(8_000_000))) + x", [[1]], [])
     assert judge(check, "def f(x): return 8_000_000 + x", sandbox, seconds=1).passed

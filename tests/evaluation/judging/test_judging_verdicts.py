@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from attack_counts import Attacks
 from judging_cases import ADD, RIGHT, evalplus, human_eval, mbpp
 
 from donod_fast.errors import CorpusError
@@ -352,3 +353,42 @@ def test_a_judge_that_was_ended_while_it_waited_is_replaced(sandbox: Sandbox) ->
         os.kill(int(monitor), signal.SIGKILL)
     assert judge(ADD, RIGHT, sandbox).passed
     assert judge(ADD, "def add(a, b): return a - b", sandbox).status == "failed"
+
+
+BUSY_TREES = {
+    "children that spin": (
+        "import os, time\ndef add(a, b):\n  for _ in range(12):\n    if os.fork() == 0:\n      while True: pass\n"
+        "  time.sleep(60)"
+    ),
+    "children that spin and end": (
+        "import os, signal, time\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\ndef add(a, b):\n  while True:\n"
+        "    if os.fork() == 0:\n      end = time.time() + 0.05\n      while time.time() < end: pass\n"
+        "      os._exit(0)\n    time.sleep(0.01)"
+    ),
+    "half busy": (
+        "import time\ndef add(a, b):\n  while True:\n    end = time.time() + 0.02\n    while time.time() < end: pass\n"
+        "    time.sleep(0.03)"
+    ),
+    "threads that wake up": (
+        "import threading, time\ndef wake():\n  while True: time.sleep(0.0001)\ndef add(a, b):\n"
+        "  for _ in range(12): threading.Thread(target=wake, daemon=True).start()\n  time.sleep(60)"
+    ),
+    "stopped": "import os, signal\ndef add(a, b): os.kill(os.getpid(), signal.SIGSTOP)",
+    "does not read": (
+        "import sys, time\nserver = sys.modules['donod_fast.evaluation.judging.program_side']\n"
+        "def add(a, b):\n  server.wire.receive = lambda d: time.sleep(60)\n  return a + b"
+    ),
+}
+
+
+@pytest.mark.attack
+def test_no_program_makes_its_own_time_out_doubtful(walls: Sandbox, tries: list[str], attacks: Attacks) -> None:
+    check = human_eval("assert candidate(1, 2) == 3\nassert candidate(b'x' * 2_000_000, b'') != b''", name="add")
+    through = {}
+    for name, program in BUSY_TREES.items():
+        tries.clear()
+        verdict = judge(check, program, walls, seconds=1)
+        if verdict.status != "timeout" or tries != ["judged"]:
+            through[name] = (verdict, list(tries))
+    attacks.count("judge", "time-outs that cost a second judgement", tried=len(BUSY_TREES), got_through=len(through))
+    assert not through
