@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from donod_fast.errors import InputError, ModelError
+from donod_fast.models.config_check import check_config, config_folder
 from donod_fast.models.fingerprint import folder_fingerprint, hub_fingerprint, memory_fingerprint
 from donod_fast.models.loading_errors import attempt_load
 from donod_fast.models.placement import DeviceMap, MaxMemory, execution_device, is_offloaded, place
@@ -226,6 +227,7 @@ def _config_and_tokenizer(
 
     source = name if folder is None else str(folder)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    check_config(name, folder or config_folder(name, revision))
     config = attempt_load(name, "its config", lambda: AutoConfig.from_pretrained(source, **options))
     _refuse_other_kinds(name, config)
     commit = None if folder is not None else _hub_commit(name, revision, config)
