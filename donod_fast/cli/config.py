@@ -70,7 +70,9 @@ def load_options(name: str) -> dict[str, Any]:
     else:
         folder, file = str(Path(name).parent), Path(name).name
     try:
-        if not is_url(name) and Path(folder, file).stat().st_size > (_MANIFEST_BYTES if file == MANIFEST else YAML_BYTES):
+        if not is_url(name) and Path(folder, file).stat().st_size > (
+            _MANIFEST_BYTES if file == MANIFEST else YAML_BYTES
+        ):
             raise InputError(f"--config {name} is too large for a file of options; is it the right file?")
         content = open_storage(folder).read(file).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:

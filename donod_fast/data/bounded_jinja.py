@@ -1,9 +1,9 @@
-"""Chat templates within bounds: a template that loops or multiplies text is stopped, at the same place on every machine.
+"""Chat templates within bounds: one that loops or multiplies text is stopped, at the same place on every machine.
 
-A template is a program that came with a model. Jinja's sandbox keeps it from files and modules, but not from running for
-years or filling the memory. The environment made here counts what a template does: rounds of loops, calls of macros, and
-the characters of every text that it makes. Whatever could multiply a text is estimated before it is done. Nothing depends
-on time, so that a row has the same status in every run.
+A template is a program that came with a model. Jinja's sandbox keeps it from files and modules, but not from running
+for years or filling the memory. The environment made here counts what a template does: rounds of loops, calls of
+macros, and the characters of every text that it makes. Whatever could multiply a text is estimated before it is done.
+Nothing depends on time, so that a row has the same status in every run.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class _BoundedEnvironment(ImmutableSandboxedEnvironment):
         return "".join(kept)
 
     def _parse(self, source: str, name: Any, filename: Any) -> nodes.Template:
-        template = super()._parse(source, name, filename)
+        template: Any = super()._parse(source, name, filename)
         for loop in list(template.find_all(nodes.For)):
             loop.body.insert(0, _counting(loop))
             if loop.test is not None:  # a round that the condition leaves out is one as well
@@ -120,15 +120,14 @@ class _BoundedEnvironment(ImmutableSandboxedEnvironment):
         for macro in list(template.find_all((nodes.Macro, nodes.CallBlock, nodes.Block))):
             macro.body.insert(0, _counting(macro))
         _instrument(template)
-        return template.set_environment(self)
+        return template.set_environment(self)  # type: ignore[no-any-return]
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """An operator, if its result is not too large."""
         if operator == "+":
-            if isinstance(left, str) and isinstance(right, str):
-                _charge(len(left) + len(right))
-            elif isinstance(left, list | tuple) and isinstance(right, list | tuple):
-                _charge(len(left) + len(right))
+            for kinds in (str, (list, tuple)):
+                if isinstance(left, kinds) and isinstance(right, kinds):
+                    _charge(len(left) + len(right))
         elif operator == "*":
             _check_product(left, right)
         elif operator == "**":
@@ -163,11 +162,11 @@ class _BoundedTemplate(Template):
             yield piece
 
 
-def _counted(place: nodes.Node) -> nodes.Expr:
+def _counted(place: nodes.Node) -> Any:
     return _filtered(nodes.Const(None).set_lineno(place.lineno), _COUNTED)
 
 
-def _counting(place: nodes.Node) -> nodes.Stmt:
+def _counting(place: nodes.Node) -> Any:
     return nodes.ExprStmt(_counted(place)).set_lineno(place.lineno)
 
 
@@ -194,13 +193,15 @@ def _instrumented(parent: nodes.Node, field: str, item: nodes.Node) -> nodes.Nod
     if isinstance(item, nodes.Const | nodes.Slice) or not isinstance(item, nodes.Expr):
         return item
     is_compared = isinstance(parent, nodes.Compare | nodes.Operand) and field == "expr"
-    is_key = (isinstance(parent, nodes.Pair) and field == "key") or (isinstance(parent, nodes.Getitem) and field == "arg")
+    is_key = (isinstance(parent, nodes.Pair) and field == "key") or (
+        isinstance(parent, nodes.Getitem) and field == "arg"
+    )
     if is_compared or is_key or (isinstance(item, nodes.Getitem) and isinstance(item.arg, nodes.Slice)):
         return _filtered(item, _WEIGHED)
     return item
 
 
-def _filtered(value: nodes.Expr, name: str) -> nodes.Expr:
+def _filtered(value: Any, name: str) -> Any:
     return nodes.Filter(value, name, [], [], None, None).set_lineno(value.lineno)
 
 
@@ -271,7 +272,8 @@ def _checked_filter(name: str, value: Any, args: tuple[Any, ...], kwargs: Mappin
             value = value if isinstance(value, str | list | tuple) else _listed(value)
             _charge(_weight(value) + len(value) * max(map(_weight, given), default=0))
         case "replace":
-            _check_replace(str(value) if _charge(_weight(value)) is None else "", given)
+            _charge(_weight(value))
+            _check_replace(str(value), given)
         case "format":
             _check_format(str(value), given)
         case "indent":
@@ -377,7 +379,9 @@ def _listed(items: Any) -> list[Any]:
 def _check_numbers(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
     for one in (*args, *kwargs.values()):
         if isinstance(one, int) and abs(one) > _MOST_NUMBER:
-            raise TooCostlyError(f"it gives {name.removeprefix('safe_') or 'a function'} a number above {_MOST_NUMBER:,}")
+            raise TooCostlyError(
+                f"it gives {name.removeprefix('safe_') or 'a function'} a number above {_MOST_NUMBER:,}"
+            )
         if isinstance(one, list | tuple | dict):
             _charge(_weight(one))
 
@@ -399,7 +403,8 @@ def _check_bits(bits: int) -> None:
 def _check_replace(text: Any, given: tuple[Any, ...]) -> None:
     if len(given) >= 2:
         old, new = (one if isinstance(one, str | bytes) else str(one) for one in given[:2])
-        times = len(text) + 1 if not old else text.count(old) if type(old) is type(text) else 0
+        texts: Any = text
+        times = len(text) + 1 if not old else texts.count(old) if type(old) is type(text) else 0
         _charge(len(text) + times * len(new))
 
 
@@ -420,12 +425,12 @@ def _check_format(pattern: Any, given: Any, mark: str = "%") -> None:
 
 
 def bounded_render(render: Callable[..., Any]) -> Callable[..., Any] | None:
-    """transformers' function ``render_jinja_template``, compiling templates in a bounded environment.
+    """Transformers' function ``render_jinja_template``, compiling templates in a bounded environment.
 
     Returns:
         The function; None if this release of transformers compiles in another way.
     """
-    compiled = getattr(render, "__globals__", {}).get("_compile_jinja_template")
+    compiled: Any = getattr(render, "__globals__", {}).get("_compile_jinja_template")
     if not isinstance(render, types.FunctionType) or "_compile_jinja_template" not in render.__code__.co_names:
         return None
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 NAME_CHARACTERS = 80
 """Longer names of columns are cut where they are listed."""
+
+MOST_NAMES = 1000
+"""Columns of a record that are listed."""
 
 
 class Columns(Mapping[str, Any]):
@@ -58,9 +62,11 @@ class Columns(Mapping[str, Any]):
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """Names of the columns that were not read, and of what was left out of the others; in the record's order."""
-        names = [name for name in self._values if name not in self._read]
-        return tuple(_short(name) for name in (*names, *self._left_out))
+        """Names of the columns that were not read, and of what was left out of the others; in the record's order.
+        Only so many of a record with very many columns.
+        """
+        names = (name for name in self._values if name not in self._read)
+        return tuple(_short(name) for name in (*islice(names, MOST_NAMES), *self._left_out))
 
 
 def first_of(columns: Columns, names: tuple[str, ...]) -> str | None:

@@ -17,7 +17,7 @@ from donod_fast.data.recasting import RECASTS, RecastPlan, plan_recasts, recast
 from donod_fast.data.templates import ResolvedTemplate
 from donod_fast.data.types import Conversation, Message, SampleError, Status
 from donod_fast.errors import ModelError
-from donod_fast.system.limits import MESSAGES, TEMPLATE_CHARACTERS
+from donod_fast.system.limits import MESSAGES, TEMPLATE_CHARACTERS, UNMARKED_MESSAGES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -85,10 +85,9 @@ class Renderer:
         Raises:
             SampleError: TEMPLATE_FAILED with the template's own message; REASONING_DROPPED if it refuses reasoning.
         """
-        if len(conversation.messages) > MESSAGES:
-            detail = (
-                f"the conversation has {len(conversation.messages):,} messages, and {MESSAGES:,} are allowed; split it"
-            )
+        most = MESSAGES if self.has_marks else UNMARKED_MESSAGES
+        if len(conversation.messages) > most:
+            detail = f"the conversation has {len(conversation.messages):,} messages, and {most:,} are allowed; split it"
             raise SampleError(Status.TEMPLATE_FAILED, detail)
         plan = self._plan(conversation)
         try:

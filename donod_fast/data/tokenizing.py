@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from donod_fast.data.bounded import longest_whole, proved_tokens
 from donod_fast.data.types import SampleError, Status
+from donod_fast.errors import ModelError
+from donod_fast.system.limits import TOKENS_OF_A_LETTER
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -149,6 +151,10 @@ def _front(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     probe = "a"
     bare = list(tokenizer(probe, add_special_tokens=False, verbose=False)["input_ids"])
     whole = list(tokenizer(probe, add_special_tokens=True, verbose=False)["input_ids"])
+    if len(whole) > TOKENS_OF_A_LETTER:
+        raise ModelError(
+            f"the tokenizer makes {len(whole):,} tokens of one letter; take tokenizer.json from its release"
+        )
     for at in range(len(whole) - len(bare) + 1):
         if whole[at : at + len(bare)] == bare:
             return tuple(whole[:at])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import zlib
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from donod_fast.errors import CorpusError
+from donod_fast.system.limits import BENCHMARK_BYTES, MIB, ReadLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +39,17 @@ def read_records(path: Path) -> list[Line]:
     """
     text = _text(path)
     found = _list(path, text) if text.lstrip()[:1] == "[" else _lines(path, text)
-    lines = [Line(place, data, record_digest(data)) for place, data in found]
+    lines = [Line(place, data, _digest(place, data)) for place, data in found]
     if not lines:
         raise CorpusError(f"{path} is empty; give a file with one JSON object per line")
     return lines
+
+
+def _digest(place: str, data: dict[str, Any]) -> str:
+    try:
+        return record_digest(data)
+    except RecursionError as error:
+        raise CorpusError(f"{place}: the JSON is nested too deep; fix or remove it") from error
 
 
 def record_digest(data: dict[str, Any]) -> str:
@@ -55,8 +64,11 @@ def file_digest(path: Path) -> str:
 
 def _text(path: Path) -> str:
     try:
-        data = path.read_bytes()
-        return (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            data = _bounded(path, gzip.GzipFile(fileobj=file) if packed else file)
+        return data.decode("utf-8-sig")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise CorpusError(f"{path} is a damaged gzip file ({error}); download it again") from error
     except UnicodeDecodeError as error:
@@ -65,24 +77,44 @@ def _text(path: Path) -> str:
         raise CorpusError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
+def _bounded(path: Path, stream: gzip.GzipFile | io.BufferedReader) -> bytes:
+    """The bytes of a stream, block by block, so that a file that expands is refused in time."""
+    stored = path.stat().st_size
+    most = min(BENCHMARK_BYTES, ReadLimits.DEFAULT.plain_bytes(stored))
+    blocks, size = [], 0
+    while block := stream.read(MIB):
+        size += len(block)
+        if size > most:
+            raise CorpusError(
+                f"{path} has more than {most // MIB:,} MiB of text out of {stored:,} bytes; is it the right file?"
+            )
+        blocks.append(block)
+    return b"".join(blocks)
+
+
+def _parsed(place: str, text: str, remedy: str) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise CorpusError(f"{place}: the JSON is nested too deep; {remedy}") from error
+    except ValueError as error:
+        raise CorpusError(f"{place}: not valid JSON ({error}); {remedy}") from error
+
+
 def _lines(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(io.StringIO(text, newline="\n"), start=1):
         if not line.strip():
             continue
         place = f"{path}, line {number}"
-        try:
-            data = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise CorpusError(f"{place}: not valid JSON ({error}); fix or remove the line") from error
-        yield place, _object(place, data)
+        if len(line) > ReadLimits.DEFAULT.record_bytes:
+            raise CorpusError(
+                f"{place}: {len(line):,} characters, {ReadLimits.DEFAULT.record_bytes:,} are allowed; remove the line"
+            )
+        yield place, _object(place, _parsed(place, line.removesuffix("\n"), "fix or remove the line"))
 
 
 def _list(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CorpusError(f"{path}: not valid JSON ({error}); download the file again") from error
-    for number, record in enumerate(data):
+    for number, record in enumerate(_parsed(str(path), text, "download the file again")):
         place = f"{path}, record {number}"
         yield place, _object(place, record)
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from donod_fast.errors import InputError, ModelError
+from donod_fast.models.config_check import check_possible, config_folder
 from donod_fast.models.fingerprint import BackgroundFingerprint, hub_fingerprint, memory_fingerprint
 from donod_fast.models.folder_guard import check_config, check_model_folder
 from donod_fast.models.loading_errors import attempt_load
@@ -225,6 +226,7 @@ def _config_and_tokenizer(
 
     source = name if folder is None else str(folder)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    check_possible(name, folder or config_folder(name, revision))
     config = attempt_load(name, "its config", lambda: AutoConfig.from_pretrained(source, **options))
     if folder is None:
         check_config(name, attention_of(config), trust_remote_code=trust_remote_code)

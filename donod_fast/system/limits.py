@@ -1,6 +1,6 @@
 """The stated limits on what is read: whatever an input says, memory and time stay within them.
 
-Inputs come from other people. Each limit is far above what an honest file needs; two of them are options, for the honest
+Inputs come from other people. Each limit is far above what an honest file needs; two of them are options, for honest
 files that need more. A row beyond a limit gets a status, a file beyond one is refused by name, each in seconds.
 """
 
@@ -19,7 +19,7 @@ RECORD_MIB = 32
 EXPANSION = 200
 """How many times its stored size a compressed file may give. ``--max-expansion``. Text gives 3 to 20 times its size."""
 
-FREE_BYTES = 256 * MIB
+FREE_BYTES = 64 * MIB
 """What any compressed file may give, whatever its stored size."""
 
 DOCUMENT_RECORDS = 16
@@ -35,7 +35,10 @@ PAGE_BYTES = 256 * MIB
 """Largest page of a Parquet file: a page is decompressed as a whole. Writers make pages of about 1 MiB."""
 
 MESSAGES = 10_000
-"""Most messages of one conversation: a template writes all of them for each turn."""
+"""Most messages of one conversation, where the template marks what the assistant writes."""
+
+UNMARKED_MESSAGES = 2000
+"""The same where it does not: such a template writes the conversation again for each turn."""
 
 TEMPLATE_CHARACTERS = MIB
 """Longest chat template, in characters."""
@@ -146,6 +149,7 @@ __all__ = [
     "STEPS_PER_MESSAGE",
     "TEMPLATE_CHARACTERS",
     "TOKENS_OF_A_LETTER",
+    "UNMARKED_MESSAGES",
     "YAML_BYTES",
     "YAML_DEPTH",
     "YAML_NODES",

@@ -1,5 +1,5 @@
-"""YAML without the silent loss of PyYAML, and within bounds: a key that is given twice is refused, and so is a text that
-expands, nests or refers to itself without end.
+"""YAML without the silent loss of PyYAML, and within bounds: a key that is given twice is refused, and so is a text
+that expands, nests or refers to itself without end.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class UniqueKeyLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """A node and those below it; raises ``yaml.composer.ComposerError`` (a ``yaml.YAMLError``) beyond a limit."""
-        event: Any = self.peek_event()
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         anchor, before = event.anchor, self._nodes
         self._nodes += 1
         if isinstance(event, yaml.AliasEvent):

@@ -254,9 +254,7 @@ def _position(items: Sequence[Any], part: str, key: str) -> int:
     return int(part)
 
 
-def _explained(
-    model: type[BaseModel], values: Any, where: str, item: Mapping[str, Any], overridden: set[str]
-) -> str:
+def _explained(model: type[BaseModel], values: Any, where: str, item: Mapping[str, Any], overridden: set[str]) -> str:
     """One line for one pydantic error: file, key, problem, remedy."""
     place = _keys(values, item["loc"], item["type"])
     key = ".".join(map(str, place))
@@ -278,9 +276,9 @@ def _keys(values: Any, location: Sequence[str | int], kind: str) -> list[str | i
     """The keys of a location; pydantic also puts the names of a union's branches into it, which are not keys."""
     place: list[str | int] = []
     for at, part in enumerate(location):
-        if isinstance(values, dict) and part in values:
-            values = values[part]
-        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
+        is_key = isinstance(values, dict) and part in values
+        is_item = isinstance(values, list) and isinstance(part, int) and part < len(values)
+        if is_key or is_item:
             values = values[part]
         elif not (kind == "missing" and at == len(location) - 1):
             continue

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-KILL_AFTER = 120.0
+KILL_AFTER = 300.0
 """Seconds after which a run counts as hung: far more than any run needs beside a full machine."""
 
 

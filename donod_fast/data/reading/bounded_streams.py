@@ -145,7 +145,9 @@ def blank_lines_skipped(stream: BinaryIO) -> tuple[int, int]:
     return lines, size
 
 
-def filled_lines(stream: BinaryIO, limits: ReadLimits, line: int = 1, offset: int = 0) -> Iterator[tuple[int, int, bytes]]:
+def filled_lines(
+    stream: BinaryIO, limits: ReadLimits, line: int = 1, offset: int = 0
+) -> Iterator[tuple[int, int, bytes]]:
     """Yield (byte offset, line number, line) of the lines of a stream, but of many blank lines in a row only some.
 
     Args:

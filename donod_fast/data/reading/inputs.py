@@ -183,9 +183,7 @@ def _open_remote(url: str, opening: _Opening, listed: Stat | None = None) -> Sou
     return _open_by_suffix(url, RemotePlace(url), path.rpartition("/")[2], opening, listed)
 
 
-def _open_by_suffix(
-    name: str, place: Place, file_name: str, opening: _Opening, listed: Stat | None = None
-) -> Source:
+def _open_by_suffix(name: str, place: Place, file_name: str, opening: _Opening, listed: Stat | None = None) -> Source:
     found = _kind_and_codec(file_name)
     if found is None:
         raise CorpusError(f"{name}: unknown kind of file; known are {_KNOWN_FILES}")
@@ -232,10 +230,10 @@ def _known_source(
 def _is_within(entry: Mapping[str, Any], limits: ReadLimits) -> bool:
     """Whether an entry tells which records of the file are too large; those of earlier releases do not."""
     kind, longest, had = entry["kind"], entry.get("longest"), ReadLimits.from_json(entry.get("limits")).record_bytes
-    if kind == "parquet" or had == limits.record_bytes and (longest or kind == "json"):
+    if kind == "parquet" or (had == limits.record_bytes and (longest or kind == "json")):
         return True
     if kind == "json":  # whose records were within the limit
-        return limits.record_bytes >= had
+        return bool(limits.record_bytes >= had)
     if longest:  # where a CSV file continues after a row that is too large depends on the limit
         return kind == "jsonl" or longest <= min(had, limits.record_bytes)
     return entry.get("compression") is None and entry["size"] <= limits.record_bytes

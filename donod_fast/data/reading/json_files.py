@@ -14,7 +14,6 @@ from donod_fast.data.reading.line_scan import Checkpoints, scan_lines
 from donod_fast.data.reading.source import Checkpoint, Unmarked
 from donod_fast.data.reading.streams import FileFacts, changed_error, reading, scanning
 from donod_fast.data.types import Record
-from donod_fast.errors import CorpusError
 from donod_fast.system.limits import ReadLimits
 from donod_fast.system.places import Place
 from donod_fast.system.wording import plural

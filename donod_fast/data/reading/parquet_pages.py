@@ -1,8 +1,8 @@
 """The sizes of a Parquet file's pages, as their own headers tell them: what decompressing them will take.
 
 A page is decompressed as a whole, a value of a dictionary is copied into every row that names it, and a footer may say
-anything. The headers are read here before Arrow reads the pages, without decompressing any. They are structs in Thrift's
-compact protocol (https://github.com/apache/parquet-format).
+anything. The headers are read here before Arrow reads the pages, without decompressing any. They are structs in the
+compact protocol of Thrift (https://github.com/apache/parquet-format).
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ from donod_fast.system.limits import MIB, PAGE_BYTES, ReadLimits
 _HEADER_BYTES = 1 << 10
 _MOST_HEADER_BYTES = 1 << 24  # its statistics may hold long values
 _DICTIONARY = 2  # PageType.DICTIONARY_PAGE
-_COUNTS = (5, 7, 8)  # fields of PageHeader: a header of data, of a dictionary, of data in version 2; each has num_values
+_COUNTS = (
+    5,
+    7,
+    8,
+)  # fields of PageHeader: a header of data, of a dictionary, of data in version 2; each has num_values
 _DEEPEST = 16
 
 
@@ -107,7 +111,7 @@ def _page(name: str, file: BinaryIO, at: int, column: Any) -> tuple[Page, int]:
             if len(content) < size or size >= _MOST_HEADER_BYTES:
                 raise _damaged(name, column) from None
             size *= 8
-    counts = next((fields[field] for field in _COUNTS if isinstance(fields.get(field), dict)), {})
+    counts: dict[int, Any] = next((fields[field] for field in _COUNTS if isinstance(fields.get(field), dict)), {})
     numbers = (fields.get(1), fields.get(2), fields.get(3), counts.get(1, 0))
     if not all(isinstance(number, int) and number >= 0 for number in numbers) or not length:
         raise _damaged(name, column)

@@ -18,6 +18,9 @@ from donod_fast.system.places import LocalPlace, Place, Stat, is_url, place_of_e
 from donod_fast.system.retrying import GaveUpError
 
 BUFFER_BYTES = 1 << 20
+STORED_BYTES = 1 << 16
+"""The same for a compressed file: few bytes, so that those which were taken are known."""
+
 CODECS = {".gz": "gzip", ".zst": "zstd"}
 """File suffix → pyarrow's name of the compression."""
 
@@ -299,5 +302,5 @@ def _plain_bytes(name: str, file: io.RawIOBase, compression: str | None, limits:
     stored = file if isinstance(file, StoredBytes) else StoredBytes(file)
     # pyarrow's stream is not an io.RawIOBase, but it has readinto, the only method that PlainBytes calls.
     codec: Any = compression  # pyarrow's stub wants a Literal
-    plain = pa.CompressedInputStream(pa.PythonFile(io.BufferedReader(stored, BUFFER_BYTES), mode="r"), codec)
+    plain = pa.CompressedInputStream(pa.PythonFile(io.BufferedReader(stored, STORED_BYTES), mode="r"), codec)
     return io.BufferedReader(PlainBytes(name, plain, stored, limits), BUFFER_BYTES)

@@ -192,8 +192,8 @@ def _check_rows(name: str, metadata: Any, facts: FileFacts) -> None:
     groups = _groups(metadata)
     if sum(groups) != metadata.num_rows or min(groups, default=0) < 0:
         raise CorpusError(
-            f"{name}: the footer tells of {metadata.num_rows:,} rows, but its row groups have {sum(groups):,}; the file "
-            "is damaged: fetch it again"
+            f"{name}: the footer tells of {metadata.num_rows:,} rows, but its row groups have {sum(groups):,}; "
+            "the file is damaged: fetch it again"
         )
     if metadata.num_rows > FREE_ROWS + facts.limits.expansion * facts.size:
         raise CorpusError(
