@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import donod_fast
+from donod_fast.confidential import hidden
 from donod_fast.errors import InputError
 from donod_fast.training.recipe import Recipe, Section
 
@@ -106,6 +107,7 @@ def validated(
         key, value = _parsed(override)
         _put(plain, key, value)
         named.add(key)
+    plain = hidden(plain)
     try:
         # Validated as JSON, where lists are tuples, and strictly, so that "yes" is not a number and 1 is not a flag.
         return model.model_validate_json(json.dumps(plain), strict=True)

@@ -73,6 +73,7 @@ def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         raise ImportError("no kernel")
 
     monkeypatch.setattr(hub_kernels, "get_kernel", fetched)
+    monkeypatch.setattr(hub_kernels, "is_kernels_available", lambda *_: True)
     monkeypatch.syspath_prepend(str(tmp_path / "importable"))
     (tmp_path / "importable").mkdir()
     yield file
