@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import donod_fast
+from donod_fast.confidential import hidden
 from donod_fast.errors import InputError
 from donod_fast.training.recipe import Recipe, Section
 
@@ -107,6 +108,7 @@ def validated(
         key, value = _parsed(override)
         _put(plain, key, _plain(value, f"--set {key}"))
         named.add(key)
+    plain = hidden(plain)
     try:
         # Validated as JSON, where lists are tuples, and strictly, so that "yes" is not a number and 1 is not a flag.
         return model.model_validate_json(json.dumps(plain), strict=True)

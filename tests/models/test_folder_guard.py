@@ -17,11 +17,13 @@ from attack_counts import Attacks
 from safetensors.torch import load_file, save_file
 from tiny_models import save_tiny
 
+from donod_fast.demo.corpus import MODEL_FOLDER
 from donod_fast.errors import DonodError, InputError, ModelError
-from donod_fast.models.fingerprint import folder_fingerprint
+from donod_fast.models.fingerprint import BackgroundFingerprint, folder_fingerprint
 from donod_fast.models.loading import load_model, load_tokenizer
 from donod_fast.models.settings import ModelSource
 from donod_fast.studies.damoc.guard import BertScoreGuard
+from donod_fast.system.fingerprints import is_same_model
 from donod_fast.training.counting import count_tokens
 from donod_fast.training.loading import load_for_training, model_identity
 from donod_fast.training.model_size import model_config
@@ -73,6 +75,7 @@ def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         raise ImportError("no kernel")
 
     monkeypatch.setattr(hub_kernels, "get_kernel", fetched)
+    monkeypatch.setattr(hub_kernels, "is_kernels_available", lambda *_: True)
     monkeypatch.syspath_prepend(str(tmp_path / "importable"))
     (tmp_path / "importable").mkdir()
     yield file
@@ -461,3 +464,20 @@ def test_the_tokens_of_a_plan_are_counted_by_a_checked_folder(folder: Path) -> N
     edit(folder / "config.json", lambda content: content.update(attn_implementation=KERNEL))
     with pytest.raises(ModelError, match="names code on the hub"):
         count_tokens(TrainSettings(model=str(folder)), config, None)  # type: ignore[arg-type]
+
+
+def test_weights_that_change_while_they_are_loaded_are_refused(folder: Path) -> None:
+    hashing = BackgroundFingerprint(folder)
+    hashing.result()
+    weights = load_file(folder / "model.safetensors")
+    save_file({**weights, "more": torch.zeros(3)}, folder / "model.safetensors")
+    with pytest.raises(ModelError, match="written to while it was loaded"):
+        hashing.result()
+
+
+def test_the_formula_of_earlier_releases_is_part_of_the_fingerprint() -> None:
+    """The folder in ``tests/scores/data`` was written by release 0.1.0 with this model."""
+    kept = Path(__file__).parents[1] / "scores" / "data" / "release-0.1.0" / "scores" / "manifest.json"
+    old = json.loads(kept.read_text(encoding="utf-8"))["model"]["fingerprint"]
+    found = folder_fingerprint(MODEL_FOLDER)
+    assert found != old and found.startswith(f"{old}:") and is_same_model(old, found)

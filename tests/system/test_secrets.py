@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -206,3 +208,70 @@ def test_a_store_with_secrets_in_its_url_keeps_none(
         forget(monkeypatch)
     attacks.count("secrets", "a secret in the URL of a scores folder", tried=len(places), got_through=len(found))
     assert not found
+
+
+def test_a_rewriting_service_gets_the_key_and_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openai", reason="the extra `rewrite` is not installed")
+    from donod_fast.studies.damoc.rewriters import OpenAIRewriter, RewriteError
+
+    key, password = canary(1), canary(2)
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    heard: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append(self.headers.get("Authorization", ""))
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            content = json.dumps({"error": {"message": f"no: {heard[-1]} {password} {self.path}"}}).encode()
+            self.send_response(401)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        rewriter = OpenAIRewriter(f"http://me:{password}@127.0.0.1:{running.server_address[1]}/v1", "m", retries=0)
+        found = rewriter.rewrite_many(["a text"])
+        running.shutdown()
+    assert len(heard) == 1 and isinstance(found[0], RewriteError)
+    assert not leaks([key, password], [str(found[0]), repr(vars(rewriter))])
+
+
+def test_a_recipe_keeps_no_secret_of_a_url(tmp_path: Path) -> None:
+    from donod_fast.studies.damoc.recipe import damoc_recipe_from, load_damoc_recipe
+
+    secret = canary(3)
+    values = {
+        "name": "r",
+        "candidates": [{"name": "a", "model": "m"}],
+        "data": [f"https://h/x.jsonl?sig={secret}"],
+        "heldout": [f"https://u:{secret}@h/y.jsonl"],
+    }
+    file = tmp_path / "r.yaml"
+    file.write_text(json.dumps(values), encoding="utf-8")
+    for recipe in (damoc_recipe_from(values), load_damoc_recipe(file)):
+        assert not leaks([secret], [json.dumps(recipe.as_dict()), repr(recipe)])
+        assert recipe.data == ("https://h/x.jsonl?REDACTED",)
+
+
+def test_a_traceback_and_a_log_line_show_no_secret(tmp_path: Path) -> None:
+    secret = canary(4)
+    program = (
+        "import logging, sys, warnings\n"
+        "from donod_fast.system.discreet import use_discreet_streams\n"
+        "use_discreet_streams()\n"
+        "logging.basicConfig()\n"
+        "logging.getLogger('x').warning('GET %s', sys.argv[1])\n"
+        "warnings.warn(sys.argv[1])\n"
+        "print(sys.argv[1], file=sys.stderr)\n"
+        "try:\n    raise OSError(sys.argv[1])\nexcept OSError as error:\n    raise RuntimeError('no') from error\n"
+    )
+    url = f"https://u:{secret}@h/x?sig={secret}"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program, url], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 1 and done.stderr.count("https://REDACTED@h/x?REDACTED") >= 4
+    assert not leaks([secret], [done.stdout, done.stderr])

@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, runtime_checkable
 
+from donod_fast.confidential import hide, reveal, without_secrets
 from donod_fast.errors import InputError
+from donod_fast.system.places import UNKNOWN_SECRET
 
 INSTRUCTION = (
     "Shorten the user's text to about half its length. Keep its meaning, its language, and every number, name, "
@@ -25,6 +27,9 @@ Rewriter = Callable[[str], str]
 
 class RewriteError(Exception):
     """A text could not be rewritten. Internal: it becomes the status of its record."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(without_secrets(said))  # a service may repeat the key or the URL
 
 
 @runtime_checkable
@@ -109,7 +114,11 @@ class OpenAIRewriter:
             raise InputError("an OpenAI-compatible rewriter needs openai: pip install 'donod-fast[rewrite]'") from error
         self._errors = library.OpenAIError
         key = os.environ.get(api_key_env) or "none"
-        self._client = library.OpenAI(base_url=base_url, api_key=key, timeout=timeout, max_retries=retries)
+        base_url = hide(base_url)
+        whole = reveal(base_url)
+        if whole is None:
+            raise InputError(f"the rewriter's base_url {base_url}: {UNKNOWN_SECRET}")
+        self._client = library.OpenAI(base_url=whole, api_key=key, timeout=timeout, max_retries=retries)
         self._place, self._model, self._instruction = base_url, model, instruction
         self._workers, self._give_up_after = workers, give_up_after
 
