@@ -25,6 +25,7 @@ from torch import Tensor
 from donod_fast.errors import InputError, ModelError
 from donod_fast.models.loading import quiet
 from donod_fast.models.precision import silence_torchao
+from donod_fast.system.places import path_of
 
 LEAST_F1 = 0.9
 _PAIRS = 64
@@ -150,7 +151,7 @@ def _load(name: str, device: str) -> tuple[Any, Any]:
     silence_torchao()
     from transformers import AutoModel, AutoTokenizer
 
-    folder = Path(name).expanduser()
+    folder = path_of(name)
     local = folder.is_dir()
     options = {"local_files_only": local}
     try:
