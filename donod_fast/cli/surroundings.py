@@ -66,9 +66,7 @@ def _known(error: BaseException) -> DonodError | None:
     number = error.errno if isinstance(error, OSError) else None
     is_library = isinstance(error, _KINDS) or type(error).__module__ != "builtins"
     if isinstance(error, MemoryError) or number == errno.ENOMEM or (is_library and _has(lower, _NO_MEMORY)):
-        return WorkerError(
-            f"memory ran out{detail}; raise the limit (ulimit -v) or free some, and run again"
-        )
+        return WorkerError(f"memory ran out{detail}; raise the limit (ulimit -v) or free some, and run again")
     if number in (errno.EMFILE, errno.ENFILE) or (is_library and _has(lower, _NO_DESCRIPTORS)):
         return WorkerError(f"too many files are open{detail}; raise the limit (ulimit -n 4096), and run again")
     if is_library and number not in _REMEDIES and _has(lower, _NO_SPACE):

@@ -12,10 +12,11 @@ from typing import Any
 
 from donod_fast.data.reading import Corpus
 from donod_fast.engines.request import RunOptions
-from donod_fast.errors import CorpusError
+from donod_fast.errors import CorpusError, StoreError
 from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scores.opening import open_scores, record_options
 from donod_fast.scoring.sample_scorer import Progress
+from donod_fast.system.wording import plural
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +69,17 @@ class OpenRun:
         return self.folder.is_committed(part, self.wanted)
 
     def outcome(self, formats: Counter[str], *, fitting_budget: int | None = None) -> Outcome:
-        """What the run left behind, after its last part was committed."""
+        """What the run left behind, after its last part was committed.
+
+        Raises:
+            StoreError: the folder cannot be read: something removed files of it during the run.
+        """
+        left = ScoresFolder.open(self.folder.name).missing_parts(self.wanted)
+        if left:
+            raise StoreError(
+                f"{self.folder.name}: {plural(len(left), 'committed part')} of this run missing: "
+                "something else removes files of this folder; run the same command again"
+            )
         return Outcome(self.folder, self.folder.counts(), self.resumed_rows, formats, fitting_budget)
 
     def unreadable_inputs(self, first: CorpusError) -> CorpusError:

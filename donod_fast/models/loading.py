@@ -24,6 +24,7 @@ from donod_fast.models.loading_errors import attempt_load
 from donod_fast.models.placement import DeviceMap, MaxMemory, execution_device, is_offloaded, place
 from donod_fast.models.precision import quantisation, refuse_precision, silence_torchao, to_float8
 from donod_fast.models.settings import ModelSettings, ModelSource
+from donod_fast.system.places import path_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -331,7 +332,7 @@ def local_folder(name: str, *, needs_weights: bool = True, trust_remote_code: bo
         ModelError: it is neither, or the folder lacks a config or (if they are needed) safetensors weights, or one of
             its files leads outside it or needs code; see :mod:`donod_fast.models.folder_guard`.
     """
-    folder = Path(name).expanduser()
+    folder = path_of(name)
     if not name or folder.is_file():
         raise ModelError(f"{name!r} is not a model: give the folder that holds config.json, or a hub id")
     if not folder.is_dir():

@@ -20,6 +20,7 @@ from donod_fast.errors import InputError, ModelError
 from donod_fast.models.folder_guard import check_config, check_model_folder
 from donod_fast.models.loading import quiet
 from donod_fast.models.precision import silence_torchao
+from donod_fast.system.places import path_of
 
 Embeddings = npt.NDArray[np.float32]
 """(n, d) float32, each row of length 1."""
@@ -75,7 +76,7 @@ def load_embedder(name_or_path: str | Path, *, device: str | None = None) -> Any
         raise InputError(
             "embeddings of texts need sentence-transformers: pip install 'donod-fast[criteria]'"
         ) from error
-    folder = Path(name).expanduser()
+    folder = path_of(name)
     local = folder.is_dir()
     if not local and (isinstance(name_or_path, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise ModelError(

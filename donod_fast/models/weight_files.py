@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from donod_fast.system.places import path_of
+
 INDEX = "model.safetensors.index.json"
 WEIGHTS = "model.safetensors"
 
@@ -20,7 +22,7 @@ def weights_bytes(name: str, revision: str | None = None) -> int | None:
         The total size of the files that are loaded; None if they are not on this machine. Raises nothing.
     """
     try:
-        folder = Path(name).expanduser()
+        folder = path_of(name)
         found = folder if folder.is_dir() else _cached_folder(name, revision)
         return None if found is None else _folder_bytes(found)
     except (OSError, ValueError, KeyError, TypeError):  # the loader reports what is wrong with the files

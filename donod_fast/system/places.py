@@ -170,12 +170,9 @@ def is_url(name: str) -> bool:
 
 
 def local_path(name: str) -> Path | None:
-    """The path of a path or a ``file://`` URL; None for other URLs.
-
-    ``~`` and ``~user`` at its beginning stand for a home folder, unless a file has that name, or no user.
-    """
+    """The path of a path or a ``file://`` URL; None for other URLs."""
     if not is_url(name):
-        return Path(name) if os.path.lexists(name) else Path(os.path.expanduser(name))  # noqa: PTH111
+        return path_of(name)
     return Path(unquote(urlsplit(name).path)) if name.lower().startswith("file://") else None
 
 
@@ -193,6 +190,11 @@ def hidden_names(names: Iterable[str]) -> tuple[str, ...]:
             raise InputError(f"{marked} is given twice, with different secrets; download one of the files")
         found.append(marked)
     return tuple(found)
+
+
+def path_of(name: str | Path) -> Path:
+    """A path in which ``~`` and ``~user`` stand for home folders, unless a file has that name, or no user."""
+    return Path(name) if os.path.lexists(name) else Path(os.path.expanduser(name))  # noqa: PTH111
 
 
 def place_of_entry(entry: Mapping[str, Any]) -> Place:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from donod_fast.models.folder_guard import check_model_folder
 from donod_fast.models.loading import quiet, text_config
 from donod_fast.models.precision import silence_torchao
 from donod_fast.models.shapes import SHAPES
+from donod_fast.system.places import path_of
 from donod_fast.training.recipe import TrainSettings
 
 # Hub ids of models whose shapes are listed here, so that plans for them need no connection to the hub.
@@ -58,7 +58,7 @@ def model_config(name: str, *, revision: str | None = None, trust_remote_code: b
     silence_torchao()
     from transformers import AutoConfig
 
-    folder = Path(name).expanduser()
+    folder = path_of(name)
     short = name.rpartition("/")[2].lower()
     if not folder.is_dir() and (known := _KNOWN.get(short, short)) in SHAPES:
         return SHAPES[known].config()

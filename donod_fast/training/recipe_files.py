@@ -14,6 +14,7 @@ from typing import Any, TypeVar, get_args
 import donod_fast
 from donod_fast.confidential import hidden
 from donod_fast.errors import InputError
+from donod_fast.system.places import path_of
 from donod_fast.training.recipe import Recipe, Section
 
 try:
@@ -139,7 +140,7 @@ def _packaged_folder() -> Path:
 
 
 def _find(name_or_path: str | Path) -> Path:
-    path = Path(name_or_path).expanduser()
+    path = path_of(name_or_path)
     if path.is_file():
         return path
     names = recipe_names()
@@ -213,7 +214,7 @@ def _resolved(value: Any, folder: Path) -> Any:
     if value.startswith(_PACKAGE):
         return str(Path(donod_fast.__file__).parent / value.removeprefix(_PACKAGE))
     if value.startswith("~"):
-        return str(Path(value).expanduser())
+        return str(path_of(value))
     path = Path(value)
     if path.is_absolute():
         return value

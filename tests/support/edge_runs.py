@@ -392,6 +392,7 @@ def _signalled(*numbers: signal.Signals) -> None:
     if os.fork() == 0:
         try:
             if os.fork() == 0:
+                os.setsid()  # it is no process of the command's
                 send()
         finally:
             os._exit(0)

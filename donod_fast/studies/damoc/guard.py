@@ -26,6 +26,7 @@ from donod_fast.errors import InputError, ModelError
 from donod_fast.models.folder_guard import check_config, check_model_folder
 from donod_fast.models.loading import attention_of, quiet
 from donod_fast.models.precision import silence_torchao
+from donod_fast.system.places import path_of
 
 LEAST_F1 = 0.9
 _PAIRS = 64
@@ -151,7 +152,7 @@ def _load(name: str, device: str) -> tuple[Any, Any]:
     silence_torchao()
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-    folder = Path(name).expanduser()
+    folder = path_of(name)
     local = folder.is_dir()
     source = str(folder.resolve()) if local else name
     options = {"local_files_only": local, "trust_remote_code": False}

@@ -19,6 +19,7 @@ from donod_fast.models.sentence_embeddings import embed_texts, question_text
 from donod_fast.studies.core.cells import CellStore
 from donod_fast.studies.damoc.recipe import CompressSection, DamocRecipe, FilterSection
 from donod_fast.system.files import atomic_writer
+from donod_fast.system.places import path_of
 from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ def _identity(model: str | None) -> str | None:
         return None
     from donod_fast.models.fingerprint import folder_fingerprint
 
-    folder = Path(model).expanduser()
+    folder = path_of(model)
     if not folder.is_dir():
         return f"hub:{model}"
     try:

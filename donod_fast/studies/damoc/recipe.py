@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from donod_fast.errors import InputError
 from donod_fast.studies.damoc.pruning import MAX_SHARE, THRESHOLD
+from donod_fast.system.places import path_of
 from donod_fast.training import recipe_files
 from donod_fast.training.recipe import EvalSection, Name, Positive, Section, Share, TrainSettings
 
@@ -226,7 +227,7 @@ def load_damoc_recipe(path: str | Path, overrides: Iterable[str] = ()) -> DamocR
         InputError: no such file, invalid YAML, an unknown key, or a value of a wrong type; names the file, the key
             and the remedy.
     """
-    file = Path(path).expanduser()
+    file = path_of(path)
     if not file.is_file():
         raise InputError(f"{path}: no such recipe file; give the path of a .yaml file")
     return recipe_files.load(DamocRecipe, file, overrides, paths=_PATHS)
