@@ -61,15 +61,17 @@ _TOKENS = re.compile(
 """Tokens that can be told by their form."""
 
 _SECRET_NAMES = re.compile(
-    r"TOKEN|SECRET|PASSW|_KEY$|APIKEY|CREDENTIAL|CONNECTION_STRING|_SAS$|_AUTH$|_PAT$", re.IGNORECASE
+    r"TOKEN(?!IZER)|SECRET|PASSW|_KEY$|APIKEY|CREDENTIAL|CONNECTION_STRING|_SAS$|_AUTH$|_PAT$", re.IGNORECASE
 )
 """Variables of the environment that hold a secret."""
 
 _LONGEST = 16 << 10
 """Longest URL that is remembered, in characters: a variable of the environment must not grow too long for a child."""
 
-_SHORTEST = 6
-"""Secrets of fewer characters are hidden inside URLs only: they may be parts of any word."""
+_SHORTEST = 8
+_TELLING = re.compile(r"(?=.*[A-Za-z])(?=.*[0-9])|.*[a-z].*[A-Z]")
+_TIME = re.compile(r"[0-9TZ:.+\-]*|AWS4-HMAC-SHA256")
+"""Outside URLs a secret is hidden only if it can be told from words, numbers and dates, which output is full of."""
 
 
 class _Url(NamedTuple):
@@ -314,8 +316,9 @@ def _secrets_of(text: str) -> Iterator[str]:
             continue
         scheme = url.scheme.partition(":")[0].lower()
         if url.user and url.user != MARK and not (scheme in _CONTAINER and ":" not in unquote(url.user)):
-            yield url.user + "@"
-            yield base64.b64encode(unquote(url.user).encode()).decode()
+            if len(url.user) >= _SHORTEST:
+                yield url.user + "@"
+                yield base64.b64encode(unquote(url.user).encode()).decode()
             yield from _spellings(url.user)
             for part in url.user.split(":", 1):
                 yield from _spellings(part)
@@ -330,7 +333,7 @@ def _secrets_of(text: str) -> Iterator[str]:
 def _spellings(secret: str) -> Iterator[str]:
     plain = unquote(secret)
     for one in (secret, plain, quote(plain), quote(plain, safe=""), quote_plus(plain), plain.replace("+", " ")):
-        if len(one) >= _SHORTEST:
+        if len(one) >= _SHORTEST and _TELLING.match(one) and not _TIME.fullmatch(one):
             yield one
 
 

@@ -12,7 +12,7 @@ import pytest
 from attack_counts import Attacks
 from canaries import PLACES, canary, leaks
 
-from donod_fast.confidential import MARK, VARIABLE, hidden, hide, reveal, without_secrets
+from donod_fast.confidential import MARK, VARIABLE, hidden, hide, reveal, without_known_secrets, without_secrets
 from donod_fast.errors import CorpusError, InputError, StoreError
 from donod_fast.system.places import RemotePlace, filesystem, hidden_names
 from donod_fast.system.storage import open_storage
@@ -147,6 +147,14 @@ def test_the_secrets_of_the_environment_are_hidden(monkeypatch: pytest.MonkeyPat
     for number in (*range(len(names)), 10, 11):
         text = f"denied for {canary(number)}, {quote(canary(number))}"
         assert not leaks([canary(number)], [without_secrets(text), str(StoreError(text))])
+
+
+def test_words_numbers_and_dates_of_the_output_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false-or-true-1")
+    monkeypatch.setenv("DEPLOY_TOKEN", "production")
+    hide("https://somebody:secret@h/x?se=2027-01-01&X-Amz-Date=20260101T000000Z&expires=128000&sp=racwdl&k=answer")
+    text = "somebody's secret answer in production on 2027-01-01: 128000, false-or-true-1, https://a.b/c?q=1"
+    assert without_known_secrets(text) == text
 
 
 def test_tokens_are_hidden_by_their_form() -> None:
