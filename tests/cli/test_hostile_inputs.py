@@ -206,7 +206,7 @@ def test_hostile_yaml_is_refused_by_file_and_key(
     data, file = tmp_path / "good.jsonl", tmp_path / "hostile.yaml"
     data.write_bytes(b"".join(map(line, GOOD)))
     arguments: dict[str, tuple[object, ...]] = {
-        "recipe": ("train", "--recipe", file, "--out", tmp_path / "out"),
+        "recipe": ("train", file, "--out", tmp_path / "out"),
         "config": (
             "score",
             data,
