@@ -187,7 +187,7 @@ def _instrument(node: nodes.Node) -> None:
                 setattr(node, field, made)
 
 
-def _instrumented(parent: nodes.Node, field: str, item: nodes.Node) -> nodes.Node:
+def _instrumented(parent: nodes.Node, field: str, item: nodes.Node) -> Any:
     if isinstance(item, nodes.Concat):
         return _filtered(nodes.List(item.nodes).set_lineno(item.lineno), _JOINED)
     if isinstance(item, nodes.Const | nodes.Slice) or not isinstance(item, nodes.Expr):

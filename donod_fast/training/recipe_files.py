@@ -182,7 +182,9 @@ def _plain(value: Any, where: str, place: str = "") -> Any:
             if not isinstance(key, str):
                 raise InputError(f"{begin}: the key {key!r} is a {type(key).__name__}, not a text; put it into quotes")
         return {key: _plain(one, where, f"{place}.{key}" if place else key) for key, one in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, bytes | set):
+        raise InputError(f"{begin} is a {type(value).__name__} of YAML, which no setting is; write a text or a list")
+    if isinstance(value, list | tuple):
         return [_plain(one, where, f"{place}.{at}" if place else str(at)) for at, one in enumerate(value)]
     if isinstance(value, int) and abs(value) >= _MOST:
         raise InputError(f"{begin} is a number with too many digits")

@@ -21,7 +21,7 @@ from tiny_models import CHAT_TEMPLATE, save_tiny
 PEAK = 1 << 30
 """Memory that a run may take beyond an ordinary one, in bytes; most take a tenth of it."""
 
-SHARE = ("blank.jsonl.gz", "line.jsonl", "row.jsonl", "quote.csv", "array.json", "odd.jsonl", "dictionary.parquet")
+SHARE = ("blank.jsonl.gz", "row.jsonl", "quote.csv", "array.json", "odd.jsonl", "page.parquet")
 """Inputs of the suite's share."""
 
 Attack = Callable[..., Run]
@@ -206,7 +206,7 @@ def test_hostile_yaml_is_refused_by_file_and_key(
     data, file = tmp_path / "good.jsonl", tmp_path / "hostile.yaml"
     data.write_bytes(b"".join(map(line, GOOD)))
     arguments: dict[str, tuple[object, ...]] = {
-        "recipe": ("train", "--recipe", file, "--out", tmp_path / "out"),
+        "recipe": ("train", file, "--out", tmp_path / "out"),
         "config": (
             "score",
             data,

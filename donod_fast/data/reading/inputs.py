@@ -235,8 +235,8 @@ def _is_within(entry: Mapping[str, Any], limits: ReadLimits) -> bool:
     if kind == "json":  # whose records were within the limit
         return bool(limits.record_bytes >= had)
     if longest:  # where a CSV file continues after a row that is too large depends on the limit
-        return kind == "jsonl" or longest <= min(had, limits.record_bytes)
-    return entry.get("compression") is None and entry["size"] <= limits.record_bytes
+        return bool(kind == "jsonl" or longest <= min(had, limits.record_bytes))
+    return bool(entry.get("compression") is None and entry["size"] <= limits.record_bytes)
 
 
 def is_same(entry: Mapping[str, Any], stat: Stat) -> bool:

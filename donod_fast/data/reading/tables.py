@@ -241,12 +241,25 @@ def _local_file(stack: ExitStack, facts: FileFacts) -> BinaryIO | None:
 
 
 def _records(source: ParquetFile | DatasetRows, first_row: int, start: int, stop: int) -> Iterator[Record]:
+    limits = source.facts.limits if isinstance(source, ParquetFile) else ReadLimits.DEFAULT
     for begin, batch in source.arrow_batches(start, stop):
-        for row, ((data, problem), own) in enumerate(zip(_rows(batch), row_hashes(batch), strict=True), begin):
+        for row, ((data, problem), own) in enumerate(zip(_rows(batch, limits), row_hashes(batch), strict=True), begin):
             yield Record(first_row + row, source.name, f"record {row}", data, None, problem, hash=own)
 
 
-def _rows(batch: pa.RecordBatch) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
+def _rows(batch: pa.RecordBatch, limits: ReadLimits) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
+    if batch.nbytes > limits.record_bytes:
+        for position in range(batch.num_rows):
+            one = batch.slice(position, 1)
+            if one.nbytes > limits.record_bytes:
+                yield None, f"the row has {one.nbytes:,} bytes, {limits.too_large}"
+            else:
+                yield from _converted(one)
+        return
+    yield from _converted(batch)
+
+
+def _converted(batch: pa.RecordBatch) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
     try:
         for row in python_rows(batch):
             yield row, None
