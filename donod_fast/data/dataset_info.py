@@ -10,6 +10,7 @@ from typing import Any
 from donod_fast.data.column_map import ColumnMap, Tags
 from donod_fast.data.prompt_material import ALPACA_JOIN
 from donod_fast.errors import InputError, suggest
+from donod_fast.system.files import read_regular
 
 _ROLES = {
     "prompt": "prompt",
@@ -111,7 +112,7 @@ def data_file(path: Path, name: str) -> Path:
 
 def _entry(path: Path, name: str) -> Mapping[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"the description of data sets {str(path)!r} cannot be read: {error}") from error
     if not isinstance(content, dict):

@@ -16,7 +16,7 @@ from donod_fast.evaluation.lines import whole_lines
 from donod_fast.evaluation.problems import Problem
 from donod_fast.evaluation.samples import Sample, sample_line
 from donod_fast.evaluation.verdicts import Judgement
-from donod_fast.system.files import atomic_writer, remove
+from donod_fast.system.files import atomic_writer, read_regular, remove
 
 SETTINGS, SAMPLES, VERDICTS, RESULT, PROBLEMS = (
     "settings.json",
@@ -78,7 +78,7 @@ class EvalFolder:
         """
         file = self.path / name
         try:
-            data = json.loads(file.read_text(encoding="utf-8"))
+            data = json.loads(read_regular(file).decode("utf-8"))
         except FileNotFoundError:
             raise StoreError(
                 f"{self.path} contains no {name}: give the folder of a finished `donod-fast eval … --out`"

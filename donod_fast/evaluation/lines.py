@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from donod_fast.errors import StoreError
-from donod_fast.system.files import storage_error
+from donod_fast.system.files import read_regular, storage_error
 
 
 def whole_lines(path: Path) -> list[dict[str, Any]]:
@@ -20,7 +20,7 @@ def whole_lines(path: Path) -> list[dict[str, Any]]:
         StoreError: the file cannot be read.
     """
     try:
-        text = path.read_bytes()
+        text = read_regular(path)
     except FileNotFoundError:
         return []
     except OSError as error:

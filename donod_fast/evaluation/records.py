@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from donod_fast.errors import CorpusError
+from donod_fast.system.files import read_regular
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def file_digest(path: Path) -> str:
 
 def _text(path: Path) -> str:
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
         return (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise CorpusError(f"{path} is a damaged gzip file ({error}); download it again") from error

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Protocol
 
 from donod_fast.errors import StoreError
 from donod_fast.system import places
-from donod_fast.system.files import atomic_writer, remove, storage_error
+from donod_fast.system.files import atomic_writer, open_regular, read_regular, remove, storage_error
 from donod_fast.system.retrying import retrying
 
 
@@ -95,11 +95,11 @@ class LocalStorage:
 
     def read(self, name: str) -> bytes:
         """A file's content."""
-        return (self._path / name).read_bytes()
+        return read_regular(self._path / name)
 
     def open(self, name: str) -> BinaryIO:
         """Open a file for reading."""
-        return (self._path / name).open("rb")
+        return open_regular(self._path / name)
 
     def write(self, name: str, content: bytes) -> None:
         """Write, sync, rename, sync the folder."""
