@@ -10,6 +10,7 @@ from typing import Any
 from donod_fast.data.column_map import ColumnMap, Tags
 from donod_fast.data.prompt_material import ALPACA_JOIN
 from donod_fast.errors import InputError, suggest
+from donod_fast.system.files import open_regular
 from donod_fast.system.limits import SMALL_FILE_BYTES
 
 _ROLES = {
@@ -112,7 +113,7 @@ def data_file(path: Path, name: str) -> Path:
 
 def _entry(path: Path, name: str) -> Mapping[str, Any]:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             text = file.read(SMALL_FILE_BYTES + 1)
         if len(text) > SMALL_FILE_BYTES:
             raise InputError(f"{path} has more than {SMALL_FILE_BYTES >> 20} MiB; is it a dataset_info.json?")

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from donod_fast.errors import InputError, ModelError, suggest
+from donod_fast.system.files import read_regular
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -205,7 +206,8 @@ def _named(name: str) -> ResolvedTemplate:
     path = Path(name)
     if path.suffix in (".jinja", ".jinja2", ".j2"):
         try:
-            return _resolved(name, path.read_text(encoding="utf-8"))
+            text = read_regular(path).decode("utf-8")
+            return _resolved(name, text.replace("\r\n", "\n").replace("\r", "\n"))
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"the chat template {name!r} cannot be read: {error}") from error
     known = (*_OF_THE_TOKENIZER, *BUILTIN_TEMPLATES)

@@ -22,9 +22,9 @@ from donod_fast.evaluation.problems import Problem
 from donod_fast.evaluation.samples import Sample, sample_line
 from donod_fast.evaluation.stored import sample_of, verdict_of
 from donod_fast.evaluation.verdicts import Judgement
-from donod_fast.system.checked_files import file_digest, read_regular
+from donod_fast.system.checked_files import file_digest
 from donod_fast.system.checked_json import DamagedError, checked_line, parsed, verified, with_checksum
-from donod_fast.system.files import atomic_writer, remove
+from donod_fast.system.files import atomic_writer, read_regular, remove
 from donod_fast.system.fingerprints import is_same_model
 
 SETTINGS, SAMPLES, VERDICTS, RESULT, PROBLEMS = (

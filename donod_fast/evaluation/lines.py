@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from donod_fast.errors import StoreError
-from donod_fast.system.checked_files import read_regular
 from donod_fast.system.checked_json import DamagedError, parsed_object
-from donod_fast.system.files import atomic_writer, storage_error
+from donod_fast.system.files import atomic_writer, read_regular, storage_error
 
 
 def whole_lines(path: Path) -> list[dict[str, Any]]:

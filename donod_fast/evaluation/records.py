@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from donod_fast.errors import CorpusError
+from donod_fast.system.files import open_regular
 from donod_fast.system.limits import BENCHMARK_BYTES, MIB, ReadLimits
 
 
@@ -64,7 +65,7 @@ def file_digest(path: Path) -> str:
 
 def _text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             packed = file.read(2) == b"\x1f\x8b"
             file.seek(0)
             data = _bounded(path, gzip.GzipFile(fileobj=file) if packed else file)

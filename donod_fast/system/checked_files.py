@@ -2,37 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 from donod_fast.errors import StoreError
-
-
-def open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading; anything but a regular file (a pipe would block forever) is refused.
-
-    Raises:
-        OSError: it cannot be opened, or is no regular file.
-    """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-        return os.fdopen(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
-
-
-def read_regular(path: Path) -> bytes:
-    """The content of a regular file; see :func:`open_regular`."""
-    with open_regular(path) as file:
-        return file.read()
+from donod_fast.system.files import open_regular
 
 
 def file_digest(path: Path) -> str:
@@ -91,4 +66,4 @@ def refuse_changed_files(folder: Path, digests: Mapping[str, str], remedy: str, 
             raise StoreError(f"{path} has changed since it was written; {remedy}")
 
 
-__all__ = ["file_digest", "open_regular", "read_regular", "refuse_changed_files", "tree_digests"]
+__all__ = ["file_digest", "refuse_changed_files", "tree_digests"]

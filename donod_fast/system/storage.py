@@ -15,8 +15,7 @@ from typing import Any, BinaryIO, Protocol
 from donod_fast.confidential import hide, reveal
 from donod_fast.errors import StoreError
 from donod_fast.system import places
-from donod_fast.system.checked_files import open_regular, read_regular
-from donod_fast.system.files import atomic_writer, remove, storage_error
+from donod_fast.system.files import atomic_writer, open_regular, read_regular, remove, storage_error
 from donod_fast.system.retrying import as_os_error, retrying
 
 

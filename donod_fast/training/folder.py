@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from donod_fast.errors import SettingsMismatchError, StoreError
-from donod_fast.system.checked_files import file_digest, read_regular, refuse_changed_files, tree_digests
+from donod_fast.system.checked_files import file_digest, refuse_changed_files, tree_digests
 from donod_fast.system.checked_json import DamagedError, parsed, verified, with_checksum
-from donod_fast.system.files import atomic_writer, storage_error
+from donod_fast.system.files import atomic_writer, read_regular, storage_error
 from donod_fast.system.fingerprints import is_same_model
 
 VERSION = 2

@@ -21,9 +21,9 @@ from typing import Any
 from filelock import FileLock
 
 from donod_fast.errors import StoreError
-from donod_fast.system.checked_files import read_regular, refuse_changed_files, tree_digests
+from donod_fast.system.checked_files import refuse_changed_files, tree_digests
 from donod_fast.system.checked_json import DamagedError, parsed, verified, with_checksum
-from donod_fast.system.files import atomic_writer, storage_error
+from donod_fast.system.files import atomic_writer, read_regular, storage_error
 
 RESULT = "result.json"
 _VERSION = 2  # of result.json: since then it has checksums
