@@ -72,7 +72,7 @@ def test_any_hostile_answer_is_judged_within_the_limits(
     kind: str, sandbox: Sandbox, judged: list[str], attacks: Attacks
 ) -> None:
     through = {}
-    number = attacks.number(2, 20)
+    number = attacks.number(2, 15)
     for trial in range(number):
         hostile = KINDS[kind](random.Random(f"{kind} {trial}"))
         if achieved := gets_through(hostile, sandbox, judged):
