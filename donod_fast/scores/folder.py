@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from donod_fast.data.reading import Corpus
+    from donod_fast.data.reading.source import Checkpoint
     from donod_fast.kernels.topsis import ColumnConstants
 
 PLAN = "plan.parquet"
@@ -433,8 +434,7 @@ class ScoresFolder:
         """
         from donod_fast.data.reading.corpus import restored_corpus
 
-        description = self.manifest["input"]
-        return restored_corpus(description, self.plan.checkpoints(len(description["inputs"])))
+        return restored_corpus(self.manifest["input"], self._checkpoints())
 
     def reopened(self) -> Corpus:
         """The corpus of the folder, after a check that it is unchanged: by size and time stamp, else by content.
@@ -447,8 +447,14 @@ class ScoresFolder:
         from donod_fast.data.reading import reopen_corpus
         from donod_fast.scores.held import held
 
-        description = self.manifest["input"]
-        return held(reopen_corpus(description, self.plan.checkpoints(len(description["inputs"]))), self)
+        return held(reopen_corpus(self.manifest["input"], self._checkpoints()), self)
+
+    def _checkpoints(self) -> list[list[Checkpoint]]:
+        """For each input, the positions where reading can start. Raises StoreError: the manifest names no inputs."""
+        inputs = self.manifest["input"].get("inputs")
+        if inputs is None:
+            raise StoreError(f"{self.storage.url(MANIFEST)} names no inputs (input.inputs: it is missing)")
+        return self.plan.checkpoints(len(inputs))
 
     def note_problem(self, part: int | None, text: str) -> None:
         """Record a problem for ``donod-fast status``. Only the process that holds the folder may call this.

@@ -1,4 +1,4 @@
-"""A corpus whose records are held to the hashes of the records that were scored.
+"""A corpus that compares each of its records with the hash of the record that was scored.
 
 Size and time of a file do not show that a bit flipped. So a record that is read to be written, shown or embedded is
 compared with the hash in its part; every command that joins records to scores reads them from here.
@@ -100,7 +100,7 @@ class HeldCorpus(Corpus):
 
 
 def held(corpus: Corpus, folder: ScoredRecords) -> HeldCorpus:
-    """The corpus with its records held to the hashes in a folder that was scored from it."""
+    """The corpus, which then compares its records with the hashes in a folder that was scored from it."""
     return HeldCorpus(corpus, folder)
 
 

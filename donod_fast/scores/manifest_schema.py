@@ -152,6 +152,8 @@ def check_manifest(content: dict[str, Any]) -> None:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         raise DamagedError(f"{'.'.join(map(str, first['loc']))}: {_plain(first)}") from None
+    if found.plan is not None and found.input.inputs is None:
+        raise DamagedError("input.inputs: it is missing")
     _check_rows("input", found.input)
     if found.before is not None:
         _check_rows("before.input", found.before.input)

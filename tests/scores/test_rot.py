@@ -10,16 +10,19 @@ import pytest
 from attack_counts import Attacks
 from flips import Outcomes, attack_files, injury
 from rotting import World, write_inputs
+from score_runs import assert_one_line_error, invoke
 from scored_folders import scored, without_checksum
 from tiny_models import tiny_model, tiny_tokenizer
 
 from donod_fast.data.reading import open_corpus
 from donod_fast.data.reading.record_hashes import record_hash
+from donod_fast.demo.corpus import DATA
 from donod_fast.errors import CorpusError
 from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scores.parts import CHECKSUM, METADATA
 from donod_fast.scoring.scorer import Scorer
 
+OTHER_ROW = b'{"id": "x", "instruction": "Say it.", "output": "Hello there."}\n'
 INPUTS = ("lines.jsonl", "document.json", "plain.parquet", "checked.parquet", "sheet.csv")
 KINDS = {
     "lines.jsonl": "JSON input",
@@ -119,3 +122,16 @@ def test_hashes_differ_between_rows_and_kinds_of_files(world: Callable[[str], Wo
     for file in write_inputs(tmp_path).values():
         hashes = [record_hash(record) for record in open_corpus([str(file)]).records()]
         assert len(set(hashes)) == len(hashes) and {len(one) for one in hashes} == {8}
+
+
+def test_a_changed_record_is_neither_shown_nor_given_new_columns(tmp_path: Path) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_bytes((DATA / "corpus.jsonl").read_bytes().split(b"\n", 8)[0] + b"\n" + OTHER_ROW)
+    options = ["score", data, "--model", DATA / "model", "--out", tmp_path / "scores", "--device", "cpu", "-q"]
+    assert invoke(*options).code == 0
+    show = ["show", "--scores", tmp_path / "scores", "--row", "0-1"]
+    assert invoke(*show).code == 0
+    with injury(data, data.read_bytes().replace(b"Hello", b"Hullo")):
+        for arguments in (show, [*options, "--signals", "perplexity"]):
+            assert_one_line_error(invoke(*arguments), 3, "row 1 is not the record that was scored", str(data))
+    assert invoke(*options, "--signals", "perplexity").code == 0

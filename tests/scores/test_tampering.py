@@ -91,7 +91,7 @@ def test_a_tampered_manifest_gives_no_internal_error(world: World, attacks: Atta
     number = attacks.number(40, 1200)
     for _ in range(number):
         what, content = tampered(manifest, draw)
-        name = draw.choices(list(world.readers()), [6, 3, 3, 3, 2, 3, 3, 1])[0]
+        name = draw.choices(list(world.readers()), [weight for _, weight in world.readers().values()])[0]
         found = tried(world, world.out / "manifest.json", content, name)
         through += [f"{what}: {name}: {found}"] if found else []
     attacks.count("folders", "tampered manifest", tried=number, got_through=len(through))
@@ -104,7 +104,7 @@ def test_a_tampered_plan_gives_no_internal_error(world: World, attacks: Attacks)
     number = attacks.number(40, 1200)
     for _ in range(number):
         what, content = tampered_plan(ScoresFolder.open(world.out).plan, draw)
-        name = draw.choices(list(world.readers()), [6, 3, 3, 3, 2, 3, 3, 1])[0]
+        name = draw.choices(list(world.readers()), [weight for _, weight in world.readers().values()])[0]
         found = tried(world, world.out / "plan.parquet", content, name)
         through += [f"{what}: {name}: {found}"] if found else []
     attacks.count("folders", "tampered plan", tried=number, got_through=len(through))

@@ -21,6 +21,7 @@ from donod_fast.engines.local import score_corpus
 from donod_fast.errors import StoreError
 from donod_fast.scores.exporting import export_file
 from donod_fast.scores.folder import ScoresFolder, locked
+from donod_fast.scores.merging import merge
 from donod_fast.scores.monitoring import folder_status
 from donod_fast.scores.opening import known_files
 from donod_fast.scoring.scorer import Scorer
@@ -97,6 +98,9 @@ class World:
             "select at another rate": (self._select(".jsonl", lr=3e-2), 3),
             "export": (self._export(".jsonl"), 3),
             "export as a table": (self._export(".parquet"), 2),
+            "rank": (self.rank, 2),
+            "select by file, larger than memory": (self.select_by_file, 1),
+            "merge": (self.merge, 1),
             "compare": (self.compare, 3),
             "status": (self.status, 3),
             "resume": (self.resume, 1),
@@ -124,6 +128,28 @@ class World:
             return out.read_bytes()
 
         return export
+
+    def rank(self) -> bytes:
+        """``rank``: the best and the worst rows with their texts."""
+        folder = ScoresFolder.open(self.out)
+        with ranked(folder, RankOptions(method="topsis", engine="memory")) as ranking:
+            return repr(ranking.explain(folder.reopened(), 4, 60, "utf-8")).encode()
+
+    def select_by_file(self) -> bytes:
+        """``select --by file`` with the ranking on disk."""
+        folder, out = ScoresFolder.open(self.out), self.place / "by_file.jsonl"
+        out.unlink(missing_ok=True)
+        corpus = folder.reopened()
+        with ranked(folder, RankOptions(method="don", engine="duckdb", by="file", temp_dir=self.place)) as ranking:
+            subset_file(corpus, ranking.keep(0.5, None, None, False).rows, out)
+        return out.read_bytes()
+
+    def merge(self) -> bytes:
+        """``merge`` of the folder with itself."""
+        shutil.rmtree(self.half, ignore_errors=True)
+        with locked(self.half):
+            merged = merge([self.out, self.out], self.half)
+        return repr([merged.read_part(part, hashes=True) for part in range(merged.parts)]).encode()
 
     def compare(self) -> bytes:
         """``compare``."""
