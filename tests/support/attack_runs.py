@@ -12,7 +12,8 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
-from sandbox_attacks import ATTACKS, achieved  # noqa: E402
+from attack_parts import achieved  # noqa: E402
+from sandbox_attacks import ATTACKS  # noqa: E402
 from sandbox_pairs import HOSTILE, beside  # noqa: E402
 
 from donod_fast.evaluation.sandbox import Isolation, Limits, Sandbox  # noqa: E402

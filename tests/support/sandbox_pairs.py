@@ -14,20 +14,23 @@ import time
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 
-from sandbox_attacks import PRELUDE
+from attack_parts import PRELUDE
 
 from donod_fast.evaluation.sandbox import ChannelError, Limits, Sandbox
 
 HOSTILE = {
     "asynchronous input and output": (
-        "while True:\n  if call(206, 0, 4096, (ctypes.c_ulong * 1)()) < 0: break\nin_children(12, lambda: [call(206, 0, 4096,"
+        "while True:\n  if call(206, 0, 4096, (ctypes.c_ulong * 1)()) < 0: break\n"
+        "in_children(12, lambda: [call(206, 0, 4096,"
         " (ctypes.c_ulong * 1)()) for _ in range(100)])"
     ),
     "inotify": "in_children(12, lambda: [call(294, 26, 0) for _ in range(60)])",
     "keys": "for n in range(300): call(248, 217, b'user', b'k%d' % n, bytes(100), 100, -4)",
     "pipes": (
-        "def hog():\n  kept = []\n  while True:\n    reading, writing = os.pipe()\n    quietly(lambda: fcntl.fcntl(writing, 1031, 1 << 20))\n"
-        "    os.set_blocking(writing, False)\n    os.write(writing, bytes(1 << 16))\n    os.close(writing)\n    kept.append(reading)\n"
+        "def hog():\n  kept = []\n  while True:\n    reading, writing = os.pipe()\n"
+        "    quietly(lambda: fcntl.fcntl(writing, 1031, 1 << 20))\n"
+        "    os.set_blocking(writing, False)\n    os.write(writing, bytes(1 << 16))\n    os.close(writing)\n"
+        "    kept.append(reading)\n"
         "in_children(14, hog)"
     ),
     "processes": "in_children(40, lambda: time.sleep(100))",
@@ -36,7 +39,8 @@ HOSTILE = {
     ),
     "processors": "def hog():\n  while True: pass\nin_children(12, hog)",
     "locks on shared files": (
-        "def lock(path):\n  one = os.open(path, os.O_RDONLY)\n  quietly(lambda: fcntl.flock(one, fcntl.LOCK_EX | fcntl.LOCK_NB))\n"
+        "def lock(path):\n  one = os.open(path, os.O_RDONLY)\n"
+        "  quietly(lambda: fcntl.flock(one, fcntl.LOCK_EX | fcntl.LOCK_NB))\n"
         "  quietly(lambda: fcntl.lockf(one, fcntl.LOCK_SH | fcntl.LOCK_NB))\n"
         "  quietly(lambda: fcntl.fcntl(one, 1024, fcntl.F_RDLCK))\n"
         "for path in (os.__file__, socket.__file__, sys.executable): lock(path)"
@@ -52,12 +56,14 @@ HOSTILE = {
     ),
     "descriptors": "in_children(14, lambda: [os.open('/dev/null', 0) for _ in range(100)])",
     "watches": (
-        "import select\ndef hog():\n  one = [select.epoll() for _ in range(25)]\n  kept = [os.eventfd(0) for _ in range(20)]\n"
+        "import select\ndef hog():\n  one = [select.epoll() for _ in range(25)]\n"
+        "  kept = [os.eventfd(0) for _ in range(20)]\n"
         "  for poll in one:\n    for each in kept: poll.register(each, 1)\nin_children(14, hog)"
     ),
     "terminals": "in_children(12, lambda: [os.openpty() for _ in range(60)])",
     "ports and names": (
-        "kept = []\nfor n in range(50):\n  one = socket.socket(); one.bind(('127.0.0.1', 40000 + n)); one.listen(); kept.append(one)"
+        "kept = []\nfor n in range(50):\n"
+        "  one = socket.socket(); one.bind(('127.0.0.1', 40000 + n)); one.listen(); kept.append(one)"
     ),
     "files": "n = 0\nwhile True:\n  n += 1\n  os.mkdir(str(n)); open(f'{n}/x', 'w').write('x' * 5000)",
     "memory": "def hog():\n  kept = []\n  while True: kept.append(bytearray(b'x') * (8 << 20))\nin_children(12, hog)",

@@ -60,7 +60,19 @@ def test_calls_that_are_not_listed_are_refused(machine: str) -> None:
 
 
 def _with_conditions(machine: str) -> set[int | None]:
-    names = "fcntl ioctl prctl socketpair prlimit64 setrlimit sched_setaffinity clone mmap madvise setpriority".split()
+    names = [
+        "fcntl",
+        "ioctl",
+        "prctl",
+        "socketpair",
+        "prlimit64",
+        "setrlimit",
+        "sched_setaffinity",
+        "clone",
+        "mmap",
+        "madvise",
+        "setpriority",
+    ]
     return {ALLOWED[name][MACHINES.index(machine)] for name in names}
 
 

@@ -25,7 +25,8 @@ PROGRAMS = {
     "a process that is spawned": (
         "import multiprocessing\ndef put(queue): queue.put(5)\nif __name__ == '__main__':\n"
         "  context = multiprocessing.get_context('spawn')\n  queue = context.Queue()\n"
-        "  process = context.Process(target=put, args=(queue,))\n  process.start()\n  print(queue.get())\n  process.join()",
+        "  process = context.Process(target=put, args=(queue,))\n  process.start()\n  print(queue.get())\n"
+        "  process.join()",
         "5",
     ),
     "a queue with much in it": (
@@ -43,7 +44,8 @@ PROGRAMS = {
     ),
     "shared memory with a name": (
         "from multiprocessing.shared_memory import SharedMemory\none = SharedMemory(create=True, size=1 << 20)\n"
-        "one.buf[0] = 7\nother = SharedMemory(one.name)\nprint(other.buf[0])\nother.close()\none.close()\none.unlink()",
+        "one.buf[0] = 7\nother = SharedMemory(one.name)\nprint(other.buf[0])\nother.close()\none.close()\n"
+        "one.unlink()",
         "7",
     ),
     "asyncio": (
@@ -55,7 +57,8 @@ PROGRAMS = {
     "child programs": (
         "import subprocess, sys\n"
         "print(subprocess.run([sys.executable, '-c', 'print(4)'], capture_output=True, text=True).stdout.strip(),\n"
-        "  subprocess.run('echo b a | tr \" \" \"\\\\n\" | sort | head -n 1', shell=True, capture_output=True).stdout)",
+        '  subprocess.run(\'echo b a | tr " " "\\\\n'
+        "\" | sort | head -n 1', shell=True, capture_output=True).stdout)",
         "4 b'a\\n'",
     ),
     "temporary files": (
@@ -85,11 +88,13 @@ PROGRAMS = {
     ),
     "limits and priority of its own": (
         "import os, resource\nresource.setrlimit(resource.RLIMIT_STACK, (1 << 20, 1 << 20))\n"
-        "os.sched_setaffinity(0, os.sched_getaffinity(0))\nprint(os.nice(1), resource.getrlimit(resource.RLIMIT_STACK)[0])",
+        "os.sched_setaffinity(0, os.sched_getaffinity(0))\n"
+        "print(os.nice(1), resource.getrlimit(resource.RLIMIT_STACK)[0])",
         "1 1048576",
     ),
     "foreign functions": (
-        "import ctypes, platform, uuid, getpass\nprint(ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 3)(), uuid.uuid4().version,\n"
+        "import ctypes, platform, uuid, getpass\n"
+        "print(ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 3)(), uuid.uuid4().version,\n"
         "  platform.system(), getpass.getuser())",
         "3 4 Linux sandbox",
     ),

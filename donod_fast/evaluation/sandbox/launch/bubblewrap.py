@@ -125,7 +125,9 @@ def _held_settings(settings: dict[str, Any], user: int | None, inside: bool) -> 
     import marshal
 
     needed = {name: settings[name] for name in ("argv", "environment", "scratch", "limits", "filter")}
-    return _held(marshal.dumps({**needed, "user": user, "mounts_inside": inside}))
+    return _held(
+        marshal.dumps({**needed, "user": user, "mounts_inside": inside, "devices": [target for _, target in DEVICES]})
+    )
 
 
 def _first_process(news: int) -> int | None:

@@ -216,7 +216,7 @@ class _Run:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.child, signal.SIGKILL)
             while time.monotonic() < latest and not (self._ended() and _collect_adopted()):
-                for process in processes.members(os.getpid()) or ({} if self.done else {self.child: 1}):
+                for process in processes.members(os.getpid()) or ([] if self.done else [self.child]):
                     _kill(process)
                 time.sleep(0.001)
             return

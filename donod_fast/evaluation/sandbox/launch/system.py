@@ -68,7 +68,7 @@ def mount(source: str, target: str, kind: str | None, flags: int, options: str =
 
 
 def mount_processes(target: str) -> None:
-    """Mount a read-only /proc with the processes of this namespace alone, and of them only those that may be looked at."""
+    """Mount a read-only /proc with this namespace's processes alone, and only those that the reader may look into."""
     mount("proc", target, "proc", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "subset=pid,hidepid=2")
 
 
