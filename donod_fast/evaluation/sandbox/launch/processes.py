@@ -43,7 +43,7 @@ class Held:
         Args:
             processes: what :func:`members` found.
             socket: bytes that may wait in a socket.
-            open_files: descriptors that a process may have; whoever hides them is taken to have as many sockets.
+            open_files: descriptors that a process may have; a process that hides them is taken to have as many sockets.
         """
         # A process whose first thread has ended shows its memory only by another thread.
         self._states = [state for threads in processes.values() if (state := _first_state(threads))]
