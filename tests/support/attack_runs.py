@@ -1,6 +1,6 @@
-"""Run attacks of one program, or of one beside another, and print as JSON what got through.
+"""Run attacks of one program, or of hostile programs beside a correct one, and print as JSON what got through.
 
-As a script: ``attack_runs.py ISOLATION WHAT COUNT``; :mod:`sandbox_runs` starts it as an ordinary user.
+As a script ``attack_runs.py ISOLATION PREFIX PART PARTS``; :mod:`sandbox_runs` starts it as an ordinary user.
 """
 
 from __future__ import annotations
@@ -12,27 +12,31 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
-from sandbox_attacks import ATTACKS, Attack, achieved  # noqa: E402
+from attack_parts import achieved  # noqa: E402
+from sandbox_attacks import ATTACKS  # noqa: E402
+from sandbox_pairs import HOSTILE, beside  # noqa: E402
 
-from donod_fast.evaluation.sandbox import Finished, Isolation, Limits, Sandbox  # noqa: E402
+from donod_fast.evaluation.sandbox import Isolation, Limits, Sandbox  # noqa: E402
+
+BESIDE = "beside a hostile program: "
+KINDS = [*ATTACKS, *(BESIDE + kind for kind in HOSTILE)]
+"""All kinds of attacks."""
 
 
-def start_attack(sandbox: Sandbox, attack: Attack) -> Finished:
-    """Run one attack to its end."""
-    limits = replace(sandbox.limits, **attack.limits)
-    return sandbox.run({"main.py": attack.program}, ["{python}", "{program}/main.py"], limits=limits)
-
-
-def run_attacks(sandbox: Sandbox, prefix: str, count: int) -> dict[str, list[list[str]]]:
-    """What each trial of the attacks whose kind begins with ``prefix`` achieved."""
-    found: dict[str, list[list[str]]] = {}
-    for kind, attack in ATTACKS.items():
-        if kind.startswith(prefix):
-            found[kind] = [achieved(attack, start_attack(sandbox, attack)) for _ in range(count)]
+def run_attacks(sandbox: Sandbox, prefix: str, part: int, parts: int) -> dict[str, list[str]]:
+    """What each attack achieved, of every ``parts``-th kind that begins with ``prefix``, from number ``part`` on."""
+    found: dict[str, list[str]] = {}
+    for kind in [kind for kind in KINDS if kind.startswith(prefix)][part::parts]:
+        if kind in ATTACKS:
+            attack = ATTACKS[kind]
+            limits = replace(sandbox.limits, **attack.limits)
+            command = ["{python}", "{program}/main.py"]
+            found[kind] = achieved(attack, sandbox.run({"main.py": attack.program}, command, limits=limits))
+        else:
+            found[kind] = beside(sandbox, HOSTILE[kind.removeprefix(BESIDE)], hostile=3)
     return found
 
 
 if __name__ == "__main__":
-    kind, prefix, count = sys.argv[1:]
-    sandbox = Sandbox(Isolation(kind), Limits(seconds=20))
-    print(json.dumps(run_attacks(sandbox, prefix, int(count))))
+    isolation, prefix, part, parts = sys.argv[1:]
+    print(json.dumps(run_attacks(Sandbox(Isolation(isolation), Limits(seconds=20)), prefix, int(part), int(parts))))

@@ -70,7 +70,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def run_as_ordinary_user(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a script of ``tests/support`` as an ordinary user, if this is root: the interpreter is made readable first."""
+    """Run a script of ``tests/support`` as an ordinary user, as root, who makes the interpreter readable first."""
     given = {
         "BASE": sys.base_prefix,
         "REPOSITORY": str(REPOSITORY),

@@ -24,6 +24,10 @@ frame is a 4-byte big-endian length and that many bytes::
 
     channel = socket.socket(fileno=int(os.environ["DONOD_CHANNEL"]))
 
+Inside there are threads, processes, pools of them, pipes, pairs of sockets, and shared memory with a name. There are
+no other sockets, no locks on files and no anonymous shared memory (so no ``multiprocessing.Manager``, no ``sqlite3`` in
+a file, no ``mmap.mmap(-1, …)`` unless it is private): nothing bounds them, or they reach the machine's files.
+
 A program costs some tens of milliseconds to start. From the first program on, one small process of ours
 stays to start the others; it exits with the process that it serves.
 """

@@ -33,19 +33,24 @@ class Limits:
     cpu_seconds: float | None = None
     """Processor time of each process; by default as much as the wall time on one core (whole seconds, rounded up)."""
     memory: int = 1024 * MIB
-    """Bytes: the address space of each process, and the memory of all processes together."""
+    """Bytes: the address space of each process, and what all processes together take from the machine.
+
+    Counted are their pages and page tables, files in scratch, and what may wait in pipes and sockets; no other memory
+    can be had. They are counted every few milliseconds, and what is taken in between can exceed the limit: a program
+    is ended before it holds more than twice its limit (if that is 128 MiB or more).
+    """
     processes: int = 16
     """Processes and threads alive at a time."""
     file_size: int = 16 * MIB
     """Maximum bytes of one file."""
     scratch: int = 64 * MIB
-    """Bytes of all files in the scratch folder."""
+    """Bytes of all files in the scratch folder; they count as memory too."""
     output: int = 1 * MIB
     """Bytes of standard output and standard error together."""
     files: int = 4096
     """Files and folders in the scratch folder."""
     open_files: int = 64
-    """Open descriptors of each process."""
+    """Open descriptors of each process; all together may have four times as many pipes."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -65,9 +70,8 @@ class Finished:
 
     ``how`` is ``exited``, ``signalled`` (``code`` is then minus the signal's number), or the cause that ended it:
     ``timeout`` (wall or processor time), ``memory`` (all processes together; one alone gets a ``MemoryError``),
-    ``output``, ``processes``, ``files``, ``killed`` (the caller). The monitor outside determines it; but the
-    program chooses its own exit code, so the code proves nothing. Bubblewrap reports a signal as a code
-    above 128, so a program that exits with 137 looks killed there.
+    ``output``, ``processes``, ``files`` (or pipes), ``killed`` (the caller). The monitor outside determines it; but the
+    program chooses its own exit code, so the code proves nothing.
     """
 
     how: str

@@ -98,7 +98,14 @@ def test_the_probe_detects_missing_isolation(tmp_path: Path, monkeypatch: pytest
     assert harmless != isolation.PROBE
     monkeypatch.setattr(isolation, "PROBE", harmless)
     said = isolation._run_probe(Isolation.NONE)
-    holes = ["a file outside", "the network", str(tmp_path), "not filtered", "the machine's process numbers", "be locked"]
+    holes = [
+        "a file outside",
+        "the network",
+        str(tmp_path),
+        "not filtered",
+        "the machine's process numbers",
+        "be locked",
+    ]
     holes += ["memory that nothing counts", "a listening socket", "pipes can be enlarged", "first to be killed"]
     assert [hole for hole in holes if hole not in said] == []
 

@@ -230,7 +230,7 @@ def test_open_files(sandbox: Sandbox) -> None:
 def test_limits_cannot_be_raised_from_inside(sandbox: Sandbox) -> None:
     text = """
         import resource
-        for name in ("AS", "CPU", "FSIZE", "NOFILE", "NPROC", "CORE", "MEMLOCK"):
+        for name in ("AS", "CPU", "FSIZE", "NOFILE", "NPROC", "CORE", "MEMLOCK", "SIGPENDING", "RTPRIO"):
             kind = getattr(resource, "RLIMIT_" + name)
             soft, hard = resource.getrlimit(kind)
             try:
@@ -248,7 +248,9 @@ def test_a_crash_is_told_by_its_signal(sandbox: Sandbox) -> None:
 
 
 def test_exit_codes_come_through(sandbox: Sandbox) -> None:
-    assert run(sandbox, "import sys\nsys.exit(7)").code == 7
+    for code in (7, 128, 137, 255):
+        done = run(sandbox, f"import sys\nsys.exit({code})")
+        assert (done.how, done.code) == ("exited", code)
     done = run(sandbox, "print('a', flush=True)\n1 / 0")
     assert (done.how, done.code, done.stdout) == ("exited", 1, b"a\n")
     assert b"ZeroDivisionError" in done.stderr

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _NOBODY = 65534
+_OLDEST_KERNEL_THAT_SHOWS_PROCESSES_ALONE = [5, 12]  # and can make a device read-only
 _INSIDE = "/launch"  # path of this folder's scripts in the sandbox
 
 
@@ -89,11 +90,12 @@ def _command(settings: dict[str, Any], status: int, news: int, user: int | None,
 def _mounts_inside(settings: dict[str, Any]) -> bool:
     """Whether the first process inside may mount: bubblewrap's own /proc tells of the machine, and ours covers it.
 
-    Not if bubblewrap is set-user-ID, nor under the AppArmor profile that lets only bubblewrap itself have a user
-    namespace. Programs then have no /proc.
+    Not with a kernel that cannot show processes alone, if bubblewrap is set-user-ID, or under the AppArmor profile that
+    lets only bubblewrap itself have a user namespace. Programs then have no /proc.
     """
-    if settings["as_root"]:
-        return True
+    version = [int(part) for part in os.uname().release.split("-")[0].split(".")[:2]]
+    if settings["as_root"] or version < _OLDEST_KERNEL_THAT_SHOWS_PROCESSES_ALONE:
+        return version >= _OLDEST_KERNEL_THAT_SHOWS_PROCESSES_ALONE
     with contextlib.suppress(OSError):
         if os.stat(settings["bubblewrap"]).st_mode & stat.S_ISUID:  # noqa: PTH116
             return False
@@ -123,7 +125,9 @@ def _held_settings(settings: dict[str, Any], user: int | None, inside: bool) -> 
     import marshal
 
     needed = {name: settings[name] for name in ("argv", "environment", "scratch", "limits", "filter")}
-    return _held(marshal.dumps({**needed, "user": user, "mounts_inside": inside}))
+    return _held(
+        marshal.dumps({**needed, "user": user, "mounts_inside": inside, "devices": [target for _, target in DEVICES]})
+    )
 
 
 def _first_process(news: int) -> int | None:

@@ -31,8 +31,8 @@ _CORE = 4  # RLIMIT_CORE
 
 # Only these values of an argument are allowed: call → (argument, values, error).
 _ONLY = {
-    # duplicates, flags, and the size of a pipe. Not locks and leases, which other processes of the machine meet on files
-    # that we share with them; not larger pipes.
+    # Duplicates, flags, and the size of a pipe. Not locks and leases, which other processes of the machine meet on
+    # files that we share with them; not larger pipes.
     "fcntl": (1, (0, 1, 2, 3, 4, 1030, 1032), errno.EPERM),
     # TCGETS, TIOCGPGRP, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
     "ioctl": (1, (0x5401, 0x540F, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451), errno.ENOTTY),

@@ -21,9 +21,8 @@ def main(status: int) -> NoReturn:
         settings = marshal.loads(file.read())
     try:
         if settings["mounts_inside"]:
-            for device in os.listdir("/dev"):
-                if not os.path.islink(f"/dev/{device}"):
-                    system.make_read_only(f"/dev/{device}", devices=True)
+            for device in settings["devices"]:
+                system.make_read_only(f"/dev/{device}", devices=True)
             system.mount_processes("/proc")
     except OSError as error:
         os.write(status, FAILED + f"{error}".encode()[:2000])

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 _HIGH = 32  # the monitor's own descriptors start here
 _TICK = 0.025  # seconds between two checks of the sandbox's processes
-_AGAIN = 0.001  # seconds until a second look at a sandbox that holds too much
 _REST = 4.0  # times as long as a look takes, the monitor rests afterwards
 _PIPES = 4  # times as many pipes as open descriptors of one process may be there: the machine counts them by its user
 _PATIENCE = 5.0  # seconds for killed processes to disappear
@@ -72,7 +71,6 @@ class _Run:
         self.text = {self.output: b"", self.errors: b""}
         self.how = ""
         self.peak = 0
-        self.above = 0  # looks in succession that found more memory than allowed
         self.folder: int | None = None
         self.socket = processes.waiting_in_a_socket()
         self.done = self.wait_status = 0
@@ -186,13 +184,8 @@ class _Run:
             held = in_files + state.shared()
         self.peak = max(self.peak, held)
         if held > limit:
-            # Looked at twice: a process about to execute another program shares all of its parent's memory.
-            self.above += 1
-            if self.above > 1:
-                self.how = "memory"
-            return _AGAIN
-        self.above = 0
-        if sum(map(len, found.values())) > self.limits["processes"] + 2:  # the kernel's count is exact; a safety net
+            self.how = "memory"
+        elif sum(map(len, found.values())) > self.limits["processes"] + 2:  # the kernel's count is exact; a safety net
             self.how = "processes"
         elif self.isolation != "none" and (
             files > self.limits["files"] or state.pipes > _PIPES * self.limits["open_files"]
@@ -223,7 +216,7 @@ class _Run:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.child, signal.SIGKILL)
             while time.monotonic() < latest and not (self._ended() and _collect_adopted()):
-                for process in processes.members(os.getpid()) or ({} if self.done else {self.child: 1}):
+                for process in processes.members(os.getpid()) or ([] if self.done else [self.child]):
                     _kill(process)
                 time.sleep(0.001)
             return

@@ -114,7 +114,8 @@ def _build_root(settings: dict[str, Any], user: int) -> None:
     for descriptor, name in devices:
         _bind(f"/proc/self/fd/{descriptor}", f"{root}/dev/{name}", False)
         system.make_read_only(f"{root}/dev/{name}", devices=True)  # its times, that is; it can still be written
-    for target, link in (*settings["links"], *DEVICE_LINKS, (settings["scratch"], "/tmp"), (settings["scratch"], "/dev/shm")):
+    scratch = settings["scratch"]
+    for target, link in (*settings["links"], *DEVICE_LINKS, (scratch, "/tmp"), (scratch, "/dev/shm")):
         _make_folder(root + link, above=True)
         Path(root + link).symlink_to(target)
     _write(root + "/etc/passwd", f"sandbox:x:{user}:{user}:sandbox:{settings['scratch']}:/bin/sh\n")
@@ -124,8 +125,8 @@ def _build_root(settings: dict[str, Any], user: int) -> None:
         _write(path, content)
 
     limits = settings["limits"]
-    scratch = f"size={limits['scratch']},nr_inodes={limits['files']},mode=700,uid={user},gid={user}"
-    system.mount("tmpfs", root + settings["scratch"], "tmpfs", system.MS_NOSUID | system.MS_NODEV, scratch)
+    options = f"size={limits['scratch']},nr_inodes={limits['files']},mode=700,uid={user},gid={user}"
+    system.mount("tmpfs", root + scratch, "tmpfs", system.MS_NOSUID | system.MS_NODEV, options)
     with contextlib.suppress(OSError):  # masked parts of /proc (in a container) forbid a new mount: then it stays empty
         system.mount_processes(root + "/proc")
     system.enter_root(root)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 
+from . import system
+
 _PAGE_OF_A_PIPE = 4096
 _PIPE = 16 * _PAGE_OF_A_PIPE  # bytes that a pipe may hold; the filter keeps programs from making it larger
 _KIB = 1024
@@ -41,7 +43,7 @@ class Held:
         Args:
             processes: what :func:`members` found.
             socket: bytes that may wait in a socket.
-            open_files: descriptors that a process may have; whoever hides them is taken to have as many sockets.
+            open_files: descriptors that a process may have; a process that hides them is taken to have as many sockets.
         """
         # A process whose first thread has ended shows its memory only by another thread.
         self._states = [state for threads in processes.values() if (state := _first_state(threads))]
@@ -64,7 +66,12 @@ class Held:
 
     def shared(self) -> int:
         """Bytes, with shared pages divided among their users, and without those of files in memory."""
-        return self._waiting + sum(_share(thread, state) for thread, state in self._states)
+        kept: list[tuple[int, dict[str, int]]] = []
+        for thread, state in self._states:
+            # A process that is about to execute another program has no memory of its own, but its parent's.
+            if not any(system.share_memory(thread, other) for other, _ in kept):
+                kept.append((thread, state))
+        return self._waiting + sum(_share(thread, state) for thread, state in kept)
 
 
 def scratch(process: list[int], folder: str) -> int | None:

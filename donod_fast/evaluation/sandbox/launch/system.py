@@ -35,6 +35,8 @@ _AT_RECURSIVE = 0x8000
 _SYS_MOUNT_SETATTR = 442  # the same number on every architecture
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _SYS_CAPSET = {"x86_64": 126, "aarch64": 91}
+_SYS_KCMP = {"x86_64": 312, "aarch64": 272}
+_KCMP_VM = 1
 _CAPABILITY_VERSION_3 = 0x20080522
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -66,7 +68,7 @@ def mount(source: str, target: str, kind: str | None, flags: int, options: str =
 
 
 def mount_processes(target: str) -> None:
-    """Mount a read-only /proc with the processes of this namespace alone, and of them only those that may be looked at."""
+    """Mount a read-only /proc with this namespace's processes alone, and only those that the reader may look into."""
     mount("proc", target, "proc", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "subset=pid,hidepid=2")
 
 
@@ -104,3 +106,9 @@ def set_system_call_filter(program: bytes) -> None:
 
     block = Program(len(program) // 8, program)
     prctl(PR_SET_SECCOMP, 2, ctypes.addressof(block))
+
+
+def share_memory(process: int, other: int) -> bool:
+    """Whether two processes have one address space; False if the kernel does not say."""
+    number = _SYS_KCMP.get(os.uname().machine)
+    return number is not None and _libc.syscall(number, process, other, _KCMP_VM, 0, 0) == 0
