@@ -21,7 +21,9 @@ torch.set_num_threads(1)  # the models are tiny: more threads cost more than the
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of ``make attack``."""
     group = parser.getgroup("attacks")
-    group.addoption("--attacks", choices=("share", "full"), default="share", help="how many attacks of each kind to try")
+    group.addoption(
+        "--attacks", choices=("share", "full"), default="share", help="how many attacks of each kind to try"
+    )
     group.addoption("--attack-table", type=Path, help="CSV file for the counts by kind")
 
 
