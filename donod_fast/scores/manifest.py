@@ -63,7 +63,9 @@ def read_manifest(storage: Storage, name: str) -> dict[str, Any]:
         _refuse_other_version(content.get("version"), file)
         check_manifest(content)  # first, because it can name the entry
         is_old = _is_unchecked(content)
-        manifest = hidden(verified(content, needs_checksum=not is_old))  # earlier releases wrote secrets of URLs
+        manifest: dict[str, Any] = hidden(
+            verified(content, needs_checksum=not is_old)
+        )  # earlier releases wrote secrets of URLs
     except FileNotFoundError:
         raise StoreError(f"{name} holds no {MANIFEST}: name a folder that `donod-fast score` wrote") from None
     except DamagedError as error:

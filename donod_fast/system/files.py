@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import socket
 import stat
@@ -93,7 +94,7 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink()
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> io.BufferedReader:
     """Open a file for reading; never wait for a pipe's writer, nor read a device without an end.
 
     Raises:

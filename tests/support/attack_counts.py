@@ -1,7 +1,7 @@
 """Counts of attacks: how many were tried, how many got through, by kind.
 
-A test that attacks something is marked ``attack`` and takes the fixture ``attacks``. The suite runs a share of each kind;
-``make attack`` runs all of them (``--attacks full``) and writes the counts to a table (``--attack-table FILE``).
+A test that attacks something is marked ``attack`` and takes the fixture ``attacks``. The suite runs a share of each
+kind; ``make attack`` runs all of them (``--attacks full``) and writes the counts to a table (``--attack-table FILE``).
 """
 
 from __future__ import annotations
