@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 from donod_fast.errors import StoreError
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> io.BufferedReader:
     """Open a file for reading; anything but a regular file (a pipe would block forever) is refused.
 
     Raises:
