@@ -424,7 +424,26 @@ def _check_format(pattern: Any, given: Any, mark: str = "%") -> None:
     _charge(len(pattern) + pattern.count(mark) * (longest + widest))
 
 
-def bounded_render(render: Callable[..., Any]) -> Callable[..., Any] | None:
+class BoundedRender:
+    """Transformers' function ``render_jinja_template`` in a bounded environment; other processes make their own.
+
+    Args:
+        render: transformers' function.
+        made: the same function, compiling templates in a bounded environment.
+    """
+
+    def __init__(self, render: Callable[..., Any], made: Callable[..., Any]) -> None:
+        self._render, self._made = render, made
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As transformers' function; raises TooCostlyError."""
+        return self._made(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return bounded_render, (self._render,)
+
+
+def bounded_render(render: Callable[..., Any]) -> BoundedRender | None:
     """Transformers' function ``render_jinja_template``, compiling templates in a bounded environment.
 
     Returns:
@@ -441,7 +460,7 @@ def bounded_render(render: Callable[..., Any]) -> Callable[..., Any] | None:
     scope = {**render.__globals__, "_compile_jinja_template": compiled_within_bounds}
     made = types.FunctionType(render.__code__, scope, render.__name__, render.__defaults__, render.__closure__)
     made.__kwdefaults__ = render.__kwdefaults__
-    return made
+    return BoundedRender(render, made)
 
 
 __all__ = ["TooCostlyError", "bounded", "bounded_render", "metered"]
