@@ -38,6 +38,13 @@ _MOST_DEPTH = 32
 _BITS = 8  # a weight takes at least one bit
 
 
+_FREE_ELEMENTS = 1 << 26
+"""Elements that are small enough not to be compared with the weights: a damaged file is named when it is read."""
+
+_NO_SIZES = ("quantization_config", "task_specific_params", "id2label", "label2id")
+"""Sections whose numbers are no sizes of the model; a dimension may be −1 there."""
+
+
 def check_possible(name: str, folder: Path) -> None:
     """Refuse a model's folder whose config or tokenizer files no model can have.
 
@@ -93,7 +100,7 @@ def _sections(values: Mapping[str, Any], path: str, depth: int = 0) -> Iterator[
     yield path, values
     if depth < _MOST_DEPTH:
         for key, value in values.items():
-            if isinstance(value, dict):
+            if isinstance(value, dict) and key not in _NO_SIZES:
                 yield from _sections(value, f"{path}{key}.", depth + 1)
 
 
@@ -139,7 +146,7 @@ def _compare_with_weights(where: str, config: Mapping[str, Any], weights: int) -
         width = min(width, inner["word_embed_proj_dim"])
     for key in ("vocab_size", "num_hidden_layers", "n_layer", "num_layers"):
         count = inner.get(key)
-        if isinstance(count, int) and count * width > weights * _BITS:
+        if isinstance(count, int) and count * width > max(weights * _BITS, _FREE_ELEMENTS):
             raise ModelError(
                 f"{where}: {key} is {count:,} at a width of {width:,}, which does not fit weights of {weights:,} "
                 "bytes; take both from the same checkpoint"

@@ -1,4 +1,4 @@
-"""Standard output and standard error of a command: what is printed is escaped here, once, whoever prints it.
+"""Standard output and standard error of a command: what is printed is escaped here, once, for every caller.
 
 Tables, errors, log lines, warnings, tracebacks and messages of libraries all go through these streams. They hide
 secrets too: on standard error by the form of URLs and tokens, because libraries log and raise with URLs in their words;
@@ -93,7 +93,7 @@ class EdgeStream(io.TextIOBase):
         return length
 
     def write_styled(self, text: str) -> None:
-        """Write text whose colours are ours; whoever calls this has escaped the data in it.
+        """Write text whose colours are ours; the caller has escaped the data in it.
 
         Raises:
             OSError: as :meth:`write`.

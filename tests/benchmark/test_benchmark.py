@@ -136,7 +136,7 @@ def test_the_file_holds_the_samples_that_the_other_programs_get(tmp_path: Path) 
     assert 2000 <= sum(len(sample.input_ids) for sample in samples) < 2000 + 623
     write_tokens(tmp_path / "rows.jsonl", samples)
     found = scorer.masker.tokenize_many(list(open_corpus([str(tmp_path / "rows.jsonl")]).records()))
-    assert found == [replace(sample, unused=("id",)) for sample in samples]
+    assert [replace(one, hash=b"") for one in found] == [replace(sample, unused=("id",)) for sample in samples]
     assert random_samples(LENGTHS["code"], SMALL.vocab, rows=3) == samples[:3]
 
 

@@ -223,7 +223,7 @@ def test_a_folder_without_config_is_refused(copy: Path) -> None:
 
 def test_a_broken_config_is_refused(copy: Path) -> None:
     (copy / "config.json").write_text('{"model_type": "llama", ')
-    refused(copy, "cannot load its config")
+    refused(copy, "config.json cannot be read")
 
 
 def test_an_unknown_model_type_is_refused(copy: Path) -> None:

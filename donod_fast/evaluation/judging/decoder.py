@@ -23,8 +23,8 @@ _COMPLEX = struct.Struct(">dd")
 def decode(data: bytes | bytearray | memoryview, resolve: Callable[[Reference], Any] | None = None) -> Any:
     """Decode one value.
 
-    The value may take far more memory than its bytes, and a dict or a set of hostile keys takes any time: whoever
-    decodes an answer limits both.
+    The value may take far more memory than its bytes, and a dict or a set of hostile keys takes any time: the
+    caller limits both.
 
     Args:
         data: output of :func:`encode`, or any bytes from a hostile sender.

@@ -1,7 +1,7 @@
 """Messages on a sandboxed process's channel, in frames of at most ``PART`` bytes.
 
-A frame is four bytes of length and that many bytes. A frame of exactly ``PART`` bytes means that the message goes on in
-the next frame; a shorter frame ends it. So whoever relays a message never holds more than one part of it.
+A frame is four bytes of length and that many bytes. A frame of exactly ``PART`` bytes means that the message continues
+in the next frame; a shorter frame ends it. So a relay never holds more than one part of a message.
 """
 
 from __future__ import annotations
