@@ -1,7 +1,8 @@
 """Refuse a model's config with absurd values, before anything is allocated by them.
 
 A config is a text that anybody can write. Transformers builds lists as long as the number of layers while it reads one,
-and modules as large as it says. The values must obey what any model has, and to the size of the weights beside them.
+and modules as large as it says. Its values are compared with those of real models, and with the size of the weights
+beside them.
 """
 
 from __future__ import annotations

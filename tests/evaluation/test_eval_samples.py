@@ -11,6 +11,7 @@ from eval_cases import human_eval_record, mbpp_record, write_records
 from donod_fast.errors import CorpusError
 from donod_fast.evaluation import Problem, Sample, canonical_samples, load_problems, read_samples
 from donod_fast.evaluation.samples import check_samples, sample_line
+from donod_fast.evaluation.stored import sample_of
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_written_samples_are_read_back_equal_in_all_formats(problems: list[Probl
     text = "    return 1  # \u2028 \ud800 é"
     sample = Sample("Fam/0", 0, problems[0].prompt + text, text, 7, "stop")
     (tmp_path / "s.jsonl").write_bytes(sample_line(sample))
-    assert Sample.from_dict(json.loads(sample_line(sample))) == sample
+    assert sample_of(json.loads(sample_line(sample))) == sample
     assert read_samples(tmp_path / "s.jsonl", problems).samples[0].program == sample.program
 
 
