@@ -61,8 +61,11 @@ class UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_scalar(self, node: Any) -> Any:
-        """A scalar; the secrets of a URL are hidden."""
-        return hidden(super().construct_scalar(node))
+        """A scalar; the secrets of a URL are hidden. Two halves of a character, as JSON escapes it, are one again."""
+        value = super().construct_scalar(node)
+        if isinstance(value, str) and not value.isascii():
+            value = value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+        return hidden(value)
 
 
 def _refusal(problem: str, event: Any) -> yaml.composer.ComposerError:
