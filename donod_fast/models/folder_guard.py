@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from donod_fast.errors import ModelError
+from donod_fast.system.wording import shortened
 
 ADAPTER = "adapter_config.json"
 MODULES = "modules.json"
@@ -170,7 +171,7 @@ def _read(name: str, file: Path) -> Any:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:
-        reason = str(error).split("\n", 1)[0][:150]
+        reason = shortened(str(error).split("\n", 1)[0], 150)
         raise ModelError(f"{name}: {file.name} cannot be read ({reason}); download it again") from error
 
 
