@@ -33,6 +33,9 @@ _START = re.compile(
     r"(?<![A-Za-z0-9+.\-])([A-Za-z][A-Za-z0-9+.\-]*)(:(?://+|\\/\\/)|(?:%(?:25)*3A)(?:%(?:25)*2F){2}|(?<=http):/|(?<=https):/)",
     re.IGNORECASE,
 )
+_START_SAID = re.compile(_START.pattern + r"|(?<![A-Za-z0-9+.\-])([A-Za-z][A-Za-z0-9+.\-]+)(:/)(?!/)", re.IGNORECASE)
+"""In messages: a URL that was taken for a path has one slash."""
+
 _BODY = re.compile(r"[^\s\"<>`]*")
 _TAIL = re.compile(r"[')\]}.,:;!]*$")  # punctuation after a URL in a sentence
 _AUTHORITY = re.compile(r"[^/?#\\]*")
@@ -144,10 +147,10 @@ def _is_public_word(scheme: str, part: str) -> bool:
     return part != MARK and not re.fullmatch(r"[\w+/%\-]{20,}", part)
 
 
-def _pieces(text: str) -> Iterator[str | _Url]:
+def _pieces(text: str, start_of_url: re.Pattern[str] = _START) -> Iterator[str | _Url]:
     """The text cut into its URLs and what is between them."""
     done = 0
-    starts = list(_START.finditer(text))
+    starts = list(start_of_url.finditer(text))
     for number, start in enumerate(starts):
         if start.start() < done:
             continue
@@ -155,7 +158,8 @@ def _pieces(text: str) -> Iterator[str | _Url]:
         stop = starts[number + 1].start() if number + 1 < len(starts) else len(text)
         found = _BODY.match(text, start.end(), stop)
         assert found is not None
-        body, scheme, separator = found[0], start[1], start[2]
+        scheme, separator = (one for one in start.groups() if one is not None)
+        body = found[0]
         if text.startswith("::", stop - 2) and body.endswith("::"):
             body = body[:-2]  # a chain of URLs
         body = body[: len(body) - len(_TAIL.search(body)[0])]  # type: ignore[index]
@@ -169,7 +173,7 @@ def _pieces(text: str) -> Iterator[str | _Url]:
 
 
 def _in_form(text: str) -> str:
-    return "".join(piece if isinstance(piece, str) else _marked(piece) for piece in _pieces(text))
+    return "".join(piece if isinstance(piece, str) else _marked(piece) for piece in _pieces(text, _START_SAID))
 
 
 def hide(text: str) -> str:
