@@ -14,8 +14,6 @@ variable whose name begins with :data:`VARIABLE`. Child processes inherit these 
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -29,11 +27,12 @@ MARK = "REDACTED"
 VARIABLE = "DONOD_FAST_URL"
 """Beginning of the names of variables that hold whole URLs, separated by white space."""
 
-_START = re.compile(
-    r"(?<![A-Za-z0-9+.\-])([A-Za-z][A-Za-z0-9+.\-]*)(:(?://+|\\/\\/)|(?:%(?:25)*3A)(?:%(?:25)*2F){2}|(?<=http):/|(?<=https):/)",
-    re.IGNORECASE,
+# Patterns that most commands never use are texts: the module `re` compiles them at their first use.
+_START = (
+    r"(?i)(?<![A-Za-z0-9+.\-])([A-Za-z][A-Za-z0-9+.\-]*)"
+    r"(:(?://+|\\/\\/)|(?:%(?:25)*3A)(?:%(?:25)*2F){2}|(?<=http):/|(?<=https):/)"
 )
-_START_SAID = re.compile(_START.pattern + r"|(?<![A-Za-z0-9+.\-])([A-Za-z][A-Za-z0-9+.\-]+)(:/)(?!/)", re.IGNORECASE)
+_START_SAID = _START + r"|(?<![A-Za-z0-9+.\-])([A-Za-z][A-Za-z0-9+.\-]+)(:/)(?!/)"
 """In messages: a URL that was taken for a path has one slash."""
 
 _BODY = re.compile(r"[^\s\"<>`]*")
@@ -55,7 +54,7 @@ _PUBLIC = frozenset(
 )
 """Parameters of a query that are kept. A new kind of signature has a new name, so all others are hidden."""
 
-_TOKENS = re.compile(
+_TOKENS = (
     r"\b(?:hf_[A-Za-z0-9]{16,}|api_org_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_\-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|"
     r"github_pat_\w{20,}|glpat-[\w\-]{16,}|xox[abprs]-[\w\-]{10,}|(?:AKIA|ASIA)[0-9A-Z]{16}|"
     r"eyJ[\w\-]{8,}\.[\w\-]{8,}\.[\w\-]*)"
@@ -147,10 +146,10 @@ def _is_public_word(scheme: str, part: str) -> bool:
     return part != MARK and not re.fullmatch(r"[\w+/%\-]{20,}", part)
 
 
-def _pieces(text: str, start_of_url: re.Pattern[str] = _START) -> Iterator[str | _Url]:
+def _pieces(text: str, start_of_url: str = _START) -> Iterator[str | _Url]:
     """The text cut into its URLs and what is between them."""
     done = 0
-    starts = list(start_of_url.finditer(text))
+    starts = list(re.finditer(start_of_url, text))
     for number, start in enumerate(starts):
         if start.start() < done:
             continue
@@ -202,6 +201,8 @@ def _remember(marked: str, whole: str) -> None:
 
 
 def _own_variable(marked: str) -> str:
+    import hashlib  # it takes long, and most commands need it later or not at all
+
     return f"{VARIABLE}_{hashlib.sha256(marked.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
 
@@ -278,7 +279,7 @@ def known_urls() -> dict[str, str]:
 
 def without_secrets(text: str) -> str:
     """A text without the secrets of URLs, without known tokens, and without secrets of the environment."""
-    return _TOKENS.sub(MARK, without_known_secrets(_in_form(text)))
+    return re.sub(_TOKENS, MARK, without_known_secrets(_in_form(text)))
 
 
 def without_known_secrets(text: str) -> str:
@@ -315,6 +316,8 @@ def _known_secrets() -> re.Pattern[str] | None:
 
 
 def _secrets_of(text: str) -> Iterator[str]:
+    import base64
+
     for url in _pieces(text):
         if isinstance(url, str):
             continue
