@@ -35,10 +35,10 @@ _START = (
 _START_SAID = _START + r"|(?<![A-Za-z0-9+.\-])([A-Za-z][A-Za-z0-9+.\-]+)(:/)(?!/)"
 """In messages: a URL that was taken for a path has one slash."""
 
-_BODY = re.compile(r"[^\s\"<>`]*")
-_TAIL = re.compile(r"[')\]}.,:;!]*$")  # punctuation after a URL in a sentence
-_AUTHORITY = re.compile(r"[^/?#\\]*")
-_PLAIN = re.compile(r"[\w.\-/]{0,80}")
+_BODY = r"[^\s\"<>`]*"
+_TAIL = r"[')\]}.,:;!]*$"  # punctuation after a URL in a sentence
+_AUTHORITY = r"[^/?#\\]*"
+_PLAIN = r"[\w.\-/]{0,80}"
 
 _WEB = ("http", "https")
 """Schemes where ``?`` begins a query. Elsewhere it may be a wildcard."""
@@ -71,8 +71,8 @@ _LONGEST = 16 << 10
 """Longest URL that is remembered, in characters: a variable of the environment must not grow too long for a child."""
 
 _SHORTEST = 8
-_TELLING = re.compile(r"(?=.*[A-Za-z])(?=.*[0-9])|.*[a-z].*[A-Z]")
-_TIME = re.compile(r"[0-9TZ:.+\-]*|AWS4-HMAC-SHA256")
+_TELLING = r"(?=.*[A-Za-z])(?=.*[0-9])|.*[a-z].*[A-Z]"
+_TIME = r"[0-9TZ:.+\-]*|AWS4-HMAC-SHA256"
 """Outside URLs a secret is hidden only if it can be told from words, numbers and dates, which output is full of."""
 
 
@@ -87,7 +87,7 @@ class _Url(NamedTuple):
 
 
 def _cut(scheme: str, separator: str, body: str) -> _Url:
-    authority = _AUTHORITY.match(body)
+    authority = re.compile(_AUTHORITY).match(body)
     assert authority is not None
     end = authority.end()
     at, width = body.rfind("@", 0, end), 1
@@ -96,7 +96,7 @@ def _cut(scheme: str, separator: str, body: str) -> _Url:
         later = body.find("@", end)
         if colon >= 0 and later >= 0 and not port.isdigit():
             # A password with "/", "?" or "#" that nobody encoded.
-            host = _AUTHORITY.match(body, later)
+            host = re.compile(_AUTHORITY).match(body, later)
             at = body.rfind("@", later, host.end() if host else None)
         elif (encoded := authority[0].lower().rfind("%40")) >= 0:
             at, width = encoded, 3
@@ -137,7 +137,7 @@ def _marked_query(scheme: str, query: str) -> str:
 def _is_public(scheme: str, name: str, value: str) -> bool:
     if scheme not in _WEB and "/" in name:
         return True  # a folder such as day=1 after a wildcard
-    return name.lower() in _PUBLIC and _PLAIN.fullmatch(value) is not None
+    return name.lower() in _PUBLIC and re.compile(_PLAIN).fullmatch(value) is not None
 
 
 def _is_public_word(scheme: str, part: str) -> bool:
@@ -155,13 +155,13 @@ def _pieces(text: str, start_of_url: str = _START) -> Iterator[str | _Url]:
             continue
         yield text[done : start.start()]
         stop = starts[number + 1].start() if number + 1 < len(starts) else len(text)
-        found = _BODY.match(text, start.end(), stop)
+        found = re.compile(_BODY).match(text, start.end(), stop)
         assert found is not None
         scheme, separator = (one for one in start.groups() if one is not None)
         body = found[0]
         if text.startswith("::", stop - 2) and body.endswith("::"):
             body = body[:-2]  # a chain of URLs
-        body = body[: len(body) - len(_TAIL.search(body)[0])]  # type: ignore[index]
+        body = body[: len(body) - len(re.compile(_TAIL).search(body)[0])]  # type: ignore[index]
         done = start.end() + len(body)
         if separator.startswith("%"):  # encoded as a whole, as in a parameter of another URL
             for _ in range(1 + separator[: separator.upper().index("3A")].count("25")):
@@ -340,7 +340,7 @@ def _secrets_of(text: str) -> Iterator[str]:
 def _spellings(secret: str) -> Iterator[str]:
     plain = unquote(secret)
     for one in (secret, plain, quote(plain), quote(plain, safe=""), quote_plus(plain), plain.replace("+", " ")):
-        if len(one) >= _SHORTEST and _TELLING.match(one) and not _TIME.fullmatch(one):
+        if len(one) >= _SHORTEST and re.compile(_TELLING).match(one) and not re.compile(_TIME).fullmatch(one):
             yield one
 
 

@@ -91,7 +91,7 @@ def test_no_option_of_any_command_shows_a_secret(attacks: Attacks, runner: EdgeR
     draw, trials = random.Random(17), options()
     assert len(trials) > 200
     draw.shuffle(trials)
-    trials = trials[: attacks.number(24, len(trials))]
+    trials = trials[: attacks.number(16, len(trials))]
     wrong = []
     for at, (command, option) in enumerate(trials):
         secret, url = drawn(draw, at)
@@ -117,7 +117,7 @@ def test_no_file_of_settings_shows_a_secret(attacks: Attacks, runner: EdgeRunner
     draw, wrong = random.Random(18), []
     keys = ("data", "model", "out", "template", "dtype", "rows", "nothing", "reference", "columns")
     recipe_keys = ("name", "train", "data", "heldout", "candidates", "score", "eval", "nothing")
-    number = attacks.number(8, 80)
+    number = attacks.number(6, 80)
     for at in range(number):
         secret, url = drawn(draw, 500 + at)
         value: Any = draw.choice((url, [url], {"a": url}, {url: 1}, f"see {url}, please"))

@@ -52,7 +52,7 @@ def test_signals_at_random_moments_change_no_result(attacks: Attacks, runner: Ed
     rows = (stage / "rows.jsonl").read_bytes()
     lasts: dict[str, float] = {}
     undisturbed: dict[str, pa.Table] = {}
-    wrong, number = [], attacks.number(6, 90)
+    wrong, number = [], attacks.number(4, 90)
     for _ in range(number):
         name = draw.choices(list(COMMANDS), weights=[8, 3, 1, 2, 2, 1, 2])[0]
         how = draw.choice(list(ENDS))
