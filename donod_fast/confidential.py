@@ -14,8 +14,6 @@ variable whose name begins with :data:`VARIABLE`. Child processes inherit these 
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -29,14 +27,18 @@ MARK = "REDACTED"
 VARIABLE = "DONOD_FAST_URL"
 """Beginning of the names of variables that hold whole URLs, separated by white space."""
 
-_START = re.compile(
-    r"(?<![A-Za-z0-9+.\-])([A-Za-z][A-Za-z0-9+.\-]*)(:(?://+|\\/\\/)|(?:%(?:25)*3A)(?:%(?:25)*2F){2}|(?<=http):/|(?<=https):/)",
-    re.IGNORECASE,
+# Patterns that most commands never use are texts: the module `re` compiles them at their first use.
+_START = (
+    r"(?i)(?<![A-Za-z0-9+.\-])([A-Za-z][A-Za-z0-9+.\-]*)"
+    r"(:(?://+|\\/\\/)|(?:%(?:25)*3A)(?:%(?:25)*2F){2}|(?<=http):/|(?<=https):/)"
 )
-_BODY = re.compile(r"[^\s\"<>`]*")
-_TAIL = re.compile(r"[')\]}.,:;!]*$")  # punctuation after a URL in a sentence
-_AUTHORITY = re.compile(r"[^/?#\\]*")
-_PLAIN = re.compile(r"[\w.\-/]{0,80}")
+_START_SAID = _START + r"|(?<![A-Za-z0-9+.\-])([A-Za-z][A-Za-z0-9+.\-]+)(:/)(?!/)"
+"""In messages: a URL that was taken for a path has one slash."""
+
+_BODY = r"[^\s\"<>`]*"
+_TAIL = r"[')\]}.,:;!]*$"  # punctuation after a URL in a sentence
+_AUTHORITY = r"[^/?#\\]*"
+_PLAIN = r"[\w.\-/]{0,80}"
 
 _WEB = ("http", "https")
 """Schemes where ``?`` begins a query. Elsewhere it may be a wildcard."""
@@ -52,7 +54,7 @@ _PUBLIC = frozenset(
 )
 """Parameters of a query that are kept. A new kind of signature has a new name, so all others are hidden."""
 
-_TOKENS = re.compile(
+_TOKENS = (
     r"\b(?:hf_[A-Za-z0-9]{16,}|api_org_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_\-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|"
     r"github_pat_\w{20,}|glpat-[\w\-]{16,}|xox[abprs]-[\w\-]{10,}|(?:AKIA|ASIA)[0-9A-Z]{16}|"
     r"eyJ[\w\-]{8,}\.[\w\-]{8,}\.[\w\-]*)"
@@ -69,8 +71,8 @@ _LONGEST = 16 << 10
 """Longest URL that is remembered, in characters: a variable of the environment must not grow too long for a child."""
 
 _SHORTEST = 8
-_TELLING = re.compile(r"(?=.*[A-Za-z])(?=.*[0-9])|.*[a-z].*[A-Z]")
-_TIME = re.compile(r"[0-9TZ:.+\-]*|AWS4-HMAC-SHA256")
+_TELLING = r"(?=.*[A-Za-z])(?=.*[0-9])|.*[a-z].*[A-Z]"
+_TIME = r"[0-9TZ:.+\-]*|AWS4-HMAC-SHA256"
 """Outside URLs a secret is hidden only if it can be told from words, numbers and dates, which output is full of."""
 
 
@@ -85,7 +87,7 @@ class _Url(NamedTuple):
 
 
 def _cut(scheme: str, separator: str, body: str) -> _Url:
-    authority = _AUTHORITY.match(body)
+    authority = re.compile(_AUTHORITY).match(body)
     assert authority is not None
     end = authority.end()
     at, width = body.rfind("@", 0, end), 1
@@ -94,7 +96,7 @@ def _cut(scheme: str, separator: str, body: str) -> _Url:
         later = body.find("@", end)
         if colon >= 0 and later >= 0 and not port.isdigit():
             # A password with "/", "?" or "#" that nobody encoded.
-            host = _AUTHORITY.match(body, later)
+            host = re.compile(_AUTHORITY).match(body, later)
             at = body.rfind("@", later, host.end() if host else None)
         elif (encoded := authority[0].lower().rfind("%40")) >= 0:
             at, width = encoded, 3
@@ -135,7 +137,7 @@ def _marked_query(scheme: str, query: str) -> str:
 def _is_public(scheme: str, name: str, value: str) -> bool:
     if scheme not in _WEB and "/" in name:
         return True  # a folder such as day=1 after a wildcard
-    return name.lower() in _PUBLIC and _PLAIN.fullmatch(value) is not None
+    return name.lower() in _PUBLIC and re.compile(_PLAIN).fullmatch(value) is not None
 
 
 def _is_public_word(scheme: str, part: str) -> bool:
@@ -144,21 +146,22 @@ def _is_public_word(scheme: str, part: str) -> bool:
     return part != MARK and not re.fullmatch(r"[\w+/%\-]{20,}", part)
 
 
-def _pieces(text: str) -> Iterator[str | _Url]:
+def _pieces(text: str, start_of_url: str = _START) -> Iterator[str | _Url]:
     """The text cut into its URLs and what is between them."""
     done = 0
-    starts = list(_START.finditer(text))
+    starts = list(re.finditer(start_of_url, text))
     for number, start in enumerate(starts):
         if start.start() < done:
             continue
         yield text[done : start.start()]
         stop = starts[number + 1].start() if number + 1 < len(starts) else len(text)
-        found = _BODY.match(text, start.end(), stop)
+        found = re.compile(_BODY).match(text, start.end(), stop)
         assert found is not None
-        body, scheme, separator = found[0], start[1], start[2]
+        scheme, separator = (one for one in start.groups() if one is not None)
+        body = found[0]
         if text.startswith("::", stop - 2) and body.endswith("::"):
             body = body[:-2]  # a chain of URLs
-        body = body[: len(body) - len(_TAIL.search(body)[0])]  # type: ignore[index]
+        body = body[: len(body) - len(re.compile(_TAIL).search(body)[0])]  # type: ignore[index]
         done = start.end() + len(body)
         if separator.startswith("%"):  # encoded as a whole, as in a parameter of another URL
             for _ in range(1 + separator[: separator.upper().index("3A")].count("25")):
@@ -169,7 +172,7 @@ def _pieces(text: str) -> Iterator[str | _Url]:
 
 
 def _in_form(text: str) -> str:
-    return "".join(piece if isinstance(piece, str) else _marked(piece) for piece in _pieces(text))
+    return "".join(piece if isinstance(piece, str) else _marked(piece) for piece in _pieces(text, _START_SAID))
 
 
 def hide(text: str) -> str:
@@ -198,6 +201,8 @@ def _remember(marked: str, whole: str) -> None:
 
 
 def _own_variable(marked: str) -> str:
+    import hashlib  # it takes long, and most commands need it later or not at all
+
     return f"{VARIABLE}_{hashlib.sha256(marked.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
 
@@ -274,7 +279,7 @@ def known_urls() -> dict[str, str]:
 
 def without_secrets(text: str) -> str:
     """A text without the secrets of URLs, without known tokens, and without secrets of the environment."""
-    return _TOKENS.sub(MARK, without_known_secrets(_in_form(text)))
+    return re.sub(_TOKENS, MARK, without_known_secrets(_in_form(text)))
 
 
 def without_known_secrets(text: str) -> str:
@@ -311,6 +316,8 @@ def _known_secrets() -> re.Pattern[str] | None:
 
 
 def _secrets_of(text: str) -> Iterator[str]:
+    import base64
+
     for url in _pieces(text):
         if isinstance(url, str):
             continue
@@ -333,7 +340,7 @@ def _secrets_of(text: str) -> Iterator[str]:
 def _spellings(secret: str) -> Iterator[str]:
     plain = unquote(secret)
     for one in (secret, plain, quote(plain), quote(plain, safe=""), quote_plus(plain), plain.replace("+", " ")):
-        if len(one) >= _SHORTEST and _TELLING.match(one) and not _TIME.fullmatch(one):
+        if len(one) >= _SHORTEST and re.compile(_TELLING).match(one) and not re.compile(_TIME).fullmatch(one):
             yield one
 
 

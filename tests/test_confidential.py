@@ -28,7 +28,7 @@ FORMS = (
     lambda url: quote(url, safe=""),
     lambda url: quote(quote(url, safe=""), safe=""),
     lambda url: url.replace("/", "\\/"),
-    lambda url: url.replace("://", ":/") if url.startswith("http") else url,
+    lambda url: url.replace("://", ":/"),
     lambda url: url.replace("//somebody:", "//some%62ody:"),
 )
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from donod_fast.confidential import without_secrets
 from donod_fast.errors import DonodError, StoreError
 
 
@@ -109,7 +110,7 @@ def aligned(rows: Sequence[dict[str, Any]]) -> str:
 
 def short_error(error: BaseException) -> str:
     """An error on one line, without paths of this machine."""
-    first = re.sub(r"(/[^/ ]+){2,}", "…", (str(error).strip().splitlines() or [""])[0])
+    first = re.sub(r"(/[^/ ]+){2,}", "…", (without_secrets(str(error)).strip().splitlines() or [""])[0])
     return (first if isinstance(error, DonodError) else f"{type(error).__name__}: {first}")[:250]
 
 

@@ -23,7 +23,7 @@ def main() -> None:
     try:
         from donod_fast.cli.app import main as run
 
-        code = run()
+        code = run(stopper)
     except KeyboardInterrupt:  # a signal while modules were imported, or while an error was reported
         pass
     stopper.leaving = True

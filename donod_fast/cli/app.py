@@ -12,6 +12,7 @@ from typing import ClassVar
 import typer
 
 from donod_fast.cli.options import HELP_NAMES, LazyCommand, LazyGroup
+from donod_fast.cli.signals import Stopper
 from donod_fast.cli.surroundings import error_of_surroundings
 from donod_fast.errors import DonodError
 from donod_fast.system.hub_retries import one_line_for_retries
@@ -174,8 +175,12 @@ def _options(
     pass
 
 
-def main() -> int:
-    """Run the command line. Returns one of the exit codes in ``donod_fast.errors``, or 130 if interrupted."""
+def main(stopper: Stopper | None = None) -> int:
+    """Run the command line. Returns one of the exit codes in ``donod_fast.errors``, or 130 if interrupted.
+
+    Args:
+        stopper: what answers signals; None if nothing does.
+    """
     logging.basicConfig(level=logging.WARNING, format="donod-fast: %(message)s")
     if _COMPLETE in os.environ:
         from typer._completion_classes import completion_init
@@ -198,6 +203,9 @@ def main() -> int:
         known = error_of_surroundings(error)
         if os.environ.get("DONOD_FAST_TRACEBACK"):
             raise
+        if stopper is not None and stopper.received is not None:  # a module that it interrupted cannot be imported
+            print("donod-fast: error: interrupted", file=sys.stderr)
+            return 130
         if known is not None:
             return _reported(known)
         # A bug in donod_fast must also end with one line.

@@ -40,8 +40,11 @@ class Stopper:
                 return
 
     def code(self, code: int) -> int:
-        """The exit code of a command that ends with ``code``: 128 + the signal's number if a signal ended it."""
-        return 128 + self.received if self.received is not None and code in (1, 130) else code
+        """The exit code of a command that ends with ``code``: 128 + the signal's number if a signal ended it.
+
+        Libraries turn the KeyboardInterrupt into errors of their own, so any error after a signal counts as its.
+        """
+        return 128 + self.received if self.received is not None and code else code
 
     def _answer(self, number: int, frame: FrameType | None) -> None:
         if self.leaving:

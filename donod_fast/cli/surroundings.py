@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from donod_fast.confidential import without_secrets
 from donod_fast.errors import DonodError, InputError, StoreError, WorkerError
 
 _NO_MEMORY = (
@@ -61,7 +62,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _known(error: BaseException) -> DonodError | None:
-    text = str(error)
+    text = without_secrets(str(error))
     lower, detail = text.lower(), _in_brackets(text)
     number = error.errno if isinstance(error, OSError) else None
     is_library = isinstance(error, _KINDS) or type(error).__module__ != "builtins"

@@ -12,6 +12,7 @@ from donod_fast.errors import CorpusError, InputError
 from donod_fast.evaluation.benchmarks import HUMAN_EVAL, MBPP_SPLITS, Benchmark, find_benchmark
 from donod_fast.evaluation.judging import evalplus_check, human_eval_check, mbpp_check
 from donod_fast.evaluation.records import Line, read_records, record_digest
+from donod_fast.system.wording import shortened
 
 if TYPE_CHECKING:
     from donod_fast.evaluation.judging import Check
@@ -224,7 +225,7 @@ def _from_hub(kind: Benchmark) -> list[Line]:
 
         splits = load_dataset(name, configuration)
     except Exception as error:  # the hub's client can raise many types
-        reason = " ".join(str(error).split())[:200]
+        reason = shortened(error, 200)
         raise CorpusError(
             f"{name} cannot be loaded from the Hugging Face hub ({reason}); give the file: --problems FILE, "
             f"which is {kind.source}"

@@ -190,7 +190,9 @@ def default_limits(problems: Sequence[Problem]) -> Limits:
 
 def problems_digest(problems: Sequence[Problem]) -> str:
     """SHA-256 of the evaluated tasks, including their tests, in hex."""
-    return hashlib.sha256("".join(f"{one.task_id}\0{one.digest}\n" for one in problems).encode()).hexdigest()
+    return hashlib.sha256(
+        "".join(f"{one.task_id}\0{one.digest}\n" for one in problems).encode("utf-8", "surrogatepass")
+    ).hexdigest()
 
 
 def _collect(

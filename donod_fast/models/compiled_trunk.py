@@ -23,6 +23,7 @@ from donod_fast.kernels.fused import why_not_inductor
 from donod_fast.models.loading import LoadedModel
 from donod_fast.models.trunk import Trunk, synthetic_batch, token_error
 from donod_fast.system.threads import threads_each, worker_count
+from donod_fast.system.wording import shortened
 
 CHOICES = ("auto", "on", "off")
 
@@ -100,7 +101,7 @@ def compile_trunk(trunk: Trunk, loaded: LoadedModel) -> tuple[Trunk, CompiledTru
                 token_error(faster.scored_states(batch), states) for batch, states in zip(probes, wanted, strict=True)
             )
     except Exception as failure:  # the compiler and the model's own code may raise anything
-        reason = " ".join(str(failure).split())[:300]
+        reason = shortened(failure, 300)
         raise ModelError(f"{loaded.name}: cannot be compiled ({reason}); use --compile off") from failure
     limit = trunk.tolerance(wanted[0].dtype)
     if not error <= limit:

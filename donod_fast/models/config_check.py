@@ -17,6 +17,7 @@ from typing import Any
 from donod_fast.errors import ModelError
 from donod_fast.models.loading_errors import attempt_load
 from donod_fast.system.limits import SMALL_FILE_BYTES
+from donod_fast.system.wording import shortened
 
 CONFIG = "config.json"
 
@@ -91,7 +92,7 @@ def read_object(name: str, file: Path) -> dict[str, Any]:
     except RecursionError as error:
         raise ModelError(f"{where} is nested too deep") from error
     except (OSError, ValueError) as error:
-        raise ModelError(f"{where} cannot be read: {' '.join(str(error).split())[:200]}") from error
+        raise ModelError(f"{where} cannot be read: {shortened(error, 200)}") from error
     if not isinstance(found, dict):
         raise ModelError(f"{where} holds no JSON object; take it from the model's own release")
     return found

@@ -10,11 +10,14 @@ A link to a file is followed, as in the cache of the hub: what it leads to is pa
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from donod_fast.errors import ModelError
+from donod_fast.system.wording import shortened
 
 ADAPTER = "adapter_config.json"
 MODULES = "modules.json"
@@ -35,11 +38,14 @@ def check_model_folder(name: str, folder: Path, *, trust_remote_code: bool = Fal
         trust_remote_code: whether code of the model may run.
 
     Raises:
-        ModelError: a file leads outside the folder, names code without ``trust_remote_code``, or cannot be read.
+        ModelError: a file leads outside the folder, names code without ``trust_remote_code``, or cannot be read; or
+            something in the folder is neither a file nor a folder.
     """
+    _refuse_special(name, folder)
     modules = _read(name, folder / MODULES)
     folders = [folder, *(folder / path for path in _module_paths(name, modules))]
     for one in dict.fromkeys(folders):
+        _refuse_special(name, one)
         for file in sorted([*one.glob("*config*.json"), *one.glob("*.index.json")]):
             content = _read(name, file)
             if file.name.endswith(".index.json"):
@@ -51,6 +57,19 @@ def check_model_folder(name: str, folder: Path, *, trust_remote_code: bool = Fal
                 check_config(name, content, file.name, trust_remote_code=trust_remote_code)
         if not trust_remote_code:
             _check_modules(name, one)
+
+
+def _refuse_special(name: str, folder: Path) -> None:
+    """Refuse pipes, sockets and devices: whoever opens one may wait for ever."""
+    try:
+        files = sorted(folder.iterdir())
+    except OSError:  # that it is absent is reported by whoever loads it
+        return
+    for file in files:
+        with suppress(OSError):  # a link that leads nowhere
+            mode = file.stat().st_mode
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                raise ModelError(f"{name}: {file.name} is a pipe, a socket or a device, not a file; {_COPY}")
 
 
 def check_config(name: str, config: Any, where: str = "config.json", *, trust_remote_code: bool = False) -> None:
@@ -170,7 +189,7 @@ def _read(name: str, file: Path) -> Any:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:
-        reason = str(error).split("\n", 1)[0][:150]
+        reason = shortened(str(error).split("\n", 1)[0], 150)
         raise ModelError(f"{name}: {file.name} cannot be read ({reason}); download it again") from error
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from donod_fast.errors import ModelError
 from donod_fast.models.loading import LoadedModel, quiet
+from donod_fast.system.wording import shortened
 
 _WIDE = 4.0
 """Probe values reach this multiple of the requested span, so that a cap at twice the span is still visible."""
@@ -84,9 +85,7 @@ def observe(
         with quiet(), torch.inference_mode():
             result = loaded.model(input_ids=tokens, use_cache=False)
     except Exception as error:  # the model's own code may raise anything
-        raise ModelError(
-            f"{loaded.name}: the model's own forward fails: {' '.join(str(error).split())[:300]}"
-        ) from error
+        raise ModelError(f"{loaded.name}: the model's own forward fails: {shortened(error, 300)}") from error
     finally:
         for hook in hooks:
             hook.remove()

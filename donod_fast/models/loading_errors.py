@@ -7,7 +7,9 @@ from typing import TypeVar
 
 import torch
 
+from donod_fast.confidential import without_secrets
 from donod_fast.errors import ModelError
+from donod_fast.system.wording import shortened
 
 _T = TypeVar("_T")
 
@@ -69,7 +71,7 @@ def attempt_load(name: str, what: str, load: Callable[[], _T]) -> _T:
 
 
 def _reason(name: str, error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = without_secrets(" ".join(str(error).split()))
     if isinstance(error, torch.OutOfMemoryError):
         return "the device's memory is too small; use a smaller dtype or another device"
     if "safetensor" in type(error).__name__.lower():
@@ -77,7 +79,7 @@ def _reason(name: str, error: Exception) -> str:
     if any(hint in text.lower() for hint in _UNREACHABLE):
         from huggingface_hub.constants import HF_HUB_OFFLINE
 
-        cause = "HF_HUB_OFFLINE is set" if HF_HUB_OFFLINE else " ".join(str(_first_cause(error)).split())[:200]
+        cause = "HF_HUB_OFFLINE is set" if HF_HUB_OFFLINE else shortened(_first_cause(error), 200)
         return (
             f"the Hugging Face hub cannot be reached ({cause}) and the model is not in the local cache; "
             "check the name and the network, or give the path of a local model folder"

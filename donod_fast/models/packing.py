@@ -34,6 +34,7 @@ from donod_fast.models.varlen_attention import (
     plain_varlen,
     register,
 )
+from donod_fast.system.wording import shortened
 
 PACKING = ("auto", "on", "off")
 States = Callable[[Batch, str], Tensor]
@@ -139,7 +140,7 @@ def _failure(error: Exception) -> str:
 
 
 def _text(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    return shortened(error, 300) or type(error).__name__
 
 
 def config_refusal(decoder: nn.Module, config: Any) -> str:

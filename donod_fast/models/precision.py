@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from donod_fast.errors import InputError, ModelError, suggest
 from donod_fast.models.settings import PRECISIONS
+from donod_fast.system.wording import shortened
 
 FLOAT8_CAPABILITY = (8, 9)
 """Lowest CUDA compute capability with float8 matrix products (Ada; Hopper is 9.0)."""
@@ -109,9 +110,7 @@ def to_float8(name: str, decoder: nn.Module, head: nn.Module | None, quantise: Q
     try:
         (quantise or torchao_float8())(decoder, lambda layer, _: id(layer) in chosen)
     except (AssertionError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-        raise ModelError(
-            f"{name}: torchao cannot convert the model to float8: {' '.join(str(error).split())[:300]}"
-        ) from error
+        raise ModelError(f"{name}: torchao cannot convert the model to float8: {shortened(error, 300)}") from error
     left = [path for path, layer in layers if layer.weight is before[path]]
     if left:
         raise ModelError(f"{name}: torchao left {left[0]} and {len(left) - 1} more layers unchanged; upgrade torchao")

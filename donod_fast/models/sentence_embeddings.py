@@ -21,6 +21,7 @@ from donod_fast.models.folder_guard import check_config, check_model_folder
 from donod_fast.models.loading import quiet
 from donod_fast.models.precision import silence_torchao
 from donod_fast.system.places import path_of
+from donod_fast.system.wording import shortened
 
 Embeddings = npt.NDArray[np.float32]
 """(n, d) float32, each row of length 1."""
@@ -95,7 +96,7 @@ def load_embedder(name_or_path: str | Path, *, device: str | None = None) -> Any
     except ModelError:
         raise
     except Exception as error:  # the library, transformers and the Hub client raise many kinds of errors
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = shortened(error, 300) or type(error).__name__
         raise ModelError(
             f"{name}: cannot be loaded as a sentence-transformers model: {reason}; give a model folder, for example "
             "a download of sentence-transformers/all-mpnet-base-v2"

@@ -24,6 +24,7 @@ from donod_fast.models.loading import LoadedModel, find_decoder, quiet, text_con
 from donod_fast.models.packing import choose_packing
 from donod_fast.models.placement import one_at_a_time
 from donod_fast.models.rope import rope_switch
+from donod_fast.system.wording import shortened
 
 PADDING_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 """Tolerated change of hidden states by trailing tokens: the median over tokens of the error relative to the token's
@@ -94,7 +95,7 @@ class Trunk:
         except DonodError:
             raise
         except Exception as error:  # the model's own code may raise anything
-            reason = " ".join(str(error).split())[:300]
+            reason = shortened(error, 300)
             raise ModelError(f"{loaded.name}: its decoder cannot run on {self._device}: {reason}") from error
         self._attention = decided.attention
         self.packs = bool(decided.attention)

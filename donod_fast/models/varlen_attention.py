@@ -27,6 +27,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from donod_fast.system.wording import shortened
+
 _HALF = (torch.float16, torch.bfloat16)
 _WIDEST = 256
 """The largest head dimension of the flash-attention kernels."""
@@ -285,7 +287,7 @@ def _flash_package() -> VarlenKernel | str:
     except ModuleNotFoundError:
         return "the flash-attention package is not installed"
     except Exception as error:  # a wheel built for another torch release fails in many ways
-        return f"the flash-attention package cannot be imported: {' '.join(str(error).split())[:200]}"
+        return f"the flash-attention package cannot be imported: {shortened(error, 200)}"
 
 
 def _flash_limits(call: AttentionCall, what: str) -> str:

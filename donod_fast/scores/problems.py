@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from donod_fast.confidential import without_secrets
 from donod_fast.errors import StoreError
 from donod_fast.system.checked_json import DamagedError, parsed, verified, with_checksum
 from donod_fast.system.storage import Storage
@@ -62,7 +63,7 @@ def add_problem(storage: Storage, part: int | None, text: str) -> None:
     before: list[Problem] = []
     with suppress(StoreError):
         before = read_problems(storage)
-    problems = [*before, Problem(part, text, time.time())][-_MOST_PROBLEMS:]
+    problems = [*before, Problem(part, without_secrets(text), time.time())][-_MOST_PROBLEMS:]
     content = with_checksum({"problems": [asdict(problem) for problem in problems]})
     storage.write(PROBLEMS, json.dumps(content, indent=1).encode())
 

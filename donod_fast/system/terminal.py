@@ -24,8 +24,8 @@ from donod_fast.confidential import without_known_secrets, without_secrets
 from donod_fast.errors import StoreError
 from donod_fast.system.escaping import escaped
 
-_STYLE = re.compile(r"(\x1b\[[0-9;]*m)")
-_DRAWING = re.compile(r"\A(?:\r|\n|\x1b\[A)*")
+_STYLE = r"(\x1b\[[0-9;]*m)"
+_DRAWING = r"(?:\r|\n|\x1b\[A)*"
 """How a progress bar moves the cursor before it draws its line."""
 
 PIPE_CLOSED = 141
@@ -86,7 +86,7 @@ class EdgeStream(io.TextIOBase):
         text, length = self._clean(text), len(text)
         shown = escaped(text)
         if shown != text and sys._getframe(1).f_globals.get("__name__", "").partition(".")[0] == "tqdm":
-            moves = _DRAWING.match(text)[0]  # type: ignore[index]
+            moves = re.match(_DRAWING, text)[0]  # type: ignore[index]
             shown = (moves if self.isatty() else "") + escaped(text[len(moves) :].rstrip("\r"))
             shown += "\r" if self.isatty() and text.endswith("\r") and len(moves) < len(text) else ""
         self._put(shown)
@@ -98,7 +98,9 @@ class EdgeStream(io.TextIOBase):
         Raises:
             OSError: as :meth:`write`.
         """
-        self._put("".join(part if at % 2 else escaped(part) for at, part in enumerate(_STYLE.split(self._clean(text)))))
+        self._put(
+            "".join(part if at % 2 else escaped(part) for at, part in enumerate(re.split(_STYLE, self._clean(text))))
+        )
 
     def flush(self) -> None:
         """Flush the stream. Raises OSError as :meth:`write`."""

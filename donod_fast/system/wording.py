@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from donod_fast.confidential import without_secrets
+
 
 def plural(count: int, noun: str, plural_form: str | None = None) -> str:
     """A count with its noun: ``1 row``, ``2,000 rows``.
@@ -21,4 +23,12 @@ def byte_size(number: int) -> str:
     return f"{number / 2**20:,.0f} MiB" if number < 2**30 else f"{number / 2**30:,.1f} GiB"
 
 
-__all__ = ["byte_size", "plural"]
+def shortened(said: object, longest: int) -> str:
+    """What a library said (an error, an answer) in one line of at most ``longest`` characters.
+
+    Secrets are hidden before it is cut: half of a URL cannot be told from other text.
+    """
+    return " ".join(without_secrets(str(said)).split())[:longest]
+
+
+__all__ = ["byte_size", "plural", "shortened"]

@@ -12,6 +12,7 @@ import yaml
 from donod_fast.confidential import hidden
 from donod_fast.errors import InputError
 from donod_fast.system.limits import YAML_BYTES, YAML_DEPTH, YAML_NODES
+from donod_fast.system.wording import shortened
 
 
 class UniqueKeyLoader(yaml.SafeLoader):
@@ -61,8 +62,11 @@ class UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_scalar(self, node: Any) -> Any:
-        """A scalar; the secrets of a URL are hidden."""
-        return hidden(super().construct_scalar(node))
+        """A scalar; the secrets of a URL are hidden. Two halves of a character, as JSON escapes it, are one again."""
+        value = super().construct_scalar(node)
+        if isinstance(value, str) and not value.isascii():
+            value = value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+        return hidden(value)
 
 
 def _refusal(problem: str, event: Any) -> yaml.composer.ComposerError:
@@ -88,7 +92,7 @@ def parse_yaml(content: str, what: str, loader: type[UniqueKeyLoader] = UniqueKe
         raise InputError(f"{what} is not valid YAML: it is nested too deep") from error
     # A loader's own constructors raise these for a date that does not exist, or a number with too many digits.
     except (yaml.YAMLError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
-        raise InputError(f"{what} is not valid YAML: {' '.join(str(error).split())[:1000]}") from error
+        raise InputError(f"{what} is not valid YAML: {shortened(error, 1000)}") from error
 
 
 def read_yaml(file: Path, what: str, loader: type[UniqueKeyLoader] = UniqueKeyLoader) -> Any:

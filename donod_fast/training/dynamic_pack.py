@@ -38,7 +38,7 @@ from donod_fast.data.types import IGNORE_INDEX
 from donod_fast.errors import InputError, ModelError
 from donod_fast.models.loading import text_config
 from donod_fast.models.packing import config_refusal
-from donod_fast.system.wording import plural
+from donod_fast.system.wording import plural, shortened
 
 Variant = Literal["paper", "isolated"]
 Way = Literal["positions", "bounds", "mask"]
@@ -276,7 +276,7 @@ def isolate(
             try:
                 found = _measured(model, config, isolation, context)
             except Exception as error:  # the model's own code may raise anything
-                found = f"its packed forward fails: {' '.join(str(error).split())[:200] or type(error).__name__}"
+                found = f"its packed forward fails: {shortened(error, 200) or type(error).__name__}"
             if isinstance(found, Isolation):
                 return found
             reasons.append(f"by {isolation.way}, {found}")

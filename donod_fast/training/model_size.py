@@ -15,6 +15,7 @@ from donod_fast.models.loading import quiet, text_config
 from donod_fast.models.precision import silence_torchao
 from donod_fast.models.shapes import SHAPES
 from donod_fast.system.places import path_of
+from donod_fast.system.wording import shortened
 from donod_fast.training.recipe import TrainSettings
 
 # Hub ids of models whose shapes are listed here, so that plans for them need no connection to the hub.
@@ -71,7 +72,7 @@ def model_config(name: str, *, revision: str | None = None, trust_remote_code: b
             )
     except Exception as error:  # the hub client raises many kinds of errors
         raise InputError(
-            f"{name}: its config cannot be read ({' '.join(str(error).split())[:150]}); give a folder with a "
+            f"{name}: its config cannot be read ({shortened(error, 150)}); give a folder with a "
             f"config.json, or a model whose shape is known: {', '.join(SHAPES)}"
         ) from error
 

@@ -181,6 +181,7 @@ def _plain(value: Any, where: str, place: str = "") -> Any:
         for key in value:
             if not isinstance(key, str):
                 raise InputError(f"{begin}: the key {key!r} is a {type(key).__name__}, not a text; put it into quotes")
+            _check_whole(key, begin)
         return {key: _plain(one, where, f"{place}.{key}" if place else key) for key, one in value.items()}
     if isinstance(value, bytes | set):
         raise InputError(f"{begin} is a {type(value).__name__} of YAML, which no setting is; write a text or a list")
@@ -188,6 +189,8 @@ def _plain(value: Any, where: str, place: str = "") -> Any:
         return [_plain(one, where, f"{place}.{at}" if place else str(at)) for at, one in enumerate(value)]
     if isinstance(value, int) and abs(value) >= _MOST:
         raise InputError(f"{begin} is a number with too many digits")
+    if isinstance(value, str):
+        _check_whole(value, begin)
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
@@ -195,6 +198,11 @@ def _plain(value: Any, where: str, place: str = "") -> Any:
             raise InputError(f"{begin} is {value}, not a finite number")
         return value
     return str(value)
+
+
+def _check_whole(text: str, begin: str) -> None:
+    if not text.isascii() and any("\ud800" <= one <= "\udfff" for one in text):
+        raise InputError(f"{begin}: {text[:80]!r} holds half of a character; write the whole character")
 
 
 def _holders(values: Any, path: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
@@ -285,7 +293,7 @@ def _keys(values: Any, location: Sequence[str | int], kind: str) -> list[str | i
         is_item = isinstance(values, list) and isinstance(part, int) and part < len(values)
         if is_key or is_item:
             values = values[part]
-        elif not (kind == "missing" and at == len(location) - 1):
+        elif not (kind in ("missing", "extra_forbidden") and at == len(location) - 1):
             continue
         place.append(part)
     return place

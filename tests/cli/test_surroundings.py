@@ -82,7 +82,7 @@ def test_odd_surroundings_end_in_a_clear_error_or_the_result(attacks: Attacks, r
     random.Random(5).shuffle(pairs)
     rows = (stage / "rows.jsonl").read_bytes()
     found = []
-    for around, name in pairs[: attacks.number(14, 260)]:
+    for around, name in pairs[: attacks.number(10, 260)]:
         words = COMMANDS[name]
         if around == "removed_folder":
             inside = stage.parent / "scratch" / "case" / "stage"
@@ -120,7 +120,7 @@ def test_files_with_odd_names_are_scored_and_selected(attacks: Attacks, runner: 
     rows, found = (stage / "rows.jsonl").read_bytes(), []
     names = list(NAMES)
     random.Random(2).shuffle(names)
-    for name in names[: attacks.number(8, len(names))]:
+    for name in names[: attacks.number(5, len(names))]:
         words: tuple[Any, ...] = ("score", *SCORE[2:], "--", name)
         ended = runner.run(*words, files={name: rows})
         faults = ended.faults() + wrong_scores(ended, stage)
@@ -168,7 +168,7 @@ def test_what_is_no_file_in_a_files_place_never_hangs(attacks: Attacks, runner: 
     pairs = [(place, kind) for place in places for kind in SPECIALS]
     random.Random(9).shuffle(pairs)
     found = []
-    for place, kind in pairs[: attacks.number(10, len(pairs))]:
+    for place, kind in pairs[: attacks.number(8, len(pairs))]:
         ended = runner.run(*places[place], specials={place: kind}, patience=60, surrounding="some_memory")
         found.append((f"{place} is {kind}", ended.faults(), ended))
     judged(attacks, "no regular file in a file's place", found)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,7 +54,7 @@ def test_signals_at_random_moments_change_no_result(attacks: Attacks, runner: Ed
     rows = (stage / "rows.jsonl").read_bytes()
     lasts: dict[str, float] = {}
     undisturbed: dict[str, pa.Table] = {}
-    wrong, number = [], attacks.number(6, 90)
+    wrong, number = [], attacks.number(4, 90)
     for _ in range(number):
         name = draw.choices(list(COMMANDS), weights=[8, 3, 1, 2, 2, 1, 2])[0]
         how = draw.choice(list(ENDS))
@@ -109,3 +111,23 @@ def test_a_live_run_keeps_its_temporary_files(runner: EdgeRunner, stage: Path) -
         assert folder.is_dir() and not killed.exists() and not abandoned.exists()
         file.write(b"content")
     assert [one.name for one in place.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("error", ["ImportError('numpy failed to import')", "ModelError('cannot load')", "OSError(5)"])
+def test_whatever_a_library_makes_of_an_interruption_it_is_one(error: str) -> None:
+    program = f"""
+import os, signal, sys, time
+from donod_fast.cli import app as module, main
+from donod_fast.errors import ModelError
+def run(**_):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    except BaseException:
+        raise {error} from None
+module.app = run
+sys.argv = ["donod-fast", "status"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 143 and "internal error" not in done.stderr and "Traceback" not in done.stderr

@@ -261,8 +261,8 @@ def test_a_traceback_and_a_log_line_show_no_secret(tmp_path: Path) -> None:
     secret = canary(4)
     program = (
         "import logging, sys, warnings\n"
-        "from donod_fast.system.discreet import use_discreet_streams\n"
-        "use_discreet_streams()\n"
+        "from donod_fast.system.terminal import guard_streams\n"
+        "guard_streams()\n"
         "logging.basicConfig()\n"
         "logging.getLogger('x').warning('GET %s', sys.argv[1])\n"
         "warnings.warn(sys.argv[1])\n"

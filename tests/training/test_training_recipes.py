@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from donod_fast.data.settings import MaskSettings
 from donod_fast.errors import InputError
 from donod_fast.scoring.settings import UpdateSettings
+from donod_fast.system.yaml_files import read_yaml
 from donod_fast.training import TrainSettings, apply_overrides, load_recipe, recipe_names
 from donod_fast.training.recipe import ScoreSection
 
@@ -92,6 +94,15 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, text: str, words:
     with pytest.raises(InputError) as caught:
         load_recipe(written(tmp_path, text))
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+@pytest.mark.parametrize("character", ["\U0001d11e", "\U000e0041", "\ud800", "\udc00\ud800"])
+def test_characters_that_json_writes_in_two_halves_are_read(tmp_path: Path, character: str) -> None:
+    file = written(tmp_path, json.dumps({"a": character}))
+    assert read_yaml(file, "the file") == {"a": character}
+    for values in ({character: 1}, {"name": "x", "train": {"model": "m", character: 1}}):
+        with pytest.raises(InputError, match="half of a character" if "\ud800" in character else "is not a known key"):
+            load_recipe(written(tmp_path, json.dumps(values)))
 
 
 def test_an_unknown_recipe_is_refused_with_the_names_there_are() -> None:

@@ -34,6 +34,7 @@ from donod_fast.scoring.scorer import Scorer
 from donod_fast.scoring.spec import ScorerSpec
 from donod_fast.system.profiling import NO_STAGES, Report, Stages
 from donod_fast.system.terminal import guard_streams
+from donod_fast.system.wording import shortened
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +265,7 @@ class _Link:
 def _failed(error: Exception) -> Failed:
     if isinstance(error, DonodError) and not isinstance(error, WorkerError):
         return Failed(type(error), str(error))
-    return Failed(None, f"failed ({type(error).__name__}: {' '.join(str(error).split())[:300]})")
+    return Failed(None, f"failed ({type(error).__name__}: {shortened(error, 300)})")
 
 
 def _leave_with_parent() -> None:

@@ -26,6 +26,7 @@ from donod_fast.engines.request import RunOptions
 from donod_fast.errors import CorpusError, DonodError, StoreError, WorkerError
 from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scoring.spec import ScorerSpec
+from donod_fast.system.wording import shortened
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -258,7 +259,7 @@ def _kind(error: Exception) -> str:
 def _text(error: Exception) -> str:
     if isinstance(error, DonodError):
         return str(error)
-    return f"failed ({type(error).__name__}: {' '.join(str(error).split())[:300]})"
+    return f"failed ({type(error).__name__}: {shortened(error, 300)})"
 
 
 __all__ = ["PartWorker", "Report", "WorkerJob", "open_first"]

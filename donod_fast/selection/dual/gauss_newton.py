@@ -30,6 +30,7 @@ from donod_fast.models.batching import collate
 from donod_fast.selection.dual.backward import final_states
 from donod_fast.selection.dual.layers import Chosen
 from donod_fast.selection.dual.objective import Objective
+from donod_fast.system.wording import shortened
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +81,7 @@ class GaussNewton:
                 raise
             raise ModelError(
                 f"{chosen.loaded.name}: its trunk cannot be differentiated twice "
-                f"({' '.join(str(error).split())[:200]}); use --order first, or attention 'eager' or 'sdpa'"
+                f"({shortened(error, 200)}); use --order first, or attention 'eager' or 'sdpa'"
             ) from error
 
     def _part(self, batch: Any) -> _Part:

@@ -26,7 +26,7 @@ from donod_fast.studies.damoc.pruning import choose_layers, decoder_layers, laye
 from donod_fast.studies.damoc.recipe import CandidateSection, DamocRecipe
 from donod_fast.studies.damoc.task_vectors import merge_dropped
 from donod_fast.studies.threshold.parts import HELD_OUT, MakeParts, RecipeParts
-from donod_fast.system.wording import plural
+from donod_fast.system.wording import plural, shortened
 from donod_fast.training.folder import MODEL
 from donod_fast.training.loading import load_for_training, model_identity, training_device, training_dtype
 from donod_fast.training.recipe import MASK_FIELDS, Recipe, TrainSettings
@@ -313,7 +313,7 @@ def _attempt(step: str, work: Callable[[], _T]) -> _T:
     except (StoreError, SandboxError):
         raise
     except Exception as error:  # transformers, TRL and a model's own code raise many kinds of errors
-        raise _FailedError(step, " ".join(str(error).split())[:400] or type(error).__name__) from error
+        raise _FailedError(step, shortened(error, 400) or type(error).__name__) from error
 
 
 def _decisive(settings: TrainSettings) -> dict[str, Any]:

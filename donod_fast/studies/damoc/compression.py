@@ -28,6 +28,7 @@ from donod_fast.studies.damoc.guard import Guard
 from donod_fast.studies.damoc.rewriters import ManyRewriter, RewriteError, Rewriter, rewrite
 from donod_fast.studies.damoc.token_losses import Placed, Rendered, TokenLosses
 from donod_fast.studies.damoc.words import join_words, split_words
+from donod_fast.system.wording import shortened
 
 if TYPE_CHECKING:
     from donod_fast.scoring.scorer import Scorer
@@ -246,7 +247,7 @@ def _rewrite(
     for text, answer in zip(refused, answers, strict=True):
         before = text.detail
         if isinstance(answer, Exception):
-            said = " ".join(str(answer).split())[:300]
+            said = shortened(answer, 300)
             problem = said if isinstance(answer, RewriteError) else f"{type(answer).__name__}: {said}"
         elif not answer:
             problem = "its answer is empty"

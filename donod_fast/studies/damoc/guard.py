@@ -27,6 +27,7 @@ from donod_fast.models.folder_guard import check_config, check_model_folder
 from donod_fast.models.loading import attention_of, quiet
 from donod_fast.models.precision import silence_torchao
 from donod_fast.system.places import path_of
+from donod_fast.system.wording import shortened
 
 LEAST_F1 = 0.9
 _PAIRS = 64
@@ -167,7 +168,7 @@ def _load(name: str, device: str) -> tuple[Any, Any]:
     except ModelError:
         raise
     except Exception as error:  # transformers and the hub client raise many kinds of errors
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = shortened(error, 300) or type(error).__name__
         raise ModelError(
             f"{name}: the guard's model cannot be loaded: {reason}; give the folder of an encoder, "
             "such as roberta-large or all-MiniLM-L6-v2"

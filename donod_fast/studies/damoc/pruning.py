@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from donod_fast.errors import InputError, ModelError
 from donod_fast.models.loading import LoadedModel, find_decoder, quiet, text_config
+from donod_fast.system.wording import shortened
 
 if TYPE_CHECKING:
     from donod_fast.data.types import TokenizedSample
@@ -221,7 +222,7 @@ def _prove(loaded: LoadedModel, changes: dict[str, Any], kept: Sequence[nn.Modul
             built = type(loaded.model)(config)
         layers = find_decoder(loaded.name, built).layers
     except Exception as error:  # a model's own code may raise anything for a config that it does not support
-        reason = " ".join(str(error).split())[:200]
+        reason = shortened(error, 200)
         raise ModelError(f"{loaded.name}: no model can be built of {len(kept)} of its layers ({reason})") from error
     pairs = [(_described(own), _described(other)) for own, other in zip(kept, layers, strict=True)]
     wrong = next(

@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 from donod_fast.confidential import hide, reveal, without_secrets
 from donod_fast.errors import InputError
 from donod_fast.system.places import UNKNOWN_SECRET
+from donod_fast.system.wording import shortened
 
 INSTRUCTION = (
     "Shorten the user's text to about half its length. Keep its meaning, its language, and every number, name, "
@@ -132,10 +133,10 @@ class OpenAIRewriter:
         try:
             answer = self._client.chat.completions.create(model=self._model, messages=messages, temperature=0.0)
         except self._errors as error:
-            said = " ".join(str(error).split())[:200]
+            said = shortened(error, 200)
             raise RewriteError(f"{self._place}: {type(error).__name__}: {said}") from error
         except ValueError as error:  # invalid JSON
-            raise RewriteError(f"{self._place}: an answer that cannot be read: {str(error)[:200]}") from error
+            raise RewriteError(f"{self._place}: an answer that cannot be read: {shortened(error, 200)}") from error
         # A server's answer need not have the client's types.
         choice = next(iter(getattr(answer, "choices", None) or ()), None)
         content = getattr(getattr(choice, "message", None), "content", None)

@@ -19,6 +19,7 @@ from donod_fast.studies.core.selecting import ALL, BY_THRESHOLD, Selection
 from donod_fast.studies.threshold.family_files import is_family, with_family
 from donod_fast.studies.threshold.parts import named_sections, section_problems
 from donod_fast.studies.threshold.run import selections_of
+from donod_fast.system.wording import shortened
 
 if TYPE_CHECKING:
     from donod_fast.training import EvalSection, Recipe
@@ -314,7 +315,7 @@ def _row(one: PlannedSelection) -> tuple[str, ...]:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:160]
+    return shortened(str(error).partition("\n")[0], 160)
 
 
 __all__ = ["PlannedSelection", "StudyPlan", "plan_threshold"]

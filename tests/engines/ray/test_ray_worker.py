@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from canaries import canary, leaks
 from cluster_specs import ClusterSpec
 from nodes import one_process
 
+from donod_fast.confidential import reveal
 from donod_fast.data.shards import Shard
-from donod_fast.engines.ray.worker import PartWorker, Report, WorkerJob
+from donod_fast.engines.ray.worker import PartWorker, Report, WorkerJob, _text
 from donod_fast.engines.request import RunOptions
 from donod_fast.errors import StoreError
 from donod_fast.scores.folder import ScoresFolder
@@ -66,6 +69,24 @@ def test_the_folder_of_the_driver_is_off_the_import_path(
     monkeypatch.setenv("OMP_NUM_THREADS", "7")  # to be put back
     scored(folder.path, [folder.plan.shard(0)], driver_folder=str(tmp_path))
     assert str(tmp_path) not in sys.path
+
+
+def test_a_worker_gets_the_secrets_of_urls_and_shows_none(
+    folder: ScoresFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = canary(1)
+    monkeypatch.setenv("DONOD_FAST_URL_x", f"https://u:{secret}@h/rows.jsonl")
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")  # to be put back
+    spec: Any = ClusterSpec(folder.path, "", folder.path)
+    job = WorkerJob(spec, str(folder.path), "cpu", RunOptions(10, workers=0), 1, "").finding_a_folder()
+    sent = pickle.dumps(job)
+    monkeypatch.delenv("DONOD_FAST_URL_x")  # another node
+    assert reveal("https://REDACTED@h/rows.jsonl") is None
+    back: WorkerJob = pickle.loads(sent)
+    back.settle_in()
+    assert reveal("https://REDACTED@h/rows.jsonl") == f"https://u:{secret}@h/rows.jsonl"
+    failed = OSError(f"{'x' * 270} cannot open https://u:{secret}@h/rows.jsonl")
+    assert not leaks([secret[:8]], [repr(back), _text(failed)])
 
 
 def test_a_report_comes_back_as_it_was_sent() -> None:
