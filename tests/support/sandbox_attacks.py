@@ -208,6 +208,21 @@ CALLS = dict(
         _call("lsm_list_modules", 461, 461, "(ctypes.c_ulong * 64)()", "(ctypes.c_uint * 1)(512)", "0"),
     ]
 )
+CALLS["call: urgent data of a pair of sockets"] = Attack(
+    "left, right = socket.socketpair()\nleft.send(b'xy')\n"
+    "attempt('sent', lambda: left.send(b'x', socket.MSG_OOB))\n"
+    "right.setblocking(False)\nattempt('received', lambda: right.recv(1, socket.MSG_OOB) and None)"
+)
+CALLS["call: names of memory"] = Attack(
+    "place = mmap.mmap(-1, 8192, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\n"
+    "start = ctypes.c_long(ctypes.addressof(ctypes.c_char.from_buffer(place)))\n"
+    "attempt('named', lambda: libc.prctl(0x53564d41, ctypes.c_long(0), start, ctypes.c_long(4096), b'x' * 70))"
+)
+for kind, mode in (("pipe", "0o10600"), ("socket", "0o140600"), ("device", "0o20600"), ("file", "0o100600")):
+    name, attack = _call(f"mknod of a {kind}", 133, None, f"b'{kind}'", mode, "0x103")
+    CALLS[name] = attack
+    name, attack = _call(f"mknodat of a {kind}", 259, 33, "-100", f"b'{kind}'", mode, "0x103")
+    CALLS[name] = attack
 CALLS["call: timer_create, many"] = Attack(
     "made = 0\nwhile made < 5000 and call(222, 107, 1, 0, (ctypes.c_int * 1)()) >= 0: made += 1\n"
     "if made > 100: through(f'{made} timers')"
