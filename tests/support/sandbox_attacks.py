@@ -51,6 +51,16 @@ PROCESSES = {
         "    for number in range(8):\n"
         "      attempt(f'descriptor {number} of {one}', lambda: call(438, 438, pidfd, number, 0))\n"
     ),
+    "other processes: the caller's, by the channel": Attack(
+        "end = socket.socket(fileno=int(os.environ['DONOD_CHANNEL']))\n"
+        "for level in range(3):\n  for option in range(100):\n"
+        "    before = set(os.listdir('/proc/self/fd')) if os.path.isdir('/proc/self') else set()\n"
+        "    value = quietly(lambda: end.getsockopt(level, option, 64))\n"
+        "    if value is None: continue\n"
+        "    if option in (17, 31, 59): through(f'option {option} says {value}')\n"
+        "    if before and set(os.listdir('/proc/self/fd')) - before: through(f'option {option} is a descriptor')\n"
+        "    if option == 77: through('a descriptor of the caller')\n"
+    ),
     "other processes: limited": Attack(
         "for one in others():\n"
         "  for kind in range(16):\n"

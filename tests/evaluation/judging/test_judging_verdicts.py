@@ -171,6 +171,7 @@ def test_a_test_that_catches_everything_passes_no_exited_program(sandbox: Sandbo
     check = human_eval("try:\n    candidate()\nexcept:\n    pass")
     assert judge(check, "import os\ndef f(): os._exit(0)", sandbox).status == "exited"
     assert judge(check, "def f(): raise SystemExit", sandbox).status == "exited"
+    assert not judge(check, "def f(): raise SystemExit", sandbox).base
     assert judge(check, "def f(): raise ValueError", sandbox).passed
 
 

@@ -74,6 +74,7 @@ def _with_conditions(machine: str) -> set[int | None]:
         "setpriority",
         "sendto",
         "recvfrom",
+        "getsockopt",
     ]
     return {ALLOWED[name][MACHINES.index(machine)] for name in names}
 
@@ -130,6 +131,8 @@ def test_messages_are_sent_and_received_with_common_flags_only(machine: str) -> 
     usual = (0x02, 0x20, 0x40, 0x80, 0x100, 0x4000, 0x8000, 0x40000000)
     for name, bit, other in product(("sendto", "recvfrom"), (1 << place for place in range(32)), (0, 0x40, 0x4040)):
         assert refused(program, machine, name, 3, 0, 1, bit | other) == (bit not in usual), hex(bit)
+    for option in range(100):
+        assert refused(program, machine, "getsockopt", 3, 1, option) == (option not in (2, 3, 4, 7, 8, 13, 30, 38, 39))
 
 
 def test_numbers_are_those_of_the_kernels_tables() -> None:

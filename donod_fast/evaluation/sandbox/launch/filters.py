@@ -42,6 +42,9 @@ _ONLY = {
     # names, and questions
     "prctl": (0, (3, 15, 16, 21, 23, 30, 39), errno.EPERM),
     "socketpair": (0, (_AF_UNIX,), errno.EAFNOSUPPORT),
+    # SO_REUSEADDR, SO_TYPE, SO_ERROR, SO_SNDBUF, SO_RCVBUF, SO_LINGER, SO_ACCEPTCONN, SO_PROTOCOL, SO_DOMAIN. Not
+    # SO_PEERPIDFD: of our channel it is a descriptor of the caller's process.
+    "getsockopt": (2, (2, 3, 4, 7, 8, 13, 30, 38, 39), errno.ENOPROTOOPT),
     # of this process only: another of the same user could be our own first process
     "sched_setaffinity": (0, (0,), errno.EPERM),
 }
