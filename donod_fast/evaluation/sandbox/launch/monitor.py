@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 _HIGH = 32  # the monitor's own descriptors start here
 _TICK = 0.025  # seconds between two checks of the sandbox's processes
 _REST = 4.0  # times as long as a look takes, the monitor rests afterwards
-_PIPES = 4  # times as many pipes as open descriptors of one process may be there: the machine counts them by its user
 _PATIENCE = 5.0  # seconds for killed processes to disappear
 
 
@@ -187,9 +186,7 @@ class _Run:
             self.how = "memory"
         elif sum(map(len, found.values())) > self.limits["processes"] + 2:  # the kernel's count is exact; a safety net
             self.how = "processes"
-        elif self.isolation != "none" and (
-            files > self.limits["files"] or state.pipes > _PIPES * self.limits["open_files"]
-        ):
+        elif self.isolation != "none" and (files > self.limits["files"] or state.pipes > self.limits["open_files"]):
             self.how = "files"
         soon = _TICK if held < limit / 4 else _TICK / 5
         return max(soon, _REST * (time.monotonic() - begun))
