@@ -14,7 +14,7 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
 from attack_parts import achieved  # noqa: E402
 from sandbox_attacks import ATTACKS  # noqa: E402
-from sandbox_pairs import HOSTILE, beside  # noqa: E402
+from sandbox_pairs import HOSTILE, TOGETHER, beside  # noqa: E402
 
 from donod_fast.evaluation.sandbox import Isolation, Limits, Sandbox  # noqa: E402
 
@@ -33,7 +33,8 @@ def run_attacks(sandbox: Sandbox, prefix: str, part: int, parts: int) -> dict[st
             command = ["{python}", "{program}/main.py"]
             found[kind] = achieved(attack, sandbox.run({"main.py": attack.program}, command, limits=limits))
         else:
-            found[kind] = beside(sandbox, HOSTILE[kind.removeprefix(BESIDE)], hostile=3)
+            name = kind.removeprefix(BESIDE)
+            found[kind] = beside(sandbox, HOSTILE[name], hostile=TOGETHER.get(name, 3))
     return found
 
 

@@ -116,6 +116,34 @@ MEMORY_ATTACKS = {
         "  kept.append(reading)\n"
         "  try: held(os.write(writing, bytes(1 << 16)))\n  finally: os.close(writing)"
     ),
+    "named pipes": _hog(
+        "kept = []\nwhile True:\n  name = f'{os.getpid()}-{len(kept)}'\n  os.mkfifo(name)\n"
+        "  kept.append(os.open(name, os.O_RDWR | os.O_NONBLOCK))\n  os.unlink(name)\n"
+        "  through('a named pipe')\n  held(os.write(kept[-1], bytes(1 << 16)))"
+    ),
+    "pages of files in sockets, a byte of each": _hog(
+        "pages = 250\nkept = []\nfile = os.open('.', os.O_TMPFILE | os.O_RDWR)\nwhile True:\n"
+        "  left, right = socket.socketpair()\n  left.setblocking(False)\n  kept.append(right)\n"
+        "  os.pwrite(file, b'x' * 4096 * pages, 0)\n"
+        "  for page in range(pages):\n    try: os.sendfile(left.fileno(), file, 4096 * page, 1)\n"
+        "    except BlockingIOError: break\n    held(4096)\n"
+        "  os.ftruncate(file, 0)\n  left.close()"
+    ),
+    "copies of pages by each child at once": _hog(
+        _MAP + "libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]\n"
+        "size = 30 << 20\nareas = map(0x22)\n"
+        "for at in range(0, size, 8192): libc.mprotect(areas + at, 4096, 1)\n"
+        "size = 56 << 20\nplace = map(0x22)\nctypes.memset(place, 1, size)\n"
+        "def copy():\n  time.sleep(0.5)\n  for at in range(0, size, 4 << 20):\n"
+        "    ctypes.memset(place + at, 2, 4 << 20)\n    held(4 << 20)\n  time.sleep(100)\n"
+        "in_children(13, copy)\ntime.sleep(2)",
+        children=0,
+    ),
+    "processes that pass their memory on": _hog(
+        _MAP + "size = 40 << 20\nplace = map(0x22)\nctypes.memset(place, 1, size)\n"
+        "for _ in range(400):\n  if os.fork(): os._exit(0)\nheld(size)\ntime.sleep(1)",
+        children=8,
+    ),
     "pipes made larger": _hog(
         "kept = []\nwhile True:\n  reading, writing = os.pipe()\n  os.set_blocking(writing, False)\n"
         "  kept.append(reading)\n"

@@ -51,6 +51,16 @@ PROCESSES = {
         "    for number in range(8):\n"
         "      attempt(f'descriptor {number} of {one}', lambda: call(438, 438, pidfd, number, 0))\n"
     ),
+    "other processes: the caller's, by the channel": Attack(
+        "end = socket.socket(fileno=int(os.environ['DONOD_CHANNEL']))\n"
+        "for level in range(3):\n  for option in range(100):\n"
+        "    before = set(os.listdir('/proc/self/fd')) if os.path.isdir('/proc/self') else set()\n"
+        "    value = quietly(lambda: end.getsockopt(level, option, 64))\n"
+        "    if value is None: continue\n"
+        "    if option in (17, 31, 59): through(f'option {option} says {value}')\n"
+        "    if before and set(os.listdir('/proc/self/fd')) - before: through(f'option {option} is a descriptor')\n"
+        "    if option == 77: through('a descriptor of the caller')\n"
+    ),
     "other processes: limited": Attack(
         "for one in others():\n"
         "  for kind in range(16):\n"
@@ -208,6 +218,21 @@ CALLS = dict(
         _call("lsm_list_modules", 461, 461, "(ctypes.c_ulong * 64)()", "(ctypes.c_uint * 1)(512)", "0"),
     ]
 )
+CALLS["call: urgent data of a pair of sockets"] = Attack(
+    "left, right = socket.socketpair()\nleft.send(b'xy')\n"
+    "attempt('sent', lambda: left.send(b'x', socket.MSG_OOB))\n"
+    "right.setblocking(False)\nattempt('received', lambda: right.recv(1, socket.MSG_OOB) and None)"
+)
+CALLS["call: names of memory"] = Attack(
+    "place = mmap.mmap(-1, 8192, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\n"
+    "start = ctypes.c_long(ctypes.addressof(ctypes.c_char.from_buffer(place)))\n"
+    "attempt('named', lambda: libc.prctl(0x53564d41, ctypes.c_long(0), start, ctypes.c_long(4096), b'x' * 70))"
+)
+for kind, mode in (("pipe", "0o10600"), ("socket", "0o140600"), ("device", "0o20600"), ("file", "0o100600")):
+    name, attack = _call(f"mknod of a {kind}", 133, None, f"b'{kind}'", mode, "0x103")
+    CALLS[name] = attack
+    name, attack = _call(f"mknodat of a {kind}", 259, 33, "-100", f"b'{kind}'", mode, "0x103")
+    CALLS[name] = attack
 CALLS["call: timer_create, many"] = Attack(
     "made = 0\nwhile made < 5000 and call(222, 107, 1, 0, (ctypes.c_int * 1)()) >= 0: made += 1\n"
     "if made > 100: through(f'{made} timers')"

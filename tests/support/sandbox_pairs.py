@@ -33,6 +33,12 @@ HOSTILE = {
         "    kept.append(reading)\n"
         "in_children(14, hog)"
     ),
+    "pipes, as many as are allowed": (
+        "def hog():\n  kept = []\n  for _ in range(15):\n    reading, writing = os.pipe()\n"
+        "    os.set_blocking(writing, False)\n    os.write(writing, bytes(1 << 16))\n    os.close(writing)\n"
+        "    kept.append(reading)\n  time.sleep(100)\n"
+        "in_children(4, hog)"
+    ),
     "processes": "in_children(40, lambda: time.sleep(100))",
     "processes that come and go": (
         "def hog():\n  while True:\n    if os.fork() == 0: os._exit(0)\n    os.wait()\nin_children(12, hog)"
@@ -71,6 +77,9 @@ HOSTILE = {
     "message queues": "in_children(4, lambda: [call(240, 180, b'q%d' % n, 0o102, 0o600, 0) for n in range(50)])",
     "kills everything": "os.kill(-1, 9)",
 }
+
+TOGETHER = {"pipes, as many as are allowed": 8}
+"""How many hostile programs run at a time, where the usual number is too small."""
 
 _READY = "\nos.write(int(os.environ['DONOD_CHANNEL']), struct.pack('>I', 5) + b'ready')\ntime.sleep(100)\n"
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
 
 from donod_fast.evaluation.judging.load import Load
 from donod_fast.evaluation.sandbox import Process, Timeout
@@ -12,6 +15,8 @@ _SHORTEST, _LONGEST = 0.05, 1.0  # seconds between two looks
 _LAST_CHANCE = 0.05  # seconds, once: this thread itself may have come too late to the answer
 _BUSY = 16.0  # seconds of waiting per second of processor time: a machine with so many times more work than processors
 _IDLE = 0.25  # of the time allowed, for a process that hardly runs: it waits whenever it wakes up, as often as it likes
+
+_T = TypeVar("_T")
 
 
 class Clock:
@@ -57,10 +62,9 @@ class Clock:
             Ended: it has ended.
         """
         try:
-            self._process.send(data, self._deadline)
+            self._process.send(data, self._next_look())
         except Timeout:
-            self.sure = self._load.known
-            raise
+            self._patiently(self._process.send_rest)
 
     def receive(self, max_bytes: int) -> bytes:
         """Receive a frame from the process.
@@ -69,18 +73,26 @@ class Clock:
             Timeout: it sent none in time.
             Ended, TooLarge: see :meth:`Process.receive`.
         """
+        try:
+            return self._process.receive(self._next_look(), max_bytes)
+        except Timeout:
+            return self._patiently(lambda deadline: self._process.receive(deadline, max_bytes))
+
+    def _next_look(self) -> float:
+        return min(self._deadline, time.monotonic() + self._between)
+
+    def _patiently(self, action: Callable[[float], _T]) -> _T:
+        """Repeat an action that has timed out, until the time without waiting is over."""
         while True:
-            try:
-                return self._process.receive(min(self._deadline, time.monotonic() + self._between), max_bytes)
-            except Timeout:
-                self._take_off_waiting()
-                if time.monotonic() < self._deadline:
-                    continue
+            self._take_off_waiting()
+            if time.monotonic() >= self._deadline:
                 if not self._last_chance:
                     self.sure = self._load.known
-                    raise
+                    raise Timeout("no answer in time")
                 self._last_chance = False
                 self._deadline = time.monotonic() + _LAST_CHANCE
+            with suppress(Timeout):
+                return action(self._next_look())
 
     def _take_off_waiting(self) -> None:
         waited = self._load.waited()

@@ -86,8 +86,7 @@ class Judge:
         try:
             self._load()
             self._run()
-            if self._program.stopped is not None:  # the tests caught an exception that they must not catch
-                raise self._program.stopped
+            self._still_answers()
         except (Stopped, Wrong) as error:
             status, detail = error.status, error.detail
         except BaseException as error:
@@ -176,8 +175,14 @@ class Judge:
         self._compare(check["plus_inputs"], len(check["base_inputs"]), target)
 
     def _passed_base(self) -> None:
+        self._still_answers()
         self._base = True
         self._mark.set()
+
+    def _still_answers(self) -> None:
+        """Raise what stopped the program, in case the tests caught an exception that they must not catch."""
+        if self._program.stopped is not None:
+            raise self._program.stopped
 
     def _compare(self, inputs: list[bytes], first: int, target: Any) -> None:
         comparison = Comparison(self._check["rules"], self._check["entry_point"], self._check["atol"])
@@ -208,8 +213,7 @@ class Judge:
             raise Wrong("memory", _NO_MEMORY) from None
         except Exception:
             right = False
-        if self._program.stopped is not None:
-            raise self._program.stopped
+        self._still_answers()
         if not right:
             raise Wrong("failed", f"{self._call(arguments)} is {brief(output)}, not {brief(wanted)}")
 

@@ -20,6 +20,7 @@ _VALUE = encode(("value", None))[:-1]  # in front of the encoding of an answer's
 _EXCEPTIONS: dict[str, type[Exception]] = {
     name: kind for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, Exception)
 }
+_ENDS = {"StopIteration", "StopAsyncIteration"}
 
 
 class Stopped(BaseException):  # not an Exception: a test's ``except Exception`` must not catch it
@@ -38,6 +39,10 @@ class Stopped(BaseException):  # not an Exception: a test's ``except Exception``
 
 class ProgramError(Exception):
     """An exception of one of the program's own classes that derives from no builtin except ``Exception``."""
+
+
+class IterationEnded(ProgramError):
+    """The program's StopIteration. As itself it would end a loop of the tests, such as ``all(map(candidate, …))``."""
 
 
 Exchange = Callable[[bytes], "bytes | bytearray"]
@@ -258,7 +263,11 @@ class RemoteIterator(Remote):
         return self
 
     def __next__(self) -> Any:
-        return self._donod_program.ask("next", self)
+        try:
+            return self._donod_program.ask("next", self)
+        except IterationEnded:
+            self._donod_program.raised = StopIteration()
+            raise self._donod_program.raised from None
 
 
 def _refer(value: Any) -> Reference:
@@ -269,6 +278,8 @@ def _refer(value: Any) -> Reference:
 
 def _builtin(names: list[str], message: str) -> Exception:
     """The nearest builtin exception, with the program's own class name in the message if it differs."""
+    if not _ENDS.isdisjoint(names):
+        return IterationEnded(f"{names[0]}: {message}".rstrip(": "))
     for name in names:
         kind = _EXCEPTIONS.get(name)
         if kind is Exception and names[0] != "Exception":

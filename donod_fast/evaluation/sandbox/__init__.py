@@ -25,8 +25,11 @@ frame is a 4-byte big-endian length and that many bytes::
     channel = socket.socket(fileno=int(os.environ["DONOD_CHANNEL"]))
 
 Inside there are threads, processes, pools of them, pipes, pairs of sockets, and shared memory with a name. There are
-no other sockets, no locks on files and no anonymous shared memory (so no ``multiprocessing.Manager``, no ``sqlite3`` in
-a file, no ``mmap.mmap(-1, …)`` unless it is private): nothing bounds them, or they reach the machine's files.
+no other sockets, no named pipes, no locks on files and no anonymous shared memory (so no ``multiprocessing.Manager``,
+no ``sqlite3`` in a file, no ``mmap.mmap(-1, …)`` unless it is private): nothing bounds them, or they reach the
+machine's files. A lock cannot be allowed in scratch alone: the filter sees a descriptor, not its file, and
+the read-only trees are the machine's own files, whose locks other programs meet. No canonical solution of HumanEval or
+MBPP, with or without EvalPlus, needs any of these.
 
 A program costs some tens of milliseconds to start. From the first program on, one small process of ours
 stays to start the others; it exits with the process that it serves.

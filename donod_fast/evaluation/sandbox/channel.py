@@ -23,20 +23,28 @@ class Channel:
         end.setblocking(False)
         self._end = end
         self._text = bytearray()
+        self._unsent = memoryview(b"")
         self._broken: TooLarge | None = None
 
     def send(self, data: bytes, deadline: float) -> None:
         """Send one frame.
 
         Raises:
-            Timeout: the program did not read it by ``deadline`` (:func:`time.monotonic`); the channel is unusable
-                then.
+            Timeout: the program did not read it by ``deadline`` (:func:`time.monotonic`); :meth:`send_rest` must come
+                before another frame then.
             Ended: the program closed the channel or has ended.
         """
-        view = memoryview(_LENGTH.pack(len(data)) + data)
-        while view:
+        if self._unsent:
+            raise Timeout("an earlier frame has not been read")
+        self._unsent = memoryview(_LENGTH.pack(len(data)) + data)
+        self.send_rest(deadline)
+
+    def send_rest(self, deadline: float) -> None:
+        """Send what a :class:`Timeout` left of a frame. Raises as :meth:`send`."""
+        while self._unsent:
             try:
-                view = view[self._end.send(view, socket.MSG_NOSIGNAL if hasattr(socket, "MSG_NOSIGNAL") else 0) :]
+                sent = self._end.send(self._unsent, socket.MSG_NOSIGNAL if hasattr(socket, "MSG_NOSIGNAL") else 0)
+                self._unsent = self._unsent[sent:]
             except BlockingIOError:
                 self._wait(select.POLLOUT, deadline)
             except OSError as error:

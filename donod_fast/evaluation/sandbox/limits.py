@@ -50,7 +50,8 @@ class Limits:
     files: int = 4096
     """Files and folders in the scratch folder."""
     open_files: int = 64
-    """Open descriptors of each process; all together may have four times as many pipes."""
+    """Open descriptors of each process; all together may have as many pipes, which the kernel counts by user: beyond
+    about 1,000 pipes of one user, new ones hold a page instead of 16."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

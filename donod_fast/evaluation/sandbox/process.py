@@ -59,10 +59,14 @@ class Process:
             deadline: when to give up, on the clock of :func:`time.monotonic`; None: when the program's time is over.
 
         Raises:
-            Timeout: the program did not read it in time; it can be sent nothing more.
+            Timeout: the program did not read it in time; :meth:`send_rest` must come before another frame.
             Ended: the program closed the channel or has ended.
         """
         self._channel.send(data, self._deadline if deadline is None else min(deadline, self._deadline))
+
+    def send_rest(self, deadline: float) -> None:
+        """Send what a :class:`Timeout` of :meth:`send` left of a frame. Raises as :meth:`send`."""
+        self._channel.send_rest(min(deadline, self._deadline))
 
     def receive(self, deadline: float, max_bytes: int) -> bytes:
         """Receive one frame from the program; after a :class:`Timeout` it may be called again.

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import builtins
+import functools
+import itertools
+from collections.abc import Callable
+from typing import Any
+
 import pytest
+from attack_counts import Attacks
 from attack_programs import FLOODS, FORGES, LEAVES, PATCHES, PRETENDS
-from judging_cases import ADD, MARKER, PROMPT, RIGHT
+from judging_cases import ADD, MARKER, PROMPT, RIGHT, human_eval
 
 from donod_fast.evaluation.judging import Verdict, judge
+from donod_fast.evaluation.judging.encoder import encode
+from donod_fast.evaluation.judging.remote import NONCE, Program, Remote, RemoteIterator, Stopped
 from donod_fast.evaluation.sandbox import Sandbox
 
 SECONDS = 2.0  # a hostile program waits as long as it may
@@ -165,3 +174,61 @@ def test_the_search_of_memory_finds_a_copy_that_is_there(walls: Sandbox) -> None
 
 def test_a_prompts_text_alone_is_a_wrong_program(sandbox: Sandbox) -> None:
     assert verdict_on(PROMPT, sandbox).status == "failed"
+
+
+LOOPS: dict[str, Callable[[Any], object]] = {
+    "all of a map": lambda f: all(map(f, [1, 2])),
+    "any of a map": lambda f: any(map(f, [1, 2])),
+    "a list of a map": lambda f: list(map(f, [1, 2])),
+    "a sum of a map": lambda f: sum(map(f, [1, 2])),
+    "a loop over a map": lambda f: [0 for one in map(f, [1, 2]) if one == 5],
+    "calls until a value": lambda f: list(iter(f, 5)),
+    "a filter": lambda f: list(filter(f, [1, 2])),
+    "a zip": lambda f: list(zip(map(f, [1]), [3], strict=False)),
+    "take while": lambda f: list(itertools.takewhile(f, [1, 2])),
+    "drop while": lambda f: list(itertools.dropwhile(f, [1, 2])),
+    "star map": lambda f: list(itertools.starmap(f, [(1,), (2,)])),
+    "groups": lambda f: list(itertools.groupby([1, 2], f)),
+    "accumulate": lambda f: list(itertools.accumulate([1, 2], f)),
+    "reduce": lambda f: functools.reduce(f, [1, 2, 3]),
+    "sort": lambda f: sorted([2, 1], key=f),
+    "greatest": lambda f: max([2, 1], key=f),
+    "a generator": lambda f: set(f(one) for one in [1, 2]),  # noqa: C401
+    "a dict": lambda f: dict(map(f, [1, 2])),
+    "join": lambda f: "".join(map(f, [1, 2])),
+    "unpacking": lambda f: [*map(f, [1, 2])],
+    "a default": lambda f: next(map(f, [1, 2]), 5),
+    "in": lambda f: 5 in map(f, [1, 2]),
+}
+
+
+def raising(names: list[str]) -> Program:
+    """A program each of whose answers is an exception of these class names."""
+    return Program(lambda question: bytearray(question[:NONCE] + encode(("raised", names, ""))))
+
+
+@pytest.mark.attack
+def test_no_exception_of_a_program_ends_a_loop_of_the_tests(attacks: Attacks) -> None:
+    kinds = [one for one in vars(builtins).values() if isinstance(one, type) and issubclass(one, BaseException)]
+    raised = [[kind.__name__ for kind in one.__mro__[:-1]] for one in kinds]
+    raised += [["Own", *names] for names in raised] + [[name, "Exception"] for name in ("GeneratorExit", "Own")]
+    through = []
+    for names, (loop, action) in itertools.product(raised, LOOPS.items()):
+        try:
+            action(Remote(raising(names), 0, "function"))
+            through.append((names[0], loop))
+        except (Exception, Stopped):
+            continue
+    attacks.count("judge", "exceptions that end a loop", tried=len(raised) * len(LOOPS), got_through=len(through))
+    assert not through
+
+
+def test_an_iterator_of_a_program_still_ends() -> None:
+    ended = raising(["StopIteration", "Exception", "BaseException"])
+    assert [one for one in RemoteIterator(ended, 0, "iterator")] == []  # noqa: C416  (list() asks for a length too)
+
+
+@pytest.mark.parametrize("test", ["all(map(lambda x: candidate(x) == x, [1]))", "not list(map(candidate, [1]))"])
+def test_a_program_that_stops_an_iteration_has_not_passed(test: str, sandbox: Sandbox) -> None:
+    verdict = judge(human_eval(f"assert {test}"), "def f(x): raise StopIteration", sandbox)
+    assert verdict.status == "error" and "StopIteration" in verdict.detail, verdict

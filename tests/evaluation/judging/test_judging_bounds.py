@@ -72,7 +72,7 @@ def test_any_hostile_answer_is_judged_within_the_limits(
     kind: str, sandbox: Sandbox, judged: list[str], attacks: Attacks
 ) -> None:
     through = {}
-    number = attacks.number(2, 15)
+    number = attacks.number(1, 15)
     for trial in range(number):
         hostile = KINDS[kind](random.Random(f"{kind} {trial}"))
         if achieved := gets_through(hostile, sandbox, judged):
@@ -83,8 +83,9 @@ def test_any_hostile_answer_is_judged_within_the_limits(
 
 @pytest.mark.attack
 def test_the_answers_that_once_kept_a_judge_busy(sandbox: Sandbox, judged: list[str], attacks: Attacks) -> None:
-    through = {name: achieved for name, one in NAMED.items() if (achieved := gets_through(one, sandbox, judged))}
-    attacks.count("judge", "answers known to keep a judge busy", tried=len(NAMED), got_through=len(through))
+    tried = list(NAMED.items())[:: 1 if attacks.full else 4]
+    through = {name: achieved for name, one in tried if (achieved := gets_through(one, sandbox, judged))}
+    attacks.count("judge", "answers known to keep a judge busy", tried=len(tried), got_through=len(through))
     assert not through
 
 

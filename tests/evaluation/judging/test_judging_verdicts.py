@@ -171,6 +171,7 @@ def test_a_test_that_catches_everything_passes_no_exited_program(sandbox: Sandbo
     check = human_eval("try:\n    candidate()\nexcept:\n    pass")
     assert judge(check, "import os\ndef f(): os._exit(0)", sandbox).status == "exited"
     assert judge(check, "def f(): raise SystemExit", sandbox).status == "exited"
+    assert not judge(check, "def f(): raise SystemExit", sandbox).base
     assert judge(check, "def f(): raise ValueError", sandbox).passed
 
 
@@ -385,10 +386,11 @@ BUSY_TREES = {
 def test_no_program_makes_its_own_time_out_doubtful(walls: Sandbox, tries: list[str], attacks: Attacks) -> None:
     check = human_eval("assert candidate(1, 2) == 3\nassert candidate(b'x' * 2_000_000, b'') != b''", name="add")
     through = {}
-    for name, program in BUSY_TREES.items():
+    tried = list(BUSY_TREES.items())[:: 1 if attacks.full else 3]
+    for name, program in tried:
         tries.clear()
         verdict = judge(check, program, walls, seconds=1)
         if verdict.status != "timeout" or tries != ["judged"]:
             through[name] = (verdict, list(tries))
-    attacks.count("judge", "time-outs that cost a second judgement", tried=len(BUSY_TREES), got_through=len(through))
+    attacks.count("judge", "time-outs that cost a second judgement", tried=len(tried), got_through=len(through))
     assert not through

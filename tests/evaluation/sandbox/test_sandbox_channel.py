@@ -52,6 +52,19 @@ def test_frames_of_every_size_go_and_come_back(sandbox: Sandbox) -> None:
             sender.join()
 
 
+def test_the_rest_of_a_frame_is_sent_after_a_time_out(sandbox: Sandbox) -> None:
+    # The program reads nothing before its own frame is read.
+    with start(sandbox, "send(bytes(3_000_000))\nsend(receive()[::-1])") as process:
+        data = bytes(range(256)) * 12_000
+        with pytest.raises(Timeout):
+            process.send(data, time.monotonic())
+        with pytest.raises(Timeout):
+            process.send(b"another", soon())
+        assert len(process.receive(soon(), 1 << 22)) == 3_000_000
+        process.send_rest(soon())
+        assert process.receive(soon(), 1 << 22) == data[::-1]
+
+
 def test_finish_lets_the_program_see_the_end(sandbox: Sandbox) -> None:
     with start(sandbox, "print(receive().decode(), flush=True)\nreceive()") as process:
         process.send(b"hello")

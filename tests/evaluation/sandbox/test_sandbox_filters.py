@@ -72,6 +72,9 @@ def _with_conditions(machine: str) -> set[int | None]:
         "mmap",
         "madvise",
         "setpriority",
+        "sendto",
+        "recvfrom",
+        "getsockopt",
     ]
     return {ALLOWED[name][MACHINES.index(machine)] for name in names}
 
@@ -120,6 +123,16 @@ def test_new_namespaces_and_locks_are_refused(machine: str) -> None:
         assert refused(program, machine, "fcntl", 3, command, 0) == (command not in (0, 1, 2, 3, 4, 1030, 1032))
     for family in range(50):
         assert refused(program, machine, "socketpair", family, 1, 0) == (family != 1)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_messages_are_sent_and_received_with_common_flags_only(machine: str) -> None:
+    program = system_call_filter(machine)
+    usual = (0x02, 0x20, 0x40, 0x80, 0x100, 0x4000, 0x8000, 0x40000000)
+    for name, bit, other in product(("sendto", "recvfrom"), (1 << place for place in range(32)), (0, 0x40, 0x4040)):
+        assert refused(program, machine, name, 3, 0, 1, bit | other) == (bit not in usual), hex(bit)
+    for option in range(100):
+        assert refused(program, machine, "getsockopt", 3, 1, option) == (option not in (2, 3, 4, 7, 8, 13, 30, 38, 39))
 
 
 def test_numbers_are_those_of_the_kernels_tables() -> None:

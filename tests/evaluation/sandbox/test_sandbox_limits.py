@@ -227,6 +227,25 @@ def test_open_files(sandbox: Sandbox) -> None:
     assert output(sandbox, text, open_files=40) == "Too many open files"
 
 
+def test_pipes_of_all_processes_together(sandbox: Sandbox) -> None:
+    text = """
+        import os, sys, time
+        for _ in range(3):
+            if os.fork() == 0:
+                held = []
+                for _ in range(int(sys.argv[1])):
+                    reading, writing = os.pipe()
+                    os.close(writing)
+                    held.append(reading)
+                time.sleep(float(sys.argv[2]))
+                os._exit(0)
+        for _ in range(3):
+            os.wait()
+        """
+    assert run(sandbox, text, "18", "0.2").how == "exited"
+    assert run(sandbox, text, "25", "60").how == "files"
+
+
 def test_limits_cannot_be_raised_from_inside(sandbox: Sandbox) -> None:
     text = """
         import resource

@@ -2,9 +2,11 @@
 
 Not here, and why: calls that take memory or a resource of the machine that no limit counts (shared memory and messages
 of System V and POSIX, memfd, asynchronous input and output, inotify, fanotify, keys, POSIX timers, extended
-attributes); calls that reach other processes or what the machine shares (tracing, locks on files, sync, memory of
-others, priorities); sockets other than a pair, whose queues nothing bounds and that lead nowhere; and what
-a program has no use for (namespaces, mounts, bpf, perf, io_uring, userfaultfd, seccomp, modules, clocks).
+attributes); sendfile, with which one byte in a socket holds a whole page of a file that was cut short meanwhile; named
+pipes, which look like files from outside; calls that reach other processes or what the machine shares (tracing, locks
+on files, sync, memory of others, priorities); sockets other than a pair, whose queues nothing bounds and that lead
+nowhere; and what a program has no use for (namespaces, mounts, bpf, perf, io_uring, userfaultfd, seccomp, modules,
+clocks).
 """
 
 from __future__ import annotations
@@ -24,13 +26,13 @@ ALLOWED: dict[str, tuple[int | None, int | None]] = {
     "statx": (332, 291), "access": (21, None), "faccessat": (269, 48), "faccessat2": (439, 439), "statfs": (137, 43),
     "fstatfs": (138, 44), "getdents": (78, None), "getdents64": (217, 61), "getcwd": (79, 17), "chdir": (80, 49),
     "fchdir": (81, 50), "umask": (95, 166), "fsync": (74, 82), "fdatasync": (75, 83), "truncate": (76, 45),
-    "ftruncate": (77, 46), "fallocate": (285, 47), "sendfile": (40, 71), "copy_file_range": (326, 285),
+    "ftruncate": (77, 46), "fallocate": (285, 47), "copy_file_range": (326, 285),
     "pipe": (22, None), "pipe2": (293, 59),
     # names
     "mkdir": (83, None), "mkdirat": (258, 34), "rmdir": (84, None), "unlink": (87, None), "unlinkat": (263, 35),
     "rename": (82, None), "renameat": (264, 38), "renameat2": (316, 276), "link": (86, None), "linkat": (265, 37),
     "symlink": (88, None), "symlinkat": (266, 36), "readlink": (89, None), "readlinkat": (267, 78),
-    "mknod": (133, None), "mknodat": (259, 33), "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53),
+    "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53),
     "fchmodat2": (452, 452), "chown": (92, None), "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54),
     "utime": (132, None), "utimes": (235, None), "futimesat": (261, None), "utimensat": (280, 88),
     "getxattr": (191, 8), "lgetxattr": (192, 9), "fgetxattr": (193, 10), "listxattr": (194, 11),

@@ -28,6 +28,9 @@ _SHARED, _ANONYMOUS, _HUGE = 0x01, 0x20, 0x40000  # of mmap
 _MERGEABLE, _PAGE_OUT = 12, 21  # of madvise: both need no memory of ours, but time of the machine's
 _AF_UNIX = 1
 _CORE = 4  # RLIMIT_CORE
+# MSG_PEEK, MSG_TRUNC, MSG_DONTWAIT, MSG_EOR, MSG_WAITALL, MSG_NOSIGNAL, MSG_MORE, MSG_CMSG_CLOEXEC. Above all not
+# MSG_OOB: urgent data of a pair of sockets is a part of the kernel that has had faults and no use.
+_MESSAGE = 0x02 | 0x20 | 0x40 | 0x80 | 0x100 | 0x4000 | 0x8000 | 0x40000000
 
 # Only these values of an argument are allowed: call → (argument, values, error).
 _ONLY = {
@@ -37,8 +40,11 @@ _ONLY = {
     # TCGETS, TIOCGPGRP, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
     "ioctl": (1, (0x5401, 0x540F, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451), errno.ENOTTY),
     # names, and questions
-    "prctl": (0, (3, 15, 16, 21, 23, 30, 39, 0x53564D41), errno.EPERM),
+    "prctl": (0, (3, 15, 16, 21, 23, 30, 39), errno.EPERM),
     "socketpair": (0, (_AF_UNIX,), errno.EAFNOSUPPORT),
+    # SO_REUSEADDR, SO_TYPE, SO_ERROR, SO_SNDBUF, SO_RCVBUF, SO_LINGER, SO_ACCEPTCONN, SO_PROTOCOL, SO_DOMAIN. Not
+    # SO_PEERPIDFD: of our channel it is a descriptor of the caller's process.
+    "getsockopt": (2, (2, 3, 4, 7, 8, 13, 30, 38, 39), errno.ENOPROTOOPT),
     # of this process only: another of the same user could be our own first process
     "sched_setaffinity": (0, (0,), errno.EPERM),
 }
@@ -87,6 +93,8 @@ def _build(machine: str) -> bytes:
     when("mmap", [_argument(3), _step(_ANY_BIT, _HUGE, 0, 1), refuse, *shared, allow])
     advice = [_step(_EQUAL, _MERGEABLE, 1, 0), _step(_EQUAL, _PAGE_OUT, 0, 1), refuse, allow]
     when("madvise", [_argument(2), *advice])
+    for name in ("sendto", "recvfrom"):
+        when(name, [_argument(3), _step(_ANY_BIT, 0xFFFFFFFF ^ _MESSAGE, 0, 1), refuse, allow])
     own = [_argument(0), _step(_EQUAL, 0, 0, 2), _argument(1), _step(_EQUAL, 0, 1, 0), refuse, allow]
     when("setpriority", own)
     # Limits of this process only, as above; and what keeps the machine's handler of crashes quiet stays.

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 _HIGH = 32  # the monitor's own descriptors start here
 _TICK = 0.025  # seconds between two checks of the sandbox's processes
-_REST = 4.0  # times as long as a look takes, the monitor rests afterwards
-_PIPES = 4  # times as many pipes as open descriptors of one process may be there: the machine counts them by its user
+_REST = 4.0  # times the processor time of a look, the monitor rests afterwards
+_SHORT_REST = 0.5  # the same, where memory that processes still share could become more than the limit by copies
 _PATIENCE = 5.0  # seconds for killed processes to disappear
 
 
@@ -174,12 +174,12 @@ class _Run:
         """Hold the sandbox's processes to their common limits; returns the seconds until the next look."""
         if self.root is None or not os.path.exists("/proc/self/task"):  # noqa: PTH110
             return _TICK
-        begun = time.monotonic()
+        begun = time.process_time()  # not wall time, which a program and other load can make longer
         found = processes.members(self.root)
         in_files, files = self._scratch(found)
         state = processes.Held(found, self.socket, self.limits["open_files"])
         limit = self.limits["memory"]
-        held = in_files + state.most()
+        held = most = in_files + state.most()
         if held > limit and (in_files or len(found) > 1):
             held = in_files + state.shared()
         self.peak = max(self.peak, held)
@@ -187,12 +187,11 @@ class _Run:
             self.how = "memory"
         elif sum(map(len, found.values())) > self.limits["processes"] + 2:  # the kernel's count is exact; a safety net
             self.how = "processes"
-        elif self.isolation != "none" and (
-            files > self.limits["files"] or state.pipes > _PIPES * self.limits["open_files"]
-        ):
+        elif self.isolation != "none" and (files > self.limits["files"] or state.pipes > self.limits["open_files"]):
             self.how = "files"
         soon = _TICK if held < limit / 4 else _TICK / 5
-        return max(soon, _REST * (time.monotonic() - begun))
+        rest = _SHORT_REST if most > limit else _REST
+        return max(soon, rest * (time.process_time() - begun))
 
     def _scratch(self, found: dict[int, list[int]]) -> tuple[int, int]:
         """Bytes and number of files in scratch. It stays open, so that no program can hide it from us."""
