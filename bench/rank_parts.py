@@ -137,8 +137,9 @@ def write_folder(place: Path, rows: int, part_rows: int) -> None:
     """A scores folder like that of ``donod-fast score --carry source``, with synthetic numbers."""
     place.mkdir()
     plan = ShardPlan.uniform(rows, part_rows)
+    made = [{"name": "synthetic", "kind": "rows", "digest": "synthetic", "rows": rows}]
     manifest = {
-        "input": {"rows": rows, "fingerprint": "synthetic", "inputs": [{"name": "synthetic", "kind": "rows"}]},
+        "input": {"rows": rows, "fingerprint": "synthetic", "inputs": made},
         "part_rows": part_rows,
         "update": {"rule": "adamw", "lr": 2e-5, "storage_dtype": None},
         "model": {"weight_norm": 250.0},

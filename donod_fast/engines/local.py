@@ -21,7 +21,8 @@ from donod_fast.scores.background_writer import background_writer
 from donod_fast.scores.columns import arrow_array, arrow_field
 from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scores.held import refuse_changed
-from donod_fast.scores.parts import PartSummary, Signals, signals_of
+from donod_fast.scores.part_summary import PartSummary, Signals
+from donod_fast.scores.parts import signals_of
 from donod_fast.scores.sample_counts import SampleCounts
 from donod_fast.scoring.sample_scorer import Progress
 from donod_fast.scoring.scorer import Scorer

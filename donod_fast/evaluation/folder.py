@@ -184,11 +184,12 @@ class EvalFolder:
             PROBLEMS: b"".join(map(checked_line, prompts)),
         }
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        settings = _file_digest(self.path / SETTINGS)  # a result belongs to one evaluation
         if any(_file_digest(self.path / name) != digest for name, digest in digests.items()):
             remove(self.path / RESULT)  # one of an earlier run would not agree with them
         for name, content in files.items():
             self._write(name, content)
-        self.write_json(RESULT, {**result, _FILES: digests})
+        self.write_json(RESULT, {**result, _FILES: {**digests, SETTINGS: settings}})
 
     def write_json(self, name: str, data: Mapping[str, Any]) -> None:
         """Write a JSON file with its checksum atomically."""

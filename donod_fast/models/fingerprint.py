@@ -106,12 +106,13 @@ class BackgroundFingerprint:
             raise ModelError(f"{self._folder}: the folder was written to while it was loaded; run the command again")
         return found
 
-    def _stats(self) -> list[tuple[str, int, int, int]]:
+    def _stats(self) -> list[tuple[str, int, int, int, int]]:
         stats = []
         with suppress(OSError):
             for file in sorted(_model_files(self._folder)):
                 stat = (self._folder / file).stat()
-                stats.append((file, stat.st_size, stat.st_mtime_ns, stat.st_ino))
+                # The time of change too: the other one can be set.
+                stats.append((file, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino))
         return stats
 
 

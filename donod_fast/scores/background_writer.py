@@ -17,7 +17,7 @@ from donod_fast.system.profiling import NO_STAGES, Stages
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from donod_fast.scores.parts import Signals
+    from donod_fast.scores.part_summary import Signals
     from donod_fast.scores.signals import SignalEntry
 
 # Number of parts that a crash can lose in addition to the current one; a resumed run scores them again.

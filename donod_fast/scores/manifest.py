@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -73,8 +74,14 @@ def read_manifest(storage: Storage, name: str) -> dict[str, Any]:
     except (OSError, MemoryError) as error:
         raise StoreError(f"{file} cannot be read ({error}); {_AGAIN}") from error
     if is_old:
-        _log.warning("%s was begun by a release that wrote no checksums: damage to its files may go unnoticed", name)
+        _warn_unchecked(name)
     return manifest
+
+
+@functools.cache
+def _warn_unchecked(name: str) -> None:
+    """Say it once: a command opens a folder several times."""
+    _log.warning("%s was begun by a release that wrote no checksums: damage to its files may go unnoticed", name)
 
 
 def manifest_bytes(manifest: Mapping[str, Any], before: Mapping[str, Any]) -> bytes:

@@ -53,6 +53,7 @@ class _Corpus(_Section):
 class _Plan(_Section):
     file: Annotated[str, Field(pattern=r"^plan(-g[0-9]{1,9})?\.parquet$")]
     parts: _Count
+    sha256: _Hash | None = None
 
 
 class _Model(_Section):

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from donod_fast.errors import StoreError
-from donod_fast.scores.folder import PARTS, ScoresFolder
-from donod_fast.scores.parts import PartSummary
+from donod_fast.scores.folder import ScoresFolder
+from donod_fast.scores.part_store import PARTS
+from donod_fast.scores.part_summary import PartSummary
 from donod_fast.scores.problems import Problem
 from donod_fast.system.locking import is_locked
 
@@ -82,7 +83,7 @@ def folder_status(place: Path | str, now: float | None = None) -> FolderStatus:
     Raises:
         StoreError: it is not a scores folder, or its manifest or plan cannot be read.
     """
-    from donod_fast.scores.parts import whole_column
+    from donod_fast.scores.part_summary import whole_column
 
     now = time.time() if now is None else now
     folder = ScoresFolder.open(place)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from donod_fast.data.reading.streams import check_content
 from donod_fast.data.shards import default_part_rows, plan_shards
 from donod_fast.errors import SettingsMismatchError, StoreError
-from donod_fast.scores.folder import MANIFEST, PARTS, ScoresFolder
+from donod_fast.scores.folder import MANIFEST, ScoresFolder
 from donod_fast.scores.manifest import OPTIONS, differences
+from donod_fast.scores.part_store import PARTS
 from donod_fast.scores.revising import finish_revision, revise
 from donod_fast.scores.signals import SignalEntry
 from donod_fast.system.storage import open_storage

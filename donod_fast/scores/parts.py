@@ -1,8 +1,6 @@
 """A part file: rows of scores as Parquet, with a summary of them in its footer.
 
-The summary describes a part without reading its rows: rows by status, and for DON and NOD the extremes and the sum of
-squares, from which TOPSIS's constants of the whole corpus are computed (:func:`combined`). Its sums are exactly
-rounded, so that equal rows give equal bytes.
+The summary (``part_summary.py``) describes a part without reading its rows. Equal rows give equal bytes.
 
 Flipped bits are detected: all bytes of the file have checksums (:mod:`donod_fast.system.sealed_parquet`), and the
 summary must match the rows. A part also holds a hash of each record as it was read, in the column ``record_hash``,
@@ -13,17 +11,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from donod_fast.data.types import Status
 from donod_fast.errors import StoreError
+from donod_fast.scores.part_summary import PartSummary, Signals
 from donod_fast.scores.rows import HASH, ScoreRow, hash_field, schema, to_table, with_hashes
 from donod_fast.scores.sample_counts import SampleCounts
 from donod_fast.system.sealed_parquet import open_sealed, sealed_bytes
@@ -32,7 +29,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from donod_fast.data.shards import Shard
-    from donod_fast.kernels.topsis import ColumnConstants
     from donod_fast.scores.signals import SignalEntry
 
 METADATA = b"donod_fast"
@@ -41,120 +37,24 @@ CHECKSUM = b"donod_fast.sha256"
 _AGAIN = "run `donod-fast score` again to replace it"
 
 
-@dataclass(frozen=True, slots=True)
-class ColumnSummary:
-    """Summary of a column of a part for TOPSIS, over the rows that have scores.
+Key = tuple[tuple[str, int, int], ...]
 
-    Attributes:
-        nan: rows without a score.
-        low: smallest value, +inf without rows.
-        high: largest value, -inf without rows.
-        scale: largest absolute value, 0 without rows.
-        squares: Σ (x / scale)², 0 if scale is 0 or infinite. Σx² is squares · scale²; this form does not overflow.
+
+def shard_key(shard: Shard, corpus: Mapping[str, Any]) -> Key:
+    """Identity of a shard's rows, independent of their numbers: content of the input, first row in it, rows.
+
+    Args:
+        shard: the shard.
+        corpus: the section ``input`` of a manifest.
     """
-
-    nan: int
-    low: float
-    high: float
-    scale: float
-    squares: float
-
-    @staticmethod
-    def of(column: Any) -> ColumnSummary:
-        """Summarise a numpy array of float64."""
-        there = column[~np.isnan(column)]
-        if not len(there):
-            return ColumnSummary(len(column), math.inf, -math.inf, 0.0, 0.0)
-        scale = float(np.abs(there).max())
-        squares = math.fsum(np.square(there / scale).tolist()) if 0 < scale < math.inf else 0.0
-        # + 0.0 avoids −0.0, whose sign would depend on the order of the rows
-        low, high = float(there.min()) + 0.0, float(there.max()) + 0.0
-        return ColumnSummary(len(column) - len(there), low, high, scale, squares)
+    inputs = corpus.get("inputs")
+    digests = [str(corpus["fingerprint"])] if inputs is None else [str(entry["digest"]) for entry in inputs]
+    return tuple((digests[each.input], each.start, each.rows) for each in shard.segments)
 
 
-Signals = Mapping[str, tuple[str, tuple[str, ...]]]
-
-
-@dataclass(frozen=True, slots=True)
-class PartSummary:
-    """The summary in the footer of a part.
-
-    Attributes:
-        number: number of the part.
-        first_row: first row of the part in the corpus.
-        rows: number of rows.
-        settings: hash of the settings that determined the scores.
-        counts: number of rows by status.
-        tokens: tokens of all rows, before truncation.
-        scored_tokens: scored tokens of all rows.
-        don: summary of DON.
-        nod: summary of NOD.
-        segments: origin of the rows: the fields of each ``shards.Segment``, in order. Inputs are numbered as in the
-            manifest.
-        signals: fingerprint of the settings and columns of each further criterion, by name, in the table's order.
-        samples: what was used of the records; counts no rows in parts of earlier releases.
-    """
-
-    number: int
-    first_row: int
-    rows: int
-    settings: str
-    counts: Mapping[str, int]
-    tokens: int
-    scored_tokens: int
-    don: ColumnSummary
-    nod: ColumnSummary
-    segments: tuple[tuple[int, ...], ...]
-    signals: Signals = field(default_factory=dict)
-    samples: SampleCounts = field(default_factory=SampleCounts)
-
-    @staticmethod
-    def of(
-        table: pa.Table,
-        number: int,
-        settings: str,
-        segments: tuple[tuple[int, ...], ...],
-        signals: Signals | None = None,
-        samples: SampleCounts = SampleCounts(),
-    ) -> PartSummary:
-        """Summarise the rows of a part."""
-
-        def column(name: str) -> Any:
-            return table.column(name).to_numpy()
-
-        counts = Counter(table.column("status").to_pylist())
-        return PartSummary(
-            number,
-            int(column("row")[0]),
-            table.num_rows,
-            settings,
-            dict(sorted(counts.items())),
-            int(column("tokens").sum(dtype=np.int64)),
-            int(column("scored_tokens").sum(dtype=np.int64)),
-            ColumnSummary.of(column("don")),
-            ColumnSummary.of(column("nod")),
-            segments,
-            dict(signals or {}),
-            samples,
-        )
-
-    def has_signals(self, signals: Mapping[str, str]) -> bool:
-        """Whether the part has these criteria, each with the given fingerprint of its settings."""
-        return all(self.signals.get(name, ("",))[0] == mark for name, mark in signals.items())
-
-    def as_json(self) -> str:
-        """The summary as JSON; equal summaries give equal text."""
-        signals = [(name, *entry) for name, entry in self.signals.items()]  # a list, to keep the order of the table
-        return json.dumps({**asdict(self), "signals": signals}, sort_keys=True)
-
-    @staticmethod
-    def from_json(content: Mapping[str, Any]) -> PartSummary:
-        """Parse the output of :meth:`as_json`."""
-        columns = {name: ColumnSummary(**content[name]) for name in ("don", "nod")}
-        signals = {name: (mark, tuple(names)) for name, mark, names in content["signals"]}
-        segments = tuple(map(tuple, content["segments"]))
-        samples = SampleCounts.from_json(content.get("samples") or {})
-        return PartSummary(**{**content, **columns, "segments": segments, "signals": signals, "samples": samples})
+def origin_of(shard: Shard, corpus: Mapping[str, Any]) -> str:
+    """Hash of :func:`shard_key`. A part with another one belongs to another folder, or to an input that has changed."""
+    return hashlib.sha256(json.dumps(shard_key(shard, corpus)).encode()).hexdigest()[:32]
 
 
 def part_bytes(
@@ -164,11 +64,12 @@ def part_bytes(
     carry: Sequence[str] = (),
     signals: Sequence[SignalEntry] = (),
     samples: SampleCounts = SampleCounts(),
+    origin: str = "",
 ) -> bytes:
-    """The Parquet file of a part. Equal rows, shard, settings, criteria and counts give equal bytes."""
+    """The Parquet file of a part. Equal rows, shard, settings, criteria, counts and origin give equal bytes."""
     columns = [column for entry in signals for column in entry.columns]
     table = with_hashes(to_table(rows, carry, columns), [row.hash for row in rows])
-    return table_bytes(table, shard, settings, signals_of(signals), samples)
+    return table_bytes(table, shard, settings, signals_of(signals), samples, origin)
 
 
 def signals_of(entries: Sequence[SignalEntry]) -> Signals:
@@ -182,12 +83,14 @@ def table_bytes(
     settings: str,
     signals: Signals | None = None,
     samples: SampleCounts = SampleCounts(),
+    origin: str = "",
 ) -> bytes:
     """Like :func:`part_bytes`, for a table, which may have hashes of the records."""
     if HASH in table.column_names:  # the last one
         table = table.drop_columns([HASH]).append_column(hash_field(), table.column(HASH))
     segments = tuple(astuple(segment) for segment in shard.segments)
-    summary = PartSummary.of(table, shard.number, settings, segments, signals, samples).as_json().encode()
+    made = PartSummary.of(table, shard.number, settings, segments, signals, samples, origin)
+    summary = made.as_json().encode()
     table = table.replace_schema_metadata({METADATA: summary, CHECKSUM: hashlib.sha256(summary).hexdigest().encode()})
     return sealed_bytes(table, compression="zstd")
 
@@ -200,6 +103,7 @@ def read_part(
     settings: str | None,
     carry: Sequence[str] = (),
     *,
+    origin: str | None = None,
     needs_seal: bool = False,
 ) -> pa.Table:
     """Read a part and verify it: checksums, rows, settings, and that the summary agrees with the rows.
@@ -211,7 +115,8 @@ def read_part(
         bounds: first row of the part, and the row after its last.
         settings: required hash of the settings; None for any.
         carry: names of the carried columns.
-        needs_seal: refuse a file without checksums of all its bytes.
+        origin: required hash of where the rows are from; None for any.
+        needs_seal: refuse a file without checksums of all its bytes, or without this hash.
 
     Returns:
         The scores, and as the last column the hashes of the records, unless an earlier release wrote the part.
@@ -236,7 +141,9 @@ def read_part(
     ):
         raise StoreError(f"{name} does not hold the scores of rows {start} to {stop - 1}; {_AGAIN}")
     _refuse_other_settings(summary, settings, name)
-    if summary != PartSummary.of(table, number, summary.settings, summary.segments, summary.signals, summary.samples):
+    _refuse_other_origin(summary, origin, name, needs_seal)
+    made = (summary.settings, summary.segments, summary.signals, summary.samples, summary.origin)
+    if summary != PartSummary.of(table, number, *made):
         raise StoreError(f"{name} is damaged (its summary does not agree with its rows); {_AGAIN}")
     empty: dict[bytes, bytes] = {}
     assert isinstance(table, pa.Table)
@@ -255,6 +162,7 @@ def read_summary(
     bounds: tuple[int, int],
     settings: str | None,
     *,
+    origin: str | None = None,
     needs_seal: bool = False,
 ) -> PartSummary:
     """Read a part's summary from its footer, without its rows.
@@ -263,36 +171,53 @@ def read_summary(
         StoreError: the summary is missing or damaged, or belongs to other rows or settings.
     """
     with damage(name):
-        summary = _summary(open_sealed(file, needs_seal=needs_seal).metadata.metadata or {}, name)
+        metadata = open_sealed(file, needs_seal=needs_seal).metadata.metadata or {}
+        return _summary_of_part(metadata, name, number, bounds, settings, origin, needs_seal)
+
+
+def read_columns(
+    file: BinaryIO,
+    name: str,
+    number: int,
+    bounds: tuple[int, int],
+    settings: str | None,
+    columns: Sequence[str],
+    *,
+    origin: str | None = None,
+    needs_seal: bool = False,
+) -> pa.Table:
+    """Read those of some columns that a part has, and verify them and its summary; arguments as of :func:`read_part`.
+
+    Raises:
+        StoreError: the file is not this part, or is damaged.
+    """
+    with damage(name):
+        sealed = open_sealed(file, needs_seal=needs_seal)
+        _summary_of_part(sealed.metadata.metadata or {}, name, number, bounds, settings, origin, needs_seal)
+        there = set(sealed.metadata.schema.to_arrow_schema().names)
+        table = sealed.table([column for column in columns if column in there], use_threads=False)
+        table.validate()
+    if table.num_rows != bounds[1] - bounds[0]:
+        raise StoreError(f"{name} does not hold the scores of rows {bounds[0]} to {bounds[1] - 1}; {_AGAIN}")
+    return table
+
+
+def _summary_of_part(
+    metadata: Mapping[bytes, bytes],
+    name: str,
+    number: int,
+    bounds: tuple[int, int],
+    settings: str | None,
+    origin: str | None,
+    needs_origin: bool,
+) -> PartSummary:
+    """The summary of a footer. Raises StoreError: it belongs to other rows or settings."""
+    summary = _summary(metadata, name)
     if (summary.number, summary.first_row, summary.first_row + summary.rows) != (number, *bounds):
         raise StoreError(f"{name} does not hold the scores of rows {bounds[0]} to {bounds[1] - 1}; {_AGAIN}")
     _refuse_other_settings(summary, settings, name)
+    _refuse_other_origin(summary, origin, name, needs_origin)
     return summary
-
-
-def whole_column(columns: Iterable[ColumnSummary]) -> ColumnSummary:
-    """The summary of a column from those of its parts; independent of the order of the parts."""
-    found = list(columns)
-    known = [column for column in found if column.scale or column.low <= column.high]
-    scale = max((column.scale for column in known), default=0.0)
-    return ColumnSummary(
-        nan=sum(column.nan for column in found),
-        low=min((column.low for column in known), default=math.inf),
-        high=max((column.high for column in known), default=-math.inf),
-        scale=scale,
-        squares=math.fsum(column.squares * (column.scale / scale) ** 2 for column in known) if scale else 0.0,
-    )
-
-
-def combined(columns: Iterable[ColumnSummary]) -> ColumnConstants:
-    """Constants of a column for TOPSIS from the summaries of its parts; see :func:`whole_column`."""
-    import torch
-
-    from donod_fast.kernels.topsis import ColumnConstants
-
-    whole = whole_column(columns)
-    values = (whole.scale, whole.squares, whole.low, whole.high)
-    return ColumnConstants(*(torch.tensor(value, dtype=torch.float64) for value in values))
 
 
 def _summary(metadata: Mapping[bytes, bytes], name: str) -> PartSummary:
@@ -317,6 +242,13 @@ def _refuse_other_settings(summary: PartSummary, settings: str | None, name: str
         raise StoreError(f"{name} was scored with other settings than the manifest says; {_AGAIN}")
 
 
+def _refuse_other_origin(summary: PartSummary, origin: str | None, name: str, needed: bool) -> None:
+    if origin is not None and summary.origin != origin and (summary.origin or needed):
+        raise StoreError(
+            f"{name} holds scores of other records: it is from another folder, or its input was another one; {_AGAIN}"
+        )
+
+
 @contextmanager
 def damage(name: str) -> Iterator[None]:
     """Convert the exceptions of reading a damaged part into a StoreError that names the file."""
@@ -335,15 +267,15 @@ _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryE
 
 
 __all__ = [
-    "ColumnSummary",
-    "PartSummary",
-    "combined",
+    "Key",
     "damage",
+    "origin_of",
     "part_bytes",
+    "read_columns",
     "read_part",
     "read_summary",
+    "shard_key",
     "signals_of",
     "table_bytes",
-    "whole_column",
     "without_hashes",
 ]

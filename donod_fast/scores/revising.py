@@ -14,19 +14,18 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from donod_fast.data.shards import Shard, ShardPlan
+from donod_fast.data.shards import ShardPlan
 from donod_fast.errors import StoreError
-from donod_fast.scores.folder import PARTS, ScoresFolder
+from donod_fast.scores.folder import ScoresFolder
+from donod_fast.scores.manifest import differences
+from donod_fast.scores.part_store import PARTS, plan_entry
+from donod_fast.scores.parts import Key, shard_key
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Key = tuple[tuple[str, int, int], ...]
-
-
-def shard_key(shard: Shard, inputs: list[Mapping[str, Any]]) -> Key:
-    """Identity of a shard's rows, independent of their numbers: content of the input, first row in it, rows."""
-    return tuple((inputs[each.input]["digest"], each.start, each.rows) for each in shard.segments)
+_ROWS = ("input.fingerprint", "input.rows", "part_rows")
+"""Decisive settings that say which rows were scored, not how."""
 
 
 def adopt(source: ScoresFolder, target: ScoresFolder) -> int:
@@ -35,15 +34,19 @@ def adopt(source: ScoresFolder, target: ScoresFolder) -> int:
     Raises:
         StoreError: a part is damaged or cannot be written, or the settings are not the same.
     """
-    if source.settings != target.settings:
-        raise StoreError(f"{source.name} and {target.name} were scored with different settings")
+    # By what they say, not by their hashes: an earlier release wrote another fingerprint of the same model.
+    unlike = differences(source.manifest, target.manifest, but=_ROWS)
+    if unlike:
+        raise StoreError(
+            f"{source.name} and {target.name} were scored with different settings:\n  " + "\n  ".join(unlike)
+        )
     wanted: dict[Key, list[int]] = defaultdict(list)
     for shard in target.plan:
         if not target.is_committed(shard.number):
-            wanted[shard_key(shard, target.manifest["input"]["inputs"])].append(shard.number)
+            wanted[shard_key(shard, target.manifest["input"])].append(shard.number)
     copied = 0
     for shard in source.plan:
-        numbers = wanted.pop(shard_key(shard, source.manifest["input"]["inputs"]), [])
+        numbers = wanted.pop(shard_key(shard, source.manifest["input"]), [])
         table = source.read_part(shard.number, hashes=True) if numbers else None
         summary = source.summary(shard.number) if numbers else None
         if table is None or summary is None:
@@ -73,8 +76,9 @@ def revise(folder: ScoresFolder, new_input: Mapping[str, Any], plan: ShardPlan) 
     old = folder.manifest
     generation = int(old.get("generation") or 0) + 1
     file = f"plan-g{generation}.parquet"
-    entry = {"file": file, "parts": len(plan)}
-    folder.storage.write(file, plan.to_bytes())
+    content = plan.to_bytes()
+    entry = plan_entry(file, plan, content)
+    folder.storage.write(file, content)
     before = {name: old.get(name) for name in ("input", "plan", "generation")}
     folder.write_manifest({**old, "input": new_input, "plan": entry, "generation": generation, "before": before})
     finish_revision(folder)
@@ -110,4 +114,4 @@ def _drop_others(folder: ScoresFolder) -> None:
             folder.storage.remove(name)
 
 
-__all__ = ["adopt", "finish_revision", "renumbered", "revise", "shard_key"]
+__all__ = ["adopt", "finish_revision", "renumbered", "revise"]

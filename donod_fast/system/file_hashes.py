@@ -15,10 +15,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from donod_fast.system.files import open_regular
+
 LARGE = 1 << 20
 """Smaller files are hashed each time."""
 
 _MOST = 4096  # entries of the cache; the oldest are dropped
+_MOST_BYTES = 64 << 20  # of the cache; a larger one is not ours
 _SETTLED_NS = 2_000_000_000  # a file that was written just now may change again with the same time
 
 
@@ -35,14 +38,20 @@ def sha256_of(file: Path) -> str:
         key = str(file.resolve())
         facts = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev]
         known = _entries().get(key)
-        if isinstance(known, list) and known[:-1] == facts and isinstance(known[-1], str):
-            return known[-1]
+        if isinstance(known, list) and len(known) == len(facts) + 2 and known == _entry(key, facts, str(known[-2])):
+            return str(known[-2])
         found = hashlib.file_digest(stream, "sha256").hexdigest()
         after = os.fstat(stream.fileno())
     same = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) == (after.st_size, after.st_mtime_ns, after.st_ctime_ns)
     if same and time.time_ns() - stat.st_ctime_ns > _SETTLED_NS:
-        _remember(key, [*facts, found])
+        _remember(key, _entry(key, facts, found))
     return found
+
+
+def _entry(key: str, facts: list[int], found: str) -> list[Any]:
+    """An entry of the cache, with a checksum: a flipped digit would be taken for another model."""
+    entry = [*facts, found]
+    return [*entry, hashlib.sha256(json.dumps([key, *entry]).encode()).hexdigest()[:16]]
 
 
 def cache_file() -> Path:
@@ -53,7 +62,9 @@ def cache_file() -> Path:
 
 def _entries() -> dict[str, Any]:
     try:
-        found = json.loads(cache_file().read_text(encoding="utf-8"))
+        with open_regular(cache_file()) as file:  # a pipe would be waited for
+            content = file.read(_MOST_BYTES + 1)
+        found = json.loads(content) if len(content) <= _MOST_BYTES else None
     except (OSError, ValueError, RecursionError, RuntimeError):  # RuntimeError: there is no home folder
         return {}
     return found if isinstance(found, dict) else {}

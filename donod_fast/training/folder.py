@@ -3,8 +3,8 @@
 The manifest records the model, the settings and the rows of the training. Another training in the same folder is
 refused. A folder with a ``result.json`` is finished.
 
-Each JSON file has a checksum, and ``result.json`` one of each file of the model and of the loss curve. Folders of
-earlier releases have none.
+Each JSON file has a checksum, and ``result.json`` one of the manifest, of each file of the model and of the loss curve.
+Folders of earlier releases have none.
 """
 
 from __future__ import annotations
@@ -158,7 +158,8 @@ class TrainingFolder:
             raise storage_error(self.model, error) from error
         self.write_losses(losses)
         files = {f"{MODEL}/{name}": digest for name, digest in tree_digests(self.model).items()}
-        files[LOSSES] = file_digest(self.path / LOSSES)
+        for name in (LOSSES, MANIFEST):  # the manifest too: a result belongs to one training
+            files[name] = file_digest(self.path / name)
         self.write(RESULT, {**result, _FILES: files})
         _remove_tree(self.checkpoints)
 

@@ -135,7 +135,12 @@ def test_result_json_holds_figures_settings_and_tasks(
 ) -> None:
     result = evaluate_samples(problems, some_samples(problems), tmp_path / "out", settings={"benchmark": "fam"})
     stored = json.loads((tmp_path / "out" / "result.json").read_text())
-    assert stored.pop("files").keys() == {"samples.jsonl", "verdicts.jsonl", "problems.jsonl"} and stored.pop("sha256")
+    assert stored.pop("files").keys() == {
+        "samples.jsonl",
+        "verdicts.jsonl",
+        "problems.jsonl",
+        "settings.json",
+    } and stored.pop("sha256")
     assert stored == json.loads(json.dumps(result.as_dict()))
     assert (stored["passed"], stored["total"], stored["pass@1"]) == (3, 6, 0.5)
     assert stored["intervals"]["pass@1"] == list(result.intervals[1]) and stored["interval_method"] == "wilson"

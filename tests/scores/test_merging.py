@@ -92,3 +92,25 @@ def test_the_command_merges_and_its_folder_is_selected_from(scorer: Scorer, file
     assert len(chosen) == 5 and all(row in ROWS for row in chosen)
     assert_one_line_error(invoke("merge", tmp_path / "a", "--out", tmp_path / "y"), 2, "at least two")
     assert ScoresFolder.open(tmp_path / "out").manifest["merged_from"] == [str(tmp_path / "a"), str(tmp_path / "b")]
+
+
+@pytest.mark.parametrize("marks", [("local:1:2", "local:1"), ("local:1", "local:1:2"), ("local:1:2", "local:1:3")])
+def test_folders_with_fingerprints_of_two_releases_merge(
+    scorer: Scorer, files: list[Path], tmp_path: Path, marks: tuple[str, str]
+) -> None:
+    whole = scored(scorer, tmp_path / "whole", files)
+    for at, mark in enumerate(marks):
+        manifest = {**whole.manifest, "model": {**whole.manifest["model"], "fingerprint": mark}}
+        manifest.pop("plan")
+        half = ScoresFolder.open_or_create(tmp_path / str(at), manifest, whole.plan)
+        for part in range(whole.parts):
+            table = whole.read_part(part, hashes=True)
+            if part % 2 == at and table is not None:
+                half.write_table(part, table)
+    if marks[1].endswith("3"):
+        with pytest.raises(SettingsMismatchError, match=r"model\.fingerprint"):
+            merge([tmp_path / "0", tmp_path / "1"], tmp_path / "out")
+        return
+    merged = merge([tmp_path / "0", tmp_path / "1"], tmp_path / "out")
+    assert merged.missing_parts() == []
+    assert_same_bits(ScoresFolder.open(tmp_path / "out").table(), whole.table())

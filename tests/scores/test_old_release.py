@@ -82,3 +82,9 @@ def test_other_settings_are_refused_by_name(old: Path, rows: Path) -> None:
     scorer = Scorer.from_pretrained(MODEL_FOLDER, device="cpu", update=UpdateSettings("sgd"))
     with locked(old), pytest.raises(SettingsMismatchError, match=r"update\.update: 'adamw' in the folder"):
         score_corpus(open_corpus([str(rows)]), scorer, old, part_rows=8)
+
+
+def test_that_files_have_no_checksums_is_said_once(old: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(3):
+        ScoresFolder.open(old)
+    assert len([record for record in caplog.records if "no checksums" in record.message]) == 1

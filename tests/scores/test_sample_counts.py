@@ -15,7 +15,7 @@ from donod_fast.data.reading import corpus_from_rows
 from donod_fast.data.types import Status, TokenizedSample
 from donod_fast.engines.local import score_corpus
 from donod_fast.scores.folder import ScoresFolder
-from donod_fast.scores.parts import PartSummary
+from donod_fast.scores.part_summary import PartSummary
 from donod_fast.scores.sample_counts import MOST_NAMES, OTHERS, SampleCounts
 from donod_fast.scoring.sample_scorer import SampleScorer
 from donod_fast.scoring.scorer import Scorer

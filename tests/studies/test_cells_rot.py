@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +104,68 @@ def test_a_damaged_mark_makes_an_earlier_checkpoint_the_newest(tmp_path: Path) -
     for wrong in (text.replace("12", "13", 1), text.replace("sha256", "sha257"), "[" * 100_000, ""):
         mark.write_text(wrong)
         assert folder.newest_checkpoint()[1:] == (5, 7.5)
+
+
+def swapped_sets(ours: Path, others: Path) -> list[dict[str, bytes | None]]:
+    """Some files of one folder replaced by those of another, files added, and files removed."""
+    names = [file.relative_to(ours).as_posix() for file in sorted(ours.rglob("*")) if file.is_file()]
+    made: list[dict[str, bytes | None]] = []
+    for count in range(1, len(names)):
+        for chosen in itertools.combinations(names, count):
+            made.append({name: (others / name).read_bytes() for name in chosen})
+    added = ("adapter_config.json", "chat_template.jinja", "model.safetensors.index.json", "modeling.py", "sub/x.json")
+    made += [{f"model/{name}": b"{}"} for name in added]
+    made += [{name: None} for name in names if name.startswith("model/")]
+    return made
+
+
+def unnoticed(folder: Path, change: dict[str, bytes | None], read: Callable[[], bytes], whole: bytes) -> bool:
+    """Whether a reader takes the change for what was written."""
+    before = {name: (folder / name).read_bytes() if (folder / name).exists() else None for name in change}
+
+    def put(files: dict[str, bytes | None]) -> None:
+        for name, content in files.items():
+            (folder / name).unlink(missing_ok=True)
+            if content is not None:
+                (folder / name).parent.mkdir(exist_ok=True)
+                (folder / name).write_bytes(content)
+
+    put(change)
+    try:
+        found = read()
+        unread = all(name.startswith("model/") and was is None for name, was in before.items())
+        return found != whole or unread
+    except StoreError:
+        return False
+    finally:
+        put(before)
+
+
+@pytest.mark.attack
+def test_files_of_another_training_are_refused(tmp_path: Path, attacks: Attacks) -> None:
+    ours, others = Training(tmp_path / "ours"), Training(tmp_path / "others")
+    others.refill({"lr": 1e-3, "epochs": 2}, bytes(range(1, 201)), '{"layers": 3}', 0.5)
+    read = ours.readers()["train"][0]
+    whole, changes = read(), swapped_sets(ours.path, others.path)
+    through = [set(change) for change in changes if unnoticed(ours.path, change, read, whole)]
+    attacks.count("folders", "files of another training", tried=len(changes), got_through=len(through))
+    assert not through and read() == whole
+
+
+@pytest.mark.attack
+def test_files_of_another_cell_are_refused(tmp_path: Path, attacks: Attacks) -> None:
+    study = Study(tmp_path)
+    folders = [CellStore(tmp_path).folder("train", one) for one in study.SETTINGS]
+    read = study.readers()["known"][0]
+    whole, changes = read(), swapped_sets(folders[0], folders[1])
+    through = [set(change) for change in changes if unnoticed(folders[0], change, read, whole)]
+    attacks.count("folders", "files of another cell", tried=len(changes), got_through=len(through))
+    assert not through and read() == whole
+
+
+def test_a_model_that_was_removed_as_a_whole_is_left_to_its_reader(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+    cell = CellStore(tmp_path).known("train", study.SETTINGS[0])
+    assert cell is not None
+    shutil.rmtree(cell.folder / "model")
+    cell.check_files("model")

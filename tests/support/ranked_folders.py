@@ -47,9 +47,13 @@ def folder_of(
     segments[:, 3] = begins - np.concatenate([[0], np.cumsum(counts)])[segments[:, 2]]
     segments[:, 4] = part_rows
     entries = [signal_entry(name, found) for name, found in (signals or {}).items()]
+    made = [
+        {"name": name, "kind": "rows", "digest": name, "rows": rows}
+        for (name, _), rows in zip(inputs, counts, strict=True)
+    ]
     manifest = {
         "signals": [entry.as_dict() for entry in entries],
-        "input": {"rows": total, "fingerprint": "f", "inputs": [{"name": name, "kind": "rows"} for name, _ in inputs]},
+        "input": {"rows": total, "fingerprint": "f", "inputs": made},
         "part_rows": max(part_rows),
         "update": {"rule": "adamw", "lr": 2e-5, "storage_dtype": None},
         "model": {"weight_norm": WEIGHT_NORM},

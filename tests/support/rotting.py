@@ -33,10 +33,10 @@ ROWS = 40
 PART_ROWS = 16
 
 
-def rows() -> list[dict[str, Any]]:
+def rows(seed: int = 4) -> list[dict[str, Any]]:
     """Short rows, some of which cannot be scored, with an own id or none, and a nested column."""
     found: list[dict[str, Any]] = []
-    for at, row in enumerate(short_rows(ROWS, seed=4)):
+    for at, row in enumerate(short_rows(ROWS, seed=seed)):
         row = {**row, "notes": [{"by": f"r{at % 3}", "stars": at}], "weight": at / 7}
         if at % 2:
             row.pop("id", None)
@@ -44,9 +44,9 @@ def rows() -> list[dict[str, Any]]:
     return found
 
 
-def write_inputs(place: Path) -> dict[str, Path]:
-    """The rows in each kind of file."""
-    made = rows()
+def write_inputs(place: Path, seed: int = 4) -> dict[str, Path]:
+    """The rows of a seed in each kind of file."""
+    made = rows(seed)
     lines = place / "lines.jsonl"
     lines.write_text("".join(json.dumps(row) + "\n" for row in made), encoding="utf-8")
     document = place / "document.json"
@@ -69,10 +69,11 @@ class World:
         place: an empty folder.
         scorer: a small scorer.
         name: which of the inputs.
+        seed: of the rows; worlds of different seeds have different rows, and all else alike.
     """
 
-    def __init__(self, place: Path, scorer: Scorer, name: str) -> None:
-        self.input = write_inputs(place)[name]
+    def __init__(self, place: Path, scorer: Scorer, name: str, seed: int = 4) -> None:
+        self.input = write_inputs(place, seed)[name]
         self.place, self.scorer, self.out = place, scorer, place / "scores"
         scored(scorer, self.out, [self.input], part_rows=PART_ROWS)
         ScoresFolder.open(self.out).note_problem(1, "a worker was lost")

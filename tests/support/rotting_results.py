@@ -138,14 +138,22 @@ class Training:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.mkdir(parents=True, exist_ok=True)
-        folder = TrainingFolder(path)
-        folder.begin(self.MANIFEST)
-        written = path / "written"
+        self._fill(self.MANIFEST, bytes(range(200)), '{"layers": 2}', 0.25)
+
+    def refill(self, settings: Mapping[str, Any], weights: bytes, config: str, loss: float) -> None:
+        """Make it the folder of another training."""
+        shutil.rmtree(self.path)
+        self._fill({**self.MANIFEST, "settings": settings}, weights, config, loss)
+
+    def _fill(self, manifest: Mapping[str, Any], weights: bytes, config: str, loss: float) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        folder = TrainingFolder(self.path)
+        folder.begin(manifest)
+        written = self.path / "written"
         written.mkdir()
-        (written / "model.safetensors").write_bytes(bytes(range(200)))
-        (written / "config.json").write_text('{"layers": 2}')
-        folder.finish(written, [(1, 0.5), (2, 0.25)], {"steps": 2, "loss": 0.25, "seconds": 3.5, "skipped": {}})
+        (written / "model.safetensors").write_bytes(weights)
+        (written / "config.json").write_text(config)
+        folder.finish(written, [(1, 0.5), (2, loss)], {"steps": 2, "loss": loss, "seconds": 3.5, "skipped": {}})
 
     def files(self) -> list[Path]:
         """The files of the folder."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import stat
@@ -76,6 +77,32 @@ def test_a_wrong_entry_of_the_cache_is_not_believed(tmp_path: Path) -> None:
         cache_file().parent.mkdir(parents=True, exist_ok=True)
         cache_file().write_text(f'{{"{file}": {entry}}}')
         assert sha256_of(file) == right(file)
+
+
+def test_a_flipped_digit_in_the_cache_is_not_believed(tmp_path: Path) -> None:
+    file = written(tmp_path / "w")
+    assert sha256_of(file) == right(file)
+    content = cache_file().read_bytes()
+    for at in range(0, len(content), 3):
+        cache_file().write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        assert sha256_of(file) == right(file)
+
+
+def test_an_entry_that_is_no_hash_is_not_believed(tmp_path: Path) -> None:
+    file = written(tmp_path / "w")
+    facts = file.stat()
+    entry = [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino, facts.st_dev, "no hash"]
+    for one in (entry, [*entry, ""], [*entry, None]):
+        cache_file().parent.mkdir(parents=True, exist_ok=True)
+        cache_file().write_text(json.dumps({str(file.resolve()): one}))
+        assert sha256_of(file) == right(file)
+
+
+def test_a_pipe_in_the_place_of_the_cache_is_not_waited_for(tmp_path: Path) -> None:
+    file = written(tmp_path / "w")
+    cache_file().parent.mkdir(parents=True)
+    os.mkfifo(cache_file())
+    assert sha256_of(file) == right(file)
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

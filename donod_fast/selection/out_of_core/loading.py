@@ -18,10 +18,8 @@ import torch
 from torch import Tensor
 
 from donod_fast.errors import InputError, StoreError
-from donod_fast.scores.parts import damage
 from donod_fast.scores.rows import schema
 from donod_fast.selection.ranking import number_names, rescale_to_lr
-from donod_fast.system.sealed_parquet import open_sealed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -127,19 +125,16 @@ def read_columns(folder: ScoresFolder, part: int, columns: Sequence[str]) -> pa.
     Raises:
         StoreError: the part is missing or damaged, or lacks one of the columns.
     """
-    name = folder.part_name(part)
+    name = folder.storage.url(folder.part_name(part))
     again = "run `donod-fast score` again to replace it"
-    try:
-        with damage(folder.storage.url(name)), folder.storage.open(name) as file:
-            table = open_sealed(file, needs_seal=folder.needs_seal).table(columns, use_threads=False)
-            table.validate()
-    except FileNotFoundError:
-        raise StoreError(f"{folder.storage.url(name)} is gone; {again}") from None
+    table = folder.read_columns(part, columns)
+    if table is None:
+        raise StoreError(f"{name} is gone; {again}")
     start, stop = folder.part_range(part)
     if set(table.column_names) != set(columns) or not np.array_equal(
         table.column("row").to_numpy(), np.arange(start, stop)
     ):
-        raise StoreError(f"{folder.storage.url(name)} does not hold the scores of rows {start} to {stop - 1}; {again}")
+        raise StoreError(f"{name} does not hold the scores of rows {start} to {stop - 1}; {again}")
     return table
 
 

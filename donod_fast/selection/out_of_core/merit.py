@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from donod_fast.errors import InputError
-from donod_fast.scores.parts import ColumnSummary, combined
+from donod_fast.scores.part_summary import ColumnSummary, combined
 from donod_fast.selection.column_methods import OWN_METHODS, ColumnMethod, find_method
 from donod_fast.selection.out_of_core.loading import number_columns, scored_rows
 

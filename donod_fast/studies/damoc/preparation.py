@@ -207,8 +207,9 @@ def _identity(model: str | None) -> str | None:
 
 def _scores_identity(section: FilterSection, corpus: Corpus) -> Mapping[str, Any]:
     """Identify a scores folder; refuse scores of other data, because their row numbers do not match."""
-    from donod_fast.scores.folder import PARTS, ScoresFolder
+    from donod_fast.scores.folder import ScoresFolder
     from donod_fast.scores.manifest import settings_hash
+    from donod_fast.scores.part_store import PARTS
 
     folder = ScoresFolder.open(str(section.scores))
     if folder.manifest["input"]["fingerprint"] != corpus.fingerprint:
