@@ -14,6 +14,7 @@ import threading
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 from jinja2 import Template, nodes
@@ -36,7 +37,29 @@ _MOST_BITS = 1 << 16
 _COUNTED = "counted step"
 _JOINED = "counted join"
 _WEIGHED = "counted value"
+_SIMPLE = frozenset(
+    {
+        *("strip", "lstrip", "rstrip", "split", "rsplit", "startswith", "endswith", "removeprefix", "removesuffix"),
+        *("lower", "upper", "title", "partition", "rpartition", "find", "splitlines", "isdigit", "isspace"),
+    }
+)
+"""Methods of texts that look at each character once, and make no more of them, whatever they are given."""
+
+_SIMPLE_FILTERS = frozenset(("trim", "length", "count", "upper", "lower", "capitalize", "first", "last", "string"))
+"""The same of filters, without arguments."""
+
+_COSTLY_TESTS = frozenset(
+    {
+        *("eq", "equalto", "==", "ne", "!=", "lt", "lessthan", "<", "le", "<=", "gt", "greaterthan", ">", "ge", ">="),
+        *("in", "upper", "lower"),
+    }
+)
+"""Tests that look at all of a value; the others ask for its type."""
+
 _NUMBERS = re.compile(r"\d+")
+_FREE = 256
+"""Characters of a text that may be compared or hashed for nothing: the steps are counted."""
+
 _STEP_CHARACTERS = 16  # what a call costs beside the text that it makes
 _ITEM_CHARACTERS = 8  # what an item of a list costs beside its own text
 _DEEPEST = 100
@@ -52,25 +75,29 @@ class _Meter(threading.local):
     steps = RENDER_STEPS
     characters = RENDER_CHARACTERS
     most = RENDER_CHARACTERS
+    further: Callable[[], int] | None = None
 
 
 _meter = _Meter()
 
 
 @contextmanager
-def metered(messages: int, characters: int) -> Iterator[None]:
+def metered(messages: int, characters: int, further: Callable[[], int] | None = None) -> Iterator[None]:
     """Give the template that this thread renders inside the ``with`` block its budget.
 
     Args:
         messages: number of messages that it writes.
         characters: characters of their texts.
+        further: counts the characters of what else is written, such as tools; called only if the rest is not enough.
     """
     _meter.steps = RENDER_STEPS + STEPS_PER_MESSAGE * messages
     _meter.most = RENDER_CHARACTERS + LENGTH_PER_CHARACTER * characters
     _meter.characters = _meter.most + CHARACTERS_PER_CHARACTER * characters
+    _meter.further = further
     try:
         yield
     finally:
+        _meter.further = None
         _meter.steps, _meter.characters, _meter.most = RENDER_STEPS, RENDER_CHARACTERS, RENDER_CHARACTERS
 
 
@@ -90,6 +117,8 @@ def bounded(environment: ImmutableSandboxedEnvironment) -> ImmutableSandboxedEnv
             made.activate_tracker = tracker
     made.filters = {name: _guarded(name, function) for name, function in environment.filters.items()}
     made.filters |= {_COUNTED: _step, _JOINED: _joined, _WEIGHED: _weighed}
+    tests: dict[str, Any] = {**environment.tests}
+    made.tests = {name: _weighing(test) if name in _COSTLY_TESTS else test for name, test in tests.items()}
     made.globals = {name: value for name, value in environment.globals.items() if name != "lipsum"}
     made.finalize = _written
     made.template_class = _BoundedTemplate
@@ -105,7 +134,7 @@ class _BoundedEnvironment(ImmutableSandboxedEnvironment):
         kept, size = [], 0
         for piece in pieces:
             size += len(piece)
-            if size > _meter.most:
+            if size > RENDER_CHARACTERS and size > _most():
                 raise _too_long("the text that it writes")
             kept.append(piece)
         _charge(size)
@@ -125,6 +154,9 @@ class _BoundedEnvironment(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """An operator, if its result is not too large."""
         if operator == "+":
+            if type(left) is str and type(right) is str:  # nearly all of them; the sandbox would do the same
+                _charge(len(left) + len(right))
+                return left + right
             for kinds in (str, (list, tuple)):
                 if isinstance(left, kinds) and isinstance(right, kinds):
                     _charge(len(left) + len(right))
@@ -140,6 +172,9 @@ class _BoundedEnvironment(ImmutableSandboxedEnvironment):
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         """A call, if its arguments and its result are not too large."""
         name = getattr(__obj, "__name__", "")
+        if name in _SIMPLE and type(text := getattr(__obj, "__self__", None)) is str:
+            _charge(_STEP_CHARACTERS + 2 * len(text))
+            return super().call(__context, __obj, *args, **kwargs)
         # The sandbox wraps str.format.
         owner = getattr(getattr(__obj, "__wrapped__", __obj), "__self__", None)
         if isinstance(owner, str | bytes | list | dict | int):
@@ -157,7 +192,7 @@ class _BoundedTemplate(Template):
         size = 0
         for piece in super().generate(*args, **kwargs):
             size += len(piece)
-            if size > _meter.most:
+            if size > RENDER_CHARACTERS and size > _most():
                 raise _too_long("the text that it writes")
             yield piece
 
@@ -193,12 +228,25 @@ def _instrumented(parent: nodes.Node, field: str, item: nodes.Node) -> Any:
     if isinstance(item, nodes.Const | nodes.Slice) or not isinstance(item, nodes.Expr):
         return item
     is_compared = isinstance(parent, nodes.Compare | nodes.Operand) and field == "expr"
+    if isinstance(parent, nodes.Compare) and _is_quick(parent):
+        return item
     is_key = (isinstance(parent, nodes.Pair) and field == "key") or (
         isinstance(parent, nodes.Getitem) and field == "arg"
     )
     if is_compared or is_key or (isinstance(item, nodes.Getitem) and isinstance(item.arg, nodes.Slice)):
         return _filtered(item, _WEIGHED)
     return item
+
+
+def _is_quick(comparison: nodes.Compare) -> bool:
+    """Whether a value is compared with fixed ones only, which ends with the shorter of the two."""
+    if len(comparison.ops) != 1:
+        return False
+    (other,) = comparison.ops
+    if other.op in ("in", "notin"):
+        fixed = other.expr
+        return isinstance(fixed, nodes.List | nodes.Tuple) and all(isinstance(one, nodes.Const) for one in fixed.items)
+    return isinstance(other.expr, nodes.Const)
 
 
 def _filtered(value: Any, name: str) -> Any:
@@ -213,9 +261,10 @@ def _context_only(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @_context_only
 def _step(context: Any, value: Any) -> bool:
-    _meter.steps -= 1
-    if _meter.steps < 0:
+    left = _meter.steps - 1
+    if left < 0:
         raise TooCostlyError(f"it takes more than {RENDER_STEPS:,} rounds of loops and calls")
+    _meter.steps = left
     return True
 
 
@@ -228,8 +277,11 @@ def _joined(context: Any, pieces: list[Any]) -> str:
 @_context_only
 def _weighed(context: Any, value: Any) -> Any:
     """A value that is compared, hashed or copied: as costly as it is long."""
-    if isinstance(value, str | list | tuple | dict):
-        _charge(len(value) if isinstance(value, str) else _weight(value))
+    if type(value) is str:
+        if len(value) > _FREE:
+            _charge(len(value))
+    elif isinstance(value, str | list | tuple | dict):
+        _charge(_weight(value))
     return value
 
 
@@ -241,19 +293,35 @@ def _written(value: Any) -> Any:
 
 
 def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter or a test, with its arguments and its result counted."""
+    """A filter, with its arguments and its result counted."""
     given = 1 if getattr(function, "jinja_pass_arg", None) is not None else 0
+    is_simple = name in _SIMPLE_FILTERS and not given
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
+        if is_simple and len(args) == 1 and type(text := args[0]) is str and not kwargs:
+            _charge(_STEP_CHARACTERS + 2 * len(text))
+            return function(text)
         own, rest = args[:given], args[given:]
         if rest:
             rest = (_checked_filter(name, rest[0], rest[1:], kwargs), *rest[1:])
         result = function(*own, *rest, **kwargs)
         _charge(_STEP_CHARACTERS + _size(result))
-        return _counted_items(result) if isinstance(result, Iterator) else result
+        return _counted_items(result) if hasattr(type(result), "__next__") else result
 
     return guarded
+
+
+def _weighing(test: Callable[..., Any]) -> Callable[..., Any]:
+    """A test that looks at all of its values, which are counted."""
+
+    @functools.wraps(test)
+    def weighing(*args: Any) -> Any:
+        for one in args:
+            _weighed(None, one)
+        return test(*args)
+
+    return weighing
 
 
 def _counted_items(items: Iterator[Any]) -> Iterator[Any]:
@@ -330,11 +398,25 @@ def _checked_method(name: str, owner: Any, args: tuple[Any, ...], kwargs: Mappin
 
 
 def _charge(characters: int) -> None:
-    if characters > _meter.most:
+    # What a thread owns is slow to look up: this is called for every step of a template.
+    if characters > RENDER_CHARACTERS and characters > _most():
         raise _too_long("a text that it makes")
-    _meter.characters -= characters
-    if _meter.characters < 0:
+    left = _meter.characters - characters
+    if left < 0:
+        _most()
+        left = _meter.characters - characters
+    if left < 0:
         raise _too_long("the texts that it makes on the way")
+    _meter.characters = left
+
+
+def _most() -> int:
+    """Characters that the template may write, with those of what is counted only when they are needed."""
+    if _meter.further is not None:
+        characters, _meter.further = _meter.further(), None
+        _meter.most += LENGTH_PER_CHARACTER * characters
+        _meter.characters += (LENGTH_PER_CHARACTER + CHARACTERS_PER_CHARACTER) * characters
+    return _meter.most
 
 
 def _too_long(what: str) -> TooCostlyError:
@@ -350,20 +432,22 @@ def _weight(value: Any, depth: int = 0) -> int:
     """Characters that a value has as text, about; stops at the limit."""
     if isinstance(value, str | bytes):
         return len(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value.bit_length() // 3 + 1
+    if isinstance(value, int):
+        return 8 if value is True or value is False else value.bit_length() // 3 + 1
     if depth > _DEEPEST:
         raise TooCostlyError(f"a value that it writes is nested more than {_DEEPEST} deep")
-    if isinstance(value, Mapping):
-        items: Iterable[Any] = (one for pair in value.items() for one in pair)
-    elif isinstance(value, list | tuple | set | frozenset):
-        items = value
+    if isinstance(value, list | tuple | set | frozenset):
+        items: Iterable[Any] = value
+    elif isinstance(value, dict):
+        items = chain(value, value.values())
+    elif isinstance(value, Mapping):
+        items = chain(value.keys(), value.values())
     else:
         return 8
-    total = 2
+    total, most = 2, RENDER_CHARACTERS
     for item in items:
-        total += _weight(item, depth + 1) + _ITEM_CHARACTERS
-        if total > _meter.most:
+        total += (len(item) if type(item) is str else _weight(item, depth + 1)) + _ITEM_CHARACTERS
+        if total > most and total > (most := _most()):
             raise _too_long("a value that it writes")
     return total
 
@@ -450,7 +534,9 @@ def bounded_render(render: Callable[..., Any]) -> BoundedRender | None:
         The function; None if this release of transformers compiles in another way.
     """
     compiled: Any = getattr(render, "__globals__", {}).get("_compile_jinja_template")
-    if not isinstance(render, types.FunctionType) or "_compile_jinja_template" not in render.__code__.co_names:
+    if compiled is None or not isinstance(render, types.FunctionType):
+        return None
+    if "_compile_jinja_template" not in render.__code__.co_names:
         return None
 
     @functools.lru_cache(maxsize=16)

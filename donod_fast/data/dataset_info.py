@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from donod_fast.data.column_map import ColumnMap, Tags
 from donod_fast.data.prompt_material import ALPACA_JOIN
 from donod_fast.errors import InputError, suggest
+from donod_fast.system.checked_json import DamagedError, parsed
 from donod_fast.system.files import open_regular
 from donod_fast.system.limits import SMALL_FILE_BYTES
 
@@ -68,13 +68,16 @@ def read_dataset_info(path: Path, name: str) -> ColumnMap:
     if formatting not in ("alpaca", "sharegpt", "openai"):
         known = ("alpaca", "sharegpt", "openai")
         raise InputError(
-            f"{place}: formatting {formatting!r} is not known; known are {', '.join(known)}{suggest(formatting, known)}"
+            f"{place}: formatting {_shown(formatting)} is not known; known are {', '.join(known)}"
+            f"{suggest(formatting, known) if isinstance(formatting, str) and len(formatting) < 100 else ''}"
         )
     given = _texts(entry, "columns", place, (*_ROLES, *_MEDIA, *_OTHERS))
     columns = given or (dict(_ALPACA) if formatting == "alpaca" else dict(_SHAREGPT))
     if formatting != "alpaca":
         columns.setdefault("messages", _SHAREGPT["messages"])
     roles = {_ROLES[role]: column for role, column in columns.items() if role in _ROLES}
+    if not isinstance(entry.get("ranking") or False, bool):
+        raise InputError(f"{place}: ranking is {_shown(entry['ranking'])}, neither true nor false")
     if entry.get("ranking"):
         roles = {"chosen": "chosen", "rejected": "rejected", **roles}
         roles.pop("response", None)
@@ -117,8 +120,8 @@ def _entry(path: Path, name: str) -> Mapping[str, Any]:
             text = file.read(SMALL_FILE_BYTES + 1)
         if len(text) > SMALL_FILE_BYTES:
             raise InputError(f"{path} has more than {SMALL_FILE_BYTES >> 20} MiB; is it a dataset_info.json?")
-        content = json.loads(text.decode("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = parsed(text)  # refuses a key that is given twice, of which JSON keeps the last
+    except (OSError, DamagedError) as error:
         raise InputError(f"the description of data sets {str(path)!r} cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} is no dataset_info.json: it holds no object with an entry for each data set")
@@ -139,13 +142,20 @@ def _texts(entry: Mapping[str, Any], key: str, place: str, known: tuple[str, ...
         if name not in known:
             raise InputError(f"{place}: {key} has the unknown name {name!r}{suggest(name, known)}")
         if value is not None and not (isinstance(value, str) and value):
-            raise InputError(f"{place}: {key}.{name} is {value!r}, not a name")
+            raise InputError(f"{place}: {key}.{name} is {_shown(value)}, not a name")
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _shown(value: object) -> str:
+    return text if len(text := repr(value)) <= 100 else text[:100] + "…"
 
 
 def _tags(entry: Mapping[str, Any], place: str) -> Tags:
     tags = {**_TAGS, **_texts(entry, "tags", place, tuple(_TAGS))}
     roles = tuple((tags[tag], role) for tag, role in _KNOWN_ROLES.items())
+    for one, other in (("user_tag", "assistant_tag"), ("role_tag", "content_tag")):
+        if tags[one] == tags[other]:
+            raise InputError(f"{place}: {one} and {other} are both {_shown(tags[one])}; each needs a name of its own")
     return Tags(tags["role_tag"], tags["content_tag"], roles)
 
 

@@ -68,14 +68,7 @@ class Renderer:
         self.markers = tuple(sorted({*map(str, tokenizer.added_tokens_encoder), *tokenizer.all_special_tokens}))
         self._special_tokens = {k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)}
         self._plans: Kinds[str, RecastPlan] = Kinds()
-        # It gives text and marks in one pass, but is not a public function: work without it if it is missing
-        # (the public method gives the text, and the turns are then located by their prompts).
-        try:
-            from transformers.utils.chat_template_utils import render_jinja_template
-        except ImportError:
-            self._render_jinja = None
-        else:
-            self._render_jinja = _within_bounds(render_jinja_template)
+        self._render_jinja, self._metered = _within_bounds(template.name)
         self._refuse_broken(template.name)
         self._notes = (PINNED_DATE,) if self._writes_date(template.source_text) else ()
 
@@ -152,21 +145,8 @@ class Renderer:
     ) -> tuple[str, tuple[tuple[int, int], ...]]:
         tools = [dict(tool) for tool in conversation.tools] or None
         documents = [dict(document) for document in conversation.documents] or None
-        if self._render_jinja is None:
-            text = self._tokenizer.apply_chat_template(
-                messages,
-                tools=tools,
-                documents=documents,
-                chat_template=self._source,
-                add_generation_prompt=add_generation_prompt,
-                tokenize=False,
-            )
-            return str(text), ()
         characters = sum(len(message.content) for message in conversation.messages)
-        characters += len(str(tools or "")) + len(str(documents or ""))
-        from donod_fast.data.bounded_jinja import metered  # needs jinja2, which not every user has
-
-        with metered(len(messages), characters):
+        with self._metered(len(messages), characters, lambda: len(str(tools or "")) + len(str(documents or ""))):
             texts, marked = self._render_jinja(
                 conversations=[messages],
                 tools=tools,
@@ -179,12 +159,10 @@ class Renderer:
         return texts[0], tuple(marked[0]) if self.has_marks else ()
 
     def _refuse_broken(self, name: str) -> None:
-        try:
-            from jinja2 import TemplateSyntaxError
+        from jinja2 import TemplateSyntaxError
 
-            from donod_fast.data.bounded_jinja import TooCostlyError
-        except ImportError as error:
-            raise ModelError("chat templates need jinja2: pip install jinja2") from error
+        from donod_fast.data.bounded_jinja import TooCostlyError
+
         if len(self._source) > TEMPLATE_CHARACTERS:
             raise ModelError(
                 f"the chat template {name!r} has {len(self._source):,} characters, and {TEMPLATE_CHARACTERS:,} are "
@@ -209,12 +187,31 @@ class Renderer:
                 pass
 
 
-def _within_bounds(render: Any) -> Any:
+def _within_bounds(name: str) -> tuple[Any, Any]:
+    """Transformers' function that renders within bounds, and what sets the bounds of one conversation.
+
+    It gives text and marks in one pass, but is not a public function. Where it is missing nothing else renders: the
+    public method sets no bounds.
+
+    Raises:
+        ModelError: this release of transformers has no such function, or jinja2 is missing.
+    """
     try:
-        from donod_fast.data.bounded_jinja import bounded_render
-    except ImportError:  # no jinja2, which is reported when the first template is tried
-        return render
-    return bounded_render(render) or render
+        from donod_fast.data.bounded_jinja import bounded_render, metered
+    except ImportError as error:
+        raise ModelError("chat templates need jinja2: pip install jinja2") from error
+    try:
+        from transformers.utils.chat_template_utils import render_jinja_template
+    except ImportError:
+        render = None
+    else:
+        render = bounded_render(render_jinja_template)
+    if render is None:
+        raise ModelError(
+            f"the chat template {name!r} cannot be rendered within bounds of time and memory by this release of "
+            "transformers; install one that the requirements of donod_fast name"
+        )
+    return render, metered
 
 
 def dropped_reasoning() -> str:

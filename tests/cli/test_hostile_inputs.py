@@ -21,8 +21,8 @@ from tiny_models import CHAT_TEMPLATE, save_tiny
 PEAK = 1 << 30
 """Memory that a run may take beyond an ordinary one, in bytes; most take a tenth of it."""
 
-SHARE = ("blank.jsonl.gz", "row.jsonl", "quote.csv", "array.json", "odd.jsonl", "page.parquet")
-"""Inputs of the suite's share."""
+SHARE = ("blank.jsonl.gz", "quote.csv", "odd.jsonl", "dictionary.parquet")
+"""Inputs of the suite's share: those that cost the least."""
 
 Attack = Callable[..., Run]
 
@@ -151,7 +151,7 @@ def test_absurd_model_configs_are_refused(attacks: Attacks, score: Attack, model
     draw = random.Random(5)
     pairs = [(key, value) for key in KEYS for value in ODD_VALUES]
     must = [(key, value) for key in SIZES[:4] for value in (0, -1, 10**9, 10**12, 1.5, "a", {})]
-    chosen = draw.sample(must, attacks.number(4, len(must))) + draw.sample(pairs, attacks.number(6, len(pairs)))
+    chosen = draw.sample(must, attacks.number(3, len(must))) + draw.sample(pairs, attacks.number(3, len(pairs)))
     folder, data = tmp_path / "model", tmp_path / "good.jsonl"
     folder.mkdir()
     for file in model.iterdir():
@@ -202,7 +202,7 @@ YAML = {
 def test_hostile_yaml_is_refused_by_file_and_key(
     attacks: Attacks, server: ForkServer, model: Path, tmp_path: Path, command: str
 ) -> None:
-    names = list(YAML) if attacks.full else ["aliases", "itself", "deep lists", "hyphens", "digits", "no such date"]
+    names = list(YAML) if attacks.full else ["aliases", "itself", "hyphens", "digits"]
     data, file = tmp_path / "good.jsonl", tmp_path / "hostile.yaml"
     data.write_bytes(b"".join(map(line, GOOD)))
     arguments: dict[str, tuple[object, ...]] = {
@@ -251,7 +251,7 @@ SAMPLES = {
 def test_hostile_files_of_benchmarks_are_refused(
     attacks: Attacks, server: ForkServer, tmp_path: Path, option: str
 ) -> None:
-    names = list(SAMPLES) if attacks.full else ["bomb", "deep", "almost too deep"]
+    names = list(SAMPLES) if attacks.full else ["bomb", "deep"]
     problem = {"task_id": "HumanEval/0", "prompt": "def f():\n", "entry_point": "f", "canonical_solution": "    pass\n",
                "test": "def check(f):\n    assert f() is None\n"}  # fmt: skip
     (tmp_path / "problems.jsonl").write_bytes(line(problem))
@@ -261,7 +261,7 @@ def test_hostile_files_of_benchmarks_are_refused(
         file = tmp_path / ("hostile.jsonl.gz" if name == "bomb" else "hostile.jsonl")
         content = SAMPLES[name]
         if content is None:
-            gzip_of(file, (b'{"task_id": "', 1), (LETTERS, 20 * 1024))
+            gzip_of(file, (b'{"task_id": "', 1), (LETTERS, attacks.number(1, 20) * 1024))
         else:
             file.write_bytes(content)
         files = {"--samples": tmp_path / "samples.jsonl", "--problems": tmp_path / "problems.jsonl", option: file}
@@ -309,8 +309,9 @@ def test_arrow_values_beyond_the_file_are_refused(score: Attack, tmp_path: Path)
 def test_nothing_is_lost_of_a_table_with_a_large_dictionary(tmp_path: Path) -> None:
     from donod_fast.data.reading import open_corpus
 
-    texts = ["a" * (20 << 20), "b"]
+    # Text without repetitions: as a file it has more than the hundredth part of its bytes.
+    texts = [random.Random(1).randbytes(1 << 20).hex(), "b"]
     column = pa.DictionaryArray.from_arrays(pa.array([0, 1] * 20, pa.int32()), pa.array(texts))
     pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet", store_schema=False)
     records = open_corpus([str(tmp_path / "a.parquet")]).records()
-    assert [len(record.data["text"]) for record in records if record.data] == [20 << 20, 1] * 20
+    assert [len(record.data["text"]) for record in records if record.data] == [2 << 20, 1] * 20

@@ -290,13 +290,14 @@ def test_a_template_with_todays_date_writes_a_fixed_date() -> None:
     assert unused.write(chat(("user", "Hi"))).recasts == ()
 
 
-def test_the_public_renderer_writes_the_same_text(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    write = renderer(UNMARKED)
-    expected = write.write(chat(*TURNS, tools=(TOOL,))).text
-    monkeypatch.setattr(write, "_render_jinja", None)
-    assert write.write(chat(*TURNS, tools=(TOOL,))).text == expected
+@pytest.mark.parametrize("missing", ["render_jinja_template", "_compile_jinja_template"])
+def test_nothing_is_rendered_where_it_cannot_be_bounded(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    from transformers.utils import chat_template_utils
+
+    renderer(UNMARKED)
+    monkeypatch.delattr(chat_template_utils, missing)
+    with pytest.raises(ModelError, match="within bounds"):
+        renderer(UNMARKED)
 
 
 def test_importing_the_modules_does_not_import_transformers() -> None:

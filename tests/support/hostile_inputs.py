@@ -109,8 +109,8 @@ def _dictionary_bomb(path: Path) -> None:
     big = "a" * (64 << 20)
     table = pa.table(
         {
-            "question": pa.DictionaryArray.from_arrays(pa.array([0] * 100, pa.int32()), pa.array([big])),
-            "answer": pa.array(["b"] * 100),
+            "question": pa.DictionaryArray.from_arrays(pa.array([0] * 2000, pa.int32()), pa.array([big])),
+            "answer": pa.array(["b"] * 2000),
         }
     )
     pq.write_table(table, path, compression="zstd", store_schema=False)
@@ -227,7 +227,7 @@ HOSTILE = (
     Hostile("odd JSON", "odd.jsonl", _content(lambda: among(b"".join(ODD_LINES))), 7),
     Hostile("odd JSON", "deep.json", _content(lambda: b"[" + deep(10**6) + b"]"), None),
     Hostile("parquet page", "page.parquet", _page_bomb, None),
-    Hostile("parquet dictionary", "dictionary.parquet", _dictionary_bomb, None, (RECORD,)),
+    Hostile("parquet dictionary", "dictionary.parquet", _dictionary_bomb, None, (EXPANSION,)),
     Hostile("parquet rows", "rows.parquet", _row_bomb, None, (EXPANSION,)),
     Hostile("parquet footer", "rows.parquet", lambda path: footer_only(path, 1, 10**15), None),
     Hostile("parquet footer", "deep.parquet", lambda path: footer_only(path, 50_000, 1), None),

@@ -31,7 +31,7 @@ from donod_fast.data.reading.streams import (
 )
 from donod_fast.data.types import Record
 from donod_fast.errors import CorpusError
-from donod_fast.system.limits import FREE_ROWS, PAGE_BYTES, ReadLimits
+from donod_fast.system.limits import FREE_ROWS, MIB, PAGE_BYTES, ReadLimits
 from donod_fast.system.places import LocalPlace, Place
 from donod_fast.system.wording import plural
 
@@ -128,9 +128,12 @@ class ParquetFile(Unmarked):
                 if row <= start or begin >= stop:
                     continue
                 place = f"{self.facts.name}, record {begin} and after"
+                metadata, given = file.metadata.row_group(group), 0
                 with file_errors(place):
-                    size = self._batch_rows(place, file.metadata.row_group(group), plain, group_rows)
+                    size = self._batch_rows(place, metadata, plain, group_rows)
                     for batch in file.iter_batches(batch_size=size, row_groups=[group]):
+                        given += batch.nbytes
+                        _check_expansion(place, given, _stored_bytes(metadata), self.facts.limits)
                         skipped, wanted = max(start - begin, 0), max(stop - begin, 0)
                         if (part := batch.slice(skipped, wanted - skipped)).num_rows:
                             yield begin + skipped, part
@@ -147,6 +150,19 @@ class ParquetFile(Unmarked):
         if file is None:
             return size
         return max(1, min(size, PAGE_BYTES // max(bytes_of_row(place, file, group, self.facts.limits), 1)))
+
+
+def _stored_bytes(group: Any) -> int:
+    return sum(max(group.column(at).total_compressed_size, 0) for at in range(group.num_columns))
+
+
+def _check_expansion(place: str, given: int, stored: int, limits: ReadLimits) -> None:
+    """Refuse a row group that gives too much, as by one long value of a dictionary that every row names."""
+    if given > limits.plain_bytes(stored):
+        raise CorpusError(
+            f"{place}: expands too much: {given / MIB:,.0f} MiB out of {stored:,} bytes; if you trust it, raise "
+            "--max-expansion"
+        )
 
 
 def _batch_rows(size: int, rows: int) -> int:
