@@ -194,7 +194,9 @@ def read_columns(
     with damage(name):
         sealed = open_sealed(file, needs_seal=needs_seal)
         _summary_of_part(sealed.metadata.metadata or {}, name, number, bounds, settings, origin, needs_seal)
-        there = set(sealed.metadata.schema.to_arrow_schema().names)
+        leaves = sealed.metadata.schema
+        paths = [leaves.column(at).path for at in range(len(leaves))]
+        there = {*paths, *(path.removesuffix(".list.element") for path in paths)}  # vectors are lists
         table = sealed.table([column for column in columns if column in there], use_threads=False)
         table.validate()
     if table.num_rows != bounds[1] - bounds[0]:
