@@ -119,7 +119,7 @@ class Sandbox:
                 "processes": int(limits.processes),
                 "user_processes": int(limits.processes) if self._kernel_counts() else 0,
                 "file_size": int(limits.file_size),
-                "scratch": int(limits.scratch),
+                "scratch": int(min(limits.scratch, limits.memory)),  # files are memory; the kernel holds this at once
                 "output": int(limits.output),
                 "files": int(limits.files),
                 "open_files": int(limits.open_files),
