@@ -6,6 +6,7 @@ is rewritten first (:mod:`donod_fast.data.recasting`), so that no text of a row 
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ class Renderer:
         self.markers = tuple(sorted({*map(str, tokenizer.added_tokens_encoder), *tokenizer.all_special_tokens}))
         self._special_tokens = {k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)}
         self._plans: Kinds[str, RecastPlan] = Kinds()
-        self._render_jinja, self._metered = _within_bounds(template.name)
+        _within_bounds()
         self._refuse_broken(template.name)
         self._notes = (PINNED_DATE,) if self._writes_date(template.source_text) else ()
 
@@ -146,8 +147,9 @@ class Renderer:
         tools = [dict(tool) for tool in conversation.tools] or None
         documents = [dict(document) for document in conversation.documents] or None
         characters = sum(len(message.content) for message in conversation.messages)
-        with self._metered(len(messages), characters, lambda: len(str(tools or "")) + len(str(documents or ""))):
-            texts, marked = self._render_jinja(
+        render, metered = _within_bounds()
+        with metered(len(messages), characters, lambda: len(str(tools or "")) + len(str(documents or ""))):
+            texts, marked = render(
                 conversations=[messages],
                 tools=tools,
                 documents=documents,
@@ -187,7 +189,8 @@ class Renderer:
                 pass
 
 
-def _within_bounds(name: str) -> tuple[Any, Any]:
+@functools.cache  # not kept by a renderer, which is sent to other processes
+def _within_bounds() -> tuple[Any, Any]:
     """Transformers' function that renders within bounds, and what sets the bounds of one conversation.
 
     It gives text and marks in one pass, but is not a public function. Where it is missing nothing else renders: the
@@ -208,7 +211,7 @@ def _within_bounds(name: str) -> tuple[Any, Any]:
         render = bounded_render(render_jinja_template)
     if render is None:
         raise ModelError(
-            f"the chat template {name!r} cannot be rendered within bounds of time and memory by this release of "
+            "chat templates cannot be rendered within bounds of time and memory by this release of "
             "transformers; install one that the requirements of donod_fast name"
         )
     return render, metered

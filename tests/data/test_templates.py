@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -295,6 +296,7 @@ def test_nothing_is_rendered_where_it_cannot_be_bounded(monkeypatch: pytest.Monk
     from transformers.utils import chat_template_utils
 
     renderer(UNMARKED)
+    monkeypatch.setattr(rendering, "_within_bounds", functools.cache(rendering._within_bounds.__wrapped__))
     monkeypatch.delattr(chat_template_utils, missing)
     with pytest.raises(ModelError, match="within bounds"):
         renderer(UNMARKED)
