@@ -35,7 +35,12 @@ _START = (
 _START_SAID = _START + r"|(?<![A-Za-z0-9+.\-])([A-Za-z][A-Za-z0-9+.\-]+)(:/)(?!/)"
 """In messages: a URL that was taken for a path has one slash."""
 
-_BODY = r"[^\s\"<>`]*"
+_BODY = (
+    r"[^\s\"<>`]*(?:(?:[ \t][^\s\"<>`]*){1,8}?"
+    r"[?#&;][\w.\-]*(?:token|sig|signature|secret|passw\w*|credential|key)=[^\s\"<>`]*)?"
+)
+"""What follows the scheme. White space ends it, unless a parameter that names a secret comes after it."""
+
 _TAIL = r"[')\]}.,:;!]*$"  # punctuation after a URL in a sentence
 _AUTHORITY = r"[^/?#\\]*"
 _PLAIN = r"[\w.\-/]{0,80}"

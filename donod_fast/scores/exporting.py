@@ -40,6 +40,7 @@ from donod_fast.scores.joining import (
     with_members,
 )
 from donod_fast.system.files import atomic_writer, storage_error
+from donod_fast.system.places import refuse_url
 from donod_fast.system.scratch import scratch_folder
 
 RECORD = "record"
@@ -133,6 +134,7 @@ def refuse_export_name(out: Path, sources: Sequence[Source] = (), records: str =
         InputError: names the kinds that can.
         CorpusError: an input cannot be read, or has changed.
     """
+    refuse_url(out, "an export")
     tsv = (TSV,) if is_table(sources, "tsv") and records == "columns" else ()
     if re.fullmatch(r"\.[A-Za-z]\w*", out.suffix) and not out.name.lower().endswith((*_FILES, *tsv)):
         raise InputError(

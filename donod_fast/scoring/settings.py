@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from donod_fast.confidential import hide
 from donod_fast.errors import InputError
 from donod_fast.system.options import check_choices, option
 
@@ -155,6 +156,8 @@ class ColumnSettings:
             raise InputError(
                 f"--carry takes distinct column names separated by commas, for example source,lang; got {self.carry!r}"
             )
+        if self.carry is not None and hide(self.carry) != self.carry:
+            raise InputError(f"--carry takes names of columns, not a URL: {hide(self.carry)}")
         if self.reference and self.signals is None:
             raise InputError("--reference needs a criterion that uses a reference set: add --signals influence")
 

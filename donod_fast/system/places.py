@@ -176,6 +176,20 @@ def local_path(name: str) -> Path | None:
     return Path(unquote(urlsplit(name).path)) if name.lower().startswith("file://") else None
 
 
+def refuse_url(out: str | Path, what: str) -> None:
+    """Refuse a URL where only a folder or file of this machine can be written.
+
+    Args:
+        out: the name; a path in which ``//`` has become ``/`` is recognised too.
+        what: what would be written, such as ``"an export"``.
+
+    Raises:
+        InputError: it is a URL.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.\-]+:/", str(out)):
+        raise InputError(f"{hide(str(out))}: {what} is written to this machine only; give a path, and upload it then")
+
+
 def hidden_names(names: Iterable[str]) -> tuple[str, ...]:
     """Names of inputs, without the secrets of URLs.
 

@@ -30,6 +30,7 @@ from donod_fast.selection.settings import DualSettings
 from donod_fast.selection.subset import write_subset
 from donod_fast.system.files import atomic_writer, remove
 from donod_fast.system.locking import locked
+from donod_fast.system.places import refuse_url
 
 if TYPE_CHECKING:
     from donod_fast.data.reading import Corpus
@@ -99,6 +100,7 @@ def dual(
         StoreError: the folder already has results, is in use, or cannot be written.
     """
     settings = settings or DualSettings()
+    refuse_url(out, "what DualSFT chooses")
     folder = Path(out)
     refuse_folder(folder, overwrite=overwrite)
     with quiet():
