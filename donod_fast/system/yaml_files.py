@@ -92,6 +92,9 @@ def parse_yaml(content: str, what: str, loader: type[UniqueKeyLoader] = UniqueKe
         raise InputError(f"{what} is not valid YAML: it is nested too deep") from error
     # A loader's own constructors raise these for a date that does not exist, or a number with too many digits.
     except (yaml.YAMLError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
+        for name in ("context_mark", "problem_mark"):
+            if (mark := getattr(error, name, None)) is not None:
+                mark.buffer = None  # it would quote the place, cut in the middle of a URL with its secret
         raise InputError(f"{what} is not valid YAML: {shortened(error, 1000)}") from error
 
 
