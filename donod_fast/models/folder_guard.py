@@ -60,10 +60,10 @@ def check_model_folder(name: str, folder: Path, *, trust_remote_code: bool = Fal
 
 
 def _refuse_special(name: str, folder: Path) -> None:
-    """Refuse pipes, sockets and devices: whoever opens one may wait for ever."""
+    """Refuse pipes, sockets and devices: opening one may never return."""
     try:
         files = sorted(folder.iterdir())
-    except OSError:  # that it is absent is reported by whoever loads it
+    except OSError:  # the loader reports that it is absent
         return
     for file in files:
         with suppress(OSError):  # a link that leads nowhere

@@ -28,6 +28,8 @@ def without_checksum(folder: Path, **changes: Any) -> None:
     manifest = {**json.loads(file.read_text(encoding="utf-8")), "version": 2, **changes}
     for name in ("sha256", "options"):
         manifest.pop(name, None)
+    if isinstance(manifest.get("plan"), dict):
+        manifest["plan"].pop("sha256", None)
     file.write_text(json.dumps(manifest), encoding="utf-8")
 
 
