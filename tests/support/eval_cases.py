@@ -90,15 +90,7 @@ def fake_judge() -> Iterator[FakeJudge]:
         yield fake
 
 
-COMMAND = [
-    sys.executable,
-    "-P",
-    "-c",
-    "from donod_fast.cli import app, evaluate\n"
-    "if not any(one.name == 'eval' for one in app.app.registered_commands):\n"
-    "    app.app.command('eval')(evaluate.evaluate)\n"
-    "app.main()",
-]
+COMMAND = [sys.executable, "-P", "-c", "from donod_fast.cli import main; main()"]
 
 
 def run_eval(*arguments: object) -> Finished:
