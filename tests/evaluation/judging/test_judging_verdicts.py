@@ -250,6 +250,7 @@ SLEEPER = "import time\ndef add(a, b): time.sleep(60)"
 def tries(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Grows with each judgement that starts, and with each exclusive turn."""
     found: list[str] = []
+    relaying._judges.close()  # another test may have killed one while it waited, which costs a further judgement
     once, alone = relaying._judge_once, Turns.alone
 
     def counted(*given: object, **named: object) -> object:
