@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -31,7 +32,11 @@ LOWEST = "lowest"
 BUILD = "setuptools>=77\n"
 """Needed to install this package itself without a network: its build backend."""
 
-CUDA = re.compile(r"^(nvidia-|cuda-)")
+CUDA = re.compile(r"^(nvidia-|cuda-|triton==)")
+"""Packages that PyPI's Linux build of torch requires in one exact version, its CPU build in none."""
+
+TRITON = "triton ; sys_platform == 'linux'\n"
+"""The newest Triton that constraints.txt allows, for the CPU build: older ones compile some kernels with spills."""
 CPU_TORCH = (
     "torch==2.13.0+cpu ; python_version == '3.11' and sys_platform == 'linux' and platform_machine == 'x86_64' "
     "--hash=sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b"
@@ -47,10 +52,13 @@ def main() -> None:
     shared = ["-c", str(HERE.parent / "constraints.txt")]
     for name, options in SETS.items():
         entries = resolve([*options, *shared, "pyproject.toml"], BUILD)
-        cuda |= {key: text for key, text in entries.items() if CUDA.match(key)}
-        write(name, {key: text for key, text in entries.items() if not CUDA.match(key)})
+        cuda = cuda or {key: text for key, text in entries.items() if CUDA.match(key)}
+        entries = {key: text for key, text in entries.items() if not CUDA.match(key)}
+        write(name, entries | resolve(["-c", str(HERE.parent / "constraints.txt")], TRITON))
         if name == "dev":  # the other sets take the same versions
-            shared += ["-c", str(HERE / "dev.txt")]
+            same = Path(tempfile.mkdtemp()) / "same.txt"
+            same.write_text("".join(f"{key}\n" for key in entries), encoding="utf-8")
+            shared += ["-c", str(same)]
     write("cuda", cuda)
     write("torch-cpu", {"torch": CPU_TORCH})
     for name, wanted in TOOLS.items():
