@@ -119,7 +119,13 @@ class DevicePool:
             for slot in self._slots:
                 self._children.append(DeviceProcess(slot, is_first=True))
         while self._folder is None:
-            self._attend()
+            try:
+                self._attend()
+            except Exception:
+                if self._folder is None:  # its first process waits for an answer that will not come
+                    self.close()
+                    self._is_started = False
+                raise
         return self._folder
 
     def score(
