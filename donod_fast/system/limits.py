@@ -74,7 +74,7 @@ YAML_DEPTH = 50
 """Deepest nesting of a YAML file."""
 
 BENCHMARK_BYTES = 1 << 30
-"""Largest file of problems or samples, in plain text: it is held in memory."""
+"""Largest file of problems or samples, uncompressed; it is read whole."""
 
 
 @dataclass(frozen=True, slots=True)
