@@ -163,7 +163,7 @@ class Renderer:
     def _refuse_broken(self, name: str) -> None:
         from jinja2 import TemplateSyntaxError
 
-        from donod_fast.data.bounded_jinja import TooCostlyError
+        from donod_fast.data.template_costs import TooCostlyError
 
         if len(self._source) > TEMPLATE_CHARACTERS:
             raise ModelError(
@@ -197,12 +197,11 @@ def _within_bounds() -> tuple[Any, Any]:
     public method sets no bounds.
 
     Raises:
-        ModelError: this release of transformers has no such function, or jinja2 is missing.
+        ModelError: this release of transformers has no such function.
     """
-    try:
-        from donod_fast.data.bounded_jinja import bounded_render, metered
-    except ImportError as error:
-        raise ModelError("chat templates need jinja2: pip install jinja2") from error
+    from donod_fast.data.bounded_jinja import bounded_render
+    from donod_fast.data.template_costs import metered
+
     try:
         from transformers.utils.chat_template_utils import render_jinja_template
     except ImportError:

@@ -60,12 +60,12 @@ def python_values(array: pa.Array, metadata: Mapping[bytes, bytes] | None = None
         return python_values(array.dictionary_decode())
     if pa.types.is_struct(kind):
         rows = _objects(kind, array.flatten(), len(array))
-        return rows if array.null_count == 0 else _with_nulls(array, rows)
+        return rows if array.null_count == 0 else with_nulls(array, rows)
     if pa.types.is_map(kind):
         keys, items = python_values(array.keys), python_values(array.items)
         offsets = array.offsets.to_pylist()
         pairs = [_mapping(keys[begin:end], items[begin:end]) for begin, end in pairwise(offsets)]
-        return _with_nulls(array, pairs)
+        return with_nulls(array, pairs)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return _lists(array)
     convert = _nanoseconds(kind)
@@ -104,20 +104,27 @@ def _objects(fields: Any, children: list[Any], rows: int) -> list[dict[str, Any]
     return objects
 
 
-def _lists(array: Any) -> list[Any]:
+def list_bounds(array: Any) -> list[int]:
+    """Where the items of each list of an array begin in its values, and where those of the last one end."""
     # Not ListArray.flatten, which some items of extension types lack.
     if pa.types.is_fixed_size_list(array.type):
         size = array.type.list_size
-        bounds = [size * (array.offset + at) for at in range(len(array) + 1)]
-    else:
-        bounds = array.offsets.to_pylist()
+        return [size * (array.offset + at) for at in range(len(array) + 1)]
+    bounds: list[int] = array.offsets.to_pylist()
+    return bounds
+
+
+def _lists(array: Any) -> list[Any]:
+    bounds = list_bounds(array)
     first = bounds[0]
     items = python_values(array.values.slice(first, bounds[-1] - first), array.type.value_field.metadata)
-    lists = [items[begin - first : end - first] for begin, end in pairwise(bounds)]
-    return lists if array.null_count == 0 else _with_nulls(array, lists)
+    return with_nulls(array, [items[begin - first : end - first] for begin, end in pairwise(bounds)])
 
 
-def _with_nulls(array: Any, values: list[Any]) -> list[Any]:
+def with_nulls(array: Any, values: list[Any]) -> list[Any]:
+    """The values, with None where the array has a null."""
+    if array.null_count == 0:
+        return values
     return [value if there else None for value, there in zip(values, array.is_valid().to_pylist(), strict=True)]
 
 
@@ -166,4 +173,4 @@ def _zone(name: str) -> datetime.tzinfo:
     return ZoneInfo(name)
 
 
-__all__ = ["EXTENSION", "JSON_TYPE", "conformed", "python_rows", "python_values"]
+__all__ = ["EXTENSION", "JSON_TYPE", "conformed", "list_bounds", "python_rows", "python_values", "with_nulls"]

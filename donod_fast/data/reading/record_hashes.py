@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from donod_fast.data.reading.arrow_values import list_bounds, with_nulls
 from donod_fast.data.reading.canonical import canonical_json
 from donod_fast.data.types import HASH_BYTES, Record
 
@@ -72,13 +73,13 @@ def _values(array: Any) -> Any:
     if pa.types.is_struct(kind):
         children = [_values(child) for child in array.flatten()]
         rows: list[Any] = list(zip(*children, strict=True)) if children else [()] * len(array)
-        return _with_nulls(array, rows)
+        return with_nulls(array, rows)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return _lists(array)
     if pa.types.is_map(kind):
         offsets = array.offsets.to_pylist()
         pairs = list(zip(_values(array.keys), _values(array.items), strict=True))
-        return _with_nulls(array, [pairs[begin:end] for begin, end in pairwise(offsets)])
+        return with_nulls(array, [pairs[begin:end] for begin, end in pairwise(offsets)])
     if pa.types.is_temporal(kind) and kind.bit_width in (32, 64) and not pa.types.is_interval(kind):
         return array.view(pa.int32() if kind.bit_width == 32 else pa.int64()).to_pylist()
     if pa.types.is_float16(kind):  # NumPy's scalars in older versions of pyarrow
@@ -87,21 +88,10 @@ def _values(array: Any) -> Any:
 
 
 def _lists(array: Any) -> list[Any]:
-    # Not ListArray.flatten, which some items of extension types lack.
-    if pa.types.is_fixed_size_list(array.type):
-        size = array.type.list_size
-        bounds = [size * (array.offset + at) for at in range(len(array) + 1)]
-    else:
-        bounds = array.offsets.to_pylist()
+    bounds = list_bounds(array)
     first = bounds[0]
     items = list(_values(array.values.slice(first, bounds[-1] - first)))
-    return _with_nulls(array, [items[begin - first : end - first] for begin, end in pairwise(bounds)])
-
-
-def _with_nulls(array: Any, values: list[Any]) -> list[Any]:
-    if array.null_count == 0:
-        return values
-    return [value if there else None for value, there in zip(values, array.is_valid().to_pylist(), strict=True)]
+    return with_nulls(array, [items[begin - first : end - first] for begin, end in pairwise(bounds)])
 
 
 __all__ = ["record_hash", "row_hashes"]
