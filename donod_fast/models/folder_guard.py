@@ -1,4 +1,4 @@
-"""Refuse a model that leads outside its folder, or that needs code which nobody allowed.
+"""Find a model's folder, and refuse one that leads outside itself, or that needs code which nobody allowed.
 
 transformers and sentence-transformers ask before they run a model's Python files, but not in all places: an attention
 function may be a repository of kernels on the hub, and an index may name any file of the machine. Here the files that
@@ -10,6 +10,7 @@ A link to a file is followed, as in the cache of the hub: what it leads to is pa
 from __future__ import annotations
 
 import json
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -17,6 +18,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from donod_fast.errors import ModelError
+from donod_fast.system.places import path_of
 from donod_fast.system.wording import shortened
 
 ADAPTER = "adapter_config.json"
@@ -25,8 +27,43 @@ MODULES = "modules.json"
 _MODULE_LISTS = (MODULES, "router_config.json", "config.json")
 _OWN_MODULES = "sentence_transformers."
 _OWN_ACTIVATIONS = "torch.nn."
+_UNSAFE_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf")
 _TRUST = "review it, then allow it with --trust-remote-code (trust_remote_code=True)"
 _COPY = "use a folder that holds the whole model"
+
+
+def local_folder(name: str, *, needs_weights: bool = True, trust_remote_code: bool = False) -> Path | None:
+    """Return the folder that a model's name refers to, or None for a hub id.
+
+    Raises:
+        ModelError: it is neither, or the folder lacks a config or (if they are needed) safetensors weights, or one of
+            its files leads outside it or needs code; see :func:`check_model_folder`.
+    """
+    folder = path_of(name)
+    if not name or folder.is_file():
+        raise ModelError(f"{name!r} is not a model: give the folder that holds config.json, or a hub id")
+    if not folder.is_dir():
+        if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name) or name.startswith(".") or name.endswith("/"):
+            raise ModelError(f"{name}: there is no such folder, and this is not a hub id (owner/name)")
+        return None
+    files = sorted(file.name for file in folder.iterdir())
+    if "adapter_config.json" in files:
+        raise ModelError(
+            f"{name} holds an adapter (adapter_config.json), not a whole model; "
+            "merge it first (peft: model.merge_and_unload().save_pretrained(...))"
+        )
+    if "config.json" not in files:
+        raise ModelError(f"{name}: there is no config.json in this folder; check the path")
+    if needs_weights and not any(file.endswith(".safetensors") for file in files):
+        unsafe = [file for file in files if file.endswith(_UNSAFE_WEIGHTS)]
+        if unsafe:
+            raise ModelError(
+                f"{name}: the weights are in {unsafe[0]}, but only safetensors files are read (other files can "
+                "run code when opened); if you trust it, load it with transformers and save it with save_pretrained()"
+            )
+        raise ModelError(f"{name}: there are no *.safetensors weights in this folder; complete the download")
+    check_model_folder(name, folder, trust_remote_code=trust_remote_code)
+    return folder.resolve()
 
 
 def check_model_folder(name: str, folder: Path, *, trust_remote_code: bool = False) -> None:
@@ -193,4 +230,4 @@ def _read(name: str, file: Path) -> Any:
         raise ModelError(f"{name}: {file.name} cannot be read ({reason}); download it again") from error
 
 
-__all__ = ["ADAPTER", "check_config", "check_model_folder"]
+__all__ = ["ADAPTER", "check_config", "check_model_folder", "local_folder"]

@@ -19,18 +19,16 @@ import torch
 from donod_fast.errors import InputError, ModelError
 from donod_fast.models.config_check import check_possible, config_folder
 from donod_fast.models.fingerprint import BackgroundFingerprint, hub_fingerprint, memory_fingerprint
-from donod_fast.models.folder_guard import check_config, check_model_folder
+from donod_fast.models.folder_guard import check_config, local_folder
 from donod_fast.models.loading_errors import attempt_load
 from donod_fast.models.placement import DeviceMap, MaxMemory, execution_device, is_offloaded, place
 from donod_fast.models.precision import quantisation, refuse_precision, silence_torchao, to_float8
 from donod_fast.models.settings import ModelSettings, ModelSource
-from donod_fast.system.places import path_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_UNSAFE_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf")
 _OTHER_HEADS = (
     "SequenceClassification",
     "TokenClassification",
@@ -323,40 +321,6 @@ def attention_of(config: Any) -> dict[str, str]:
     parts = {"": config, **{name: getattr(config, name, None) for name in getattr(config, "sub_configs", None) or ()}}
     kinds = ("_attn_implementation", "_experts_implementation")
     return {f"{part}{kind}": getattr(one, kind, None) or "" for part, one in parts.items() for kind in kinds}
-
-
-def local_folder(name: str, *, needs_weights: bool = True, trust_remote_code: bool = False) -> Path | None:
-    """Return the folder that a model's name refers to, or None for a hub id.
-
-    Raises:
-        ModelError: it is neither, or the folder lacks a config or (if they are needed) safetensors weights, or one of
-            its files leads outside it or needs code; see :mod:`donod_fast.models.folder_guard`.
-    """
-    folder = path_of(name)
-    if not name or folder.is_file():
-        raise ModelError(f"{name!r} is not a model: give the folder that holds config.json, or a hub id")
-    if not folder.is_dir():
-        if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name) or name.startswith(".") or name.endswith("/"):
-            raise ModelError(f"{name}: there is no such folder, and this is not a hub id (owner/name)")
-        return None
-    files = sorted(file.name for file in folder.iterdir())
-    if "adapter_config.json" in files:
-        raise ModelError(
-            f"{name} holds an adapter (adapter_config.json), not a whole model; "
-            "merge it first (peft: model.merge_and_unload().save_pretrained(...))"
-        )
-    if "config.json" not in files:
-        raise ModelError(f"{name}: there is no config.json in this folder; check the path")
-    if needs_weights and not any(file.endswith(".safetensors") for file in files):
-        unsafe = [file for file in files if file.endswith(_UNSAFE_WEIGHTS)]
-        if unsafe:
-            raise ModelError(
-                f"{name}: the weights are in {unsafe[0]}, but only safetensors files are read (other files can "
-                "run code when opened); if you trust it, load it with transformers and save it with save_pretrained()"
-            )
-        raise ModelError(f"{name}: there are no *.safetensors weights in this folder; complete the download")
-    check_model_folder(name, folder, trust_remote_code=trust_remote_code)
-    return folder.resolve()
 
 
 def _refuse_other_kinds(name: str, config: Any) -> None:

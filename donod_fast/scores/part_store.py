@@ -225,20 +225,7 @@ class PartStore:
         Raises:
             StoreError: the part is damaged.
         """
-        name = self.part_name(part)
-        try:
-            with self.storage.open(name) as file:
-                return read_summary(
-                    file,
-                    self.storage.url(name),
-                    part,
-                    self.part_range(part),
-                    self.settings,
-                    origin=self._origin(part),
-                    needs_seal=self.needs_seal,
-                )
-        except FileNotFoundError:
-            return None
+        return self._read(part, read_summary)
 
     def summaries(self) -> list[PartSummary | None]:
         """Summaries of all parts, in order. Raises StoreError."""
@@ -291,24 +278,8 @@ class PartStore:
         Raises:
             StoreError: the part is damaged.
         """
-        name = self.part_name(part)
-        try:
-            with self.storage.open(name) as file:
-                table = read_part(
-                    file,
-                    self.storage.url(name),
-                    part,
-                    self.part_range(part),
-                    self.settings,
-                    self.carry,
-                    origin=self._origin(part),
-                    needs_seal=self.needs_seal,
-                )
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise StoreError(f"{self.storage.url(name)} cannot be read ({error})") from error
-        return table if hashes else without_hashes(table)
+        table = self._read(part, read_part, self.carry)
+        return table if table is None or hashes else without_hashes(table)
 
     def read_columns(self, part: int, columns: Sequence[str]) -> pa.Table | None:
         """Those of some columns that a part has; None if the part is absent. Only they and the summary are verified.
@@ -316,21 +287,7 @@ class PartStore:
         Raises:
             StoreError: the part is damaged.
         """
-        name = self.part_name(part)
-        try:
-            with self.storage.open(name) as file:
-                return read_columns(
-                    file,
-                    self.storage.url(name),
-                    part,
-                    self.part_range(part),
-                    self.settings,
-                    columns,
-                    origin=self._origin(part),
-                    needs_seal=self.needs_seal,
-                )
-        except FileNotFoundError:
-            return None
+        return self._read(part, read_columns, columns)
 
     def record_hashes(self, part: int) -> list[bytes | None] | None:
         """The hashes of the records of a part; None if it is absent, or has none (an earlier release wrote it).
@@ -343,6 +300,19 @@ class PartStore:
             return None
         hashes: list[bytes | None] = table.column(HASH).to_pylist()
         return hashes
+
+    def _read(self, part: int, read: Callable[..., _T], *wanted: Any) -> _T | None:
+        """What a reader of :mod:`donod_fast.scores.parts` makes of a part's file; None if there is none."""
+        name = self.part_name(part)
+        url = self.storage.url(name)
+        checks = {"origin": self._origin(part), "needs_seal": self.needs_seal}
+        try:
+            with self.storage.open(name) as file:
+                return read(file, url, part, self.part_range(part), self.settings, *wanted, **checks)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreError(f"{url} cannot be read ({error})") from error
 
     def _of_each(self, look: Callable[[int], _T]) -> list[_T]:
         if self.storage.local is not None or self.parts < 2:

@@ -80,8 +80,7 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
         _swept.add(path.parent)
         remove_abandoned_files(path.parent)
     try:
-        with temporary.open("wb") as file:
-            lock_descriptor(file.fileno())
+        with _locked_file(temporary) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -92,6 +91,17 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def _locked_file(path: Path) -> io.BufferedWriter:
+    """A new file of this process alone: another one may have taken it for litter before it was locked."""
+    while True:
+        file = path.open("wb")
+        lock_descriptor(file.fileno())
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.lstat()):
+                return file
+        file.close()
 
 
 def open_regular(path: Path) -> io.BufferedReader:

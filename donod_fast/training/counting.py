@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 from donod_fast.data.masking import Masker
 from donod_fast.data.reading import Corpus, open_corpus
 from donod_fast.errors import CorpusError, InputError, ModelError
-from donod_fast.models.loading import length_limit, local_folder, quiet, text_config
+from donod_fast.models.folder_guard import local_folder
+from donod_fast.models.loading import length_limit, quiet, text_config
 from donod_fast.models.loading_errors import attempt_load
 from donod_fast.models.precision import silence_torchao
 from donod_fast.system.wording import plural

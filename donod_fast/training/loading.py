@@ -10,8 +10,8 @@ import torch
 
 from donod_fast.errors import InputError, ModelError
 from donod_fast.models.fingerprint import folder_fingerprint
-from donod_fast.models.folder_guard import check_config
-from donod_fast.models.loading import LoadedModel, load_model, local_folder, quiet, wrap_model
+from donod_fast.models.folder_guard import check_config, local_folder
+from donod_fast.models.loading import LoadedModel, load_model, quiet, wrap_model
 from donod_fast.models.loading_errors import attempt_load
 from donod_fast.training.recipe import TrainSettings
 

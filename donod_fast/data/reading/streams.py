@@ -111,7 +111,7 @@ def changed_error(facts: FileFacts, what: str) -> CorpusError:
     """The error for a file that has changed since it was scanned."""
     return CorpusError(
         f"{facts.name}: the file {facts.place} has changed since it was first read ({what}); "
-        "restore the original content, or score the new content into another folder"
+        "restore the original content, or score the new one with --rescore-changed or into another folder"
     )
 
 
