@@ -14,6 +14,7 @@ from donod_fast.errors import InputError, suggest
 from donod_fast.scores.manifest import MANIFEST, OPTIONS, WORKING_FOLDER
 from donod_fast.system.limits import YAML_BYTES
 from donod_fast.system.options import OptionField, options_of
+from donod_fast.system.wording import shown
 
 _FILES = ("data", "reference", "model", "template", "dataset_info")
 """Options that may name local files."""
@@ -192,16 +193,8 @@ def _value(field: OptionField, value: Any, where: str) -> Any:
         if fits:
             value = ",".join(value) if is_list else str(value)
     if not fits:
-        raise InputError(f"{where} must be {wanted}, got {_shown(value)}")
+        raise InputError(f"{where} must be {wanted}, got {shown(value, _SHOWN)}")
     return value
-
-
-def _shown(value: Any) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # a number with more digits than Python prints
-        return "a huge number"
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
 def _reads_as_number(value: Any) -> bool:

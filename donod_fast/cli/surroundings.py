@@ -13,6 +13,7 @@ from pathlib import Path
 
 from donod_fast.confidential import without_secrets
 from donod_fast.errors import DonodError, InputError, StoreError, WorkerError
+from donod_fast.system.files import DISK_REMEDIES
 
 _NO_MEMORY = (
     "out of memory",
@@ -34,14 +35,7 @@ _KINDS = (OSError, RuntimeError, ImportError, SystemError)
 
 _NO_DESCRIPTORS = ("too many open files", "os error 24")
 _NO_SPACE = ("no space left on device", "os error 28", "file too large", "disk quota exceeded")
-_REMEDIES = {
-    errno.ENOSPC: "the disk is full: free some space and run the command again",
-    errno.EDQUOT: "the disk quota is used up: free some space and run the command again",
-    errno.EFBIG: "the file would be larger than the limit on the size of files (ulimit -f) allows",
-    errno.EROFS: "the file system is read-only: choose a folder that can be written",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "permission denied",
-}
+_REMEDIES = {**DISK_REMEDIES, errno.EACCES: "permission denied", errno.EPERM: "permission denied"}
 
 
 def error_of_surroundings(error: BaseException) -> DonodError | None:

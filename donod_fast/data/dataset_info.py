@@ -12,6 +12,7 @@ from donod_fast.errors import InputError, suggest
 from donod_fast.system.checked_json import DamagedError, parsed
 from donod_fast.system.files import open_regular
 from donod_fast.system.limits import SMALL_FILE_BYTES
+from donod_fast.system.wording import shown
 
 _ROLES = {
     "prompt": "prompt",
@@ -68,7 +69,7 @@ def read_dataset_info(path: Path, name: str) -> ColumnMap:
     if formatting not in ("alpaca", "sharegpt", "openai"):
         known = ("alpaca", "sharegpt", "openai")
         raise InputError(
-            f"{place}: formatting {_shown(formatting)} is not known; known are {', '.join(known)}"
+            f"{place}: formatting {shown(formatting, 100)} is not known; known are {', '.join(known)}"
             f"{suggest(formatting, known) if isinstance(formatting, str) and len(formatting) < 100 else ''}"
         )
     given = _texts(entry, "columns", place, (*_ROLES, *_MEDIA, *_OTHERS))
@@ -77,7 +78,7 @@ def read_dataset_info(path: Path, name: str) -> ColumnMap:
         columns.setdefault("messages", _SHAREGPT["messages"])
     roles = {_ROLES[role]: column for role, column in columns.items() if role in _ROLES}
     if not isinstance(entry.get("ranking") or False, bool):
-        raise InputError(f"{place}: ranking is {_shown(entry['ranking'])}, neither true nor false")
+        raise InputError(f"{place}: ranking is {shown(entry['ranking'], 100)}, neither true nor false")
     if entry.get("ranking"):
         roles = {"chosen": "chosen", "rejected": "rejected", **roles}
         roles.pop("response", None)
@@ -142,12 +143,8 @@ def _texts(entry: Mapping[str, Any], key: str, place: str, known: tuple[str, ...
         if name not in known:
             raise InputError(f"{place}: {key} has the unknown name {name!r}{suggest(name, known)}")
         if value is not None and not (isinstance(value, str) and value):
-            raise InputError(f"{place}: {key}.{name} is {_shown(value)}, not a name")
+            raise InputError(f"{place}: {key}.{name} is {shown(value, 100)}, not a name")
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _shown(value: object) -> str:
-    return text if len(text := repr(value)) <= 100 else text[:100] + "…"
 
 
 def _tags(entry: Mapping[str, Any], place: str) -> Tags:
@@ -155,7 +152,9 @@ def _tags(entry: Mapping[str, Any], place: str) -> Tags:
     roles = tuple((tags[tag], role) for tag, role in _KNOWN_ROLES.items())
     for one, other in (("user_tag", "assistant_tag"), ("role_tag", "content_tag")):
         if tags[one] == tags[other]:
-            raise InputError(f"{place}: {one} and {other} are both {_shown(tags[one])}; each needs a name of its own")
+            raise InputError(
+                f"{place}: {one} and {other} are both {shown(tags[one], 100)}; each needs a name of its own"
+            )
     return Tags(tags["role_tag"], tags["content_tag"], roles)
 
 

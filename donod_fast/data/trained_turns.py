@@ -12,6 +12,7 @@ from typing import Any
 
 from donod_fast.data.record_columns import Columns
 from donod_fast.data.types import SampleError, Status
+from donod_fast.system.wording import shown
 
 SWITCHES = ("train", "training", "trainable")
 """Flags that leave out what they stand on where they are false."""
@@ -77,7 +78,7 @@ def excluding_flag(columns: Columns) -> str | None:
             continue
         columns.read(key)
         if (number == 1) == (key == MASKED):
-            found = found or f"{key} is {_shown(value)}"
+            found = found or f"{key} is {shown(value, 40)}"
     return found
 
 
@@ -98,7 +99,7 @@ def _refuse_fraction(key: str, value: object, number: float | None) -> None:
     if number is None or number in (0, 1):
         return
     if key != "weight" or 0 < number < 1:  # a weight of 70 may be anything, and is not read
-        raise _refused(f"{key} is {_shown(value)}; only 0 and 1 can be scored, so remove {key} or round it")
+        raise _refused(f"{key} is {shown(value, 40)}; only 0 and 1 can be scored, so remove {key} or round it")
 
 
 def _flag(value: object, key: str, place: str) -> bool:
@@ -106,9 +107,9 @@ def _flag(value: object, key: str, place: str) -> bool:
         raise _refused(f"{place}: {key} is a list; a mask of tokens cannot be scored, so remove {key}")
     number = _number(value)
     if number is None:
-        raise _refused(f"{place}: {key} is {_shown(value)}, which is neither true nor false")
+        raise _refused(f"{place}: {key} is {shown(value, 40)}, which is neither true nor false")
     if number not in (0, 1):
-        raise _refused(f"{place}: {key} is {_shown(value)}; only 0 and 1 can be scored, so remove {key} or round it")
+        raise _refused(f"{place}: {key} is {shown(value, 40)}; only 0 and 1 can be scored, so remove {key} or round it")
     return number == 1
 
 
@@ -135,13 +136,6 @@ def _is_truth(value: object) -> bool:
 def _plain(value: Any) -> Any:
     """A value of an array or a tensor as Python's own; others unchanged."""
     return value.tolist() if hasattr(value, "tolist") and not isinstance(value, type) else value
-
-
-def _shown(value: object) -> str:
-    try:
-        return repr(value)[:40]
-    except (ValueError, RecursionError):  # too many digits, or nesting too deep
-        return f"a {type(value).__name__}"
 
 
 def _refused(detail: str) -> SampleError:

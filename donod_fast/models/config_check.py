@@ -17,7 +17,7 @@ from typing import Any
 from donod_fast.errors import ModelError
 from donod_fast.models.loading_errors import attempt_load
 from donod_fast.system.limits import SMALL_FILE_BYTES
-from donod_fast.system.wording import shortened
+from donod_fast.system.wording import shortened, shown
 
 CONFIG = "config.json"
 
@@ -115,26 +115,26 @@ def _check_section(where: str, values: Mapping[str, Any]) -> None:
             for one in value if isinstance(value, list) and value else [value]:
                 _check_size(f"{where}{key}", key, one, most)
         elif key in _MAPPINGS and not isinstance(value, dict):
-            raise ModelError(f"{where}{key} must be an object, got {_shown(value)}")
+            raise ModelError(f"{where}{key} must be an object, got {shown(value, 80)}")
         elif key in _TEXTS and not isinstance(value, str):
-            raise ModelError(f"{where}{key} must be a text, got {_shown(value)}")
+            raise ModelError(f"{where}{key} must be a text, got {shown(value, 80)}")
         elif key in _NUMBERS and not isinstance(value, dict):
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if not is_number or not 0 <= value < 1e18 or not math.isfinite(value):
-                raise ModelError(f"{where}{key} must be a number that is not negative, got {_shown(value)}")
+                raise ModelError(f"{where}{key} must be a number that is not negative, got {shown(value, 80)}")
     kinds = values.get("architectures")
     if kinds is not None and not (isinstance(kinds, list) and all(isinstance(kind, str) for kind in kinds)):
-        raise ModelError(f"{where}architectures must be a list of texts, got {_shown(kinds)}")
+        raise ModelError(f"{where}architectures must be a list of texts, got {shown(kinds, 80)}")
     types = values.get("layer_types")
     if types is not None and not isinstance(types, list):
-        raise ModelError(f"{where}layer_types must be a list, got {_shown(types)}")
+        raise ModelError(f"{where}layer_types must be a list, got {shown(types, 80)}")
 
 
 def _check_size(where: str, key: str, value: Any, most: int) -> None:
     least = 0 if _MAY_BE_ZERO.fullmatch(key) else 1
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise ModelError(
-            f"{where} must be a whole number from {least} to {most:,}, got {_shown(value)}; take the file from the "
+            f"{where} must be a whole number from {least} to {most:,}, got {shown(value, 80)}; take the file from the "
             "model's own release"
         )
 
@@ -153,14 +153,6 @@ def _compare_with_weights(where: str, config: Mapping[str, Any], weights: int) -
                 f"{where}: {key} is {count:,} at a width of {width:,}, which does not fit weights of {weights:,} "
                 "bytes; take both from the same checkpoint"
             )
-
-
-def _shown(value: Any) -> str:
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):
-        return "a value that cannot be shown"
-    return text if len(text) <= 80 else text[:80] + "…"
 
 
 __all__ = ["check_possible", "config_folder", "read_object"]

@@ -15,13 +15,18 @@ from typing import BinaryIO
 from donod_fast.errors import StoreError
 from donod_fast.system.scratch import is_abandoned, lock_descriptor
 
-_REMEDIES = {
+DISK_REMEDIES = {
     errno.ENOSPC: "the disk is full: free some space and run the command again",
     errno.EDQUOT: "the disk quota is used up: free some space and run the command again",
     errno.EROFS: "the file system is read-only: choose a folder that can be written",
+    errno.EFBIG: "the file would be larger than the limit on the size of files (ulimit -f) allows",
+}
+"""What to say of errors of the disk, whatever was done."""
+
+_REMEDIES = {
+    **DISK_REMEDIES,
     errno.EACCES: "permission denied: choose a folder that can be written",
     errno.EPERM: "permission denied: choose a folder that can be written",
-    errno.EFBIG: "it would be larger than the limit on the size of files (ulimit -f) allows",
     errno.EMFILE: "too many files are open: raise the limit (ulimit -n 4096)",
     errno.ENOENT: "its folder does not exist",
     errno.EEXIST: "a file with this name exists, not a folder",

@@ -31,4 +31,13 @@ def shortened(said: object, longest: int) -> str:
     return " ".join(without_secrets(str(said)).split())[:longest]
 
 
-__all__ = ["byte_size", "plural", "shortened"]
+def shown(value: object, longest: int) -> str:
+    """A wrong value as a message quotes it: as Python writes it, without secrets, of at most ``longest`` characters."""
+    try:
+        text = without_secrets(repr(value))
+    except (ValueError, RecursionError):  # more digits than Python prints, or nested too deep
+        return f"a {type(value).__name__}"
+    return text if len(text) <= longest else text[:longest] + "…"
+
+
+__all__ = ["byte_size", "plural", "shortened", "shown"]

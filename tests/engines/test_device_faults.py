@@ -340,6 +340,23 @@ def test_pool_processes_persist_between_calls_and_killed_ones_are_replaced(
     assert_same_bits(folder.table(), wanted)
 
 
+def test_a_pool_that_could_not_open_its_folder_says_so_at_each_call(model: Path, place: Path, tmp_path: Path) -> None:
+    data = tmp_path / "gone.jsonl"
+    write_lines(data, short_rows(2 * PART_ROWS))
+    spec: Any = FaultySpec(model, "", place)
+    options = RunOptions(part_rows=PART_ROWS)
+    with locked(tmp_path / "out"):
+        with DevicePool(open_corpus([str(data)]), spec, tmp_path / "out", ONE, options) as pool:
+            pool.open()
+        corpus = ScoresFolder.open(tmp_path / "out").corpus()
+        data.unlink()
+        with DevicePool(corpus, spec, tmp_path / "out", ONE, options) as pool:
+            for part in (0, 1):
+                with pytest.raises(CorpusError, match=r"gone\.jsonl"):
+                    pool.score([part])
+    assert multiprocessing.active_children() == []
+
+
 def test_a_time_without_an_answer_of_no_seconds_is_refused(model: Path, data: Path, tmp_path: Path) -> None:
     for seconds in (0.0, -1.0, float("nan")):
         with pytest.raises(InputError, match="stall_timeout must be more than 0 seconds"):
