@@ -98,15 +98,23 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink()
 
 
+_LOCK_ATTEMPTS = 100
+
+
 def _locked_file(path: Path) -> io.BufferedWriter:
-    """A new file of this process alone: another one may have taken it for litter before it was locked."""
-    while True:
+    """A new file of this process alone: another one may have taken it for litter before it was locked.
+
+    Raises:
+        OSError: it cannot be opened, or its name led to another file after each of ``_LOCK_ATTEMPTS`` attempts.
+    """
+    for _ in range(_LOCK_ATTEMPTS):
         file = path.open("wb")
         lock_descriptor(file.fileno())
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), path.lstat()):
                 return file
         file.close()
+    raise OSError(errno.EBUSY, "another program removes or replaces every new file in this folder", str(path))
 
 
 def open_regular(path: Path) -> io.BufferedReader:

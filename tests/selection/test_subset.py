@@ -23,6 +23,7 @@ from donod_fast.data.reading import open_corpus
 from donod_fast.data.types import Record
 from donod_fast.errors import CorpusError, InputError, StoreError
 from donod_fast.selection.subset import Subset, subset_file, write_subset
+from donod_fast.system import files
 
 
 class FakeCorpus:
@@ -265,8 +266,7 @@ def test_a_disk_that_fails_leaves_nothing_and_says_why(
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet"])
 def test_every_format_reports_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
-    real = Path.open
-    monkeypatch.setattr(Path, "open", lambda path, mode: real(Path("/dev/full"), "wb"))
+    monkeypatch.setattr(files, "_locked_file", lambda path: Path("/dev/full").open("wb"))  # noqa: SIM115
     items = ({"text": os.urandom(40_000).hex()} for _ in range(10))
     with pytest.raises(StoreError, match="the disk is full"):
         write_subset(FakeCorpus(*items), range(10), tmp_path / f"subset{suffix}")
