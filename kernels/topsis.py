@@ -1,12 +1,22 @@
 """TOPSIS over two columns: closeness of every sample to (max DON, min NOD).
 
 Source: Hu et al., DONOD, arXiv 2504.14810, appendix A.5, eq. 8–12. With x_i the DON and y_i the NOD
-of sample i, weights w and the norms taken over the n samples (the paper prints the sum of eq. 8 over
-k = 1..2; a normalisation of a column is over its samples):
+of sample i, weights w and the sizes s taken over the n samples:
 
-    v_i = (w_x · x_i / ‖x‖₂,  w_y · y_i / ‖y‖₂)                                       (eq. 8, 9)
+    v_i = (w_x · x_i / s(x),  w_y · y_i / s(y))                                       (eq. 8, 9)
     Z⁺  = (max DON, min NOD),  Z⁻ = (min DON, max NOD)   of the v_i                   (eq. 10)
     D±_i = ‖v_i − Z±‖₂,  C_i = D⁻_i / (D⁺_i + D⁻_i) ∈ [0, 1]                          (eq. 11, 12)
+
+The size of a column is the normalisation (the names are those of Hwang and Yoon, Multiple Attribute Decision Making,
+Springer 1981, and of Çelen, Informatica 25(2), 2014):
+
+- ``vector``: s(x) = ‖x‖₂. Eq. 8, but over the samples: the paper prints the sum over k = 1..2.
+- ``range``: s(x) = max x − min x, "min–max". Both columns then span exactly 1, however little they vary about their
+  mean; so a column that varies by its rounding alone has as much influence as the other.
+- ``sum``: s(x) = Σ|x|.
+
+Each is linear: a column is divided by one number, costs like benefits. An offset (min–max subtracts the minimum, and
+others turn costs as 1 − v) cancels in D±. So only the sizes differ.
 
 The computation has two steps, so that the constants of a corpus can be combined from its parts:
 :func:`column_constants` (one pass, a handful of numbers) and :func:`topsis_from_constants` (elementwise).
@@ -21,21 +31,36 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from donod_fast.errors import BackendError, InputError
+from donod_fast.errors import BackendError, InputError, suggest
+
+NORMALISATIONS = ("vector", "range", "sum")
+"""Names of the sizes by which a column is divided."""
+
+DEFAULT_NORMALISE = "vector"
+"""The default of every ``normalise``, in Python and on the command line."""
 
 
 class ColumnConstants(NamedTuple):
     """Constants of one column for TOPSIS. Each is a 0-dim floating tensor on the column's device.
 
-    The squares are relative to ``scale``, because Σx² leaves the range of float32 already at x = 1e-25. Constants of
-    parts can be combined: take the largest scale, add the sums after multiplying each by (scale_part / scale)², and
-    take the extremes of the extremes.
+    The sums are relative to ``scale``, because Σx² leaves the range of float32 already at x = 1e-25. Constants of
+    parts can be combined: take the largest scale, add the sums after multiplying each by scale_part / scale (its square
+    for the squares), and take the extremes of the extremes.
     """
 
     scale: Tensor  # max |x|; 0 for a column of zeros (or without any scored sample)
     squares: Tensor  # Σ (x / scale)², in [1, n]; 0 if scale is 0
     low: Tensor  # min x; +inf without any scored sample
     high: Tensor  # max x; -inf without any scored sample
+    absolutes: Tensor  # Σ |x / scale|, in [1, n]; 0 if scale is 0
+
+
+def check_normalise(normalise: str) -> str:
+    """The name of a normalisation. Raises InputError for another; names the known ones."""
+    if not isinstance(normalise, str) or normalise not in NORMALISATIONS:
+        known = ", ".join(NORMALISATIONS)
+        raise InputError(f"normalise must be one of {known}, got {normalise!r}{suggest(normalise, NORMALISATIONS)}")
+    return normalise
 
 
 def topsis(
@@ -43,6 +68,7 @@ def topsis(
     nod: Tensor,  # (n,) any real dtype
     *,
     weights: tuple[float, float] = (0.5, 0.5),
+    normalise: str = DEFAULT_NORMALISE,
     backend: str = "auto",
 ) -> Tensor:
     """Closeness of each sample to the ideal (max DON, min NOD); the formula is in the module's docstring.
@@ -51,6 +77,7 @@ def topsis(
         don: (n,) delta of norm, higher is better. NaN if the sample was not scored.
         nod: (n,) norm of delta, lower is better. NaN if the sample was not scored.
         weights: weights of DON and NOD; non-negative, not both zero; only their ratio matters.
+        normalise: what a column is divided by, one of :data:`NORMALISATIONS`; defined in the module's docstring.
         backend: ``"torch"`` (any device), ``"triton"`` (CUDA and ROCm; CPU tensors under ``TRITON_INTERPRET=1``) or
             ``"auto"``: Triton on an accelerator that supports it, else torch.
 
@@ -62,11 +89,12 @@ def topsis(
 
     Raises:
         InputError: shapes, devices or dtypes do not match; an entry is infinite (this check is the only
-            wait for the device in this function); the weights are invalid.
+            wait for the device in this function); the weights are invalid; an unknown normalisation.
         BackendError: the named backend does not support the input.
     """
     if backend not in ("auto", "torch", "triton"):
         raise InputError(f"backend must be one of ('auto', 'torch', 'triton'), got {backend!r}")
+    check_normalise(normalise)
     share = normalised_weights(weights)
     don, nod = _checked_columns(don, nod)
     if don.numel() == 0:
@@ -76,13 +104,15 @@ def topsis(
         if reason is None:
             from donod_fast.kernels.triton_backend.topsis import launch_topsis
 
-            return launch_topsis(don, nod, share)
+            return launch_topsis(don, nod, share, normalise)
         if backend == "triton":
             raise BackendError(f"backend 'triton' does not support this call: {reason}; use 'torch' or 'auto'")
     unscored = don.isnan() | nod.isnan()
     don = don.masked_fill(unscored, math.nan)
     nod = nod.masked_fill(unscored, math.nan)
-    return topsis_from_constants(don, nod, column_constants(don), column_constants(nod), weights=share)
+    return topsis_from_constants(
+        don, nod, column_constants(don), column_constants(nod), weights=share, normalise=normalise
+    )
 
 
 def _why_not_triton(don: Tensor, nod: Tensor) -> str | None:
@@ -94,7 +124,7 @@ def _why_not_triton(don: Tensor, nod: Tensor) -> str | None:
 
 
 def column_constants(column: Tensor) -> ColumnConstants:  # (n,) floating, n >= 1
-    """Scale, sum of squares and extremes of a (n,) floating column over its entries that are not NaN."""
+    """Scale, sums and extremes of a (n,) floating column over its entries that are not NaN."""
     present = ~column.isnan()
     scale = column.abs().masked_fill(~present, 0.0).amax()
     relative = column.masked_fill(~present, 0.0) / _one_if_zero(scale)
@@ -103,6 +133,7 @@ def column_constants(column: Tensor) -> ColumnConstants:  # (n,) floating, n >= 
         squares=relative.square().sum(),
         low=column.masked_fill(~present, math.inf).amin(),
         high=column.masked_fill(~present, -math.inf).amax(),
+        absolutes=relative.abs().sum(),
     )
 
 
@@ -113,32 +144,51 @@ def topsis_from_constants(
     nod_constants: ColumnConstants,
     *,
     weights: tuple[float, float] = (0.5, 0.5),
+    normalise: str = DEFAULT_NORMALISE,
 ) -> Tensor:
     """Closeness (n,) of samples, given the constants of the whole columns.
 
-    It is elementwise and does not wait for the device. ``weights``, NaN and equal samples are treated as in
-    :func:`topsis`. Raises InputError for invalid weights.
+    It is elementwise and does not wait for the device. ``weights``, ``normalise``, NaN and equal samples are treated
+    as in :func:`topsis`. Raises InputError for invalid weights and an unknown normalisation.
     """
     don_weight, nod_weight = normalised_weights(weights)
+    don_size, nod_size = column_size(don_constants, normalise), column_size(nod_constants, normalise)
     to_ideal = _length(
-        _gap(don, don_constants.high, don_constants) * don_weight,
-        _gap(nod, nod_constants.low, nod_constants) * nod_weight,
+        _gap(don, don_constants.high, don_size) * don_weight,
+        _gap(nod, nod_constants.low, nod_size) * nod_weight,
     )
     to_worst = _length(
-        _gap(don, don_constants.low, don_constants) * don_weight,
-        _gap(nod, nod_constants.high, nod_constants) * nod_weight,
+        _gap(don, don_constants.low, don_size) * don_weight,
+        _gap(nod, nod_constants.high, nod_size) * nod_weight,
     )
     total = to_ideal + to_worst
     return torch.where(total == 0, 0.5, to_worst / _one_if_zero(total))
 
 
-def _gap(column: Tensor, bound: Tensor, constants: ColumnConstants) -> Tensor:
-    """Compute (x − bound) / ‖x‖₂, the difference first: it is exact for close values, but not after normalisation.
+class ColumnSize(NamedTuple):
+    """The size of a column as ``scale`` · ``factor``, 0-dim tensors, 1 in place of 0. The product may overflow."""
+
+    scale: Tensor
+    factor: Tensor
+
+
+def column_size(constants: ColumnConstants, normalise: str) -> ColumnSize:
+    """What a normalisation divides a column by. Raises InputError: it is unknown."""
+    check_normalise(normalise)
+    if normalise == "range":  # of halves: the range of the largest numbers would overflow
+        half = constants.high / 2 - constants.low / 2
+        return ColumnSize(_one_if_zero(half), torch.full_like(half, 2.0))
+    factor = constants.squares.sqrt() if normalise == "vector" else constants.absolutes
+    return ColumnSize(_one_if_zero(constants.scale), _one_if_zero(factor))
+
+
+def _gap(column: Tensor, bound: Tensor, size: ColumnSize) -> Tensor:
+    """Compute (x − bound) / size, the difference first: it is exact for close values, but not after normalisation.
 
     Halves are subtracted, so that values near the largest number do not overflow.
     """
     difference = column / 2 - bound / 2
-    return difference / _one_if_zero(constants.scale) / _one_if_zero(constants.squares).sqrt() * 2
+    return difference / size.scale / size.factor * 2
 
 
 def _length(a: Tensor, b: Tensor) -> Tensor:

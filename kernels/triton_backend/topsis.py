@@ -1,7 +1,7 @@
 """TOPSIS over two columns on the device: two passes, no host sync (the mathematics is in ``kernels/topsis.py``).
 
-For each block of samples the first kernel computes max |x|, Σ (x / max|x|)², min and max of DON and of NOD over the
-samples that have both. The values of the blocks are combined in order. The second kernel is elementwise.
+For each block of samples the first kernel computes max |x|, Σ (x / max|x|)², min, max and Σ |x / max|x|| of DON and of
+NOD over the samples that have both. The values of the blocks are combined in order. The second kernel is elementwise.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from donod_fast.kernels.topsis import ColumnConstants, column_size
 from donod_fast.kernels.triton_backend.language import INTERPRETING, OnDevice
 
 BLOCK = 1024
@@ -18,7 +19,7 @@ BLOCK = 1024
 
 @triton.jit
 def block_constants(x, scored, target):
-    """Store scale, squares relative to it, minimum and maximum of the scored entries in target[0 … 3]."""
+    """Store scale, squares relative to it, minimum, maximum and absolutes relative to scale in target[0 … 4]."""
     infinity = float("inf")
     scale = tl.max(tl.where(scored, tl.abs(x), 0.0))
     relative = tl.where(scored, x, 0.0) / tl.where(scale > 0.0, scale, 1.0)
@@ -26,28 +27,25 @@ def block_constants(x, scored, target):
     tl.store(target + 1, tl.sum(relative * relative))
     tl.store(target + 2, tl.min(tl.where(scored, x, infinity)))
     tl.store(target + 3, tl.max(tl.where(scored, x, -infinity)))
+    tl.store(target + 4, tl.sum(tl.abs(relative)))
 
 
 @triton.jit
 def constants_kernel(don_column, nod_column, column_constants, n, BLOCK: tl.constexpr):
-    """Constants of both columns over one block: (blocks, 2, 4) float64. Grid: (blocks,)."""
+    """Constants of both columns over one block: (blocks, 2, 5) float64. Grid: (blocks,)."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     don = tl.load(don_column + at, mask=at < n, other=float("nan"))
     nod = tl.load(nod_column + at, mask=at < n, other=float("nan"))
     scored = (don == don) & (nod == nod)
-    target = column_constants + tl.program_id(0) * 8
+    target = column_constants + tl.program_id(0) * 10
     block_constants(don, scored, target)
-    block_constants(nod, scored, target + 4)
+    block_constants(nod, scored, target + 5)
 
 
 @triton.jit
-def gap(x, bound, column):
-    """Compute (x − bound) / ‖x‖₂, the difference first, of halves, so that it cannot overflow."""
-    scale = tl.load(column)
-    squares = tl.load(column + 1)
-    scale = tl.where(scale == 0.0, 1.0, scale)
-    squares = tl.where(squares == 0.0, 1.0, squares)
-    return (x / 2 - bound / 2) / scale / tl.sqrt(squares) * 2
+def gap(x, bound, size):
+    """Compute (x − bound) / (size[0] · size[1]), the difference first, of halves, so that it cannot overflow."""
+    return (x / 2 - bound / 2) / tl.load(size) / tl.load(size + 1) * 2
 
 
 @triton.jit
@@ -60,21 +58,22 @@ def length(x, y):
 
 
 @triton.jit
-def closeness_kernel(
-    don_column, nod_column, column_constants, out_column, n, don_weight, nod_weight, BLOCK: tl.constexpr
-):
-    """Closeness of one block of samples; NaN if a column is NaN. Grid: (blocks,)."""
+def closeness_kernel(don_column, nod_column, bounds, out_column, n, don_weight, nod_weight, BLOCK: tl.constexpr):
+    """Closeness of one block of samples; NaN if a column is NaN. Grid: (blocks,).
+
+    ``bounds`` is (2, 4) float64: minimum, maximum and the two factors of the size, for DON and NOD.
+    """
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     don = tl.load(don_column + at, mask=at < n, other=float("nan"))
     nod = tl.load(nod_column + at, mask=at < n, other=float("nan"))
-    nod_constants = column_constants + 4
+    nod_bounds = bounds + 4
     to_ideal = length(
-        gap(don, tl.load(column_constants + 3), column_constants) * don_weight,
-        gap(nod, tl.load(nod_constants + 2), nod_constants) * nod_weight,
+        gap(don, tl.load(bounds + 1), bounds + 2) * don_weight,
+        gap(nod, tl.load(nod_bounds), nod_bounds + 2) * nod_weight,
     )
     to_worst = length(
-        gap(don, tl.load(column_constants + 2), column_constants) * don_weight,
-        gap(nod, tl.load(nod_constants + 3), nod_constants) * nod_weight,
+        gap(don, tl.load(bounds), bounds + 2) * don_weight,
+        gap(nod, tl.load(nod_bounds + 1), nod_bounds + 2) * nod_weight,
     )
     total = to_ideal + to_worst
     closeness = tl.where(total == 0.0, 0.5, to_worst / tl.where(total == 0.0, 1.0, total))
@@ -95,6 +94,7 @@ def launch_topsis(
     don: Tensor,  # (n,) float64, NaN where not scored
     nod: Tensor,  # (n,) float64, as don
     weights: tuple[float, float],  # normalised to a sum of 1
+    normalise: str,
 ) -> Tensor:
     """Closeness, (n,) float64."""
     n = don.shape[0]
@@ -102,13 +102,16 @@ def launch_topsis(
     if n == 0:
         return out
     blocks = triton.cdiv(n, BLOCK)
-    constants = torch.empty((blocks, 2, 4), dtype=torch.float64, device=don.device)
+    constants = torch.empty((blocks, 2, 5), dtype=torch.float64, device=don.device)
     with OnDevice(don.device):
         constants_kernel[(blocks,)](don, nod, constants, n, BLOCK=BLOCK, num_warps=4)
     scale = constants[:, :, 0].amax(0)
-    shares = (constants[:, :, 0] / torch.where(scale == 0.0, 1.0, scale)).square()
-    squares = (constants[:, :, 1] * shares).sum(0)
-    whole = torch.stack([scale, squares, constants[:, :, 2].amin(0), constants[:, :, 3].amax(0)], 1)
+    shares = constants[:, :, 0] / torch.where(scale == 0.0, 1.0, scale)
+    squares = (constants[:, :, 1] * shares.square()).sum(0)
+    absolutes = (constants[:, :, 4] * shares).sum(0)
+    low, high = constants[:, :, 2].amin(0), constants[:, :, 3].amax(0)
+    size = column_size(ColumnConstants(scale, squares, low, high, absolutes), normalise)
+    bounds = torch.stack([low, high, *size], 1)
     with OnDevice(don.device):
-        closeness_kernel[(blocks,)](don, nod, whole, out, n, weights[0], weights[1], BLOCK=BLOCK, num_warps=4)
+        closeness_kernel[(blocks,)](don, nod, bounds, out, n, weights[0], weights[1], BLOCK=BLOCK, num_warps=4)
     return out

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from donod_fast.errors import InputError
-from donod_fast.kernels.topsis import ColumnConstants, column_constants, topsis, topsis_from_constants
+from donod_fast.kernels.topsis import (
+    DEFAULT_NORMALISE,
+    NORMALISATIONS,
+    ColumnConstants,
+    column_constants,
+    topsis,
+    topsis_from_constants,
+)
+
+any_normalise = pytest.mark.parametrize("normalise", NORMALISATIONS)
 
 
 def scores(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -23,10 +32,21 @@ def scores(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return don, nod
 
 
-def literal(don: np.ndarray, nod: np.ndarray, weights: tuple[float, float] = (0.5, 0.5)) -> np.ndarray:
-    """Eq. 8 to 12 of the paper, line by line."""
-    x = weights[0] * don / np.sqrt(np.sum(don**2))
-    y = weights[1] * nod / np.sqrt(np.sum(nod**2))
+def literal(
+    don: np.ndarray, nod: np.ndarray, weights: tuple[float, float] = (0.5, 0.5), normalise: str = DEFAULT_NORMALISE
+) -> np.ndarray:
+    """Eq. 8 to 12 of the paper, line by line; the size of a column as each normalisation defines it."""
+
+    def size(column: np.ndarray) -> float:
+        sizes = {
+            "vector": lambda: np.sqrt(np.sum(column**2)),
+            "range": lambda: column.max() - column.min(),
+            "sum": lambda: np.sum(np.abs(column)),
+        }
+        return float(sizes[normalise]()) or 1.0  # a constant column has no influence
+
+    x = weights[0] * don / size(don)
+    y = weights[1] * nod / size(nod)
     to_ideal = np.sqrt((x - x.max()) ** 2 + (y - y.min()) ** 2)
     to_worst = np.sqrt((x - x.min()) ** 2 + (y - y.max()) ** 2)
     closeness: np.ndarray = to_worst / (to_ideal + to_worst)
@@ -40,19 +60,57 @@ def assert_equal(found: Tensor, expected: object, tolerance: float = 1e-12) -> N
 
 @pytest.mark.parametrize("count", [2, 3, 10, 1000])
 @pytest.mark.parametrize("weights", [(0.5, 0.5), (0.9, 0.1), (1.0, 0.0), (0.0, 1.0)])
-def test_it_is_the_formula_of_the_paper(count: int, weights: tuple[float, float]) -> None:
+@any_normalise
+def test_it_is_the_formula_of_the_paper(count: int, weights: tuple[float, float], normalise: str) -> None:
     don, nod = scores(count)
-    assert_equal(topsis(don, nod, weights=weights), literal(don.numpy(), nod.numpy(), weights))
+    found = topsis(don, nod, weights=weights, normalise=normalise)
+    assert_equal(found, literal(don.numpy(), nod.numpy(), weights, normalise))
+
+
+@any_normalise
+def test_the_default_is_one_of_the_normalisations_by_name(normalise: str) -> None:
+    don, nod = scores(50)
+    same = torch.equal(topsis(don, nod), topsis(don, nod, normalise=normalise))
+    assert same == (normalise == DEFAULT_NORMALISE)
+
+
+@pytest.mark.parametrize("normalise", ["ranges", "", "VECTOR", None, ["vector"], 1, b"sum"])
+def test_an_unknown_normalisation_is_refused_with_the_known_ones(normalise: object) -> None:
+    with pytest.raises(InputError, match="normalise must be one of vector, range, sum"):
+        topsis(*scores(3), normalise=normalise)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("weights", [(0.5, 0.5), (0.3, 0.7)])
-def test_it_agrees_with_pymcdm(weights: tuple[float, float]) -> None:
+@pytest.mark.parametrize("normalise", ["vector", "range"])
+def test_it_agrees_with_pymcdm(weights: tuple[float, float], normalise: str) -> None:
+    don, nod = scores(500)
+    expected = pymcdm_topsis(don.numpy(), nod.numpy(), weights, normalise, (1, -1))
+    assert_equal(topsis(don, nod, weights=weights, normalise=normalise), expected)
+
+
+@pytest.mark.parametrize("weights", [(0.5, 0.5), (0.3, 0.7)])
+def test_by_sums_it_agrees_with_pymcdm_but_for_its_costs(weights: tuple[float, float]) -> None:
+    """A cost y is to pymcdm (1/y) / Σ(1/y), which is not linear, and it refuses values that are not positive.
+
+    DON has both signs, so we divide every column by Σ|x|, costs too. For benefits that is pymcdm's.
+    """
+    don, nod = scores(500)
+    don = don.abs() + 1e-9
+    both_benefits = pymcdm_topsis(don.numpy(), nod.numpy(), weights, "sum", (1, 1))
+    assert_equal(topsis(don, -nod, weights=weights, normalise="sum"), both_benefits)
+    with_costs = pymcdm_topsis(don.numpy(), nod.numpy(), weights, "sum", (1, -1))
+    assert np.abs(topsis(don, nod, weights=weights, normalise="sum").numpy() - with_costs).max() > 1e-3
+
+
+def pymcdm_topsis(
+    don: np.ndarray, nod: np.ndarray, weights: tuple[float, float], normalise: str, types: tuple[int, int]
+) -> np.ndarray:
     methods = pytest.importorskip("pymcdm.methods")
     normalizations = pytest.importorskip("pymcdm.normalizations")
-    don, nod = scores(500)
-    peer = methods.TOPSIS(normalizations.vector_normalization)
-    expected = peer(np.stack([don.numpy(), nod.numpy()], axis=1), np.array(weights), np.array([1, -1]))
-    assert_equal(topsis(don, nod, weights=weights), expected)
+    names = {"vector": "vector_normalization", "range": "minmax_normalization", "sum": "sum_normalization"}
+    peer = methods.TOPSIS(getattr(normalizations, names[normalise]))
+    closeness: np.ndarray = peer(np.stack([don, nod], axis=1), np.array(weights), np.array(types))
+    return closeness
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -65,7 +123,7 @@ def test_it_agrees_with_scikit_criteria(weights: tuple[float, float]) -> None:
     matrix = np.stack([don.numpy(), nod.numpy()], axis=1)
     decision = skcriteria.mkdm(matrix, [max, min], weights=list(weights))
     result = topsis_module.TOPSIS().evaluate(scalers.VectorScaler(target="matrix").transform(decision))
-    assert_equal(topsis(don, nod, weights=weights), result.e_.similarity)
+    assert_equal(topsis(don, nod, weights=weights, normalise="vector"), result.e_.similarity)
 
 
 # Quarters are exact, so that two values are equal or well apart and the literal formula loses nothing
@@ -73,50 +131,65 @@ quarters = st.integers(-40, 40).map(lambda number: number / 4)
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.lists(st.tuples(quarters, quarters), min_size=2, max_size=30), st.floats(0.01, 0.99))
+@given(
+    st.lists(st.tuples(quarters, quarters), min_size=2, max_size=30),
+    st.floats(0.01, 0.99),
+    st.sampled_from(NORMALISATIONS),
+)
 def test_any_columns_follow_the_formula_and_stay_in_the_unit_interval(
-    pairs: list[tuple[float, float]], weight: float
+    pairs: list[tuple[float, float]], weight: float, normalise: str
 ) -> None:
     don, nod = np.array(pairs).T
-    closeness = topsis(torch.tensor(don), torch.tensor(nod), weights=(weight, 1 - weight))
+    closeness = topsis(torch.tensor(don), torch.tensor(nod), weights=(weight, 1 - weight), normalise=normalise)
     assert ((closeness >= 0) & (closeness <= 1)).all()
-    if don.any() and nod.any() and len(set(pairs)) > 1:
-        assert_equal(closeness, literal(don, nod, (weight, 1 - weight)))
+    if len(set(pairs)) > 1:
+        assert_equal(closeness, literal(don, nod, (weight, 1 - weight), normalise))
 
 
-@settings(deadline=None, max_examples=100)
-@given(st.lists(st.tuples(*[st.floats(allow_nan=False, allow_infinity=False)] * 2), min_size=1, max_size=20))
-def test_no_finite_input_gives_nan_or_leaves_the_unit_interval(pairs: list[tuple[float, float]]) -> None:
+@settings(deadline=None, max_examples=300)
+@given(
+    st.lists(st.tuples(*[st.floats(allow_nan=False, allow_infinity=False)] * 2), min_size=1, max_size=20),
+    st.sampled_from(NORMALISATIONS),
+)
+def test_no_finite_input_gives_nan_or_leaves_the_unit_interval(
+    pairs: list[tuple[float, float]], normalise: str
+) -> None:
     don, nod = torch.tensor(pairs, dtype=torch.float64).T
-    closeness = topsis(don, nod)
+    closeness = topsis(don, nod, normalise=normalise)
     assert ((closeness >= 0) & (closeness <= 1)).all()
 
 
-def test_unscored_samples_are_nan_and_do_not_touch_the_others() -> None:
+@any_normalise
+def test_unscored_samples_are_nan_and_do_not_touch_the_others(normalise: str) -> None:
     don, nod = scores(50)
     with_gaps_don, with_gaps_nod = don.clone(), nod.clone()
     with_gaps_don[[3, 10]] = math.nan
     with_gaps_nod[[10, 20]] = math.nan
     unscored = torch.zeros(50, dtype=torch.bool)
     unscored[[3, 10, 20]] = True
-    closeness = topsis(with_gaps_don, with_gaps_nod)
+    closeness = topsis(with_gaps_don, with_gaps_nod, normalise=normalise)
     assert closeness[unscored].isnan().all()
-    assert torch.equal(closeness[~unscored], topsis(don[~unscored], nod[~unscored]))
+    assert_equal(closeness[~unscored], topsis(don[~unscored], nod[~unscored], normalise=normalise), 1e-15)
 
 
-def test_all_samples_unscored_gives_all_nan() -> None:
+@any_normalise
+def test_all_samples_unscored_gives_all_nan(normalise: str) -> None:
     nothing = torch.full((3,), math.nan)
-    assert topsis(nothing, nothing).isnan().all()
+    assert topsis(nothing, nothing, normalise=normalise).isnan().all()
 
 
-def test_equal_samples_are_all_one_half() -> None:
-    assert_equal(topsis(torch.full((4,), -2e-5), torch.full((4,), 3e-3)), [0.5] * 4, 0)
+@any_normalise
+def test_equal_samples_are_all_one_half(normalise: str) -> None:
+    assert_equal(topsis(torch.full((4,), -2e-5), torch.full((4,), 3e-3), normalise=normalise), [0.5] * 4, 0)
 
 
-def test_one_sample_is_one_half() -> None:
-    assert_equal(topsis(torch.tensor([1.0]), torch.tensor([2.0])), [0.5], 0)
-    assert_equal(topsis(torch.tensor([0.0]), torch.tensor([0.0])), [0.5], 0)
-    assert_equal(topsis(torch.tensor([1.0, math.nan]), torch.tensor([2.0, 1.0])), [0.5, math.nan], 0)
+@any_normalise
+def test_one_sample_is_one_half(normalise: str) -> None:
+    assert_equal(topsis(torch.tensor([1.0]), torch.tensor([2.0]), normalise=normalise), [0.5], 0)
+    assert_equal(topsis(torch.tensor([0.0]), torch.tensor([0.0]), normalise=normalise), [0.5], 0)
+    assert_equal(
+        topsis(torch.tensor([1.0, math.nan]), torch.tensor([2.0, 1.0]), normalise=normalise), [0.5, math.nan], 0
+    )
 
 
 def test_no_sample_gives_no_closeness() -> None:
@@ -124,29 +197,39 @@ def test_no_sample_gives_no_closeness() -> None:
     assert closeness.shape == (0,) and closeness.dtype == torch.float64
 
 
+@any_normalise
 @pytest.mark.parametrize("constant", [0.0, 7e-3, -1.0])
-def test_a_constant_column_has_no_say(constant: float) -> None:
+def test_a_constant_column_has_no_say(constant: float, normalise: str) -> None:
     other = torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64)
     flat = torch.full((3,), constant, dtype=torch.float64)
-    assert_equal(topsis(other, flat), [0.0, 0.25, 1.0])
-    assert_equal(topsis(flat, other), [1.0, 0.75, 0.0])
+    assert_equal(topsis(other, flat, normalise=normalise), [0.0, 0.25, 1.0])
+    assert_equal(topsis(flat, other, normalise=normalise), [1.0, 0.75, 0.0])
 
 
-def test_the_ideal_sample_is_one_and_the_worst_is_zero() -> None:
-    assert_equal(topsis(torch.tensor([-1.0, 0.0, 2.0]), torch.tensor([9.0, 5.0, 1.0]))[[0, 2]], [0.0, 1.0], 0)
+@any_normalise
+def test_the_ideal_sample_is_one_and_the_worst_is_zero(normalise: str) -> None:
+    assert_equal(
+        topsis(torch.tensor([-1.0, 0.0, 2.0]), torch.tensor([9.0, 5.0, 1.0]), normalise=normalise)[[0, 2]],
+        [0.0, 1.0],
+        0,
+    )
 
 
-def test_permuting_the_samples_permutes_the_closeness() -> None:
+@any_normalise
+def test_permuting_the_samples_permutes_the_closeness(normalise: str) -> None:
     don, nod = scores(300)
     order = torch.randperm(300, generator=torch.Generator().manual_seed(1))
-    assert_equal(topsis(don[order], nod[order]), topsis(don, nod)[order], 1e-15)
+    assert_equal(
+        topsis(don[order], nod[order], normalise=normalise), topsis(don, nod, normalise=normalise)[order], 1e-15
+    )
 
 
+@any_normalise
 @pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e-25, 3.0, 1e25, 1e160, 1e300])
-def test_the_scale_of_a_column_does_not_matter(scale: float) -> None:
+def test_the_scale_of_a_column_does_not_matter(scale: float, normalise: str) -> None:
     don, nod = scores(300)
-    assert_equal(topsis(don * scale, nod), topsis(don, nod), 1e-14)
-    assert_equal(topsis(don, nod * scale), topsis(don, nod), 1e-14)
+    assert_equal(topsis(don * scale, nod, normalise=normalise), topsis(don, nod, normalise=normalise), 1e-14)
+    assert_equal(topsis(don, nod * scale, normalise=normalise), topsis(don, nod, normalise=normalise), 1e-14)
 
 
 def test_only_the_ratio_of_the_weights_counts() -> None:
@@ -161,13 +244,15 @@ def test_every_real_dtype_is_computed_in_float64(dtype: torch.dtype) -> None:
     assert_equal(topsis(don, nod), literal(don.double().numpy(), nod.double().numpy()))
 
 
-def test_float32_columns_of_tiny_values_do_not_vanish() -> None:
+@any_normalise
+def test_float32_columns_of_tiny_values_do_not_vanish(normalise: str) -> None:
     don, nod = (column.float() for column in scores(50))
-    expected = topsis(don * 1e-30, nod * 1e-30)
-    assert_equal(expected, literal((don * 1e-30).double().numpy(), (nod * 1e-30).double().numpy()))
+    expected = topsis(don * 1e-30, nod * 1e-30, normalise=normalise)
+    assert_equal(expected, literal((don * 1e-30).double().numpy(), (nod * 1e-30).double().numpy(), normalise=normalise))
 
 
-def test_constants_of_parts_combine_to_those_of_the_whole() -> None:
+@any_normalise
+def test_constants_of_parts_combine_to_those_of_the_whole(normalise: str) -> None:
     don, nod = scores(1000)
     nod[5] = don[5] = math.nan
 
@@ -175,11 +260,12 @@ def test_constants_of_parts_combine_to_those_of_the_whole() -> None:
         parts = [column_constants(part) for part in torch.split(column, 300)]
         scale = torch.stack([part.scale for part in parts]).amax()
         squares = sum((part.squares * (part.scale / scale) ** 2 for part in parts), start=torch.zeros(()))
+        absolutes = sum((part.absolutes * (part.scale / scale) for part in parts), start=torch.zeros(()))
         low = torch.stack([part.low for part in parts]).amin()
-        return ColumnConstants(scale, squares, low, torch.stack([part.high for part in parts]).amax())
+        return ColumnConstants(scale, squares, low, torch.stack([part.high for part in parts]).amax(), absolutes)
 
-    found = topsis_from_constants(don[300:600], nod[300:600], combined(don), combined(nod))
-    assert_equal(found, topsis(don, nod)[300:600], 1e-14)
+    found = topsis_from_constants(don[300:600], nod[300:600], combined(don), combined(nod), normalise=normalise)
+    assert_equal(found, topsis(don, nod, normalise=normalise)[300:600], 1e-14)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from triton_cases import interpreted
 
 from donod_fast.errors import BackendError, InputError
 from donod_fast.kernels import topsis
+from donod_fast.kernels.topsis import NORMALISATIONS
 from donod_fast.kernels.triton_backend.topsis import BLOCK
 
 on_the_interpreter = interpreted[0]
@@ -25,23 +26,24 @@ def columns(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 @on_the_interpreter
 @pytest.mark.parametrize("n", [1, 2, 7, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 5])
 @pytest.mark.parametrize("weights", [(0.5, 0.5), (1.0, 0.0), (1.0, 9.0)])
-def test_it_equals_the_reference(n: int, weights: tuple[float, float]) -> None:
+@pytest.mark.parametrize("normalise", NORMALISATIONS)
+def test_it_equals_the_reference(n: int, weights: tuple[float, float], normalise: str) -> None:
     don, nod = columns(n)
     don[n // 2 :: 17] = torch.nan
     nod[n // 3 :: 23] = torch.nan
-    found = topsis(don, nod, weights=weights, backend="triton")
-    torch.testing.assert_close(
-        found, topsis(don, nod, weights=weights, backend="torch"), rtol=0.0, atol=4e-15, equal_nan=True
-    )
+    found = topsis(don, nod, weights=weights, normalise=normalise, backend="triton")
+    expected = topsis(don, nod, weights=weights, normalise=normalise, backend="torch")
+    torch.testing.assert_close(found, expected, rtol=0.0, atol=4e-15, equal_nan=True)
 
 
 @on_the_interpreter
-@given(rows=st.lists(st.tuples(FINITE, FINITE), min_size=1, max_size=9))
+@given(rows=st.lists(st.tuples(FINITE, FINITE), min_size=1, max_size=9), normalise=st.sampled_from(NORMALISATIONS))
 @settings(max_examples=60, deadline=None)
-def test_it_equals_the_reference_at_any_scale(rows: list[tuple[float, float]]) -> None:
+def test_it_equals_the_reference_at_any_scale(rows: list[tuple[float, float]], normalise: str) -> None:
     don, nod = torch.tensor(rows, dtype=torch.float64).unbind(1)
-    found = topsis(don.contiguous(), nod.contiguous(), backend="triton")
-    torch.testing.assert_close(found, topsis(don, nod, backend="torch"), rtol=0.0, atol=1e-12, equal_nan=True)
+    found = topsis(don.contiguous(), nod.contiguous(), normalise=normalise, backend="triton")
+    expected = topsis(don, nod, normalise=normalise, backend="torch")
+    torch.testing.assert_close(found, expected, rtol=0.0, atol=1e-12, equal_nan=True)
 
 
 @on_the_interpreter
@@ -52,9 +54,11 @@ def test_equal_samples_get_a_half_and_unscored_ones_nothing() -> None:
 
 
 @on_the_interpreter
-def test_two_runs_give_the_same_bits() -> None:
+@pytest.mark.parametrize("normalise", NORMALISATIONS)
+def test_two_runs_give_the_same_bits(normalise: str) -> None:
     don, nod = columns(5 * BLOCK + 3)
-    assert torch.equal(topsis(don, nod, backend="triton"), topsis(don, nod, backend="triton"))
+    first, second = (topsis(don, nod, normalise=normalise, backend="triton") for _ in range(2))
+    assert torch.equal(first, second)
 
 
 @on_the_interpreter
@@ -68,8 +72,9 @@ def test_what_it_cannot_serve_is_said() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_on_a_device_it_equals_the_reference_on_the_host() -> None:
+@pytest.mark.parametrize("normalise", NORMALISATIONS)
+def test_on_a_device_it_equals_the_reference_on_the_host(normalise: str) -> None:
     don, nod = columns(1_000_003)
-    found = topsis(don.cuda(), nod.cuda())
+    found = topsis(don.cuda(), nod.cuda(), normalise=normalise)
     assert found.is_cuda
-    torch.testing.assert_close(found.cpu(), topsis(don, nod), rtol=0.0, atol=4e-15)
+    torch.testing.assert_close(found.cpu(), topsis(don, nod, normalise=normalise), rtol=0.0, atol=4e-15)
