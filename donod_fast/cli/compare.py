@@ -41,6 +41,7 @@ def compare(
         folder,
         options.columns or None,
         share=options.keep,
+        normalise=options.normalise,
         measure=options.correlation,
         sample=options.sample,
         seed=options.seed,

@@ -14,6 +14,8 @@ from donod_fast.cli import output
 from donod_fast.cli.options import from_dataclasses
 from donod_fast.cli.settings import ScreenSettings, ShownRows
 from donod_fast.errors import InputError
+from donod_fast.scoring.settings import DEFAULT_NORMALISE
+from donod_fast.selection.column_methods import BY_TOPSIS
 from donod_fast.selection.settings import KMEANS_IFD, KeepOptions, OrderOptions, PreferOptions, RankOptions
 from donod_fast.system.terminal import binary_output
 from donod_fast.system.wording import plural
@@ -91,6 +93,7 @@ def select(
             "scored": ranking.scored,
             "rows": folder.rows,
             "method": options.method,
+            **({"normalise": options.normalise} if options.method in BY_TOPSIS else {}),
             "left_out": dict(ranking.left_out),
             "engine": ranking.name,
             "update": folder.manifest["update"] if lr is None else {**folder.manifest["update"], "lr": lr},
@@ -116,7 +119,7 @@ def _summary_text(summary: Mapping[str, Any], options: RankOptions, kept: Kept) 
         )
     where = "standard output" if summary["out"] == STDOUT else summary["out"]
     lines = [
-        f"{summary['kept']:,} of {plural(summary['scored'], 'scored row')} by {options.method} → {where}"
+        f"{summary['kept']:,} of {plural(summary['scored'], 'scored row')} by {_method_text(options)} → {where}"
         + (f" ({'; '.join(reasons)})" if reasons else "")
     ]
     if summary["json_columns"]:
@@ -131,6 +134,12 @@ def _summary_text(summary: Mapping[str, Any], options: RankOptions, kept: Kept) 
                 "below 1"
             )
     return "\n".join(lines)
+
+
+def _method_text(options: RankOptions) -> str:
+    """The method, and what TOPSIS divided the columns by where it is not the default."""
+    other = options.method in BY_TOPSIS and options.normalise != DEFAULT_NORMALISE
+    return f"{options.method} (columns by {options.normalise})" if other else options.method
 
 
 def _are(count: int) -> str:
@@ -161,7 +170,8 @@ def rank_command(
         corpus = folder.reopened()
         if json:
             rows = ranking.explain(corpus, shown.count, width, "utf-8")
-            output.as_json({"method": method, "rows": [asdict(row) for row in rows]})
+            used = {"normalise": options.normalise} if method in BY_TOPSIS else {}
+            output.as_json({"method": method, **used, "rows": [asdict(row) for row in rows]})
         else:
             _show(ranking, corpus, shown.count, width)
 

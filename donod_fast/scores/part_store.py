@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from donod_fast.data.shards import ShardPlan
 from donod_fast.errors import StoreError
 from donod_fast.scores.manifest import has_unchecked_parts, settings_hash
-from donod_fast.scores.part_summary import PartSummary, Signals, combined
+from donod_fast.scores.part_summary import ColumnSummary, PartSummary, Signals, combined
 from donod_fast.scores.parts import (
     origin_of,
     part_bytes,
@@ -232,15 +232,32 @@ class PartStore:
         there = set(self.storage.names(PARTS))
         return self._of_each(lambda part: self.summary(part) if self.part_name(part) in there else None)
 
-    def constants(self) -> tuple[ColumnConstants, ColumnConstants]:
-        """Constants of DON and NOD for TOPSIS over all rows, computed from the summaries only.
+    def constants(self, *, sums: bool = False) -> tuple[ColumnConstants, ColumnConstants]:
+        """Constants of DON and NOD for TOPSIS over all rows, computed from the summaries.
+
+        Args:
+            sums: with the sums of absolute values, for which the rows of parts of earlier releases are read. Without,
+                they may be NaN.
 
         Raises:
             StoreError: the run is unfinished or a part is damaged.
         """
         found = [summary for summary in self.summaries() if summary is not None]
         self._refuse_unfinished(len(found))
-        return combined(summary.don for summary in found), combined(summary.nod for summary in found)
+        columns = [(summary.don, summary.nod) for summary in found]
+        if sums:
+            columns = [
+                (don, nod) if don.absolutes is not None and nod.absolutes is not None else self._summarised(part)
+                for part, (don, nod) in enumerate(columns)
+            ]
+        return combined(don for don, _ in columns), combined(nod for _, nod in columns)
+
+    def _summarised(self, part: int) -> tuple[ColumnSummary, ColumnSummary]:
+        table = self.read_columns(part, ["don", "nod"])
+        if table is None:
+            raise StoreError(f"{self.part_name(part)} is gone; run `donod-fast score` again to replace it")
+        don, nod = (ColumnSummary.of(table.column(name).to_numpy()) for name in ("don", "nod"))
+        return don, nod
 
     def counts(self) -> Counter[str]:
         """Rows by status over the existing parts."""

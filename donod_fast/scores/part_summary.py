@@ -1,7 +1,8 @@
 """The summary of a part: its rows by status, and for DON and NOD what TOPSIS needs, without reading the rows.
 
-The summary describes extremes and sums of squares, from which TOPSIS's constants of the whole corpus are computed
-(:func:`combined`). Its sums are exactly rounded, so that equal rows give equal summaries.
+The summary describes extremes and sums, from which TOPSIS's constants of the whole corpus are computed
+(:func:`combined`), and the variation of a column (:meth:`ColumnSummary.variation`). Its sums are exactly rounded, so
+that equal rows give equal summaries.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -33,6 +34,8 @@ class ColumnSummary:
         high: largest value, -inf without rows.
         scale: largest absolute value, 0 without rows.
         squares: Σ (x / scale)², 0 if scale is 0 or infinite. Σx² is squares · scale²; this form does not overflow.
+        total: Σ (x / scale), 0 likewise; None in parts of earlier releases.
+        absolutes: Σ |x / scale|, 0 likewise; None in parts of earlier releases.
     """
 
     nan: int
@@ -40,18 +43,37 @@ class ColumnSummary:
     high: float
     scale: float
     squares: float
+    total: float | None = None
+    absolutes: float | None = None
 
     @staticmethod
     def of(column: Any) -> ColumnSummary:
         """Summarise a numpy array of float64."""
         there = column[~np.isnan(column)]
         if not len(there):
-            return ColumnSummary(len(column), math.inf, -math.inf, 0.0, 0.0)
+            return ColumnSummary(len(column), math.inf, -math.inf, 0.0, 0.0, 0.0, 0.0)
         scale = float(np.abs(there).max())
-        squares = math.fsum(np.square(there / scale).tolist()) if 0 < scale < math.inf else 0.0
+        relative = there / scale if 0 < scale < math.inf else np.zeros(0)
+        sums = (np.square(relative), relative, np.abs(relative))
+        squares, total, absolutes = (math.fsum(one.tolist()) for one in sums)
         # + 0.0 avoids −0.0, whose sign would depend on the order of the rows
         low, high = float(there.min()) + 0.0, float(there.max()) + 0.0
-        return ColumnSummary(len(column) - len(there), low, high, scale, squares)
+        return ColumnSummary(len(column) - len(there), low, high, scale, squares, total + 0.0, absolutes)
+
+    def as_earlier(self) -> ColumnSummary:
+        """The summary as releases before 0.5 wrote it: without what came later."""
+        return replace(self, total=None, absolutes=None)
+
+    def variation(self, rows: int) -> float | None:
+        """Coefficient of variation σ/|μ| of a column of so many rows, from sums: below about 1e-7 it is their rounding.
+
+        None if it is not known (parts of an earlier release) or not defined (fewer than two rows, a mean of 0).
+        """
+        count = rows - self.nan
+        if not self.total or count < 2:
+            return None
+        mean = self.total / count
+        return math.sqrt(max(0.0, self.squares / count - mean * mean)) / abs(mean)
 
 
 Signals = Mapping[str, tuple[str, tuple[str, ...]]]
@@ -124,6 +146,10 @@ class PartSummary:
             origin,
         )
 
+    def as_earlier(self) -> PartSummary:
+        """The summary as releases before 0.5 wrote it: without what came later."""
+        return replace(self, don=self.don.as_earlier(), nod=self.nod.as_earlier())
+
     def has_signals(self, signals: Mapping[str, str]) -> bool:
         """Whether the part has these criteria, each with the given fingerprint of its settings."""
         return all(self.signals.get(name, ("",))[0] == mark for name, mark in signals.items())
@@ -148,23 +174,38 @@ def whole_column(columns: Iterable[ColumnSummary]) -> ColumnSummary:
     found = list(columns)
     known = [column for column in found if column.scale or column.low <= column.high]
     scale = max((column.scale for column in known), default=0.0)
+
+    def added(parts: list[float | None], power: int) -> float | None:
+        if any(part is None for part in parts):
+            return None
+        if not scale:
+            return 0.0
+        pairs = zip(cast(list[float], parts), known, strict=True)
+        return math.fsum(part * (column.scale / scale) ** power for part, column in pairs) + 0.0
+
     return ColumnSummary(
         nan=sum(column.nan for column in found),
         low=min((column.low for column in known), default=math.inf),
         high=max((column.high for column in known), default=-math.inf),
         scale=scale,
-        squares=math.fsum(column.squares * (column.scale / scale) ** 2 for column in known) if scale else 0.0,
+        squares=cast(float, added([column.squares for column in known], 2)),
+        total=added([column.total for column in known], 1),
+        absolutes=added([column.absolutes for column in known], 1),
     )
 
 
 def combined(columns: Iterable[ColumnSummary]) -> ColumnConstants:
-    """Constants of a column for TOPSIS from the summaries of its parts; see :func:`whole_column`."""
+    """Constants of a column for TOPSIS from the summaries of its parts; see :func:`whole_column`.
+
+    The sum of absolute values is NaN if a part of an earlier release lacks it.
+    """
     import torch
 
     from donod_fast.kernels.topsis import ColumnConstants
 
     whole = whole_column(columns)
-    values = (whole.scale, whole.squares, whole.low, whole.high)
+    absolutes = math.nan if whole.absolutes is None else whole.absolutes
+    values = (whole.scale, whole.squares, whole.low, whole.high, absolutes)
     return ColumnConstants(*(torch.tensor(value, dtype=torch.float64) for value in values))
 
 

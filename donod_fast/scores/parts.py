@@ -143,7 +143,8 @@ def read_part(
     _refuse_other_settings(summary, settings, name)
     _refuse_other_origin(summary, origin, name, needs_seal)
     made = (summary.settings, summary.segments, summary.signals, summary.samples, summary.origin)
-    if summary != PartSummary.of(table, number, *made):
+    expected = PartSummary.of(table, number, *made)
+    if summary not in (expected, expected.as_earlier()):
         raise StoreError(f"{name} is damaged (its summary does not agree with its rows); {_AGAIN}")
     empty: dict[bytes, bytes] = {}
     assert isinstance(table, pa.Table)

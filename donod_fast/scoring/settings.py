@@ -20,6 +20,9 @@ REDUCTIONS = ("mean", "sum")
 STORAGE_DTYPES = ("float32", "bfloat16", "float16")
 BACKENDS = ("auto", "torch", "inductor", "triton")
 SWITCH = ("auto", "on", "off")
+NORMALISATIONS = ("vector", "range", "sum")
+DEFAULT_NORMALISE = "vector"
+"""Of :mod:`donod_fast.kernels.topsis`, for help texts, which must not import PyTorch; a test compares them."""
 
 PANEL = "Scoring"
 RUNNING = "Running"
@@ -200,6 +203,8 @@ class CheckSettings:
 
 __all__ = [
     "BACKENDS",
+    "DEFAULT_NORMALISE",
+    "NORMALISATIONS",
     "REDUCTIONS",
     "STORAGE_DTYPES",
     "UPDATES",

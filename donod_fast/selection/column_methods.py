@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 OWN_METHODS = ("topsis", "don", "nod", "weighted", "pareto", "nodon", "don-threshold", "random", "loss")
 """Methods of :mod:`donod_fast.selection.ranking`; they need only DON, NOD and the loss."""
 
+BY_TOPSIS = ("topsis", "nodon", "pareto")
+"""Methods whose order depends on what TOPSIS divides the columns by."""
+
 _BASE = ("don", "nod", "loss", "entropy", "weight_dot_update", "update_norm", "tokens", "scored_tokens")
 _LEFT_OUT = {"ifd": ("ifd_ppl", 1.0), "ifd-loss": ("ifd_loss", 1.0)}
 FILTERED = tuple(_LEFT_OUT)
@@ -184,6 +187,7 @@ def _catalogue() -> dict[str, tuple[Column, str | None]]:
 
 
 __all__ = [
+    "BY_TOPSIS",
     "ENDS",
     "FILTERED",
     "OWN_METHODS",

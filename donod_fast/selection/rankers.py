@@ -93,6 +93,7 @@ def ranked(folder: ScoresFolder, options: RankOptions) -> Iterator[Engine]:
         folder,
         options.method,
         weights=options.weights,
+        normalise=options.normalise,
         seed=options.seed,
         lr=options.lr,
         by=options.by,
@@ -133,7 +134,13 @@ class _InMemory:
         from donod_fast.selection.ranking import rank
 
         self._columns = load_columns(folder, options.lr)
-        self._ranking: Ranking = rank(self._columns, options.method, weights=options.weights, seed=options.seed)
+        self._ranking: Ranking = rank(
+            self._columns,
+            options.method,
+            weights=options.weights,
+            normalise=options.normalise,
+            seed=options.seed,
+        )
 
     @property
     def scored(self) -> int:

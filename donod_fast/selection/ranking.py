@@ -2,7 +2,7 @@
 
 Each method's preference, and its figure of merit (``Ranking.value``, higher is better):
 
-- ``topsis``: closeness to (max DON, min NOD), in [0, 1]; the paper's method (A.5).
+- ``topsis``: closeness to (max DON, min NOD), in [0, 1], on columns divided by their size; the paper's method (A.5).
 - ``don``: high DON first; the value is DON.
 - ``nod``: low NOD first; the value is −NOD. The paper's §4.5 compares with selection by NOD alone but
   does not state the direction clearly; we use the direction of TOPSIS (low is good).
@@ -35,7 +35,9 @@ from torch import Tensor
 from donod_fast.errors import InputError
 from donod_fast.kernels.scores import don_and_nod
 from donod_fast.kernels.topsis import (
+    DEFAULT_NORMALISE,
     ColumnConstants,
+    check_normalise,
     column_constants,
     normalised_weights,
     topsis,
@@ -142,6 +144,7 @@ def rank(
     method: str = "topsis",
     *,
     weights: tuple[float, float] = (0.5, 0.5),
+    normalise: str = DEFAULT_NORMALISE,
     seed: int = 0,
 ) -> Ranking:
     """Rank the scored rows: DON and NOD are numbers, and for ``loss`` and other columns that column, too.
@@ -150,14 +153,17 @@ def rank(
         columns: the table of scores.
         method: one of :data:`OWN_METHODS` (described at the top of this module), or a name of ``column_methods.py``.
         weights: weights of DON and NOD, for ``topsis``, ``nodon``, ``weighted`` and for ties of ``pareto``.
+        normalise: what ``topsis`` divides the columns by, see :mod:`donod_fast.kernels.topsis`; also for ``nodon`` and
+            ties of ``pareto``.
         seed: for ``random``, 0 ≤ seed < 2**63; the draw does not depend on the device or the order of ``columns``.
 
     Raises:
-        InputError: unknown method, missing column, bad weights or seed, an infinite score.
+        InputError: unknown method, missing column, bad weights, normalisation or seed, an infinite score.
     """
     by_column = find_method(method, columns.names)
     if by_column is not None:
         normalised_weights(weights)
+        check_normalise(normalise)
         return _rank_by_column(columns, by_column)
     row, by_row = columns.row.cpu().sort(stable=True)
     # + 0.0 turns −0.0 into 0.0, so that no sort can tell the two apart
@@ -170,7 +176,8 @@ def rank(
         if column.isinf().any():
             raise InputError(f"column {name} has an infinite score, at row {int(row[column.isinf()][0])}")
 
-    closeness = topsis(don, nod, weights=weights)  # computed for every method: it checks the weights
+    # computed for every method: it checks weights and normalisation
+    closeness = topsis(don, nod, weights=weights, normalise=normalise)
     if method in ("topsis", "nodon"):
         value = closeness
     elif method == "pareto":
@@ -178,7 +185,7 @@ def rank(
     else:
         constants = (column_constants(don), column_constants(nod)) if method == "weighted" and len(row) else None
         draw = uniform_draws(seed) if method == "random" else None
-        value = merit(method, don, nod, loss, weights=weights, constants=constants, draw=draw)
+        value = merit(method, don, nod, loss, weights=weights, normalise=normalise, constants=constants, draw=draw)
     best = _best_first(value)
     if method == "pareto":
         by_closeness = _best_first(closeness)
@@ -220,6 +227,7 @@ def merit(
     loss: Tensor | None,
     *,
     weights: tuple[float, float],
+    normalise: str = DEFAULT_NORMALISE,
     constants: tuple[ColumnConstants, ColumnConstants] | None,
     draw: Callable[[int], Tensor] | None,
 ) -> Tensor:
@@ -233,12 +241,13 @@ def merit(
         nod: (n,) float64.
         loss: (n,) float64, for ``loss``.
         weights: of DON and NOD, for ``topsis``, ``nodon`` and ``weighted``.
+        normalise: what ``topsis`` and ``nodon`` divide the columns by.
         constants: constants of DON and NOD over all scored rows, for the same methods; may be None without rows.
         draw: draws the numbers of ``random`` for the next rows (:func:`uniform_draws`).
     """
     match method:
         case "topsis" | "nodon" if constants is not None:
-            return topsis_from_constants(don, nod, *constants, weights=weights)
+            return topsis_from_constants(don, nod, *constants, weights=weights, normalise=normalise)
         case "weighted" if constants is not None:
             return _weighted_sum(don, nod, weights, constants)
         case "nod":

@@ -6,9 +6,11 @@ import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from donod_fast.data.settings import MaskSettings
 from donod_fast.errors import InputError, suggest
+from donod_fast.scoring.settings import DEFAULT_NORMALISE, NORMALISATIONS
 from donod_fast.selection.column_methods import ENDS, OWN_METHODS
 from donod_fast.selection.keeping import parse_keep
 from donod_fast.system.options import check_choices, option
@@ -69,6 +71,16 @@ def _bytes(mebibytes: int) -> int:
     return mebibytes * MIB
 
 
+def normalise_option(panel: str = RANKING) -> Any:
+    """A field with what TOPSIS divides the columns by: the option ``--normalise``."""
+    return option(
+        DEFAULT_NORMALISE,
+        help=f"What TOPSIS divides DON and NOD by: {', '.join(NORMALISATIONS)}.",
+        panel=panel,
+        choices=NORMALISATIONS,
+    )
+
+
 @dataclass(frozen=True)
 class OrderOptions:
     """How the rows of a scores folder are ordered.
@@ -77,6 +89,7 @@ class OrderOptions:
         method: a name of ``column_methods.OWN_METHODS``, a number column of the scores, or ``kmeans-ifd``;
             ``NAME@high`` or ``NAME@low`` says which end of a column is preferred.
         weights: of DON and NOD.
+        normalise: what TOPSIS divides the columns by, one of ``kernels.topsis.NORMALISATIONS``.
         lr: rank as if scored at this learning rate; None for the folder's.
         seed: for the method ``random``.
         engine: one of :data:`ENGINES`.
@@ -84,7 +97,7 @@ class OrderOptions:
         temp_dir: folder for what does not fit in memory; None for the system's.
 
     Raises:
-        InputError: the engine is unknown.
+        InputError: the engine or the normalisation is unknown.
     """
 
     method: str = option(
@@ -97,6 +110,7 @@ class OrderOptions:
     weights: tuple[float, float] = option(
         text="0.5,0.5", parse=parse_weights, help="Weights of DON and NOD.", panel=RANKING
     )
+    normalise: str = normalise_option()
     lr: float | None = option(None, help="Rank as if scored at this learning rate; needs no model.", panel=RANKING)
     seed: int = option(0, help="Seed of the method random.", panel=RANKING)
     engine: str = option(
@@ -222,6 +236,7 @@ class CompareOptions:
 
     Attributes:
         columns: methods and columns to compare; empty for all number columns.
+        normalise: as for :class:`OrderOptions`.
         keep: fraction or count that each criterion selects for the overlaps.
         correlation: ``"spearman"`` or ``"kendall"`` (τ-b).
         sample: number of rows drawn for the comparison, None for all.
@@ -254,6 +269,10 @@ class CompareOptions:
     memory: int = option(
         text="2GiB", parse=parse_size, help="Memory limit for ranking, for example 2GiB.", panel=RUNNING
     )
+    normalise: str = normalise_option()
+
+    def __post_init__(self) -> None:
+        check_choices(self)
 
 
 @dataclass(frozen=True)
@@ -325,6 +344,7 @@ __all__ = [
     "PreferOptions",
     "RankOptions",
     "check_row_order",
+    "normalise_option",
     "parse_size",
     "parse_weights",
 ]

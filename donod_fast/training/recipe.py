@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from donod_fast.data.masking import MaskSettings
 from donod_fast.errors import InputError
-from donod_fast.scoring.settings import UpdateSettings
+from donod_fast.scoring.settings import DEFAULT_NORMALISE, UpdateSettings
 
 try:
     from pydantic import (
@@ -305,6 +305,7 @@ class StudySection(Section):
         methods: names of ``OWN_METHODS`` or ``column_methods.py`` (``el2n``, ``ifd``, ``loss@high``;
             what they need is scored), ``kmeans-ifd``, and ``all`` for the whole corpus.
         keeps: fractions of the scored rows.
+        normalise: what ``topsis``, ``nodon`` and ties of ``pareto`` divide DON and NOD by.
         don_quantiles: for the method ``don-threshold``: rows with a DON at or above this quantile are kept.
         don_thresholds: the same, as values of DON itself.
         seeds: of training (and of ``random``).
@@ -312,6 +313,7 @@ class StudySection(Section):
 
     methods: tuple[Name, ...] = ("all", "random", "don", "nod", "weighted", "pareto", "topsis", "nodon", "loss")
     keeps: tuple[Share, ...] = (0.1, 0.2, 0.3, 0.5, 0.7)
+    normalise: Literal["vector", "range", "sum"] = DEFAULT_NORMALISE
     don_quantiles: tuple[Probability, ...] = (0.3, 0.5, 0.7, 0.8, 0.9)
     don_thresholds: tuple[float, ...] = ()
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2)

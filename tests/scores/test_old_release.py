@@ -17,10 +17,13 @@ from donod_fast.data.reading import open_corpus
 from donod_fast.demo.corpus import MODEL_FOLDER
 from donod_fast.engines.local import score_corpus
 from donod_fast.errors import SettingsMismatchError
+from donod_fast.kernels.topsis import NORMALISATIONS
 from donod_fast.scores.folder import ScoresFolder, locked
 from donod_fast.scores.rows import SCORE_COLUMNS
 from donod_fast.scoring.scorer import Scorer
 from donod_fast.scoring.settings import UpdateSettings
+from donod_fast.selection.out_of_core import rank_parts
+from donod_fast.selection.ranking import ScoreColumns, rank
 
 KEPT = Path(__file__).parent / "data" / "release-0.1.0"
 ROWS = 20
@@ -58,6 +61,27 @@ def test_it_is_ranked_and_selected_from(old: Path, rows: Path, tmp_path: Path) -
     chosen = subset.read_text(encoding="utf-8").splitlines()
     assert len(chosen) == 6 and set(chosen) <= set(lines)
     assert invoke("status", old).code == 0
+
+
+@pytest.mark.parametrize("normalise", NORMALISATIONS)
+@pytest.mark.parametrize("lost", [(), (1,)], ids=["old", "mixed"])
+def test_its_parts_are_normalised_as_new_ones_are(old: Path, rows: Path, normalise: str, lost: tuple[int, ...]) -> None:
+    """Footers of that release lack sums of absolute values; of a resumed folder some parts have them."""
+    for part in lost:
+        (old / ScoresFolder.open(old).part_name(part)).unlink()
+    if lost:
+        with locked(old):
+            score_corpus(open_corpus([str(rows)]), Scorer.from_pretrained(MODEL_FOLDER, device="cpu"), old, part_rows=8)
+    folder = ScoresFolder.open(old)
+    summaries = [summary for summary in folder.summaries() if summary is not None]
+    assert [summary.don.absolutes is not None for summary in summaries] == [part in lost for part in range(3)]
+    columns = ScoreColumns.from_table(folder.table())
+    wanted = rank(columns, normalise=normalise)
+    with rank_parts(folder, normalise=normalise) as big:
+        assert big.keep(keep=ROWS, best_first=True).best_first == wanted.order.tolist()
+    don, nod = folder.constants(sums=True)
+    assert float(don.absolutes * don.scale) == pytest.approx(float(columns.don.abs().sum()), rel=1e-14)
+    assert float(nod.absolutes * nod.scale) == pytest.approx(float(columns.nod.abs().sum()), rel=1e-14)
 
 
 def test_it_is_resumed_to_the_same_scores(old: Path, rows: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from donod_fast.errors import InputError
+from donod_fast.kernels.topsis import DEFAULT_NORMALISE
 from donod_fast.selection.column_methods import OWN_METHODS, find_method, split_end
 from donod_fast.selection.comparison.measures import RANKED, Comparison, compare_columns
 from donod_fast.selection.kmeans_ifd import KMEANS_IFD, choose, read_questions
@@ -32,6 +33,7 @@ def compare_folder(
     *,
     share: float | int = 0.3,
     measure: str = "spearman",
+    normalise: str = DEFAULT_NORMALISE,
     sample: int | None = None,
     seed: int = 0,
     embedding_model: str | None = None,
@@ -45,6 +47,7 @@ def compare_folder(
             must be named: it reads the embeddings (see ``kmeans_ifd.py``) and keeps ``share`` of each cluster.
         share: how much each criterion selects, a fraction or a count.
         measure: ``spearman`` or ``kendall``.
+        normalise: what TOPSIS divides the columns by; see ``ranking.rank``.
         sample: number of rows to draw with ``seed``; None for all rows.
         seed: seed of the draw, at least 0.
         embedding_model: embedding model of ``kmeans-ifd``.
@@ -78,7 +81,9 @@ def compare_folder(
     chosen = {}
     if clustered:
         chosen[KMEANS_IFD] = _clustered(folder, share, embedding_model, memory)
-    return compare_columns(scores, wanted, share=share, measure=measure, total=folder.rows, chosen=chosen)
+    return compare_columns(
+        scores, wanted, share=share, measure=measure, normalise=normalise, total=folder.rows, chosen=chosen
+    )
 
 
 def _column(name: str, present: Sequence[str]) -> str:

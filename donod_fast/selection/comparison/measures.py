@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from donod_fast.errors import InputError, suggest
+from donod_fast.kernels.topsis import DEFAULT_NORMALISE
 from donod_fast.selection.agreement import average_ranks, spearman
 from donod_fast.selection.column_methods import OWN_METHODS, better_end, find_method, split_end
 from donod_fast.selection.keeping import keep
@@ -44,6 +45,7 @@ class Comparison:
         keep: how much each criterion selects of its ranked rows: a fraction or a count.
         rows: number of compared rows.
         total: number of rows of the folder; more than ``rows`` if a sample was drawn.
+        normalise: what TOPSIS divided the columns by.
     """
 
     names: tuple[str, ...]
@@ -56,6 +58,7 @@ class Comparison:
     keep: float | int
     rows: int
     total: int
+    normalise: str
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON values; None in place of NaN."""
@@ -71,6 +74,7 @@ class Comparison:
             "rows": self.rows,
             "total": self.total,
             "keep": self.keep,
+            "normalise": self.normalise,
             "criteria": criteria,
             self.measure: plain(self.correlation),
             "overlap": plain(self.overlap),
@@ -84,6 +88,7 @@ def compare_columns(
     share: float | int = 0.3,
     measure: str = "spearman",
     weights: tuple[float, float] = (0.5, 0.5),
+    normalise: str = DEFAULT_NORMALISE,
     total: int | None = None,
     chosen: Mapping[str, Sequence[int]] | None = None,
 ) -> Comparison:
@@ -95,6 +100,7 @@ def compare_columns(
         share: how much each criterion selects, a fraction or a count; see ``keeping.keep``.
         measure: one of :data:`CORRELATIONS`; Kendall's is τ-b and needs scipy.
         weights: weights of DON and NOD, for the methods that use them.
+        normalise: what TOPSIS divides the columns by; see ``ranking.rank``.
         total: number of rows of the folder, if the columns are a sample.
         chosen: rows selected by methods without a ranking, by name; they are used for the overlaps.
 
@@ -113,7 +119,7 @@ def compare_columns(
     if len(wanted) + len(others) < 2:
         raise InputError("a comparison needs two criteria; add more with --columns")
     place = {row: at for at, row in enumerate(columns.row.tolist())}
-    criteria = [_criterion(columns, name, share, weights, place) for name in wanted]
+    criteria = [_criterion(columns, name, share, weights, normalise, place) for name in wanted]
     nothing = torch.full((len(place),), math.nan, dtype=torch.float64)
     for rows in others.values():
         criteria.append(_Criterion(nothing, "high", _mask([place[row] for row in rows], len(place))))
@@ -135,6 +141,7 @@ def compare_columns(
         keep=share,
         rows=len(place),
         total=len(place) if total is None else total,
+        normalise=normalise,
     )
 
 
@@ -146,7 +153,12 @@ class _Criterion:
 
 
 def _criterion(
-    columns: ScoreColumns, name: str, share: float | int, weights: tuple[float, float], place: Mapping[int, int]
+    columns: ScoreColumns,
+    name: str,
+    share: float | int,
+    weights: tuple[float, float],
+    normalise: str,
+    place: Mapping[int, int],
 ) -> _Criterion:
     """A criterion's values and selection."""
     bare, end = split_end(name)
@@ -155,7 +167,7 @@ def _criterion(
         return _Criterion(value, AS_IS, torch.zeros(len(place), dtype=torch.bool))
     by = find_method(name, columns.names)
     low = bare in ("nod", "loss") if by is None else not by.high
-    ranking = rank(columns, name, weights=weights)
+    ranking = rank(columns, name, weights=weights, normalise=normalise)
     value = torch.full((len(place),), math.nan, dtype=torch.float64)
     value[[place[row] for row in ranking.order.tolist()]] = ranking.value
     # Ties are broken by row number: with equal values a selection would only reflect the order of the corpus.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from donod_fast.scoring.settings import DEFAULT_NORMALISE
+from donod_fast.selection.column_methods import BY_TOPSIS
 from donod_fast.selection.comparison.measures import AS_IS, Comparison, Matrix
 from donod_fast.system.wording import plural
 
@@ -25,7 +27,7 @@ def render(comparison: Comparison, width: int = 80) -> str:
         rows = f"a sample of {comparison.rows:,} of {plural(comparison.total, 'row')}"
     measure = "Spearman's rank correlation" if comparison.measure == "spearman" else "Kendall's rank correlation (τ-b)"
     parts = [
-        f"{measure}, {rows}; signs aligned so that higher is better",
+        f"{measure}, {rows}{_normalised(comparison)}; signs aligned so that higher is better",
         "((low): low values are better; (?): better end unknown, sign kept; n/a: constant, or too few values)",
         "",
         _triangle(comparison, comparison.correlation, width),
@@ -36,6 +38,12 @@ def render(comparison: Comparison, width: int = 80) -> str:
         _triangle(comparison, comparison.overlap, width, selecting=True),
     ]
     return "\n".join(parts)
+
+
+def _normalised(comparison: Comparison) -> str:
+    """What TOPSIS divided the columns by, where it matters and is not the default."""
+    other = comparison.normalise != DEFAULT_NORMALISE and any(name in BY_TOPSIS for name in comparison.names)
+    return f"; TOPSIS: columns by {comparison.normalise}" if other else ""
 
 
 def _triangle(comparison: Comparison, matrix: Matrix, width: int, *, selecting: bool = False) -> str:

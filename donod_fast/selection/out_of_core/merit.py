@@ -33,18 +33,19 @@ def check_method(folder: ScoresFolder, method: str) -> ColumnMethod | None:
 
 
 def constants_of(
-    folder: ScoresFolder, method: str, groups: Groups, lr: float | None
+    folder: ScoresFolder, method: str, groups: Groups, lr: float | None, normalise: str
 ) -> tuple[ColumnConstants, ColumnConstants] | None:
     """Constants of DON and NOD over all scored rows, None if the method needs none.
 
     They come from the footers of the parts; at another learning rate, from one pass over the rows, with sums that
-    depend only on the rows. The footers are always read: this checks that the folder is finished and consistent.
+    depend only on the rows. The normalisation ``sum`` also reads the rows of parts of earlier releases. The footers are
+    always read: this checks that the folder is finished and consistent.
 
     Raises:
         InputError: a score is infinite.
         StoreError: the folder is unfinished or damaged.
     """
-    constants = folder.constants()
+    constants = folder.constants(sums=normalise == "sum" and lr is None)
     if method not in _WITH_CONSTANTS or lr is None:
         return constants if method in _WITH_CONSTANTS else None
     don, nod = [], []

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from donod_fast.errors import InputError
-from donod_fast.kernels.topsis import normalised_weights
+from donod_fast.kernels.topsis import DEFAULT_NORMALISE, check_normalise, normalised_weights
 from donod_fast.selection.keeping import check_wanted, quantile_count
 from donod_fast.selection.out_of_core.cutting import Cut, find_cuts
 from donod_fast.selection.out_of_core.database import Database
@@ -262,6 +262,7 @@ def rank_parts(
     method: str = "topsis",
     *,
     weights: tuple[float, float] = (0.5, 0.5),
+    normalise: str = DEFAULT_NORMALISE,
     seed: int = 0,
     lr: float | None = None,
     by: str | None = None,
@@ -277,6 +278,7 @@ def rank_parts(
         folder: a finished folder.
         method: one of ``column_methods.OWN_METHODS`` except ``pareto``, or a name of ``column_methods.py``.
         weights: weights of DON and NOD, for ``topsis``, ``nodon`` and ``weighted``.
+        normalise: as of ``ranking.rank``, for ``topsis`` and ``nodon``.
         seed: seed of ``random``.
         lr: rank as if scored at this learning rate; None for the folder's.
         by: the groups: a carried column, or ``"file"`` for the inputs.
@@ -285,18 +287,19 @@ def rank_parts(
         threads: number of threads of DuckDB; None for all cores.
 
     Raises:
-        InputError: unknown method, missing column, bad weights, seed or group; DuckDB is not installed.
+        InputError: unknown method, missing column, bad weights, normalisation, seed or group; DuckDB is not installed.
         StoreError: the folder is unfinished or damaged; there is not enough disk space or memory.
     """
     import pyarrow as pa
 
     by_column = check_method(folder, method)
     normalised_weights(weights)
+    check_normalise(normalise)
     draw = uniform_draws(seed) if method == "random" else None
     if lr is not None:
         rescale_to_lr(torch.zeros(0), torch.zeros(0), weight_norm(folder), lr)  # refuses an invalid rate
     groups = groups_by(folder, by)
-    constants = constants_of(folder, method, groups_by(folder, None), lr)
+    constants = constants_of(folder, method, groups_by(folder, None), lr, normalise)
     database = Database(temp_dir, max(memory // 2, _LEAST), threads)
     try:
         ranking = BigRanking(folder, database, method, groups, lr)
@@ -305,7 +308,16 @@ def rank_parts(
         for rows in scored_rows(folder, groups, lr=lr, column=column, seen=ranking._saw):
             row, group = rows.row, rows.group
             if by_column is None:
-                value = merit(method, rows.don, rows.nod, rows.column, weights=weights, constants=constants, draw=draw)
+                value = merit(
+                    method,
+                    rows.don,
+                    rows.nod,
+                    rows.column,
+                    weights=weights,
+                    normalise=normalise,
+                    constants=constants,
+                    draw=draw,
+                )
             else:
                 assert rows.column is not None
                 there = ~by_column.left_out(rows.column)

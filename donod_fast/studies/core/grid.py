@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from donod_fast.errors import WorkerError
+from donod_fast.kernels.topsis import DEFAULT_NORMALISE
 from donod_fast.selection.kmeans_ifd import Questions
 from donod_fast.selection.ranking import ScoreColumns
 from donod_fast.studies.core.cells import Cell, CellStore
@@ -87,6 +88,7 @@ def make_grid(
     seeds: Sequence[int],
     *,
     weights: tuple[float, float] = (0.5, 0.5),
+    normalise: str = DEFAULT_NORMALISE,
     questions: Questions | None = None,
 ) -> Grid:
     """Select for every selection and seed, and find equal trainings.
@@ -97,13 +99,16 @@ def make_grid(
         InputError: a selection keeps no row.
     """
     fixed = {
-        chosen: selected_rows(columns, chosen, weights=weights, questions=questions)
+        chosen: selected_rows(columns, chosen, weights=weights, normalise=normalise, questions=questions)
         for chosen in selections
         if not chosen.seeded
     }
     of = {
         (chosen, seed): Unit(
-            fixed[chosen] if chosen in fixed else selected_rows(columns, chosen, seed=seed, weights=weights), seed
+            fixed[chosen]
+            if chosen in fixed
+            else selected_rows(columns, chosen, seed=seed, weights=weights, normalise=normalise),
+            seed,
         )
         for seed in seeds
         for chosen in selections

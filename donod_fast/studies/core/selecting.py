@@ -17,6 +17,7 @@ from torch import Tensor
 from donod_fast.criteria.base import Criterion
 from donod_fast.criteria.registry import SignalOptions, parse_signals
 from donod_fast.errors import InputError
+from donod_fast.kernels.topsis import DEFAULT_NORMALISE
 from donod_fast.selection.column_methods import OWN_METHODS, check_known, signals_of
 from donod_fast.selection.keeping import keep
 from donod_fast.selection.kmeans_ifd import KMEANS_IFD, Questions, choose
@@ -126,6 +127,7 @@ def selected_rows(
     *,
     seed: int = 0,
     weights: tuple[float, float] = (0.5, 0.5),
+    normalise: str = DEFAULT_NORMALISE,
     questions: Questions | None = None,
 ) -> tuple[int, ...]:
     """The row numbers that a selection keeps, in ascending order.
@@ -135,6 +137,7 @@ def selected_rows(
         selection: method and amount.
         seed: seed of ``random``; other methods ignore it.
         weights: weights of DON and NOD, for ``topsis``, ``nodon``, ``weighted`` and ``pareto``.
+        normalise: what TOPSIS divides the columns by; see ``ranking.rank``.
         questions: embeddings of the rows' questions, for ``kmeans-ifd``.
 
     Raises:
@@ -153,14 +156,20 @@ def selected_rows(
         if not len(rows):
             raise InputError(f"nothing to select from: none of the {plural(len(columns.row), 'row')} has scores")
     else:
-        ranking = rank(columns, selection.method, seed=seed, weights=weights)
+        ranking = rank(columns, selection.method, seed=seed, weights=weights, normalise=normalise)
         rows = keep(ranking, keep=share, don_threshold=selection.don_threshold, don_quantile=selection.don_quantile)
         if not len(rows):
             raise InputError(f"no row has {selection.amount}; the largest DON is {float(ranking.value.max()):.6g}")
     return tuple(sorted(rows.tolist()))
 
 
-def merits(columns: ScoreColumns, method: str, *, weights: tuple[float, float] = (0.5, 0.5)) -> Tensor:
+def merits(
+    columns: ScoreColumns,
+    method: str,
+    *,
+    weights: tuple[float, float] = (0.5, 0.5),
+    normalise: str = DEFAULT_NORMALISE,
+) -> Tensor:
     """Each row's figure of merit under a method, (n,) float64 by position in ``columns``, higher is better.
 
     NaN if the row has no scores. It is used for the AUC between clean and damaged rows.
@@ -168,7 +177,7 @@ def merits(columns: ScoreColumns, method: str, *, weights: tuple[float, float] =
     Raises:
         InputError: an unknown method.
     """
-    ranking = rank(columns, method, weights=weights)
+    ranking = rank(columns, method, weights=weights, normalise=normalise)
     value = columns.don.new_full((len(columns.row),), math.nan)
     place = {row: at for at, row in enumerate(columns.row.tolist())}
     value[[place[row] for row in ranking.order.tolist()]] = ranking.value

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from donod_fast.errors import InputError
+from donod_fast.selection.settings import normalise_option
 from donod_fast.system.options import option
 
 INPUT = "Input"
@@ -66,6 +67,11 @@ def seeds(default: int) -> Any:
 def rows_of_a_seed(default: int) -> Any:
     """A field with the number of rows of each draw: the option ``--rows``."""
     return option(default, help="Rows of each seed.", panel=INPUT)
+
+
+def normalise() -> Any:
+    """A field with what TOPSIS divides the columns by: the option ``--normalise``."""
+    return normalise_option(STUDY)
 
 
 def kept_share() -> Any:

@@ -92,7 +92,7 @@ def run_focus(
         scored = len(some.samples)
         for update in settings.updates:
             scores = _all_scores(store, loaded, some, UpdateSettings(update, lr=settings.lr))
-            agreements += _agreements(update, scores, settings.keep)
+            agreements += _agreements(update, scores, settings.keep, settings.normalise)
     recorded = {
         "model": loaded.name,
         "fingerprint": loaded.fingerprint,
@@ -237,16 +237,16 @@ def _all_scores(store: CellStore, loaded: LoadedModel, some: _Samples, update: U
     )
 
 
-def _agreements(update: str, scores: LayerScores, keep: float) -> list[Agreement]:
+def _agreements(update: str, scores: LayerScores, keep: float, normalise: str) -> list[Agreement]:
     """Agreement of every group of parameters with the output layer."""
     don, nod = scores.of([scores.output])
-    closeness = topsis(don, nod)
+    closeness = topsis(don, nod, normalise=normalise)
     kept = max(1, round(keep * len(don)))
     whole_sq = scores.update_norm_sq.sum(1)
     names, matrices = list(scores.names), scores.matrices()
 
     def one(name: str, kind: str, other: tuple[Tensor, Tensor], members: Sequence[str]) -> Agreement:
-        their = topsis(*other)
+        their = topsis(*other, normalise=normalise)
         best, theirs = (c.argsort(descending=True, stable=True)[:kept].tolist() for c in (closeness, their))
         part = scores.update_norm_sq[:, [names.index(member) for member in members]].sum(1)
         return Agreement(

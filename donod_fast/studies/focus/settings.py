@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from donod_fast.errors import InputError
-from donod_fast.studies.core.settings import INPUT, STUDY, TRAINING, kept_share, parse_names, seeds
-from donod_fast.system.options import option
+from donod_fast.studies.core.settings import INPUT, STUDY, TRAINING, kept_share, normalise, parse_names, seeds
+from donod_fast.system.options import check_choices, option
 
 OPTIMIZERS: Mapping[str, Mapping[str, Any]] = {
     "adamw": {"optimizer": "adamw_torch", "learning_rate": 2e-5},
@@ -34,6 +34,7 @@ class FocusSettings:
         updates: updates to score them with.
         lr: learning rate of these updates.
         keep: share of the samples that is kept.
+        normalise: what TOPSIS divides the columns by.
 
     Raises:
         InputError: names a setting with a wrong value.
@@ -53,8 +54,10 @@ class FocusSettings:
     )
     lr: float = 2e-5
     keep: float = kept_share()
+    normalise: str = normalise()
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if self.seeds < 1 or not 0 < self.keep < 1:
             raise InputError(f"seeds ≥ 1 and 0 < keep < 1 are needed, got {self.seeds} and {self.keep}")
         if self.rows and self.rows < 10:
@@ -75,6 +78,7 @@ class FocusSettings:
             "updates": list(self.updates),
             "lr": self.lr,
             "keep": self.keep,
+            "normalise": self.normalise,
         }
 
 

@@ -88,7 +88,7 @@ def run_noise(
         for name, update in settings.updates.items():
             before = scoring.score(clean, update)
             for kind in settings.kinds:
-                study = _Study(scoring, update, clean, before, kind, seed)
+                study = _Study(scoring, update, clean, before, kind, seed, settings.normalise)
                 figures.setdefault((name, kind), []).append(
                     study.figures(settings.top, settings.planted, settings.keep)
                 )
@@ -115,8 +115,9 @@ class _Study:
         before: Scores,
         kind: str,
         seed: int,
+        normalise: str,
     ) -> None:
-        self._scoring, self._update, self._before = scoring, update, before
+        self._scoring, self._update, self._before, self._normalise = scoring, update, before, normalise
         # Each row has its own random generator, so its damage does not depend on the other rows.
         self._damaged = [corrupt(row, kind, Random(f"{seed}/{kind}/{i}"), clean) for i, row in enumerate(clean)]
         self._can = [i for i, row in enumerate(clean) if self._damaged[i] != row]
@@ -124,7 +125,7 @@ class _Study:
 
     def figures(self, top: float, planted: float, keep: float) -> _Figures:
         """Score this seed's rows with the best rows damaged, and with the planted rows damaged."""
-        best = kept_rows(rank(self._before.columns()), keep=top).tolist()
+        best = self._best(self._before, top)
         changed = [i for i in best if i in set(self._can)]
         bad = [i for i in self._order if i in set(self._can)][: max(1, round(planted * len(self._order)))]
         # Both sets are scored in one request, so a row in both is scored once.
@@ -135,11 +136,11 @@ class _Study:
         def mixed(which: Sequence[int]) -> Scores:
             return self._before.replaced(which, after.picked([position[i] for i in which]))
 
-        again = kept_rows(rank(mixed(changed).columns()), keep=top).tolist()
+        again = self._best(mixed(changed), top)
         scores = mixed(bad)
         is_bad = torch.zeros(len(self._order), dtype=torch.bool)
         is_bad[bad] = True
-        found = {name: _separated(scores, name, is_bad, keep) for name in SCORES}
+        found = {name: _separated(scores, name, is_bad, keep, self._normalise) for name in SCORES}
         return _Figures(
             overlap=overlap(best, again),
             auc={name: value for name, (value, _) in found.items()},
@@ -148,10 +149,14 @@ class _Study:
             unscored=int(self._before.don.isnan().sum() + after.don.isnan().sum()),
         )
 
+    def _best(self, scores: Scores, share: float) -> list[int]:
+        found: list[int] = kept_rows(rank(scores.columns(), normalise=self._normalise), keep=share).tolist()
+        return found
 
-def _separated(scores: Scores, name: str, is_bad: Tensor, keep: float) -> tuple[Estimate, float]:
+
+def _separated(scores: Scores, name: str, is_bad: Tensor, keep: float, normalise: str) -> tuple[Estimate, float]:
     """AUC of clean above damaged rows, and the share of the damaged rows that is among the best ``keep``."""
-    merit = -scores.entropy if name == "entropy" else merits(scores.columns(), name)
+    merit = -scores.entropy if name == "entropy" else merits(scores.columns(), name, normalise=normalise)
     there = ~merit.isnan()
     merit, is_bad = merit[there], is_bad[there]
     if not is_bad.any() or is_bad.all():

@@ -9,8 +9,8 @@ from typing import Any
 from donod_fast.errors import InputError, suggest
 from donod_fast.scoring.settings import UpdateSettings
 from donod_fast.studies.core.corruptions import KINDS, check_kind
-from donod_fast.studies.core.settings import STUDY, kept_share, parse_names, rows_of_a_seed, seeds
-from donod_fast.system.options import option
+from donod_fast.studies.core.settings import STUDY, kept_share, normalise, parse_names, rows_of_a_seed, seeds
+from donod_fast.system.options import check_choices, option
 
 UPDATES: Mapping[str, UpdateSettings] = {
     "adamw": UpdateSettings("adamw"),
@@ -44,6 +44,7 @@ class NoiseSettings:
         top: share of the best rows that is damaged for the overlap.
         planted: share of the rows that is damaged for the separation.
         keep: share of the rows that is kept.
+        normalise: what TOPSIS divides the columns by.
 
     Raises:
         InputError: names a setting with a wrong value.
@@ -63,8 +64,10 @@ class NoiseSettings:
     top: float = option(0.2, help="Share of the best rows to damage for the overlap.", panel=STUDY)
     planted: float = option(0.2, help="Share of the rows to damage for the separation.", panel=STUDY)
     keep: float = kept_share()
+    normalise: str = normalise()
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if self.rows < 10 or self.seeds < 1:
             raise InputError(f"rows must be at least 10 and seeds at least 1, got {self.rows} and {self.seeds}")
         if not self.kinds or not self.updates:
@@ -84,6 +87,7 @@ class NoiseSettings:
             "top": self.top,
             "planted": self.planted,
             "keep": self.keep,
+            "normalise": self.normalise,
         }
 
 

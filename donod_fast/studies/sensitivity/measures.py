@@ -19,6 +19,7 @@ from torch import Tensor
 from donod_fast.data.types import Record, Status, TokenizedSample
 from donod_fast.errors import InputError
 from donod_fast.kernels.scores import with_weight_decay
+from donod_fast.kernels.topsis import DEFAULT_NORMALISE
 from donod_fast.models.loading import LoadedModel, load_model
 from donod_fast.scores.rows import to_table
 from donod_fast.scoring.scorer import Scorer
@@ -256,6 +257,7 @@ def prepare(store: CellStore, model: str | Path, data: StudyData, settings: Dama
         "skip": data.skip,
         "heldout_rows": len(corpus.heldout),
         "heldout_skip": data.heldout_skip,
+        "normalise": DEFAULT_NORMALISE,
         "damaged": {kind: corpus.kinds.count(kind) for kind in settings.shares},
         **settings.as_dict(),
     }

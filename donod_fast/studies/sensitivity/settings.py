@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from donod_fast.errors import InputError
-from donod_fast.scoring.settings import UpdateSettings
+from donod_fast.scoring.settings import DEFAULT_NORMALISE, NORMALISATIONS, UpdateSettings
 
 RESPONSE, EVERY = "response", "every"
 """Scored tokens: those of the response (the default), or all tokens including the prompt."""
@@ -64,6 +64,7 @@ class Setting:
         method: one of ``column_methods.OWN_METHODS``, or :data:`NOD_HIGH`, :data:`ALL`, :data:`CLEAN`.
         weights: weights of DON and NOD; None computes the weights that give both columns the same influence
             (:func:`donod_fast.studies.sensitivity.spread.balanced_weights`).
+        normalise: what TOPSIS divides the columns by.
     """
 
     axis: str
@@ -71,6 +72,7 @@ class Setting:
     scoring: Scoring = field(default_factory=Scoring)
     method: str = "topsis"
     weights: Weights = (0.5, 0.5)
+    normalise: str = DEFAULT_NORMALISE
 
     @property
     def ranked(self) -> bool:
@@ -116,6 +118,11 @@ AXES: dict[str, tuple[Setting, ...]] = {
         ),
         Setting("weights", "TOPSIS, balanced", weights=None),
         Setting("weights", "weighted sum (min–max)", method="weighted"),
+    ),
+    "normalise": tuple(
+        Setting("normalise", f"TOPSIS, columns by {name}", normalise=name)
+        for name in NORMALISATIONS
+        if name != DEFAULT_NORMALISE
     ),
     "storage": (Setting("storage", "W′ in bfloat16", _update(storage_dtype="bfloat16")),),
     "rate": tuple(Setting("rate", f"{lr:g}", _update(lr=lr)) for lr in (2e-6, 2e-4)),

@@ -2,9 +2,10 @@
 
 TOPSIS (arXiv 2504.14810, A.5) divides a column by its L2 norm. Its standard deviation then is σ/√(σ² + μ²), with mean μ
 and standard deviation σ of the column: 1 if the mean is 0, and almost 0 if all values are nearly equal. With the first
-step of AdamW, ‖U‖² essentially counts the weights whose gradient exceeds eps, which are nearly all of them for every
-sample. So NOD is almost constant, and at equal weights it has almost no influence. Weights divided by these standard
-deviations give both columns the same influence.
+step of AdamW, ‖U‖² essentially counts the weights whose gradient exceeds eps. Where eps is small against the gradients,
+these are nearly all of them for every sample. So NOD is almost constant, and at equal weights it has almost no
+influence. Weights divided by these standard deviations give both columns the same influence, and so do, more or less,
+columns divided by their range.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from donod_fast.kernels import topsis
+from donod_fast.kernels.topsis import DEFAULT_NORMALISE
 from donod_fast.selection.agreement import spearman
 from donod_fast.selection.ranking import Ranking, ScoreColumns, rank
 from donod_fast.studies.sensitivity.settings import NOD_HIGH, Setting
@@ -76,11 +78,11 @@ class ScoringSpread:
         }
 
 
-def spread(columns: ScoreColumns) -> Spread:
-    """Spread over the scored rows of a table."""
+def spread(columns: ScoreColumns, normalise: str = DEFAULT_NORMALISE) -> Spread:
+    """Spread over the scored rows of a table, under TOPSIS with a normalisation."""
     don, nod = _scored(columns)
-    closeness = topsis(don, nod)
-    don_spread, nod_spread = _normalised_spread(don), _normalised_spread(nod)
+    closeness = topsis(don, nod, normalise=normalise)
+    don_spread, nod_spread = _normalised_spread(don, normalise), _normalised_spread(nod, normalise)
     total = don_spread + nod_spread
     return Spread(
         _variation(don),
@@ -92,14 +94,15 @@ def spread(columns: ScoreColumns) -> Spread:
     )
 
 
-def balanced_weights(columns: ScoreColumns) -> tuple[float, float]:
+def balanced_weights(columns: ScoreColumns, normalise: str = DEFAULT_NORMALISE) -> tuple[float, float]:
     """Weights of DON and NOD with sum 1 that give both columns the same standard deviation in TOPSIS.
 
     The ranking is the same as by TOPSIS on columns divided by their standard deviations. The weights are equal if a
     column is constant up to rounding (NOD under ``sign``), because otherwise its rounding errors would be amplified.
     """
-    don, nod = map(_normalised_spread, _scored(columns))
-    if min(don, nod) < _CONSTANT:
+    first, second = _scored(columns)
+    don, nod = _normalised_spread(first, normalise), _normalised_spread(second, normalise)
+    if min(_normalised_spread(first, "vector"), _normalised_spread(second, "vector")) < _CONSTANT:
         return 0.5, 0.5
     return nod / (don + nod), don / (don + nod)
 
@@ -112,8 +115,8 @@ def ranked(columns: ScoreColumns, setting: Setting) -> Ranking:
     """
     if setting.method == NOD_HIGH:
         return rank(ScoreColumns(columns.row, columns.don, -columns.nod, columns.loss), "nod")
-    weights = balanced_weights(columns) if setting.weights is None else setting.weights
-    return rank(columns, setting.method, weights=weights)
+    weights = balanced_weights(columns, setting.normalise) if setting.weights is None else setting.weights
+    return rank(columns, setting.method, weights=weights, normalise=setting.normalise)
 
 
 def _scored(columns: ScoreColumns) -> tuple[Tensor, Tensor]:
@@ -121,9 +124,12 @@ def _scored(columns: ScoreColumns) -> tuple[Tensor, Tensor]:
     return columns.don[scored], columns.nod[scored]
 
 
-def _normalised_spread(column: Tensor) -> float:
-    """Standard deviation of the column divided by its root mean square, in [0, 1]."""
-    size = float(column.square().mean().sqrt())
+def _normalised_spread(column: Tensor, normalise: str) -> float:
+    """Standard deviation of the column divided by its size, up to a power of n that both columns share."""
+    if normalise == "range":
+        size = float(column.max() - column.min())
+    else:
+        size = float(column.square().mean().sqrt() if normalise == "vector" else column.abs().mean())
     return float(column.std(correction=0)) / size if size else 0.0
 
 

@@ -83,7 +83,8 @@ def run_stability(
         records, kinds = plant(rows.of(seed), settings.planted, seed=seed)
         columns = scoring.score(records, settings.update).columns()
         for method, proportion in grid:
-            places = selected_rows(columns, Selection(method, keep=float(proportion)), seed=seed)
+            chosen = Selection(method, keep=float(proportion))
+            places = selected_rows(columns, chosen, seed=seed, normalise=settings.normalise)
             values, tokens = trainer.trained([records[i] for i in places], replace(settings.training, seed=seed))
             damaged = sum(bool(kinds[i]) for i in places) / len(places)
             found.setdefault((method, proportion), []).append(_Trained(values, tokens, damaged))

@@ -13,12 +13,13 @@ from donod_fast.studies.core.settings import (
     STUDY,
     EpochTraining,
     damage,
+    normalise,
     parse_names,
     rows_of_a_seed,
     seeds,
     shares_of,
 )
-from donod_fast.system.options import option, python_only
+from donod_fast.system.options import check_choices, option, python_only
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class StabilitySettings:
         update: the update that scores.
         training: training of each selection; the study replaces its seed.
         planted: share of rows to damage beforehand, by kind of damage.
+        normalise: what TOPSIS divides the columns by.
 
     Raises:
         InputError: names a setting with a wrong value.
@@ -54,10 +56,12 @@ class StabilitySettings:
     update: UpdateSettings = python_only(UpdateSettings)
     training: EpochTraining = field(default_factory=EpochTraining)
     planted: Mapping[str, float] = damage({})
+    normalise: str = normalise()
 
     def __post_init__(self) -> None:
         from donod_fast.studies.core.selecting import Selection  # imports torch
 
+        check_choices(self)
         wrong = any(not 0 < proportion <= 1 for proportion in self.proportions)
         if self.seeds < 1 or not self.methods or not self.proportions or wrong:
             raise InputError("seeds ≥ 1, at least one method, and proportions in (0, 1] are needed")
@@ -72,6 +76,7 @@ class StabilitySettings:
         return {
             "proportions": list(self.proportions),
             "methods": list(self.methods),
+            "normalise": self.normalise,
             "update": self.update.as_dict(),
             "training": self.training.as_dict(),
             "planted": dict(self.planted),

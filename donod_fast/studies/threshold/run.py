@@ -110,7 +110,9 @@ def run_threshold(
             rename_former_measures(store, make_parts().measures)
         scored = _score(recipe, out, store, tell)
         columns = ScoreColumns.from_table(scored.table)
-        grid = make_grid(columns, selections, recipe.study.seeds, questions=scored.questions)
+        grid = make_grid(
+            columns, selections, recipe.study.seeds, normalise=recipe.study.normalise, questions=scored.questions
+        )
         results, computed = _measure(out, store, make_parts, grid, jobs, keep_models, tell)
         study = _study(recipe, grid, columns, scored, results, jobs, command)
         markdown, page = write_study(study, out)
@@ -276,7 +278,7 @@ def _study(
         name=recipe.name,
         description=recipe.description,
         lines=tuple(table),
-        separations=tuple(separations(columns, scored.corruption, _further(grid))),
+        separations=tuple(separations(columns, scored.corruption, _further(grid), normalise=recipe.study.normalise)),
         costs=costs,
         scoring=scoring,
         seeds=grid.seeds,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from donod_fast.errors import InputError
 from donod_fast.evaluation.passk import pass_at_k
+from donod_fast.kernels.topsis import DEFAULT_NORMALISE
 from donod_fast.selection.ranking import ScoreColumns
 from donod_fast.studies.core.grid import Grid, Measured, Unit
 from donod_fast.studies.core.selecting import ALL, Selection, merits
@@ -143,7 +144,11 @@ def lines(
 
 
 def separations(
-    columns: ScoreColumns, corruption: Sequence[str] | None, further: Sequence[str] = ()
+    columns: ScoreColumns,
+    corruption: Sequence[str] | None,
+    further: Sequence[str] = (),
+    *,
+    normalise: str = DEFAULT_NORMALISE,
 ) -> list[Separation]:
     """Separation of each planted kind, and of all kinds together, by each score and by ``further`` methods.
 
@@ -156,7 +161,7 @@ def separations(
     kinds = list(dict.fromkeys(labels[~clean]))
     found = []
     for score in (*SCORES, *further):
-        merit = merits(columns, score).numpy()
+        merit = merits(columns, score, normalise=normalise).numpy()
         there = ~np.isnan(merit)
         for kind in [*kinds, *(["all kinds"] if len(kinds) > 1 else [])]:
             planted = there & (~clean if kind == "all kinds" else labels == kind)

@@ -14,7 +14,7 @@ import torch
 from ranked_folders import columns_of, drawn, folder_of
 
 from donod_fast.errors import InputError, StoreError
-from donod_fast.kernels.topsis import column_constants, topsis_from_constants
+from donod_fast.kernels.topsis import DEFAULT_NORMALISE, NORMALISATIONS, column_constants, topsis_from_constants
 from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scores.rows import SCORE_COLUMNS, schema
 from donod_fast.selection.column_methods import OWN_METHODS
@@ -39,7 +39,8 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def assert_same_as_in_memory(folder: ScoresFolder, method: str, keeps: Sequence[float | int], **options: Any) -> None:
     """Same rows in the same order, by both engines."""
-    in_memory = rank(columns_of(folder, options.get("lr")), method, weights=WEIGHTS, seed=3)
+    how = {"normalise": options.get("normalise", DEFAULT_NORMALISE)}
+    in_memory = rank(columns_of(folder, options.get("lr")), method, weights=WEIGHTS, seed=3, **how)
     with rank_parts(folder, method, weights=WEIGHTS, seed=3, temp_dir=folder.path, **options) as big:
         assert big.scored == len(in_memory.order) and big.total == in_memory.total
         for share in keeps:
@@ -54,6 +55,23 @@ def assert_same_as_in_memory(folder: ScoresFolder, method: str, keeps: Sequence[
 @pytest.mark.parametrize("method", BIG_METHODS)
 def test_every_method_keeps_the_same_rows_in_the_same_order(folder: ScoresFolder, method: str) -> None:
     assert_same_as_in_memory(folder, method, [1, 2, 0.05, 0.3, 777, 1.0])
+
+
+@pytest.mark.parametrize("lr", [None, 0.1])
+@pytest.mark.parametrize("normalise", NORMALISATIONS)
+@pytest.mark.parametrize("method", ["topsis", "nodon"])
+def test_every_normalisation_keeps_the_rows_that_it_keeps_in_memory(
+    folder: ScoresFolder, method: str, normalise: str, lr: float | None
+) -> None:
+    assert_same_as_in_memory(folder, method, [1, 0.05, 0.3, 777], normalise=normalise, lr=lr)
+
+
+def test_an_unknown_normalisation_is_refused_by_every_method(folder: ScoresFolder) -> None:
+    for method in ("topsis", "random", "loss", "scored_tokens@low"):
+        with pytest.raises(InputError, match="normalise must be one of vector, range, sum"):
+            rank_parts(folder, method, normalise="max")
+        with pytest.raises(InputError, match="normalise must be one of vector, range, sum"):
+            rank(columns_of(folder), method, normalise="max")
 
 
 @pytest.mark.parametrize("method", BIG_METHODS)
@@ -88,6 +106,7 @@ def test_a_threshold_of_don_keeps_what_it_keeps_in_memory(folder: ScoresFolder) 
         assert len(big.keep(don_threshold=1e9).rows) == 0
 
 
+@pytest.mark.parametrize("normalise", NORMALISATIONS)
 @pytest.mark.parametrize("method", ["topsis", "weighted", "nodon", "don", "nod"])
 @pytest.mark.parametrize(
     ("don", "nod"),
@@ -101,9 +120,13 @@ def test_a_threshold_of_don_keeps_what_it_keeps_in_memory(folder: ScoresFolder) 
         ([math.nan] * 19 + [3.0], [math.nan] * 19 + [1.0]),  # one scored row
     ],
 )
-def test_extreme_columns_rank_as_in_memory(tmp_path: Path, method: str, don: list[float], nod: list[float]) -> None:
+def test_extreme_columns_rank_as_in_memory(
+    tmp_path: Path, method: str, don: list[float], nod: list[float], normalise: str
+) -> None:
+    if normalise != DEFAULT_NORMALISE and method not in ("topsis", "nodon"):
+        pytest.skip("the method has no normalisation")
     folder = folder_with(tmp_path, {"don": don, "nod": nod})
-    assert_same_as_in_memory(folder, method, [1, 7, 1.0] if don[0] == don[0] else [1])
+    assert_same_as_in_memory(folder, method, [1, 7, 1.0] if don[0] == don[0] else [1], normalise=normalise)
 
 
 @pytest.mark.parametrize("method", ["topsis", "weighted"])
@@ -121,17 +144,18 @@ def test_the_value_of_a_row_does_not_depend_on_other_rows_bit_for_bit(method: st
     assert torch.cat(pieces).numpy().tobytes() == whole.numpy().tobytes()
 
 
+@pytest.mark.parametrize("normalise", NORMALISATIONS)
 @pytest.mark.parametrize("lr", [None, 0.1])
 def test_values_equal_the_kernels_bit_for_bit_with_footer_constants(
-    folder: ScoresFolder, monkeypatch: pytest.MonkeyPatch, lr: float | None
+    folder: ScoresFolder, monkeypatch: pytest.MonkeyPatch, lr: float | None, normalise: str
 ) -> None:
     monkeypatch.setattr(loading, "_BATCH_ROWS", 300)
     columns = columns_of(folder, lr)
     scored = ~columns.don.isnan()
     don, nod = columns.don[scored] + 0.0, columns.nod[scored] + 0.0
     constants = folder.constants() if lr is None else (column_constants(don), column_constants(nod))
-    wanted = topsis_from_constants(don, nod, *constants, weights=WEIGHTS)
-    with rank_parts(folder, weights=WEIGHTS, lr=lr) as big:
+    wanted = topsis_from_constants(don, nod, *constants, weights=WEIGHTS, normalise=normalise)
+    with rank_parts(folder, weights=WEIGHTS, normalise=normalise, lr=lr) as big:
         found = big._database.columns("SELECT row, value FROM merit ORDER BY row")
     assert found["row"].tolist() == columns.row[scored].tolist()
     if lr is None:
