@@ -41,7 +41,7 @@ DEFAULT_NORMALISE = "vector"
 
 
 class ColumnConstants(NamedTuple):
-    """Constants of one column for TOPSIS. Each is a 0-dim floating tensor on the column's device.
+    """Constants of a column for TOPSIS: 0-dim floating tensors on its device (or of several columns, (columns,) each).
 
     The sums are relative to ``scale``, because Σx² leaves the range of float32 already at x = 1e-25. Constants of
     parts can be combined: take the largest scale, add the sums after multiplying each by scale_part / scale (its square
@@ -102,9 +102,11 @@ def topsis(
     if backend == "triton" or (backend == "auto" and don.device.type == "cuda"):
         reason = _why_not_triton(don, nod)
         if reason is None:
-            from donod_fast.kernels.triton_backend.topsis import launch_topsis
+            from donod_fast.kernels.triton_backend.topsis import launch_closeness, launch_constants
 
-            return launch_topsis(don, nod, share, normalise)
+            both = ColumnConstants(*launch_constants(don, nod))
+            bounds = torch.stack([both.low, both.high, *column_size(both, normalise)], 1)
+            return launch_closeness(don, nod, bounds, share)
         if backend == "triton":
             raise BackendError(f"backend 'triton' does not support this call: {reason}; use 'torch' or 'auto'")
     unscored = don.isnan() | nod.isnan()
@@ -166,7 +168,7 @@ def topsis_from_constants(
 
 
 class ColumnSize(NamedTuple):
-    """The size of a column as ``scale`` · ``factor``, 0-dim tensors, 1 in place of 0. The product may overflow."""
+    """The size of a column as ``scale`` · ``factor``, whose product may overflow; 1 in place of 0."""
 
     scale: Tensor
     factor: Tensor

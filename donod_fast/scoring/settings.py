@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from donod_fast.confidential import hide
 from donod_fast.errors import InputError
@@ -21,7 +21,7 @@ STORAGE_DTYPES = ("float32", "bfloat16", "float16")
 BACKENDS = ("auto", "torch", "inductor", "triton")
 SWITCH = ("auto", "on", "off")
 NORMALISATIONS = ("vector", "range", "sum")
-DEFAULT_NORMALISE = "vector"
+DEFAULT_NORMALISE: Literal["vector", "range", "sum"] = "vector"
 """Of :mod:`donod_fast.kernels.topsis`, for help texts, which must not import PyTorch; a test compares them."""
 
 PANEL = "Scoring"

@@ -11,7 +11,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from donod_fast.kernels.topsis import ColumnConstants, column_size
 from donod_fast.kernels.triton_backend.language import INTERPRETING, OnDevice
 
 BLOCK = 1024
@@ -90,17 +89,12 @@ def supports(don: Tensor, nod: Tensor) -> str | None:
     return None
 
 
-def launch_topsis(
-    don: Tensor,  # (n,) float64, NaN where not scored
+def launch_constants(
+    don: Tensor,  # (n,) float64, NaN where not scored, n >= 1
     nod: Tensor,  # (n,) float64, as don
-    weights: tuple[float, float],  # normalised to a sum of 1
-    normalise: str,
-) -> Tensor:
-    """Closeness, (n,) float64."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Scale, squares, minimum, maximum and absolutes of both columns, (2,) float64 each."""
     n = don.shape[0]
-    out = torch.empty_like(don)
-    if n == 0:
-        return out
     blocks = triton.cdiv(n, BLOCK)
     constants = torch.empty((blocks, 2, 5), dtype=torch.float64, device=don.device)
     with OnDevice(don.device):
@@ -109,9 +103,19 @@ def launch_topsis(
     shares = constants[:, :, 0] / torch.where(scale == 0.0, 1.0, scale)
     squares = (constants[:, :, 1] * shares.square()).sum(0)
     absolutes = (constants[:, :, 4] * shares).sum(0)
-    low, high = constants[:, :, 2].amin(0), constants[:, :, 3].amax(0)
-    size = column_size(ColumnConstants(scale, squares, low, high, absolutes), normalise)
-    bounds = torch.stack([low, high, *size], 1)
+    return scale, squares, constants[:, :, 2].amin(0), constants[:, :, 3].amax(0), absolutes
+
+
+def launch_closeness(
+    don: Tensor,  # (n,) float64, NaN where not scored, n >= 1
+    nod: Tensor,  # (n,) float64, as don
+    bounds: Tensor,  # (2, 4) float64: minimum, maximum and the two factors of the size
+    weights: tuple[float, float],  # normalised to a sum of 1
+) -> Tensor:
+    """Closeness, (n,) float64."""
+    n = don.shape[0]
+    out = torch.empty_like(don)
     with OnDevice(don.device):
-        closeness_kernel[(blocks,)](don, nod, bounds, out, n, weights[0], weights[1], BLOCK=BLOCK, num_warps=4)
+        grid = (triton.cdiv(n, BLOCK),)
+        closeness_kernel[grid](don, nod, bounds, out, n, weights[0], weights[1], BLOCK=BLOCK, num_warps=4)
     return out

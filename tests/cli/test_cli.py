@@ -24,7 +24,10 @@ from tiny_models import save_tiny
 
 import donod_fast.scoring.forward
 from donod_fast.kernels import topsis
+from donod_fast.kernels.topsis import DEFAULT_NORMALISE, NORMALISATIONS
 from donod_fast.scores.folder import ScoresFolder
+from donod_fast.scoring import settings as scoring_settings
+from donod_fast.selection.ranking import ScoreColumns, rank
 
 ROWS = short_rows(40, seed=5)
 
@@ -223,6 +226,44 @@ def test_weights_move_the_ranking_between_don_and_nod(scores: Path, tmp_path: Pa
 
     assert best("a", "--weights", "1,0") == best("b", "--method", "don")
     assert best("c", "--weights", "0,1") == best("d", "--method", "nod")
+
+
+@pytest.mark.parametrize("normalise", NORMALISATIONS)
+@pytest.mark.parametrize("method", ["topsis", "nodon", "pareto"])
+def test_the_normalisation_is_that_of_the_kernel_and_recorded(
+    scores: Path, tmp_path: Path, method: str, normalise: str
+) -> None:
+    how = ["--method", method, "--normalise", normalise]
+    columns = ScoreColumns.from_table(ScoresFolder.open(scores).table())
+    wanted = rank(columns, method, normalise=normalise).order[:9].tolist()
+    out = tmp_path / "subset.jsonl"
+    assert selected(scores, out, "--keep", "9", "--order", "best", *how) == wanted
+    done = invoke("select", scores, "--keep", "9", "--out", tmp_path / "b.jsonl", "--json", *how)
+    assert done.code == 0 and json.loads(done.out)["normalise"] == normalise, done
+    done = invoke("rank", scores, "--json", "--count", "9", *how)
+    found = json.loads(done.out)
+    assert found["normalise"] == normalise and [row["row"] for row in found["rows"]][:9] == wanted
+    said = invoke("select", scores, "--keep", "9", "--out", tmp_path / "again.jsonl", *how).out
+    assert (f"by {method} (columns by {normalise}) →" in said) == (normalise != DEFAULT_NORMALISE)
+
+
+def test_help_texts_have_the_normalisations_of_the_kernel() -> None:
+    assert scoring_settings.NORMALISATIONS == NORMALISATIONS
+    assert scoring_settings.DEFAULT_NORMALISE == DEFAULT_NORMALISE
+
+
+def test_compare_records_the_normalisation(scores: Path) -> None:
+    for name in NORMALISATIONS:
+        done = invoke("compare", scores, "--columns", "topsis,don,nod", "--normalise", name, "--json")
+        assert done.code == 0 and json.loads(done.out)["normalise"] == name, done
+        said = invoke("compare", scores, "--columns", "topsis,don,nod", "--normalise", name).out
+        assert (f"TOPSIS: columns by {name}" in said) == (name != DEFAULT_NORMALISE)
+
+
+@pytest.mark.parametrize("command", [["select", "--keep", "5", "--out", "x.jsonl"], ["rank"], ["compare"]])
+def test_an_unknown_normalisation_is_refused(scores: Path, command: list[str]) -> None:
+    done = invoke(command[0], scores, *command[1:], "--normalise", "ranges")
+    assert_one_line_error(done, 2, "normalise", "range")
 
 
 @pytest.mark.parametrize("update", ["adamw", "sgd"])

@@ -47,12 +47,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("noise")
 
 
-@pytest.fixture(scope="module")
-def result(folder: Path, loaded: LoadedModel, corpus: list[dict[str, Any]]) -> NoiseResult:
+@pytest.fixture(scope="module", params=["vector", "range"])
+def result(
+    folder: Path, loaded: LoadedModel, corpus: list[dict[str, Any]], request: pytest.FixtureRequest
+) -> NoiseResult:
     """One seed over the whole corpus, so that its rows are known: all of them, in order."""
     torch.set_num_threads(1)
     updates = {name: UPDATES[name] for name in ("adamw", "sgd")}
-    settings = NoiseSettings(rows=ROWS, seeds=1, kinds=["masked", "shuffled"], updates=updates)
+    settings = NoiseSettings(rows=ROWS, seeds=1, kinds=["masked", "shuffled"], updates=updates, normalise=request.param)
     return run_noise(folder, loaded, StudyData(corpus), settings)
 
 
@@ -76,11 +78,11 @@ def brute_auc(higher: Tensor, lower: Tensor) -> float:
 def test_overlap_equals_rescoring_the_whole_corpus_with_the_best_damaged(
     result: NoiseResult, loaded: LoadedModel, corpus: list[dict[str, Any]], update: str
 ) -> None:
-    first = best(topsis(*whole(loaded, corpus, update)[:2]), 8)
+    first = best(topsis(*whole(loaded, corpus, update)[:2], normalise=result.settings["normalise"]), 8)
     mixed = [
         corrupt(row, "masked", Random(f"0/masked/{i}"), corpus) if i in first else row for i, row in enumerate(corpus)
     ]
-    second = best(topsis(*whole(loaded, mixed, update)[:2]), 8)
+    second = best(topsis(*whole(loaded, mixed, update)[:2], normalise=result.settings["normalise"]), 8)
     found = next(one for one in result.overlaps if (one.update, one.kind) == (update, "masked"))
     assert found.estimate.value == len(set(first) & set(second)) / 8
 
@@ -96,7 +98,8 @@ def test_separation_equals_that_of_a_corpus_with_the_damage_planted(
     assert all(mixed[i] != corpus[i] for i in bad)
     don, nod, loss = whole(loaded, mixed, update)
     is_bad = torch.tensor([i in bad for i in range(ROWS)])
-    for score, merit in {"topsis": topsis(don, nod), "don": don, "nod": -nod, "loss": -loss}.items():
+    closeness = topsis(don, nod, normalise=result.settings["normalise"])
+    for score, merit in {"topsis": closeness, "don": don, "nod": -nod, "loss": -loss}.items():
         found = next(
             one for one in result.separations if (one.update, one.kind, one.score) == (update, "shuffled", score)
         )
@@ -116,7 +119,8 @@ def test_a_second_run_scores_nothing_and_another_kind_only_what_is_new(
     folder = Path(shutil.copytree(folder, tmp_path / "copy"))
     updates = {name: UPDATES[name] for name in ("adamw", "sgd")}
     cells: list[Cell] = []
-    settings = NoiseSettings(rows=ROWS, seeds=1, kinds=["masked", "shuffled"], updates=updates)
+    how = result.settings["normalise"]
+    settings = NoiseSettings(rows=ROWS, seeds=1, kinds=["masked", "shuffled"], updates=updates, normalise=how)
     again = run_noise(folder, loaded, StudyData(corpus), settings, on_cell=cells.append)
     assert again == result
     assert cells and all(cell.cached for cell in cells)

@@ -14,6 +14,7 @@ import torch
 from donod_fast.demo.corpus import CORPUS_FILE, MODEL_FOLDER
 from donod_fast.errors import InputError
 from donod_fast.kernels import topsis
+from donod_fast.kernels.topsis import NORMALISATIONS
 from donod_fast.models.loading import load_model
 from donod_fast.scoring.scorer import Scorer
 from donod_fast.scoring.settings import UpdateSettings
@@ -35,7 +36,17 @@ from donod_fast.studies.sensitivity.measures import ANY, Measures, damaged_corpu
 from donod_fast.studies.sensitivity.outcome import Measured, Outcome, training_noise
 from donod_fast.studies.sensitivity.report import findings
 from donod_fast.studies.sensitivity.run import run_sensitivity
-from donod_fast.studies.sensitivity.settings import ALL, CLEAN, DEFAULT, EVERY, NOD_HIGH, RANDOM, Scoring, Setting
+from donod_fast.studies.sensitivity.settings import (
+    ALL,
+    CLEAN,
+    DEFAULT,
+    EVERY,
+    NOD_HIGH,
+    RANDOM,
+    Scoring,
+    Setting,
+    settings_of,
+)
 from donod_fast.studies.sensitivity.spread import balanced_weights, ranked, spread
 from donod_fast.studies.sensitivity.study_settings import SensitivitySettings
 
@@ -92,7 +103,8 @@ def test_a_model_in_bfloat16_is_scored_in_bfloat16(measures):
     torch.testing.assert_close(lowered.loss, full.loss, rtol=0.2, atol=0.05)
 
 
-def test_balanced_weights_rank_as_topsis_on_columns_in_standard_deviations():
+@pytest.mark.parametrize("normalise", NORMALISATIONS)
+def test_balanced_weights_rank_as_topsis_on_columns_in_standard_deviations(normalise):
     generator = torch.Generator().manual_seed(0)
     don = (3e-4 * torch.randn(50, generator=generator, dtype=torch.float64)).tolist()
     nod = (0.02 + 1e-4 * torch.randn(50, generator=generator, dtype=torch.float64)).tolist()
@@ -100,19 +112,29 @@ def test_balanced_weights_rank_as_topsis_on_columns_in_standard_deviations():
     x, y = table.don / table.don.std(), table.nod / table.nod.std()
     to_ideal, to_worst = torch.hypot(x - x.max(), y - y.min()), torch.hypot(x - x.min(), y - y.max())
     expected = to_worst / (to_ideal + to_worst)
-    torch.testing.assert_close(topsis(table.don, table.nod, weights=balanced_weights(table)), expected)
-    own = ranked(table, Setting("weights", "balanced", weights=None))
+    found = topsis(table.don, table.nod, weights=balanced_weights(table, normalise), normalise=normalise)
+    torch.testing.assert_close(found, expected)
+    own = ranked(table, Setting("weights", "balanced", weights=None, normalise=normalise))
     assert own.order.tolist() == expected.argsort(descending=True, stable=True).tolist()
 
 
 def test_a_column_that_hardly_varies_has_no_say():
-    found = spread(columns([1.0, -1.0, 2.0, -2.0], [100.0, 101.0, 99.0, 100.0]))
+    found = spread(columns([1.0, -1.0, 2.0, -2.0], [100.0, 101.0, 99.0, 100.0]), "vector")
     assert found.don == math.inf and found.nod == pytest.approx(math.sqrt(0.5) / 100)
     assert found.nod_say == pytest.approx(0.00707 / 1.00707, rel=1e-3)  # DON has mean 0: its whole size is spread
     assert found.topsis_don == pytest.approx(1.0)
     assert spread(columns([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])).nod_say == pytest.approx(0.5)
     assert balanced_weights(columns([1.0, 2.0], [5.0, 5.0])) == (0.5, 0.5)
     assert balanced_weights(columns([1.0, 2.0], [5.0, 5.0000001])) == (0.5, 0.5)
+
+
+def test_the_axis_of_normalisation_has_every_other_one():
+    table = columns([0.0, 1.0, 2.0, 0.5], [100.0, 101.0, 101.5, 99.0])
+    settings = {setting.normalise: setting for setting in settings_of(("normalise",))}
+    assert sorted(settings) == sorted(NORMALISATIONS)
+    for name, setting in settings.items():
+        value = topsis(table.don, table.nod, normalise=name)
+        assert ranked(table, setting).order.tolist() == value.argsort(descending=True, stable=True).tolist()
 
 
 def test_nod_is_taken_in_both_directions():
