@@ -370,7 +370,8 @@ def test_the_command_compares_with_a_reference_set(tmp_path: Path) -> None:
     empty = write_lines(tmp_path / "empty.jsonl", [{"question": "which?", "answer": " "}])
     nothing = invoke(*command, "--signals", "influence", "--reference", str(empty))
     assert nothing.code == 3 and "empty.jsonl: the reference set has no scored token" in nothing.err
-    assert invoke(*command, "--signals", "influence,influence-max", "--reference", str(reference)).code == 0
+    both = ["--signals", "influence,influence-max", "--reference", str(reference), "--allow-overlap"]
+    assert invoke(*command, *both).code == 0
     table = ScoresFolder.open(tmp_path / "out").table()
     assert table.column_names[-3:] == ["influence_dot", "influence_cos", "influence_max"]
     assert np.nanmax(column(table, "influence_max")) == pytest.approx(1, abs=1e-5)  # a row that is in the set
