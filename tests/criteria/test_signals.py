@@ -364,7 +364,7 @@ def test_the_command_compares_with_a_reference_set(tmp_path: Path) -> None:
     command = ["score", str(data), "--model", str(tmp_path / "model"), "--out", str(tmp_path / "out"), "--quiet"]
     assert_one_line_error(invoke(*command, "--signals", "influence"), 2, "needs a reference set: --reference FILE")
     wrong = invoke(*command, "--signals", "el2n", "--reference", str(reference))
-    assert_one_line_error(wrong, 2, "add for example --signals rds")
+    assert_one_line_error(wrong, 2, "add one of them to --signals")
     gone = invoke(*command, "--signals", "influence", "--reference", str(tmp_path / "none.jsonl"))
     assert_one_line_error(gone, 3, "none.jsonl")
     empty = write_lines(tmp_path / "empty.jsonl", [{"question": "which?", "answer": " "}])
