@@ -5,6 +5,7 @@ from donod_fast.kernels.dispatch import don_nod
 from donod_fast.kernels.products import gradient_products
 from donod_fast.kernels.reference import reference_don_nod
 from donod_fast.kernels.reference_gradient import accumulate_gradients, gradient_dots
+from donod_fast.kernels.scaled_gradients import scaled_norms, scaled_products, squared_sums
 from donod_fast.kernels.scores import DonNod, don_and_nod
 from donod_fast.kernels.token_statistics import TokenColumns, token_statistics
 from donod_fast.kernels.topsis import topsis
@@ -28,6 +29,9 @@ __all__ = [
     "gradient_dots",
     "gradient_products",
     "reference_don_nod",
+    "scaled_norms",
+    "scaled_products",
+    "squared_sums",
     "token_statistics",
     "topsis",
 ]

@@ -97,10 +97,13 @@ def _why_not_triton(left: HeadArguments, right: HeadArguments) -> str | None:
 
 
 @torch.no_grad()
-def torch_products(left: HeadBatch, right: HeadBatch) -> Tensor:
-    """Implementation in plain PyTorch, for any device."""
+def torch_products(left: HeadBatch, right: HeadBatch, scales: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """Implementation in plain PyTorch, for any device.
+
+    ``scales``, (vocab,) and (dim,) in the compute dtype, multiply the rows and the columns of the left gradients.
+    """
     with full_precision(left.hidden.device):
-        sides = (_Side.of(left), _Side.of(right))
+        sides = (TokenSide.of(left), TokenSide.of(right))
         vocab, dim = left.weight.shape
         size = torch.finfo(left.compute_dtype).bits // 8
         tokens = max(1, len(sides[0].labels) + len(sides[1].labels))
@@ -110,9 +113,12 @@ def torch_products(left: HeadBatch, right: HeadBatch) -> Tensor:
         total = left.hidden.new_zeros((len(left.lengths), len(right.lengths)), dtype=precise_dtype(left.hidden.device))
         for first in range(0, vocab, width):
             signals = [side.signals(first, width) for side in sides]
+            if scales is not None:
+                signals[0] *= scales[0][first : first + width]
             for a in sides[0].blocks():
+                own = sides[0].states(a) if scales is None else sides[0].states(a) * scales[1]
                 for b in sides[1].blocks():
-                    states = sides[0].states(a) @ sides[1].states(b).t()
+                    states = own @ sides[1].states(b).t()
                     product = (signals[0][a] @ signals[1][b].t()).mul_(states).to(total.dtype)
                     rows, columns = sides[0].members(a, total.dtype), sides[1].members(b, total.dtype)
                     total[rows[1], columns[1]] += rows[0].t() @ product @ columns[0]
@@ -121,7 +127,7 @@ def torch_products(left: HeadBatch, right: HeadBatch) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Side:
+class TokenSide:
     """One set of samples: its batch and the normalisers of its tokens.
 
     Attributes:
@@ -138,7 +144,7 @@ class _Side:
     scale: Tensor
 
     @staticmethod
-    def of(batch: HeadBatch) -> _Side:
+    def of(batch: HeadBatch) -> TokenSide:
         """Compute the normalisers, for one block of tokens and one range of the vocabulary at a time."""
         precise = precise_dtype(batch.hidden.device)
         vocab = batch.weight.shape[0]
@@ -156,7 +162,7 @@ class _Side:
         sample = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
         if not parts:
             empty = batch.hidden.new_zeros(0, dtype=precise)
-            return _Side(batch, batch.labels, empty, sample, empty, empty.new_full((len(lengths),), torch.nan))
+            return TokenSide(batch, batch.labels, empty, sample, empty, empty.new_full((len(lengths),), torch.nan))
         statistics = TokenStatistics.cat(parts)
         largest = [
             statistics.log_miss[start:stop].amax() if stop > start else statistics.log_miss.new_tensor(torch.nan)
@@ -166,7 +172,7 @@ class _Side:
         slope = constant_slope(batch.head)
         weights = torch.tensor([batch.token_weight(max(n, 1)) for n in batch.lengths], dtype=precise, device=top.device)
         relative = torch.exp(statistics.log_miss - top[sample])
-        return _Side(
+        return TokenSide(
             batch,
             batch.labels,
             relative.to(batch.compute_dtype),

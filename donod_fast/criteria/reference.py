@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,12 +23,13 @@ from donod_fast.confidential import hide
 from donod_fast.data.types import Status, TokenizedSample
 from donod_fast.errors import CorpusError, InputError
 from donod_fast.kernels import IGNORE_INDEX, don_nod
-from donod_fast.models.batching import batch_slots, collate, make_batches
+from donod_fast.models.batching import batch_slots, collate, first_slots, make_batches
 from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from donod_fast.criteria.base import Context
 
+_T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 _ROWS = 1024  # rows that are tokenised and batched together
@@ -68,6 +69,11 @@ class Census:
     tokens: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     first: str = ""
+
+    def use(self, sample: TokenizedSample) -> None:
+        """Count a row that is used."""
+        self.used += 1
+        self.tokens += sample.scored_tokens
 
     def leave_out(self, status: Status, detail: str = "") -> None:
         """Count a row that is left out."""
@@ -144,23 +150,67 @@ def reference_batches(chosen: ReferenceSet, context: Context, census: Census) ->
     Raises:
         CorpusError: the set cannot be read, has changed since it was opened, or has no scored token.
     """
-    for samples in _samples(chosen, context, census):
-        for group, batch in _run(samples, context):
+    for samples in reference_samples(chosen, context, census):
+        for group, batch in _run(samples, context, _batch):
             if batch is None:
                 census.leave_out(Status.OUT_OF_MEMORY, f"row {samples[group[0]].row} does not fit in memory")
                 continue
             for member, finite in zip(group, batch.norms.isfinite().tolist(), strict=True):
                 if finite:
-                    census.used += 1
-                    census.tokens += samples[member].scored_tokens
+                    census.use(samples[member])
                 else:
-                    detail = f"the model gave NaN or infinity on row {samples[member].row}"
-                    census.leave_out(Status.NON_FINITE, detail)
+                    census.leave_out(Status.NON_FINITE, _not_finite(samples[member]))
             yield batch
-    _report(chosen, census)
+    report_census(chosen, census)
 
 
-def _report(chosen: ReferenceSet, census: Census) -> None:
+@torch.inference_mode()
+def reference_vectors(
+    chosen: ReferenceSet,
+    context: Context,
+    census: Census,
+    embed: Callable[[Sequence[TokenizedSample], Tensor, Sequence[int]], Tensor],
+) -> Tensor:
+    """A vector of each row of a set from the hidden states of all its tokens, (used rows, dim) on the head's device.
+
+    Args:
+        chosen: the set.
+        context: the loaded model.
+        census: gets the counts; rows are left out as by :func:`reference_batches`, and rows without a finite vector.
+        embed: gives (n, dim) vectors of n samples, their states and first slots, as of ``BatchView``.
+
+    Raises:
+        CorpusError: as :func:`reference_batches`.
+    """
+
+    def vectors(samples: Sequence[TokenizedSample], group: Sequence[int], context: Context) -> Tensor:
+        batch = collate(samples, group, packed=context.trunk.packs, rope=context.trunk.rope)
+        found = embed([samples[i] for i in group], context.trunk.states(batch), first_slots(batch))
+        return found.to(context.head.weight.device)
+
+    kept: list[Tensor] = []
+    for samples in reference_samples(chosen, context, census):
+        for group, found in _run(samples, context, vectors):
+            if found is None:
+                census.leave_out(Status.OUT_OF_MEMORY, f"row {samples[group[0]].row} does not fit in memory")
+                continue
+            finite = found.isfinite().all(1)
+            for member, is_finite in zip(group, finite.tolist(), strict=True):
+                if is_finite:
+                    census.use(samples[member])
+                else:
+                    census.leave_out(Status.NON_FINITE, _not_finite(samples[member]))
+            kept.append(found[finite])
+    report_census(chosen, census)
+    return torch.cat(kept)
+
+
+def _not_finite(sample: TokenizedSample) -> str:
+    return f"the model gave NaN or infinity on row {sample.row}"
+
+
+def report_census(chosen: ReferenceSet, census: Census) -> None:
+    """Warn of rows of a set that are left out. Raises CorpusError if none is left."""
     left_out = ", ".join(f"{name} {count:,}" for name, count in sorted(census.left_out.items()))
     first = f"; the first: {census.first}" if census.first else ""
     if not census.used:
@@ -179,8 +229,12 @@ def _report(chosen: ReferenceSet, census: Census) -> None:
         )
 
 
-def _samples(chosen: ReferenceSet, context: Context, census: Census) -> Iterator[list[TokenizedSample]]:
-    """The rows that can be scored, a chunk at a time."""
+def reference_samples(chosen: ReferenceSet, context: Context, census: Census) -> Iterator[list[TokenizedSample]]:
+    """The rows of a set that can be scored, a chunk at a time; the others are counted.
+
+    Raises:
+        CorpusError: the set cannot be read, or has changed since it was opened.
+    """
     from donod_fast.data.reading import reopen_corpus
 
     records = reopen_corpus(chosen.description).records()
@@ -195,29 +249,32 @@ def _samples(chosen: ReferenceSet, context: Context, census: Census) -> Iterator
 
 
 def _run(
-    samples: Sequence[TokenizedSample], context: Context
-) -> Generator[tuple[tuple[int, ...], ReferenceBatch | None], None, None]:
-    """Groups of samples, each with its batch; None for a single sample that does not fit in memory."""
+    samples: Sequence[TokenizedSample],
+    context: Context,
+    compute: Callable[[Sequence[TokenizedSample], Sequence[int], Context], _T],
+) -> Generator[tuple[tuple[int, ...], _T | None], None, None]:
+    """Groups of samples, each with what is computed of it; None for a single sample that does not fit in memory."""
     from donod_fast.system.memory import is_out_of_memory
 
     packs, rope = context.trunk.packs, context.trunk.rope
     waiting = make_batches(samples, context.token_budget, packs, rope)
+    found: _T | None
     while waiting:
         group, *waiting = waiting
         try:
-            batch = _batch(samples, group, context)
+            found = compute(samples, group, context)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            batch = None
-        if batch is None and torch.cuda.is_available():
+            found = None
+        if found is None and torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if batch is None and len(group) > 1:
+        if found is None and len(group) > 1:
             budget = batch_slots(samples, group, packs, rope) // 2
             halves = make_batches([samples[i] for i in group], budget, packs, rope)
             waiting = [*(tuple(group[i] for i in half) for half in halves), *waiting]
             continue
-        yield group, batch
+        yield group, found
 
 
 def _batch(samples: Sequence[TokenizedSample], group: Sequence[int], context: Context) -> ReferenceBatch:
@@ -243,4 +300,14 @@ def _batch(samples: Sequence[TokenizedSample], group: Sequence[int], context: Co
     return ReferenceBatch(hidden, labels, batch.cu_seqlens, torch.where(finite, norms, torch.nan))
 
 
-__all__ = ["Census", "ReferenceBatch", "ReferenceSet", "open_reference_sets", "reference_batches", "short_names"]
+__all__ = [
+    "Census",
+    "ReferenceBatch",
+    "ReferenceSet",
+    "open_reference_sets",
+    "reference_batches",
+    "reference_samples",
+    "reference_vectors",
+    "report_census",
+    "short_names",
+]

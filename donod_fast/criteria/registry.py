@@ -6,9 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from donod_fast.criteria.base import Column, Criterion, Need
+from donod_fast.criteria.bm25 import BM25
 from donod_fast.criteria.embedding import QuestionEmbedding
 from donod_fast.criteria.ifd import InstructionFollowingDifficulty
 from donod_fast.criteria.influence import Influence, InfluenceMax
+from donod_fast.criteria.length import AnswerLength
+from donod_fast.criteria.less_head import LessHead, LessHeadMax
+from donod_fast.criteria.rds import RepresentationSimilarity
 from donod_fast.criteria.statistics import ErrorNorm, GradientNorm, Perplexity
 from donod_fast.errors import InputError, suggest
 
@@ -38,6 +42,11 @@ SIGNALS: Mapping[str, Callable[[SignalOptions], Criterion]] = {
     "grand": lambda options: GradientNorm(),
     "ifd": lambda options: InstructionFollowingDifficulty(),
     "embedding": lambda options: QuestionEmbedding(),
+    "length": lambda options: AnswerLength(),
+    "rds": lambda options: RepresentationSimilarity(options.references),
+    "bm25": lambda options: BM25(options.references),
+    "less-head": lambda options: LessHead(options.references),
+    "less-head-max": lambda options: LessHeadMax(options.references),
     "influence": lambda options: Influence(options.references),
     "influence-max": lambda options: InfluenceMax(options.references),
 }
@@ -66,8 +75,16 @@ def parse_signals(text: str, options: SignalOptions | None = None) -> tuple[Crit
     for criterion in criteria:
         criterion.settings()  # reports a missing option before a model is loaded
     if chosen.references and not any(Need.REFERENCE in criterion.needs for criterion in criteria):
-        raise InputError("--reference is used only by criteria that compare with it; add --signals influence")
+        raise InputError(
+            f"--reference is used only by the signals that compare with it: {', '.join(comparing())}; add one of them "
+            "to --signals"
+        )
     return criteria
 
 
-__all__ = ["BASE", "SIGNALS", "SignalOptions", "parse_signals"]
+def comparing() -> tuple[str, ...]:
+    """The criteria that need a reference set."""
+    return tuple(name for name, make in SIGNALS.items() if Need.REFERENCE in make(SignalOptions()).needs)
+
+
+__all__ = ["BASE", "SIGNALS", "SignalOptions", "comparing", "parse_signals"]

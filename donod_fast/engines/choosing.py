@@ -192,6 +192,7 @@ class ScoreRun:
         setup = self._setup()
         corpus = self._corpus(None)
         spec = setup.spec(corpus)
+        self._check_references(corpus, spec)
         announce()
         scorer = spec.load()
         return plan_run(
@@ -225,6 +226,7 @@ class ScoreRun:
             spec, options = setup.spec(corpus), self._options(corpus)
             if not target.overwrite:
                 refuse_known_differences(target.out, self._known_settings(options.part_rows))
+            self._check_references(corpus, spec)
             devices = setup.devices
             if not devices and corpus.rows >= SUPERVISED_ROWS and target.trace is None and spec.device_map is None:
                 devices = (setup.first_device,)
@@ -260,6 +262,20 @@ class ScoreRun:
         corpus = open_settings(self.request.corpus, spool_dir=spool_dir, known=known)
         warn_of_missing_columns(corpus, self.request.masks.rules.columns)
         return corpus
+
+    def _check_references(self, corpus: Corpus, spec: ScorerSpec) -> None:
+        """Refuse reference sets with rows of the corpus, unless that is allowed or an earlier run checked it."""
+        from donod_fast.criteria.overlap import refuse_overlap
+        from donod_fast.criteria.running import fingerprints
+        from donod_fast.scores.opening import recorded_signals
+
+        if self.request.columns.allow_overlap or not self.request.columns.reference:
+            return
+        target = self.target
+        checked = {} if target.overwrite else recorded_signals(target.out, corpus.fingerprint)
+        marks = fingerprints(spec.signals)
+        new = [one for one in spec.signals if checked.get(one.name) != marks[one.name]]
+        refuse_overlap(corpus, new, spec.masks.rules)
 
     def _options(self, corpus: Corpus) -> RunOptions:
         from donod_fast.engines.request import RunOptions

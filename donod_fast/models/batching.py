@@ -208,3 +208,10 @@ def collate(
         tensor(place[None]) if packed else None,
         tensor(bounds, torch.int32) if packed else None,
     )
+
+
+def first_slots(batch: Batch) -> list[int]:
+    """The slot of each sample's first token."""
+    if batch.sample_bounds is not None:
+        return [int(slot) for slot in batch.sample_bounds[:-1].tolist()]
+    return [number * batch.longest for number in range(len(batch.members))]

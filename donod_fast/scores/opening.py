@@ -119,6 +119,22 @@ def changed_inputs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def recorded_signals(out: Path | str, input_fingerprint: str) -> dict[str, str]:
+    """The criteria that a folder of the same input has or will have: by name the fingerprint of the settings.
+
+    Empty if there is no folder, or one of another input.
+
+    Raises:
+        StoreError: the folder cannot be read.
+    """
+    if not open_storage(out).exists(MANIFEST):
+        return {}
+    folder = ScoresFolder.open(out)
+    if folder.manifest["input"]["fingerprint"] != input_fingerprint:
+        return {}
+    return {entry.name: entry.fingerprint for entry in folder.signals}
+
+
 def settled_part_rows(out: Path | str, rows: int, asked: int | None, *, overwrite: bool = False) -> int:
     """Rows per part: as requested, else as in the existing folder, else suitable for the corpus."""
     if asked is not None:
@@ -184,6 +200,7 @@ __all__ = [
     "known_files",
     "open_scores",
     "record_options",
+    "recorded_signals",
     "refuse_known_differences",
     "settled_part_rows",
 ]

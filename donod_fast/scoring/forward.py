@@ -15,7 +15,7 @@ from donod_fast.errors import InputError
 from donod_fast.kernels import DonNod, don_nod, token_statistics
 from donod_fast.kernels.arguments import DEFAULT_WORKSPACE, MIB
 from donod_fast.kernels.scores import precise_dtype
-from donod_fast.models.batching import Batch
+from donod_fast.models.batching import Batch, first_slots
 from donod_fast.models.head import Head
 from donod_fast.models.trunk import Trunk
 from donod_fast.scores.rows import SCORE_COLUMNS
@@ -169,7 +169,7 @@ class Forward:
                         None if found is None else found.error_norm,
                         None if found is None else found.gradient_norm,
                         states,
-                        _first_slots(batch, own),
+                        first_slots(batch)[:own],
                     )
                     out[:own, len(SCORE_COLUMNS) :] = signals.of_batch(view)
             if own < len(batch.members):
@@ -195,12 +195,6 @@ class Forward:
             return None
         call = self.call if request.scores else self.call.with_cheapest_update()
         return call.scores(hidden, labels, bounds, workspace_bytes=workspace_bytes, extras=extras)
-
-
-def _first_slots(batch: Batch, count: int) -> list[int]:
-    if batch.sample_bounds is not None:
-        return [int(slot) for slot in batch.sample_bounds[:count].tolist()]
-    return [number * batch.longest for number in range(count)]
 
 
 __all__ = ["BatchRequest", "Forward", "HeadCall"]

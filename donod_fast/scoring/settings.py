@@ -132,7 +132,8 @@ class ColumnSettings:
     Attributes:
         carry: names of record columns to keep in the scores, separated by commas.
         signals: names of further criteria, separated by commas.
-        reference: reference sets of the influence criteria: files, globs or hub ids.
+        reference: reference sets of the criteria that compare with one: files, globs or hub ids.
+        allow_overlap: score even if rows of a reference set are in the data.
 
     Raises:
         InputError: ``carry`` is not a list of distinct names, or a reference set is given without criteria.
@@ -145,13 +146,15 @@ class ColumnSettings:
     )
     signals: str | None = option(
         None,
-        help="Further criteria, as additional columns: perplexity, el2n, grand, ifd, embedding, influence, "
-        "influence-max. A folder that is already scored gets the columns added.",
+        help="Further criteria, as additional columns: perplexity, el2n, grand, ifd, embedding, length; with "
+        "--reference also rds, bm25, less-head, less-head-max, influence, influence-max. A folder that is already "
+        "scored gets the columns added.",
         panel=PANEL,
     )
     reference: tuple[str, ...] = option(
-        (), help="Reference set of influence: a file, glob or hub id; may be repeated.", panel=PANEL
+        (), help="Reference set to compare with: a file, glob or hub id; may be repeated.", panel=PANEL
     )
+    allow_overlap: bool = option(False, help="Score even if rows of a reference set are in the data.", panel=PANEL)
 
     def __post_init__(self) -> None:
         names = self.carried
@@ -162,7 +165,7 @@ class ColumnSettings:
         if self.carry is not None and hide(self.carry) != self.carry:
             raise InputError(f"--carry takes names of columns, not a URL: {hide(self.carry)}")
         if self.reference and self.signals is None:
-            raise InputError("--reference needs a criterion that uses a reference set: add --signals influence")
+            raise InputError("--reference needs a criterion that uses a reference set: add for example --signals rds")
 
     @property
     def carried(self) -> tuple[str, ...]:

@@ -153,11 +153,18 @@ def _resolved(name: str, column: str, present: Collection[str]) -> str:
             f"columns of the scores: {', '.join(sorted(present))}"
             f"{suggest(name, (*OWN_METHODS, *FILTERED, *present, 'kmeans-ifd'))}"
         )
-    reference = " --reference FILE" if column.startswith("influence") else ""
+    reference = " --reference FILE" if compares(signal) else ""
     raise InputError(
         f"method {name} needs the column {column}, which is missing from some or all parts; add it with "
         f"`donod-fast score … --signals {signal}{reference} --out DIR`, with the same data, model and folder as before"
     )
+
+
+def compares(signal: str) -> bool:
+    """Whether a criterion needs a reference set."""
+    from donod_fast.criteria.registry import comparing
+
+    return signal in comparing()
 
 
 def _signal_of(column: str) -> str | None:
@@ -194,6 +201,7 @@ __all__ = [
     "ColumnMethod",
     "better_end",
     "check_known",
+    "compares",
     "find_method",
     "signals_of",
     "split_end",

@@ -95,6 +95,7 @@ def test_a_run_with_relative_paths_is_repeated_from_another_folder(
 ) -> None:
     monkeypatch.chdir(data.parent)
     options = ["--out", tmp_path / "a", "--device", "cpu", "--signals", "influence", "--reference", data.name]
+    options.append("--allow-overlap")
     assert invoke("score", "row*.jsonl", "--model", os.path.relpath(model), *options, "-q").code == 0
     monkeypatch.chdir(tmp_path)
     done = invoke("score", "--config", "a", "--out", "b", "-q")
