@@ -181,6 +181,11 @@ def needed(difference: PairedDifference, effect: float | None = None) -> Needed 
     return Needed(*(math.ceil(number - 1e-9) for number in numbers))
 
 
+def is_shown(difference: PairedDifference, adjusted: float) -> bool:
+    """Whether the interval excludes 0 and the adjusted p-value is below 5 %."""
+    return (difference.low > 0 or difference.high < 0) and adjusted < 1 - CONFIDENCE
+
+
 def in_words(
     difference: PairedDifference,
     method: str,
@@ -203,7 +208,7 @@ def in_words(
     about = f"{method} − {other} = {difference.text()} {unit}"
     p = difference.p if adjusted is None else adjusted
     excludes = difference.low > 0 or difference.high < 0
-    if excludes and p < 1 - CONFIDENCE:
+    if is_shown(difference, p):
         kind = "lower" if difference.value < 0 else "higher"
         among = f" among {compared} comparisons" if compared > 1 else ""
         return f"shown: {about}; the loss is {kind}{among} (adjusted p {p:.2g})"
@@ -271,6 +276,7 @@ __all__ = [
     "Spread",
     "holm",
     "in_words",
+    "is_shown",
     "needed",
     "paired_difference",
     "signed",
