@@ -87,8 +87,17 @@ def comparisons(study: EvidenceStudy) -> list[Comparison]:
         for heldout in study.rows[0].losses
         for one in _of_setting(study, *setting, heldout)
     ]
-    adjusted = holm([one.difference.p for one in groups])
-    return [replace(one, adjusted=value, compared=len(groups)) for one, value in zip(groups, adjusted, strict=True)]
+    # Methods that select the same rows are one comparison, however many names it has.
+    keys = [_key(one) for one in groups]
+    distinct = dict(zip(keys, groups, strict=True))
+    adjusted = dict(zip(distinct, holm([one.difference.p for one in distinct.values()]), strict=True))
+    return [replace(one, adjusted=adjusted[key], compared=len(distinct)) for key, one in zip(keys, groups, strict=True)]
+
+
+def _key(one: Comparison) -> tuple[object, ...]:
+    difference = one.difference
+    setting = (one.pair, one.pool, one.tuning, one.arm, one.share, one.kind, one.heldout)
+    return (*setting, difference.value, difference.error, difference.p)
 
 
 def mean_loss(rows: Sequence[EvidenceRow], heldout: str) -> float:

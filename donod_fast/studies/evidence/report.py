@@ -50,7 +50,7 @@ def comparison_row(one: Comparison) -> dict[str, Any]:
         "adjusted_p": one.adjusted,
         "compared": one.compared,
         "shown": one.shown,
-        "detectable": difference.detectable,
+        "detectable": difference.detectable(one.compared),
         **{f"variance_{name}": value for name, value in difference.parts.items()},
         "seeds": difference.seeds,
         "draws": difference.draws,
@@ -150,7 +150,7 @@ def _kinds(heldouts: Sequence[str], found: Sequence[Comparison]) -> list[str]:
 
 
 def _costs(rows: Sequence[EvidenceRow]) -> str:
-    header = ["", "scored tokens", "scoring TFLOP", "scoring s", "trained tokens", "training TFLOP", "training s"]
+    header = ["", "tokens passed", "scoring TFLOP", "scoring s", "trained tokens", "training TFLOP", "training s"]
     lines = []
     for name, some in _by_line([row for row in rows if row.arm == KEEP and row.method != UNTRAINED]).items():
         line = [name]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from donod_fast.studies.core.paired import needed
+from donod_fast.studies.core.paired import what_it_takes
 from donod_fast.studies.evidence.comparing import KIND_NAMES, Comparison
 from donod_fast.studies.evidence.plan import ROWS
 from donod_fast.studies.evidence.result import KEEP
@@ -20,7 +21,7 @@ class Verdict:
         shown: sentences about differences that were shown.
         not_shown: sentences about those that were not.
         takes: what it would take to show more.
-        compared: number of comparisons, for which all were adjusted.
+        compared: number of distinct comparisons, for which all were adjusted.
     """
 
     shown: tuple[str, ...]
@@ -50,17 +51,18 @@ def verdict(found: Sequence[Comparison]) -> Verdict:
                 f"{one.method}{removed} {better} {KIND_NAMES[one.kind]} on {one.heldout}{_where(one, found)}: "
                 f"{one.difference.text()} nats per token"
             )
+    compared = found[0].compared if found else 0
     open_ones = [one for one in found if not one.shown]
     names = list(dict.fromkeys(one.method for one in open_ones))
     without = [name for name in names if not any(one.shown and one.better for one in found if one.method == name)]
     not_shown = []
     if not shown:
-        not_shown.append(f"that any method differs from random, in {plural(len(found), 'comparison')}")
+        not_shown.append(f"that any method differs from random, in {plural(compared, 'comparison')}")
     elif without:
         not_shown.append(f"that {', '.join(without)} beat{'s' if len(without) == 1 else ''} random, anywhere")
     if shown and open_ones:
         not_shown.append(f"{len(open_ones)} of {plural(len(found), 'comparison')}; the report lists each one")
-    return Verdict(tuple(shown or ("nothing",)), tuple(not_shown), tuple(_takes(open_ones)), len(found))
+    return Verdict(tuple(shown or ("nothing",)), tuple(not_shown), tuple(_takes(open_ones)), compared)
 
 
 def _where(one: Comparison, found: Sequence[Comparison]) -> str:
@@ -76,24 +78,18 @@ def _where(one: Comparison, found: Sequence[Comparison]) -> str:
 
 
 def _takes(open_ones: Sequence[Comparison]) -> list[str]:
-    """For the held-out sets, what this study could have shown, and what shows the most promising difference."""
+    """For each held-out set, what this study could have shown, and what shows its most promising difference."""
     said = []
     rows = [one for one in open_ones if one.kind == ROWS and one.arm == KEEP]
     for heldout in dict.fromkeys(one.heldout for one in rows):
         some = [one for one in rows if one.heldout == heldout]
-        least = min(one.difference.detectable for one in some)
-        text = f"on {heldout} this study shows differences from {least:.2g} nats per token on, in 80 % of cases"
-        hopeful = [one for one in some if one.better]
-        if hopeful:
-            best = max(hopeful, key=lambda one: abs(one.difference.value) / (one.difference.error or 1.0))
-            asked = needed(best.difference)
-            if asked is not None and max(asked) <= 10_000:
-                text += (
-                    f"; the difference seen for {best.method} ({best.difference.value:+.2g}".replace("-", "−")
-                    + f") takes about {asked.seeds:,} seeds, {asked.draws:,} draws and {asked.items:,} held-out rows, "
-                    f"in place of {best.difference.seeds}, {best.difference.draws} and {best.difference.items:,}"
-                )
-        said.append(text)
+        hopeful = [one for one in some if one.better] or some
+        best = max(hopeful, key=lambda one: abs(one.difference.value) / (one.difference.error or math.inf))
+        have = best.difference
+        said.append(
+            f"{best.method} on {heldout}: with {plural(have.seeds, 'seed')}, {plural(have.draws, 'draw')} and "
+            f"{plural(have.items, 'held-out row')}, {what_it_takes(have, compared=best.compared)}"
+        )
     return said
 
 
