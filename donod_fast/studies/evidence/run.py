@@ -21,7 +21,7 @@ from donod_fast.studies.core.processes import in_processes
 from donod_fast.studies.core.scored import ScoringCells
 from donod_fast.studies.core.selecting import criteria_for
 from donod_fast.studies.core.tables import need, read_rows
-from donod_fast.studies.evidence.arms import Arm, budget, make_arms
+from donod_fast.studies.evidence.arms import Arm, budget, check_methods, make_arms
 from donod_fast.studies.evidence.compute import ModelCost, Passed, Passes
 from donod_fast.studies.evidence.plan import EvidencePlan, HeldOut, Pool, Tuning
 from donod_fast.studies.evidence.result import (
@@ -83,6 +83,7 @@ def run_evidence(
         InputError: a part of the plan cannot be run; held-out rows are also in a pool or reference set.
         CorpusError, ModelError, StoreError, WorkerError: as their names say.
     """
+    check_methods(plan.methods)
     need("scipy", "study")
     need("trl", "train")
     if any(tuning.adapters is not None for tuning in plan.tunings):
