@@ -114,6 +114,36 @@ class FineTuneSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LoraTuning:
+    """Low-rank adapters to train in place of the parameters; they are merged into the model afterwards.
+
+    Attributes:
+        rank: rank of the two factors.
+        alpha: the update is scaled by ``alpha / rank``.
+        targets: names of modules, or ``"all-linear"`` for all linear layers but the output layer.
+
+    Raises:
+        InputError: names the setting with a wrong value.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    targets: str | tuple[str, ...] = "all-linear"
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise InputError(f"the rank of adapters must be at least 1, got {self.rank}")
+        if not 0 < self.alpha < math.inf:
+            raise InputError(f"alpha of adapters must be above 0 and finite, got {self.alpha}")
+        if not self.targets or (isinstance(self.targets, str) and self.targets != "all-linear"):
+            raise InputError(f"targets of adapters are names of modules or all-linear, got {self.targets!r}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON-able record of the settings."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
 class SelectionTraining(FineTuneSettings):
     """Training of a selection with a small model: a step is about five rows of GSM8K.
 
@@ -146,6 +176,7 @@ __all__ = [
     "TRAINING",
     "EpochTraining",
     "FineTuneSettings",
+    "LoraTuning",
     "SelectionTraining",
     "TokenTraining",
     "damage",
