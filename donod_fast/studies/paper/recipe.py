@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from donod_fast.data.masking import MaskSettings
 from donod_fast.errors import InputError
+from donod_fast.studies.evidence.plan import KINDS, LEAST_DRAWS, LEAST_SEEDS
 from donod_fast.training import recipe_files
 from donod_fast.training.recipe import LoraSettings, Name, Positive, Section, Share
 
@@ -25,11 +26,11 @@ _PATHS = (
     "pools.data",
     "pools.template",
     "heldouts.data",
+    "heldouts.template",
     "benchmarks.problems",
     "reference",
 )
 _MASKS: Any = MaskSettings()
-_FEWEST_DRAWS = 5
 
 HARNESS = ("agieval", "ifeval")
 """Benchmarks that a trained model can be measured by."""
@@ -98,7 +99,7 @@ class PoolSection(Section):
     Attributes:
         name: unique name for reports.
         data: files, or hub ids.
-        domain: its domain, such as ``math``: measures of this domain are the target, all others are not.
+        domain: its domain, such as ``math``: for a corpus, the measures of its own domain are the target.
         skip, rows: rows to skip at the start, and to use after these; None for all.
         format, template: how rows are read and rendered.
         stated_rows, stated_tokens: rows and mean tokens of one, for a plan without the corpus.
@@ -119,16 +120,8 @@ class PoolSection(Section):
         return MaskSettings(self.format, self.template)
 
 
-class HeldOutSection(Section):
+class HeldOutSection(PoolSection):
     """Rows whose loss is a measure. See :class:`PoolSection`."""
-
-    name: Name
-    data: tuple[Name, ...] = Field(min_length=1)
-    domain: Name
-    skip: Count = 0
-    rows: Positive | None = None
-    stated_rows: Positive | None = None
-    stated_tokens: Rate | None = None
 
 
 class BenchmarkSection(Section):
@@ -163,11 +156,14 @@ class RandomSection(Section):
 
     Attributes:
         draws: draws of each kind, at least 5.
-        kinds: as many rows, as many tokens, or the same distribution of lengths as the selection.
+        kinds: as many rows, as many tokens, the same distribution of lengths as the selection, or as much compute
+            with the selection's scoring counted; see ``studies.evidence.plan.RandomDraws``.
+        seeds_each: trainings of each draw.
     """
 
-    draws: Annotated[int, Field(ge=_FEWEST_DRAWS)] = _FEWEST_DRAWS
-    kinds: tuple[Literal["rows", "tokens", "lengths"], ...] = Field(("rows", "tokens", "lengths"), min_length=1)
+    draws: Annotated[int, Field(ge=LEAST_DRAWS)] = LEAST_DRAWS
+    kinds: tuple[Literal["rows", "tokens", "lengths", "compute"], ...] = Field(KINDS[:3], min_length=1)
+    seeds_each: Positive = 1
 
 
 class TuningSection(Section):
@@ -263,7 +259,7 @@ class PaperRecipe(Section):
     methods: tuple[Name, ...] = Field(("topsis", "nodon", "don", "nod", "loss"), min_length=1)
     shares: tuple[Share, ...] = Field((0.1, 0.2, 0.3), min_length=1)
     random: RandomSection = RandomSection()
-    seeds: tuple[Count, ...] = Field((0, 1), min_length=2)
+    seeds: tuple[Count, ...] = Field((0, 1), min_length=LEAST_SEEDS)
     tuning: TuningSection = TuningSection()
     removal: bool = False
     reference: tuple[Name, ...] = ()
@@ -278,6 +274,12 @@ class PaperRecipe(Section):
         names = [one.name for one in sections]
         _refuse_twice(names, "two of them are named {}; give each a unique name")
         return sections
+
+    @field_validator("random")
+    @classmethod
+    def _kinds_are_unique(cls, section: RandomSection) -> RandomSection:
+        _refuse_twice(section.kinds, "the kind {} is there twice; name it once")
+        return section
 
     @field_validator("methods", "shares", "seeds", "pairs", "benchmarks")
     @classmethod
@@ -305,6 +307,14 @@ class PaperRecipe(Section):
             except InputError as error:
                 raise ValueError(str(error)) from error
         return methods
+
+    @model_validator(mode="after")
+    def _each_draw_has_its_seeds(self) -> PaperRecipe:
+        if self.random.seeds_each > len(self.seeds):
+            raise ValueError(
+                f"random.seeds_each is {self.random.seeds_each}, but there are only {len(self.seeds)} seeds; lower it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _pairs_name_models(self) -> PaperRecipe:
