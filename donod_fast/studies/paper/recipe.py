@@ -17,7 +17,7 @@ from donod_fast.training import recipe_files
 from donod_fast.training.recipe import LoraSettings, Name, Positive, Section, Share
 
 try:
-    from pydantic import Field, field_validator, model_validator
+    from pydantic import Field, StringConstraints, field_validator, model_validator
 except ImportError as error:
     raise InputError("recipes need pydantic: pip install 'donod-fast[train]'") from error
 
@@ -34,6 +34,9 @@ _MASKS: Any = MaskSettings()
 
 HARNESS = ("agieval", "ifeval")
 """Benchmarks that a trained model can be measured by."""
+
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
+"""A name that is also part of file names: letters, digits and ``_.+-``."""
 
 Rate = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=0)]
@@ -71,7 +74,7 @@ class ModelSection(Section):
         shape: its shape, for a plan without its config.
     """
 
-    name: Name
+    name: FileName
     model: Name
     shape: ShapeSection | None = None
 
@@ -105,7 +108,7 @@ class PoolSection(Section):
         stated_rows, stated_tokens: rows and mean tokens of one, for a plan without the corpus.
     """
 
-    name: Name
+    name: FileName
     data: tuple[Name, ...] = Field(min_length=1)
     domain: Name
     skip: Count = 0

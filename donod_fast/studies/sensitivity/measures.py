@@ -109,7 +109,7 @@ class Measures:
 
     Args:
         store: store of the cells.
-        model: folder or hub id of the model that scores; copies of it are trained.
+        model: folder or hub id of the model that scores, or the model in float32; copies of it are trained.
         corpus: rows and damage.
         training: training of each selection; the seed is replaced.
 
@@ -117,10 +117,12 @@ class Measures:
         ModelError: the model cannot be loaded.
     """
 
-    def __init__(self, store: CellStore, model: str | Path, corpus: DamagedCorpus, training: FineTuneSettings) -> None:
+    def __init__(
+        self, store: CellStore, model: str | Path | LoadedModel, corpus: DamagedCorpus, training: FineTuneSettings
+    ) -> None:
         self.store, self.corpus, self.training = store, corpus, training
-        self.loaded = load_model(model, dtype="float32")
-        self._model = model
+        self.loaded = model if isinstance(model, LoadedModel) else load_model(model, dtype="float32")
+        self._model = self.loaded.name if isinstance(model, LoadedModel) else model
         self._lowered: dict[str, LoadedModel] = {"float32": self.loaded}
         self._samples: list[TokenizedSample] | None = None
         self._columns: dict[Scoring, ScoreColumns] = {}
@@ -243,7 +245,9 @@ class Prepared:
         return None if losses is None else Measured(losses.loss, losses.error)
 
 
-def prepare(store: CellStore, model: str | Path, data: StudyData, settings: DamageStudySettings) -> Prepared:
+def prepare(
+    store: CellStore, model: str | Path | LoadedModel, data: StudyData, settings: DamageStudySettings
+) -> Prepared:
     """Read the rows, plant the damage and load the model.
 
     Raises:
@@ -251,7 +255,7 @@ def prepare(store: CellStore, model: str | Path, data: StudyData, settings: Dama
     """
     corpus = damaged_corpus(data, settings.shares, seed=settings.damage_seed)
     recorded = {
-        "model": str(model),
+        "model": model.name if isinstance(model, LoadedModel) else str(model),
         "rows": len(corpus.records),
         "skip": data.skip,
         "heldout_rows": len(corpus.heldout),
