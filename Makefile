@@ -77,7 +77,7 @@ $(VENV)/.demo: $(BIN)/python $(SOURCES) $(LOCK) requirements/demo.txt
 	$(call install,demo,-e ".[plot]")
 	@touch $@
 
-$(VENV)/.dev: $(BIN)/python $(SOURCES) $(LOCK) requirements/dev.txt
+$(VENV)/.dev: $(BIN)/python $(SOURCES) $(LOCK) requirements/dev.txt requirements/real-model.txt
 	$(call install,dev,-e ".[dev]")
 	@touch $@
 

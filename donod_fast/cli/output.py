@@ -57,8 +57,15 @@ def announce_model(name: str, revision: str | None = None, *, quiet: bool) -> No
     """Report on standard error which model is loaded next and the size of its weights; nothing if ``quiet``."""
     if quiet:
         return
+    from donod_fast.models.packaged import PACKAGED, converted_folder
     from donod_fast.models.weight_files import weights_bytes
+    from donod_fast.system.places import path_of
 
+    if name in PACKAGED and not path_of(name).exists() and converted_folder(name) is None:
+        typer.echo(
+            f"loading model {name} ({PACKAGED[name].title}; its package is converted once, to the cache)", err=True
+        )
+        return
     found = weights_bytes(name, revision)
     typer.echo(f"loading model {name} ({'size unknown' if found is None else size(found)})", err=True)
 

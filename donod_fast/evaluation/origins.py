@@ -128,16 +128,18 @@ def from_vllm(
     from donod_fast.evaluation.vllm_engine import generate_with_vllm, vllm_version
     from donod_fast.models.fingerprint import folder_fingerprint, hub_fingerprint
     from donod_fast.models.folder_guard import check_model_folder
+    from donod_fast.models.packaged import model_path
 
     version = vllm_version()
     shots = find_shots(known) if settings.style == "3-shot" else []
-    folder = Path(name)
-    if folder.is_dir():
+    folder = model_path(name)
+    local = folder.is_dir()
+    if local:
         check_model_folder(name, folder, trust_remote_code=trust_remote_code)
-    fingerprint = folder_fingerprint(folder) if folder.is_dir() else hub_fingerprint(name, revision or "main")
+    fingerprint = folder_fingerprint(folder) if local else hub_fingerprint(name, revision or "main")
     return Origin(
         lambda done: generate_with_vllm(
-            name, problems, settings, shots=shots, done=done, revision=revision, dtype=dtype,
+            str(folder) if local else name, problems, settings, shots=shots, done=done, revision=revision, dtype=dtype,
             trust_remote_code=trust_remote_code,
         ),
         len(problems) * settings.samples_per_task,

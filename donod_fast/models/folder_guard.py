@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from donod_fast.errors import ModelError
-from donod_fast.system.places import path_of
+from donod_fast.models.packaged import model_path
 from donod_fast.system.wording import shortened
 
 ADAPTER = "adapter_config.json"
@@ -39,7 +39,7 @@ def local_folder(name: str, *, needs_weights: bool = True, trust_remote_code: bo
         ModelError: it is neither, or the folder lacks a config or (if they are needed) safetensors weights, or one of
             its files leads outside it or needs code; see :func:`check_model_folder`.
     """
-    folder = path_of(name)
+    folder = model_path(name)
     if not name or folder.is_file():
         raise ModelError(f"{name!r} is not a model: give the folder that holds config.json, or a hub id")
     if not folder.is_dir():

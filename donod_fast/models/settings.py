@@ -42,10 +42,10 @@ class ModelName:
     """A causal language model.
 
     Attributes:
-        model: folder or hub id.
+        model: folder or hub id, or a name in ``models.packaged.PACKAGED``.
     """
 
-    model: str = option(help="Folder or hub id of a causal language model (safetensors).", panel=PANEL)
+    model: str = option(help="Folder or hub id of a causal language model (safetensors), or smollm2.", panel=PANEL)
 
 
 @dataclass(frozen=True, slots=True)

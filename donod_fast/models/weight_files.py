@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from donod_fast.models.packaged import converted_folder
 from donod_fast.system.places import path_of
 
 INDEX = "model.safetensors.index.json"
@@ -22,7 +23,7 @@ def weights_bytes(name: str, revision: str | None = None) -> int | None:
         The total size of the files that are loaded; None if they are not on this machine. Raises nothing.
     """
     try:
-        folder = path_of(name)
+        folder = converted_folder(name) or path_of(name)
         found = folder if folder.is_dir() else _cached_folder(name, revision)
         return None if found is None else _folder_bytes(found)
     except (OSError, ValueError, KeyError, TypeError):  # the loader reports what is wrong with the files

@@ -54,10 +54,15 @@ def _entry(key: str, facts: list[int], found: str) -> list[Any]:
     return [*entry, hashlib.sha256(json.dumps([key, *entry]).encode()).hexdigest()[:16]]
 
 
+def cache_folder() -> Path:
+    """The package's folder in the user's cache. Raises RuntimeError: there is no home folder."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path("~/.cache").expanduser()) / "donod_fast"
+
+
 def cache_file() -> Path:
     """The file of remembered hashes."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path("~/.cache").expanduser()) / "donod_fast" / "weights.json"
+    return cache_folder() / "weights.json"
 
 
 def _entries() -> dict[str, Any]:
@@ -86,4 +91,4 @@ def _remember(key: str, entry: list[Any]) -> None:
             raise
 
 
-__all__ = ["LARGE", "cache_file", "sha256_of"]
+__all__ = ["LARGE", "cache_file", "cache_folder", "sha256_of"]

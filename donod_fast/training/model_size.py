@@ -12,9 +12,9 @@ from torch import nn
 from donod_fast.errors import InputError
 from donod_fast.models.folder_guard import check_model_folder
 from donod_fast.models.loading import quiet, text_config
+from donod_fast.models.packaged import model_path
 from donod_fast.models.precision import silence_torchao
 from donod_fast.models.shapes import SHAPES
-from donod_fast.system.places import path_of
 from donod_fast.system.wording import shortened
 from donod_fast.training.recipe import TrainSettings
 
@@ -59,7 +59,7 @@ def model_config(name: str, *, revision: str | None = None, trust_remote_code: b
     silence_torchao()
     from transformers import AutoConfig
 
-    folder = path_of(name)
+    folder = model_path(name)
     short = name.rpartition("/")[2].lower()
     if not folder.is_dir() and (known := _KNOWN.get(short, short)) in SHAPES:
         return SHAPES[known].config()

@@ -18,8 +18,9 @@ PYTHONS = ("3.11", "3.12", "3.13")
 
 
 def entries(name: str) -> list[str]:
-    """The entries of a lock file, each with its hashes."""
-    return re.split(r"\n(?=[A-Za-z0-9])", text(f"requirements/{name}.txt"))[1:]
+    """The entries of a lock file, and of the packages of its set that have no wheel, each with its hashes."""
+    files = [one for one in (name, f"{name}-sources") if (ROOT / f"requirements/{one}.txt").exists()]
+    return [entry for one in files for entry in re.split(r"\n(?=[A-Za-z0-9])", text(f"requirements/{one}.txt"))[1:]]
 
 
 def versions(name: str, python: str) -> dict[str, Version]:

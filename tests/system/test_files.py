@@ -12,7 +12,7 @@ from donod_fast.system.files import atomic_writer
 
 
 @pytest.mark.parametrize("stolen", [1, 99, 10**9])
-def test_a_name_that_another_program_takes_each_time_is_an_error_and_not_a_wait(
+def test_a_name_that_another_program_takes_each_time_ends_with_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stolen: int
 ) -> None:
     real = Path.open
