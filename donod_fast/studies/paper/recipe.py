@@ -137,6 +137,7 @@ class BenchmarkSection(Section):
         limit: use only this many problems of each set; None for all.
         few_shot: solved examples before each question (AGIEval).
         max_new_tokens: longest answer (IFEval).
+        chat_template: render prompts by the model's chat template; a model without one needs ``false``.
         batch_size: prompts at once.
         stated_problems, stated_tokens: problems and mean tokens of a prompt, for a plan without the file.
         stated_choices: mean answers of a problem that are compared by log-likelihood; 0 if answers are generated.
@@ -148,6 +149,7 @@ class BenchmarkSection(Section):
     limit: Positive | None = None
     few_shot: Count = 0
     max_new_tokens: Positive = 512
+    chat_template: bool = True
     batch_size: Positive = 16
     stated_problems: Positive | None = None
     stated_tokens: Rate | None = None
