@@ -21,7 +21,7 @@ from donod_fast.errors import InputError
 from donod_fast.models.loading import LoadedModel
 from donod_fast.scoring.scorer import Scorer
 from donod_fast.scoring.settings import UpdateSettings
-from donod_fast.studies.core.settings import FineTuneSettings
+from donod_fast.studies.core.settings import FineTuneSettings, LoraTuning
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,7 @@ def fine_tune(
     loaded: LoadedModel,
     samples: Sequence[TokenizedSample],
     settings: FineTuneSettings,
+    lora: LoraTuning | None = None,
 ) -> FineTuned:
     """Train a copy of the model on some samples; the model itself is not changed.
 
@@ -74,12 +75,13 @@ def fine_tune(
         loaded: the model to start from.
         samples: see :func:`tokenized`; those without a scored token are left out.
         settings: budget and optimizer.
+        lora: adapters to train in place of the parameters, merged into the copy afterwards; None for all parameters.
 
     Raises:
         InputError: no sample can be trained on, or the extra ``train`` is not installed.
     """
     try:
-        from donod_fast.training.recipe import TrainSettings
+        from donod_fast.training.recipe import LoraSettings, TrainSettings
         from donod_fast.training.trainer import train_model
     except ImportError as error:
         raise InputError(
@@ -107,6 +109,8 @@ def fine_tune(
             schedule="cosine",
             epochs=1.0,
             seed=settings.seed,
+            method="full" if lora is None else "lora",
+            lora=LoraSettings() if lora is None else LoraSettings(**lora.as_dict()),
         ),
     )
     losses = [loss for _, loss in stats.losses][stats.steps // 2 :]
@@ -187,14 +191,29 @@ class RowLosses:
         return RowLosses(sums, several[0].tokens)
 
 
-def row_losses(model: Any, tokenizer: Any, records: Sequence[Mapping[str, Any]]) -> RowLosses:
+def row_losses(
+    model: Any,
+    tokenizer: Any,
+    records: Sequence[Mapping[str, Any]],
+    masks: MaskSettings | None = None,
+    *,
+    token_budget: int | None = None,
+) -> RowLosses:
     """Losses on held-out rows as in :func:`donod_fast.studies.core.heldout.heldout_loss`, but row by row.
+
+    Args:
+        model: a loaded transformers model.
+        tokenizer: its tokenizer.
+        records: the held-out rows.
+        masks: settings of reading and masking rows.
+        token_budget: slots of a batch; None to find it from free memory.
 
     Raises:
         InputError: no row has a loss.
         ModelError: the model cannot be used for scoring.
     """
-    table = Scorer(model, tokenizer, update=UpdateSettings("sgd")).score(list(records))
+    scorer = Scorer(model, tokenizer, update=UpdateSettings("sgd"), masks=masks, token_budget=token_budget)
+    table = scorer.score(list(records))
     losses, tokens = table.column("loss").to_pylist(), table.column("scored_tokens").to_pylist()
     there = [(loss * count, int(count)) for loss, count in zip(losses, tokens, strict=True) if math.isfinite(loss)]
     if not there:

@@ -6,22 +6,17 @@ measured, so the grid does not depend on models.
 
 from __future__ import annotations
 
-import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait as connection_wait
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from donod_fast.errors import WorkerError
 from donod_fast.selection.kmeans_ifd import Questions
 from donod_fast.selection.ranking import ScoreColumns
 from donod_fast.studies.core.cells import Cell, CellStore
+from donod_fast.studies.core.processes import in_processes
 from donod_fast.studies.core.selecting import Selection, rows_digest, selected_rows
 
 TRAINING, MODEL = "training", "training/model"
@@ -199,52 +194,23 @@ def measure_all(
     Raises:
         WorkerError: a process was killed; finished cells stay cached.
     """
-    if jobs <= 1 or len(units) <= 1:
-        store, parts = CellStore(root), make_parts()
-        for unit in units:
-            yield measured(store, parts, unit, keep_models=keep_models)
-        return
-    # Spawned, not forked: a forked copy of a process with threads (torch's) may hang.
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (root, make_parts, keep_models)) as pool:
-        waiting: set[Future[Measured]] = {pool.submit(_one, unit) for unit in units}
-        try:
-            while waiting:
-                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield future.result()
-        except BrokenProcessPool as error:
-            raise WorkerError(
-                "a process of the study was killed or ran out of memory; finished cells are cached: "
-                "rerun the same command, with fewer --jobs if memory was short"
-            ) from error
-        finally:
-            for future in waiting:
-                future.cancel()
+    make = partial(_Place.made, root, make_parts, keep_models)
+    yield from in_processes(make, _one, units, jobs)
 
 
-_here: dict[str, Any] = {}
+@dataclass(frozen=True)
+class _Place:
+    store: CellStore
+    parts: Parts
+    keep_models: bool
+
+    @staticmethod
+    def made(root: Path, make_parts: Callable[[], Parts], keep_models: bool) -> _Place:
+        return _Place(CellStore(root), make_parts(), keep_models)
 
 
-def _begin(root: Path, make_parts: Callable[[], Parts], keep_models: bool) -> None:
-    import torch
-
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _here.update(store=CellStore(root), make_parts=make_parts, keep_models=keep_models)
-
-
-def _end_with_parent() -> None:
-    """End this process with its parent; otherwise it would wait for work forever."""
-    parent = parent_process()
-    if parent is not None:
-        connection_wait([parent.sentinel])
-        os._exit(1)
-
-
-def _one(unit: Unit | None) -> Measured:
-    if "parts" not in _here:  # not in _begin, because the pool would hide its errors
-        _here["parts"] = _here["make_parts"]()
-    return measured(_here["store"], _here["parts"], unit, keep_models=_here["keep_models"])
+def _one(place: _Place, unit: Unit | None) -> Measured:
+    return measured(place.store, place.parts, unit, keep_models=place.keep_models)
 
 
 __all__ = ["MODEL", "TRAINING", "Grid", "Measured", "Parts", "Unit", "make_grid", "measure_all", "measured"]

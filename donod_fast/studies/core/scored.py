@@ -22,7 +22,7 @@ from donod_fast.models.loading import LoadedModel, load_model
 from donod_fast.scoring.scorer import Scorer
 from donod_fast.scoring.settings import UpdateSettings
 from donod_fast.selection.ranking import ScoreColumns
-from donod_fast.studies.core.cells import CellStore
+from donod_fast.studies.core.cells import Cell, CellStore
 
 COLUMNS = ("don", "nod", "loss", "entropy")
 _CHUNK = 128  # rows of a cell; a killed study loses at most one cell
@@ -35,6 +35,7 @@ class Scores:
     Attributes:
         don, nod, loss, entropy: as in a scores table.
         more: number columns of further criteria by name.
+        seconds: wall time of computing them; 0.0 if unknown.
     """
 
     don: Tensor
@@ -42,6 +43,7 @@ class Scores:
     loss: Tensor
     entropy: Tensor
     more: Mapping[str, Tensor] = field(default_factory=dict, kw_only=True)
+    seconds: float = field(default=0.0, kw_only=True, compare=False)
 
     def replaced(self, places: Sequence[int], others: Scores) -> Scores:
         """These scores with the rows at ``places`` replaced by ``others``."""
@@ -105,15 +107,17 @@ class ScoringCells:
             ModelError: the model cannot be used for scoring.
             StoreError: a cell cannot be read or written.
         """
-        parts = [self._part(records[at : at + _CHUNK], update) for at in range(0, len(records), _CHUNK)]
+        cells = [self._part(records[at : at + _CHUNK], update) for at in range(0, len(records), _CHUNK)]
+        parts = [cell.result for cell in cells]
 
         def column(name: str) -> Tensor:
             return torch.tensor([x for part in parts for x in part[name]], dtype=torch.float64)
 
         further = [name for name in parts[0] if name not in COLUMNS] if parts else []
-        return Scores(*map(column, COLUMNS), more={name: column(name) for name in further})
+        more, seconds = {name: column(name) for name in further}, sum(cell.seconds for cell in cells)
+        return Scores(*map(column, COLUMNS), more=more, seconds=seconds)
 
-    def _part(self, records: Sequence[Mapping[str, Any]], update: UpdateSettings) -> Mapping[str, list[float]]:
+    def _part(self, records: Sequence[Mapping[str, Any]], update: UpdateSettings) -> Cell:
         def work(_: Path) -> Mapping[str, Any]:
             scorer = self._scorers.get(update)
             if scorer is None:
@@ -125,7 +129,7 @@ class ScoringCells:
             return {name: table.column(name).to_pylist() for name in (*COLUMNS, *further)}
 
         settings = {**self._decisive, "update": update.as_dict(), "records": digest(records)}
-        return self._store.result("scores", settings, work).result
+        return self._store.result("scores", settings, work)
 
 
 def model_key(loaded: LoadedModel, masks: MaskSettings) -> dict[str, Any]:
