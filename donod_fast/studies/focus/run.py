@@ -95,9 +95,11 @@ def run_focus(
         for update in settings.updates:
             scores = _all_scores(store, loaded, some, UpdateSettings(update, lr=settings.lr))
             agreements += _agreements(update, scores, settings.keep)
+    network: Any = loaded.model
     recorded = {
         "model": loaded.name,
         "fingerprint": loaded.fingerprint,
+        "tied": network.get_output_embeddings().weight is network.get_input_embeddings().weight,
         "corpora": list(corpora),
         "skip": {name: data.skip for name, data in corpora.items()},
         **settings.as_dict(),

@@ -122,7 +122,7 @@ def _all(study: EvidenceStudy, domain_of: DomainOf) -> Iterator[Comparison]:
                 by_method.setdefault((row.method, row.share), []).append(row)
         everything = [row for row in rows if row.method == ALL]
         for measure in measures:
-            spread = _spread([some for some in by_method.values()], measure)
+            spread = _spread(list(by_method.values()), measure)
             for (method, share), ours in by_method.items():
                 draws = _draws(rows, share, ours[0].rows)
                 for against, others in ((RANDOM, draws), (ALL, [[row] for row in everything])):

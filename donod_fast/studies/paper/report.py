@@ -13,6 +13,7 @@ from donod_fast.studies.core.paired import signed
 from donod_fast.studies.core.tables import markdown_table, write_csv, write_json, write_text
 from donod_fast.studies.evidence.plan import IN
 from donod_fast.studies.evidence.result import ALL, KEEP, RANDOM, UNTRAINED, EvidenceRow
+from donod_fast.studies.focus.report import TIED
 from donod_fast.studies.paper.comparisons import Comparison, DomainOf, Measure, find, measures_of, summary
 from donod_fast.studies.paper.measures import shown_name
 from donod_fast.studies.paper.plane import TOP
@@ -28,6 +29,7 @@ from donod_fast.studies.paper.published import (
     PLANE,
     STABILITY,
     TARGET_GAIN,
+    UNKNOWN,
     Item,
     facts,
 )
@@ -100,7 +102,11 @@ class _Report:
             limit = "all problems" if benchmark.limit is None else f"the first {benchmark.limit:,} problems of each set"
             yield f"- benchmark {benchmark.benchmark} ({', '.join(benchmark.domains)}): {limit}"
         tuning = recipe.tuning
-        budget = f"{tuning.epochs:g} epochs" if tuning.tokens is None else plural(tuning.tokens, "token")
+        budget = (
+            f"{tuning.epochs:g} {'epoch' if tuning.epochs == 1 else 'epochs'}"
+            if tuning.tokens is None
+            else plural(tuning.tokens, "token")
+        )
         yield (
             f"- {plural(len(recipe.seeds), 'training seed')}, {recipe.random.draws} random draws of each kind "
             f"({', '.join(recipe.random.kinds)}); {tuning.method} fine-tuning, {budget} at {tuning.learning_rate:g}\n"
@@ -109,23 +115,24 @@ class _Report:
     def _items(self) -> Iterator[str]:
         yield "\n## The paper's tables and figures\n"
         yield (
-            "What is known of each, where our figures stand, and whether they can be compared. Numbers of the paper that "
-            "are not known here are left out.\n"
+            "What is known of each, where our figures are, and whether they can be compared; the sections say why not. "
+            f"Numbers of the paper that are {UNKNOWN} are left out.\n"
         )
-        header = ["of the paper", "what it shows", "the paper says", "ours", "comparable"]
+        header = ["of the paper", "what it shows", "ours", "comparable"]
         rows = [
-            [item.name, item.question, _said(item), f"[{item.section}](#{_anchor(item.section)})", self._verdict(item)]
+            [item.name, item.question, f"[{item.section}](#{_anchor(item.section)})", _yes(self.study, item)]
             for item in ITEMS
         ]
         yield markdown_table(header, rows)
 
-    def _verdict(self, item: Item) -> str:
-        return self.study.verdicts[item.name].text
-
     def _statements(self, section: str) -> Iterator[str]:
+        """What the paper says and whether ours is comparable; items of which the same holds in one line."""
+        groups: dict[tuple[str, str], list[str]] = {}
         for item in ITEMS:
             if item.section == section:
-                yield f"- **{item.name}**: {self._verdict(item)}. The paper: {_said(item)}."
+                groups.setdefault((self.study.verdicts[item.name].text, _said(item)), []).append(item.name)
+        for (verdict, said), names in groups.items():
+            yield f"- **{', '.join(names)}**: {verdict}. The paper: {said}."
         yield ""
 
     def _grid(self) -> Iterator[str]:
@@ -196,7 +203,7 @@ class _Report:
                 )
         yield markdown_table(["corpus, model", "measure", "ours, Δ", "ours, relative", "the paper"], rows)
         item = next(one for one in ITEMS if any(fact.name == TARGET_GAIN for fact in one.facts))
-        yield f"{self._verdict(item).capitalize()}.\n"
+        yield f"{self.study.verdicts[item.name].text.capitalize()}.\n"
 
     def _across(self) -> Iterator[str]:
         crossing = [pair for pair in self.recipe.pairs if pair.crosses]
@@ -234,8 +241,8 @@ class _Report:
             yield f"\n### {pool}\n"
             yield outcome_table(study.outcomes, with_keep=True)
             yield (
-                f"Overlap: share of the kept rows that TOPSIS keeps, too. No row is damaged. Rank correlation of TOPSIS "
-                f"with DON {study.spread.topsis_don:.3f}, with −NOD {study.spread.topsis_nod:.3f}. "
+                "Overlap: share of the kept rows that TOPSIS keeps, too. No row is damaged. Rank correlation of TOPSIS "
+                f"with DON {signed(study.spread.topsis_don, 3)}, with −NOD {signed(study.spread.topsis_nod, 3)}. "
                 f"[Report](ablation-{pool}/report.md)\n"
             )
 
@@ -255,16 +262,9 @@ class _Report:
                 rows.append([corpus, optimizer, *places])
         yield "Place of the output layer among the weight matrices after fine-tuning; 1 moved farthest:\n"
         yield markdown_table(["corpus", "optimizer", "absolute", "relative", "per weight"], rows)
-        tied = [self.recipe.model(self.recipe.pairs[0].train).name] if self._is_tied() else []
-        if tied:
-            yield (
-                f"The output layer of {tied[0]} is also its input embedding: one matrix, which moves for both "
-                "reasons.\n"
-            )
+        if result.settings["tied"]:
+            yield f"{TIED}\n"
         yield "[Report and pictures](focus/report.md)\n"
-
-    def _is_tied(self) -> bool:
-        return any(one.output and "embed" in one.name for one in (self.study.focus.moved if self.study.focus else ()))
 
     def _stability(self) -> Iterator[str]:
         if not self.study.stability:
@@ -350,6 +350,10 @@ def _item_row(item: Item, study: PaperStudy) -> dict[str, Any]:
         "comparable": found.comparable,
         "reasons": "; ".join(found.reasons),
     }
+
+
+def _yes(study: PaperStudy, item: Item) -> str:
+    return "yes" if study.verdicts[item.name].comparable else "no"
 
 
 def _said(item: Item) -> str:

@@ -247,7 +247,7 @@ class _Study:
         return Ran(
             scored_by=[score for score, _ in models],
             trained=[trained for _, trained in models],
-            domains=[pool.domain for pool in recipe.pools],
+            corpora=[name for pool in recipe.pools for name in (pool.name, *pool.data)],
             shares=list(recipe.shares),
             is_whole=all(pool.skip == 0 and pool.rows is None for pool in recipe.pools),
             benchmarks=[one.benchmark for one in recipe.benchmarks if one.limit is None],

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from donod_fast.data.settings import MaskSettings
 from donod_fast.data.types import Record, Status, TokenizedSample
 from donod_fast.errors import InputError
 from donod_fast.kernels.scores import with_weight_decay
@@ -112,32 +113,41 @@ class Measures:
         model: folder or hub id of the model that scores, or the model in float32; copies of it are trained.
         corpus: rows and damage.
         training: training of each selection; the seed is replaced.
+        masks: settings of reading and masking rows; None for the defaults.
 
     Raises:
         ModelError: the model cannot be loaded.
     """
 
     def __init__(
-        self, store: CellStore, model: str | Path | LoadedModel, corpus: DamagedCorpus, training: FineTuneSettings
+        self,
+        store: CellStore,
+        model: str | Path | LoadedModel,
+        corpus: DamagedCorpus,
+        training: FineTuneSettings,
+        masks: MaskSettings | None = None,
     ) -> None:
         self.store, self.corpus, self.training = store, corpus, training
+        self._masks = masks or MaskSettings()
         self.loaded = model if isinstance(model, LoadedModel) else load_model(model, dtype="float32")
         self._model = self.loaded.name if isinstance(model, LoadedModel) else model
         self._lowered: dict[str, LoadedModel] = {"float32": self.loaded}
         self._samples: list[TokenizedSample] | None = None
         self._columns: dict[Scoring, ScoreColumns] = {}
-        self._decisive = {
+        self._decisive: dict[str, Any] = {
             "model": self.loaded.fingerprint,
             "template": digest(getattr(self.loaded.tokenizer, "chat_template", None)),
             "records": digest(corpus.records),
         }
+        if self._masks != MaskSettings():  # not always, so that earlier cells stay valid
+            self._decisive["masks"] = self._masks.as_key()
         self._heldout = digest(corpus.heldout)
 
     @property
     def samples(self) -> list[TokenizedSample]:
         """The corpus in the form for training."""
         if self._samples is None:
-            self._samples = tokenized(self.loaded, self.corpus.records)
+            self._samples = tokenized(self.loaded, self.corpus.records, self._masks)
         return self._samples
 
     def columns(self, scoring: Scoring) -> ScoreColumns:
@@ -198,7 +208,7 @@ class Measures:
         return Trained(RowLosses(tuple(kept["sums"]), tuple(kept["row_tokens"])), kept["tokens"], kept["steps"])
 
     def _row_losses(self, model: Any) -> RowLosses:
-        return row_losses(model, self.loaded.tokenizer, self.corpus.heldout)
+        return row_losses(model, self.loaded.tokenizer, self.corpus.heldout, self._masks)
 
     def _scored(self, scoring: Scoring) -> ScoreColumns:
         base = scoring.base()
@@ -218,7 +228,7 @@ class Measures:
     def _score(self, scoring: Scoring) -> dict[str, Any]:
         if scoring.dtype not in self._lowered:
             self._lowered[scoring.dtype] = load_model(self._model, dtype=scoring.dtype)
-        scorer = Scorer(self._lowered[scoring.dtype], update=scoring.update)
+        scorer = Scorer(self._lowered[scoring.dtype], update=scoring.update, masks=self._masks)
         records = [Record(i, "-", f"record {i}", record) for i, record in enumerate(self.corpus.records)]
         samples = scorer.masker.tokenize_many(records)
         if scoring.scope == EVERY:
@@ -263,7 +273,7 @@ def prepare(
         "damaged": {kind: corpus.kinds.count(kind) for kind in settings.shares},
         **settings.as_dict(),
     }
-    return Prepared(Measures(store, model, corpus, settings.training), recorded)
+    return Prepared(Measures(store, model, corpus, settings.training, data.masks), recorded)
 
 
 def separation(score: Tensor, kinds: Sequence[str]) -> dict[str, Estimate]:
