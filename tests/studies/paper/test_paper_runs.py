@@ -1,11 +1,10 @@
-"""``study paper`` as a whole on the demonstration's model: every table has a statement, and a rerun computes nothing."""
+"""``study paper`` as a whole on a small model: every table has a statement, and a rerun computes nothing."""
 
 from __future__ import annotations
 
 import csv
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
