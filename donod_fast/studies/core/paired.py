@@ -25,7 +25,7 @@ from donod_fast.errors import InputError
 REPLICATES = 2000
 CONFIDENCE, POWER = 0.95, 0.8
 _CELLS = 1 << 22  # of a block of replicates, to bound the memory
-_FAR = 10_000
+FAR = 10_000
 
 Array = NDArray[np.float64]
 
@@ -59,6 +59,7 @@ class PairedDifference:
         p: two-sided p-value of no difference, not adjusted for other comparisons.
         seeds, draws, items: trainings of the method, random draws, and held-out rows.
         parts: variance of ``value`` from ``seeds``, ``draws`` and ``items`` (with what seeds and items have together).
+        seeds_degrees: degrees of freedom of the variance over seeds, more than ``seeds`` − 1 if it was pooled.
     """
 
     value: float
@@ -71,15 +72,15 @@ class PairedDifference:
     draws: int
     items: int
     parts: Mapping[str, float]
+    seeds_degrees: int = 1
 
-    @property
-    def detectable(self) -> float:
-        """The smallest true difference that a study like this one shows in 80 % of cases."""
-        from scipy.stats import t
+    def detectable(self, compared: int = 1) -> float:
+        """The smallest true difference that a study like this one shows in 80 % of cases.
 
-        if self.error == 0:
-            return 0.0
-        return float(self.error * (t.ppf(0.5 + CONFIDENCE / 2, self.degrees) + t.ppf(POWER, self.degrees)))
+        Args:
+            compared: number of comparisons that are adjusted for, each at a part of 5 % (Bonferroni).
+        """
+        return self.error * _quantiles(self.degrees, compared) if self.error else 0.0
 
     def text(self, digits: int = 4) -> str:
         """``−0.0132 [−0.0210, −0.0051]``."""
@@ -131,17 +132,30 @@ def paired_difference(
     if seeds_spread is not None and seeds_spread.degrees:
         own, degrees_of_seeds = seeds_spread.variance / seeds, seeds_spread.degrees
     parts = {"seeds": own, "draws": of_draws, "items": of_items}
+    numbers = {"seeds": degrees_of_seeds, "draws": draws - 1, "items": items - 1}
+    error, degrees = _error(parts, numbers)
+    half, p = 0.0, 1.0 if value == 0 else 0.0
+    if error:
+        half = float(t.ppf(0.5 + CONFIDENCE / 2, degrees)) * error
+        p = float(2 * t.sf(abs(value) / error, degrees))
+    return PairedDifference(
+        value, value - half, value + half, error, degrees, p, seeds, draws, items, parts, degrees_of_seeds
+    )
+
+
+def _error(parts: Mapping[str, float], degrees: Mapping[str, float]) -> tuple[float, float]:
+    """Standard error of a sum of independent parts, and its degrees of freedom (Welch and Satterthwaite)."""
     variance = math.fsum(parts.values())
     if variance == 0:
-        bounds = (value, value, 0.0, math.inf, 1.0 if value == 0 else 0.0)
-    else:
-        below = own**2 / degrees_of_seeds + of_draws**2 / (draws - 1) + of_items**2 / (items - 1)
-        degrees = variance**2 / below
-        error = math.sqrt(variance)
-        half = float(t.ppf(0.5 + CONFIDENCE / 2, degrees)) * error
-        bounds = (value - half, value + half, error, degrees, float(2 * t.sf(abs(value) / error, degrees)))
-    low, high, error, degrees, p = bounds
-    return PairedDifference(value, low, high, error, degrees, p, seeds, draws, items, parts)
+        return 0.0, math.inf
+    return math.sqrt(variance), variance**2 / math.fsum(parts[name] ** 2 / degrees[name] for name in parts)
+
+
+def _quantiles(degrees: float, compared: int) -> float:
+    """How many standard errors a difference needs to be shown in 80 % of cases, among some comparisons."""
+    from scipy.stats import t
+
+    return float(t.ppf(1 - (1 - CONFIDENCE) / 2 / compared, degrees) + t.ppf(POWER, degrees))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -158,27 +172,50 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def needed(difference: PairedDifference, effect: float | None = None) -> Needed | None:
-    """What it takes to show a difference of ``effect`` in 80 % of cases; None if no number does.
+def needed(difference: PairedDifference, effect: float | None = None, *, compared: int = 1) -> Needed | None:
+    """What it takes to show a difference of ``effect`` in 80 % of cases; None if nothing below ten thousand does.
 
-    Seeds and draws grow by the same factor. More held-out rows are asked for only if more trainings are not enough.
+    Seeds and draws grow by the same factor. More held-out rows are asked for only if they are half of the uncertainty
+    that is allowed.
 
     Args:
         difference: the spread of a study that was run.
         effect: size of the true difference; None for the one that was observed.
+        compared: number of comparisons that are adjusted for.
     """
-    from scipy.stats import norm
-
     size = abs(difference.value if effect is None else effect)
-    wanted = (size / float(norm.ppf(0.5 + CONFIDENCE / 2) + norm.ppf(POWER))) ** 2
-    if wanted == 0:
+    if size == 0:
         return None
-    of_items = difference.parts["items"]
-    of_trainings = difference.parts["seeds"] + difference.parts["draws"]
-    more_items = max(1.0, 2 * of_items / wanted) if of_items > wanted / 2 else 1.0
-    factor = max(1.0, of_trainings / (wanted - of_items / more_items))
-    numbers = (factor * difference.seeds, factor * difference.draws, more_items * difference.items)
+    allowed = (size / _quantiles(math.inf, compared)) ** 2
+    more_items = max(1.0, 2 * difference.parts["items"] / allowed)
+
+    def suffices(factor: float) -> bool:
+        growth = {"seeds": factor, "draws": factor, "items": more_items}
+        parts = {name: variance / growth[name] for name, variance in difference.parts.items()}
+        degrees = {
+            "seeds": factor * difference.seeds_degrees,
+            "draws": factor * difference.draws - 1,
+            "items": more_items * difference.items - 1,
+        }
+        error, freedom = _error(parts, degrees)
+        return error == 0 or error * _quantiles(freedom, compared) <= size
+
+    most = FAR / max(difference.seeds, difference.draws)
+    if more_items * difference.items > FAR or not suffices(most):
+        return None
+    low, high = 1.0, most
+    if suffices(low):
+        high = low
+    while high / low > 1.005:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if suffices(middle) else (middle, high)
+    numbers = (high * difference.seeds, high * difference.draws, more_items * difference.items)
     return Needed(*(math.ceil(number - 1e-9) for number in numbers))
+
+
+def is_shown(difference: PairedDifference, adjusted: float) -> bool:
+    """Whether the interval excludes 0 and the adjusted p-value is below 5 %."""
+    return (difference.low > 0 or difference.high < 0) and adjusted < 1 - CONFIDENCE
 
 
 def in_words(
@@ -203,7 +240,7 @@ def in_words(
     about = f"{method} − {other} = {difference.text()} {unit}"
     p = difference.p if adjusted is None else adjusted
     excludes = difference.low > 0 or difference.high < 0
-    if excludes and p < 1 - CONFIDENCE:
+    if is_shown(difference, p):
         kind = "lower" if difference.value < 0 else "higher"
         among = f" among {compared} comparisons" if compared > 1 else ""
         return f"shown: {about}; the loss is {kind}{among} (adjusted p {p:.2g})"
@@ -211,19 +248,20 @@ def in_words(
         return f"not shown: {about}; the losses are equal"
     why = "the interval includes 0"
     if excludes:
-        why = f"the interval excludes 0, but among {compared} comparisons that is expected (adjusted p {p:.2g})"
-    shown = f"this study can show differences from {difference.detectable:.2g} on"
-    return f"not shown: {about}; {why}; {shown}; {_what_it_takes(difference)}"
+        why = f"the interval excludes 0, as one of {compared} may by chance (adjusted p {p:.2g})"
+    return f"not shown: {about}; {why}; {what_it_takes(difference, compared=compared)}"
 
 
-def _what_it_takes(difference: PairedDifference) -> str:
-    asked = needed(difference)
-    if asked is None or max(asked) > _FAR:
-        return "a difference as small as the observed one is out of reach"
+def what_it_takes(difference: PairedDifference, *, compared: int = 1) -> str:
+    """Say in half a sentence what this study can show, and what it takes to show the observed difference."""
+    shown = f"such a study shows differences from {difference.detectable(compared):.2g} on in 80 % of cases"
+    asked = needed(difference, compared=compared)
+    if asked is None:
+        return f"{shown}; the observed one is out of reach"
     parts = [f"{asked.draws:,} random draws", f"{asked.seeds:,} seeds"]
     if asked.items > difference.items:
         parts.append(f"{asked.items:,} held-out rows")
-    return f"one of {abs(difference.value):.2g} needs about {', '.join(parts[:-1])} and {parts[-1]}"
+    return f"{shown}; one of {abs(difference.value):.2g} takes about {', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def signed(number: float, digits: int = 4) -> str:
@@ -266,12 +304,15 @@ def _weights(rng: np.random.Generator, size: int, count: int) -> Array:
 
 __all__ = [
     "CONFIDENCE",
+    "FAR",
     "Needed",
     "PairedDifference",
     "Spread",
     "holm",
     "in_words",
+    "is_shown",
     "needed",
     "paired_difference",
     "signed",
+    "what_it_takes",
 ]
