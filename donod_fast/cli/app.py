@@ -104,6 +104,18 @@ class Commands(LazyGroup):
             "Measure pass@k of a model on a code benchmark.",
             "eval humaneval --model tuned --out result",
         ),
+        "eval agieval": _command(
+            "evaluate_harness:agieval",
+            _MODELS,
+            "Let a model answer AGIEval's questions (the paper's benchmark).",
+            "eval agieval --problems agieval --model tuned --out result",
+        ),
+        "eval ifeval": _command(
+            "evaluate_harness:ifeval",
+            _MODELS,
+            "Check which instructions of IFEval a model follows.",
+            "eval ifeval --problems input_data.jsonl --model tuned --out result",
+        ),
         "damoc": _command(
             "damoc:damoc",
             _MODELS,

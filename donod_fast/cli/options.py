@@ -212,6 +212,13 @@ class LazyGroup(TyperGroup):
         """The command of a name, imported now; None if there is none."""
         return self.table[cmd_name].load(cmd_name) if cmd_name in self.table else None
 
+    def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """The command that arguments begin with; its name may have two words, as ``eval ifeval``."""
+        two = " ".join(args[:2])
+        if len(args) > 1 and two in self.table:
+            return two, self.get_command(ctx, two), args[2:]
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Write the commands, a section for each panel in the order of its first command."""
         sections: dict[str, list[tuple[str, str]]] = {}

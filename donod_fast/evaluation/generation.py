@@ -264,6 +264,11 @@ def _length_limit(model: Any) -> int | None:
 def _batch_rows(model: Any, rows: Sequence[_Row], settings: GenerationSettings) -> int:
     if settings.batch_rows is not None or not rows:
         return settings.batch_rows or 1
+    return rows_by_cache(model, len(rows[0].ids) + settings.max_new_tokens)
+
+
+def rows_by_cache(model: Any, tokens: int) -> int:
+    """How many sequences of so many tokens are generated at once, by the memory that their keys and values need."""
     config = text_config(model.config)
     heads = getattr(config, "num_attention_heads", 1)
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -271,4 +276,4 @@ def _batch_rows(model: Any, rows: Sequence[_Row], settings: GenerationSettings) 
     weight = model.get_input_embeddings().weight
     token = 2 * config.num_hidden_layers * keys * width * weight.element_size()
     memory = _CACHE_BYTES.get(weight.device.type, 4 << 30)
-    return max(1, min(_MOST_ROWS, memory // int(token * (len(rows[0].ids) + settings.max_new_tokens))))
+    return max(1, min(_MOST_ROWS, memory // int(token * tokens)))

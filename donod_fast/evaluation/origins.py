@@ -92,12 +92,7 @@ def from_model(
         len(problems) * settings.samples_per_task,
         {
             "samples": "model",
-            "model": {
-                "fingerprint": loaded.fingerprint,
-                "revision": loaded.revision,
-                "dtype": str(loaded.dtype).removeprefix("torch."),
-                "precision": loaded.precision,
-            },
+            "model": model_settings(loaded),
             "generation": {**settings.as_dict(), "engine": "transformers"},
             "prompts_sha256": hashlib.sha256("\0".join(one.text for one in texts).encode()).hexdigest(),
         },
@@ -108,6 +103,16 @@ def from_model(
             "engine_versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         },
     )
+
+
+def model_settings(loaded: LoadedModel) -> dict[str, Any]:
+    """What decides a loaded model's answers, for the settings of a folder."""
+    return {
+        "fingerprint": loaded.fingerprint,
+        "revision": loaded.revision,
+        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "precision": loaded.precision,
+    }
 
 
 def from_vllm(
