@@ -73,6 +73,11 @@ class Studies(LazyGroup):
             "Weight changes and scores of every layer (Figures 3 and 6-11).",
             "focus gsm8k=train.jsonl --model MODEL",
         ),
+        "paper": _command(
+            "paper:paper",
+            "All tables and figures of the paper, beside its own numbers.",
+            "paper paper-tiny --dry-run",
+        ),
     }
 
 

@@ -41,7 +41,7 @@ def recipe_counts(
     if not names:
         raise InputError("name the training data: --data FILE (a recipe may name it under score.data)")
     try:
-        if any(_is_hub_id(name) for name in names) and not hub_answers():
+        if any(is_hub_id(name) for name in names) and not hub_answers():
             raise CorpusError(f"{', '.join(names)}: the hub cannot be reached, so the rows cannot be counted")
         corpus = open_corpus(names, split=split, revision=revision)
     except CorpusError:
@@ -113,7 +113,8 @@ def hub_answers() -> bool:
         return False
 
 
-def _is_hub_id(name: str) -> bool:
+def is_hub_id(name: str) -> bool:
+    """Whether data of this name would be sought on the hub."""
     return not Path(name).exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and "." not in name[-8:]
 
 
@@ -125,4 +126,4 @@ def _characters(value: Any) -> int:
     return sum(map(_characters, value)) if isinstance(value, list | tuple) else 0
 
 
-__all__ = ["CHARACTERS_A_TOKEN", "count_tokens", "guess_tokens", "hub_answers", "recipe_counts"]
+__all__ = ["CHARACTERS_A_TOKEN", "count_tokens", "guess_tokens", "hub_answers", "is_hub_id", "recipe_counts"]

@@ -90,7 +90,7 @@ class TrainSettings(Section):
         optimizer: a name of transformers' ``OptimizerNames``.
         weight_decay: of matrices; norms and biases have none.
         adam_beta1, adam_beta2, adam_epsilon: of AdamW.
-        warmup_ratio: share of the steps with a rising rate (rounded up).
+        warmup_ratio: share of the steps with a rising rate, from 0 (rounded up; a training of one step has none).
         schedule: after that.
         epochs: passes over the rows; the last step of an epoch may have fewer than ``global_batch`` samples.
         max_steps: maximum number of optimizer steps, regardless of ``epochs``; None for all.

@@ -26,6 +26,7 @@ except ImportError as error:
 
 _DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz", ".zst")
 _MOST = 1 << 63  # no setting is a number as large as this
+_PAPER = "paper-"  # how the names of the recipes of `study paper` begin
 _PACKAGE = "package:"  # prefix of paths inside the installed package
 _PATHS = (
     "train.model",
@@ -42,9 +43,10 @@ _PATHS = (
 AnyRecipe = TypeVar("AnyRecipe", bound=Section)
 
 
-def recipe_names() -> list[str]:
-    """Names of the packaged recipes."""
-    return sorted(file.stem for file in _packaged_folder().glob("*.yaml"))
+def recipe_names(*, paper: bool = False) -> list[str]:
+    """Names of the packaged recipes: those of training and of the threshold study, or those of ``study paper``."""
+    names = sorted(file.stem for file in _packaged_folder().glob("*.yaml"))
+    return [name for name in names if name.startswith(_PAPER) == paper]
 
 
 def load_recipe(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -58,7 +60,7 @@ def load_recipe(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Reci
         InputError: no such recipe, invalid YAML, an unknown key, or a value of a wrong type; names the file, the key
             and the remedy.
     """
-    return load(Recipe, _find(name_or_path), overrides, paths=_PATHS)
+    return load(Recipe, find_recipe(name_or_path), overrides, paths=_PATHS)
 
 
 def recipe_from(values: Mapping[str, Any], overrides: Iterable[str] = (), *, where: str = "recipe") -> Recipe:
@@ -139,11 +141,16 @@ def _packaged_folder() -> Path:
         return Path(donod_fast.__file__).parent.parent / "recipes"
 
 
-def _find(name_or_path: str | Path) -> Path:
+def find_recipe(name_or_path: str | Path, *, paper: bool = False) -> Path:
+    """The file of a recipe: an existing file, or a packaged recipe by its name, see :func:`recipe_names`.
+
+    Raises:
+        InputError: there is neither; names the packaged recipes.
+    """
     path = path_of(name_or_path)
     if path.is_file():
         return path
-    names = recipe_names()
+    names = recipe_names(paper=paper)
     if str(name_or_path) in names:
         return _packaged_folder() / f"{name_or_path}.yaml"
     raise InputError(
@@ -314,4 +321,4 @@ def _section_of(annotation: Any) -> type[BaseModel]:
     return next((_section_of(inner) for inner in get_args(annotation) if inner is not ...), Section)
 
 
-__all__ = ["apply_overrides", "load", "load_recipe", "recipe_from", "recipe_names", "validated"]
+__all__ = ["apply_overrides", "find_recipe", "load", "load_recipe", "recipe_from", "recipe_names", "validated"]

@@ -320,7 +320,8 @@ def _arguments(settings: TrainSettings, steps: int, folder: Path, *, saves: bool
         adam_beta2=settings.adam_beta2,
         adam_epsilon=settings.adam_epsilon,
         max_grad_norm=settings.max_grad_norm,
-        warmup_steps=math.ceil(steps * settings.warmup_ratio),
+        # The first step of a warm-up has the rate 0, so a training of one step alone would change nothing.
+        warmup_steps=math.ceil(steps * settings.warmup_ratio) if steps > 1 else 0,
         lr_scheduler_type=schedules.get(settings.schedule, settings.schedule),
         seed=settings.seed,
         use_cpu=not torch.cuda.is_available(),

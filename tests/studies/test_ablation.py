@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from donod_fast.data.settings import MaskSettings
 from donod_fast.demo.corpus import CORPUS_FILE, MODEL_FOLDER
 from donod_fast.errors import InputError
 from donod_fast.scoring.settings import UpdateSettings
@@ -13,6 +14,7 @@ from donod_fast.studies.sensitivity.ablation import run_ablation
 from donod_fast.studies.sensitivity.run import run_sensitivity
 from donod_fast.studies.sensitivity.study_settings import AblationSettings, SensitivitySettings
 
+ROLES = ("user", "assistant")
 DATA = StudyData(CORPUS_FILE, rows=30, heldout=CORPUS_FILE, heldout_skip=800, heldout_rows=4)
 OPTIONS = {
     "shares": {"shuffled": 0.15, "masked": 0.1},
@@ -67,3 +69,18 @@ def test_trainings_are_shared_with_the_sensitivity_study(tmp_path):
 def test_wrong_options_are_refused(tmp_path, changes):
     with pytest.raises(InputError):
         run(tmp_path, **changes)
+
+
+def test_the_masks_of_the_data_decide_scores_and_losses(tmp_path):
+    found = {}
+    for train_on in ("all", "last"):
+        rows = [
+            {"messages": [{"role": role, "content": text} for text in (f"{n} and", f"{n} or") for role in ROLES]}
+            for n in range(40)
+        ]
+        data = StudyData(rows, rows=12, heldout=rows[20:], heldout_rows=4, masks=MaskSettings(train_on=train_on))
+        cells: list = []
+        options = {**OPTIONS, "shares": {}, "keeps": (0.5,), "seeds": 0, "setting_seeds": 0}
+        run_ablation(tmp_path, MODEL_FOLDER, data, AblationSettings(**options), on_cell=cells.append)
+        found[train_on] = next(cell.result["don"] for cell in cells if cell.kind == "scores")
+    assert found["all"] != found["last"]

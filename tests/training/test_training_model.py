@@ -160,6 +160,15 @@ def test_warm_up_and_schedule_are_the_ones_asked_for() -> None:
     )
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+def test_a_training_of_one_step_with_warm_up_changes_the_model(schedule: str) -> None:
+    model = tiny_model("llama")
+    before = {name: one.detach().clone() for name, one in model.named_parameters()}
+    one_step = settings(max_steps=1, warmup_ratio=0.025, schedule=schedule)
+    train_model(model, tiny_tokenizer(), prepared(question_rows(4)), one_step)
+    assert any(not torch.equal(before[name], one) for name, one in model.named_parameters())
+
+
 def test_what_cannot_be_trained_is_refused_by_name() -> None:
     model, tokenizer, rows = tiny_model("llama"), tiny_tokenizer(), prepared(question_rows(4))
     with pytest.raises(InputError, match=r"optimizer 'adamx' is not known.*adamw_torch"):

@@ -12,6 +12,12 @@ from donod_fast.studies.focus.result import Agreement, FocusResult, Moved
 from donod_fast.system.wording import plural
 
 MOVED_PICTURE, AGREEMENT_PICTURE = "moved.png", "agreement.png"
+TIED = (
+    "The output layer is also the input embedding: one matrix, which training moves for both reasons. The scores of "
+    "samples below see its use as the output layer only."
+)
+"""What a reader must know of a model with tied embeddings."""
+
 _OURS, _OTHERS = "#d1495b", "#8fb0cc"
 _SHOWN = 12  # bars of a panel
 
@@ -40,6 +46,7 @@ def focus_markdown(result: FocusResult) -> str:
         f"{', '.join(settings['corpora'])}, {settings['training']['epochs']:g} epochs, "
         f"{plural(settings['seeds'], 'seed')} "
         f"({optimizers}).\n",
+        *([f"{TIED}\n"] if settings["tied"] else []),
         "\n## How far each matrix moved\n",
         "Place of the output layer, by ‖W_after − W_before‖ (absolute), over ‖W_before‖ (relative), and over the "
         "root of the number of weights (per weight); 1 is the farthest.\n",

@@ -50,6 +50,7 @@ def run_focus(
     corpora: Mapping[str, StudyData],
     settings: FocusSettings | None = None,
     *,
+    cells: Path | None = None,
     on_cell: Callable[[Cell], None] | None = None,
 ) -> FocusResult:
     """Run the study, or resume it.
@@ -62,6 +63,7 @@ def run_focus(
         model: the model to fine-tune and to score with, in float32.
         corpora: corpora to fine-tune on, by name; samples of the first are scored. Held-out parts are not used.
         settings: rows, seeds, optimizers and updates; None for the defaults.
+        cells: a folder whose finished cells are used and added to; None for ``out``.
         on_cell: called with each finished cell.
 
     Raises:
@@ -74,7 +76,7 @@ def run_focus(
     if not corpora:
         raise InputError("at least one corpus is needed")
     loaded = model if isinstance(model, LoadedModel) else load_model(model, dtype="float32")
-    store = CellStore(out, on_cell)
+    store = CellStore(out if cells is None else cells, on_cell)
     moved: list[Moved] = []
     for corpus, data in corpora.items():
         some = _ready(loaded, data, settings.train_rows)
@@ -93,9 +95,11 @@ def run_focus(
         for update in settings.updates:
             scores = _all_scores(store, loaded, some, UpdateSettings(update, lr=settings.lr))
             agreements += _agreements(update, scores, settings.keep, settings.normalise)
+    network: Any = loaded.model
     recorded = {
         "model": loaded.name,
         "fingerprint": loaded.fingerprint,
+        "tied": network.get_output_embeddings().weight is network.get_input_embeddings().weight,
         "corpora": list(corpora),
         "skip": {name: data.skip for name, data in corpora.items()},
         **settings.as_dict(),

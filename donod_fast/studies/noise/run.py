@@ -60,6 +60,7 @@ def run_noise(
     data: StudyData,
     settings: NoiseSettings | None = None,
     *,
+    cells: Path | None = None,
     on_cell: Callable[[Cell], None] | None = None,
 ) -> NoiseResult:
     """Run the study, or resume it.
@@ -72,6 +73,7 @@ def run_noise(
         model: the scoring model.
         data: the rows to damage; its held-out part is not used.
         settings: seeds, kinds of damage, updates and shares; None for the defaults.
+        cells: a folder whose finished cells are used and added to; None for ``out``.
         on_cell: called with each finished cell.
 
     Raises:
@@ -81,7 +83,7 @@ def run_noise(
     need("scipy", "study")
     settings = settings or NoiseSettings()
     rows = SeedRows(data.read(), settings.rows, settings.seeds)
-    scoring = ScoringCells(CellStore(out, on_cell), model, data.masks)
+    scoring = ScoringCells(CellStore(out if cells is None else cells, on_cell), model, data.masks)
     figures: dict[tuple[str, str], list[_Figures]] = {}
     for seed in range(settings.seeds):
         clean = rows.of(seed)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from donod_fast.models.loading import LoadedModel
 from donod_fast.studies.core.cells import Cell, CellStore
 from donod_fast.studies.core.study_data import StudyData
 from donod_fast.studies.sensitivity.ablation_report import write_ablation_report
@@ -44,7 +45,7 @@ def ablation_settings(scoring: Scoring) -> list[Setting]:
 
 def run_ablation(
     out: Path,
-    model: str | Path,
+    model: str | Path | LoadedModel,
     data: StudyData,
     settings: AblationSettings | None = None,
     *,
@@ -54,7 +55,7 @@ def run_ablation(
     """Run the study, or resume it.
 
     Writes ``report.md``, ``methods.csv``, ``separation.csv`` and ``result.json`` into ``out``. The arguments are those
-    of :func:`donod_fast.studies.sensitivity.run.run_sensitivity`.
+    of :func:`donod_fast.studies.sensitivity.run.run_sensitivity`; the model may also be loaded, in float32.
 
     Raises:
         InputError: names an argument with a wrong value.

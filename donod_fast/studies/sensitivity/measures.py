@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from donod_fast.data.settings import MaskSettings
 from donod_fast.data.types import Record, Status, TokenizedSample
 from donod_fast.errors import InputError
 from donod_fast.kernels.scores import with_weight_decay
@@ -110,33 +111,44 @@ class Measures:
 
     Args:
         store: store of the cells.
-        model: folder or hub id of the model that scores; copies of it are trained.
+        model: folder or hub id of the model that scores, or the model in float32; copies of it are trained.
         corpus: rows and damage.
         training: training of each selection; the seed is replaced.
+        masks: settings of reading and masking rows; None for the defaults.
 
     Raises:
         ModelError: the model cannot be loaded.
     """
 
-    def __init__(self, store: CellStore, model: str | Path, corpus: DamagedCorpus, training: FineTuneSettings) -> None:
+    def __init__(
+        self,
+        store: CellStore,
+        model: str | Path | LoadedModel,
+        corpus: DamagedCorpus,
+        training: FineTuneSettings,
+        masks: MaskSettings | None = None,
+    ) -> None:
         self.store, self.corpus, self.training = store, corpus, training
-        self.loaded = load_model(model, dtype="float32")
-        self._model = model
+        self._masks = masks or MaskSettings()
+        self.loaded = model if isinstance(model, LoadedModel) else load_model(model, dtype="float32")
+        self._model = self.loaded.name if isinstance(model, LoadedModel) else model
         self._lowered: dict[str, LoadedModel] = {"float32": self.loaded}
         self._samples: list[TokenizedSample] | None = None
         self._columns: dict[Scoring, ScoreColumns] = {}
-        self._decisive = {
+        self._decisive: dict[str, Any] = {
             "model": self.loaded.fingerprint,
             "template": digest(getattr(self.loaded.tokenizer, "chat_template", None)),
             "records": digest(corpus.records),
         }
+        if self._masks != MaskSettings():  # not always, so that earlier cells stay valid
+            self._decisive["masks"] = self._masks.as_key()
         self._heldout = digest(corpus.heldout)
 
     @property
     def samples(self) -> list[TokenizedSample]:
         """The corpus in the form for training."""
         if self._samples is None:
-            self._samples = tokenized(self.loaded, self.corpus.records)
+            self._samples = tokenized(self.loaded, self.corpus.records, self._masks)
         return self._samples
 
     def columns(self, scoring: Scoring) -> ScoreColumns:
@@ -197,7 +209,7 @@ class Measures:
         return Trained(RowLosses(tuple(kept["sums"]), tuple(kept["row_tokens"])), kept["tokens"], kept["steps"])
 
     def _row_losses(self, model: Any) -> RowLosses:
-        return row_losses(model, self.loaded.tokenizer, self.corpus.heldout)
+        return row_losses(model, self.loaded.tokenizer, self.corpus.heldout, self._masks)
 
     def _scored(self, scoring: Scoring) -> ScoreColumns:
         base = scoring.base()
@@ -217,7 +229,7 @@ class Measures:
     def _score(self, scoring: Scoring) -> dict[str, Any]:
         if scoring.dtype not in self._lowered:
             self._lowered[scoring.dtype] = load_model(self._model, dtype=scoring.dtype)
-        scorer = Scorer(self._lowered[scoring.dtype], update=scoring.update)
+        scorer = Scorer(self._lowered[scoring.dtype], update=scoring.update, masks=self._masks)
         records = [Record(i, "-", f"record {i}", record) for i, record in enumerate(self.corpus.records)]
         samples = scorer.masker.tokenize_many(records)
         if scoring.scope == EVERY:
@@ -244,7 +256,9 @@ class Prepared:
         return None if losses is None else Measured(losses.loss, losses.error)
 
 
-def prepare(store: CellStore, model: str | Path, data: StudyData, settings: DamageStudySettings) -> Prepared:
+def prepare(
+    store: CellStore, model: str | Path | LoadedModel, data: StudyData, settings: DamageStudySettings
+) -> Prepared:
     """Read the rows, plant the damage and load the model.
 
     Raises:
@@ -252,7 +266,7 @@ def prepare(store: CellStore, model: str | Path, data: StudyData, settings: Dama
     """
     corpus = damaged_corpus(data, settings.shares, seed=settings.damage_seed)
     recorded = {
-        "model": str(model),
+        "model": model.name if isinstance(model, LoadedModel) else str(model),
         "rows": len(corpus.records),
         "skip": data.skip,
         "heldout_rows": len(corpus.heldout),
@@ -261,7 +275,7 @@ def prepare(store: CellStore, model: str | Path, data: StudyData, settings: Dama
         "damaged": {kind: corpus.kinds.count(kind) for kind in settings.shares},
         **settings.as_dict(),
     }
-    return Prepared(Measures(store, model, corpus, settings.training), recorded)
+    return Prepared(Measures(store, model, corpus, settings.training, data.masks), recorded)
 
 
 def separation(score: Tensor, kinds: Sequence[str]) -> dict[str, Estimate]:

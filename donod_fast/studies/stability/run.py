@@ -50,6 +50,7 @@ def run_stability(
     settings: StabilitySettings | None = None,
     *,
     measures: Mapping[str, Measure] | None = None,
+    cells: Path | None = None,
     on_cell: Callable[[Cell], None] | None = None,
 ) -> StabilityResult:
     """Run the study, or resume it.
@@ -63,6 +64,7 @@ def run_stability(
         data: the rows to select from, and the held-out rows.
         settings: seeds, proportions, methods and training; None for the defaults.
         measures: further measures by name; the name identifies the measure in the cached cells.
+        cells: a folder whose finished cells are used and added to; None for ``out``.
         on_cell: called with each finished cell.
 
     Raises:
@@ -74,7 +76,7 @@ def run_stability(
     settings = settings or StabilitySettings()
     rows = SeedRows(data.read(), settings.rows, settings.seeds)
     heldout = data.read_heldout()
-    store = CellStore(out, on_cell)
+    store = CellStore(out if cells is None else cells, on_cell)
     scoring = ScoringCells(store, model, data.masks, criteria_for(settings.methods, settings.references))
     trainer = _Trainer(store, scoring.loaded, heldout, dict(measures or {}), data.masks)
     grid = [(method, proportion) for method in settings.methods for proportion in settings.proportions]

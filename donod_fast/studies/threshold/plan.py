@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from donod_fast.errors import CorpusError, InputError
 from donod_fast.selection.column_methods import FILTERED, split_end
 from donod_fast.selection.kmeans_ifd import KMEANS_IFD
+from donod_fast.studies.core.costs import assumed_speeds, generation_hours, scoring_flops, speed
 from donod_fast.studies.core.selecting import ALL, BY_THRESHOLD, Selection
 from donod_fast.studies.threshold.family_files import is_family, with_family
 from donod_fast.studies.threshold.parts import named_sections, section_problems
@@ -23,13 +24,10 @@ from donod_fast.system.wording import shortened
 
 if TYPE_CHECKING:
     from donod_fast.training import EvalSection, Recipe
-    from donod_fast.training.model_size import ModelSize
     from donod_fast.training.planning import TokenCounts, TrainPlan
 
 _ROWS, _ROW_TOKENS = 20_000, 200  # if nothing is known
 _TASKS = {"humaneval": 164, "humaneval+": 164, "mbpp": 500, "mbpp+": 378, "mbpp-sanitized": 257}  # test splits
-_BANDWIDTH = {"a100": 2.0e12, "h100": 3.35e12, "h200": 4.8e12}  # bytes a second; vendors' data sheets
-_SHARE_OF_BANDWIDTH = 0.5
 _PROMPT_TOKENS = 200  # prompt tokens of a task that is not available
 
 
@@ -183,10 +181,7 @@ def plan_threshold(
         measures[name] = trainings + 1
     if recipe.heldout:
         measures["heldout"] = trainings + 1
-    unknown.append(
-        f"hours: {whole.utilisation:.0%} of the peak for training and scoring, {_SHARE_OF_BANDWIDTH:.0%} of "
-        f"{_BANDWIDTH[gpu] / 1e12:g} TB/s for generating, every answer as long as it may be"
-    )
+    unknown.append(f"hours: {assumed_speeds(gpu, whole.utilisation)}, every answer as long as it may be")
     return StudyPlan(
         name=recipe.name,
         counts=counts,
@@ -194,7 +189,7 @@ def plan_threshold(
         selections=tuple(planned),
         measures=measures,
         seeds=seeds,
-        score_hours=_scoring_flops(size, counts) / _speed(whole) / 3600,
+        score_hours=scoring_flops(size, counts) / speed(whole.gpu, whole.utilisation) / 3600,
         train_hours=sum(one.trainings * (one.hours or 0.0) for one in planned),
         generate_hours=generate_hours,
         generated=generated,
@@ -279,27 +274,16 @@ def _tasks(section: EvalSection, unknown: list[str]) -> int:
     return tasks if section.limit is None else min(tasks, section.limit)
 
 
-def _scoring_flops(size: ModelSize, counts: TokenCounts) -> float:
-    """Operations of one forward pass, plus the output layer's gradient tiles for AdamW (two logits products)."""
-    products = size.parameters - size.embedding
-    attention = 2.0 * size.layers * size.heads_dim * counts.squares
-    return 2.0 * products * counts.tokens + 2.0 * size.vocab * size.dim * counts.tokens + attention
-
-
 def _generation_hours(whole: TrainPlan, section: EvalSection, samples: int) -> float:
-    """Hours of generation: a step takes the longer of reading the weights and computing; prompts are prefilled."""
-    weights = whole.size.parameters * 2
-    products = 2.0 * (whole.size.parameters - whole.size.embedding)
-    batches = -(-samples // section.batch_size)
-    step = max(weights / (_BANDWIDTH[whole.gpu] * _SHARE_OF_BANDWIDTH), section.batch_size * products / _speed(whole))
-    prefill = samples * _PROMPT_TOKENS * products / _speed(whole)
-    return (batches * section.max_new_tokens * step + prefill) / 3600
-
-
-def _speed(whole: TrainPlan) -> float:
-    from donod_fast.training.planning import ACCELERATORS
-
-    return ACCELERATORS[whole.gpu].peak * whole.utilisation
+    return generation_hours(
+        whole.size,
+        samples,
+        new_tokens=section.max_new_tokens,
+        prompt_tokens=_PROMPT_TOKENS,
+        batch=section.batch_size,
+        gpu=whole.gpu,
+        utilisation=whole.utilisation,
+    )
 
 
 def _row(one: PlannedSelection) -> tuple[str, ...]:
