@@ -1,7 +1,8 @@
 """From a table of scores to the rows that a study trains on: one method and one amount.
 
-In addition to the methods of ``selection/ranking.py`` and ``column_methods.py`` there are ``all`` (every scored row)
-and ``kmeans-ifd``. Rows are in the order of the input, so that equal sets are equal tuples and one cell of a study.
+In addition to the methods of ``selection/ranking.py`` and ``column_methods.py`` there are ``all`` (every scored row),
+``kmeans-ifd``, and ``topsis-range``, ``topsis-vector``, ``topsis-sum``: TOPSIS with this normalisation, so that one
+study can compare them. Rows are in the order of the input, so that equal sets are equal tuples and one cell of a study.
 """
 
 from __future__ import annotations
@@ -17,16 +18,19 @@ from torch import Tensor
 from donod_fast.criteria.base import Criterion
 from donod_fast.criteria.registry import SignalOptions, parse_signals
 from donod_fast.errors import InputError
-from donod_fast.kernels.topsis import DEFAULT_NORMALISE
+from donod_fast.kernels.topsis import DEFAULT_NORMALISE, NORMALISATIONS
 from donod_fast.selection.column_methods import OWN_METHODS, check_known, signals_of
 from donod_fast.selection.keeping import keep
 from donod_fast.selection.kmeans_ifd import KMEANS_IFD, Questions, choose
-from donod_fast.selection.ranking import ScoreColumns, rank
+from donod_fast.selection.ranking import Ranking, ScoreColumns, rank
 from donod_fast.system.wording import plural
 
 ALL = "all"
 BY_THRESHOLD = "don-threshold"
-STUDY_METHODS = (ALL, *OWN_METHODS)
+NORMALISED = {f"topsis-{name}": name for name in NORMALISATIONS}
+"""Names of TOPSIS with one normalisation."""
+
+STUDY_METHODS = (ALL, *OWN_METHODS, *NORMALISED)
 """Methods that need no further signals; :func:`check_method` accepts others as well."""
 
 
@@ -98,8 +102,13 @@ def check_method(method: str) -> None:
     Raises:
         InputError: the method does not exist.
     """
-    if method not in (ALL, KMEANS_IFD):
+    if method not in (ALL, KMEANS_IFD, *NORMALISED):
         check_known(method)
+
+
+def base_method(method: str) -> str:
+    """The method of ``selection/ranking.py`` that a method of a study ranks by."""
+    return "topsis" if method in NORMALISED else method
 
 
 def criteria_for(methods: Iterable[str], references: Sequence[str] = ()) -> tuple[Criterion, ...]:
@@ -117,7 +126,7 @@ def criteria_for(methods: Iterable[str], references: Sequence[str] = ()) -> tupl
         if method == KMEANS_IFD:
             found |= {"ifd": None, "embedding": None}
         elif method != ALL:
-            found |= dict.fromkeys(signals_of([method]))
+            found |= dict.fromkeys(signals_of([base_method(method)]))
     return parse_signals(",".join(found), SignalOptions(tuple(references))) if found else ()
 
 
@@ -156,7 +165,7 @@ def selected_rows(
         if not len(rows):
             raise InputError(f"nothing to select from: none of the {plural(len(columns.row), 'row')} has scores")
     else:
-        ranking = rank(columns, selection.method, seed=seed, weights=weights, normalise=normalise)
+        ranking = _ranked(columns, selection.method, seed=seed, weights=weights, normalise=normalise)
         rows = keep(ranking, keep=share, don_threshold=selection.don_threshold, don_quantile=selection.don_quantile)
         if not len(rows):
             raise InputError(f"no row has {selection.amount}; the largest DON is {float(ranking.value.max()):.6g}")
@@ -177,11 +186,18 @@ def merits(
     Raises:
         InputError: an unknown method.
     """
-    ranking = rank(columns, method, weights=weights, normalise=normalise)
+    ranking = _ranked(columns, method, weights=weights, normalise=normalise)
     value = columns.don.new_full((len(columns.row),), math.nan)
     place = {row: at for at, row in enumerate(columns.row.tolist())}
     value[[place[row] for row in ranking.order.tolist()]] = ranking.value
     return value
+
+
+def _ranked(
+    columns: ScoreColumns, method: str, *, weights: tuple[float, float], normalise: str, seed: int = 0
+) -> Ranking:
+    chosen = NORMALISED.get(method, normalise)
+    return rank(columns, base_method(method), seed=seed, weights=weights, normalise=chosen)
 
 
 def rows_digest(rows: Sequence[int]) -> str:
@@ -193,8 +209,10 @@ def rows_digest(rows: Sequence[int]) -> str:
 __all__ = [
     "ALL",
     "BY_THRESHOLD",
+    "NORMALISED",
     "STUDY_METHODS",
     "Selection",
+    "base_method",
     "check_method",
     "criteria_for",
     "merits",

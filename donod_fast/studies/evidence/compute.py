@@ -15,6 +15,7 @@ from donod_fast.criteria.base import FORWARD, Need
 from donod_fast.criteria.registry import SIGNALS, SignalOptions
 from donod_fast.selection.column_methods import signals_of, split_end
 from donod_fast.selection.kmeans_ifd import KMEANS_IFD
+from donod_fast.studies.core.selecting import base_method
 from donod_fast.studies.evidence.result import Compute
 
 _BY_UPDATE = ("topsis", "don", "nod", "weighted", "pareto", "nodon", "don-threshold")
@@ -80,7 +81,7 @@ class Passes:
     @staticmethod
     def of(method: str) -> Passes:
         """What a method needs; a method by a number that reading the rows gives needs nothing."""
-        name = split_end(method)[0].partition("@")[0]
+        name = split_end(base_method(method))[0].partition("@")[0]
         if name in _BY_UPDATE:
             return Passes(forward=True, update=True)
         if name in _BY_LOSS:

@@ -13,7 +13,7 @@ from donod_fast.studies.core.settings import INPUT, KEEP, STUDY, TRAINING, Epoch
 from donod_fast.studies.core.tables import Data
 from donod_fast.system.options import option, python_only
 
-BASE_METHODS = ("topsis", "don", "nod", "loss", "ifd", "tokens@high")
+BASE_METHODS = ("topsis-range", "topsis-vector", "don", "nod", "loss", "ifd", "tokens@high")
 """Default methods. The last one, the longest rows, is the plain baseline that others have to beat."""
 
 REFERENCE_CRITERIA = {"rds": "rds", "bm25": "bm25", "influence": "influence_cos"}
