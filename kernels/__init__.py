@@ -10,7 +10,7 @@ from donod_fast.kernels.scores import DonNod, don_and_nod
 from donod_fast.kernels.token_statistics import TokenColumns, token_statistics
 from donod_fast.kernels.topsis import topsis
 from donod_fast.kernels.torch_backend import frobenius_norm
-from donod_fast.kernels.updates import SGD, AdamState, AdamW, Sign, Update
+from donod_fast.kernels.updates import SGD, AdamState, AdamW, FactoredAdamW, Sign, Update
 
 __all__ = [
     "DEFAULT_WORKSPACE",
@@ -19,6 +19,7 @@ __all__ = [
     "AdamState",
     "AdamW",
     "DonNod",
+    "FactoredAdamW",
     "Sign",
     "TokenColumns",
     "Update",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from donod_fast.errors import InputError
 from donod_fast.kernels.head_map import HeadMap
-from donod_fast.kernels.updates import AdamW, Update, resolve_update
+from donod_fast.kernels.updates import AdamW, FactoredAdamW, Update, resolve_update
 
 IGNORE_INDEX = -100
 EXTRAS = ("error_norm", "gradient_norm")
@@ -275,6 +275,16 @@ def _is_finite(value: object) -> bool:
 
 def _check_update(update: str | Update, weight: Tensor) -> Update:
     resolved = resolve_update(update)
+    if isinstance(resolved, FactoredAdamW):
+        for name, factor, size in (
+            ("rows", resolved.rows, weight.shape[0]),
+            ("columns", resolved.columns, weight.shape[1]),
+        ):
+            if factor.shape != (size,) or factor.device != weight.device:
+                raise InputError(
+                    f"update: FactoredAdamW's {name} must be ({size},) on {weight.device} to fit weight, "
+                    f"got {tuple(factor.shape)} on {factor.device}"
+                )
     if isinstance(resolved, AdamW) and resolved.state is not None:
         for name in ("exp_avg", "exp_avg_sq"):
             moment = getattr(resolved.state, name)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from donod_fast.kernels.updates import SGD, AdamW, Sign, Update
+from donod_fast.kernels.updates import SGD, AdamW, FactoredAdamW, Sign, Update
 
 
 class TileSums:
@@ -95,7 +95,7 @@ def tile_step(
 
 def unit_of(update: Update, s: float) -> float:
     """Factor that ``tile_step`` omits from U for a gradient s · g, so that squares stay in range."""
-    if isinstance(update, SGD):
+    if isinstance(update, (SGD, FactoredAdamW)):
         return s
     if isinstance(update, AdamW) and update.state is None:
         return min(1.0, s / update.eps)
@@ -103,7 +103,7 @@ def unit_of(update: Update, s: float) -> float:
 
 
 def _rule(update: Update, scratch: Tensor) -> TileStep:
-    if isinstance(update, SGD):
+    if isinstance(update, (SGD, FactoredAdamW)):  # the backend scales G before
         return lambda g, weight, rows, s: g
     if isinstance(update, Sign):
         # If every token's magnitude is 0, so is the gradient.

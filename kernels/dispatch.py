@@ -13,7 +13,7 @@ from donod_fast.kernels import fused, torch_backend
 from donod_fast.kernels.arguments import DEFAULT_WORKSPACE, HeadArguments, check_call, check_labels, gather_batch
 from donod_fast.kernels.scores import DonNod
 from donod_fast.kernels.token_statistics import mean_error_norm
-from donod_fast.kernels.updates import SGD, Update
+from donod_fast.kernels.updates import SGD, FactoredAdamW, Update
 
 BACKENDS = ("auto", "torch", "inductor", "triton")
 
@@ -97,6 +97,8 @@ def don_nod(
         workspace_bytes=workspace_bytes,
         extras=extras,
     )
+    if isinstance(call.update, FactoredAdamW) and "gradient_norm" in call.extras:
+        return _with_plain_norm(call, backend)
     if backend == "torch" or (backend == "auto" and hidden.device.type == "cpu"):
         return torch_backend.torch_don_nod(gather_batch(call))
     if backend == "inductor":
@@ -134,8 +136,21 @@ def _with_extras(call: HeadArguments, scores: DonNod) -> DonNod:
     return scores
 
 
+def _with_plain_norm(call: HeadArguments, backend: str) -> DonNod:
+    """Scores by a factored state, and ‖G‖ from a call without it: all signals of the first are divided by √v̂."""
+    if backend in ("triton", "inductor"):
+        reason = why_not_triton(call) if backend == "triton" else why_not_inductor(call)
+        if reason is not None:
+            raise BackendError(f"backend {backend!r} does not support this call: {reason}; use 'torch' or 'auto'")
+    scores = torch_backend.torch_don_nod(gather_batch(replace(call, extras=call.extras - {"gradient_norm"})))
+    plain = replace(call, update=SGD(), weight_decay=0.0, storage_dtype=None, weight_norm=0.0, extras=frozenset())
+    return scores._replace(gradient_norm=torch_backend.torch_don_nod(gather_batch(plain)).update_norm)
+
+
 def why_not_inductor(call: HeadArguments) -> str | None:
     """Why the torch backend with compiled passes does not support a call; None if it does."""
+    if isinstance(call.update, FactoredAdamW):
+        return f"the update {call.update.name} has no passes over a gradient to compile"
     if call.hidden.device.type != "cpu":
         return f"it compiles for the CPU, the tensors are on {call.hidden.device}"
     return fused.why_not_inductor()
@@ -143,6 +158,8 @@ def why_not_inductor(call: HeadArguments) -> str | None:
 
 def why_not_triton(call: HeadArguments) -> str | None:
     """Why the Triton kernels do not support a call; None if they do."""
+    if isinstance(call.update, FactoredAdamW):
+        return f"the update {call.update.name} has no kernel"
     try:
         from donod_fast.kernels.triton_backend import op
     except ImportError as error:

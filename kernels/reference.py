@@ -19,7 +19,7 @@ from torch import Tensor
 from donod_fast.kernels.arguments import HeadBatch, StepOptions, check_arguments
 from donod_fast.kernels.head_map import HeadMap
 from donod_fast.kernels.scores import DonNod, don_and_nod
-from donod_fast.kernels.updates import SGD, AdamW
+from donod_fast.kernels.updates import SGD, AdamW, FactoredAdamW
 
 
 def reference_don_nod(
@@ -123,6 +123,10 @@ def _stepped(start: Tensor, gradient: Tensor, rows: slice, batch: HeadBatch, wei
                 "exp_avg_sq": update.state.exp_avg_sq[rows].to(start.dtype).clone(),
             }
         optimizer.step()
+    elif isinstance(update, FactoredAdamW):  # the whole matrix v, from its definition
+        r, c = update.rows.to(start.dtype), update.columns.to(start.dtype)
+        second = torch.outer(r[rows], c) / r.sum()
+        parameter.data.mul_(1.0 - batch.lr * weight_decay).sub_(gradient / second.sqrt(), alpha=batch.lr)
     else:  # torch.optim has no sign descent
         parameter.data.mul_(1.0 - batch.lr * weight_decay).sub_(gradient.sign(), alpha=batch.lr)
     return parameter.detach()

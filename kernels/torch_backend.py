@@ -22,6 +22,7 @@ from donod_fast.kernels.softmax import (
     label_preactivations,
     normalise_rows,
 )
+from donod_fast.kernels.updates import FactoredAdamW
 from donod_fast.kernels.workspace import Workspace, gram_is_cheaper, plan_workspace, signal_buffer
 
 
@@ -73,6 +74,8 @@ class _Run:
             scratch=self._scratch,
         )
         self._linear = batch.update.linear and batch.storage_dtype is None
+        warm = batch.update if isinstance(batch.update, FactoredAdamW) else None
+        self._divisors = None if warm is None else warm.divisors(batch.compute_dtype)
 
     def scores(self) -> DonNod:
         batch, lengths = self.batch, self.batch.lengths
@@ -118,6 +121,11 @@ class _Run:
         statistics = normalise_rows(signals, labels, label_a, batch.head, plan.row_block, squares=self._errors)
         spans = _spans([batch.lengths[sample] for sample in group])
         magnitudes = self._reduce(group, spans, statistics, hidden)
+        if self._divisors is not None:
+            signals.mul_(self._divisors[0])
+            hidden.mul_(self._divisors[1])
+            if self._linear:
+                self._write_dots(group, spans, magnitudes, self._token_dots(signals, hidden))
         by_tiles = list(range(len(group)))
         if self._linear:
             dim = batch.weight.shape[1]
@@ -138,19 +146,30 @@ class _Run:
         batch, plan = self.batch, self.plan
         rows, labels = self._rows_of([sample])
         vocab, dim = batch.weight.shape
-        blocks = [slice(i, i + plan.stream_tokens) for i in range(0, len(labels), plan.stream_tokens)]
+        blocks = [slice(i, min(i + plan.stream_tokens, len(labels))) for i in range(0, len(labels), plan.stream_tokens)]
         statistics = streamed_statistics(batch, rows, labels, plan, squares=self._errors)
         scale, relative = self._magnitudes([sample], [slice(0, len(labels))], statistics)
         self._write_token_sums([sample], [slice(0, len(labels))], statistics)
 
         def signals(block: slice, v: slice) -> Tensor:
             a = batch.hidden[rows[block]].to(batch.compute_dtype) @ self._weight(v).t()
-            return delta_columns(a, labels[block], v.start, statistics.log_rest[block], batch.head)
+            found = delta_columns(a, labels[block], v.start, statistics.log_rest[block], batch.head)
+            return found if self._divisors is None else found.mul_(self._divisors[0][v])
 
         def scaled_hidden(block: slice) -> Tensor:
-            return batch.hidden[rows[block]].to(batch.compute_dtype) * relative[block].unsqueeze(1)
+            found = batch.hidden[rows[block]].to(batch.compute_dtype) * relative[block].unsqueeze(1)
+            return found if self._divisors is None else found.mul_(self._divisors[1])
 
         length = len(labels)
+        if self._divisors is not None and self._linear:
+            dots = [relative.new_zeros(block.stop - block.start, dtype=self.precise) for block in blocks]
+            for start in range(0, vocab, plan.stream_vocab):
+                v = slice(start, min(start + plan.stream_vocab, vocab))
+                for at, block in enumerate(blocks):
+                    dots[at] += (
+                        signals(block, v).mul_(scaled_hidden(block) @ self._weight(v).t()).sum(1, dtype=self.precise)
+                    )
+            self._write_dots([sample], [slice(0, length)], scale, torch.cat(dots))
         if self._linear and length <= plan.gram_tokens and gram_is_cheaper(length, vocab, dim):
             gram = batch.hidden.new_zeros((length, length), dtype=batch.compute_dtype)
             width = max(1, plan.stream_vocab * plan.stream_tokens // max(length, plan.stream_tokens))
@@ -167,6 +186,19 @@ class _Run:
             return out
 
         self._tiles([sample], scale, gradient)
+
+    def _token_dots(self, signals: Tensor, hidden: Tensor) -> Tensor:
+        """(tokens,) Σ_v of signals times W h, for signals and hidden states that are divided by √v̂."""
+        dots = hidden.new_zeros(len(hidden), dtype=self.precise)
+        step = max(1, min(self.plan.stream_vocab, self._scratch.numel() // max(1, len(hidden))))
+        for start in range(0, signals.shape[1], step):
+            v = slice(start, min(start + step, signals.shape[1]))
+            dots += (hidden @ self._weight(v).t()).mul_(signals[:, v]).sum(1, dtype=self.precise)
+        return dots
+
+    def _write_dots(self, group: list[int], spans: list[slice], scale: list[float], dots: Tensor) -> None:
+        for sample, span, s in zip(group, spans, scale, strict=True):
+            self.sums[sample, 2] = dots[span].sum() * s
 
     # ---- shared ------------------------------------------------------------------------------------
 

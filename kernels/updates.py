@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from donod_fast.errors import InputError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -55,6 +56,47 @@ class AdamW:
             raise InputError(f"update: AdamW's state.step must be ≥ 0, got {self.state.step}")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FactoredAdamW:
+    """AdamW whose second moment is known from a corpus, factored by row and column: U = G / √v̂, v̂ = r cᵀ / Σr.
+
+    The factors are those of Adafactor (Shazeer and Stern 2018, arXiv 1804.04235, eq. 4): r_v the mean over samples of
+    Σ_s (G_vs² + eps²), c_s that of Σ_v (G_vs² + eps²). U is linear in G, so ‖U‖² needs two Gram matrices and ⟨W,U⟩ one
+    more logits product, and no gradient is formed.
+
+    It differs from a step of ``torch.optim.AdamW`` with the whole state in four things. v is of rank 1. The momentum m
+    is 0, and the factor 1 − beta1 of the gradient is left out, as in the first step. The sample's own G² is not mixed
+    into v. eps is inside the root.
+
+    Attributes:
+        rows: (vocab,) r > 0, any floating dtype.
+        columns: (dim,) c > 0, any floating dtype.
+
+    Raises:
+        InputError: the factors are no floating vectors.
+    """
+
+    rows: Tensor
+    columns: Tensor
+
+    name = "adamw-warm"
+    linear = True
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "columns"):
+            factor = getattr(self, name)
+            if factor.ndim != 1 or not factor.is_floating_point():
+                raise InputError(
+                    f"update: {name} of FactoredAdamW must be a floating vector, got {factor.dtype} "
+                    f"{tuple(factor.shape)}"
+                )
+
+    def divisors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """(vocab,) and (dim,) factors of 1 / √v̂: U = rows[:, None] · G · columns."""
+        rows, columns = self.rows.double(), self.columns.double()
+        return (rows.sum() / rows).sqrt().to(dtype), columns.rsqrt().to(dtype)
+
+
 @dataclass(frozen=True, slots=True)
 class SGD:
     """Plain gradient descent without momentum: U = G. Linear in G, so it needs no gradient tile."""
@@ -71,7 +113,7 @@ class Sign:
     linear = False
 
 
-Update = AdamW | SGD | Sign
+Update = AdamW | FactoredAdamW | SGD | Sign
 
 _BY_NAME: dict[str, type[AdamW] | type[SGD] | type[Sign]] = {"adamw": AdamW, "sgd": SGD, "sign": Sign}
 
@@ -82,8 +124,10 @@ def resolve_update(update: str | Update) -> Update:
     Raises:
         InputError: for another name or type.
     """
-    if isinstance(update, (AdamW, SGD, Sign)):
+    if isinstance(update, (AdamW, FactoredAdamW, SGD, Sign)):
         return update
     if isinstance(update, str) and update in _BY_NAME:
         return _BY_NAME[update]()
+    if update == FactoredAdamW.name:
+        raise InputError(f"update {update!r} needs its state: pass a FactoredAdamW object")
     raise InputError(f"update must be one of {sorted(_BY_NAME)} or an AdamW, SGD or Sign object, got {update!r}")

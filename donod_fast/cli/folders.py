@@ -35,7 +35,7 @@ def status(
     while True:
         found = folder_status(scores)
         if json:
-            output.as_json({**asdict(found), "finished": found.finished})
+            output.as_json({**asdict(found), "step": found.step.as_json(), "finished": found.finished})
         else:
             typer.echo(_text(found))
         if watch is None or found.finished:
@@ -64,6 +64,8 @@ def _text(found: FolderStatus) -> str:
         lines.append(f"last     part committed {output.duration(found.idle_seconds)} ago")
     for name, (norm, low, high) in found.constants.items():
         lines.append(f"{name.upper():8} ‖column‖ {norm:.6g}, from {low:.6g} to {high:.6g}")
+    if step := found.step.line():
+        lines.append(f"step     {step}")
     for name, parts in found.signals.items():
         lines.append(
             f"signal   {name}, " + ("in every part" if parts == found.parts else f"in {plural(parts, 'part')}")

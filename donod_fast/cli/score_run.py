@@ -11,6 +11,7 @@ from donod_fast.cli import output
 from donod_fast.data.settings import STDIN, CorpusSettings, MaskSettings
 from donod_fast.data.templates import BUILTIN_TEMPLATES
 from donod_fast.models.settings import ModelSource
+from donod_fast.scores.step_facts import StepFacts
 from donod_fast.scores.unscored import commonest_cause, show_command
 from donod_fast.system.options import as_options, options_of
 from donod_fast.system.wording import plural
@@ -36,6 +37,7 @@ def summary(done: Done) -> dict[str, Any]:
         "template": outcome.folder.manifest["masks"]["template"],
         "mask": outcome.folder.manifest.get("mask"),
         "update": outcome.folder.manifest["update"],
+        "step": StepFacts.of(outcome.folder.summaries()).as_json(),
         "seconds": round(done.seconds, 3),
         "compiled": done.compiled,
         "smaller_token_budget": done.smaller_budget,
@@ -59,6 +61,8 @@ def summary_text(done: Done) -> str:
         formats = output.counts(done.outcome.formats)
         lines.append(f"formats: {formats}; update: {update['update']}, lr {update['lr']:g}")
     lines.append(masks_text(folder.manifest))
+    if step := StepFacts.of(folder.summaries()).line():
+        lines.append(step)
     lines += folder.sample_counts().lines(folder.rows)
     new = f"{plural(folder.rows - old, 'row')} in {output.duration(done.seconds)}"
     lines.append(new + (f", {old:,} already done" if old else "") + (f"; {done.compiled}" if done.compiled else ""))

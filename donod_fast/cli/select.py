@@ -95,6 +95,7 @@ def select(
             "method": options.method,
             **({"normalise": options.normalise} if options.method in BY_TOPSIS else {}),
             "left_out": dict(ranking.left_out),
+            **_following(ranking),
             "engine": ranking.name,
             "update": folder.manifest["update"] if lr is None else {**folder.manifest["update"], "lr": lr},
         }
@@ -104,6 +105,8 @@ def select(
             output.as_json(summary, err=to_stdout)
         elif not screen.quiet:
             typer.echo(_summary_text(summary, options, kept), err=to_stdout)
+            if ranking.following is not None and (said := ranking.following.text()):
+                typer.echo(said, err=to_stdout)
         if explain:
             _show(ranking, corpus, shown.count, err=to_stdout)
 
@@ -171,9 +174,15 @@ def rank_command(
         if json:
             rows = ranking.explain(corpus, shown.count, width, "utf-8")
             used = {"normalise": options.normalise} if method in BY_TOPSIS else {}
-            output.as_json({"method": method, **used, "rows": [asdict(row) for row in rows]})
+            output.as_json({"method": method, **used, **_following(ranking), "rows": [asdict(row) for row in rows]})
         else:
             _show(ranking, corpus, shown.count, width)
+            if ranking.following is not None and (said := ranking.following.text()):
+                typer.echo(said)
+
+
+def _following(ranking: Engine) -> dict[str, Any]:
+    return {} if ranking.following is None else {"topsis_follows": ranking.following.as_json()}
 
 
 def _fields(how: OrderOptions) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from donod_fast.scores.parts import signals_of
 from donod_fast.scores.sample_counts import SampleCounts
 from donod_fast.scoring.sample_scorer import Progress
 from donod_fast.scoring.scorer import Scorer
+from donod_fast.scoring.step_size import gradient_size
 from donod_fast.system.profiling import NO_STAGES, Stages
 from donod_fast.system.threads import worker_count
 
@@ -177,13 +178,15 @@ def score_parts(
             there = _scored_before(folder, part.number) if scorer.sample_scorer.signals else None
             if there is None:
                 rows = scorer.sample_scorer.score(samples, progress, stages=stages)
+                # Once in a folder: its first rows stand for all.
+                size = gradient_size(scorer.sample_scorer.forward, samples) if part.number == 0 else None
                 on_step(part.number, Step.SCORED)
-                writer.write(part.number, rows, scorer.sample_scorer.signals.entries, counts)
+                writer.write(part.number, rows, scorer.sample_scorer.signals.entries, counts, size)
                 continue
             refuse_changed(folder, there[0], samples)
             table, signals = _with_signals(scorer, samples, *there, progress, stages)
             on_step(part.number, Step.SCORED)
-            writer.write_table(part.number, table, signals, counts)
+            writer.write_table(part.number, table, signals, counts, there[1].gradient)
     return formats
 
 

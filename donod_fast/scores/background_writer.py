@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from donod_fast.errors import StoreError
 from donod_fast.scores.folder import ScoresFolder
+from donod_fast.scores.gradient_size import GradientSize
 from donod_fast.scores.rows import ScoreRow
 from donod_fast.scores.sample_counts import SampleCounts
 from donod_fast.system.profiling import NO_STAGES, Stages
@@ -38,17 +39,25 @@ class PartWriter:
         rows: Sequence[ScoreRow],
         signals: Sequence[SignalEntry] = (),
         samples: SampleCounts = SampleCounts(),
+        gradient: GradientSize | None = None,
     ) -> None:
         """Submit a part to be committed; waits while more than two parts are pending.
 
         Raises:
             StoreError: an earlier part could not be written. Later parts are not written either.
         """
-        self._submit(lambda: self._folder.write_part(part, rows, signals, samples))
+        self._submit(lambda: self._folder.write_part(part, rows, signals, samples, gradient))
 
-    def write_table(self, part: int, table: pa.Table, signals: Signals, samples: SampleCounts = SampleCounts()) -> None:
+    def write_table(
+        self,
+        part: int,
+        table: pa.Table,
+        signals: Signals,
+        samples: SampleCounts = SampleCounts(),
+        gradient: GradientSize | None = None,
+    ) -> None:
         """Like :meth:`write`, but the part's rows are given as a table. Raises StoreError."""
-        self._submit(lambda: self._folder.write_table(part, table, signals, samples))
+        self._submit(lambda: self._folder.write_table(part, table, signals, samples, gradient))
 
     def _submit(self, commit: Callable[[], None]) -> None:
         self._waiting.append(self._pool.submit(self._write, commit))

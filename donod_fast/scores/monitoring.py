@@ -18,6 +18,7 @@ from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scores.part_store import PARTS
 from donod_fast.scores.part_summary import PartSummary
 from donod_fast.scores.problems import Problem
+from donod_fast.scores.step_facts import StepFacts
 from donod_fast.system.locking import is_locked
 
 _PAUSE_SECONDS = 60.0
@@ -47,6 +48,7 @@ class FolderStatus:
         problems: problems during the run, oldest first.
         constants: for DON and NOD: ‖column‖₂, smallest and largest value over the done rows.
         signals: number of parts that have each further criterion, by name.
+        step: facts about the step that made the scores.
     """
 
     name: str
@@ -66,6 +68,7 @@ class FolderStatus:
     problems: list[Problem]
     constants: dict[str, tuple[float, float, float]]
     signals: dict[str, int]
+    step: StepFacts
 
     @property
     def finished(self) -> bool:
@@ -132,6 +135,7 @@ def folder_status(place: Path | str, now: float | None = None) -> FolderStatus:
         problems=folder.problems(),
         constants=constants,
         signals={entry.name: sum(entry.name in part.signals for part in found) for entry in folder.signals},
+        step=StepFacts.of(found),
     )
 
 

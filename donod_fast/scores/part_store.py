@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from donod_fast.data.shards import ShardPlan
 from donod_fast.errors import StoreError
+from donod_fast.scores.gradient_size import GradientSize
 from donod_fast.scores.manifest import has_unchecked_parts, settings_hash
 from donod_fast.scores.part_summary import ColumnSummary, PartSummary, Signals, combined
 from donod_fast.scores.parts import (
@@ -169,24 +170,32 @@ class PartStore:
         rows: Sequence[ScoreRow],
         signals: Sequence[SignalEntry] = (),
         samples: SampleCounts = SampleCounts(),
+        gradient: GradientSize | None = None,
     ) -> None:
         """Commit a part: once this returns, the part survives a crash; until then it does not exist.
 
-        ``signals`` are the criteria whose values the rows contain; ``samples`` counts what was used of the records.
+        ``signals`` are the criteria whose values the rows contain; ``samples`` counts what was used of the records;
+        ``gradient`` is the size of the gradient's entries, if it was measured on the part.
         """
         start, stop = self.part_range(part)
         if [row.row for row in rows] != list(range(start, stop)):
             raise StoreError(f"part {part} must hold rows {start} to {stop - 1} in order, each once")
         content = part_bytes(
-            rows, self.plan.shard(part), self.settings, self.carry, signals, samples, self._origin(part)
+            rows, self.plan.shard(part), self.settings, self.carry, signals, samples, self._origin(part), gradient
         )
         self.storage.write(self.part_name(part), content)
 
     def write_table(
-        self, part: int, table: pa.Table, signals: Signals | None = None, samples: SampleCounts = SampleCounts()
+        self,
+        part: int,
+        table: pa.Table,
+        signals: Signals | None = None,
+        samples: SampleCounts = SampleCounts(),
+        gradient: GradientSize | None = None,
     ) -> None:
         """Like :meth:`write_part`, but the rows are given as a table; ``signals`` as in the part's summary."""
-        content = table_bytes(table, self.plan.shard(part), self.settings, signals, samples, self._origin(part))
+        shard, origin = self.plan.shard(part), self._origin(part)
+        content = table_bytes(table, shard, self.settings, signals, samples, origin, gradient)
         self.storage.write(self.part_name(part), content)
 
     def missing_parts(self, wanted: Mapping[str, str] = MappingProxyType({})) -> list[int]:

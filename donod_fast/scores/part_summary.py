@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from donod_fast.scores.gradient_size import GradientSize
 from donod_fast.scores.sample_counts import SampleCounts
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class PartSummary:
             manifest.
         signals: fingerprint of the settings and columns of each further criterion, by name, in the table's order.
         samples: what was used of the records; counts no rows in parts of earlier releases.
+        gradient: size of the gradient's entries, in the first part of a run with AdamW; None elsewhere.
         origin: hash of where the rows are from (:func:`origin_of`); empty in parts of earlier releases.
     """
 
@@ -113,6 +115,7 @@ class PartSummary:
     signals: Signals = field(default_factory=dict)
     samples: SampleCounts = field(default_factory=SampleCounts)
     origin: str = ""
+    gradient: GradientSize | None = None
 
     @staticmethod
     def of(
@@ -123,6 +126,7 @@ class PartSummary:
         signals: Signals | None = None,
         samples: SampleCounts = SampleCounts(),
         origin: str = "",
+        gradient: GradientSize | None = None,
     ) -> PartSummary:
         """Summarise the rows of a part."""
 
@@ -144,6 +148,7 @@ class PartSummary:
             dict(signals or {}),
             samples,
             origin,
+            gradient,
         )
 
     def as_earlier(self) -> PartSummary:
@@ -166,7 +171,9 @@ class PartSummary:
         signals = {name: (mark, tuple(names)) for name, mark, names in content["signals"]}
         segments = tuple(map(tuple, content["segments"]))
         samples = SampleCounts.from_json(content.get("samples") or {})
-        return PartSummary(**{**content, **columns, "segments": segments, "signals": signals, "samples": samples})
+        gradient = None if content.get("gradient") is None else GradientSize.from_json(content["gradient"])
+        read = {"segments": segments, "signals": signals, "samples": samples, "gradient": gradient}
+        return PartSummary(**{**content, **columns, **read})
 
 
 def whole_column(columns: Iterable[ColumnSummary]) -> ColumnSummary:

@@ -20,6 +20,7 @@ import numpy as np
 
 from donod_fast.data.types import Status
 from donod_fast.errors import StoreError
+from donod_fast.scores.gradient_size import GradientSize
 from donod_fast.scores.part_summary import PartSummary, Signals
 from donod_fast.scores.rows import HASH, ScoreRow, hash_field, schema, to_table, with_hashes
 from donod_fast.scores.sample_counts import SampleCounts
@@ -65,11 +66,12 @@ def part_bytes(
     signals: Sequence[SignalEntry] = (),
     samples: SampleCounts = SampleCounts(),
     origin: str = "",
+    gradient: GradientSize | None = None,
 ) -> bytes:
     """The Parquet file of a part. Equal rows, shard, settings, criteria, counts and origin give equal bytes."""
     columns = [column for entry in signals for column in entry.columns]
     table = with_hashes(to_table(rows, carry, columns), [row.hash for row in rows])
-    return table_bytes(table, shard, settings, signals_of(signals), samples, origin)
+    return table_bytes(table, shard, settings, signals_of(signals), samples, origin, gradient)
 
 
 def signals_of(entries: Sequence[SignalEntry]) -> Signals:
@@ -84,12 +86,13 @@ def table_bytes(
     signals: Signals | None = None,
     samples: SampleCounts = SampleCounts(),
     origin: str = "",
+    gradient: GradientSize | None = None,
 ) -> bytes:
     """Like :func:`part_bytes`, for a table, which may have hashes of the records."""
     if HASH in table.column_names:  # the last one
         table = table.drop_columns([HASH]).append_column(hash_field(), table.column(HASH))
     segments = tuple(astuple(segment) for segment in shard.segments)
-    made = PartSummary.of(table, shard.number, settings, segments, signals, samples, origin)
+    made = PartSummary.of(table, shard.number, settings, segments, signals, samples, origin, gradient)
     summary = made.as_json().encode()
     table = table.replace_schema_metadata({METADATA: summary, CHECKSUM: hashlib.sha256(summary).hexdigest().encode()})
     return sealed_bytes(table, compression="zstd")
@@ -142,7 +145,7 @@ def read_part(
         raise StoreError(f"{name} does not hold the scores of rows {start} to {stop - 1}; {_AGAIN}")
     _refuse_other_settings(summary, settings, name)
     _refuse_other_origin(summary, origin, name, needs_seal)
-    made = (summary.settings, summary.segments, summary.signals, summary.samples, summary.origin)
+    made = (summary.settings, summary.segments, summary.signals, summary.samples, summary.origin, summary.gradient)
     expected = PartSummary.of(table, number, *made)
     if summary not in (expected, expected.as_earlier()):
         raise StoreError(f"{name} is damaged (its summary does not agree with its rows); {_AGAIN}")

@@ -53,7 +53,7 @@ def adopt(source: ScoresFolder, target: ScoresFolder) -> int:
             continue
         for number in numbers:
             moved = renumbered(table, target.part_range(number)[0])
-            target.write_table(number, moved, summary.signals, summary.samples)
+            target.write_table(number, moved, summary.signals, summary.samples, summary.gradient)
             copied += 1
     return copied
 

@@ -21,6 +21,7 @@ from donod_fast.scores.rows import ScoreRow
 from donod_fast.scoring.sample_scorer import Progress
 from donod_fast.scoring.scorer import Scorer
 from donod_fast.selection.keeping import keep
+from donod_fast.selection.rank_correlation import spearman
 from donod_fast.selection.ranking import ScoreColumns, rank
 from donod_fast.system.wording import plural
 
@@ -75,24 +76,6 @@ def rank_agreement(reference: Sequence[ScoreRow], other: Sequence[ScoreRow]) -> 
     )
 
 
-def spearman(a: Tensor, b: Tensor) -> float:
-    """Spearman's rank correlation of two (n,) columns: Pearson's of their ranks, ties at their average rank.
-
-    NaN if a column is constant (or n < 2).
-    """
-    x, y = average_ranks(a), average_ranks(b)
-    x, y = x - x.mean(), y - y.mean()
-    size = float(x.square().sum() * y.square().sum())
-    return float((x * y).sum()) / math.sqrt(size) if size > 0 else math.nan
-
-
-def average_ranks(column: Tensor) -> Tensor:
-    """Rank of each element, counted from 1, (n,) float64; equal elements share the average of their ranks."""
-    _, place, counts = torch.unique(column, sorted=True, return_inverse=True, return_counts=True)
-    ranks: Tensor = counts.cumsum(0) - (counts.double() - 1) / 2
-    return ranks[place]
-
-
 def compare_runs(
     reference: Callable[[], Scorer],
     other: Callable[[], Scorer],
@@ -142,9 +125,7 @@ __all__ = [
     "KEPT",
     "LEAST_SPEARMAN",
     "Agreement",
-    "average_ranks",
     "compare_runs",
     "rank_agreement",
-    "spearman",
     "spread_rows",
 ]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from donod_fast.scores.folder import ScoresFolder
     from donod_fast.selection.explain import ExplainedRow
+    from donod_fast.selection.following import Following
     from donod_fast.selection.kmeans_ifd import Chosen
     from donod_fast.selection.out_of_core import BigRanking, GroupCount, RowSet
     from donod_fast.selection.ranking import Ranking, ScoreColumns
@@ -57,6 +58,10 @@ class Engine(Protocol):
     @property
     def highest(self) -> float:
         """The largest figure of merit."""
+
+    @property
+    def following(self) -> Following | None:
+        """How far TOPSIS follows one column; None for other methods, and for fewer than three rows."""
 
     def keep(
         self, keep: float | int | None, don_threshold: float | None, don_quantile: float | None, best_first: bool
@@ -154,6 +159,12 @@ class _InMemory:
     def highest(self) -> float:
         return float(self._ranking.value.max())
 
+    @property
+    def following(self) -> Following | None:
+        from donod_fast.selection.following import following_of
+
+        return following_of(self._ranking, self._columns)
+
     def keep(
         self, keep: float | int | None, don_threshold: float | None, don_quantile: float | None, best_first: bool
     ) -> Kept:
@@ -184,6 +195,10 @@ class _LargerThanMemory:
     @property
     def highest(self) -> float:
         return self._ranking.highest
+
+    @property
+    def following(self) -> Following | None:
+        return self._ranking.following
 
     def keep(
         self, keep: float | int | None, don_threshold: float | None, don_quantile: float | None, best_first: bool
@@ -237,6 +252,10 @@ class _Clusters:
     @property
     def highest(self) -> float:
         return float(self._kept().ifd.max())
+
+    @property
+    def following(self) -> Following | None:
+        return None
 
     def keep(
         self, keep: float | int | None, don_threshold: float | None, don_quantile: float | None, best_first: bool

@@ -19,7 +19,8 @@ from donod_fast.errors import InputError
 from donod_fast.kernels import topsis
 from donod_fast.scores.rows import ScoreRow
 from donod_fast.scoring.scorer import Scorer, as_corpus
-from donod_fast.selection.agreement import Agreement, average_ranks, compare_runs, rank_agreement, spearman, spread_rows
+from donod_fast.selection.agreement import Agreement, compare_runs, rank_agreement, spread_rows
+from donod_fast.selection.rank_correlation import average_ranks, spearman
 
 ROWS = short_rows(60, seed=9)
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from donod_fast.errors import InputError, suggest
 from donod_fast.kernels.topsis import DEFAULT_NORMALISE
-from donod_fast.selection.agreement import average_ranks, spearman
 from donod_fast.selection.column_methods import OWN_METHODS, better_end, find_method, split_end
 from donod_fast.selection.keeping import keep
+from donod_fast.selection.rank_correlation import average_ranks, spearman
 from donod_fast.selection.ranking import ScoreColumns, rank
 from donod_fast.selection.settings import CORRELATIONS
 

@@ -15,6 +15,7 @@ import torch
 
 from donod_fast.errors import InputError
 from donod_fast.kernels.topsis import DEFAULT_NORMALISE, check_normalise, normalised_weights
+from donod_fast.selection.following import METHODS, Following, Sampled
 from donod_fast.selection.keeping import check_wanted, quantile_count
 from donod_fast.selection.out_of_core.cutting import Cut, find_cuts
 from donod_fast.selection.out_of_core.database import Database
@@ -74,6 +75,7 @@ class BigRanking:
         method: a method of :func:`rank_parts`.
         total: number of rows, scored or not.
         left_out: number of rows that have scores but are not ranked by the method (IFD ≥ 1).
+        following: how far TOPSIS follows one column; None for other methods, and for fewer than three rows.
     """
 
     def __init__(self, folder: ScoresFolder, database: Database, method: str, groups: Groups, lr: float | None) -> None:
@@ -81,6 +83,7 @@ class BigRanking:
         self._folder, self._database, self._groups, self._lr = folder, database, groups, lr
         self._rows = np.zeros(len(groups.names), np.int64)
         self.left_out = 0
+        self.following: Following | None = None
 
     def __enter__(self) -> BigRanking:
         return self
@@ -304,6 +307,7 @@ def rank_parts(
     try:
         ranking = BigRanking(folder, database, method, groups, lr)
         database.run("CREATE TABLE merit (row BIGINT, grp INTEGER, value DOUBLE)")
+        sampled = Sampled(folder.rows) if method in METHODS else None
         column = by_column.column if by_column is not None else "loss" if method == "loss" else None
         for rows in scored_rows(folder, groups, lr=lr, column=column, seen=ranking._saw):
             row, group = rows.row, rows.group
@@ -323,7 +327,11 @@ def rank_parts(
                 there = ~by_column.left_out(rows.column)
                 row, group, value = row[there.numpy()], group[there.numpy()], by_column.value(rows.column[there])
                 ranking.left_out += len(there) - len(row)
+            if sampled is not None:
+                sampled.add(value, rows.don, rows.nod)
             database.insert("merit", pa.table({"row": row, "grp": group, "value": value.numpy()}))
+        if sampled is not None:
+            ranking.following = sampled.following()
     except BaseException:
         database.close()
         raise

@@ -128,7 +128,7 @@ def agreement(ranking: Sequence[Ranked], shared_seconds: float) -> Agreement:
         import torch
         from scipy.stats import kendalltau
 
-        from donod_fast.selection.agreement import spearman as rank_correlation
+        from donod_fast.selection.rank_correlation import spearman as rank_correlation
 
         kendall = float(kendalltau(first, second).statistic)
         spearman = rank_correlation(torch.tensor(first), torch.tensor(second))

@@ -26,7 +26,7 @@ from donod_fast.errors import InputError
 from donod_fast.kernels import topsis
 from donod_fast.models.loading import LoadedModel, load_model
 from donod_fast.scoring.settings import UpdateSettings
-from donod_fast.selection.agreement import spearman
+from donod_fast.selection.rank_correlation import spearman
 from donod_fast.studies.core.cells import Cell, CellStore
 from donod_fast.studies.core.finetune import tokenized
 from donod_fast.studies.core.layers import WHOLE, LayerScores, layer_groups, layer_scores, short_name

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from donod_fast.selection.agreement import spearman
+from donod_fast.selection.rank_correlation import spearman
 from donod_fast.selection.ranking import ScoreColumns
 from donod_fast.studies.core.cells import Cell, CellStore
 from donod_fast.studies.core.study_data import StudyData

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from donod_fast.kernels import topsis
 from donod_fast.kernels.topsis import DEFAULT_NORMALISE
-from donod_fast.selection.agreement import spearman
+from donod_fast.selection.rank_correlation import spearman
 from donod_fast.selection.ranking import Ranking, ScoreColumns, rank
 from donod_fast.studies.sensitivity.settings import NOD_HIGH, Setting
 
