@@ -8,7 +8,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from donod_fast.errors import InputError
-from donod_fast.selection.settings import CLUSTER_BALANCED, ENGINES, KCENTER, KMEANS_IFD, RankOptions, parse_size
+from donod_fast.selection.settings import (
+    BY_EMBEDDINGS,
+    CLUSTER_BALANCED,
+    ENGINES,
+    KCENTER,
+    KMEANS_IFD,
+    RankOptions,
+    parse_size,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,6 +86,10 @@ def ranked(folder: ScoresFolder, options: RankOptions) -> Iterator[Engine]:
     """
     if options.lr is not None:
         _refuse_rounded(folder)
+    if options.checkpoint and (options.method in BY_EMBEDDINGS or options.engine == "duckdb" or options.by is not None):
+        raise InputError(
+            "--checkpoint averages a column of all rows in memory; remove --by and --engine duckdb, rank by a column"
+        )
     if options.method == KMEANS_IFD:
         yield _Clusters(folder, options)
         return
@@ -93,6 +105,11 @@ def ranked(folder: ScoresFolder, options: RankOptions) -> Iterator[Engine]:
         return
     from donod_fast.selection.out_of_core import rank_parts
 
+    if options.checkpoint:
+        raise InputError(
+            f"--checkpoint averages a column of all rows in memory, which take about {needed / 2**30:.2g} GiB; raise "
+            "--memory"
+        )
     with rank_parts(
         folder,
         options.method,
@@ -137,6 +154,8 @@ class _InMemory:
         from donod_fast.selection.ranking import rank
 
         self._columns = load_columns(folder, options.lr)
+        if options.checkpoint:
+            self._columns = _averaged(self._columns, folder, options)
         self._ranking: Ranking = rank(self._columns, options.method, weights=options.weights, seed=options.seed)
 
     @property
@@ -370,6 +389,17 @@ class _Covering:
             method = self._options.method
             raise InputError(f"method {method} chooses rows and does not rank them; use `donod-fast select`")
         return self._covering
+
+
+def _averaged(columns: ScoreColumns, folder: ScoresFolder, options: RankOptions) -> ScoreColumns:
+    from donod_fast.scores.folder import ScoresFolder
+    from donod_fast.selection.checkpoints import over_checkpoints
+    from donod_fast.selection.column_methods import find_method
+
+    by = find_method(options.method, columns.names)
+    if by is None:
+        raise InputError(f"--checkpoint averages a column, such as less_head; method {options.method} ranks by others")
+    return over_checkpoints(columns, by.column, folder, [ScoresFolder.open(one) for one in options.checkpoint])
 
 
 def _unhelped(rows: int) -> Mapping[str, int]:

@@ -86,6 +86,7 @@ class OrderOptions:
         weights: of DON and NOD.
         lr: rank as if scored at this learning rate; None for the folder's.
         seed: for the methods ``random``, ``kcenter`` and ``cluster-balanced``.
+        checkpoint: scores folders of further checkpoints, for a column that is averaged over them (``checkpoints.py``).
         engine: one of :data:`ENGINES`.
         memory: bytes that the ranking may use.
         temp_dir: folder for what does not fit in memory; None for the system's.
@@ -106,6 +107,12 @@ class OrderOptions:
     )
     lr: float | None = option(None, help="Rank as if scored at this learning rate; needs no model.", panel=RANKING)
     seed: int = option(0, help="Seed of random, kcenter and cluster-balanced.", panel=RANKING)
+    checkpoint: tuple[str, ...] = option(
+        (),
+        help="Scores of the same data by a further checkpoint: average the column, weighted by --lr of each scoring; "
+        "may be repeated.",
+        panel=RANKING,
+    )
     engine: str = option(
         "auto", help="Ranking engine: memory, duckdb (larger than memory) or auto.", panel=RUNNING, choices=ENGINES
     )
