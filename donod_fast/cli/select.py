@@ -16,7 +16,16 @@ from donod_fast.cli.settings import ScreenSettings, ShownRows
 from donod_fast.errors import InputError
 from donod_fast.scoring.settings import DEFAULT_NORMALISE
 from donod_fast.selection.column_methods import BY_TOPSIS
-from donod_fast.selection.settings import KMEANS_IFD, KeepOptions, OrderOptions, PreferOptions, RankOptions
+from donod_fast.selection.settings import (
+    BY_EMBEDDINGS,
+    CLUSTER_BALANCED,
+    IN_CLUSTERS,
+    KMEANS_IFD,
+    KeepOptions,
+    OrderOptions,
+    PreferOptions,
+    RankOptions,
+)
 from donod_fast.system.terminal import binary_output
 from donod_fast.system.wording import plural
 
@@ -65,8 +74,6 @@ def select(
     method, by, lr = how.method, how.by, how.lr
     if choice.keep is None and method not in ("don-threshold", KMEANS_IFD):
         raise InputError("say how much to keep: --keep 0.3, --keep 30% or --keep 2000")
-    if how.embedding_model is not None and method != KMEANS_IFD:
-        raise InputError(f"--embedding-model is for --method {KMEANS_IFD}, which embeds the questions; got {method}")
     if isinstance(choice.keep, int) and choice.keep == 1 and not screen.quiet:
         typer.echo("donod-fast: --keep 1 keeps ONE row; --keep 1.0 or --keep 100% keeps all rows", err=True)
     to_stdout = str(out) == STDOUT  # records go to standard output, the summary to standard error
@@ -99,7 +106,7 @@ def select(
             "engine": ranking.name,
             "update": folder.manifest["update"] if lr is None else {**folder.manifest["update"], "lr": lr},
         }
-        if by is not None or method == KMEANS_IFD:
+        if by is not None or method in IN_CLUSTERS:
             summary |= {"by": by or "cluster", "groups": [asdict(group) for group in kept.groups]}
         if screen.json:
             output.as_json(summary, err=to_stdout)
@@ -129,6 +136,8 @@ def _summary_text(summary: Mapping[str, Any], options: RankOptions, kept: Kept) 
         lines.append(output.json_columns(summary["json_columns"]))
     if options.by is not None:
         lines.append(_by_group(options.by, kept.groups))
+    if options.method == CLUSTER_BALANCED:
+        lines.append(_by_group("cluster", kept.groups, "usable"))
     if options.method == KMEANS_IFD:
         lines.append(_by_group("cluster", kept.groups, "IFD < 1"))
         if none := sum(not group.kept for group in kept.groups):
@@ -165,8 +174,8 @@ def rank_command(
     from donod_fast.selection.rankers import ranked
 
     folder = ScoresFolder.open(scores)
-    if how.method == KMEANS_IFD:
-        raise InputError(f"method {KMEANS_IFD} chooses rows and does not rank them; use `donod-fast select --explain`")
+    if how.method in BY_EMBEDDINGS:
+        raise InputError(f"method {how.method} chooses rows and does not rank them; use `donod-fast select --explain`")
     method = end.method(how.method)
     options = RankOptions(**{**_fields(how), "method": method})
     with ranked(folder, options) as ranking:

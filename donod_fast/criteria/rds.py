@@ -82,7 +82,8 @@ def position_weighted(samples: Sequence[TokenizedSample], states: Tensor, first_
         weights = torch.arange(1, count + 1, dtype=torch.float64, device=states.device)
         rows.append((weights / weights.sum()) @ states[first : first + count].double())
     means = torch.stack(rows)
-    return means / means.norm(dim=1, keepdim=True)
+    units: Tensor = means / means.norm(dim=1, keepdim=True)
+    return units
 
 
 __all__ = ["RepresentationSimilarity", "position_weighted"]

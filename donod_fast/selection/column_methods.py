@@ -6,6 +6,8 @@ A method of this kind is one of these names:
   column name ends with the name of a reference set and there is only one set, the part before the colon is enough;
 - ``ifd`` and ``ifd-loss``: rank by ``ifd_ppl`` and ``ifd_loss``, high values first, and leave out rows at or above 1.
   In those rows the instruction does not make the answer more likely, and the papers also leave them out;
+- a name of ``turn_names.py``, such as ``rds-round-robin``: reference sets take turns. :func:`find_method` does not know
+  these, since they rank by several columns;
 - any of these with an end, such as ``loss@high`` (on the command line ``--prefer high``): rows at that end come first,
   whichever end is the better one by default.
 
@@ -20,6 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from donod_fast.errors import InputError, suggest
+from donod_fast.selection.turn_names import turn_column
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +35,7 @@ OWN_METHODS = ("topsis", "don", "nod", "weighted", "pareto", "nodon", "don-thres
 BY_TOPSIS = ("topsis", "nodon", "pareto")
 """Methods whose order depends on what TOPSIS divides the columns by."""
 
+_ELSEWHERE = ("kmeans-ifd", "kcenter", "cluster-balanced", "rds-round-robin")  # named in suggestions
 _BASE = ("don", "nod", "loss", "entropy", "weight_dot_update", "update_norm", "tokens", "scored_tokens")
 _LEFT_OUT = {"ifd": ("ifd_ppl", 1.0), "ifd-loss": ("ifd_loss", 1.0)}
 FILTERED = tuple(_LEFT_OUT)
@@ -116,6 +120,14 @@ def check_known(method: str) -> None:
         InputError: as :func:`find_method`.
     """
     name, _ = split_end(method)
+    turns = turn_column(method)
+    if turns is not None:
+        if _signal_of(turns) is None or not compares(_signal_of(turns) or ""):
+            raise InputError(
+                f"method {method}: {turns} is no column of a criterion that compares with reference sets; write for "
+                "example rds-round-robin"
+            )
+        return
     column = _LEFT_OUT.get(name, (name, None))[0]
     known = set(_number_columns())
     if column in known or column.partition(":")[0] in known:
@@ -127,7 +139,7 @@ def signals_of(methods: Iterable[str]) -> tuple[str, ...]:
     """Names of the criteria that methods need besides the base columns, each once, in the order of the methods."""
     found: dict[str, None] = {}
     for method in methods:
-        name, _ = split_end(method)
+        name, _ = split_end(turn_column(method) or method)
         if name not in OWN_METHODS:
             signal = _signal_of(_LEFT_OUT.get(name, (name, None))[0])
             if signal is not None:
@@ -151,7 +163,7 @@ def _resolved(name: str, column: str, present: Collection[str]) -> str:
         raise InputError(
             f"unknown method {name!r}; known are {', '.join(OWN_METHODS)}, {', '.join(FILTERED)}, and the number "
             f"columns of the scores: {', '.join(sorted(present))}"
-            f"{suggest(name, (*OWN_METHODS, *FILTERED, *present, 'kmeans-ifd'))}"
+            f"{suggest(name, (*OWN_METHODS, *FILTERED, *present, *_ELSEWHERE))}"
         )
     reference = " --reference FILE" if compares(signal) else ""
     raise InputError(

@@ -16,9 +16,7 @@ The clusters are computed on one thread, so they are the same on any number of c
 
 from __future__ import annotations
 
-import importlib
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from donod_fast.errors import InputError
+from donod_fast.selection.clustering import cluster_labels, usable
+from donod_fast.selection.embeddings import check_embeddings, read_embeddings
 from donod_fast.selection.settings import CLUSTERS, KMEANS_IFD
 from donod_fast.system.wording import plural
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 SEED, KEEP = 42, 0.4
 LIMIT = 1.0
-_CHUNK = 1024  # records whose questions are embedded in one call
 
 Floats = npt.NDArray[Any]
 Rows = npt.NDArray[np.int64]
@@ -112,9 +111,7 @@ def choose(
             f"{embeddings.shape}"
         )
     scored = ~np.isnan(ratios)
-    with np.errstate(all="ignore"):  # rows of length zero or NaN are excluded below
-        lengths = np.linalg.norm(embeddings.astype(np.float64), axis=1)
-    embedded = np.isfinite(lengths) & (lengths > 0)
+    embedded, lengths = usable(embeddings)
     there = scored & embedded
     by_row = np.flatnonzero(there)[np.argsort(numbers[there], kind="stable")]
     if len(by_row) < clusters:
@@ -124,7 +121,7 @@ def choose(
         )
     numbers, ratios = numbers[by_row], ratios[by_row]
     units = (embeddings[by_row] / lengths[by_row, None]).astype(embeddings.dtype, copy=False)
-    labels = _labels(units, clusters, seed)
+    labels = cluster_labels(units, clusters, seed, KMEANS_IFD)
     kept: list[int] = []
     counts = []
     for cluster in range(clusters):
@@ -152,19 +149,6 @@ def choose(
     )
 
 
-def _labels(units: Floats, clusters: int, seed: int) -> npt.NDArray[Any]:
-    try:
-        library: Any = importlib.import_module("sklearn.cluster")
-        threads: Any = importlib.import_module("threadpoolctl")
-    except ImportError:
-        raise InputError("kmeans-ifd needs scikit-learn: pip install 'donod-fast[criteria]'") from None
-    with threads.threadpool_limits(1), warnings.catch_warnings():
-        # With fewer distinct questions than clusters, some clusters have no row; the counts show it.
-        warnings.filterwarnings("ignore", message="Number of distinct clusters")
-        found: npt.NDArray[Any] = library.KMeans(n_clusters=clusters, random_state=seed).fit_predict(units)
-    return found
-
-
 @dataclass(frozen=True, slots=True)
 class Questions:
     """The scored rows of a folder, with their embeddings and IFDs.
@@ -180,14 +164,16 @@ class Questions:
     ifd: Floats
 
 
-def read_questions(folder: ScoresFolder, model: str | None = None, *, memory: int | None = None) -> Questions:
+def read_questions(
+    folder: ScoresFolder, model: str | None = None, *, memory: int | None = None, ifd: bool = True
+) -> Questions:
     """Read IFDs and embeddings of the rows of a scores folder that have DON and NOD.
 
     Args:
-        folder: a finished folder with the criterion ``ifd``.
-        model: a sentence-transformers model, folder or hub id, that embeds the questions of the original records; None
-            for the folder's column ``embedding``.
+        folder: a finished folder.
+        model: sentence-transformers model for the embeddings; None for the folder's column ``embedding``.
         memory: memory limit of the embeddings in bytes; None for no limit.
+        ifd: whether IFDs are needed; else they are NaN.
 
     Raises:
         InputError: a column is missing (the message says how to add it), the memory limit is too small, or a package is
@@ -199,93 +185,15 @@ def read_questions(folder: ScoresFolder, model: str | None = None, *, memory: in
     from donod_fast.selection.column_methods import find_method
     from donod_fast.selection.out_of_core.loading import read_narrow
 
-    columns = {column.name: column for column in folder.signal_columns()}
-    find_method("ifd", columns)  # says how to add the signal
-    if model is None and "embedding" not in columns:
-        raise InputError(
-            "kmeans-ifd needs embeddings of the questions: give a model, for example --embedding-model "
-            "sentence-transformers/all-mpnet-base-v2, or add the scored model's own embeddings with "
-            "`donod-fast score … --signals embedding --out DIR`"
-        )
-    table = read_narrow(folder, ["row", "don", "ifd_ppl"])
+    if ifd:
+        find_method("ifd", [column.name for column in folder.signal_columns()])  # says how to add the signal
+    check_embeddings(folder, model, KMEANS_IFD)
+    table = read_narrow(folder, ["row", "don", *(["ifd_ppl"] if ifd else [])])
     scored = ~np.isnan(table.column("don").to_numpy())
     rows = table.column("row").to_numpy()[scored]
-    ifd = table.column("ifd_ppl").to_numpy()[scored]
-    if model is not None:
-        return Questions(rows, _of_records(folder, rows, ~np.isnan(ifd), model, memory), ifd)
-    size = columns["embedding"].size
-    _refuse_large(len(rows), size, memory)
-    embeddings = np.full((len(rows), size), np.nan, np.float32)
-    for found, vectors in _of_folder(folder):
-        places = np.searchsorted(rows, found)
-        known = places < len(rows)
-        known[known] = rows[places[known]] == found[known]
-        embeddings[places[known]] = vectors[known]
-    return Questions(rows, embeddings, ifd)
-
-
-def _of_folder(folder: ScoresFolder) -> Iterator[tuple[Rows, Floats]]:
-    """The row numbers and vectors of each part, rows without a vector excluded."""
-    from donod_fast.selection.out_of_core.loading import read_columns
-
-    for part in range(folder.parts):
-        table = read_columns(folder, part, ["row", "embedding"])
-        column = table.column("embedding").combine_chunks()
-        there = column.is_valid().to_numpy(zero_copy_only=False)
-        yield (
-            table.column("row").to_numpy()[there],
-            column.drop_null().flatten().to_numpy().reshape(int(there.sum()), column.type.list_size),
-        )
-
-
-def _of_records(
-    folder: ScoresFolder, rows: Rows, wanted: npt.NDArray[np.bool_], model: str, memory: int | None
-) -> Floats:
-    """Embeddings of the questions of some rows; NaN for other rows and for records without a question."""
-    from donod_fast.data.formats import to_sample
-    from donod_fast.data.read_rules import ReadRules
-    from donod_fast.data.types import SampleError
-    from donod_fast.models.sentence_embeddings import embed_texts, load_embedder, question_text
-
-    rules = ReadRules.from_json(folder.manifest["masks"])
-    place = {int(row): at for at, row in enumerate(rows.tolist()) if wanted[at]}
-    corpus = folder.reopened()
-    embedder = load_embedder(model)
-    embeddings: Floats | None = None
-    held: list[tuple[int, str]] = []
-
-    def embed() -> None:
-        nonlocal embeddings
-        vectors = embed_texts([text for _, text in held], embedder)
-        if embeddings is None:
-            _refuse_large(len(rows), vectors.shape[1], memory)
-            embeddings = np.full((len(rows), vectors.shape[1]), np.nan, np.float32)
-        embeddings[[at for at, _ in held]] = vectors
-        held.clear()
-
-    for record in corpus.records() if place else ():
-        if record.row not in place:
-            continue
-        try:
-            text = question_text(to_sample(record, rules=rules)[0])
-        except SampleError:
-            continue
-        if text.strip():
-            held.append((place[record.row], text))
-        if len(held) >= _CHUNK:
-            embed()
-    embed()
-    assert embeddings is not None
-    return embeddings
-
-
-def _refuse_large(rows: int, size: int, memory: int | None) -> None:
-    needed = 3 * 4 * rows * size  # the embeddings, the normalised copy, and the copy of K-Means
-    if memory is not None and needed > memory:
-        raise InputError(
-            f"kmeans-ifd holds all embeddings in memory: {rows:,} of {size} numbers take about {needed / 2**30:.2g} "
-            "GiB; raise --memory, or use a method that ranks by a column"
-        )
+    values = table.column("ifd_ppl").to_numpy()[scored] if ifd else np.full(len(rows), np.nan)
+    wanted = ~np.isnan(values) if ifd else np.ones(len(rows), bool)
+    return Questions(rows, read_embeddings(folder, rows, wanted, KMEANS_IFD, model, memory=memory), values)
 
 
 __all__ = ["CLUSTERS", "KEEP", "KMEANS_IFD", "SEED", "Chosen", "ClusterCount", "Questions", "choose", "read_questions"]

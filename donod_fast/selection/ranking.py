@@ -17,7 +17,8 @@ Each method's preference, and its figure of merit (``Ranking.value``, higher is 
 - ``loss``: low loss first; the value is −loss. GraNd, EL2N and similar criteria keep the *hard* samples;
   this baseline instead drops what the model finds least likely, the simplest detector of noise.
 
-Every number column of the scores is also a method, and so are ``ifd`` and ``ifd-loss``; see ``column_methods.py``.
+Every number column of the scores is also a method, and so are ``ifd`` and ``ifd-loss``; see ``column_methods.py``. In
+``NAME-round-robin`` reference sets take turns; see ``round_robin.py``.
 ``keeping.py`` decides how much of a ranking is kept.
 """
 
@@ -44,6 +45,8 @@ from donod_fast.kernels.topsis import (
     topsis_from_constants,
 )
 from donod_fast.selection.column_methods import ColumnMethod, find_method
+from donod_fast.selection.round_robin import take_turns
+from donod_fast.selection.turn_names import turn_column, turn_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -160,6 +163,9 @@ def rank(
     Raises:
         InputError: unknown method, missing column, bad weights, normalisation or seed, an infinite score.
     """
+    if turn_column(method) is not None:
+        normalised_weights(weights)
+        return _rank_by_turns(columns, method)
     by_column = find_method(method, columns.names)
     if by_column is not None:
         normalised_weights(weights)
@@ -218,6 +224,19 @@ def _rank_by_column(columns: ScoreColumns, by: ColumnMethod) -> Ranking:
     row, value = row[there], by.value(column[there])
     best = _best_first(value)
     return Ranking(by.name, row[best], value[best], len(columns.row), len(there) - len(row))
+
+
+def _rank_by_turns(columns: ScoreColumns, method: str) -> Ranking:
+    row, by_row = columns.row.cpu().sort(stable=True)
+    don, nod = (one.cpu()[by_row] for one in (columns.don, columns.nod))
+    scored = ~(don.isnan() | nod.isnan())
+    row = row[scored]
+    turns = {name: columns.column(name).cpu()[by_row][scored] for name in turn_columns(method, columns.names)}
+    for name, one in {"don": don[scored], "nod": nod[scored], **turns}.items():
+        if one.isinf().any():
+            raise InputError(f"column {name} has an infinite score, at row {int(row[one.isinf()][0])}")
+    order, value = take_turns(list(turns.values()))
+    return Ranking(method, row[order], value, len(columns.row))
 
 
 def merit(

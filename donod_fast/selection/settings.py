@@ -13,9 +13,16 @@ from donod_fast.errors import InputError, suggest
 from donod_fast.scoring.settings import DEFAULT_NORMALISE, NORMALISATIONS
 from donod_fast.selection.column_methods import ENDS, OWN_METHODS
 from donod_fast.selection.keeping import parse_keep
+from donod_fast.selection.turn_names import turn_column
 from donod_fast.system.options import check_choices, option
 
 KMEANS_IFD = "kmeans-ifd"
+KCENTER = "kcenter"
+CLUSTER_BALANCED = "cluster-balanced"
+BY_EMBEDDINGS = (KMEANS_IFD, KCENTER, CLUSTER_BALANCED)
+"""Methods that choose rows by their embeddings, and do not rank the others."""
+IN_CLUSTERS = (KMEANS_IFD, CLUSTER_BALANCED)
+"""Methods that keep a share of each cluster."""
 CLUSTERS = 10
 ENGINES = ("auto", "memory", "duckdb")
 ORDERS = ("first", "second")
@@ -86,12 +93,13 @@ class OrderOptions:
     """How the rows of a scores folder are ordered.
 
     Attributes:
-        method: a name of ``column_methods.OWN_METHODS``, a number column of the scores, or ``kmeans-ifd``;
-            ``NAME@high`` or ``NAME@low`` says which end of a column is preferred.
+        method: a name of ``column_methods.OWN_METHODS``, a number column of the scores, one of :data:`BY_EMBEDDINGS`,
+            or ``NAME-round-robin``; ``NAME@high`` or ``NAME@low`` says which end of a column is preferred.
         weights: of DON and NOD.
         normalise: what TOPSIS divides the columns by, one of ``kernels.topsis.NORMALISATIONS``.
         lr: rank as if scored at this learning rate; None for the folder's.
-        seed: for the method ``random``.
+        seed: for the methods ``random``, ``kcenter`` and ``cluster-balanced``.
+        checkpoint: scores folders of further checkpoints, for a column that is averaged over them (``checkpoints.py``).
         engine: one of :data:`ENGINES`.
         memory: bytes that the ranking may use.
         temp_dir: folder for what does not fit in memory; None for the system's.
@@ -103,16 +111,22 @@ class OrderOptions:
     method: str = option(
         "topsis",
         help=f"Method: {', '.join(OWN_METHODS)}; a number column of SCORES; ifd or ifd-loss (without rows whose IFD is "
-        "1 or more).",
+        f"1 or more); {', '.join(BY_EMBEDDINGS)}; rds-round-robin.",
         panel=RANKING,
-        completions=(*OWN_METHODS, "ifd", "ifd-loss"),
+        completions=(*OWN_METHODS, "ifd", "ifd-loss", *BY_EMBEDDINGS, "rds-round-robin"),
     )
     weights: tuple[float, float] = option(
         text="0.5,0.5", parse=parse_weights, help="Weights of DON and NOD.", panel=RANKING
     )
     normalise: str = normalise_option()
     lr: float | None = option(None, help="Rank as if scored at this learning rate; needs no model.", panel=RANKING)
-    seed: int = option(0, help="Seed of the method random.", panel=RANKING)
+    seed: int = option(0, help="Seed of random, kcenter and cluster-balanced.", panel=RANKING)
+    checkpoint: tuple[str, ...] = option(
+        (),
+        help="Scores of the same data by a further checkpoint: average the column, weighted by --lr of each scoring; "
+        "may be repeated.",
+        panel=RANKING,
+    )
     engine: str = option(
         "auto", help="Ranking engine: memory, duckdb (larger than memory) or auto.", panel=RUNNING, choices=ENGINES
     )
@@ -131,20 +145,42 @@ class RankOptions(OrderOptions):
 
     Attributes:
         by: name of a carried column, or ``file``: keep a share of each group.
-        clusters: number of clusters of ``kmeans-ifd``.
-        embedding_model: sentence-transformers model of ``kmeans-ifd``; None for the folder's own embeddings.
+        clusters: number of clusters of :data:`IN_CLUSTERS`.
+        within: for ``cluster-balanced`` the column that orders the rows of a cluster; None for a random draw.
+        embedding_model: sentence-transformers model of :data:`BY_EMBEDDINGS`; None for the folder's own embeddings.
+
+    Raises:
+        InputError: ``within`` or ``embedding_model`` is given for a method that does not use it.
     """
 
     by: str | None = option(
         None, help="Keep a share of each group: a column kept by `score --carry`, or file.", panel=CHOOSING
     )
-    clusters: int = option(CLUSTERS, help="Number of clusters of kmeans-ifd.", panel=CHOOSING, minimum=1)
+    clusters: int = option(
+        CLUSTERS, help="Number of clusters of kmeans-ifd and cluster-balanced.", panel=CHOOSING, minimum=1
+    )
+    within: str | None = option(
+        None,
+        help="For cluster-balanced: take the rows of a cluster by this column, such as loss or length@high.",
+        panel=CHOOSING,
+        shown="a random draw",
+    )
     embedding_model: str | None = option(
         None,
-        help="Sentence-transformers model of kmeans-ifd.",
+        help="Sentence-transformers model of kmeans-ifd, kcenter and cluster-balanced.",
         panel=CHOOSING,
         shown="the column embedding",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.within is not None and self.method != CLUSTER_BALANCED:
+            raise InputError(f"--within is for --method {CLUSTER_BALANCED}, got {self.method}")
+        if self.embedding_model is not None and self.method not in BY_EMBEDDINGS:
+            raise InputError(
+                f"--embedding-model is for the methods {', '.join(BY_EMBEDDINGS)}, which embed the questions; "
+                f"got {self.method}"
+            )
 
 
 @dataclass(frozen=True)
@@ -174,12 +210,14 @@ class PreferOptions:
         """The name of a method together with the preferred end.
 
         Raises:
-            InputError: an end is preferred for ``kmeans-ifd``, which has one.
+            InputError: an end is preferred for a method that does not rank by one column.
         """
         if self.prefer is None:
             return name
         if name == KMEANS_IFD:
             raise InputError(f"method {KMEANS_IFD} keeps high IFDs; remove --prefer")
+        if name in BY_EMBEDDINGS or turn_column(name) is not None:
+            raise InputError(f"the order of method {name} is fixed; remove --prefer")
         return f"{name}@{self.prefer}"
 
 
@@ -331,9 +369,13 @@ class DualSettings:
 
 
 __all__ = [
+    "BY_EMBEDDINGS",
     "CLUSTERS",
+    "CLUSTER_BALANCED",
     "CORRELATIONS",
     "ENGINES",
+    "IN_CLUSTERS",
+    "KCENTER",
     "KMEANS_IFD",
     "ORDERS",
     "ROW_ORDERS",

@@ -209,7 +209,7 @@ def test_a_folder_without_ifd_or_embeddings_explains_how_to_add_them(scores: Pat
     assert_one_line_error(done, 2, "--embedding-model sentence-transformers/all-mpnet-base-v2", "--signals embedding")
     assert_one_line_error(invoke("rank", tmp_path / "out", "--method", "kmeans-ifd"), 2, "use `donod-fast select")
     other = invoke("select", tmp_path / "out", "--method", "ifd", "--keep", "0.5", "--embedding-model", "x", *out[2:])
-    assert_one_line_error(other, 2, "--embedding-model is for --method kmeans-ifd")
+    assert_one_line_error(other, 2, "--embedding-model is for the methods kmeans-ifd")
 
 
 @pytest.mark.shared

@@ -11,9 +11,11 @@ from donod_fast.errors import InputError
 from donod_fast.kernels.topsis import DEFAULT_NORMALISE
 from donod_fast.selection.column_methods import OWN_METHODS, find_method, split_end
 from donod_fast.selection.comparison.measures import RANKED, Comparison, compare_columns
-from donod_fast.selection.kmeans_ifd import KMEANS_IFD, choose, read_questions
 from donod_fast.selection.out_of_core.loading import number_columns, read_columns, weight_norm
+from donod_fast.selection.rankers import ranked
 from donod_fast.selection.ranking import ScoreColumns
+from donod_fast.selection.settings import BY_EMBEDDINGS, KMEANS_IFD, RankOptions
+from donod_fast.selection.turn_names import turn_column, turn_columns
 from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
@@ -43,8 +45,8 @@ def compare_folder(
 
     Args:
         folder: a finished folder.
-        names: methods and columns; None for all columns and the methods that rank by several columns. ``kmeans-ifd``
-            must be named: it reads the embeddings (see ``kmeans_ifd.py``) and keeps ``share`` of each cluster.
+        names: methods and columns; None for all columns and the methods that rank by several columns. Methods by
+            embeddings must be named; ``kmeans-ifd`` keeps ``share`` of each cluster.
         share: how much each criterion selects, a fraction or a count.
         measure: ``spearman`` or ``kendall``.
         normalise: what TOPSIS divides the columns by; see ``ranking.rank``.
@@ -63,11 +65,12 @@ def compare_folder(
         raise InputError(f"--seed must not be negative, got {seed}")
     present = number_columns(folder)
     wanted = list(names) if names is not None else [*RANKED, *present]
-    clustered = KMEANS_IFD in wanted
-    if clustered and sample is not None:
-        raise InputError(f"{KMEANS_IFD} chooses among all rows; remove --sample, or remove it from --columns")
-    wanted = [name for name in wanted if name != KMEANS_IFD]
-    columns = list(dict.fromkeys(["row", "don", "nod", "loss", *(_column(name, present) for name in wanted)]))
+    choosing = [name for name in BY_EMBEDDINGS if name in wanted]
+    if choosing and sample is not None:
+        raise InputError(f"{choosing[0]} chooses among all rows; remove --sample, or remove it from --columns")
+    wanted = [name for name in wanted if name not in choosing]
+    further = [one for name in wanted for one in _columns(name, present)]
+    columns = list(dict.fromkeys(["row", "don", "nod", "loss", *further]))
     drawn = folder.rows if sample is None else min(sample, folder.rows)
     needed = drawn * (_BYTES_PER_ROW + _BYTES_PER_VALUE * len(wanted))
     if needed > memory:
@@ -78,31 +81,32 @@ def compare_folder(
         )
     table = _read(folder, columns, None if drawn == folder.rows else drawn, seed)
     scores = ScoreColumns.from_table(table, weight_norm=weight_norm(folder), more=columns[4:])
-    chosen = {}
-    if clustered:
-        chosen[KMEANS_IFD] = _clustered(folder, share, embedding_model, memory)
+    chosen = {name: _chosen(folder, name, share, embedding_model, memory) for name in choosing}
     return compare_columns(
         scores, wanted, share=share, measure=measure, normalise=normalise, total=folder.rows, chosen=chosen
     )
 
 
-def _column(name: str, present: Sequence[str]) -> str:
-    """The column that a name needs besides DON, NOD and the loss; ``don`` if it needs none."""
+def _columns(name: str, present: Sequence[str]) -> list[str]:
+    """The columns that a name needs besides DON, NOD and the loss."""
     bare, _ = split_end(name)
     if bare in OWN_METHODS:
-        return "don"
+        return []
     if bare in present:
-        return bare
+        return [bare]
+    if turn_column(name) is not None:
+        return turn_columns(name, present)
     by = find_method(name, present)
-    return "don" if by is None else by.column
+    return [] if by is None else [by.column]
 
 
-def _clustered(folder: ScoresFolder, share: float | int, model: str | None, memory: int) -> list[int]:
-    if not isinstance(share, float):
+def _chosen(folder: ScoresFolder, method: str, share: float | int, model: str | None, memory: int) -> list[int]:
+    """The rows that a method without a ranking keeps."""
+    if method == KMEANS_IFD and not isinstance(share, float):
         raise InputError(f"{KMEANS_IFD} keeps a share of each cluster; give --keep as a fraction")
-    questions = read_questions(folder, model, memory=memory)
-    rows: list[int] = choose(questions.rows, questions.embeddings, questions.ifd, keep=share).rows.tolist()
-    return rows
+    options = RankOptions(method=method, embedding_model=model, memory=memory)
+    with ranked(folder, options) as ranking:
+        return [int(row) for row in ranking.keep(share, None, None, False).rows]
 
 
 def _read(folder: ScoresFolder, columns: Sequence[str], sample: int | None, seed: int) -> pa.Table:

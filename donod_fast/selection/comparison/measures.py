@@ -19,6 +19,7 @@ from donod_fast.selection.keeping import keep
 from donod_fast.selection.rank_correlation import average_ranks, spearman
 from donod_fast.selection.ranking import ScoreColumns, rank
 from donod_fast.selection.settings import CORRELATIONS
+from donod_fast.selection.turn_names import turn_column
 
 Matrix = NDArray[np.float64]
 
@@ -165,7 +166,7 @@ def _criterion(
     if end is None and bare in columns.names and bare not in OWN_METHODS and better_end(bare) is None:
         value = columns.column(bare).where(~(columns.don.isnan() | columns.nod.isnan()), math.nan)
         return _Criterion(value, AS_IS, torch.zeros(len(place), dtype=torch.bool))
-    by = find_method(name, columns.names)
+    by = None if turn_column(name) is not None else find_method(name, columns.names)
     low = bare in ("nod", "loss") if by is None else not by.high
     ranking = rank(columns, name, weights=weights, normalise=normalise)
     value = torch.full((len(place),), math.nan, dtype=torch.float64)

@@ -8,6 +8,7 @@ from donod_fast.errors import InputError
 from donod_fast.scores.part_summary import ColumnSummary, combined
 from donod_fast.selection.column_methods import OWN_METHODS, ColumnMethod, find_method
 from donod_fast.selection.out_of_core.loading import number_columns, scored_rows
+from donod_fast.selection.turn_names import turn_column
 
 if TYPE_CHECKING:
     from donod_fast.kernels.topsis import ColumnConstants
@@ -21,13 +22,18 @@ def check_method(folder: ScoresFolder, method: str) -> ColumnMethod | None:
     """Refuse a method that cannot be computed in parts; return the column of a method that ranks by one.
 
     Raises:
-        InputError: the method is unknown, its column is missing, or it is ``pareto``.
+        InputError: the method is unknown, its column is missing, or the method needs all rows in memory.
         StoreError: a part is damaged.
     """
     if method == "pareto":
         raise InputError(
             "method pareto compares all rows with each other and needs them in memory; use topsis, or rank in memory "
             "(--engine memory, without --by)"
+        )
+    if turn_column(method) is not None:
+        raise InputError(
+            f"method {method} lets reference sets take turns; a turn depends on all before it, so it needs all rows in "
+            "memory; raise --memory, or rank in memory (--engine memory, without --by)"
         )
     return None if method in OWN_METHODS else find_method(method, number_columns(folder))
 

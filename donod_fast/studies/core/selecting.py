@@ -1,17 +1,18 @@
 """From a table of scores to the rows that a study trains on: one method and one amount.
 
 In addition to the methods of ``selection/ranking.py`` and ``column_methods.py`` there are ``all`` (every scored row),
-``kmeans-ifd``, and ``topsis-range``, ``topsis-vector``, ``topsis-sum``: TOPSIS with this normalisation, so that one
-study can compare them. Rows are in the order of the input, so that equal sets are equal tuples and one cell of a study.
+the methods by embeddings (``kmeans-ifd``, ``kcenter``, ``cluster-balanced``), and ``topsis-range``, ``topsis-vector``,
+``topsis-sum``: TOPSIS with this normalisation, so that one study can compare them. Rows are in the order of the input,
+so that equal sets are equal tuples and one cell of a study.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -20,10 +21,15 @@ from donod_fast.criteria.registry import SignalOptions, parse_signals
 from donod_fast.errors import InputError
 from donod_fast.kernels.topsis import DEFAULT_NORMALISE, NORMALISATIONS
 from donod_fast.selection.column_methods import OWN_METHODS, check_known, signals_of
+from donod_fast.selection.coverage import cluster_balanced, k_center
 from donod_fast.selection.keeping import keep
-from donod_fast.selection.kmeans_ifd import KMEANS_IFD, Questions, choose
+from donod_fast.selection.kmeans_ifd import KMEANS_IFD, Questions, choose, read_questions
 from donod_fast.selection.ranking import Ranking, ScoreColumns, rank
+from donod_fast.selection.settings import BY_EMBEDDINGS, CLUSTER_BALANCED, KCENTER
 from donod_fast.system.wording import plural
+
+if TYPE_CHECKING:
+    from donod_fast.scores.folder import ScoresFolder
 
 ALL = "all"
 BY_THRESHOLD = "don-threshold"
@@ -71,7 +77,7 @@ class Selection:
     @property
     def seeded(self) -> bool:
         """Whether the rows depend on the seed."""
-        return self.method == "random"
+        return self.method in ("random", KCENTER, CLUSTER_BALANCED)
 
     @property
     def amount(self) -> str:
@@ -97,12 +103,12 @@ def check_method(method: str) -> None:
     """Refuse a method that no study can select by.
 
     Args:
-        method: one of :data:`STUDY_METHODS`, ``kmeans-ifd``, or a method by one column (``column_methods.py``).
+        method: one of :data:`STUDY_METHODS`, a method by embeddings, or one by columns (``column_methods.py``).
 
     Raises:
         InputError: the method does not exist.
     """
-    if method not in (ALL, KMEANS_IFD, *NORMALISED):
+    if method not in (ALL, *NORMALISED, *BY_EMBEDDINGS):
         check_known(method)
 
 
@@ -125,9 +131,23 @@ def criteria_for(methods: Iterable[str], references: Sequence[str] = ()) -> tupl
     for method in methods:
         if method == KMEANS_IFD:
             found |= {"ifd": None, "embedding": None}
+        elif method in BY_EMBEDDINGS:
+            found["embedding"] = None
         elif method != ALL:
             found |= dict.fromkeys(signals_of([base_method(method)]))
     return parse_signals(",".join(found), SignalOptions(tuple(references))) if found else ()
+
+
+def questions_for(folder: ScoresFolder, methods: Collection[str]) -> Questions | None:
+    """What methods by embeddings need of a scored folder; None if there is no such method.
+
+    Raises:
+        InputError: the folder lacks a column.
+        StoreError: it is unfinished or damaged.
+    """
+    if not any(method in BY_EMBEDDINGS for method in methods):
+        return None
+    return read_questions(folder, ifd=KMEANS_IFD in methods)
 
 
 def selected_rows(
@@ -144,19 +164,26 @@ def selected_rows(
     Args:
         columns: the table of scores.
         selection: method and amount.
-        seed: seed of ``random``; other methods ignore it.
+        seed: seed of ``random``, ``kcenter`` and ``cluster-balanced``; other methods ignore it.
         weights: weights of DON and NOD, for ``topsis``, ``nodon``, ``weighted`` and ``pareto``.
         normalise: what TOPSIS divides the columns by; see ``ranking.rank``.
-        questions: embeddings of the rows' questions, for ``kmeans-ifd``.
+        questions: embeddings of the rows' questions, for the methods by embeddings.
 
     Raises:
         InputError: no row has scores, no row is kept, or a column is missing.
     """
     # A fraction is a float to `keep`; an integer would be a count.
     share = None if selection.keep is None else float(selection.keep)
-    if selection.method == KMEANS_IFD:
+    if selection.method in BY_EMBEDDINGS:
         if questions is None or share is None:
-            raise InputError(f"method {KMEANS_IFD} needs embeddings of the questions, which this study does not make")
+            raise InputError(
+                f"method {selection.method} needs embeddings of the questions, which this study does not make"
+            )
+        if selection.method == KCENTER:
+            return tuple(sorted(k_center(questions.rows, questions.embeddings, share, seed=seed).rows.tolist()))
+        if selection.method == CLUSTER_BALANCED:
+            balanced = cluster_balanced(questions.rows, questions.embeddings, share, seed=seed)
+            return tuple(sorted(balanced.rows.tolist()))
         found = choose(questions.rows, questions.embeddings, questions.ifd, keep=share)
         return tuple(sorted(found.rows.tolist()))
     if selection.method == ALL:
@@ -216,6 +243,7 @@ __all__ = [
     "check_method",
     "criteria_for",
     "merits",
+    "questions_for",
     "rows_digest",
     "selected_rows",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from donod_fast.errors import InputError
 from donod_fast.scoring.settings import UpdateSettings
-from donod_fast.selection.settings import KMEANS_IFD
+from donod_fast.selection.settings import BY_EMBEDDINGS
 from donod_fast.studies.core.settings import (
     STUDY,
     EpochTraining,
@@ -67,8 +67,11 @@ class StabilitySettings:
             raise InputError("seeds ≥ 1, at least one method, and proportions in (0, 1] are needed")
         for method in self.methods:
             Selection(method, keep=0.5)  # refuses an unknown method
-        if KMEANS_IFD in self.methods:
-            raise InputError(f"this study does not embed questions, which {KMEANS_IFD} needs; the threshold study does")
+        embedded = [method for method in self.methods if method in BY_EMBEDDINGS]
+        if embedded:
+            raise InputError(
+                f"this study does not embed questions, which {embedded[0]} needs; the threshold study does"
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for a report."""

@@ -20,11 +20,19 @@ from donod_fast.criteria.running import fingerprints
 from donod_fast.errors import InputError, StoreError
 from donod_fast.evaluation.benchmarks import FAMILY
 from donod_fast.selection.column_methods import OWN_METHODS
-from donod_fast.selection.kmeans_ifd import KMEANS_IFD, Questions, read_questions
+from donod_fast.selection.kmeans_ifd import Questions
 from donod_fast.selection.ranking import ScoreColumns
+from donod_fast.selection.settings import BY_EMBEDDINGS
 from donod_fast.studies.core.cells import Cell, CellStore
 from donod_fast.studies.core.grid import Grid, Measured, Parts, Unit, make_grid, measure_all
-from donod_fast.studies.core.selecting import ALL, BY_THRESHOLD, Selection, check_method, criteria_for
+from donod_fast.studies.core.selecting import (
+    ALL,
+    BY_THRESHOLD,
+    Selection,
+    check_method,
+    criteria_for,
+    questions_for,
+)
 from donod_fast.studies.threshold.family_files import rename_former_measures, with_family
 from donod_fast.studies.threshold.findings import Costs
 from donod_fast.studies.threshold.parts import MakeParts, named_sections, open_score_corpus
@@ -218,7 +226,7 @@ def _score(recipe: Recipe, out: Path, store: CellStore, tell: Progress) -> _Scor
     cell = store.result("score", settings, work)
     scores = ScoresFolder.open(cell.folder / SCORES)
     tell("score", corpus.rows, corpus.rows, f"{cell.result['seconds']:.1f} s")
-    questions = read_questions(scores) if KMEANS_IFD in recipe.study.methods else None
+    questions = questions_for(scores, recipe.study.methods)
     return _Scored(scores.table(), cell, _corruption(corpus.records()), questions)
 
 
@@ -292,7 +300,7 @@ def _study(
 
 def _further(grid: Grid) -> tuple[str, ...]:
     """Methods of the grid that rank by a column of a further criterion."""
-    known = (ALL, KMEANS_IFD, *OWN_METHODS)
+    known = (ALL, *BY_EMBEDDINGS, *OWN_METHODS)
     return tuple(dict.fromkeys(chosen.method for chosen in grid.selections if chosen.method not in known))
 
 
