@@ -25,7 +25,9 @@ from donod_fast.errors import InputError
 REPLICATES = 2000
 CONFIDENCE, POWER = 0.95, 0.8
 _CELLS = 1 << 22  # of a block of replicates, to bound the memory
+_ROUNDING = 1e-12  # of the losses: differences below are those of the order of additions
 FAR = 10_000
+"""Draws or rows from which a difference counts as out of reach."""
 
 Array = NDArray[np.float64]
 
@@ -123,7 +125,9 @@ def paired_difference(
     _check(a, b, tokens)
     total = tokens.sum()
     (seeds, items), draws = a.shape, len(b)
+    noise = _ROUNDING * float(np.abs(a).sum(1).max() + np.abs(b).sum(1).max()) / total
     value = float((a.mean(0) - b.mean(0)).sum() / total)
+    value = 0.0 if abs(value) < noise else value
     own = float(np.var(a.sum(1) / total, ddof=1)) / seeds
     of_draws = float(np.var(b.sum(1) / total, ddof=1)) / draws
     whole = _bootstrap_variance(a, b, tokens, np.random.default_rng(seed), replicates)
@@ -134,6 +138,7 @@ def paired_difference(
     parts = {"seeds": own, "draws": of_draws, "items": of_items}
     numbers = {"seeds": degrees_of_seeds, "draws": draws - 1, "items": items - 1}
     error, degrees = _error(parts, numbers)
+    error = 0.0 if error < noise else error
     half, p = 0.0, 1.0 if value == 0 else 0.0
     if error:
         half = float(t.ppf(0.5 + CONFIDENCE / 2, degrees)) * error

@@ -10,13 +10,13 @@ from random import Random
 from typing import Any
 
 from donod_fast.criteria.registry import SIGNALS
-from donod_fast.data.record_overlap import find_overlaps, refuse_overlaps
 from donod_fast.models.loading import LoadedModel, load_model
 from donod_fast.studies.core.cells import Cell, CellStore
 from donod_fast.studies.core.scored import digest, model_key
 from donod_fast.studies.core.selecting import criteria_for
 from donod_fast.studies.core.tables import need, read_rows
 from donod_fast.studies.evidence.arms import check_methods
+from donod_fast.studies.evidence.leaks import Rows, files_of, reference_rows, refuse_leaks
 from donod_fast.studies.evidence.plan import EvidencePlan, HeldOut, Pair, Pool, RandomDraws, Tuning
 from donod_fast.studies.evidence.report import write_evidence_report
 from donod_fast.studies.evidence.result import EvidenceStudy
@@ -114,7 +114,9 @@ def prepare_which(
     rows = read_rows(data.data, skip=data.skip, count=data.rows)
     heldout = read_rows(data.heldout, skip=data.heldout_skip, count=data.heldout_rows)
     if not data.allow_overlap:
-        _refuse_overlaps(data, rows, heldout)
+        held = Rows(f"the held-out data {files_of(data.heldout)}", heldout, data.heldout_skip)
+        trained = Rows(f"the data {files_of(data.data)}", rows, data.skip)
+        refuse_leaks([held], [trained, *reference_rows(data.reference)])
     loaded = model if isinstance(model, LoadedModel) else load_model(model, dtype="float32")
     rows, heldout = _shuffled(rows), _shuffled(heldout)
     tuning = Tuning(settings.tuning, settings.training, settings.lora)
@@ -194,22 +196,6 @@ def run_which(
 def _shuffled(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows in a fixed random order, since files are often sorted and a study may use only a part."""
     return Random("which").sample(list(rows), len(rows))
-
-
-def _refuse_overlaps(data: WhichData, rows: Sequence[Mapping[str, Any]], heldout: Sequence[Mapping[str, Any]]) -> None:
-    named = f"the held-out data {_files(data.heldout)}"
-    found = find_overlaps(heldout, rows)
-    skips = {"first_skip": data.heldout_skip, "second_skip": data.skip}
-    refuse_overlaps(found, len(heldout), named, f"the data {_files(data.data)}", **skips)
-    for reference in data.reference:
-        found = find_overlaps(heldout, read_rows(reference.partition("=")[2] or reference))
-        refuse_overlaps(found, len(heldout), named, f"the reference set {reference}", first_skip=data.heldout_skip)
-
-
-def _files(data: Any) -> str:
-    if isinstance(data, (str, Path)):
-        return str(data)
-    return ", ".join(str(one) for one in data if isinstance(one, (str, Path)))
 
 
 __all__ = ["Prepared", "WhichOutcome", "default_methods", "prepare_which", "run_which"]
