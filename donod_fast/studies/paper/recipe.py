@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from donod_fast.data.masking import MaskSettings
 from donod_fast.errors import InputError
-from donod_fast.studies.evidence.plan import KINDS, LEAST_DRAWS, LEAST_SEEDS
+from donod_fast.studies.evidence.plan import LEAST_DRAWS, LEAST_SEEDS
 from donod_fast.training import recipe_files
 from donod_fast.training.recipe import LoraSettings, Name, Positive, Section, Share
 
@@ -167,7 +167,9 @@ class RandomSection(Section):
     """
 
     draws: Annotated[int, Field(ge=LEAST_DRAWS)] = LEAST_DRAWS
-    kinds: tuple[Literal["rows", "tokens", "lengths", "compute"], ...] = Field(KINDS[:3], min_length=1)
+    kinds: tuple[Literal["rows", "tokens", "lengths", "compute"], ...] = Field(
+        ("rows", "tokens", "lengths"), min_length=1
+    )
     seeds_each: Positive = 1
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from donod_fast.models.loading import LoadedModel, load_model
 from donod_fast.selection.ranking import ScoreColumns
@@ -27,7 +28,7 @@ from donod_fast.studies.focus.settings import FocusSettings
 from donod_fast.studies.noise.result import NoiseResult
 from donod_fast.studies.noise.run import run_noise
 from donod_fast.studies.noise.settings import UPDATES, NoiseSettings
-from donod_fast.studies.paper.comparisons import comparisons
+from donod_fast.studies.paper.comparisons import compare
 from donod_fast.studies.paper.measures import (
     ALL_GROUPS,
     NON_TARGET,
@@ -104,11 +105,13 @@ class _Study:
         draw_plane(self.out / PLANE_PICTURE, list(columns.items()))
         noise, stability, ablation = self._noise(), self._stability(), self._ablation()
         focus = self._focus()
+        differences, words = compare(grid, self._domain)
         study = PaperStudy(
             recipe=self.recipe,
             command=command,
             grid=grid,
-            comparisons=comparisons(grid, self._domain),
+            comparisons=differences,
+            verdict=words,
             plane=ends,
             noise=noise,
             stability=stability,
@@ -320,7 +323,7 @@ def target(recipe: PaperRecipe, pool: PoolSection) -> HeldOutSection:
     return next((one for one in recipe.heldouts if one.domain == pool.domain), recipe.heldouts[0])
 
 
-def _training(tuning: TuningSection) -> dict[str, float | int | None]:
+def _training(tuning: TuningSection) -> dict[str, Any]:
     names = ("tokens", "epochs", "learning_rate", "step_tokens", "warmup_ratio", "weight_decay", "max_grad_norm")
     return {name: getattr(tuning, name) for name in names}
 
