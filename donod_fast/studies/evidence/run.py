@@ -108,8 +108,13 @@ def run_evidence(
     return EvidenceStudy(_recorded(plan, shop, scored), tuple(rows), domains, selections)
 
 
-def refuse_leaks(plan: EvidencePlan, shop: Workshop) -> None:
+def refuse_leaks(plan: EvidencePlan, shop: Workshop, remedy: str = "or give --allow-overlap") -> None:
     """Refuse held-out rows that are also trained on or in a reference set, unless the plan allows them.
+
+    Args:
+        plan: the plan.
+        shop: reads the rows.
+        remedy: what else the user may do.
 
     Raises:
         InputError: names rows of both.
@@ -121,11 +126,13 @@ def refuse_leaks(plan: EvidencePlan, shop: Workshop) -> None:
         named = f"the held-out data {_place(one)}"
         for pool in plan.pools:
             found = find_overlaps(held, shop.rows(pool))
-            skips = {"first_skip": one.skip, "second_skip": pool.skip}
-            refuse_overlaps(found, len(held), named, f"the training data {_place(pool)}", **skips)
+            skips: dict[str, Any] = {"first_skip": one.skip, "second_skip": pool.skip}
+            refuse_overlaps(found, len(held), named, f"the training data {_place(pool)}", remedy=remedy, **skips)
         for reference in plan.references:
             found = find_overlaps(held, read_rows(reference.partition("=")[2] or reference))
-            refuse_overlaps(found, len(held), named, f"the reference set {reference}", first_skip=one.skip)
+            refuse_overlaps(
+                found, len(held), named, f"the reference set {reference}", remedy=remedy, first_skip=one.skip
+            )
 
 
 def scored_pool(store: CellStore, shop: Workshop, pair: int, place: int) -> ScoredPool:

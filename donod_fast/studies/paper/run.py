@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from donod_fast.errors import InputError
 from donod_fast.models.loading import LoadedModel, load_model
 from donod_fast.selection.ranking import ScoreColumns
 from donod_fast.studies.core.cells import Cell, CellStore
@@ -21,7 +22,8 @@ from donod_fast.studies.core.settings import EpochTraining, FineTuneSettings, Lo
 from donod_fast.studies.core.study_data import StudyData
 from donod_fast.studies.evidence.plan import IN, OUT, EvidencePlan, HeldOut, Pair, Pool, RandomDraws, Tuning
 from donod_fast.studies.evidence.result import ALL, EvidenceStudy
-from donod_fast.studies.evidence.run import run_evidence
+from donod_fast.studies.evidence.run import refuse_leaks, run_evidence
+from donod_fast.studies.evidence.workshop import Workshop
 from donod_fast.studies.focus.result import FocusResult
 from donod_fast.studies.focus.run import run_focus
 from donod_fast.studies.focus.settings import FocusSettings
@@ -96,6 +98,7 @@ class _Study:
 
     def run(self, command: str, run_benchmark: Run | None) -> PaperStudy:
         measures = benchmark_measures(self.recipe, run_benchmark)
+        self._check_rows()
         models = {name: self._model(name) for name in self._used()}
         plan = replace(evidence_plan(self.recipe, models), benchmarks=measures)
         grid = with_averages(run_evidence(self.out, plan, on_cell=self._on_cell), self.recipe)
@@ -124,6 +127,18 @@ class _Study:
         )
         write_paper_report(self.out, study, self._domain)
         return study
+
+    def _check_rows(self) -> None:
+        """Refuse what a part could not use, before hours of work on the grid."""
+        plan = evidence_plan(self.recipe, {name: self.recipe.model(name).model for name in self._used()})
+        shop = Workshop(plan, self.out)
+        refuse_leaks(plan, shop, "or set allow_overlap to true")
+        for pool in plan.pools:
+            rows = len(shop.rows(pool))
+            for part in ("noise", "stability", "ablation"):
+                section = getattr(self.recipe, part)
+                if section is not None and section.rows > rows:
+                    raise InputError(f"{part}.rows is {section.rows}, but {pool.name} has only {rows} rows; lower it")
 
     def _on_cell(self, cell: Cell) -> None:
         self._seen.setdefault(cell.folder, cell)
@@ -301,6 +316,7 @@ def evidence_plan(recipe: PaperRecipe, models: Mapping[str, LoadedModel | str]) 
         tunings=(Tuning(tuning.method, training, lora),),
         removal=recipe.removal,
         references=recipe.reference,
+        allow_overlap=recipe.allow_overlap,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from demo_parts import MODEL
-from paper_recipes import paper_values, write_rows
+from paper_recipes import POOL_ROWS, paper_values, write_rows
 from score_runs import invoke
 
 from donod_fast.errors import InputError
@@ -198,8 +198,17 @@ def test_held_out_rows_that_are_trained_on_are_refused_by_content(tmp_path: Path
     copied = tmp_path / "copied.jsonl"
     copied.write_text("".join(pool.read_text(encoding="utf-8").splitlines(keepends=True)[:4]), encoding="utf-8")
     values["heldouts"][0]["data"] = [str(copied)]
-    with pytest.raises(InputError, match=r"copied\.jsonl"):
+    with pytest.raises(InputError, match=r"copied\.jsonl.*or set allow_overlap to true"):
         run_paper(paper_recipe_from(values), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("part", ["noise", "stability", "ablation"])
+def test_a_part_with_more_rows_than_its_corpus_is_refused_at_once(part: str, tmp_path: Path) -> None:
+    recipe = paper_recipe_from(paper_values(tmp_path, **{part: {"rows": POOL_ROWS + 1}}))
+    with pytest.raises(InputError, match=rf"{part}\.rows is 25, but sums has only 24 rows"):
+        run_paper(recipe, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_runs_a_recipe_and_prints_its_report(tmp_path: Path) -> None:
