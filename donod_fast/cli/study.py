@@ -40,6 +40,11 @@ class Studies(LazyGroup):
     """The commands of ``donod-fast study``."""
 
     table: ClassVar[Mapping[str, LazyCommand]] = {
+        "which": _command(
+            "which:which",
+            "Which selection beats random on your own data, within a budget of time.",
+            "which data.jsonl --model MODEL --heldout test.jsonl --budget 30m",
+        ),
         "threshold": _command(
             "study:threshold",
             "Effect of the kept share on pass@1: score once, then select, train and evaluate.",

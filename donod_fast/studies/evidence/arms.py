@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from donod_fast.errors import InputError
+from donod_fast.selection.kmeans_ifd import KMEANS_IFD
 from donod_fast.selection.ranking import ScoreColumns
 from donod_fast.studies.core.random_draws import draw_lengths, draw_rows, draw_tokens, shared
 from donod_fast.studies.core.selecting import ALL, Selection, selected_rows
 from donod_fast.studies.core.settings import FineTuneSettings
-from donod_fast.studies.evidence.plan import COMPUTE, LENGTHS, ROWS, TOKENS, EvidencePlan
+from donod_fast.studies.evidence.plan import COMPUTE, LENGTHS, ROWS, EvidencePlan
 from donod_fast.studies.evidence.result import KEEP, RANDOM, REMOVE
 
 
@@ -38,6 +40,19 @@ class Arm:
     overlap: float | None = None
     factor: float | None = None
     matched_rows: tuple[int, ...] = field(default=(), repr=False)
+
+
+def check_methods(methods: Sequence[str]) -> None:
+    """Refuse methods that cannot keep a share of a pool, before anything is scored.
+
+    Raises:
+        InputError: names the method.
+    """
+    for method in methods:
+        if method == KMEANS_IFD:
+            raise InputError(f"this study does not embed questions, which {KMEANS_IFD} needs; the threshold study does")
+        if method != ALL:
+            Selection(method, keep=0.5)
 
 
 def make_arms(
@@ -153,4 +168,4 @@ def budget(arm: Arm, training: FineTuneSettings, lengths: Mapping[int, int]) -> 
     return max(1, round(arm.factor * planned))
 
 
-__all__ = ["TOKENS", "Arm", "budget", "draw_seeds", "make_arms"]
+__all__ = ["Arm", "budget", "check_methods", "draw_seeds", "make_arms"]

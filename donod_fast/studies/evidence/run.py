@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from donod_fast.data.overlap import find_overlaps, refuse_overlaps
 from donod_fast.data.types import Status
 from donod_fast.errors import InputError
 from donod_fast.selection.ranking import ScoreColumns
@@ -20,9 +19,10 @@ from donod_fast.studies.core.finetune import tokenized
 from donod_fast.studies.core.processes import in_processes
 from donod_fast.studies.core.scored import ScoringCells
 from donod_fast.studies.core.selecting import criteria_for
-from donod_fast.studies.core.tables import need, read_rows
-from donod_fast.studies.evidence.arms import Arm, budget, make_arms
+from donod_fast.studies.core.tables import need
+from donod_fast.studies.evidence.arms import Arm, budget, check_methods, make_arms
 from donod_fast.studies.evidence.compute import ModelCost, Passed, Passes
+from donod_fast.studies.evidence.leaks import Rows, files_of, reference_rows, refuse_leaks
 from donod_fast.studies.evidence.plan import EvidencePlan, HeldOut, Pool, Tuning
 from donod_fast.studies.evidence.result import (
     ALL,
@@ -83,6 +83,7 @@ def run_evidence(
         InputError: a part of the plan cannot be run; held-out rows are also in a pool or reference set.
         CorpusError, ModelError, StoreError, WorkerError: as their names say.
     """
+    check_methods(plan.methods)
     need("scipy", "study")
     need("trl", "train")
     if any(tuning.adapters is not None for tuning in plan.tunings):
@@ -90,7 +91,10 @@ def run_evidence(
     root = out if cells is None else cells
     store = CellStore(root, on_cell)
     shop = Workshop(plan, root)
-    refuse_leaks(plan, shop)
+    if not plan.allow_overlap:
+        pools = [Rows(f"the training data {_place(one)}", shop.rows(one), one.skip) for one in plan.pools]
+        heldouts = [Rows(f"the held-out data {_place(one)}", shop.rows(one), one.skip) for one in plan.heldouts]
+        refuse_leaks(heldouts, [*pools, *reference_rows(plan.references)])
     scored = {
         (pair, pool): scored_pool(store, shop, pair, pool)
         for pair, pool in itertools.product(range(len(plan.pairs)), range(len(plan.pools)))
@@ -106,33 +110,6 @@ def run_evidence(
     }
     domains = {(pool.name, one.name): one.domain_of(pool.name) for pool in plan.pools for one in plan.heldouts}
     return EvidenceStudy(_recorded(plan, shop, scored), tuple(rows), domains, selections)
-
-
-def refuse_leaks(plan: EvidencePlan, shop: Workshop, remedy: str = "or give --allow-overlap") -> None:
-    """Refuse held-out rows that are also trained on or in a reference set, unless the plan allows them.
-
-    Args:
-        plan: the plan.
-        shop: reads the rows.
-        remedy: what else the user may do.
-
-    Raises:
-        InputError: names rows of both.
-    """
-    if plan.allow_overlap:
-        return
-    for one in plan.heldouts:
-        held = shop.rows(one)
-        named = f"the held-out data {_place(one)}"
-        for pool in plan.pools:
-            found = find_overlaps(held, shop.rows(pool))
-            skips: dict[str, Any] = {"first_skip": one.skip, "second_skip": pool.skip}
-            refuse_overlaps(found, len(held), named, f"the training data {_place(pool)}", remedy=remedy, **skips)
-        for reference in plan.references:
-            found = find_overlaps(held, read_rows(reference.partition("=")[2] or reference))
-            refuse_overlaps(
-                found, len(held), named, f"the reference set {reference}", remedy=remedy, first_skip=one.skip
-            )
 
 
 def scored_pool(store: CellStore, shop: Workshop, pair: int, place: int) -> ScoredPool:
@@ -163,8 +140,8 @@ def scored_pool(store: CellStore, shop: Workshop, pair: int, place: int) -> Scor
     model, pool_tokens = ModelCost.of(loaded.model), passed(seen)
     references = Passed(0, 0)
     if any(Passes.of(method).reference for method in plan.methods if method != ALL):
-        for reference in plan.references:
-            references += passed(tokenized(loaded, read_rows(reference.partition("=")[2] or reference), pool.masks))
+        for reference in reference_rows(plan.references):
+            references += passed(tokenized(loaded, reference.rows, pool.masks))
     costs = {
         method: Passes.of(method).cost(
             model, pool_tokens, references, update=plan.update.update, seconds=scores.seconds
@@ -293,10 +270,7 @@ def _recorded(plan: EvidencePlan, shop: Workshop, scored: Mapping[tuple[int, int
 
 def _place(one: Pool | HeldOut) -> str:
     """Files of a set, or its name where the rows came from Python."""
-    if isinstance(one.data, (str, Path)):
-        return str(one.data)
-    names = [str(part) for part in one.data if isinstance(part, (str, Path))]
-    return ", ".join(names) or one.name
+    return files_of(one.data) or one.name
 
 
-__all__ = ["ScoredPool", "refuse_leaks", "run_evidence", "scored_pool"]
+__all__ = ["ScoredPool", "run_evidence", "scored_pool"]

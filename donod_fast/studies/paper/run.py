@@ -20,10 +20,10 @@ from donod_fast.studies.core.scored import ScoringCells
 from donod_fast.studies.core.selecting import criteria_for
 from donod_fast.studies.core.settings import EpochTraining, FineTuneSettings, LoraTuning, TokenTraining
 from donod_fast.studies.core.study_data import StudyData
+from donod_fast.studies.evidence.leaks import Rows, reference_rows, refuse_leaks
 from donod_fast.studies.evidence.plan import IN, OUT, EvidencePlan, HeldOut, Pair, Pool, RandomDraws, Tuning
 from donod_fast.studies.evidence.result import ALL, EvidenceStudy
-from donod_fast.studies.evidence.run import refuse_leaks, run_evidence
-from donod_fast.studies.evidence.workshop import Workshop
+from donod_fast.studies.evidence.run import run_evidence
 from donod_fast.studies.focus.result import FocusResult
 from donod_fast.studies.focus.run import run_focus
 from donod_fast.studies.focus.settings import FocusSettings
@@ -131,14 +131,16 @@ class _Study:
     def _check_rows(self) -> None:
         """Refuse what a part could not use, before hours of work on the grid."""
         plan = evidence_plan(self.recipe, {name: self.recipe.model(name).model for name in self._used()})
-        shop = Workshop(plan, self.out)
-        refuse_leaks(plan, shop, "or set allow_overlap to true")
-        for pool in plan.pools:
-            rows = len(shop.rows(pool))
+        pools = {one.name: one.read() for one in plan.pools}
+        if not plan.allow_overlap:
+            trained = [Rows(f"the corpus {one.name}", pools[one.name], one.skip) for one in plan.pools]
+            held = [Rows(f"the held-out data {one.name}", one.read(), one.skip) for one in plan.heldouts]
+            refuse_leaks(held, [*trained, *reference_rows(plan.references)], remedy="or set allow_overlap to true")
+        for name, rows in pools.items():
             for part in ("noise", "stability", "ablation"):
                 section = getattr(self.recipe, part)
-                if section is not None and section.rows > rows:
-                    raise InputError(f"{part}.rows is {section.rows}, but {pool.name} has only {rows} rows; lower it")
+                if section is not None and section.rows > len(rows):
+                    raise InputError(f"{part}.rows is {section.rows}, but {name} has only {len(rows)} rows; lower it")
 
     def _on_cell(self, cell: Cell) -> None:
         self._seen.setdefault(cell.folder, cell)

@@ -198,7 +198,7 @@ def test_held_out_rows_that_are_trained_on_are_refused_by_content(tmp_path: Path
     copied = tmp_path / "copied.jsonl"
     copied.write_text("".join(pool.read_text(encoding="utf-8").splitlines(keepends=True)[:4]), encoding="utf-8")
     values["heldouts"][0]["data"] = [str(copied)]
-    with pytest.raises(InputError, match=r"copied\.jsonl.*or set allow_overlap to true"):
+    with pytest.raises(InputError, match=r"sums-test.*the corpus sums.*or set allow_overlap to true"):
         run_paper(paper_recipe_from(values), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
