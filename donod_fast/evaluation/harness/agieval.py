@@ -174,8 +174,8 @@ def _question(name: str, index: int, place: str, data: Mapping[str, Any], digest
 def _letters(options: Sequence[str]) -> tuple[str, ...]:
     """The letters of options: as printed if every option prints another one of the first letters, else by place.
 
-    Sixteen rows of LogiQA print their options in the order A, C, B, D, and their labels mean the printed letters: by
-    place, right answers would count as wrong. In other rows a letter lacks its brackets.
+    Nineteen rows of LogiQA print their options in the order A, C, B, D, and their labels mean the printed letters: by
+    place, the right answers of twelve would count as wrong. In other rows a letter lacks its brackets.
     """
     by_place = tuple(LETTERS[: len(options)])
     printed = [found[1] for one in options if (found := _PRINTED.match(one)) is not None]

@@ -65,6 +65,8 @@ def item_of(line: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("strict", "loose"):
         if name in line and (len(line[name]) != len(line["kinds"]) or not all(one in (0, 1) for one in line[name])):
             raise DamagedError(f"{name}: it is no list of 0 and 1, one for each of kinds")
+    if not all(type(one) in (int, float) for one in line.get("loglikelihoods", ())):
+        raise DamagedError("loglikelihoods: it is no list of numbers")
     if not all(isinstance(one, str) for one in line.get("kinds", ())):
         raise DamagedError("kinds: it is no list of names")
     return dict(line)

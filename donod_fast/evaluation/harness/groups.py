@@ -8,8 +8,7 @@ paper's figures, so both are given.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from statistics import fmean
+from collections.abc import Collection, Mapping
 from typing import Any
 
 IFEVAL = "ifeval"
@@ -23,18 +22,19 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 """Sets by group."""
 
 
-def averages(sets: Mapping[str, float]) -> dict[str, Any]:
+def averages(sets: Mapping[str, Any]) -> dict[str, Any]:
     """Groups and averages of figures by set.
 
     Args:
-        sets: a figure of each set, for example its accuracy. A group counts only if all of its sets are there.
+        sets: a figure of each set, for example its accuracy, or an array of figures. A group counts only if all of its
+            sets are there.
 
     Returns:
         ``groups`` by name; ``non_target`` by target, for each group if at least two are there; ``all_groups`` and
         ``all_sets``, the two means, if all eight sets are there (else None).
     """
     groups = {
-        name: fmean(sets[one] for one in members)
+        name: _mean([sets[one] for one in members])
         for name, members in GROUPS.items()
         if all(one in sets for one in members)
     }
@@ -42,13 +42,17 @@ def averages(sets: Mapping[str, float]) -> dict[str, Any]:
     return {
         "groups": groups,
         "non_target": {
-            target: fmean(value for name, value in groups.items() if name != target)
+            target: _mean([value for name, value in groups.items() if name != target])
             for target in groups
             if len(groups) > 1
         },
-        "all_groups": fmean(groups.values()) if whole else None,
-        "all_sets": fmean(sets[one] for members in GROUPS.values() for one in members) if whole else None,
+        "all_groups": _mean(groups.values()) if whole else None,
+        "all_sets": _mean([sets[one] for members in GROUPS.values() for one in members]) if whole else None,
     }
+
+
+def _mean(figures: Collection[Any]) -> Any:
+    return sum(figures) / len(figures)
 
 
 __all__ = ["GROUPS", "IFEVAL", "averages"]

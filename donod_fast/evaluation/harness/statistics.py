@@ -53,10 +53,10 @@ def averages_interval(sets: Mapping[str, Share], seed: int = 0) -> dict[str, dic
     drawn = {name: rng.binomial(one.total, one.value, DRAWS) / one.total for name, one in sets.items()}
     found: dict[str, dict[str, tuple[float, float]]] = {"groups": {}, "non_target": {}}
     ends = [averages({name: one.interval[end] for name, one in sets.items()}) for end in (0, 1)]
-    some = [averages({name: float(values[at]) for name, values in drawn.items()}) for at in range(DRAWS)]
+    some = averages(drawn)
     for kind, intervals in found.items():
-        for name in some[0][kind]:
-            low, high = np.percentile([one[kind][name] for one in some], [2.5, 97.5])
+        for name, values in some[kind].items():
+            low, high = np.percentile(values, [2.5, 97.5])
             intervals[name] = (float(low), float(high)) if low < high else (ends[0][kind][name], ends[1][kind][name])
     return found
 

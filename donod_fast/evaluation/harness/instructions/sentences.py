@@ -5,8 +5,9 @@ Punkt's algorithm (Kiss and Strunk, Computational Linguistics 32(4), 2006) is in
 are :data:`ABBREVIATIONS` here; the lists of collocations and of frequent first words, which training finds, are empty.
 
 The two differ only at a period after an abbreviation or a number: ``punkt_tab`` knows further abbreviations of the
-newspapers that it was trained on, and which words often begin a sentence. Line ends alone end no sentence in either: a
-list of bullets without periods is one sentence.
+newspapers that it was trained on, and which words often begin a sentence. In both, a line
+end alone ends no sentence (a list of bullets without periods is one), and ``!`` and ``?`` end one even before a small
+letter ("Go!" she said: two).
 """
 
 from __future__ import annotations
