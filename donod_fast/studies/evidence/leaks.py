@@ -35,8 +35,13 @@ def reference_rows(references: Sequence[str]) -> list[Rows]:
     return [Rows(f"the reference set {one}", read_rows(one.partition("=")[2] or one)) for one in references]
 
 
-def refuse_leaks(heldouts: Sequence[Rows], others: Sequence[Rows]) -> None:
+def refuse_leaks(heldouts: Sequence[Rows], others: Sequence[Rows], *, remedy: str = "or give --allow-overlap") -> None:
     """Refuse held-out rows that one of the other sets has as well.
+
+    Args:
+        heldouts: sets to measure on.
+        others: sets that are trained on, or shown to a criterion.
+        remedy: what the user may do in place of using other rows.
 
     Raises:
         InputError: names rows of both.
@@ -50,6 +55,7 @@ def refuse_leaks(heldouts: Sequence[Rows], others: Sequence[Rows]) -> None:
                 other.name,
                 first_skip=held.skip,
                 second_skip=other.skip,
+                remedy=remedy,
             )
 
 

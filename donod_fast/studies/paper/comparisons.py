@@ -1,21 +1,29 @@
-"""Differences of the grid: a method against random draws and against all rows, by measure, with intervals."""
+"""Differences of the grid: a method against random draws and against all rows, by measure, with intervals.
+
+Losses are compared with random draws by :mod:`donod_fast.studies.evidence.comparing`. Here come the shares of solved
+problems, the differences from training on all rows, and one adjustment for all comparisons with random draws.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from donod_fast.studies.core.finetune import RowLosses
 from donod_fast.studies.core.paired import CONFIDENCE, Spread, holm, paired_difference, signed
+from donod_fast.studies.evidence import comparing
 from donod_fast.studies.evidence.plan import IN
 from donod_fast.studies.evidence.result import ALL, KEEP, RANDOM, UNTRAINED, EvidenceRow, EvidenceStudy
+from donod_fast.studies.evidence.verdict import verdict
 
 DomainOf = Callable[[str, str], str]
 """Name of a corpus and of a benchmark's number → ``in`` or ``out``."""
+
+_SAME = 1e-9
+"""Spread of shares from 0 to 1 that is rounding."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +40,6 @@ class Measure:
     domain: str
     is_loss: bool
 
-    @property
-    def label(self) -> str:
-        """Heading of a column."""
-        return f"{self.name} ({'target' if self.domain == IN else 'other'})"
-
     def of(self, row: EvidenceRow) -> float:
         """Its value after a training."""
         return row.losses[self.name].loss if self.is_loss else row.benchmarks[self.name]
@@ -47,17 +50,18 @@ class Comparison:
     """A method's measure minus that of something else.
 
     Attributes:
-        pair, pool, method, share: the selection.
+        pair, pool, arm, method, share: the selection, see ``EvidenceRow``.
         measure: the measure.
-        against: ``random`` (draws of as many rows) or ``all`` (training on all rows).
-        value, low, high: the difference and its 95 % interval.
-        p: two-sided p-value, by itself.
-        adjusted: p-value by Holm's method over all comparisons with random draws; NaN against all rows.
+        against: ``all`` (training on all rows), or what random draws have in common with the selection.
+        value, low, high: the difference and its 95 % interval; infinite bounds if there is no spread to judge by.
+        p: two-sided p-value, not adjusted.
         relative: the difference over the other's value.
+        adjusted: p-value by Holm's method over all comparisons with random draws; NaN against all rows.
     """
 
     pair: str
     pool: str
+    arm: str
     method: str
     share: float
     measure: Measure
@@ -72,25 +76,44 @@ class Comparison:
     @property
     def shown(self) -> bool:
         """Whether the difference is shown among all comparisons."""
-        return self.adjusted < 1 - CONFIDENCE
+        return self.adjusted < 1 - CONFIDENCE and not self.low <= 0 <= self.high
 
     @property
     def better(self) -> bool:
         """Whether the difference is in the method's favour."""
-        return (self.value < 0) == self.measure.is_loss
+        return ((self.value < 0) == self.measure.is_loss) == (self.arm == KEEP)
 
     def text(self) -> str:
         """``−0.0132 [−0.0210, −0.0051]``, with a star if it is shown."""
         star = " *" if self.shown else ""
-        if not math.isfinite(self.low) or not math.isfinite(self.high):
+        if not (math.isfinite(self.low) and math.isfinite(self.high)):
             return signed(self.value) + star
         return f"{signed(self.value)} [{signed(self.low)}, {signed(self.high)}]{star}"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for a CSV file."""
-        plain = asdict(self)
-        measure = plain.pop("measure")
-        return {**plain, "measure": measure["name"], "domain": measure["domain"], "is_loss": measure["is_loss"]}
+        names = (
+            "pair",
+            "pool",
+            "arm",
+            "method",
+            "share",
+            "against",
+            "value",
+            "low",
+            "high",
+            "p",
+            "adjusted",
+            "relative",
+        )
+        measure = self.measure
+        return {
+            **{name: getattr(self, name) for name in names[:5]},
+            "measure": measure.name,
+            "domain": measure.domain,
+            "is_loss": measure.is_loss,
+            **{name: getattr(self, name) for name in names[5:]},
+        }
 
 
 def measures_of(study: EvidenceStudy, pool: str, domain_of: DomainOf) -> list[Measure]:
@@ -101,98 +124,167 @@ def measures_of(study: EvidenceStudy, pool: str, domain_of: DomainOf) -> list[Me
     return sorted([*losses, *numbers], key=lambda one: (not one.is_loss, one.domain != IN))
 
 
-def comparisons(study: EvidenceStudy, domain_of: DomainOf) -> list[Comparison]:
-    """All differences against random draws of as many rows, adjusted together, and against all rows."""
-    found = list(_all(study, domain_of))
-    random = [one for one in found if one.against == RANDOM]
-    adjusted = dict(zip(map(id, random), holm([one.p for one in random]), strict=True))
-    return [replace(one, adjusted=adjusted.get(id(one), math.nan)) for one in found]
+def compare(study: EvidenceStudy, domain_of: DomainOf) -> tuple[list[Comparison], str]:
+    """All differences of a grid, and the verdict on its losses in words (Markdown).
+
+    Every difference from random draws, of losses and of shares, is adjusted for the number of all of them.
+    """
+    losses = comparing.comparisons(study)
+    random = [*(_of_loss(one) for one in losses), *_shares_against_random(study, domain_of)]
+    # Methods that select the same rows are one comparison, however many names it has.
+    keys = [(one.pair, one.pool, one.arm, one.share, one.measure, one.against, one.value, one.p) for one in random]
+    p_values = dict(zip(keys, (one.p for one in random), strict=True))
+    adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    random = [replace(one, adjusted=adjusted[key]) for key, one in zip(keys, random, strict=True)]
+    judged = [
+        replace(one, adjusted=mine.adjusted, compared=len(adjusted))
+        for one, mine in zip(losses, random[: len(losses)], strict=True)
+    ]
+    return [*random, *_against_all(study, domain_of)], verdict(judged).text()
 
 
-def _all(study: EvidenceStudy, domain_of: DomainOf) -> Iterator[Comparison]:
-    kept = [row for row in study.rows if row.arm == KEEP]
-    groups: dict[tuple[str, str], list[EvidenceRow]] = {}
-    for row in kept:
-        groups.setdefault((row.pair, row.pool), []).append(row)
-    for (pair, pool), rows in groups.items():
-        measures = measures_of(study, pool, domain_of)
-        by_method: dict[tuple[str, float], list[EvidenceRow]] = {}
+def _of_loss(one: comparing.Comparison) -> Comparison:
+    difference = one.difference
+    return Comparison(
+        one.pair,
+        one.pool,
+        one.arm,
+        one.method,
+        one.share,
+        Measure(one.heldout, one.domain, True),
+        one.kind,
+        difference.value,
+        difference.low,
+        difference.high,
+        difference.p,
+        difference.value / one.random if one.random else math.nan,
+    )
+
+
+def _shares_against_random(study: EvidenceStudy, domain_of: DomainOf) -> Iterator[Comparison]:
+    for ours, rows in _selections(study):
+        first = ours[0]
+        draws: dict[str, dict[int, list[EvidenceRow]]] = {}
+        for row in rows:
+            fits = row.matched == first.method or (not row.matched and row.rows == first.rows)
+            if row.method == RANDOM and row.share == first.share and fits:
+                draws.setdefault(row.kind, {}).setdefault(row.draw or 0, []).append(row)
+        for measure in measures_of(study, first.pool, domain_of):
+            for kind, of_draw in draws.items() if not measure.is_loss else ():
+                yield _shares(first, measure, kind, ours, list(of_draw.values()))
+
+
+def _against_all(study: EvidenceStudy, domain_of: DomainOf) -> Iterator[Comparison]:
+    selections = [(ours, rows) for ours, rows in _selections(study) if ours[0].arm == KEEP]
+    everything = {
+        (row.pair, row.pool): list(study.where(pair=row.pair, pool=row.pool, method=ALL)) for (row, *_), _ in selections
+    }
+    for ours, _ in selections:
+        first = ours[0]
+        others = everything[first.pair, first.pool]
+        for measure in measures_of(study, first.pool, domain_of):
+            if not measure.is_loss:
+                yield _shares(first, measure, ALL, ours, [[row] for row in others])
+                continue
+            groups = [
+                [measure.of(row) for row in some]
+                for some, _ in selections
+                if (some[0].pair, some[0].pool) == (first.pair, first.pool)
+            ]
+            found = paired_difference(
+                [row.losses[measure.name].sums for row in ours],
+                [row.losses[measure.name].sums for row in others],
+                first.losses[measure.name].tokens,
+                seeds_spread=Spread.pooled([*groups, [measure.of(row) for row in others]]),
+            )
+            other = float(np.mean([measure.of(row) for row in others]))
+            yield Comparison(
+                first.pair,
+                first.pool,
+                first.arm,
+                first.method,
+                first.share,
+                measure,
+                ALL,
+                found.value,
+                found.low,
+                found.high,
+                found.p,
+                found.value / other if other else math.nan,
+            )
+
+
+def _selections(study: EvidenceStudy) -> Iterator[tuple[list[EvidenceRow], list[EvidenceRow]]]:
+    """The trainings of each selection, and all trainings of its models, corpus and arm."""
+    groups: dict[tuple[str, str, str], list[EvidenceRow]] = {}
+    for row in study.rows:
+        groups.setdefault((row.pair, row.pool, row.arm), []).append(row)
+    for rows in groups.values():
+        found: dict[tuple[str, float], list[EvidenceRow]] = {}
         for row in rows:
             if row.method not in (ALL, RANDOM, UNTRAINED):
-                by_method.setdefault((row.method, row.share), []).append(row)
-        everything = [row for row in rows if row.method == ALL]
-        for measure in measures:
-            spread = _spread(list(by_method.values()), measure)
-            for (method, share), ours in by_method.items():
-                draws = _draws(rows, share, ours[0].rows)
-                for against, others in ((RANDOM, draws), (ALL, [[row] for row in everything])):
-                    if len(others) > 1 and len(ours) > 1:
-                        numbers = _difference(ours, others, measure, spread)
-                        other = float(np.mean([np.mean([measure.of(row) for row in some]) for some in others]))
-                        relative = numbers["value"] / other if other else math.nan
-                        yield Comparison(pair, pool, method, share, measure, against, **numbers, relative=relative)
+                found.setdefault((row.method, row.share), []).append(row)
+        for ours in found.values():
+            yield ours, rows
 
 
-def _draws(rows: Sequence[EvidenceRow], share: float, count: int) -> list[list[EvidenceRow]]:
-    """The trainings of each random draw of as many rows."""
-    found: dict[int, list[EvidenceRow]] = {}
-    for row in rows:
-        if row.method == RANDOM and not row.matched and row.share == share and row.rows == count:
-            found.setdefault(row.draw or 0, []).append(row)
-    return list(found.values())
-
-
-def _spread(groups: Sequence[Sequence[EvidenceRow]], measure: Measure) -> Spread:
-    """Spread over training seeds, pooled over methods: two seeds estimate it badly."""
-    return Spread.pooled([[measure.of(row) for row in some] for some in groups])
-
-
-def _difference(
-    ours: Sequence[EvidenceRow], others: Sequence[Sequence[EvidenceRow]], measure: Measure, spread: Spread
-) -> dict[str, float]:
-    if not measure.is_loss:
-        return _shares([measure.of(row) for row in ours], [np.mean([measure.of(r) for r in some]) for some in others])
-    name = measure.name
-    mean = [RowLosses.mean([row.losses[name] for row in some]) for some in others]
-    found = paired_difference(
-        [row.losses[name].sums for row in ours],
-        [one.sums for one in mean],
-        ours[0].losses[name].tokens,
-        seeds_spread=spread if spread.degrees else None,
-    )
-    return {"value": found.value, "low": found.low, "high": found.high, "p": found.p}
-
-
-def _shares(ours: Sequence[float], others: Sequence[Any]) -> dict[str, float]:
+def _shares(
+    first: EvidenceRow,
+    measure: Measure,
+    against: str,
+    ours: Sequence[EvidenceRow],
+    others: Sequence[Sequence[EvidenceRow]],
+) -> Comparison:
     """Difference of the means of two groups of trainings, Welch's t."""
-    from scipy.stats import ttest_ind
+    from scipy.stats import t
 
-    value = float(np.mean(ours) - np.mean(others))
-    if np.ptp(ours) == 0 and np.ptp(others) == 0:
-        return {"value": value, "low": -math.inf, "high": math.inf, "p": 1.0}  # no spread to judge by
-    test = ttest_ind(ours, others, equal_var=False)
-    low, high = test.confidence_interval(CONFIDENCE)
-    return {"value": value, "low": float(low), "high": float(high), "p": float(test.pvalue)}
+    a = np.array([measure.of(row) for row in ours])
+    b = np.array([np.mean([measure.of(row) for row in some]) for some in others])
+    value, other = float(a.mean() - b.mean()), float(b.mean())
+    low, high, p = -math.inf, math.inf, 1.0  # without a spread there is nothing to judge by
+    if max(np.ptp(a), np.ptp(b)) > _SAME:
+        parts = [float(np.var(one, ddof=1)) / len(one) for one in (a, b)]
+        degrees = sum(parts) ** 2 / sum(part**2 / (len(one) - 1) for part, one in zip(parts, (a, b), strict=True))
+        error = math.sqrt(sum(parts))
+        half = float(t.ppf(0.5 + CONFIDENCE / 2, degrees)) * error
+        low, high, p = value - half, value + half, float(2 * t.sf(abs(value) / error, degrees))
+    return Comparison(
+        first.pair,
+        first.pool,
+        first.arm,
+        first.method,
+        first.share,
+        measure,
+        against,
+        value,
+        low,
+        high,
+        p,
+        value / other if other else math.nan,
+    )
 
 
-def summary(found: Sequence[Comparison]) -> str:
-    """Say in one paragraph how many comparisons with random draws show a difference, and which."""
-    random = [one for one in found if one.against == RANDOM]
-    shown = [one for one in random if one.shown]
+def summary(found: Iterable[Comparison]) -> str:
+    """Say how many shares of solved problems differ from random draws, and which; "" if no benchmark was measured."""
+    random = [one for one in found if one.against != ALL and not one.measure.is_loss]
     if not random:
-        return "Nothing can be compared with random draws.\n"
-    words = [f"Of {len(random)} comparisons with random draws of as many rows, {len(shown)} are shown (Holm)"]
+        return ""
+    words = [f"Of {len(random)} comparisons of benchmarks, {sum(one.shown for one in random)} are shown"]
     for better, word in ((True, "better"), (False, "worse")):
-        some = [f"{one.method} at {100 * one.share:g} % on {one.measure.name}" for one in shown if one.better == better]
+        some = [
+            f"{one.method} at {100 * one.share:g} % on {one.measure.name.rpartition('/')[2]} (same {one.against})"
+            for one in random
+            if one.shown and one.better == better
+        ]
         if some:
             words.append(f"{word} than random: {', '.join(some)}")
-    return f"{'; '.join(words)}.\n"
+    return f"**Benchmarks**: {'; '.join(words)}.\n"
 
 
-def find(found: Sequence[Comparison], **wanted: Any) -> Mapping[tuple[str, float, str], Comparison]:
+def find(found: Sequence[Comparison], **wanted: Any) -> dict[tuple[str, float, str], Comparison]:
     """Comparisons with these attributes, by method, share and measure."""
     some = [one for one in found if all(getattr(one, name) == value for name, value in wanted.items())]
     return {(one.method, one.share, one.measure.name): one for one in some}
 
 
-__all__ = ["Comparison", "DomainOf", "Measure", "comparisons", "find", "measures_of", "summary"]
+__all__ = ["Comparison", "DomainOf", "Measure", "compare", "find", "measures_of", "summary"]

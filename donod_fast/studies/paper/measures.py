@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -83,14 +82,15 @@ def run_harness(loaded: Any, section: BenchmarkSection) -> Mapping[str, float]:
     Raises:
         InputError, CorpusError, ModelError: see ``donod_fast.evaluation.harness.measuring.measure``.
     """
-    measure = import_module("donod_fast.evaluation.harness.measuring").measure
-    common = {"limit": section.limit, "batch_rows": section.batch_size}
+    from donod_fast.evaluation.harness.measuring import measure
+
+    settings: dict[str, Any] = {"limit": section.limit, "batch_rows": section.batch_size}
     if section.benchmark == "ifeval":
-        own = {"max_new_tokens": section.max_new_tokens, "plain": not section.chat_template}
-        found = measure(loaded, section.benchmark, section.problems, **common, **own)
+        settings |= {"max_new_tokens": section.max_new_tokens, "plain": not section.chat_template}
+        found = measure(loaded, section.benchmark, section.problems or "", **settings)
         return {name: float(found[name]) for name in _IFEVAL}
-    own = {"few_shot": section.few_shot, "chat_template": section.chat_template}
-    groups = measure(loaded, section.benchmark, section.problems, **common, **own)["averages"]["groups"]
+    settings |= {"few_shot": section.few_shot, "chat_template": section.chat_template}
+    groups = measure(loaded, section.benchmark, section.problems or "", **settings)["averages"]["groups"]
     return {name: float(groups[name]) for name in GROUPS}
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from donod_fast.data.masking import MaskSettings
 from donod_fast.errors import InputError
-from donod_fast.studies.evidence.plan import KINDS, LEAST_DRAWS, LEAST_SEEDS
+from donod_fast.studies.evidence.plan import LEAST_DRAWS, LEAST_SEEDS
 from donod_fast.training import recipe_files
 from donod_fast.training.recipe import LoraSettings, Name, Positive, Section, Share
 
@@ -167,7 +167,9 @@ class RandomSection(Section):
     """
 
     draws: Annotated[int, Field(ge=LEAST_DRAWS)] = LEAST_DRAWS
-    kinds: tuple[Literal["rows", "tokens", "lengths", "compute"], ...] = Field(KINDS[:3], min_length=1)
+    kinds: tuple[Literal["rows", "tokens", "lengths", "compute"], ...] = Field(
+        ("rows", "tokens", "lengths"), min_length=1
+    )
     seeds_each: Positive = 1
 
 
@@ -251,6 +253,7 @@ class PaperRecipe(Section):
         tuning: how a selection is trained.
         removal: also train on the corpus without the selection, against random removal.
         reference: a reference set, for methods that need one.
+        allow_overlap: accept held-out rows that are also in a corpus.
         noise, stability, focus, ablation: the paper's further experiments; None leaves one out.
     """
 
@@ -268,6 +271,7 @@ class PaperRecipe(Section):
     tuning: TuningSection = TuningSection()
     removal: bool = False
     reference: tuple[Name, ...] = ()
+    allow_overlap: bool = False
     noise: NoiseSection | None = None
     stability: StabilitySection | None = None
     focus: FocusSection | None = None
@@ -349,7 +353,7 @@ class PaperRecipe(Section):
 
     @model_validator(mode="after")
     def _heldout_rows_are_not_trained_on(self) -> PaperRecipe:
-        for pool in self.pools:
+        for pool in () if self.allow_overlap else self.pools:
             for held in self.heldouts:
                 same = set(pool.data) & set(held.data)
                 if same and _ranges_meet(pool, held):

@@ -11,8 +11,9 @@ from typing import Any
 
 from donod_fast.studies.core.paired import signed
 from donod_fast.studies.core.tables import markdown_table, write_csv, write_json, write_text
-from donod_fast.studies.evidence.plan import IN
-from donod_fast.studies.evidence.result import ALL, KEEP, RANDOM, UNTRAINED, EvidenceRow
+from donod_fast.studies.evidence.comparing import KIND_NAMES
+from donod_fast.studies.evidence.plan import IN, ROWS
+from donod_fast.studies.evidence.result import ALL, KEEP, RANDOM, REMOVE, UNTRAINED, EvidenceRow
 from donod_fast.studies.focus.report import TIED
 from donod_fast.studies.paper.comparisons import Comparison, DomainOf, Measure, find, measures_of, summary
 from donod_fast.studies.paper.measures import shown_name
@@ -140,6 +141,7 @@ class _Report:
             "Mean over training seeds (random: over draws). Losses are in nats per token, lower is better; shares of "
             "solved problems from 0 to 1, higher is better. *Target* is the corpus's own domain.\n"
         )
+        yield f"Losses against random draws, over all corpora and models:\n\n{self.study.verdict}"
         yield summary(self.study.comparisons)
         for pair in self.recipe.pairs:
             if not pair.crosses:
@@ -153,8 +155,13 @@ class _Report:
             headings = [_heading(one) for one in measures]
             yield f"\n### {pool.name}, {label}\n"
             yield markdown_table(["trained on", "tokens", *headings], self._values(label, pool.name, measures))
-            yield "Δ vs random draws of as many rows, 95 % intervals; * if shown among all comparisons (Holm):\n"
-            yield markdown_table(["trained on", *headings], self._differences(label, pool.name, measures, RANDOM))
+            for kind in self.recipe.random.kinds:
+                yield f"Δ vs {KIND_NAMES[kind]}; 95 % intervals, * if shown among all comparisons (Holm):\n"
+                yield markdown_table(["trained on", *headings], self._differences(label, pool.name, measures, kind))
+            if self.recipe.removal:
+                yield "The same for training *without* the selected rows; higher losses speak for the method:\n"
+                rows = self._differences(label, pool.name, measures, ROWS, arm=REMOVE)
+                yield markdown_table(["trained without", *headings], rows)
             yield "Δ vs training on all rows:\n"
             yield markdown_table(["trained on", *headings], self._differences(label, pool.name, measures, ALL))
 
@@ -172,8 +179,10 @@ class _Report:
             for key in order
         ]
 
-    def _differences(self, pair: str, pool: str, measures: Sequence[Measure], against: str) -> list[list[str]]:
-        some = find(self.study.comparisons, pair=pair, pool=pool, against=against)
+    def _differences(
+        self, pair: str, pool: str, measures: Sequence[Measure], against: str, *, arm: str = KEEP
+    ) -> list[list[str]]:
+        some = find(self.study.comparisons, pair=pair, pool=pool, against=against, arm=arm)
         return [
             [f"{method} {share:.0%}", *(_text(some.get((method, share, one.name))) for one in measures)]
             for share in self.recipe.shares

@@ -26,6 +26,7 @@ class PaperStudy:
         command: the command that ran it; "" if Python did.
         grid: one row a training.
         comparisons: differences from random draws and from all rows.
+        verdict: what the losses show against random draws, in words (Markdown).
         plane: both ends of each corpus's ranking in the plane of NOD and DON.
         noise, stability, ablation: results by corpus; empty if the recipe has no such part.
         focus: result over all corpora; None if the recipe has no such part.
@@ -38,6 +39,7 @@ class PaperStudy:
     command: str
     grid: EvidenceStudy = field(repr=False)
     comparisons: Sequence[Comparison] = field(repr=False)
+    verdict: str
     plane: Sequence[PlaneEnd]
     noise: Mapping[str, NoiseResult] = field(repr=False)
     stability: Mapping[str, StabilityResult] = field(repr=False)

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from donod_fast.errors import InputError
 from donod_fast.models.loading import LoadedModel, load_model
 from donod_fast.selection.ranking import ScoreColumns
 from donod_fast.studies.core.cells import Cell, CellStore
@@ -18,6 +20,7 @@ from donod_fast.studies.core.scored import ScoringCells
 from donod_fast.studies.core.selecting import criteria_for
 from donod_fast.studies.core.settings import EpochTraining, FineTuneSettings, LoraTuning, TokenTraining
 from donod_fast.studies.core.study_data import StudyData
+from donod_fast.studies.evidence.leaks import Rows, reference_rows, refuse_leaks
 from donod_fast.studies.evidence.plan import IN, OUT, EvidencePlan, HeldOut, Pair, Pool, RandomDraws, Tuning
 from donod_fast.studies.evidence.result import ALL, EvidenceStudy
 from donod_fast.studies.evidence.run import run_evidence
@@ -27,7 +30,7 @@ from donod_fast.studies.focus.settings import FocusSettings
 from donod_fast.studies.noise.result import NoiseResult
 from donod_fast.studies.noise.run import run_noise
 from donod_fast.studies.noise.settings import UPDATES, NoiseSettings
-from donod_fast.studies.paper.comparisons import comparisons
+from donod_fast.studies.paper.comparisons import compare
 from donod_fast.studies.paper.measures import (
     ALL_GROUPS,
     NON_TARGET,
@@ -95,6 +98,7 @@ class _Study:
 
     def run(self, command: str, run_benchmark: Run | None) -> PaperStudy:
         measures = benchmark_measures(self.recipe, run_benchmark)
+        self._check_rows()
         models = {name: self._model(name) for name in self._used()}
         plan = replace(evidence_plan(self.recipe, models), benchmarks=measures)
         grid = with_averages(run_evidence(self.out, plan, on_cell=self._on_cell), self.recipe)
@@ -104,11 +108,13 @@ class _Study:
         draw_plane(self.out / PLANE_PICTURE, list(columns.items()))
         noise, stability, ablation = self._noise(), self._stability(), self._ablation()
         focus = self._focus()
+        differences, words = compare(grid, self._domain)
         study = PaperStudy(
             recipe=self.recipe,
             command=command,
             grid=grid,
-            comparisons=comparisons(grid, self._domain),
+            comparisons=differences,
+            verdict=words,
             plane=ends,
             noise=noise,
             stability=stability,
@@ -121,6 +127,20 @@ class _Study:
         )
         write_paper_report(self.out, study, self._domain)
         return study
+
+    def _check_rows(self) -> None:
+        """Refuse what a part could not use, before hours of work on the grid."""
+        plan = evidence_plan(self.recipe, {name: self.recipe.model(name).model for name in self._used()})
+        pools = {one.name: one.read() for one in plan.pools}
+        if not plan.allow_overlap:
+            trained = [Rows(f"the corpus {one.name}", pools[one.name], one.skip) for one in plan.pools]
+            held = [Rows(f"the held-out data {one.name}", one.read(), one.skip) for one in plan.heldouts]
+            refuse_leaks(held, [*trained, *reference_rows(plan.references)], remedy="or set allow_overlap to true")
+        for name, rows in pools.items():
+            for part in ("noise", "stability", "ablation"):
+                section = getattr(self.recipe, part)
+                if section is not None and section.rows > len(rows):
+                    raise InputError(f"{part}.rows is {section.rows}, but {name} has only {len(rows)} rows; lower it")
 
     def _on_cell(self, cell: Cell) -> None:
         self._seen.setdefault(cell.folder, cell)
@@ -298,6 +318,7 @@ def evidence_plan(recipe: PaperRecipe, models: Mapping[str, LoadedModel | str]) 
         tunings=(Tuning(tuning.method, training, lora),),
         removal=recipe.removal,
         references=recipe.reference,
+        allow_overlap=recipe.allow_overlap,
     )
 
 
@@ -320,7 +341,7 @@ def target(recipe: PaperRecipe, pool: PoolSection) -> HeldOutSection:
     return next((one for one in recipe.heldouts if one.domain == pool.domain), recipe.heldouts[0])
 
 
-def _training(tuning: TuningSection) -> dict[str, float | int | None]:
+def _training(tuning: TuningSection) -> dict[str, Any]:
     names = ("tokens", "epochs", "learning_rate", "step_tokens", "warmup_ratio", "weight_decay", "max_grad_norm")
     return {name: getattr(tuning, name) for name in names}
 

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from demo_parts import MODEL
-from paper_recipes import paper_values, write_rows
+from paper_recipes import POOL_ROWS, paper_values, write_rows
 from score_runs import invoke
 
 from donod_fast.errors import InputError
 from donod_fast.studies.core.cells import Cell
+from donod_fast.studies.evidence.plan import ROWS
 from donod_fast.studies.evidence.result import ALL, KEEP, RANDOM, UNTRAINED
 from donod_fast.studies.paper.measures import ALL_GROUPS, NON_TARGET, benchmark_measures, measure_name
 from donod_fast.studies.paper.plan import TRAINING, plan_paper
@@ -114,14 +115,21 @@ def test_differences_are_those_of_the_means(ran: Ran) -> None:
     for one in ran.study.comparisons:
         same = {"pair": one.pair, "pool": one.pool, "arm": KEEP}
         ours = [one.measure.of(row) for row in ran.study.grid.where(**same, method=one.method, share=one.share)]
-        others = {"method": RANDOM, "share": one.share} if one.against == RANDOM else {"method": ALL}
+        others = {"method": ALL} if one.against == ALL else {"method": RANDOM, "share": one.share, "kind": one.against}
         theirs = [one.measure.of(row) for row in ran.study.grid.where(**same, **others)]
         assert one.value == pytest.approx(sum(ours) / len(ours) - sum(theirs) / len(theirs), abs=1e-9)
         assert one.low <= one.value <= one.high
-    random = [one for one in ran.study.comparisons if one.against == RANDOM]
+    random = [one for one in ran.study.comparisons if one.against == ROWS]
     measures = 2 + 3 + 2 + 2  # held-out sets, AGIEval's groups, IFEval's shares, averages
     assert len(random) == measures * len(ran.recipe.methods) * len(ran.recipe.pairs)
     assert all(one.adjusted >= one.p for one in random)
+
+
+def test_losses_and_shares_are_adjusted_together(ran: Ran) -> None:
+    random = [one for one in ran.study.comparisons if one.against == ROWS]
+    distinct = {(one.pair, one.share, one.measure, one.value, one.p) for one in random}
+    least = min(random, key=lambda one: one.p)
+    assert least.adjusted == pytest.approx(min(1.0, len(distinct) * least.p))
 
 
 def test_the_target_is_the_domain_of_the_corpus(ran: Ran) -> None:
@@ -190,8 +198,17 @@ def test_held_out_rows_that_are_trained_on_are_refused_by_content(tmp_path: Path
     copied = tmp_path / "copied.jsonl"
     copied.write_text("".join(pool.read_text(encoding="utf-8").splitlines(keepends=True)[:4]), encoding="utf-8")
     values["heldouts"][0]["data"] = [str(copied)]
-    with pytest.raises(InputError, match=r"copied\.jsonl"):
+    with pytest.raises(InputError, match=r"sums-test.*the corpus sums.*or set allow_overlap to true"):
         run_paper(paper_recipe_from(values), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("part", ["noise", "stability", "ablation"])
+def test_a_part_with_more_rows_than_its_corpus_is_refused_at_once(part: str, tmp_path: Path) -> None:
+    recipe = paper_recipe_from(paper_values(tmp_path, **{part: {"rows": POOL_ROWS + 1}}))
+    with pytest.raises(InputError, match=rf"{part}\.rows is 25, but sums has only 24 rows"):
+        run_paper(recipe, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_runs_a_recipe_and_prints_its_report(tmp_path: Path) -> None:
