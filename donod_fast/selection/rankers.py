@@ -370,6 +370,10 @@ class _Covering:
     def highest(self) -> float:
         return float(self._kept().value.max())
 
+    @property
+    def following(self) -> Following | None:
+        return None
+
     def keep(
         self, keep: float | int | None, don_threshold: float | None, don_quantile: float | None, best_first: bool
     ) -> Kept:
