@@ -3,8 +3,8 @@
     python bench/criteria.py --model ../shared/models/tiny-instruct --data ../shared/data/gsm8k/test.jsonl
 
 ``together`` computes a criterion with the scores, ``later`` adds it to scored rows; both are ratios to the time of
-DON and NOD alone. ``trunk`` is the bare trunk over the rows' own samples. Criteria that compare with a reference set are
-measured if ``--reference`` is given; embedding the set is not timed.
+DON and NOD alone. ``trunk`` is the bare trunk over the rows' own samples. Criteria that compare with a reference set
+are measured if ``--reference`` is given; the work on the set itself is not timed.
 Appends to results/criteria.csv.
 """
 
@@ -28,7 +28,6 @@ from donod_fast.data.types import Status
 from donod_fast.models.batching import collate, make_batches
 from donod_fast.scoring.scorer import Scorer
 from donod_fast.scoring.settings import UpdateSettings
-
 
 ALL = "all of these"
 

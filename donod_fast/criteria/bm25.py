@@ -27,6 +27,7 @@ Words are those of ``data/words.py``, of the row's text as in ``texts.py``, with
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -104,9 +105,11 @@ def _indexed(chosen: ReferenceSet, context: Context) -> Any:
 
 def _library() -> Any:
     try:
-        return importlib.import_module("bm25s")
+        library = importlib.import_module("bm25s")
     except ImportError:
         raise InputError("--signals bm25 needs bm25s: pip install 'donod-fast[criteria]'") from None
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # at its import it asks for messages on debugging
+    return library
 
 
 __all__ = ["BM25", "K1", "METHOD", "B"]
