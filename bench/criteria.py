@@ -3,7 +3,8 @@
     python bench/criteria.py --model ../shared/models/tiny-instruct --data ../shared/data/gsm8k/test.jsonl
 
 ``together`` computes a criterion with the scores, ``later`` adds it to scored rows; both are ratios to the time of
-DON and NOD alone. ``trunk`` is the bare trunk over the rows' own samples. Influence needs ``--reference``.
+DON and NOD alone. ``trunk`` is the bare trunk over the rows' own samples. Criteria that compare with a reference set
+are measured if ``--reference`` is given; the work on the set itself is not timed.
 Appends to results/criteria.csv.
 """
 
@@ -19,14 +20,16 @@ from pathlib import Path
 import torch
 from record import interleaved, print_rows, write_rows
 
-from donod_fast.criteria.base import Criterion
-from donod_fast.criteria.registry import SIGNALS, SignalOptions, parse_signals
+from donod_fast.criteria.base import Criterion, Need
+from donod_fast.criteria.registry import SIGNALS, SignalOptions, comparing, parse_signals
 from donod_fast.criteria.running import NO_SIGNALS, SignalSet
 from donod_fast.data.reading import open_corpus
 from donod_fast.data.types import Status
 from donod_fast.models.batching import collate, make_batches
 from donod_fast.scoring.scorer import Scorer
 from donod_fast.scoring.settings import UpdateSettings
+
+ALL = "all of these"
 
 
 def main() -> None:
@@ -47,11 +50,12 @@ def main() -> None:
     records = list(islice(open_corpus([options.data]).records(), options.rows))
     samples = [one for one in scorer.masker.tokenize_many(records) if one.status is Status.SCORED]
     told = SignalOptions(_last_rows(options.reference, options.reference_rows))
-    wanted = [name for name in SIGNALS if options.reference or not name.startswith("influence")]
+    compared = comparing()
+    wanted = [name for name in SIGNALS if options.reference or name not in compared]
     names = options.signals.split(",") if options.signals else wanted
-    sets = {name: parse_signals(name, told if name.startswith("influence") else None) for name in names}
+    sets = {name: parse_signals(name, told if name in compared else None) for name in names}
     if len(names) > 1:
-        sets["all of these"] = tuple(criterion for one in sets.values() for criterion in one)
+        sets[ALL] = tuple(criterion for one in sets.values() for criterion in one)
     bound = {name: SignalSet.of(criteria, scorer.context) for name, criteria in sets.items()}
     losses = [row.loss for row in scorer.sample_scorer.score(samples)]
 
@@ -76,7 +80,7 @@ def main() -> None:
             "rows": len(samples),
             "tokens": tokens,
             "update": options.update,
-            "references": options.reference_rows if name.startswith(("influence", "all")) and told.references else 0,
+            "references": options.reference_rows if name in (*compared, ALL) and told.references else 0,
             "rounds": options.rounds,
         }
         for name in sets
@@ -109,7 +113,7 @@ def _trunk(scorer: Scorer, samples: list) -> None:  # type: ignore[type-arg]
 
 
 def _second_pass_tokens(criteria: tuple[Criterion, ...], scorer: Scorer, samples: list) -> int:  # type: ignore[type-arg]
-    signals = SignalSet.of([one for one in criteria if not one.name.startswith("influence")], scorer.context)
+    signals = SignalSet.of([one for one in criteria if Need.REFERENCE not in one.needs], scorer.context)
     return sum(one.tokens for sample in samples for some in signals.second_pass(sample) for one in some)
 
 

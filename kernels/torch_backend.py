@@ -164,11 +164,10 @@ class _Run:
         if self._divisors is not None and self._linear:
             dots = [relative.new_zeros(block.stop - block.start, dtype=self.precise) for block in blocks]
             for start in range(0, vocab, plan.stream_vocab):
-                v = slice(start, min(start + plan.stream_vocab, vocab))
+                span = slice(start, min(start + plan.stream_vocab, vocab))
                 for at, block in enumerate(blocks):
-                    dots[at] += (
-                        signals(block, v).mul_(scaled_hidden(block) @ self._weight(v).t()).sum(1, dtype=self.precise)
-                    )
+                    logits = scaled_hidden(block) @ self._weight(span).t()
+                    dots[at] += signals(block, span).mul_(logits).sum(1, dtype=self.precise)
             self._write_dots([sample], [slice(0, length)], scale, torch.cat(dots))
         if self._linear and length <= plan.gram_tokens and gram_is_cheaper(length, vocab, dim):
             gram = batch.hidden.new_zeros((length, length), dtype=batch.compute_dtype)

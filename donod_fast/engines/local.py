@@ -16,6 +16,7 @@ from donod_fast.data.shards import PART_ROWS, Shard
 from donod_fast.data.types import TokenizedSample
 from donod_fast.engines.prologue import Outcome, begin, open_folder
 from donod_fast.engines.request import RunOptions
+from donod_fast.engines.warming import warmed, with_state_of
 from donod_fast.errors import CorpusError, InputError, StoreError
 from donod_fast.scores.background_writer import background_writer
 from donod_fast.scores.columns import arrow_array, arrow_field
@@ -75,6 +76,7 @@ def score_corpus(
         InputError: ``part_rows`` is less than 1, or ``workers`` is negative.
     """
     options = RunOptions(part_rows, overwrite, rescore_changed, workers, record=record or {})
+    scorer = warmed(scorer, corpus, out, overwrite=overwrite)
     folder = open_folder(out, corpus, manifest_of(corpus, scorer, options.part_rows), options)
     run = begin(folder, scorer.sample_scorer.signals.fingerprints, progress)
     scorer = scorer.resuming(folder.manifest)
@@ -120,7 +122,7 @@ def score_shard(shard: Shard, corpus: Corpus, scorer: Scorer, folder: ScoresFold
     if shard.number >= folder.parts or folder.plan.shard(shard.number) != shard:
         rows = f"rows {shard.first_row} to {shard.stop - 1}"
         raise InputError(f"shard {shard.number} ({rows}) is not in the plan of {folder.name}")
-    score_parts(corpus, scorer.resuming(folder.manifest), folder, [shard.number])
+    score_parts(corpus, with_state_of(scorer, folder).resuming(folder.manifest), folder, [shard.number])
     summary = folder.summary(shard.number)
     assert summary is not None, "it was committed just now"
     return summary

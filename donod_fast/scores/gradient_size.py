@@ -33,10 +33,10 @@ class GradientSize:
         return GradientSize(float(content["over_eps"]), int(content["rows"]), int(content["vocabulary"]))
 
     def text(self) -> str:
-        """``median |g| is 310 eps (first 8 rows, 256 rows of the vocabulary)``."""
+        """``median |g| is 310 eps (first 8 rows, 256 tokens of the vocabulary)``."""
         return (
             f"median |g| is {self.over_eps:.3g} eps (first {plural(self.rows, 'scored row')}, "
-            f"{plural(self.vocabulary, 'row')} of the vocabulary)"
+            f"{plural(self.vocabulary, 'token')} of the vocabulary)"
         )
 
 

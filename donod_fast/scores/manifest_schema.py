@@ -72,6 +72,9 @@ class _Update(_Section):
     weight_decay: _Number | None = None
     eps: _Number | None = None
     reduction: Literal["mean", "sum"] | None = None
+    warm_rows: _Count | None = None
+    warm_seed: int | None = None
+    warm_state: _Hash | None = None
 
 
 class _Head(_Section):

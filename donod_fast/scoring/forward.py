@@ -12,7 +12,7 @@ from donod_fast.criteria.base import BatchView
 from donod_fast.criteria.running import NO_SIGNALS, SignalSet
 from donod_fast.data.types import TokenizedSample
 from donod_fast.errors import InputError
-from donod_fast.kernels import DonNod, don_nod, token_statistics
+from donod_fast.kernels import DonNod, Update, don_nod, token_statistics
 from donod_fast.kernels.arguments import DEFAULT_WORKSPACE, MIB
 from donod_fast.kernels.scores import precise_dtype
 from donod_fast.models.batching import Batch, first_slots
@@ -32,12 +32,14 @@ class HeadCall:
         settings: the update that scores a sample.
         weight_norm: ‖W‖_F of the output layer; None to compute it in every call.
         backend: kernels of the head, see ``don_nod``.
+        warm: the update with its state, for adamw-warm.
     """
 
     head: Head
     settings: UpdateSettings
     weight_norm: float | None = None
     backend: str = "auto"
+    warm: Update | None = None
 
     def scores(
         self,
@@ -56,7 +58,7 @@ class HeadCall:
             labels,
             cu_seqlens,
             lr=settings.lr,
-            update=settings.rule(),
+            update=settings.rule() if self.warm is None else self.warm,
             weight_decay=settings.weight_decay,
             reduction=settings.reduction,
             bias=head.bias,
@@ -71,8 +73,9 @@ class HeadCall:
 
     def with_cheapest_update(self) -> HeadCall:
         """The same with an update that costs least, for what does not depend on the update."""
-        cheapest = replace(self.settings, update="sgd", weight_decay=0.0, storage_dtype=None)
-        return replace(self, settings=cheapest)
+        reduction, lr = self.settings.reduction, self.settings.lr
+        cheapest = UpdateSettings("sgd", lr=lr, reduction=reduction)
+        return replace(self, settings=cheapest, warm=None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

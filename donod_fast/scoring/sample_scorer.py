@@ -68,6 +68,12 @@ class SampleScorer:
         forward = replace(self.forward, call=replace(call, weight_norm=weight_norm))
         return SampleScorer(forward, token_budget=token_budget, signals=self.signals, even_threads=self.even_threads)
 
+    def on(self, forward: Forward) -> SampleScorer:
+        """The same scorer with another trunk and head, or another step."""
+        return SampleScorer(
+            forward, token_budget=self.token_budget, signals=self.signals, even_threads=self.even_threads
+        )
+
     def with_signals(self, signals: SignalSet) -> SampleScorer:
         """A scorer with other further criteria."""
         return SampleScorer(

@@ -26,7 +26,8 @@ from donod_fast.scores.rows import ScoreRow, to_table
 from donod_fast.scoring.budget import Budget, find_token_budget, settled
 from donod_fast.scoring.forward import Forward, HeadCall
 from donod_fast.scoring.sample_scorer import Progress, SampleScorer
-from donod_fast.scoring.settings import UpdateSettings
+from donod_fast.scoring.settings import WARM, UpdateSettings
+from donod_fast.scoring.warm_state import WarmState, estimate_state, sampled_records, state_digest
 
 if TYPE_CHECKING:
     import datasets
@@ -95,9 +96,12 @@ class Scorer:
             raise InputError(f"token budget must be at least 1, got {token_budget}")
         call = HeadCall(self.head, self.update, self.weight_norm, backend)
         forward = Forward(self.trunk, call, workspace_bytes)
+        self.warm: WarmState | None = None
         self.budget: Budget | None = None
         if token_budget is None:
-            self.budget = find_token_budget(self.loaded, self.trunk, forward.scores, workspace_bytes=workspace_bytes)
+            # The state of adamw-warm comes later; its memory is that of SGD.
+            trial = forward if self.update.update != WARM else replace(forward, call=call.with_cheapest_update())
+            self.budget = find_token_budget(self.loaded, self.trunk, trial.scores, workspace_bytes=workspace_bytes)
             token_budget = self.budget.tokens
         self.context = Context(
             self.trunk,
@@ -196,6 +200,26 @@ class Scorer:
         )
         return scorer
 
+    def warmed(self, corpus: Corpus) -> Scorer:
+        """A scorer for ``adamw-warm`` with the state of a sample of a corpus, as ``warm_rows`` and ``warm_seed`` say.
+
+        Raises:
+            InputError: the update is another one, or no row of the sample can be scored.
+            CorpusError: an input cannot be read.
+        """
+        if self.update.update != WARM:
+            raise InputError(f"update {self.update.update} has no state; only {WARM} is warmed")
+        records = sampled_records(corpus, self.update.warm_rows, self.update.warm_seed)
+        return self.with_warm(estimate_state(self.sample_scorer.forward, self.masker.tokenize_many(records)))
+
+    def with_warm(self, state: WarmState) -> Scorer:
+        """A scorer with a state of ``adamw-warm``."""
+        scorer, forward = copy(self), self.sample_scorer.forward
+        scorer.warm = state
+        rule = state.rule(forward.device)
+        scorer.sample_scorer = self.sample_scorer.on(replace(forward, call=replace(forward.call, warm=rule)))
+        return scorer
+
     def describe(self) -> dict[str, Any]:
         """The model and every setting that decides the numbers, for a manifest."""
         loaded, head = self.loaded, self.head
@@ -223,7 +247,8 @@ class Scorer:
                 "compiled": self.compiled is not None,
                 "token_budget_how": "given" if self.budget is None else self.budget.how,
             },
-            "update": self.update.as_dict(),
+            "update": self.update.as_dict()
+            | ({} if self.warm is None else {"warm_state": state_digest(self.warm.to_bytes())}),
             "carry": list(self.masker.carry),
             "signals": [entry.as_dict() for entry in self.sample_scorer.signals.entries],
             "masks": {**self.masker.describe(), "tokenizer_sha256": _tokenizer_digest(loaded.tokenizer)},

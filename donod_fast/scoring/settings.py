@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from donod_fast.kernels import Update
 
 UPDATES = ("adamw", "sgd", "sign")
+"""Updates that need no state."""
+
+WARM = "adamw-warm"
+"""AdamW with a second moment that is estimated on a sample of the corpus."""
+
 REDUCTIONS = ("mean", "sum")
 STORAGE_DTYPES = ("float32", "bfloat16", "float16")
 BACKENDS = ("auto", "torch", "inductor", "triton")
@@ -35,19 +40,25 @@ class UpdateSettings:
     """The one-step update that scores a sample (design of DONOD, arXiv 2504.14810, §3.2).
 
     Attributes:
-        update: ``"adamw"`` from fresh state (the default), ``"sgd"`` or ``"sign"``.
+        update: ``"adamw"`` from fresh state (the default), ``"sgd"``, ``"sign"``, or ``"adamw-warm"``, whose second
+            moment is estimated on a sample of the corpus (see ``warm_state.py``).
         lr: learning rate of the step.
         weight_decay: λ of W′ = W − lr (U + λW).
-        eps: AdamW's eps; ignored by the others.
+        eps: AdamW's eps; ignored by sgd and sign.
         reduction: ``"mean"`` or ``"sum"`` of the token losses of a sample.
         storage_dtype: name of the dtype that W′ is rounded to before the norms, or None.
+        warm_rows: for adamw-warm: rows of the sample.
+        warm_seed: for adamw-warm: seed of the sample.
 
     Raises:
         InputError: names the setting with a wrong value.
     """
 
     update: str = option(
-        "adamw", help="Update rule that scores a sample: adamw, sgd or sign.", panel=PANEL, choices=UPDATES
+        "adamw",
+        help="Update rule that scores a sample: adamw, sgd, sign, or adamw-warm (second moment from a sample of DATA).",
+        panel=PANEL,
+        choices=(*UPDATES, WARM),
     )
     lr: float = option(2e-5, help="Learning rate of the update.", panel=PANEL)
     weight_decay: float = option(0.0, help="Weight decay of the update.", panel=PANEL)
@@ -61,9 +72,15 @@ class UpdateSettings:
         panel=PANEL,
         choices=STORAGE_DTYPES,
     )
+    warm_rows: int = option(256, help="For adamw-warm: rows of the sample.", panel=PANEL, minimum=1)
+    warm_seed: int = option(0, help="For adamw-warm: seed of the sample.", panel=PANEL)
 
     def __post_init__(self) -> None:
         check_choices(self)
+        if self.warm_rows < 1:
+            raise InputError(f"warm rows must be at least 1, got {self.warm_rows}")
+        if self.update != WARM and (self.warm_rows, self.warm_seed) != (256, 0):
+            raise InputError(f"warm rows and warm seed are for update {WARM}, got update {self.update}")
         if not 0.0 < self.lr < float("inf"):
             raise InputError(f"lr must be finite and > 0, got {self.lr}")
         if not 0.0 <= self.weight_decay < float("inf"):
@@ -72,13 +89,22 @@ class UpdateSettings:
             raise InputError(f"eps must be finite and > 0, got {self.eps}")
 
     def as_dict(self) -> dict[str, Any]:
-        """A JSON-able record of the settings."""
-        return asdict(self)
+        """A JSON-able record of the settings, without those that the update does not have."""
+        found = asdict(self)
+        return found if self.update == WARM else {name: found[name] for name in found if not name.startswith("warm_")}
 
     def rule(self) -> Update:
-        """The update rule, as ``don_nod`` takes it."""
+        """The update rule, as ``don_nod`` takes it.
+
+        Raises:
+            InputError: the update needs a state.
+        """
         from donod_fast.kernels import SGD, AdamW, Sign
 
+        if self.update == WARM:
+            raise InputError(
+                f"update {WARM} needs a state from a corpus: score into a folder, or call Scorer.warmed(corpus) first"
+            )
         rules: dict[str, Update] = {"adamw": AdamW(eps=self.eps), "sgd": SGD(), "sign": Sign()}
         return rules[self.update]
 
@@ -211,6 +237,7 @@ __all__ = [
     "REDUCTIONS",
     "STORAGE_DTYPES",
     "UPDATES",
+    "WARM",
     "CheckSettings",
     "ColumnSettings",
     "ComputeSettings",

@@ -198,6 +198,7 @@ def rule_of(update: Update) -> str:
         return "sgd"
     if isinstance(update, Sign):
         return "sign"
+    assert isinstance(update, AdamW)  # a factored state is refused before
     return "adamw" if update.state is None else "state"
 
 

@@ -283,12 +283,12 @@ def test_a_row_of_words_that_no_reference_has_scores_zero(tmp_path: Path) -> Non
 def test_rows_of_a_task_are_nearer_to_it_than_rows_of_another(tmp_path: Path) -> None:
     lines = (SHARED / "data" / "gsm8k" / "test.jsonl").read_text().splitlines()
     path = tmp_path / "val.jsonl"
-    path.write_text("\n".join(lines[20:40]) + "\n")
+    path.write_text("\n".join(lines[20:28]) + "\n")
     programs = json.loads((SHARED / "data" / "codealpaca" / "code_alpaca_2k.json").read_text())
     scorer = Scorer.from_pretrained(
         SHARED / "models" / "tiny-instruct", device="cpu", signals=made([str(path)], NEW[:4]), token_budget=2048
     )
-    own, other = (scorer.score(rows) for rows in ([json.loads(line) for line in lines[:12]], programs[:12]))
+    own, other = (scorer.score(rows) for rows in ([json.loads(line) for line in lines[:8]], programs[:8]))
     for name in ("rds", "bm25", "less_head_max"):  # on this model the mean cosine does not tell the tasks apart
         nearer = (column(own, name).unsqueeze(1) > column(other, name)).double().mean()
         assert float(nearer) > 0.8, (name, nearer)

@@ -81,7 +81,8 @@ def test_without_overlap_the_data_is_read_for_it_only_once(
 
     monkeypatch.setattr(overlap, "Lookout", counted)
     assert score(folder, model, "").code == 0 and not seen
-    assert score(folder, model, "bm25").code == 0 and len(seen) == 1
+    done = score(folder, model, "bm25")
+    assert done.code == 0 and len(seen) == 1 and "index" not in done.err, done.err
     assert score(folder, model, "bm25").code == 0 and len(seen) == 1  # the same criterion, already recorded
     assert score(folder, model, "rds").code == 0 and len(seen) == 2
     write_lines(folder / "val.jsonl", rows(5, 1))  # rows of the data
