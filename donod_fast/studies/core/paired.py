@@ -103,7 +103,7 @@ def paired_difference(
     weights: ArrayLike,
     *,
     seed: int = 0,
-    replicates: int = REPLICATES,
+    replicates: int | None = None,
     seeds_spread: Spread | None = None,
 ) -> PairedDifference:
     """Difference of two means over the same held-out rows.
@@ -113,7 +113,7 @@ def paired_difference(
         random: (D, M) the same for each random draw (the mean over its seeds if it has several).
         weights: (M,) tokens of each held-out row: the means are Σ values / Σ tokens.
         seed: seed of the bootstrap.
-        replicates: bootstrap replicates.
+        replicates: bootstrap replicates; None for :data:`REPLICATES`.
         seeds_spread: variance of a training's mean over seeds, pooled over methods; None for that of ``ours`` alone.
 
     Raises:
@@ -130,7 +130,7 @@ def paired_difference(
     value = 0.0 if abs(value) < noise else value
     own = float(np.var(a.sum(1) / total, ddof=1)) / seeds
     of_draws = float(np.var(b.sum(1) / total, ddof=1)) / draws
-    whole = _bootstrap_variance(a, b, tokens, np.random.default_rng(seed), replicates)
+    whole = _bootstrap_variance(a, b, tokens, np.random.default_rng(seed), replicates or REPLICATES)
     of_items = max(0.0, whole - own - of_draws)
     degrees_of_seeds = seeds - 1
     if seeds_spread is not None and seeds_spread.degrees:

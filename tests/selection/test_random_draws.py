@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from donod_fast.errors import InputError
-from donod_fast.studies.core.random_draws import draw_lengths, draw_rows, draw_tokens, shared
+from donod_fast.selection.random_draws import draw_lengths, draw_rows, draw_tokens, shared
 
 POOLS = st.lists(st.integers(1, 400), min_size=2, max_size=150)
 SEEDS = st.integers(0, 10**6)
