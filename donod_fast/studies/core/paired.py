@@ -25,7 +25,9 @@ from donod_fast.errors import InputError
 REPLICATES = 2000
 CONFIDENCE, POWER = 0.95, 0.8
 _CELLS = 1 << 22  # of a block of replicates, to bound the memory
+_ROUNDING = 1e-12  # of the losses: differences below are those of the order of additions
 FAR = 10_000
+"""Draws or rows from which a difference counts as out of reach."""
 
 Array = NDArray[np.float64]
 
@@ -101,7 +103,7 @@ def paired_difference(
     weights: ArrayLike,
     *,
     seed: int = 0,
-    replicates: int = REPLICATES,
+    replicates: int | None = None,
     seeds_spread: Spread | None = None,
 ) -> PairedDifference:
     """Difference of two means over the same held-out rows.
@@ -111,7 +113,7 @@ def paired_difference(
         random: (D, M) the same for each random draw (the mean over its seeds if it has several).
         weights: (M,) tokens of each held-out row: the means are Σ values / Σ tokens.
         seed: seed of the bootstrap.
-        replicates: bootstrap replicates.
+        replicates: bootstrap replicates; None for :data:`REPLICATES`.
         seeds_spread: variance of a training's mean over seeds, pooled over methods; None for that of ``ours`` alone.
 
     Raises:
@@ -123,10 +125,12 @@ def paired_difference(
     _check(a, b, tokens)
     total = tokens.sum()
     (seeds, items), draws = a.shape, len(b)
+    noise = _ROUNDING * float(np.abs(a).sum(1).max() + np.abs(b).sum(1).max()) / total
     value = float((a.mean(0) - b.mean(0)).sum() / total)
+    value = 0.0 if abs(value) < noise else value
     own = float(np.var(a.sum(1) / total, ddof=1)) / seeds
     of_draws = float(np.var(b.sum(1) / total, ddof=1)) / draws
-    whole = _bootstrap_variance(a, b, tokens, np.random.default_rng(seed), replicates)
+    whole = _bootstrap_variance(a, b, tokens, np.random.default_rng(seed), replicates or REPLICATES)
     of_items = max(0.0, whole - own - of_draws)
     degrees_of_seeds = seeds - 1
     if seeds_spread is not None and seeds_spread.degrees:
@@ -134,6 +138,7 @@ def paired_difference(
     parts = {"seeds": own, "draws": of_draws, "items": of_items}
     numbers = {"seeds": degrees_of_seeds, "draws": draws - 1, "items": items - 1}
     error, degrees = _error(parts, numbers)
+    error = 0.0 if error < noise else error
     half, p = 0.0, 1.0 if value == 0 else 0.0
     if error:
         half = float(t.ppf(0.5 + CONFIDENCE / 2, degrees)) * error

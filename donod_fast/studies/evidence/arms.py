@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from donod_fast.errors import InputError
 from donod_fast.selection.kmeans_ifd import KMEANS_IFD
+from donod_fast.selection.random_draws import draw_lengths, draw_rows, draw_tokens, shared
 from donod_fast.selection.ranking import ScoreColumns
-from donod_fast.studies.core.random_draws import draw_lengths, draw_rows, draw_tokens, shared
 from donod_fast.studies.core.selecting import ALL, Selection, selected_rows
 from donod_fast.studies.core.settings import FineTuneSettings
 from donod_fast.studies.evidence.plan import COMPUTE, LENGTHS, ROWS, EvidencePlan

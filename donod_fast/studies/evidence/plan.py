@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from donod_fast.data.settings import MaskSettings
 from donod_fast.errors import InputError
 from donod_fast.scoring.settings import UpdateSettings
+from donod_fast.selection.random_draws import LEAST_DRAWS, LENGTHS, ROWS, TOKENS
 from donod_fast.studies.core.settings import EpochTraining, FineTuneSettings, LoraTuning
 from donod_fast.studies.core.study_data import StudyData
 from donod_fast.studies.core.tables import Data
@@ -21,15 +22,15 @@ from donod_fast.studies.core.tables import Data
 if TYPE_CHECKING:
     from donod_fast.models.loading import LoadedModel
 
-ROWS, TOKENS, LENGTHS, COMPUTE = "rows", "tokens", "lengths", "compute"
+COMPUTE = "compute"
 KINDS = (ROWS, TOKENS, LENGTHS, COMPUTE)
 """What a random draw has in common with the selection that it is compared with."""
 
 IN, OUT = "in", "out"
 DOMAINS = (IN, OUT)
 
-LEAST_SEEDS, LEAST_DRAWS = 2, 5
-"""Fewer seeds have no spread; fewer random draws than five say little about the spread of random."""
+LEAST_SEEDS = 2
+"""Fewer training seeds have no spread."""
 
 Measure = Callable[[Any, Any], float | Mapping[str, float]]
 """A trained model and its tokenizer → a number, or numbers by name. Its name in a plan identifies it in the cells."""
@@ -135,7 +136,7 @@ class RandomDraws:
         draws: number of draws of each kind, at least :data:`LEAST_DRAWS`.
         kinds: what a draw has in common with a selection, of :data:`KINDS`: as many rows, as many tokens, the same
             lengths, or as much compute when the selection's scoring is counted. See
-            :mod:`donod_fast.studies.core.random_draws`.
+            :mod:`donod_fast.selection.random_draws`.
         seeds_each: trainings of each draw. The training seeds are used in turn, so one training each covers all seeds
             if there are at least as many draws as seeds.
     """
