@@ -8,6 +8,9 @@ from donod_fast.errors import InputError, suggest
 
 HUMAN_EVAL = "human-eval"
 MBPP = "mbpp"
+OF_LM_EVAL = ("agieval", "ifeval")
+"""Benchmarks without programs; see :mod:`donod_fast.evaluation.harness`."""
+
 FAMILY = "family"
 """The benchmark of generated tasks, whose file has the form of HumanEval's."""
 
@@ -105,6 +108,9 @@ def find_benchmark(name: str) -> Benchmark:
     Raises:
         InputError: it does not exist; the message lists all names.
     """
+    if name in OF_LM_EVAL:
+        raise InputError(f"{name} has options of its own: write donod-fast eval {name} first, and its options after it")
     if name not in BENCHMARKS:
-        raise InputError(f"unknown benchmark {name!r}; known are {', '.join(BENCHMARKS)}{suggest(name, BENCHMARKS)}")
+        known = (*BENCHMARKS, *OF_LM_EVAL)
+        raise InputError(f"unknown benchmark {name!r}; known are {', '.join(known)}{suggest(name, known)}")
     return BENCHMARKS[name]
