@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from donod_fast.errors import CorpusError, InputError, suggest
+from donod_fast.evaluation.harness.texts import is_text
 from donod_fast.evaluation.records import read_records, record_digest
 from donod_fast.system.files import read_regular
 from donod_fast.system.limits import BENCHMARK_BYTES
@@ -153,15 +154,11 @@ def _question(name: str, index: int, place: str, data: Mapping[str, Any], digest
         if field not in data:
             raise CorpusError(f"{place}: {field} is missing; is it a file of AGIEval's multiple-choice questions?")
     passage, question, options, label = (data.get(field) for field in ("passage", "question", "options", "label"))
-    if not isinstance(question, str) or not question.strip():
+    if not is_text(question):
         raise CorpusError(f"{place}: question is {shown(question, _SHOWN)}, not a text; correct the file")
-    if not isinstance(passage, str | None):
+    if passage not in (None, "") and not is_text(passage):
         raise CorpusError(f"{place}: passage is {shown(passage, _SHOWN)}, not a text; correct the file")
-    if (
-        not isinstance(options, list)
-        or not 2 <= len(options) <= len(LETTERS)
-        or not all(isinstance(one, str) and one.strip() for one in options)
-    ):
+    if not isinstance(options, list) or not 2 <= len(options) <= len(LETTERS) or not all(map(is_text, options)):
         raise CorpusError(
             f"{place}: options are {shown(options, _SHOWN)}, not 2 to {len(LETTERS)} texts; correct the file"
         )

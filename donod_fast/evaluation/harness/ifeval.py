@@ -10,6 +10,7 @@ from typing import Any
 from donod_fast.errors import CorpusError
 from donod_fast.evaluation.harness.instructions.arguments import checked_arguments
 from donod_fast.evaluation.harness.instructions.verdict import Instruction
+from donod_fast.evaluation.harness.texts import is_text
 from donod_fast.evaluation.records import read_records
 from donod_fast.system.wording import shown
 
@@ -53,7 +54,7 @@ def _prompt(index: int, place: str, data: Mapping[str, Any], digest: str) -> Pro
     key, text, kinds, arguments = (data[field] for field in ("key", "prompt", "instruction_id_list", "kwargs"))
     if type(key) is not int:
         raise CorpusError(f"{place}: key is {shown(key, _SHOWN)}, not a number; correct the file")
-    if not isinstance(text, str) or not text.strip():
+    if not is_text(text):
         raise CorpusError(f"{place}: prompt is {shown(text, _SHOWN)}, not a text; correct the file")
     if not isinstance(kinds, list) or not kinds:
         raise CorpusError(

@@ -114,8 +114,10 @@ class PaperPlan:
         total = ("all", "", "", "", "", *(_hours(self.total(gpu)) for gpu in ACCELERATORS))
         cells = ", ".join(f"{self.cells(stage):,} × {stage}" for stage in STAGES if self.cells(stage))
         parts = [f"study    {self.name}", f"cells    {cells}", ""]
-        first = {plan.model: (name, plan) for name, plan in reversed(self.trainings.items())}
-        for name, plan in reversed(first.values()):
+        first: dict[str, tuple[str, TrainPlan]] = {}
+        for name, plan in self.trainings.items():
+            first.setdefault(plan.model, (name, plan))
+        for name, plan in first.values():
             parts += [f"one training on all rows: {name}", plan.text(), *_memory_words(plan), ""]
         parts += [_aligned([header, *rows, total], left=3), "", "assumed or unknown:"]
         return "\n".join([*parts, *(f"- {sentence}" for sentence in self.unknown)])

@@ -168,7 +168,7 @@ class RandomSection(Section):
 
     draws: Annotated[int, Field(ge=LEAST_DRAWS)] = LEAST_DRAWS
     kinds: tuple[Literal["rows", "tokens", "lengths", "compute"], ...] = Field(
-        ("rows", "tokens", "lengths"), min_length=1
+        default=("rows", "tokens", "lengths"), min_length=1
     )
     seeds_each: Positive = 1
 

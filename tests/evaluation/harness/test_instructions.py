@@ -113,6 +113,40 @@ def test_deep_json_is_no_json_and_no_error() -> None:
     assert not Instruction("detectable_format:json_format").is_followed("[" * 100_000)
 
 
+REPEATED = (
+    "\n",
+    " \n",
+    " ",
+    "[",
+    "<<",
+    ">> <<",
+    "*",
+    "**a",
+    "* \n",
+    "-\n",
+    "p. ",
+    "P.S",
+    "...",
+    "a.",
+    "?!",
+    "'",
+    '"',
+    "A-",
+    "\t\n",
+    "{",
+    "(",
+)
+"""What a model that repeats itself may write."""
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("kind", MADE)
+def test_a_repeated_response_is_judged_in_linear_time(kind: str) -> None:
+    instruction = Instruction(kind, MADE[kind])
+    for piece in REPEATED:
+        loose([instruction], "x" + piece * (12_000 // len(piece)))
+
+
 class _Punkt:
     """Punkt without trained parameters, for the public checker, which cannot load its own here."""
 

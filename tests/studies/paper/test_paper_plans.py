@@ -30,10 +30,11 @@ PARAMETERS, EMBEDDING = 8_030_261_248, 128_256 * 4096
 """Parameters of Llama-3.1-8B, as its model card rounds them to 8.03 B."""
 
 
-def stated_values(folder: Path, rows: int, tokens: float, **more: Any) -> dict[str, Any]:
-    """A recipe of which nothing is available: neither the model's config nor a corpus."""
+def stated_values(folder: Path, rows: int, tokens: float, *, small: bool = True, **more: Any) -> dict[str, Any]:
+    """A recipe of which nothing is available: neither the config of its model (large, or small) nor a corpus."""
     values = paper_values(folder, **more)
-    values["models"] = [{"name": "demo", "model": "no-such-owner/model", "shape": SHAPE}]
+    shape = {**SHAPE, "layers": 1, "vocab": 64, "dim": 32, "inner": 32, "heads": 2, "key_value_heads": 2}
+    values["models"] = [{"name": "demo", "model": "no-such-owner/model", "shape": shape if small else SHAPE}]
     for section in (*values["pools"], *values["heldouts"]):
         section |= {"data": [GONE], "stated_rows": rows, "stated_tokens": tokens}
     values["heldouts"][0]["data"] = ["no-such-folder/test.jsonl"]
@@ -47,7 +48,7 @@ def costs(plan: PaperPlan, stage: str) -> dict[str, float]:
 
 def test_hours_equal_a_calculation_by_hand(tmp_path: Path) -> None:
     rows, tokens = 1000, 200.0
-    plan = plan_paper(paper_recipe_from(stated_values(tmp_path, rows, tokens)))
+    plan = plan_paper(paper_recipe_from(stated_values(tmp_path, rows, tokens, small=False)))
     products, total = PARAMETERS - EMBEDDING, rows * tokens
     attention = (
         2 * 32 * 4096 * rows * tokens**2 * 1.5
@@ -105,7 +106,7 @@ def test_a_budget_of_tokens_makes_all_trainings_equal(tmp_path: Path) -> None:
 
 
 def test_benchmarks_cost_prompts_for_each_answer_and_new_tokens(tmp_path: Path) -> None:
-    values = stated_values(tmp_path, 100, 50.0)
+    values = stated_values(tmp_path, 100, 50.0, small=False)
     stated = {"stated_problems": 100, "stated_tokens": 80.0}
     values["benchmarks"] = [
         {"benchmark": "agieval", "domains": ["math", "logic"], **stated, "stated_choices": 4.0},

@@ -7,6 +7,7 @@ from typing import Any
 
 from donod_fast.errors import CorpusError, suggest
 from donod_fast.evaluation.harness.instructions.checks import CHECKS, RELATIONS
+from donod_fast.evaluation.harness.texts import is_text
 from donod_fast.system.wording import shown
 
 _SHOWN = 60
@@ -19,15 +20,11 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 1 << 31
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
 _COUNT: _Rule = ("a number ≥ 0", _is_count)
 _POSITION: _Rule = ("a number ≥ 1", lambda value: _is_count(value) and value > 0)
-_TEXT: _Rule = ("a text", _is_text)
-_TEXTS: _Rule = ("a list of texts", lambda value: isinstance(value, list) and bool(value) and all(map(_is_text, value)))
-_LETTER: _Rule = ("one character", lambda value: _is_text(value) and len(value.strip()) == 1)
+_TEXT: _Rule = ("a text", is_text)
+_TEXTS: _Rule = ("a list of texts", lambda value: isinstance(value, list) and bool(value) and all(map(is_text, value)))
+_LETTER: _Rule = ("one character", lambda value: is_text(value) and len(value.strip()) == 1)
 _RELATION: _Rule = (" or ".join(map(repr, RELATIONS)), lambda value: value in RELATIONS)
 
 _ARGUMENTS: Mapping[str, Mapping[str, _Rule]] = {

@@ -93,7 +93,12 @@ def begins_paragraph_with(response: str, *, num_paragraphs: int, nth_paragraph: 
 
 def has_placeholders(response: str, *, num_placeholders: int) -> bool:
     """It has at least so many texts in square brackets, each within a line."""
-    return len(re.findall(r"\[.*?\]", response)) >= num_placeholders
+    number = 0
+    for line in response.split("\n"):
+        end = 0
+        while (start := line.find("[", end)) >= 0 and (end := line.find("]", start)) >= 0:
+            number += 1
+    return number >= num_placeholders
 
 
 def has_postscript(response: str, *, postscript_marker: str) -> bool:
@@ -105,8 +110,9 @@ def has_postscript(response: str, *, postscript_marker: str) -> bool:
 
 def has_bullets(response: str, *, num_bullets: int) -> bool:
     """It has exactly so many bullets: lines that begin with one ``*``, or with ``-`` (a rule of dashes is one, too)."""
-    stars = re.findall(r"^\s*\*[^*].*$", response, re.MULTILINE)
-    dashes = re.findall(r"^\s*-.*$", response, re.MULTILINE)
+    text = re.sub(r"\n(?:[^\S\n]*\n){2,}", "\n\n", response)  # a model may write nothing but line ends
+    stars = re.findall(r"^\s*\*[^*].*$", text, re.MULTILINE)
+    dashes = re.findall(r"^\s*-.*$", text, re.MULTILINE)
     return len(stars) + len(dashes) == num_bullets
 
 
@@ -141,7 +147,11 @@ def is_json(response: str) -> bool:
 
 def has_title(response: str) -> bool:
     """It has a title within a line in ``<<…>>``."""
-    return any(text.lstrip("<").rstrip(">").strip() for text in re.findall(r"<<[^\n]+>>", response))
+    for line in response.split("\n"):
+        start, end = line.find("<<"), line.rfind(">>")
+        if 0 <= start < end - 2 and line[start:end].lstrip("<").rstrip(">").strip():
+            return True
+    return False
 
 
 def has_two_responses(response: str) -> bool:
