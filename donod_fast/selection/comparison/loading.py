@@ -64,7 +64,7 @@ def compare_folder(
     if clustered and sample is not None:
         raise InputError(f"{KMEANS_IFD} chooses among all rows; remove --sample, or remove it from --columns")
     wanted = [name for name in wanted if name != KMEANS_IFD]
-    columns = list(dict.fromkeys(["row", "don", "nod", "loss", *(_column(name, present) for name in wanted)]))
+    columns = list(dict.fromkeys(["row", "don", "nod", "loss", "tokens", *(_column(name, present) for name in wanted)]))
     drawn = folder.rows if sample is None else min(sample, folder.rows)
     needed = drawn * (_BYTES_PER_ROW + _BYTES_PER_VALUE * len(wanted))
     if needed > memory:

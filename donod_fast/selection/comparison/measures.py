@@ -15,6 +15,7 @@ from torch import Tensor
 from donod_fast.errors import InputError, suggest
 from donod_fast.selection.agreement import average_ranks, spearman
 from donod_fast.selection.column_methods import OWN_METHODS, better_end, find_method, split_end
+from donod_fast.selection.comparison.yardstick import Yardstick, yardsticks
 from donod_fast.selection.keeping import keep
 from donod_fast.selection.ranking import ScoreColumns, rank
 from donod_fast.selection.settings import CORRELATIONS
@@ -44,6 +45,7 @@ class Comparison:
         keep: how much each criterion selects of its ranked rows: a fraction or a count.
         rows: number of compared rows.
         total: number of rows of the folder; more than ``rows`` if a sample was drawn.
+        yardsticks: each selection beside random draws of as many rows, as many tokens, and the same lengths.
     """
 
     names: tuple[str, ...]
@@ -56,6 +58,7 @@ class Comparison:
     keep: float | int
     rows: int
     total: int
+    yardsticks: tuple[Yardstick, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON values; None in place of NaN."""
@@ -74,6 +77,7 @@ class Comparison:
             "criteria": criteria,
             self.measure: plain(self.correlation),
             "overlap": plain(self.overlap),
+            "yardsticks": [one.as_dict() for one in self.yardsticks],
         }
 
 
@@ -135,6 +139,9 @@ def compare_columns(
         keep=share,
         rows=len(place),
         total=len(place) if total is None else total,
+        yardsticks=yardsticks(
+            columns, {name: one.kept for name, one in zip((*wanted, *others), criteria, strict=True)}
+        ),
     )
 
 
