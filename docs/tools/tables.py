@@ -8,6 +8,7 @@ A page holds a fenced block of the language ``table`` with YAML inside:
       program: "{row}"
       time, ms: "{median_ms:,.0f}"
 
+``mean: [field, …]`` makes one row of all rows with the same values of these fields, with the means of their numbers.
 ``join`` is a list of ``{csv, where, by, as}``: the fields of the joined row whose ``by`` fields are the same get the
 prefix ``as`` and a space; without such a row they are empty. ``rename`` maps a field's values to other names. ``pivot:
 {rows_by, columns_by, cell, title}`` takes the place of ``columns`` and makes one column for each value of a field.
@@ -27,7 +28,7 @@ Row = dict[str, Any]
 
 _BLOCK = re.compile(r"^```table\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 _FIELD = re.compile(r"\{([^{}:!]+)")
-_KEYS = {"csv", "where", "columns", "rename", "pivot", "join"}
+_KEYS = {"csv", "where", "mean", "columns", "rename", "pivot", "join"}
 
 
 class TableError(Exception):
@@ -51,6 +52,8 @@ def table_of(spec: Mapping[str, Any], root: Path) -> str:
         chosen = [row for row in rows if _matches(row, spec.get("where", {}))]
         if not chosen:
             raise TableError(f"{name}: no row matches {spec.get('where')}")
+        if "mean" in spec:
+            chosen = _means(chosen, spec["mean"])
         for other in spec.get("join", []):
             _join(chosen, other, root)
         for row in chosen:
@@ -84,6 +87,22 @@ def _value(text: str) -> int | float | str:
 
 def _matches(row: Row, where: Mapping[str, Any]) -> bool:
     return all(row[field] in (value if isinstance(value, list) else [value]) for field, value in where.items())
+
+
+def _means(rows: Sequence[Row], by: Sequence[str]) -> list[Row]:
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[field] for field in by), []).append(row)
+    return [
+        {field: _mean(value, [row[field] for row in some]) for field, value in some[0].items()}
+        for some in groups.values()
+    ]
+
+
+def _mean(first: Any, values: Sequence[Any]) -> Any:
+    """The mean of numbers; of anything else the first value."""
+    numbers = [value for value in values if isinstance(value, int | float)]
+    return sum(numbers) / len(numbers) if len(numbers) == len(values) else first
 
 
 def _join(rows: Sequence[Row], spec: Mapping[str, Any], root: Path) -> None:

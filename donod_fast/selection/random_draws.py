@@ -45,50 +45,65 @@ def places_of_rows(size: int, count: int, seed: int) -> Places:
     return np.sort(_generator(ROWS, seed).choice(size, count, replace=False))
 
 
-def places_of_tokens(lengths: Places, total: int, seed: int) -> Places:
-    """Draw places in random order until their tokens come closest to ``total``; ascending, at least one.
+class TokenDraw:
+    """A random order of candidates, to be cut where the tokens come closest to a total.
 
     Args:
-        lengths: (n,) tokens of each candidate.
-        total: tokens to draw, at least 1.
+        lengths: (n,) tokens of each candidate, at least one candidate.
         seed: number of the draw.
 
     Raises:
-        InputError: there are no candidates, or ``total`` is below 1.
+        InputError: there are no candidates.
     """
-    if not len(lengths) or total < 1:
-        raise InputError(f"a random draw of {total} tokens needs at least 1 token and 1 candidate")
-    order = _generator(TOKENS, seed).permutation(len(lengths))
-    sums = np.cumsum(lengths[order])
-    closest = int(np.argmin(np.abs(sums - total)))
-    return np.sort(order[: closest + 1])
+
+    def __init__(self, lengths: Places, seed: int) -> None:
+        if not len(lengths):
+            raise InputError("a random draw of tokens needs at least 1 candidate; there is none")
+        self._order = _generator(TOKENS, seed).permutation(len(lengths))
+        self._sums = np.cumsum(lengths[self._order])
+
+    def places(self, total: int) -> Places:
+        """Places whose tokens come closest to ``total``; ascending, at least one.
+
+        Raises:
+            InputError: ``total`` is below 1.
+        """
+        if total < 1:
+            raise InputError(f"a random draw of {total} tokens needs at least 1 token")
+        return np.sort(self._order[: int(np.argmin(np.abs(self._sums - total))) + 1])
 
 
-def places_of_lengths(lengths: Places, selected: NDArray[np.bool_], seed: int, stratum: int | None = None) -> Places:
-    """Draw as many places as are selected, whose lengths are distributed as those of the selection; ascending.
+class LengthDraw:
+    """Strata of candidates by length, each in random order.
 
     Args:
         lengths: (n,) tokens of each candidate.
-        selected: (n,) whether the selection has it.
         seed: number of the draw.
         stratum: candidates of a stratum; None for a twentieth of them, but at least 8.
-
-    Raises:
-        InputError: nothing is selected.
     """
-    if not selected.any():
-        raise InputError("a random draw of the same lengths needs a selection; it is empty")
-    count = len(lengths)
-    size = max(_LEAST, -(-count // _STRATA)) if stratum is None else max(1, stratum)
-    random = _generator(LENGTHS, seed)
-    order = np.lexsort((random.random(count), lengths))
-    strata = (np.arange(count) + random.integers(size)) // size
-    wanted = np.bincount(strata, weights=selected[order]).astype(np.int64)
-    # Each stratum in random order, its first places are drawn.
-    order = order[np.lexsort((random.random(count), strata))]
-    sizes = np.bincount(strata)
-    rank = np.arange(count) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return np.sort(order[rank < wanted[strata]])
+
+    def __init__(self, lengths: Places, seed: int, stratum: int | None = None) -> None:
+        count, random = len(lengths), _generator(LENGTHS, seed)
+        size = max(_LEAST, -(-count // _STRATA)) if stratum is None else max(1, stratum)
+        order = np.lexsort((random.random(count), lengths))
+        self._strata = (np.arange(count) + random.integers(size)) // size
+        self._order = order[np.lexsort((random.random(count), self._strata))]
+        sizes = np.bincount(self._strata)
+        self._ranks = np.arange(count) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+
+    def places(self, selected: NDArray[np.bool_]) -> Places:
+        """As many places as are selected, with lengths as those of the selection; ascending.
+
+        Args:
+            selected: (n,) whether the selection has the candidate.
+
+        Raises:
+            InputError: nothing is selected.
+        """
+        if not selected.any():
+            raise InputError("a random draw of the same lengths needs a selection; it is empty")
+        wanted = np.bincount(self._strata, weights=selected[self._order]).astype(np.int64)
+        return np.sort(self._order[self._ranks < wanted[self._strata]])
 
 
 def draw_rows(candidates: Sequence[int], count: int, seed: int) -> tuple[int, ...]:
@@ -98,15 +113,15 @@ def draw_rows(candidates: Sequence[int], count: int, seed: int) -> tuple[int, ..
 
 
 def draw_tokens(lengths: Mapping[int, int], total: int, seed: int) -> tuple[int, ...]:
-    """:func:`places_of_tokens` for lengths by row number; ascending row numbers."""
+    """:class:`TokenDraw` for lengths by row number; ascending row numbers."""
     rows, values = _arrays(lengths)
-    return tuple(rows[places_of_tokens(values, total, seed)].tolist())
+    return tuple(rows[TokenDraw(values, seed).places(total)].tolist())
 
 
 def draw_lengths(
     lengths: Mapping[int, int], selected: Sequence[int], seed: int, *, stratum: int | None = None
 ) -> tuple[int, ...]:
-    """:func:`places_of_lengths` for lengths by row number; ascending row numbers.
+    """:class:`LengthDraw` for lengths by row number; ascending row numbers.
 
     Raises:
         InputError: nothing is selected, or a selected row is no candidate.
@@ -116,7 +131,7 @@ def draw_lengths(
         raise InputError(f"row {missing[0]} of the selection has no length; it is not among the candidates")
     rows, values = _arrays(lengths)
     chosen = np.isin(rows, np.array(selected, dtype=np.int64))
-    return tuple(rows[places_of_lengths(values, chosen, seed, stratum)].tolist())
+    return tuple(rows[LengthDraw(values, seed, stratum).places(chosen)].tolist())
 
 
 def shared(draw: Sequence[int], selected: Sequence[int]) -> float:
@@ -138,11 +153,11 @@ __all__ = [
     "LENGTHS",
     "ROWS",
     "TOKENS",
+    "LengthDraw",
+    "TokenDraw",
     "draw_lengths",
     "draw_rows",
     "draw_tokens",
-    "places_of_lengths",
     "places_of_rows",
-    "places_of_tokens",
     "shared",
 ]

@@ -58,6 +58,12 @@ def test_a_pivot_makes_a_column_of_each_value(root: Path) -> None:
     assert table.splitlines()[2:] == ["| fast | 1.2 |  |", "| slow | 30.5 | 1234.5 |"]
 
 
+def test_a_mean_makes_one_row_of_those_with_the_same_fields(root: Path) -> None:
+    spec = {"csv": "times.csv", "mean": ["program"], "where": {"program": "slow"}}
+    lines = table_of(spec | {"columns": {"size": "{size:.0f}", "ms": "{ms:.2f}", "note": "{note}"}}, root).splitlines()
+    assert lines[2:] == ["| 15 | 632.50 | late |"]
+
+
 def test_joined_rows_stand_beside_the_others(root: Path) -> None:
     join = [{"csv": "times.csv", "where": {"size": 20}, "by": ["program"], "as": "large"}]
     spec = {"csv": "times.csv", "where": {"size": 10, "program": "slow"}, "join": join, "columns": {"x": "{large ms}"}}

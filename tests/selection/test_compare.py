@@ -131,6 +131,60 @@ def test_both_tables_fit_the_terminal_and_hold_every_pair_once() -> None:
     assert row[2:] == [value[:-1] if value.lstrip("-") == "1.00" else value for value in shown]
 
 
+def scored_table(count: int = 200) -> ScoreColumns:
+    """Scores of rows with lengths; a tenth of the rows has no scores, and long rows have a high loss."""
+    draw = np.random.default_rng(3)
+    tokens = draw.integers(10, 300, count).astype(float)
+    don, nod = draw.normal(size=count), np.abs(draw.normal(size=count))
+    loss = tokens / 100 + 0.1 * draw.normal(size=count)
+    unscored = draw.random(count) < 0.1
+    for one in (don, nod, loss):
+        one[unscored] = np.nan
+    columns = [torch.from_numpy(one) for one in (don, nod, loss)]
+    return ScoreColumns(torch.arange(count), *columns, {"tokens": torch.from_numpy(tokens)})
+
+
+def test_selections_stand_beside_random_draws_that_match_them() -> None:
+    columns = scored_table()
+    found = compare_columns(columns, ["tokens@high", "don", "loss@high"])
+    by_name = {one.name: one for one in found.yardsticks}
+    tokens = columns.more["tokens"]
+    for name, one in by_name.items():
+        kept = keep(rank(columns, name), keep=0.3)
+        assert one.rows == len(kept) and one.tokens == pytest.approx(float(tokens[kept].mean()))
+        assert one.loss == pytest.approx(float(columns.loss[kept].mean()))
+        assert one.draws["rows"].rows.mean == one.rows == one.draws["lengths"].rows.mean
+        total = one.draws["tokens"].rows.mean * one.draws["tokens"].tokens.mean
+        assert total == pytest.approx(one.tokens * one.rows, rel=0.05)
+        assert one.draws["lengths"].tokens.mean == pytest.approx(one.tokens, rel=0.05)
+        for drawn in one.draws.values():
+            assert drawn.overlap.low <= drawn.overlap.mean <= drawn.overlap.high
+    # DON knows nothing of the length, so it is within what random draws have; the longest rows are far outside.
+    random = by_name["don"].draws["rows"].tokens
+    assert random.low <= by_name["don"].tokens <= random.high < by_name["tokens@high"].tokens
+    assert by_name["tokens@high"].draws["lengths"].overlap.mean > 0.7 > 0.5 > by_name["don"].draws["rows"].overlap.mean
+    text = render(found, 80)
+    assert "selections beside 5 random draws" in text and "as many tokens" in text
+    assert "nan" not in text.lower() and all(name in text for name in by_name)
+    plain = found.as_dict()
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain and len(plain["yardsticks"]) == 3
+
+
+def test_without_lengths_only_draws_of_as_many_rows_are_made() -> None:
+    whole = scored_table()
+    for tokens in (None, math.nan, 0.0):
+        more = dict(whole.more)
+        if tokens is None:
+            del more["tokens"]
+        else:
+            more["tokens"] = more["tokens"].clone()
+            more["tokens"][rank(whole, "don").order[0]] = tokens
+        columns = ScoreColumns(whole.row, whole.don, whole.nod, whole.loss, more)
+        found = compare_columns(columns, ["don", "loss"])
+        assert all(list(one.draws) == ["rows"] for one in found.yardsticks)
+        assert "as many tokens" not in render(found, 80)
+
+
 @pytest.fixture(scope="module")
 def scores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("compared")

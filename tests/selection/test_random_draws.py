@@ -92,8 +92,10 @@ def test_an_extreme_selection_is_nearly_its_own_draw() -> None:
 def test_impossible_draws_are_refused() -> None:
     with pytest.raises(InputError, match="number of candidates"):
         draw_rows([1, 2], 3, 0)
-    with pytest.raises(InputError, match="at least 1 token"):
+    with pytest.raises(InputError, match="at least 1 candidate"):
         draw_tokens({}, 5, 0)
+    with pytest.raises(InputError, match="at least 1 token"):
+        draw_tokens({1: 5}, 0, 0)
     with pytest.raises(InputError, match="row 7"):
         draw_lengths({1: 5}, [7], 0)
     with pytest.raises(InputError, match="empty"):

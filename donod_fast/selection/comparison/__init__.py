@@ -1,7 +1,7 @@
 """How far criteria agree: rank correlations and top-k overlaps between the columns and methods of a scores folder.
 
-``measures.py`` computes both from columns, ``loading.py`` reads the columns of a folder, ``tables.py`` and
-``picture.py`` show the result. The command is ``donod-fast compare``.
+``measures.py`` computes both from columns, ``yardstick.py`` compares selections with random draws, ``loading.py`` reads
+the columns of a folder, ``tables.py`` and ``picture.py`` show the result. The command is ``donod-fast compare``.
 """
 
 from donod_fast.selection.comparison.loading import compare_folder

@@ -70,7 +70,7 @@ def compare_folder(
         raise InputError(f"{choosing[0]} chooses among all rows; remove --sample, or remove it from --columns")
     wanted = [name for name in wanted if name not in choosing]
     further = [one for name in wanted for one in _columns(name, present)]
-    columns = list(dict.fromkeys(["row", "don", "nod", "loss", *further]))
+    columns = list(dict.fromkeys(["row", "don", "nod", "loss", "tokens", *further]))
     drawn = folder.rows if sample is None else min(sample, folder.rows)
     needed = drawn * (_BYTES_PER_ROW + _BYTES_PER_VALUE * len(wanted))
     if needed > memory:

@@ -15,6 +15,7 @@ from torch import Tensor
 from donod_fast.errors import InputError, suggest
 from donod_fast.kernels.topsis import DEFAULT_NORMALISE
 from donod_fast.selection.column_methods import OWN_METHODS, better_end, find_method, split_end
+from donod_fast.selection.comparison.yardstick import Yardstick, yardsticks
 from donod_fast.selection.keeping import keep
 from donod_fast.selection.rank_correlation import average_ranks, spearman
 from donod_fast.selection.ranking import ScoreColumns, rank
@@ -47,6 +48,7 @@ class Comparison:
         rows: number of compared rows.
         total: number of rows of the folder; more than ``rows`` if a sample was drawn.
         normalise: what TOPSIS divided the columns by.
+        yardsticks: each selection beside random draws of as many rows, as many tokens, and the same lengths.
     """
 
     names: tuple[str, ...]
@@ -60,6 +62,7 @@ class Comparison:
     rows: int
     total: int
     normalise: str
+    yardsticks: tuple[Yardstick, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON values; None in place of NaN."""
@@ -79,6 +82,7 @@ class Comparison:
             "criteria": criteria,
             self.measure: plain(self.correlation),
             "overlap": plain(self.overlap),
+            "yardsticks": [one.as_dict() for one in self.yardsticks],
         }
 
 
@@ -143,6 +147,9 @@ def compare_columns(
         rows=len(place),
         total=len(place) if total is None else total,
         normalise=normalise,
+        yardsticks=yardsticks(
+            columns, {name: one.kept for name, one in zip((*wanted, *others), criteria, strict=True)}
+        ),
     )
 
 

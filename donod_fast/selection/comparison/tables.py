@@ -1,12 +1,15 @@
-"""A comparison as text: two triangular tables, cut into blocks of columns that fit the terminal."""
+"""A comparison as text: two triangular tables, cut into blocks of columns that fit the terminal, and random draws."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from donod_fast.scoring.settings import DEFAULT_NORMALISE
 from donod_fast.selection.column_methods import BY_TOPSIS
 from donod_fast.selection.comparison.measures import AS_IS, Comparison, Matrix
+from donod_fast.selection.comparison.yardstick import Spread, Yardstick
+from donod_fast.selection.random_draws import LEAST_DRAWS, LENGTHS, ROWS, TOKENS
 from donod_fast.system.wording import plural
 
 _CELL = 5
@@ -14,7 +17,7 @@ _MARKS = {"high": "", "low": " (low)", AS_IS: " (?)"}
 
 
 def render(comparison: Comparison, width: int = 80) -> str:
-    """Format both tables with their headings.
+    """Format the tables with their headings.
 
     Args:
         comparison: the comparison to show.
@@ -37,6 +40,8 @@ def render(comparison: Comparison, width: int = 80) -> str:
         "",
         _triangle(comparison, comparison.overlap, width, selecting=True),
     ]
+    if comparison.yardsticks:
+        parts += ["", *_against_random(comparison.yardsticks)]
     return "\n".join(parts)
 
 
@@ -44,6 +49,49 @@ def _normalised(comparison: Comparison) -> str:
     """What TOPSIS divided the columns by, where it matters and is not the default."""
     other = comparison.normalise != DEFAULT_NORMALISE and any(name in BY_TOPSIS for name in comparison.names)
     return f"; TOPSIS: columns by {comparison.normalise}" if other else ""
+
+
+def _against_random(found: Sequence[Yardstick]) -> list[str]:
+    """A line for each selection, and one for the random draws of each number of rows."""
+    counts = dict.fromkeys(one.rows for one in found)
+    names = {one.name: one.name for one in found} | {f"={count}": f"random, {count:,} rows" for count in counts}
+    widest = max(map(len, names.values()))
+    lines = [
+        f"selections beside {LEAST_DRAWS} random draws; in brackets the interval of 95 % of such draws",
+        "  ".join([f"{'':<{widest}}", f"{'rows':>7}", f"{'tokens a row':<21}", "loss"]).rstrip(),
+    ]
+    for one in found:
+        lines.append(f"{one.name:<{widest}}  {one.rows:>7,}  {_plain(one.tokens, 1):<21}  {_plain(one.loss, 3)}")
+    for count in counts:
+        drawn = next(one.draws[ROWS] for one in found if one.rows == count)
+        tokens, loss = _spread(drawn.tokens, 1), _spread(drawn.loss, 3)
+        lines.append(f"{names[f'={count}']:<{widest}}  {count:>7,}  {tokens:<21}  {loss}")
+    kinds = list(found[0].draws)
+    heads = {ROWS: "as many rows", TOKENS: "as many tokens", LENGTHS: "the same lengths"}
+    lines += [
+        "",
+        "share of the rows of random draws that the selection has too; draws of",
+        "  ".join([f"{'':<{widest}}", *(f"{heads[kind]:<16}" for kind in kinds)]).rstrip(),
+    ]
+    for one in found:
+        cells = (f"{_overlap(one.draws[kind].overlap):<16}" for kind in kinds)
+        lines.append("  ".join([f"{one.name:<{widest}}", *cells]).rstrip())
+    return lines
+
+
+def _plain(value: float, digits: int) -> str:
+    return "n/a" if math.isnan(value) else f"{value:,.{digits}f}"
+
+
+def _spread(spread: Spread, digits: int) -> str:
+    if math.isnan(spread.mean):
+        return "n/a"
+    return f"{_plain(spread.mean, digits)} [{_plain(spread.low, digits)}, {_plain(spread.high, digits)}]"
+
+
+def _overlap(spread: Spread) -> str:
+    low, high = max(0.0, spread.low), min(1.0, spread.high)
+    return f"{_number(spread.mean)} [{_number(low)}, {_number(high)}]"
 
 
 def _triangle(comparison: Comparison, matrix: Matrix, width: int, *, selecting: bool = False) -> str:
