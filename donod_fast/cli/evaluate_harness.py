@@ -82,16 +82,18 @@ def _run(
     loaded = load_settings(model)
     try:
         with nullcontext() if screen.hides_progress else display(quiet=False) as shown:
-            done = 0
+            done: int | None = None
 
             def advance(some: int, total: int) -> None:
                 nonlocal done
                 if shown is None:
                     return
-                if not done:
-                    shown.begin("answer", noun, total)
-                done += some
-                shown.reach(done)
+                if done is None:  # what an earlier run has done
+                    shown.begin("answer", noun, total, some)
+                    done = some
+                else:
+                    done += some
+                    shown.reach(done)
 
             result = evaluate(loaded, advance)
     except KeyboardInterrupt:

@@ -23,6 +23,7 @@ _LOGITS_BYTES = {"cpu": 1 << 30, "cuda": 16 << 30}
 """Memory of the logits of a batch; lm-eval keeps them for every token, and twice."""
 
 _MOST_ROWS = 64
+_ITEMS = 16
 
 
 class Answering(Protocol):
@@ -30,6 +31,9 @@ class Answering(Protocol):
 
     def size(self, requests: Sequence[Any], style: str) -> tuple[int, bool]:
         """Tokens of an item's longest request, and whether its prompt is cut on the left to fit into the context."""
+
+    def together(self, style: str, longest: int) -> int:
+        """How many items are answered and stored together; a killed run loses at most so many."""
 
     def answers(self, requests: Sequence[Any], style: str, longest: int) -> list[Any]:
         """The answers to requests: (log-likelihood, is greedy) or a text, in their order."""
@@ -128,6 +132,11 @@ class HarnessModel:
         prompt, settings = requests[0].args
         tokens, room = len(self.lm.tok_encode(prompt)), settings["max_gen_toks"]
         return min(tokens, self.max_length - room) + room, tokens > self.max_length - room
+
+    def together(self, style: str, longest: int) -> int:
+        """See :class:`Answering`. An accelerator gets full batches; on the CPU they would take long."""
+        rows = 0 if self._loaded.device.type == "cpu" else self._rows or self._fitting_rows(style, longest)
+        return max(_ITEMS, rows)
 
     def answers(self, requests: Sequence[Any], style: str, longest: int) -> list[Any]:
         """See :class:`Answering`. Batches are halved if memory runs out.

@@ -22,14 +22,11 @@ from donod_fast.system.checked_json import checked_line
 HARNESS_VERSION = 1
 """Part of the settings; incremented whenever the same answer may get another outcome."""
 
-_AT_ONCE = 16
-"""Items that are answered and stored together: a killed run loses at most so many."""
-
 _Requests = Mapping[tuple[str, int], tuple[Task[Any], list[Any]]]
 """The task and the requests of each item, by set and place."""
 
 Progress = Callable[[int, int], None]
-"""Called as ``progress(items answered, of how many in all)``."""
+"""Called as ``progress(items answered, of how many in all)``, first with those of an earlier run (or 0)."""
 
 
 def run_tasks(
@@ -84,7 +81,7 @@ def run_tasks(
             folder = HarnessFolder.open_or_create(out, decisive, overwrite=overwrite)
             stored = folder.items()
         records = {(line["set"], line["item"]): line for line in stored if (line["set"], line["item"]) in requests}
-        if progress is not None and records:
+        if progress is not None:
             progress(len(records), len(requests))
         start = time.perf_counter()
         writer = None if folder is None else stack.enter_context(line_writer(folder.path / ITEMS))
@@ -114,10 +111,11 @@ def _answered(
     order = sorted(missing, key=lambda key: (requests[key][0].style, -sizes[key][0]))
     while order:
         style = requests[order[0]][0].style
-        some = [key for key in order[:_AT_ONCE] if requests[key][0].style == style]
+        longest = sizes[order[0]][0]
+        some = [key for key in order[: model.together(style, longest)] if requests[key][0].style == style]
         order = order[len(some) :]
         asked = [one for key in some for one in requests[key][1]]
-        answers = iter(model.answers(asked, style, sizes[some[0]][0]))
+        answers = iter(model.answers(asked, style, longest))
         lines = []
         for key in some:
             task, own = requests[key]

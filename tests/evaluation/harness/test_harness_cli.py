@@ -79,7 +79,7 @@ def test_a_killed_run_resumes(file: Path, tmp_path: Path) -> None:
     process = subprocess.Popen([*COMMAND, *map(str, options)], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:  # the first report of progress follows the first lines on disk
-        if line.startswith("answer: "):
+        if line.startswith("answer: 16 of 20"):
             break
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=120)
