@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from donod_fast.data.record_overlap import NEAR, SAME, SAME_PROMPT, Overlap, find_overlaps, refuse_overlaps
+from donod_fast.data.record_overlap import find_overlaps, refuse_overlaps
 from donod_fast.errors import InputError
 
 SHARED = Path(__file__).parents[2].parent / "shared"
+SAME, SAME_PROMPT, NEAR = "the same text", "the same question", "sequences of 5 words"
 WORDS = [f"{a}{b}" for a in "bcdfghjklmnprst" for b in ("ado", "elo", "iru", "opa", "uti")]
 
 
@@ -71,7 +72,8 @@ def test_a_copied_row_is_found_in_every_disguise(disguise: str, seed: int) -> No
     at, place = random.randrange(6), random.randrange(9)
     trained.insert(place, make(held[at]))
     found = find_overlaps(held, trained)
-    assert [(one.first, one.second, one.kind) for one in found] == [(at, place, kind)]
+    assert [(one.first, one.second) for one in found] == [(at, place)]
+    assert kind in found[0].why
     # The other way round as well, unless a short row now stands in front of a longer one.
     assert [(one.first, one.second) for one in find_overlaps(trained, held)] == [(place, at)]
 
@@ -92,7 +94,7 @@ def test_rows_that_share_a_template_are_no_overlap(seed: int) -> None:
 def test_short_rows_overlap_only_if_they_are_equal() -> None:
     held = [{"instruction": "Add 2 and 3", "output": "5"}, {"instruction": "Say yes", "output": "yes"}]
     assert find_overlaps(held, [{"instruction": "Add 2 and 4", "output": "6"}]) == []
-    assert find_overlaps(held, [{"instruction": "say  YES!", "output": "Yes."}]) == [Overlap(1, 0, SAME, 1.0)]
+    assert find_overlaps(held, [{"instruction": "say  YES!", "output": "Yes."}]) [0].why == SAME
     # The same short prompt is no overlap: many rows have it.
     assert find_overlaps(held, [{"instruction": "Say yes", "output": "no"}]) == []
 
@@ -100,7 +102,7 @@ def test_short_rows_overlap_only_if_they_are_equal() -> None:
 def test_languages_without_spaces_are_compared_by_characters() -> None:
     held = [{"instruction": "请用中文解释什么是机器学习以及它的应用", "output": "机器学习是人工智能的一个分支"}]
     near = [{"instruction": "好。请用中文解释什么是机器学习以及它的应用", "output": "机器学习是人工智能的一个分支"}]
-    assert [one.kind for one in find_overlaps(held, near)] == [NEAR]
+    assert len(find_overlaps(held, near)) == 1
     assert find_overlaps(held, [{"instruction": "今天天气怎么样", "output": "今天天气很好，阳光明媚"}]) == []
 
 
@@ -116,17 +118,19 @@ ODD: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("record", ODD)
-def test_odd_records_overlap_with_themselves_only(record: dict[str, Any]) -> None:
+def test_odd_records_overlap_with_no_other_row(record: dict[str, Any]) -> None:
     other = row_of(Random(0))
-    assert [one.kind for one in find_overlaps([record], [other, record])] == [SAME]
     assert find_overlaps([record], [other]) == []
+    # Rows that cannot be read, or have no word, are neither trained on nor measured, so they are not compared.
+    readable = "input_ids" in record
+    assert [one.why for one in find_overlaps([record], [other, record])] == [SAME] * readable
 
 
 def test_the_message_names_rows_of_both_sets_by_their_places() -> None:
     random = Random(1)
     rows = [row_of(random) for _ in range(5)]
     found = find_overlaps(rows, rows)
-    with pytest.raises(InputError, match=r"5 of 5 rows of H are also in D: row 10 \(the same as row 100\).* 2 more"):
+    with pytest.raises(InputError, match=r"5 of 5 rows of H are also in D: row 10 \(the same text as row 100\).* 2 more"):
         refuse_overlaps(found, 5, "H", "D", first_skip=10, second_skip=100)
     refuse_overlaps([], 5, "H", "D")
 
