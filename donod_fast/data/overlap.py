@@ -8,8 +8,8 @@ matter.
 3. At least 80 % of its sequences of five words occur in one row of the other corpus, or 80 % of those of its question.
    Sequences that many rows share (a frame around each question) do not count; four others are needed.
 
-Rows that cannot be read, or have no word, are not compared. The rows that are looked for are held in memory as hashes. Of more than 5,000 of them only a share of the sequences is
-held, so that case 3 becomes an estimate.
+Rows that cannot be read, or have no word, are not compared. The rows that are looked for are held in memory as
+hashes. Of more than 5,000 of them only a share of the sequences is held, so that case 3 becomes an estimate.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ def test_rows_that_share_a_template_are_no_overlap(seed: int) -> None:
 def test_short_rows_overlap_only_if_they_are_equal() -> None:
     held = [{"instruction": "Add 2 and 3", "output": "5"}, {"instruction": "Say yes", "output": "yes"}]
     assert find_overlaps(held, [{"instruction": "Add 2 and 4", "output": "6"}]) == []
-    assert find_overlaps(held, [{"instruction": "say  YES!", "output": "Yes."}]) [0].why == SAME
+    assert find_overlaps(held, [{"instruction": "say  YES!", "output": "Yes."}])[0].why == SAME
     # The same short prompt is no overlap: many rows have it.
     assert find_overlaps(held, [{"instruction": "Say yes", "output": "no"}]) == []
 
@@ -130,7 +130,9 @@ def test_the_message_names_rows_of_both_sets_by_their_places() -> None:
     random = Random(1)
     rows = [row_of(random) for _ in range(5)]
     found = find_overlaps(rows, rows)
-    with pytest.raises(InputError, match=r"5 of 5 rows of H are also in D: row 10 \(the same text as row 100\).* 2 more"):
+    with pytest.raises(
+        InputError, match=r"5 of 5 rows of H are also in D: row 10 \(the same text as row 100\).* 2 more"
+    ):
         refuse_overlaps(found, 5, "H", "D", first_skip=10, second_skip=100)
     refuse_overlaps([], 5, "H", "D")
 
