@@ -43,17 +43,14 @@ def main() -> None:
 
     loaded = load_model(options.model, device="cpu")
     other = by_hand_model(model_path(options.model), batch_size=1)
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         datasets.config.HF_DATASETS_CACHE = Path(folder, "cache")
-        for name in filter(None, options.sets.split(",")):
-            rows.append(_questions(loaded, other, name, Path(folder), options))
-            print_rows(rows[-1:])
-        if options.prompts:
-            rows.append(_prompts(loaded, other, Path(folder), options))
-            print_rows(rows[-1:])
-    if not options.no_record:
-        print(write_rows("harness", rows))
+        for name in (*filter(None, options.sets.split(",")), *(["ifeval"] if options.prompts else [])):
+            compare = _prompts if name == "ifeval" else _questions
+            row = compare(loaded, other, name, Path(folder), options)
+            print_rows([row])
+            if not options.no_record:
+                write_rows("harness", [row])
 
 
 def _questions(loaded: LoadedModel, other: Any, name: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -79,8 +76,8 @@ def _questions(loaded: LoadedModel, other: Any, name: str, folder: Path, options
     }  # fmt: skip
 
 
-def _prompts(loaded: LoadedModel, other: Any, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    out = folder / "out-ifeval"
+def _prompts(loaded: LoadedModel, other: Any, name: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    out = folder / f"out-{name}"
     ours = measure(
         loaded, "ifeval", options.ifeval, limit=options.prompts, max_new_tokens=options.tokens, batch_rows=1, out=out
     )
@@ -88,7 +85,7 @@ def _prompts(loaded: LoadedModel, other: Any, folder: Path, options: argparse.Na
     theirs = responses_by_hand(other, options.ifeval, folder, limit=options.prompts, tokens=options.tokens)
     equal = sum(a == b for a, b in zip(responses, theirs, strict=True))
     return {
-        "model": options.model, "set": "ifeval", "few_shot": 0, "items": len(responses), "cut": ours["cut"],
+        "model": options.model, "set": name, "few_shot": 0, "items": len(responses), "cut": ours["cut"],
         "compared": len(responses), "largest_difference": "", "largest_loglikelihood": "", "acc": "", "acc_by_hand": "",
         "acc_norm": "", "acc_norm_by_hand": "", "equal_responses": equal,
     }  # fmt: skip
