@@ -21,6 +21,7 @@ from donod_fast.errors import CorpusError, InputError, StoreError
 from donod_fast.scores.background_writer import background_writer
 from donod_fast.scores.columns import arrow_array, arrow_field
 from donod_fast.scores.folder import ScoresFolder
+from donod_fast.scores.gradient_size import GradientSize
 from donod_fast.scores.held import refuse_changed
 from donod_fast.scores.part_summary import PartSummary, Signals
 from donod_fast.scores.parts import signals_of
@@ -181,7 +182,7 @@ def score_parts(
             if there is None:
                 rows = scorer.sample_scorer.score(samples, progress, stages=stages)
                 # Once in a folder: its first rows stand for all.
-                size = gradient_size(scorer.sample_scorer.forward, samples) if part.number == 0 else None
+                size = _gradient_size(scorer, samples) if part.number == 0 else None
                 on_step(part.number, Step.SCORED)
                 writer.write(part.number, rows, scorer.sample_scorer.signals.entries, counts, size)
                 continue
@@ -190,6 +191,10 @@ def score_parts(
             on_step(part.number, Step.SCORED)
             writer.write_table(part.number, table, signals, counts, there[1].gradient)
     return formats
+
+
+def _gradient_size(scorer: Scorer, samples: Sequence[TokenizedSample]) -> GradientSize | None:
+    return gradient_size(scorer.sample_scorer.forward, samples, scorer.sample_scorer.token_budget)
 
 
 def _scored_before(folder: ScoresFolder, part: int) -> tuple[pa.Table, PartSummary] | None:

@@ -24,45 +24,51 @@ _LONGEST = 4096
 
 
 @torch.inference_mode()
-def gradient_size(forward: Forward, samples: Sequence[TokenizedSample]) -> GradientSize | None:
-    """Measure it on the first samples that can be scored; each is a batch of its own, so that others do not matter.
+def gradient_size(
+    forward: Forward, samples: Sequence[TokenizedSample], token_budget: int = _LONGEST
+) -> GradientSize | None:
+    """Measure it on the first samples that can be scored, in one batch of the kind that scoring makes.
+
+    Args:
+        forward: trunk and head, with the update.
+        samples: tokenised samples, in order.
+        token_budget: slots of the batch; it has fewer rows than :data:`ROWS` if they would not fit.
 
     Returns:
         None if the update is not AdamW from fresh state, no sample can be scored, or memory does not suffice.
     """
-    call, settings = forward.call, forward.call.settings
+    call, settings, trunk = forward.call, forward.call.settings, forward.trunk
     if settings.update != "adamw":
         return None
-    ready = [at for at, one in enumerate(samples) if one.status is Status.SCORED and len(one.input_ids) <= _LONGEST]
+    lengths = [len(one.input_ids) for one in samples]
+    ready = [at for at, one in enumerate(samples) if one.status is Status.SCORED and lengths[at] <= _LONGEST][:ROWS]
+    while len(ready) > 1 and len(ready) * max(lengths[at] for at in ready) > token_budget:
+        ready.pop()
+    if not ready:
+        return None
     vocab = call.head.weight.shape[0]
     drawn = torch.randperm(vocab, generator=torch.Generator().manual_seed(0))[:VOCABULARY].sort().values
-    parts = []
     try:
-        for at in ready[:ROWS]:
-            batch = collate(samples, [at], rope=forward.trunk.rope)
-            hidden = forward.trunk.scored_states(batch).to(forward.device)
-            entries = gradient_entries(
-                hidden,
-                call.head.weight,
-                batch.labels.to(forward.device),
-                batch.cu_seqlens,
-                drawn.to(forward.device),
-                reduction=settings.reduction,
-                bias=call.head.bias,
-                logit_scale=call.head.logit_scale,
-                softcap=call.head.softcap,
-                workspace_bytes=forward.workspace_bytes,
-            )
-            parts.append(entries.abs().flatten().cpu())
+        batch = collate(samples, ready, packed=trunk.packs, rope=trunk.rope)
+        entries = gradient_entries(
+            trunk.scored_states(batch).to(forward.device),
+            call.head.weight,
+            batch.labels.to(forward.device),
+            batch.cu_seqlens,
+            drawn.to(forward.device),
+            reduction=settings.reduction,
+            bias=call.head.bias,
+            logit_scale=call.head.logit_scale,
+            softcap=call.head.softcap,
+            workspace_bytes=forward.workspace_bytes,
+        ).abs()
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         return None
-    if not parts:
-        return None
-    median = float(torch.cat(parts).median()) / settings.eps
+    median = float(entries.flatten().median()) / settings.eps
     # Three digits: the last ones of a sum depend on the number of threads, and equal rows give equal parts.
-    return GradientSize(float(f"{median:.3g}"), len(parts), len(drawn)) if median < float("inf") else None
+    return GradientSize(float(f"{median:.3g}"), len(ready), len(drawn)) if median < float("inf") else None
 
 
 __all__ = ["ROWS", "VOCABULARY", "gradient_size"]
