@@ -31,7 +31,7 @@ def refuse_overlap(corpus: Corpus, criteria: Sequence[Criterion], rules: ReadRul
         rules: how records are read, of the data and of the references.
 
     Raises:
-        InputError: rows of a set are in the data; names them, and how to go on.
+        InputError: rows of a set are in the data; names them and the remedies.
         CorpusError: the corpus or a set cannot be read.
     """
     sets = {one.source: one for criterion in criteria if isinstance(criterion, OfReferences) for one in criterion.sets}

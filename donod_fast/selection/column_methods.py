@@ -124,8 +124,8 @@ def check_known(method: str) -> None:
     if turns is not None:
         if _signal_of(turns) is None or not compares(_signal_of(turns) or ""):
             raise InputError(
-                f"method {method}: {turns} is no column of a criterion that compares with reference sets; write for "
-                "example rds-round-robin"
+                f"method {method}: {turns} is not a column of a criterion that compares with reference sets; write "
+                "for example rds-round-robin"
             )
         return
     column = _LEFT_OUT.get(name, (name, None))[0]
