@@ -27,12 +27,12 @@ class Rows:
 
 
 def reference_rows(references: Sequence[str]) -> list[Rows]:
-    """The rows of reference sets, each given as ``FILE`` or ``NAME=FILE``.
+    """The rows of reference sets, by their paths.
 
     Raises:
         CorpusError: a set cannot be read.
     """
-    return [Rows(f"the reference set {one}", read_rows(one.partition("=")[2] or one)) for one in references]
+    return [Rows(f"the reference set {one}", read_rows(one)) for one in references]
 
 
 def refuse_leaks(heldouts: Sequence[Rows], others: Sequence[Rows]) -> None:

@@ -76,7 +76,7 @@ class WhichData:
         None, help="Held-out rows to use, at most.", panel=INPUT, minimum=2, shown="as many as the budget allows"
     )
     reference: tuple[str, ...] = option(
-        (), help="Reference set NAME=FILE, for methods that compare rows with it; may be repeated.", panel=INPUT
+        (), help="Reference set, for methods that compare rows with it; may be repeated.", panel=INPUT
     )
     allow_overlap: bool = option(
         False, help="Accept held-out rows that are also in DATA or in a reference set.", panel=INPUT
