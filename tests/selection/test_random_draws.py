@@ -6,7 +6,7 @@ from collections import Counter
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from donod_fast.errors import InputError
@@ -21,6 +21,7 @@ def pool_of(lengths: list[int]) -> dict[int, int]:
     return {3 * at + 1: length for at, length in enumerate(lengths)}
 
 
+@settings(deadline=None, max_examples=50)
 @given(POOLS, st.data(), SEEDS)
 def test_a_draw_of_rows_has_the_count_and_no_row_twice(lengths: list[int], data: st.DataObject, seed: int) -> None:
     pool = pool_of(lengths)
@@ -30,6 +31,7 @@ def test_a_draw_of_rows_has_the_count_and_no_row_twice(lengths: list[int], data:
     assert drawn == draw_rows(list(reversed(pool)), count, seed)  # the order of the candidates does not matter
 
 
+@settings(deadline=None, max_examples=50)
 @given(POOLS, st.data(), SEEDS)
 def test_a_draw_of_tokens_is_within_half_a_row(lengths: list[int], data: st.DataObject, seed: int) -> None:
     pool = pool_of(lengths)
@@ -41,6 +43,7 @@ def test_a_draw_of_tokens_is_within_half_a_row(lengths: list[int], data: st.Data
     assert missed <= max(lengths) / 2 or len(drawn) == 1
 
 
+@settings(deadline=None, max_examples=50)
 @given(POOLS, st.data(), SEEDS, st.integers(1, 30))
 def test_a_draw_of_lengths_is_near_row_by_row(lengths: list[int], data: st.DataObject, seed: int, stratum: int) -> None:
     pool = pool_of(lengths)

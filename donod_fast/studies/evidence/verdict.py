@@ -80,15 +80,17 @@ def _where(one: Comparison, found: Sequence[Comparison]) -> str:
 def _takes(open_ones: Sequence[Comparison]) -> list[str]:
     """For each held-out set, what this study could have shown, and what shows its most promising difference."""
     said = []
-    rows = [one for one in open_ones if one.kind == ROWS and one.arm == KEEP]
-    for heldout in dict.fromkeys(one.heldout for one in rows):
-        some = [one for one in rows if one.heldout == heldout]
+    kept = [one for one in open_ones if one.arm == KEEP]
+    for heldout in dict.fromkeys(one.heldout for one in kept):
+        some = [one for one in kept if one.heldout == heldout]
+        some = [one for one in some if one.kind == ROWS] or some
         hopeful = [one for one in some if one.better] or some
         best = max(hopeful, key=lambda one: abs(one.difference.value) / (one.difference.error or math.inf))
         have = best.difference
         said.append(
-            f"{best.method} on {heldout}: with {plural(have.seeds, 'seed')}, {plural(have.draws, 'draw')} and "
-            f"{plural(have.items, 'held-out row')}, {what_it_takes(have, compared=best.compared)}"
+            f"{best.method} against {KIND_NAMES[best.kind]} on {heldout}: with {plural(have.seeds, 'seed')}, "
+            f"{plural(have.draws, 'draw')} and {plural(have.items, 'held-out row')}, "
+            f"{what_it_takes(have, compared=best.compared)}"
         )
     return said
 

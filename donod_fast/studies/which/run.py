@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from donod_fast.criteria.reference import short_names
 from donod_fast.criteria.registry import SIGNALS
 from donod_fast.models.loading import LoadedModel, load_model
 from donod_fast.studies.core.cells import Cell, CellStore
@@ -78,7 +79,9 @@ class WhichOutcome:
 def default_methods(references: Sequence[str]) -> tuple[str, ...]:
     """The methods that are compared if none is named."""
     by_reference = [method for name, method in REFERENCE_CRITERIA.items() if name in SIGNALS]
-    return (*BASE_METHODS, *(by_reference if references else ()))
+    names = short_names(references) if len(references) > 1 else []
+    sets = [f":{name}" for name in names] or [""]  # a single set needs no name
+    return (*BASE_METHODS, *(method + name for method in by_reference for name in sets if references))
 
 
 def prepare_which(
