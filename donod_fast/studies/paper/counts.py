@@ -10,14 +10,8 @@ from typing import Any
 from donod_fast.errors import CorpusError, DonodError, InputError, ModelError
 from donod_fast.models.shapes import ModelShape
 from donod_fast.studies.core.tables import read_rows
-from donod_fast.studies.paper.recipe import (
-    BenchmarkSection,
-    HeldOutSection,
-    ModelSection,
-    PaperRecipe,
-    PoolSection,
-    TuningSection,
-)
+from donod_fast.studies.paper.recipe import PaperRecipe
+from donod_fast.studies.paper.sections import BenchmarkSection, HeldOutSection, ModelSection, PoolSection, TuningSection
 from donod_fast.system.places import path_of
 from donod_fast.system.wording import shortened
 from donod_fast.training.counting import CHARACTERS_A_TOKEN, count_tokens, guess_tokens, hub_answers, is_hub_id

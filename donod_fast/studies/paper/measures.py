@@ -14,7 +14,8 @@ from donod_fast.models.loading import wrap_model
 from donod_fast.studies.core.tables import need
 from donod_fast.studies.evidence.plan import Measure
 from donod_fast.studies.evidence.result import EvidenceRow, EvidenceStudy
-from donod_fast.studies.paper.recipe import BenchmarkSection, PaperRecipe, PoolSection
+from donod_fast.studies.paper.recipe import PaperRecipe
+from donod_fast.studies.paper.sections import BenchmarkSection, PoolSection
 from donod_fast.system.file_hashes import sha256_of
 from donod_fast.system.places import path_of
 

@@ -13,7 +13,8 @@ from donod_fast.errors import InputError
 from donod_fast.studies.core.costs import SHARE_OF_BANDWIDTH, forward_flops, generation_hours, scoring_flops, speed
 from donod_fast.studies.evidence.plan import COMPUTE, ROWS
 from donod_fast.studies.paper.counts import BenchmarkCounts, benchmark_counts, corpus_counts, shape_of, training_of
-from donod_fast.studies.paper.recipe import PaperRecipe, PoolSection
+from donod_fast.studies.paper.recipe import PaperRecipe
+from donod_fast.studies.paper.sections import PoolSection
 from donod_fast.system.wording import plural
 from donod_fast.training.model_size import ModelSize, model_size
 from donod_fast.training.planning import ACCELERATORS, UTILISATION, TokenCounts, TrainPlan, plan_training

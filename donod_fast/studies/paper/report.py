@@ -34,8 +34,8 @@ from donod_fast.studies.paper.published import (
     Item,
     facts,
 )
-from donod_fast.studies.paper.recipe import PairSection
 from donod_fast.studies.paper.result import PaperStudy
+from donod_fast.studies.paper.sections import PairSection
 from donod_fast.studies.sensitivity.report import outcome_table
 from donod_fast.studies.stability.run import LOSS
 from donod_fast.system.wording import plural

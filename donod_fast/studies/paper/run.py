@@ -53,9 +53,10 @@ from donod_fast.studies.paper.published import (
     Ran,
     verdict,
 )
-from donod_fast.studies.paper.recipe import HeldOutSection, PaperRecipe, PoolSection, TuningSection
+from donod_fast.studies.paper.recipe import PaperRecipe
 from donod_fast.studies.paper.report import PLANE_PICTURE, write_paper_report
 from donod_fast.studies.paper.result import PaperStudy
+from donod_fast.studies.paper.sections import HeldOutSection, PoolSection, TuningSection
 from donod_fast.studies.sensitivity.ablation import run_ablation
 from donod_fast.studies.sensitivity.result import AblationStudy
 from donod_fast.studies.sensitivity.study_settings import AblationSettings

@@ -21,9 +21,10 @@ from donod_fast.studies.evidence.result import ALL, KEEP, RANDOM, UNTRAINED
 from donod_fast.studies.paper.measures import ALL_GROUPS, NON_TARGET, benchmark_measures, measure_name
 from donod_fast.studies.paper.plan import TRAINING, plan_paper
 from donod_fast.studies.paper.published import ITEMS
-from donod_fast.studies.paper.recipe import BenchmarkSection, PaperRecipe, paper_recipe_from
+from donod_fast.studies.paper.recipe import PaperRecipe, paper_recipe_from
 from donod_fast.studies.paper.result import PaperStudy
 from donod_fast.studies.paper.run import run_paper
+from donod_fast.studies.paper.sections import BenchmarkSection
 
 PARTS: dict[str, Any] = {
     "noise": {"rows": 10, "seeds": 2},
