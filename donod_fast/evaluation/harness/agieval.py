@@ -165,7 +165,9 @@ def _question(name: str, index: int, place: str, data: Mapping[str, Any], digest
     letters = _letters(options)
     if not isinstance(label, str) or label not in letters:
         raise CorpusError(f"{place}: label is {shown(label, _SHOWN)}, none of {', '.join(letters)}; correct the file")
-    return Question(name, index, str(passage or ""), question, tuple(options), letters, letters.index(label), digest)
+    return Question(
+        name, index, str(passage or ""), str(question), tuple(options), letters, letters.index(label), digest
+    )
 
 
 def _letters(options: Sequence[str]) -> tuple[str, ...]:
