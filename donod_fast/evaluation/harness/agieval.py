@@ -139,7 +139,7 @@ def _shot_records(path: Path, name: str) -> list[dict[str, Any]]:
         if not row or not row[0].startswith("sample") or not text:
             continue
         try:
-            with warnings.catch_warnings(action="ignore"):  # of escapes such as \\( in formulas
+            with warnings.catch_warnings(action="ignore"):  # of the escapes in formulas
                 record = ast.literal_eval(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
             raise CorpusError(f"{damaged}: row {number}, column {name} is no record ({error}); get it again") from error
