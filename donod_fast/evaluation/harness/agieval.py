@@ -139,7 +139,7 @@ def _shot_records(path: Path, name: str) -> list[dict[str, Any]]:
         if not row or not row[0].startswith("sample") or not text:
             continue
         try:
-            with warnings.catch_warnings(action="ignore"):  # of escapes such as \\( in formulas
+            with warnings.catch_warnings(action="ignore"):  # of the escapes in formulas
                 record = ast.literal_eval(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
             raise CorpusError(f"{damaged}: row {number}, column {name} is no record ({error}); get it again") from error
@@ -165,7 +165,9 @@ def _question(name: str, index: int, place: str, data: Mapping[str, Any], digest
     letters = _letters(options)
     if not isinstance(label, str) or label not in letters:
         raise CorpusError(f"{place}: label is {shown(label, _SHOWN)}, none of {', '.join(letters)}; correct the file")
-    return Question(name, index, str(passage or ""), question, tuple(options), letters, letters.index(label), digest)
+    return Question(
+        name, index, str(passage or ""), str(question), tuple(options), letters, letters.index(label), digest
+    )
 
 
 def _letters(options: Sequence[str]) -> tuple[str, ...]:

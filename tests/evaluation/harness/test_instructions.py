@@ -102,6 +102,12 @@ def test_a_language_is_recognised_at_every_call_alike(code: str) -> None:
     assert {detect_language(FOREIGN[code]) for _ in range(5)} == {code}
 
 
+def test_an_ambiguous_text_has_the_same_language_at_every_call() -> None:
+    texts = ("taxi hotel radio", "I am in")
+    assert any(len({langdetect.detect(text) for _ in range(60)}) > 1 for text in texts)  # without a seed
+    assert all(len({detect_language(text) for _ in range(60)}) == 1 for text in texts)
+
+
 def test_language_detection_leaves_the_seed_of_others_alone() -> None:
     with mock.patch.object(langdetect.DetectorFactory, "seed", 17):
         assert detect_language(ENGLISH) == "en"
