@@ -62,7 +62,7 @@ DISGUISES = {
 
 
 @pytest.mark.parametrize("disguise", DISGUISES)
-@settings(max_examples=8)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_a_copied_row_is_found_in_every_disguise(disguise: str, seed: int) -> None:
     random = Random(seed)
@@ -78,7 +78,7 @@ def test_a_copied_row_is_found_in_every_disguise(disguise: str, seed: int) -> No
     assert [(one.first, one.second) for one in find_overlaps(trained, held)] == [(place, at)]
 
 
-@settings(max_examples=8)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_rows_that_share_a_template_are_no_overlap(seed: int) -> None:
     random = Random(seed)
