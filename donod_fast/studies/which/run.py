@@ -99,7 +99,7 @@ def prepare_which(
         data: rows to select from and to measure on.
         settings: budget, methods and training.
         out: the study's folder, where the sizes of a plan are kept: a second run resumes the same study although it
-            would measure other speeds. None plans anew and writes nothing.
+            would measure other speeds. None makes a new plan and writes nothing.
         on_cell: called with the plan's cell.
 
     Raises:
