@@ -53,7 +53,10 @@ def test_python_m_donod_fast_is_the_command_line() -> None:
     assert done.stdout == in_a_process("--version").out
 
 
-def test_the_shell_completes_commands_and_choices() -> None:
+def test_the_shell_completes_commands_and_choices(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Otherwise the shell is looked for among the parents of this process, which may have none.
+    monkeypatch.setattr("shellingham.detect_shell", lambda: ("bash", "/bin/bash"))
+
     def completed(words: str) -> list[str]:
         place = str(len(words.split(" ")) - 1)
         done = in_a_process(_DONOD_FAST_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=place)
