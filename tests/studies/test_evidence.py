@@ -29,6 +29,7 @@ from donod_fast.studies.evidence.plan import EvidencePlan, HeldOut, Pair, Pool, 
 from donod_fast.studies.evidence.report import write_evidence_report
 from donod_fast.studies.evidence.result import EvidenceStudy
 from donod_fast.studies.evidence.run import run_evidence
+from donod_fast.studies.evidence.verdict import verdict
 
 ROWS = 80
 TRAINING = EpochTraining(epochs=1.0, learning_rate=1e-3, step_tokens=200)
@@ -140,6 +141,10 @@ def test_an_advantage_of_length_is_none_against_as_many_tokens(
     for kind in ("tokens", "lengths"):
         assert not of(study, "tokens@high", kind).shown
     assert "of their rows in common" in of(study, "tokens@high", "lengths").words
+    alone = [one for one in comparisons(study) if one.kind == "rows"]
+    for some, named in ((comparisons(study), False), (alone, True)):
+        (said,) = {text for text in verdict(some).shown if "tokens@high beats random, same rows on near" in text}
+        assert ("more tokens, and there are no draws of as many tokens" in said) == named
 
 
 def test_a_planted_effect_is_found_in_kept_and_removed_rows(

@@ -39,6 +39,7 @@ class Comparison:
         adjusted: its p-value, adjusted for all comparisons of the study (Holm).
         compared: number of comparisons of the study.
         overlap: mean share of a draw's rows that the selection has too; None if it was not measured.
+        more_tokens: tokens that the selection trained on, over those of the draws, minus 1; None if a count is missing.
     """
 
     pair: str
@@ -56,6 +57,7 @@ class Comparison:
     adjusted: float = 1.0
     compared: int = 1
     overlap: float | None = None
+    more_tokens: float | None = None
 
     @property
     def shown(self) -> bool:
@@ -151,7 +153,13 @@ def _of_setting(
                 float(b.sum(1).mean() / tokens.sum()),
                 paired_difference(a, b, tokens, seeds_spread=spread),
                 overlap=float(np.mean(overlaps)) if overlaps else None,
+                more_tokens=_more_tokens(ours, list(itertools.chain(*others.values()))),
             )
+
+
+def _more_tokens(ours: Sequence[EvidenceRow], others: Sequence[EvidenceRow]) -> float | None:
+    drawn = float(np.mean([row.tokens for row in others]))
+    return float(np.mean([row.tokens for row in ours])) / drawn - 1 if drawn else None
 
 
 def _sums(

@@ -56,6 +56,7 @@ def comparison_row(one: Comparison) -> dict[str, Any]:
         "draws": difference.draws,
         "rows": difference.items,
         "overlap": one.overlap,
+        "more_tokens": one.more_tokens,
         "words": one.words,
     }
 

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 
 from donod_fast.studies.core.paired import what_it_takes
 from donod_fast.studies.evidence.comparing import KIND_NAMES, Comparison
-from donod_fast.studies.evidence.plan import ROWS
+from donod_fast.studies.evidence.plan import ROWS, TOKENS
 from donod_fast.studies.evidence.result import KEEP
 from donod_fast.system.wording import plural
+
+_ALIKE = 0.1
+"""Difference in tokens, as a share, below which a selection and its draws are taken as equally large."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def verdict(found: Sequence[Comparison]) -> Verdict:
             removed = "" if one.arm == KEEP else ", by what its removal costs,"
             shown.append(
                 f"{one.method}{removed} {better} {KIND_NAMES[one.kind]} on {one.heldout}{_where(one, found)}: "
-                f"{one.difference.text()} nats per token"
+                f"{one.difference.text()} nats per token{_confounded(one, found)}"
             )
     compared = found[0].compared if found else 0
     open_ones = [one for one in found if not one.shown]
@@ -63,6 +66,15 @@ def verdict(found: Sequence[Comparison]) -> Verdict:
     if shown and open_ones:
         not_shown.append(f"{len(open_ones)} of {plural(len(found), 'comparison')}; the report lists each one")
     return Verdict(tuple(shown or ("nothing",)), tuple(not_shown), tuple(_takes(open_ones)), compared)
+
+
+def _confounded(one: Comparison, found: Sequence[Comparison]) -> str:
+    """That the selection is larger or smaller than the draws in tokens, where no draws of as many tokens were made."""
+    matched = any(other.method == one.method and other.kind == TOKENS for other in found)
+    if one.kind != ROWS or one.arm != KEEP or matched or one.more_tokens is None or abs(one.more_tokens) < _ALIKE:
+        return ""
+    more = "more" if one.more_tokens > 0 else "fewer"
+    return f"; it trained on {abs(one.more_tokens):.0%} {more} tokens, and there are no draws of as many tokens"
 
 
 def _where(one: Comparison, found: Sequence[Comparison]) -> str:
