@@ -35,8 +35,8 @@ class ColumnSummary:
         high: largest value, -inf without rows.
         scale: largest absolute value, 0 without rows.
         squares: Σ (x / scale)², 0 if scale is 0 or infinite. Σx² is squares · scale²; this form does not overflow.
-        total: Σ (x / scale), 0 in the same way; None in parts of earlier releases.
-        absolutes: Σ |x / scale|, 0 in the same way; None in parts of earlier releases.
+        total: Σ (x / scale), 0 if ``scale`` is 0; None in parts of earlier releases.
+        absolutes: Σ |x / scale|, 0 if ``scale`` is 0; None in parts of earlier releases.
     """
 
     nan: int
