@@ -8,6 +8,7 @@ works: fingerprints, training, generation. The package itself is not imported, a
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -86,6 +87,7 @@ def packaged_folder(name: str) -> Path:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with FileLock(target.with_suffix(".lock")):
             if not (target / _DONE).is_file():
+                shutil.rmtree(target, ignore_errors=True)  # a folder whose weights somebody removed
                 _convert(name, file, target)
     except OSError as error:
         raise storage_error(target, error) from error

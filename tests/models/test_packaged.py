@@ -82,6 +82,10 @@ def test_a_package_is_converted_once_even_by_several_at_once(fake: Path, monkeyp
     assert len(set(found)) == 1
     assert converted_folder("smollm2") == model_path("smollm2") == found[0]
     assert weights_bytes("smollm2") == 4
+    (found[0] / "model.safetensors").unlink()
+    assert converted_folder("smollm2") is None
+    assert packaged_folder("smollm2") == found[0]
+    assert weights_bytes("smollm2") == 4
     (fake / PACKAGED["smollm2"].file).write_bytes(b"GGUF, another release")
     assert converted_folder("smollm2") is None
     assert packaged_folder("smollm2") != found[0]
