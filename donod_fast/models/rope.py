@@ -92,9 +92,7 @@ def wrong_frequencies(decoder: nn.Module, switch: RopeSwitch) -> str:
     if any(one.kept for one in known):
         return f"{who} keeps the RoPE frequencies of an earlier, longer sequence, {remedy}"
     if known and (any(one.early or one.late for one in known) or not any(one.changed for one in known)):
-        return (
-            f"its RoPE frequencies do not change after {switch.limit} tokens, as its config says, in {who}, {remedy}"
-        )
+        return f"its RoPE frequencies do not change after {switch.limit} tokens, as its config says, in {who}, {remedy}"
     return ""
 
 

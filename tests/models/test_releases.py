@@ -94,7 +94,9 @@ def rope_configs(draw: random.Random) -> tuple[SimpleNamespace, bool]:
     scaling: dict[str, Any] | None = None
     lost = read != theta
     if draw.random() < 0.5:
-        settings = draw.choice([{"rope_type": "linear", "factor": 2.0}, {"rope_type": "llama3", "low_freq_factor": 1.0}])
+        settings = draw.choice(
+            [{"rope_type": "linear", "factor": 2.0}, {"rope_type": "llama3", "low_freq_factor": 1.0}]
+        )
         written |= settings
         kept = draw.choice([None, settings, {**settings, "rope_type": "dynamic"}])
         scaling, lost = kept, lost or kept != settings
@@ -156,7 +158,9 @@ def test_a_tokenizer_that_transformers_4_reads_otherwise_is_refused(
     other = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
     other["normalizer"] = {"type": "Lowercase"}  # as a class of transformers 4 that builds this part anew
     (tmp_path / "tokenizer.json").write_text(json.dumps(other), encoding="utf-8")
-    with pytest.raises(ModelError, match=r"written by transformers 5, and transformers 4\.57\.6 reads it as a .* tokens"):
+    with pytest.raises(
+        ModelError, match=r"written by transformers 5, and transformers 4\.57\.6 reads it as a .* tokens"
+    ):
         check_tokenizer_release("m", tokenizer)
     pretend("5.0.0")
     check_tokenizer_release("m", tokenizer)
@@ -186,7 +190,10 @@ def test_the_models_of_the_package_are_readable_by_transformers_4(folder: Path) 
     tokens = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert tokens["tokenizer_class"] == "PreTrainedTokenizerFast" and "extra_special_tokens" not in tokens
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    assert config["rope_parameters"] == {"rope_theta": 10000.0, "rope_type": "default"}  # the defaults of transformers 4
+    assert config["rope_parameters"] == {
+        "rope_theta": 10000.0,
+        "rope_type": "default",
+    }  # the defaults of transformers 4
 
 
 def test_a_generation_of_its_own_is_refused_where_the_terminal_is_asked(
