@@ -39,7 +39,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
 def _set_full() -> None:
     backends: Any = torch.backends  # type stubs lack the newer switches
     # Before torch 2.9 mkldnn has no switch of its own (2.6 not even the name); the old setting covers it there.
-    products = [getattr(getattr(backends, name, None), "matmul", None) for name in ("cuda", "mkldnn")]
+    products: list[Any] = [getattr(getattr(backends, name, None), "matmul", None) for name in ("cuda", "mkldnn")]
     if all(hasattr(product, "fp32_precision") for product in products):
         for product in products:
             _restore.callback(setattr, product, "fp32_precision", product.fp32_precision)

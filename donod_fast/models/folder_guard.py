@@ -155,7 +155,7 @@ def _check_modules(name: str, folder: Path) -> None:
 
 
 def _check_own_generation(name: str, folder: Path) -> None:
-    """transformers 4 loads a generation function that lies in the folder without asking us: it asks the terminal."""
+    """Refuse a generation function in the folder: transformers 4 asks the terminal, not us, before it loads it."""
     if asks_about_own_generation() and (folder / _OWN_GENERATION).exists():
         raise ModelError(f"{name}: {_OWN_GENERATION} is code of its own, which this transformers would load; {_TRUST}")
 

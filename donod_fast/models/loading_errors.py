@@ -25,8 +25,8 @@ _REASONS = (
     (
         # The class and the list of special tokens in a tokenizer_config.json of transformers 5, read by 4.
         ("tokenizersbackend does not exist", "pythonbackend does not exist", "'list' object has no attribute 'keys'"),
-        "its tokenizer was written by transformers 5; pip install 'transformers>=5', or take the tokenizer files of the "
-        "original release",
+        "its tokenizer was written by transformers 5; pip install 'transformers>=5', or take the tokenizer files of "
+        "the original release",
     ),
     (
         ("unrecognized configuration class",),

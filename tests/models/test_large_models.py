@@ -67,7 +67,7 @@ def test_a_model_spread_by_a_device_map_gives_equal_scores(
     if name == "head on disk" and saved.name != "llama":
         pytest.skip("accelerate wants tied weights in one place")
     if loses_on_disk(name, saved.name != "llama"):
-        with pytest.raises(ModelError, match="pip install 'transformers>=5.7'"):
+        with pytest.raises(ModelError, match=r"pip install 'transformers>=5\.7'"):
             Scorer(load_model(saved, device_map=MAPS[name], offload_folder=tmp_path / "off"))
         return
     # SGD: under AdamW a hidden state's last digit may turn the sign of one of a small head's elements.
@@ -87,7 +87,7 @@ def test_weights_that_exceed_the_memory_of_a_map_are_off_loaded(tmp_path: Path, 
     saved = save_tiny("llama", tmp_path / "model")
     options: Any = {"device_map": "auto", "max_memory": {"cpu": "40KB"}, "offload_folder": tmp_path / "off"}
     if loses_on_disk("all on disk by size"):
-        with pytest.raises(ModelError, match="(whole model on disk|left weights without values)"):
+        with pytest.raises(ModelError, match=r"(whole model on disk|left weights without values)"):
             load_model(saved, **options)
         return
     loaded = load_model(saved, **options)

@@ -221,7 +221,7 @@ def test_a_soft_cap_that_sdpa_leaves_out_is_refused(cap: float | None, attention
     if cap is None or attention == "eager":
         wrap_model(model, tiny_tokenizer())
         return
-    with pytest.raises(ModelError, match="'gemma2' has a soft-cap of attention .*attn_implementation='eager'"):
+    with pytest.raises(ModelError, match=r"'gemma2' has a soft-cap of attention .*attn_implementation='eager'"):
         wrap_model(model, tiny_tokenizer())
 
 
