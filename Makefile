@@ -6,7 +6,7 @@ WORKERS ?= 2
 # 1 installs the versions of requirements/*.txt and refuses a file with another hash; 0 lets pip resolve (constraints.txt).
 LOCKED ?= 1
 
-.PHONY: demo test lint types check-tests attack docs bench compiled gpu dist clean locks audit test-lowest
+.PHONY: demo test lint types check-tests attack test-hosts docs bench compiled gpu dist clean locks audit test-lowest
 
 demo: $(VENV)/.demo
 	$(BIN)/donod-fast demo --out demo-out
@@ -38,6 +38,11 @@ check-tests: $(VENV)/.dev
 # installed: only then does it try both kinds of isolation as root and as an ordinary user.
 attack: $(VENV)/.dev
 	$(BIN)/pytest -m attack -n $(WORKERS) --dist loadfile --attacks full --attack-table bench/results/attacks.csv
+
+# Each host that this package plugs into, in an environment of its own under build/hosts: its own program on the embedded
+# corpus, compared with `donod-fast score`. HOSTS="datatrove axolotl" runs some of them. Needs the network.
+test-hosts:
+	$(PYTHON) tests/hosts/run_hosts.py --out bench/results/hosts.csv $(HOSTS)
 
 # The site, in build/site. A broken link, a broken anchor or an unknown Python name fails the build.
 docs: $(VENV)/.docs build/tree

@@ -1,0 +1,86 @@
+"""A scorer's settings from the plain names and values of a host's configuration file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from donod_fast.data.settings import MaskSettings
+from donod_fast.errors import InputError, suggest
+from donod_fast.models.settings import ModelSettings
+from donod_fast.scoring.settings import MIB, WARM, ColumnSettings, ComputeSettings, UpdateSettings
+from donod_fast.scoring.spec import ScorerSpec
+from donod_fast.system.options import options_of
+
+_PARTS = {
+    "model": ModelSettings,
+    "masks": MaskSettings,
+    "update": UpdateSettings,
+    "columns": ColumnSettings,
+    "compute": ComputeSettings,
+}
+
+
+def option_names() -> tuple[str, ...]:
+    """The options that a host's configuration may give: those of ``donod-fast score`` that decide the scores."""
+    return tuple(one.name for kind in _PARTS.values() for one in options_of(kind))
+
+
+def scorer_spec(model: str, options: Mapping[str, Any] | None = None) -> ScorerSpec:
+    """How to load the scorer of a host.
+
+    Args:
+        model: folder or hub id of a causal language model.
+        options: further options of ``donod-fast score`` by their names, for example ``{"lr": 1e-5, "columns":
+            "prompt=question,response=answer"}``. An option that is None has its default.
+
+    Raises:
+        InputError: an unknown option, or a wrong value.
+        CorpusError: a reference set cannot be read.
+    """
+    given = {"model": model, **{name: value for name, value in (options or {}).items() if value is not None}}
+    if not isinstance(model, str) or not model:
+        raise InputError(f"model must be a folder or a hub id, got {model!r}")
+    known = option_names()
+    for name in given:
+        if name not in known:
+            raise InputError(f"unknown option {name!r} of donod_fast{suggest(name, known)}")
+    if given.get("update") == WARM:
+        raise InputError(f"update {WARM} needs a sample of the whole corpus, which a host does not give; use adamw")
+    made: dict[str, Any] = {}
+    for part, kind in _PARTS.items():
+        names = {one.name for one in options_of(kind)}
+        values = {name: value for name, value in given.items() if name in names}
+        if part == "columns" and isinstance(values.get("reference"), str | list):
+            reference = values["reference"]
+            values["reference"] = (reference,) if isinstance(reference, str) else tuple(reference)
+        try:
+            made[part] = kind(**values)
+        except TypeError as error:  # a value of a type that the option does not compare with
+            raise InputError(f"a wrong type among {values}: {error}") from error
+    compute: ComputeSettings = made["compute"]
+    columns: ColumnSettings = made["columns"]
+    source: ModelSettings = made["model"]
+    return ScorerSpec(
+        source.model,
+        revision=source.revision,
+        dtype=source.dtype,
+        device=source.device,
+        trust_remote_code=source.trust_remote_code,
+        precision=source.precision,
+        device_map=source.device_map,
+        max_memory=source.max_memory,
+        offload_folder=source.offload_folder,
+        update=made["update"],
+        masks=made["masks"].resolved(),
+        token_budget=compute.token_budget,
+        workspace_bytes=compute.workspace * MIB,
+        backend=compute.backend,
+        packing=compute.packing,
+        compile=compute.compile == "on",
+        carry=columns.carried,
+        signals=columns.criteria(),
+    )
+
+
+__all__ = ["option_names", "scorer_spec"]
