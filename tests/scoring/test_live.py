@@ -51,7 +51,7 @@ def _assert_like_plain(live: Live, found: Any) -> None:
             assert abs(a["loss"] - b["loss"]) <= 1e-4 * b["loss"]
 
 
-@pytest.mark.parametrize("case", [drawn(seed) for seed in range(24)], ids=lambda case: f"{case.seed}")
+@pytest.mark.parametrize("case", [drawn(seed) for seed in range(14)], ids=lambda case: f"{case.seed}")
 def test_a_model_in_training_scores_as_its_plain_copy_and_is_unchanged(case: LiveCase) -> None:
     live = build(case)
     with _caller(case.caller):
@@ -64,7 +64,7 @@ def test_a_model_in_training_scores_as_its_plain_copy_and_is_unchanged(case: Liv
     _assert_like_plain(live, found)
 
 
-@pytest.mark.parametrize("case", [drawn(seed) for seed in (0, 1, 7, 11)], ids=lambda case: f"{case.seed}")
+@pytest.mark.parametrize("case", [drawn(seed) for seed in (0, 1, 7)], ids=lambda case: f"{case.seed}")
 def test_weights_that_change_between_calls_are_seen(case: LiveCase) -> None:
     live = build(LiveCase(**{**vars(case), "kind": "llama", "hooks": False}))
     scorer = Scorer(live.given, TOKENIZER, token_budget=256, live=True)
