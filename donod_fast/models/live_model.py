@@ -1,9 +1,9 @@
-"""A model that somebody else owns and trains: unwrapped, put into a neutral state for a while, and given back as it was.
+"""A model that somebody else owns and trains: unwrapped, held in a neutral state for a while, and then restored.
 
 A trainer wraps the model (DDP, ``torch.compile``, peft), replaces ``forward`` by one that runs under autocast, sets
 train mode module by module, and hangs hooks on modules. :func:`bare` takes the wrappers off, or refuses those under
 which no process has the whole weights. Within :func:`neutral` the model computes what a plain copy of it would: no
-autocast, eval mode, no hooks, nothing compiled. Afterwards every module, and every random number generator, is as before.
+autocast, eval mode, no hooks, nothing compiled. Afterwards every module and every random number generator is as before.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def _make_plain(module: nn.Module) -> None:
 
 
 def _computes_weights(hook: Any) -> bool:
-    """Whether a hook makes a weight from others (pruning, weight norm): without it the layer has none, or an old one."""
+    """Whether a hook makes a weight from others (pruning, weight norm): without it the layer has an old one or none."""
     return type(hook).__module__.startswith("torch.nn.utils.")
 
 
@@ -186,7 +186,8 @@ def _restore(module: nn.Module, attributes: dict[str, Any]) -> None:
 
 
 def _generators() -> tuple[Any, ...]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
+    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    cuda = torch.cuda.get_rng_state_all() if in_use else None
     return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda
 
 

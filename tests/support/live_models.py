@@ -1,4 +1,4 @@
-"""Models as a trainer leaves them: wrapped, in mixed modes, with hooks and gradients. Drawn as data, built, digested."""
+"""Models as a trainer leaves them: wrapped, in mixed modes, with hooks and gradients; drawn, built and digested."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,7 @@ class Steps(TrainerCallback):
             spans = [(row, 0, int(batch["attention_mask"][row].sum())) for row in range(len(ids))]
         else:
             bounds = batch["cu_seq_lens_q"].tolist()
-            spans = [(0, start, stop) for start, stop in zip(bounds[:-1], bounds[1:], strict=True)]
+            spans = [(0, start, stop) for start, stop in pairwise(bounds)]
         for row, start, stop in spans:
             own = [-100, *labels[row, start + 1 : stop].tolist()]
             predicting = [start + at - 1 for at, label in enumerate(own) if label != -100]

@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 _DON, _NOD = (SCORE_COLUMNS.index(name) for name in ("don", "nod"))
 
 
-class DonodCallback(TrainerCallback):
+class DonodCallback(TrainerCallback):  # type: ignore[misc]  # transformers has no types
     """Scores a trainer's own rows: the token ids and labels that its collator makes of its data set.
 
     The scores are folders that ``donod-fast status``, ``show`` and ``select`` read: ``OUT/before``, ``OUT/step-…`` and
@@ -93,7 +93,7 @@ class DonodCallback(TrainerCallback):
         self.before, self.every_steps, self.batches, self.keep = before, every_steps, batches, keep
         self.folders: list[Path] = []
         self._dataset, self._tokenizer = dataset, tokenizer
-        self._options = {
+        self._options: dict[str, Any] = {
             "update": update,
             "backend": backend,
             "token_budget": token_budget,
@@ -230,7 +230,8 @@ class DonodCallback(TrainerCallback):
         sampler = keep_rows_of(self._loader, len(known), args.gradient_accumulation_steps)
         sampler.kept = kept_rows(known, self.keep)
         if not len(sampler):
-            raise InputError(f"keep={self.keep} leaves {int(sampler.kept.sum())} rows, fewer than an optimizer step has")
+            left = int(sampler.kept.sum())
+            raise InputError(f"keep={self.keep} leaves {left} rows, fewer than an optimizer step has")
         _log.info("%d of %d rows are trained from the next epoch on", int(sampler.kept.sum()), len(known))
 
 

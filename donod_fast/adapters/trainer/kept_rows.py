@@ -58,8 +58,8 @@ def keep_rows_of(loader: Any, rows: int, steps: int) -> KeptRows:
     batches = getattr(loader, "batch_sampler", None)
     if type(batches) is not BatchSampler:
         raise InputError(
-            f"keep= drops rows between the trainer's sampler and its batches; {type(batches).__name__} makes batches in "
-            "another way (train_sampling_strategy); select rows before training instead"
+            f"keep= drops rows between the trainer's sampler and its batches; {type(batches).__name__} makes batches "
+            "in another way (train_sampling_strategy); select rows before training instead"
         )
     if isinstance(batches.sampler, KeptRows):
         return batches.sampler
