@@ -55,9 +55,11 @@ class Watcher:
     def attach(self, model: Any) -> None:
         """Watch a model, wrapped by peft or not, until :meth:`detach`."""
         self.detach()
+        # A trainer may compile the model: the hooks are no part of what it compiles.
+        before, after = torch.compiler.disable(self._before), torch.compiler.disable(self._after)
         self._handles = [
-            model.register_forward_pre_hook(self._before, with_kwargs=True),
-            self._scorer.trunk.decoder.register_forward_hook(self._after, with_kwargs=True),
+            model.register_forward_pre_hook(before, with_kwargs=True),
+            self._scorer.trunk.decoder.register_forward_hook(after, with_kwargs=True),
         ]
 
     def detach(self) -> None:
@@ -114,11 +116,10 @@ class Watcher:
             model = self._scorer.loaded.model
             head = with_adapters(read_head(model), model)
             call = replace(self._scorer.sample_scorer.forward.call, head=head, weight_norm=None)
-            chosen = hidden.reshape(-1, hidden.shape[-1])[torch.from_numpy(np.concatenate(slots)).to(hidden.device)]
-            device = head.weight.device
+            chosen = hidden.reshape(-1, hidden.shape[-1])[_on(hidden.device, slots)]
             found = call.scores(
-                chosen.to(device, head.weight.dtype),
-                torch.from_numpy(np.concatenate(labels)).to(device),
+                chosen.to(head.weight.device, head.weight.dtype),
+                _on(head.weight.device, labels),
                 bounds,
                 workspace_bytes=self._scorer.sample_scorer.forward.workspace_bytes,
             )
@@ -131,6 +132,12 @@ class Watcher:
         number = next((one for one in found if not self.seen[one]), found[0])
         self.seen[number] = True
         return number
+
+
+def _on(device: torch.device, values: list[np.ndarray[Any, Any]]) -> Tensor:
+    """The joined values on a device; the host does not wait for it."""
+    joined = torch.from_numpy(np.concatenate(values))
+    return joined.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else joined.to(device)
 
 
 def _host_copies(inputs: Mapping[str, Any]) -> dict[str, Callable[[], Tensor]]:
