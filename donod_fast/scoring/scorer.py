@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from donod_fast.criteria.base import Context, Criterion
 from donod_fast.criteria.running import SignalSet
 from donod_fast.data.masking import Masker, MaskSettings
 from donod_fast.data.shards import PART_ROWS
 from donod_fast.data.types import Record
-from donod_fast.errors import InputError
+from donod_fast.errors import InputError, ModelError
 from donod_fast.kernels import DEFAULT_WORKSPACE, frobenius_norm
 from donod_fast.models.compiled_trunk import CompiledTrunk, compile_trunk
 from donod_fast.models.fingerprint import memory_fingerprint
@@ -175,7 +177,13 @@ class Scorer:
         """Take over the weights that a live model has now."""
         model = bare(self.loaded.model)
         self.loaded = replace(self.loaded, fingerprint=memory_fingerprint(model))
-        self.head = self._read_head()
+        before, self.head = self.head.weight, self._read_head()
+        now = self.head.weight
+        if (now.device, now.dtype, now.shape) != (before.device, before.dtype, before.shape):
+            raise ModelError(
+                f"{self.loaded.name}: since the scorer was made, the output layer has changed from {_kind(before)} to "
+                f"{_kind(now)}; make the scorer again"
+            )
         self.proof = prove_head(self.loaded, self.trunk, self.head)  # an adapter may have come
         self.weight_norm = frobenius_norm(self.head.weight)
         forward = self.sample_scorer.forward
@@ -342,6 +350,10 @@ class _LiveState:
 
     model: Any
     is_neutral: bool = False
+
+
+def _kind(weight: Tensor) -> str:
+    return f"{tuple(weight.shape)} {str(weight.dtype).removeprefix('torch.')} on {weight.device}"
 
 
 def _bare(model: Any, compile: bool) -> Any:

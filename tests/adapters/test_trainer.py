@@ -126,7 +126,7 @@ def _loaded(path: Path) -> Any:
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_rows_that_are_dropped_are_trained_no_more(accumulation: int, tmp_path: Path) -> None:
     steps = Steps()
-    callback = DonodCallback(tmp_path / "out", before=False, batches=True, keep=0.6)
+    callback = DonodCallback(tmp_path / "out", before=False, batches=True, keep=0.65)
     options = {"num_train_epochs": 3, "per_device_train_batch_size": 2, "gradient_accumulation_steps": accumulation}
     trainer = trainer_of("assistant", tmp_path / "trainer", [steps, callback], **options)
     trainer.train()
@@ -146,7 +146,7 @@ def test_rows_that_are_dropped_are_trained_no_more(accumulation: int, tmp_path: 
         don, nod = (torch.tensor([known[at][k] for at in range(ROWS)], dtype=torch.float64) for k in (0, 1))
         from donod_fast import topsis
 
-        kept = set(torch.argsort(topsis(don, nod), descending=True, stable=True)[: round(0.6 * ROWS)].tolist())
+        kept = set(torch.argsort(topsis(don, nod), descending=True, stable=True)[: round(0.65 * ROWS)].tolist())
     assert len(callback.folders) == 3
 
 
@@ -196,6 +196,21 @@ def test_a_collator_without_labels_or_with_other_rows_is_refused(tmp_path: Path)
     trainer.data_collator = default_data_collator
     with pytest.raises(InputError, match="collator gives no labels"):
         trainer.train()
+
+
+def test_rows_with_the_same_tokens_are_told_apart_by_their_labels(tmp_path: Path) -> None:
+    ids = TOKENIZER("<|user|>red?<|end|><|assistant|>sea<|end|>")["input_ids"]
+    data = datasets.Dataset.from_list([{"input_ids": ids, "labels": [*[-100] * cut, *ids[cut:]]} for cut in (3, 5)])
+    steps, callback = Steps(), DonodCallback(tmp_path / "out", before=False, batches=True)
+    options = {"num_train_epochs": 4, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}
+    trainer = trainer_of("trainer", tmp_path / "trainer", [steps, callback], data=data, **options)
+    trainer.data_collator = default_data_collator
+    trainer.train()
+    first = [steps.rows[at].labels[4] == -100 for at in (0, 2, 4, 6)]
+    assert any(first), "in some epoch row 1 comes first"
+    for epoch, folder in enumerate(callback.folders):
+        losses = {row.labels[4] == -100: row.scores()["loss"] for row in steps.rows[2 * epoch : 2 * epoch + 2]}
+        assert _table(folder).column("loss").to_pylist() == pytest.approx([losses[False], losses[True]], rel=1e-5)
 
 
 def test_labels_that_a_trainer_hides_must_be_told_by_the_tokens(tmp_path: Path) -> None:

@@ -93,6 +93,14 @@ def test_a_head_that_is_no_longer_ours_is_refused_at_the_next_call() -> None:
         scorer.score(ROWS)
 
 
+def test_a_model_that_was_cast_since_the_scorer_was_made_is_refused() -> None:
+    model = tiny_model("llama")
+    scorer = Scorer(model, TOKENIZER, token_budget=256, live=True)
+    model.double()
+    with pytest.raises(ModelError, match=r"has changed from \(101, 32\) float32 on cpu to \(101, 32\) float64 on cpu"):
+        scorer.score(ROWS)
+
+
 def test_criteria_with_references_are_made_anew_for_other_weights(tmp_path: Path) -> None:
     model, reference = tiny_model("llama"), ROWS[:2]
     path = write_lines(tmp_path / "reference.jsonl", reference)

@@ -20,7 +20,7 @@ from donod_fast.kernels.reference import reference_don_nod
 
 ROWS = 14
 TOKENIZER = tiny_tokenizer()
-KINDS = ("assistant", "completion", "padding-free", "lora", "smoothed", "trainer", "trainer-smoothed")
+KINDS = ("assistant", "completion", "padding-free", "lora", "smoothed", "trainer", "trainer-smoothed", "trainer-lora")
 _OPTIONS: dict[str, dict[str, Any]] = {
     "assistant": {
         "assistant_only_loss": True,
@@ -34,6 +34,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "smoothed": {"label_smoothing_factor": 0.1},
     "trainer": {"bf16": True, "gradient_accumulation_steps": 2},
     "trainer-smoothed": {"label_smoothing_factor": 0.1},
+    "trainer-lora": {"bf16": True},
 }
 
 
@@ -102,6 +103,10 @@ def trainer_of(
     }
     if kind.startswith("trainer"):
         collator = DataCollatorForLanguageModeling(TOKENIZER, mlm=False)
+        if kind == "trainer-lora":  # TRL refuses an adapter of the output layer
+            from peft import LoraConfig, get_peft_model
+
+            common["model"] = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "lm_head"]))
         return Trainer(args=TrainingArguments(**settings), data_collator=collator, **common)
     if kind.startswith("lora"):
         from peft import LoraConfig
@@ -157,7 +162,7 @@ class Steps(TrainerCallback):
 
         def after(module: Any, _args: Any, output: Any) -> None:
             if module.training and torch.is_grad_enabled():
-                weight = inner.get_output_embeddings().weight.detach().clone()
+                weight = _weight(inner.get_output_embeddings())
                 self._see(batch, output.last_hidden_state.detach().clone(), weight, state.global_step)
 
         model.register_forward_pre_hook(before, with_kwargs=True)
@@ -178,6 +183,15 @@ class Steps(TrainerCallback):
             own = [-100, *labels[row, start + 1 : stop].tolist()]
             predicting = [start + at - 1 for at, label in enumerate(own) if label != -100]
             self.rows.append(SeenRow(step, ids[row, start:stop].tolist(), own, hidden[row, predicting], weight))
+
+
+def _weight(layer: Any) -> torch.Tensor:
+    """(V, d) W of the output layer, with the adapters on it."""
+    weight: torch.Tensor = layer.weight.detach().double()
+    for name in getattr(layer, "lora_A", {}):
+        a, b = (part[name].weight.detach().double() for part in (layer.lora_A, layer.lora_B))
+        weight = weight + layer.scaling[name] * (a.T @ b.T).T
+    return weight.clone()
 
 
 def generators() -> tuple[Any, ...]:

@@ -38,7 +38,8 @@ class DonodCallback(TrainerCallback):  # type: ignore[misc]  # transformers has 
 
     The scores are folders that ``donod-fast status``, ``show`` and ``select`` read: ``OUT/before``, ``OUT/step-…`` and
     ``OUT/epoch-…``. Their rows are the rows of the trainer's data set, in its order, which are written to
-    ``OUT/rows.parquet``. Without ``keep`` the callback only watches: the trained weights are bit for bit the same.
+    ``OUT/rows.parquet``. Without ``keep`` the callback only watches: the trained weights are bit for bit the same (but
+    for ``batches`` in a model that the trainer compiles, where the hooks divide what is compiled).
 
     Args:
         out: folder of the results.
