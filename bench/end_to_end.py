@@ -51,7 +51,7 @@ def main() -> None:
         corpus_file.write_bytes(b"".join(islice(lines, options.rows)))
     model = options.model
     if options.head:
-        model = _with_head(model, options.head, scratch / "model")
+        model = with_head(model, options.head, scratch / "model")
     load = {"update": UpdateSettings(options.update), "token_budget": options.token_budget, "dtype": options.dtype}
     scorer = Scorer.from_pretrained(model, **load)
     compiled = Scorer.from_pretrained(model, compile=True, **load) if options.compile else None
@@ -119,7 +119,7 @@ def main() -> None:
     shutil.rmtree(scratch)
 
 
-def _with_head(model: str, vocab: int, folder: Path) -> str:
+def with_head(model: str, vocab: int, folder: Path) -> str:
     """A copy of the model whose output layer is random and has ``vocab`` rows."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -37,6 +37,7 @@ class Status(StrEnum):
     NON_FINITE = "non_finite"  # the model or its scores gave NaN or infinity
     OUT_OF_MEMORY = "out_of_memory"  # did not fit, even alone in its batch
     WORKER_LOST = "worker_lost"  # its process died or hung each time it was scored
+    NOT_SEEN = "not_seen"  # a trainer's epoch was watched, and no step of it trained on the row
 
 
 class SampleError(Exception):

@@ -77,6 +77,14 @@ def score_corpus(
         InputError: ``part_rows`` is less than 1, or ``workers`` is negative.
     """
     options = RunOptions(part_rows, overwrite, rescore_changed, workers, record=record or {})
+    with scorer.neutral():
+        return _scored_corpus(corpus, scorer, out, options, progress, stages)
+
+
+def _scored_corpus(
+    corpus: Corpus, scorer: Scorer, out: Path | str, options: RunOptions, progress: Progress | None, stages: Stages
+) -> Outcome:
+    overwrite, workers = options.overwrite, options.workers
     scorer = warmed(scorer, corpus, out, overwrite=overwrite)
     folder = open_folder(out, corpus, manifest_of(corpus, scorer, options.part_rows), options)
     run = begin(folder, scorer.sample_scorer.signals.fingerprints, progress)
@@ -123,7 +131,8 @@ def score_shard(shard: Shard, corpus: Corpus, scorer: Scorer, folder: ScoresFold
     if shard.number >= folder.parts or folder.plan.shard(shard.number) != shard:
         rows = f"rows {shard.first_row} to {shard.stop - 1}"
         raise InputError(f"shard {shard.number} ({rows}) is not in the plan of {folder.name}")
-    score_parts(corpus, with_state_of(scorer, folder).resuming(folder.manifest), folder, [shard.number])
+    with scorer.neutral():
+        score_parts(corpus, with_state_of(scorer, folder).resuming(folder.manifest), folder, [shard.number])
     summary = folder.summary(shard.number)
     assert summary is not None, "it was committed just now"
     return summary

@@ -25,6 +25,7 @@ REMEDIES = {
     Status.NON_FINITE: "use a wider dtype (--dtype float32), or remove these rows",
     Status.OUT_OF_MEMORY: "lower --max-length, or use a device with more memory",
     Status.WORKER_LOST: "see `donod-fast status` for the cause, or remove these rows",
+    Status.NOT_SEEN: "read the scores of an earlier epoch, or of all rows before training",
 }
 """What to do about each status."""
 

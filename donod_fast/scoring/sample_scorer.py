@@ -96,7 +96,7 @@ class SampleScorer:
                 if sample.status is not Status.SCORED:
                     rows.append(ScoreRow.unscored(sample, signals=self.signals.nothing()))
                     continue
-                row, values = _row(sample, (run := next(found)).own), self.signals.nothing()
+                row, values = score_row(sample, (run := next(found)).own), self.signals.nothing()
                 if self.signals and row.status == Status.SCORED:
                     values = self._values(self.signals, sample, row.loss, run)
                 rows.append(replace(row, signals=values) if values else row)
@@ -270,7 +270,8 @@ def _too_large(sample: TokenizedSample) -> ScoreRow:
     return ScoreRow.unscored(sample, Status.OUT_OF_MEMORY, detail)
 
 
-def _row(sample: TokenizedSample, values: list[float] | None) -> ScoreRow:
+def score_row(sample: TokenizedSample, values: list[float] | None) -> ScoreRow:
+    """The row of a sample with these numbers, in the order of ``SCORE_COLUMNS``; None if it did not fit in memory."""
     if values is None:
         return _too_large(sample)
     if not all(map(math.isfinite, values)):

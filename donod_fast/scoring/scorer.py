@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from donod_fast.criteria.base import Context, Criterion
 from donod_fast.criteria.running import SignalSet
 from donod_fast.data.masking import Masker, MaskSettings
 from donod_fast.data.shards import PART_ROWS
 from donod_fast.data.types import Record
-from donod_fast.errors import InputError
+from donod_fast.errors import InputError, ModelError
 from donod_fast.kernels import DEFAULT_WORKSPACE, frobenius_norm
 from donod_fast.models.compiled_trunk import CompiledTrunk, compile_trunk
-from donod_fast.models.head import HeadProof, prove_head, read_head
+from donod_fast.models.fingerprint import memory_fingerprint
+from donod_fast.models.head import Head, HeadProof, prove_head, read_head
+from donod_fast.models.live_model import bare, neutral, with_adapters
 from donod_fast.models.loading import LoadedModel, load_model, wrap_model
 from donod_fast.models.placement import DeviceMap, MaxMemory
 from donod_fast.models.trunk import Trunk
@@ -56,6 +61,12 @@ class Scorer:
             ``compiled_trunk.py``.
         carry: columns of the records to carry along into the scores, as text (``record.NAME``).
         signals: further criteria, whose columns are computed in the same pass (``donod_fast.criteria``).
+        live: the model is in training, or prepared for it: wrapped by DDP, accelerate, ``torch.compile`` or peft, in
+            train mode, with hooks. It is scored as a plain copy of it would be, in eval mode and without autocast,
+            with the weights that it has at each call, and is left as it was (see ``neutral``). LoRA adapters count as
+            part of the weights. Without ``live`` the model is put into eval mode, and its weights must not change.
+
+    A scorer cannot be pickled, because a model would go with it; ``scoring/spec.py`` describes one as a value.
 
     Raises:
         ModelError: the model cannot be scored with (HeadMismatchError: its head is not ours).
@@ -77,46 +88,120 @@ class Scorer:
         compile: bool = False,
         carry: Sequence[str] = (),
         signals: Sequence[Criterion] = (),
+        live: bool = False,
     ) -> None:
-        self.loaded: LoadedModel = model if isinstance(model, LoadedModel) else wrap_model(model, tokenizer)
-        self.update = update or UpdateSettings()
-        self.trunk = Trunk(self.loaded, packing=packing)
-        self.head = read_head(self.loaded.model)
-        self.proof: HeadProof = prove_head(self.loaded, self.trunk, self.head)
-        self.weight_norm = frobenius_norm(self.head.weight)
-        self.compiled: CompiledTrunk | None = None
-        if compile:
-            self.trunk, self.compiled = compile_trunk(self.trunk, self.loaded)
-        if compile and backend == "auto" and self.loaded.device.type == "cpu":
-            backend = "inductor"
-        self.masks = _limited(masks or MaskSettings(), self.loaded.max_length)
-        vocab = self.head.weight.shape[0]
-        self.masker = Masker(self.loaded.tokenizer, self.masks, vocab_size=vocab, carry=carry)
+        self._signals = tuple(signals)
+        self._state = _LiveState(_bare(model, compile)) if live else None
         if token_budget is not None and token_budget < 1:
             raise InputError(f"token budget must be at least 1, got {token_budget}")
-        call = HeadCall(self.head, self.update, self.weight_norm, backend)
-        forward = Forward(self.trunk, call, workspace_bytes)
-        self.warm: WarmState | None = None
-        self.budget: Budget | None = None
-        if token_budget is None:
-            # The state of adamw-warm comes later; its memory is that of SGD.
-            trial = forward if self.update.update != WARM else replace(forward, call=call.with_cheapest_update())
-            self.budget = find_token_budget(self.loaded, self.trunk, trial.scores, workspace_bytes=workspace_bytes)
-            token_budget = self.budget.tokens
-        self.context = Context(
-            self.trunk,
-            self.head,
-            self.masker,
-            self.loaded.tokenizer,
-            self.weight_norm,
-            self.update.reduction,
-            token_budget,
-        )
-        self.sample_scorer = SampleScorer(
-            forward,
-            token_budget=token_budget,
-            signals=SignalSet.of(signals, self.context),
-            even_threads=self.compiled is not None,
+        with self._untouched():
+            self.loaded: LoadedModel = self._wrapped(model, tokenizer)
+            self.update = update or UpdateSettings()
+            self.trunk = Trunk(self.loaded, packing=packing)
+            self.head: Head = self._read_head()
+            self.proof: HeadProof = prove_head(self.loaded, self.trunk, self.head)
+            self.weight_norm = frobenius_norm(self.head.weight)
+            self.compiled: CompiledTrunk | None = None
+            if compile:
+                self.trunk, self.compiled = compile_trunk(self.trunk, self.loaded)
+            if compile and backend == "auto" and self.loaded.device.type == "cpu":
+                backend = "inductor"
+            self.masks = _limited(masks or MaskSettings(), self.loaded.max_length)
+            vocab = self.head.weight.shape[0]
+            self.masker = Masker(self.loaded.tokenizer, self.masks, vocab_size=vocab, carry=carry)
+            call = HeadCall(self.head, self.update, self.weight_norm, backend)
+            forward = Forward(self.trunk, call, workspace_bytes)
+            self.warm: WarmState | None = None
+            self.budget: Budget | None = None
+            if token_budget is None:
+                # The state of adamw-warm comes later; its memory is that of SGD.
+                trial = forward if self.update.update != WARM else replace(forward, call=call.with_cheapest_update())
+                self.budget = find_token_budget(self.loaded, self.trunk, trial.scores, workspace_bytes=workspace_bytes)
+                token_budget = self.budget.tokens
+            self.context = Context(
+                self.trunk,
+                self.head,
+                self.masker,
+                self.loaded.tokenizer,
+                self.weight_norm,
+                self.update.reduction,
+                token_budget,
+            )
+            self.sample_scorer = SampleScorer(
+                forward,
+                token_budget=token_budget,
+                signals=SignalSet.of(signals, self.context),
+                even_threads=self.compiled is not None,
+            )
+
+    def _wrapped(self, model: Any, tokenizer: Any) -> LoadedModel:
+        if self._state is not None:
+            return wrap_model(self._state.model, tokenizer)
+        return model if isinstance(model, LoadedModel) else wrap_model(model, tokenizer)
+
+    def _read_head(self) -> Head:
+        head = read_head(self.loaded.model)
+        return head if self._state is None else with_adapters(head, self.loaded.model)
+
+    @contextmanager
+    def _untouched(self) -> Iterator[bool]:
+        """Hold a live model in its neutral state; true for the outermost such block of a live model."""
+        state = self._state
+        if state is None or state.is_neutral:
+            yield False
+            return
+        with neutral(state.model):
+            state.is_neutral = True
+            try:
+                yield True
+            finally:
+                state.is_neutral = False
+
+    @contextmanager
+    def neutral(self) -> Iterator[None]:
+        """Hold a live model in its neutral state within the block, and read its weights anew at the beginning.
+
+        ``score`` and the engines enter it themselves. Within one block the weights must not change. Does nothing
+        without ``live``.
+
+        Raises:
+            ModelError: the model's head is no longer ours, or the model has changed in another way that cannot be
+                scored, since the scorer was made.
+        """
+        with self._untouched() as outermost:
+            if outermost:
+                self._read_anew()
+            yield
+
+    def _read_anew(self) -> None:
+        """Take over the weights that a live model has now."""
+        model = bare(self.loaded.model)
+        self.loaded = replace(self.loaded, fingerprint=memory_fingerprint(model))
+        before, self.head = self.head.weight, self._read_head()
+        now = self.head.weight
+        if (now.device, now.dtype, now.shape) != (before.device, before.dtype, before.shape):
+            raise ModelError(
+                f"{self.loaded.name}: since the scorer was made, the output layer has changed from {_kind(before)} to "
+                f"{_kind(now)}; make the scorer again"
+            )
+        self.proof = prove_head(self.loaded, self.trunk, self.head)  # an adapter may have come
+        self.weight_norm = frobenius_norm(self.head.weight)
+        forward = self.sample_scorer.forward
+        call = replace(forward.call, head=self.head, weight_norm=self.weight_norm)
+        self.context = replace(self.context, head=self.head, weight_norm=self.weight_norm)
+        self.sample_scorer = self.sample_scorer.on(replace(forward, call=call))
+        if self._signals:  # some hold gradients of reference sets
+            self.sample_scorer = self.sample_scorer.with_signals(SignalSet.of(self._signals, self.context))
+
+    def __copy__(self) -> Scorer:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise InputError(
+            "a Scorer cannot be pickled: the model would go with it. Make it where it is used, for example with "
+            "Scorer.from_pretrained in each process, or leave it out of what is pickled"
         )
 
     @classmethod
@@ -172,18 +257,20 @@ class Scorer:
         rows: list[ScoreRow] = []
         corpus = as_corpus(dataset)
         batch: list[Record] = []
-        for record in corpus.records():
-            batch.append(record)
-            if len(batch) == PART_ROWS:
+        with self.neutral():
+            for record in corpus.records():
+                batch.append(record)
+                if len(batch) == PART_ROWS:
+                    rows += self.score_records(batch, progress)
+                    batch = []
+            if batch:
                 rows += self.score_records(batch, progress)
-                batch = []
-        if batch:
-            rows += self.score_records(batch, progress)
         return to_table(rows, self.masker.carry, self.sample_scorer.signals.columns)
 
     def score_records(self, records: Sequence[Record], progress: Progress | None = None) -> list[ScoreRow]:
         """Tokenise, mask and score some records: one row each, in their order."""
-        return self.sample_scorer.score(self.masker.tokenize_many(records), progress)
+        with self.neutral():
+            return self.sample_scorer.score(self.masker.tokenize_many(records), progress)
 
     def resuming(self, manifest: Mapping[str, Any]) -> Scorer:
         """A scorer that scores as the folder of this manifest was begun: with its ‖W‖ and its token budget.
@@ -210,7 +297,8 @@ class Scorer:
         if self.update.update != WARM:
             raise InputError(f"update {self.update.update} has no state; only {WARM} is warmed")
         records = sampled_records(corpus, self.update.warm_rows, self.update.warm_seed)
-        return self.with_warm(estimate_state(self.sample_scorer.forward, self.masker.tokenize_many(records)))
+        with self.neutral():
+            return self.with_warm(estimate_state(self.sample_scorer.forward, self.masker.tokenize_many(records)))
 
     def with_warm(self, state: WarmState) -> Scorer:
         """A scorer with a state of ``adamw-warm``."""
@@ -254,6 +342,26 @@ class Scorer:
             "masks": {**self.masker.describe(), "tokenizer_sha256": _tokenizer_digest(loaded.tokenizer)},
             "mask": self.masker.mask,
         }
+
+
+@dataclass
+class _LiveState:
+    """A live model and whether it is in its neutral state; copies of a scorer share it."""
+
+    model: Any
+    is_neutral: bool = False
+
+
+def _kind(weight: Tensor) -> str:
+    return f"{tuple(weight.shape)} {str(weight.dtype).removeprefix('torch.')} on {weight.device}"
+
+
+def _bare(model: Any, compile: bool) -> Any:
+    if isinstance(model, LoadedModel):
+        raise InputError("live=True is for a model that is in memory and in training; a loaded one needs no live=True")
+    if compile:
+        raise InputError("live=True scores weights that change; compile=True is for a model that stays as it is")
+    return bare(model)
 
 
 def as_corpus(dataset: Any) -> Corpus:
