@@ -11,7 +11,8 @@ GUIDES = Path(__file__).resolve().parents[2] / "docs" / "guides" / "hosts"
 def guide_file(guide: str, name: str) -> str:
     """The fenced block of a guide whose first line is the comment ``# NAME``."""
     page = (GUIDES / f"{guide}.md").read_text(encoding="utf-8")
-    found = [block for block in re.findall(r"^```\w+\n(.*?)^```$", page, re.M | re.S) if block.startswith(f"# {name}\n")]
+    blocks = re.findall(r"^```\w+\n(.*?)^```$", page, re.M | re.S)
+    found = [block for block in blocks if block.startswith(f"# {name}\n")]
     assert len(found) == 1, (guide, name, len(found))
     return found[0]
 

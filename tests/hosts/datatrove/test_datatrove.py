@@ -16,8 +16,8 @@ from host_cases import MODEL, assert_same_scores, reference, rows, run, write_ro
 pytest.importorskip("datatrove", reason="datatrove is not installed: make test-hosts")
 pytest.importorskip("orjson", reason="datatrove's readers need orjson: make test-hosts")
 
-from donod_fast import topsis  # noqa: E402
-from donod_fast.adapters.columns import DON, STATUS, TOPSIS  # noqa: E402
+from donod_fast import topsis
+from donod_fast.adapters.columns import DON, STATUS, TOPSIS
 
 ROWS = rows(30, unscorable=(4, 21))
 FILES = (11, 1, 10, 8)
@@ -116,6 +116,8 @@ for task in range(first, last + 1):
 print(f"Submitted batch job {{job}}")
 """
 
+LAUNCH = "datatrove.tools.launch_pickled_pipeline"
+
 
 def cluster(folder: Path) -> str:
     """Programs that stand in for Slurm's: each task of an array is a process on this machine. Returns their folder."""
@@ -124,7 +126,7 @@ def cluster(folder: Path) -> str:
         "sbatch": SBATCH.format(python=sys.executable),
         "srun": '#!/bin/bash\nwhile [[ "$1" == -* ]]; do [[ "$1" == -n ]] && shift; shift; done\nexec "$@"\n',
         "scontrol": "#!/bin/bash\necho here\n",
-        "launch_pickled_pipeline": f'#!/bin/bash\nexec {sys.executable} -m datatrove.tools.launch_pickled_pipeline "$@"\n',
+        "launch_pickled_pipeline": f'#!/bin/bash\nexec {sys.executable} -m {LAUNCH} "$@"\n',
     }
     for name, text in programs.items():
         (folder / name).write_text(text)
