@@ -1,23 +1,24 @@
 """Operators of Data-Juicer: ``donod_score_filter``, ``donod_topsis_filter`` and ``donod_topsis_selector``.
 
-Data-Juicer imports this module by its entry point ``data_juicer.ops``, so the operators can be named in a recipe as soon
-as both packages are installed. A recipe that scores all rows and keeps the best 30 %::
+Data-Juicer imports this module by its entry point ``data_juicer.ops``, so the operators can be named in a recipe as
+soon as both packages are installed. A recipe that scores all rows and keeps the best 30 %::
 
     process:
       - donod_score_filter: {hf_model: HuggingFaceTB/SmolLM2-135M-Instruct}
       - donod_topsis_selector: {keep: 0.3}
 
-The scores of a row are in its stats, under the names of :mod:`donod_fast.adapters.columns`; a number that a row does not
-have is NaN, so that a batch of such rows has the same Arrow types as any other.
+The scores of a row are in its stats, under the names of :mod:`donod_fast.adapters.columns`; a number that a row does
+not have is NaN, so that a batch of such rows has the same Arrow types as any other.
 
-By default the host skips an operator that raises, and drops the rows of its batch. Here a row that cannot be scored gets
-a status and raises nothing, so an error always concerns the whole run: a model that cannot be loaded, an absent column.
-The operators therefore raise, whatever ``skip_op_error`` says, and the run fails.
+By default the host skips an operator that raises, and drops the rows of its batch. Here a row that cannot be scored
+gets a status and raises nothing, so an error always concerns the whole run: a model that cannot be loaded, an absent
+column. The operators therefore raise, whatever ``skip_op_error`` says, and the run fails.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Collection, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
@@ -32,6 +33,9 @@ from donod_fast.errors import InputError
 from donod_fast.selection.frozen_constants import TopsisConstants, load_constants
 
 _ops = host_module("data_juicer.ops.base_op", "data-juicer")
+_Filter: Any = _ops.Filter
+_Selector: Any = _ops.Selector
+_multiprocess = host_module("multiprocess", "data-juicer")
 _HOSTS_OWN = "__dj__"
 _STATS = "__dj__stats__"
 _BATCH = 1000
@@ -41,7 +45,7 @@ FROZEN = "donod_topsis_filter"
 SELECT = "donod_topsis_selector"
 
 
-class _DonodFilter(_ops.Filter):  # type: ignore[misc]
+class _DonodFilter(_Filter):  # type: ignore[misc]
     """What both filters share: errors that end the run, and the rows to keep."""
 
     _batched_op = True
@@ -105,6 +109,7 @@ class DonodScoreFilter(_DonodFilter):
         self.chosen = bool({"device", "device_map"} & {name for name, value in (options or {}).items() if value})
         self.lazy = LazyScorer(scorer_spec(hf_model, options))
         self.identity: str | None = None
+        self.sharing = False
 
     def run(self, dataset: Any, *, exporter: Any = None, tracer: Any = None, reduce: bool = True) -> Any:
         """Score a whole data set on this machine.
@@ -127,6 +132,8 @@ class DonodScoreFilter(_DonodFilter):
         rows = table_rows({name: samples[name] for name in names}, but=_HOSTS_OWN)
         index = samples[self.index_key] if self.index_key in names else ()
         device = self._device(rank)
+        if device == "cpu":
+            self._share_cores()
         found = self.lazy.columns(rows, first=index[0] if index else None, device=device)
         if found:
             scorer = self.lazy.scorer(device)
@@ -138,6 +145,14 @@ class DonodScoreFilter(_DonodFilter):
                 found = _with_closeness(found, self.frozen)
         samples[_STATS] = [{**plain(stats), **one} for stats, one in zip(samples[_STATS], found, strict=True)]
         return samples
+
+    def _share_cores(self) -> None:
+        """In one of several processes of a pool, take a fair share of the cores. The host leaves each all of them."""
+        import torch
+
+        if not self.sharing and _multiprocess.parent_process() is not None and "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // max(1, self.runtime_np())))
+        self.sharing = True
 
     def _device(self, rank: int | None) -> str | None:
         if self.chosen:
@@ -191,7 +206,7 @@ class DonodTopsisFilter(_DonodFilter):
 
 
 @_ops.OPERATORS.register_module(SELECT)
-class DonodTopsisSelector(_ops.Selector):  # type: ignore[misc]
+class DonodTopsisSelector(_Selector):  # type: ignore[misc]
     """Ranks all rows of the data set by their scores and keeps the best share, in the order of the data set."""
 
     def __init__(
@@ -241,8 +256,8 @@ class DonodTopsisSelector(_ops.Selector):  # type: ignore[misc]
 
 def _typed(columns: Mapping[str, Any], vectors: Collection[str]) -> dict[str, Any]:
     """The columns of a row with one type each: a batch without any number would else have columns of nulls."""
-    absent = {name: [] if name in vectors else math.nan for name, value in columns.items() if value is None}
-    return {**columns, **absent}
+    absent = (name for name, value in columns.items() if value is None)
+    return {**columns, **{name: [] if name in vectors else math.nan for name in absent}}
 
 
 def _with_closeness(rows: Sequence[Mapping[str, Any]], frozen: TopsisConstants) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ from donod_fast.errors import InputError, suggest
 from donod_fast.selection.frozen_constants import TopsisConstants, load_constants
 
 _core = host_module("dataflow.core", "dataflow")
+_Operator: Any = _core.OperatorABC
 _registry = host_module("dataflow.utils.registry", "dataflow").OPERATOR_REGISTRY
 _logger = host_module("dataflow", "dataflow").get_logger
 
@@ -34,7 +35,7 @@ _NAMES = {"instruction": "prompt", "question": "prompt", "output": "response", "
 
 
 @_registry.register()
-class DonodSampleEvaluator(_core.OperatorABC):  # type: ignore[misc]
+class DonodSampleEvaluator(_Operator):  # type: ignore[misc]
     """Scores each row by DON and NOD and adds the columns to the frame.
 
     Args:
@@ -60,7 +61,8 @@ class DonodSampleEvaluator(_core.OperatorABC):  # type: ignore[misc]
         if lang == "zh":
             return (
                 "使用DONOD方法为每条指令数据打分：计算仅用该样本训练一步后输出层范数的变化。\n"
-                "输入参数：\n- model：Huggingface模型路径或名称\n- device：模型运行设备\n- options：donod-fast score 的其他选项\n"
+                "输入参数：\n- model：Huggingface模型路径或名称\n- device：模型运行设备\n"
+                "- options：donod-fast score 的其他选项\n"
                 "输出参数：\n- donod_don_per_lr：越高越好\n- donod_nod_per_lr：越低越好\n- donod_status：无法打分的原因"
             )
         return (
@@ -80,7 +82,7 @@ class DonodSampleEvaluator(_core.OperatorABC):  # type: ignore[misc]
         output_nod_key: str = NOD,
         output_loss_key: str = LOSS,
         output_tokens_key: str = SCORED_TOKENS,
-        **input_keys: str,
+        **input_keys: str | None,
     ) -> list[str]:
         """Score the rows of the storage.
 
@@ -131,7 +133,7 @@ class DonodSampleEvaluator(_core.OperatorABC):  # type: ignore[misc]
 
 
 @_registry.register()
-class DonodFilter(_core.OperatorABC):  # type: ignore[misc]
+class DonodFilter(_Operator):  # type: ignore[misc]
     """Keeps the best share of rows that :class:`DonodSampleEvaluator` scored, in the order of the frame.
 
     Args:
@@ -160,7 +162,7 @@ class DonodFilter(_core.OperatorABC):  # type: ignore[misc]
         super().__init__()
         self.logger = _logger()
         self.keep = wanted_share(keep)
-        self.settings = {"method": method, "weights": tuple(weights), "normalise": normalise, "seed": seed}
+        self.settings: dict[str, Any] = dict(method=method, weights=tuple(weights), normalise=normalise, seed=seed)
         if constants is not None and method != "topsis":
             raise InputError(f"constants are for the method topsis, not {method}")
         self.frozen: TopsisConstants | None = None if constants is None else load_constants(constants)
@@ -230,7 +232,7 @@ class DonodFilter(_core.OperatorABC):  # type: ignore[misc]
         return [output_topsis_key]
 
 
-def _mapping(input_keys: Mapping[str, str]) -> str | None:
+def _mapping(input_keys: Mapping[str, str | None]) -> str | None:
     """``prompt=question,response=answer`` from the host's spelling of it; None without any key."""
     pairs = []
     for key, column in input_keys.items():

@@ -89,9 +89,9 @@ def _numbers(columns: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
     names |= dict.fromkeys(_OWN)
     found = {}
     for name in names:
-        values = [row.get(name) for row in columns]
-        own = _OWN.get(name, name.removeprefix(PREFIX))
-        found[own] = torch.tensor([math.nan if value is None else float(value) for value in values], dtype=torch.float64)
+        given = (row.get(name) for row in columns)
+        values = [math.nan if value is None else float(value) for value in given]
+        found[_OWN.get(name, name.removeprefix(PREFIX))] = torch.tensor(values, dtype=torch.float64)
     return found
 
 

@@ -14,7 +14,7 @@ _DECISIVE = ("torch", "transformers")
 def model_identity(model: ModelSettings) -> str:
     """A text that differs whenever scores of the same rows may differ: the bytes of the model, and the releases.
 
-    Hosts keep results under a hash of an operator's settings. The name of a folder is no such setting: other weights may
+    Hosts keep results under a hash of an operator's settings. The name of a folder is not enough: other weights may
     have been written to it.
 
     Raises:

@@ -63,8 +63,9 @@ def check_columns(mapping: ColumnMap | None, present: Collection[str]) -> None:
     for column in sorted(absent.keys() & mapping.optional.keys()):
         _log.warning("the table has no column %r, which is mapped to %s", column, absent.pop(column))
     if absent:
-        listed = ", ".join(f"{column!r} (mapped to {role}{suggest(column, present)})" for column, role in absent.items())
-        raise InputError(f"the table has no column {listed}; it has {', '.join(sorted(map(repr, present)))}")
+        listed = [f"{column!r} (mapped to {role}{suggest(column, present)})" for column, role in absent.items()]
+        there = ", ".join(sorted(map(repr, present)))
+        raise InputError(f"the table has no column {', '.join(listed)}; it has {there}")
 
 
 __all__ = ["check_columns", "plain", "table_rows"]

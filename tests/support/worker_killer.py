@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-_CODE = '''
+_CODE = """
 import os, signal, sys, threading, time
 
 def _kill(self, *arguments, **options):
@@ -28,7 +28,7 @@ def _watch():
         time.sleep(0.001)
 
 threading.Thread(target=_watch, daemon=True).start()
-'''
+"""
 
 
 def killing(folder: Path) -> tuple[dict[str, str], Path]:
