@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Collection, Iterable, Mapping, MutableMapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from donod_fast.adapters.columns import DON, NOD, PREFIX, STATUS, TOPSIS
@@ -49,17 +50,39 @@ class _DonodFilter(_Filter):  # type: ignore[misc]
     """What both filters share: errors that end the run, and the rows to keep."""
 
     _batched_op = True
+    _NON_FINGERPRINT_ATTRS = _Filter._NON_FINGERPRINT_ATTRS | {"_settings"}
 
-    def __init__(self, constants: str | None, keep: float | int | str | None, drop: bool, kwargs: dict[str, Any]):
-        super().__init__(**{"batch_size": _BATCH, **kwargs, "skip_op_error": False})
+    def __init__(self, *args: Any, **kwargs: Any):
+        kwargs["skip_op_error"] = False
+        kwargs.setdefault("batch_size", _BATCH)
+        super().__init__(*args, **kwargs)
+        self.frozen: TopsisConstants | None = None
+        self.cut = -math.inf
+        self.drop_unscored = False
+
+    @property
+    def _init_kwargs(self) -> dict[str, Any]:
+        """The settings of the recipe, of which the host makes the operator again in an actor of Ray."""
+        return self._settings
+
+    @_init_kwargs.setter
+    def _init_kwargs(self, settings: Mapping[str, Any]) -> None:
+        # An actor has another current folder.
+        self._settings = {
+            name: _absolute(value) if name in ("hf_model", "constants") else value for name, value in settings.items()
+        }
+
+    def _keep_by(self, constants: str | None, keep: float | int | str | None, drop_unscored: bool) -> None:
+        """Set which rows are kept; arguments as in the recipe."""
         if keep is not None and constants is None:
             raise InputError(
                 f"{self._name}: keep needs constants, since a filter sees one batch at a time; "
                 f"make them with topsis_constants(scores, keep=({keep!r},)).save(FILE), or use {SELECT}"
             )
-        self.frozen: TopsisConstants | None = None if constants is None else load_constants(constants)
-        self.cut = -math.inf if self.frozen is None or keep is None else self.frozen.cut(wanted_share(keep))
-        self.drop_unscored = drop or keep is not None
+        self.drop_unscored = drop_unscored or keep is not None
+        if constants is not None:
+            self.frozen = load_constants(constants)
+            self.cut = -math.inf if keep is None else self.frozen.cut(wanted_share(keep))
 
     def process_batched(self, samples: Mapping[str, Any]) -> Iterable[bool]:
         """Whether each row of a batch is kept."""
@@ -102,12 +125,13 @@ class DonodScoreFilter(_DonodFilter):
         :param keep: keep this share of that corpus by closeness, for example 0.3; needs constants that
             were made with this share. Rows without scores are dropped.
         :param drop_unscored: drop rows that could not be scored.
-        :param args: unused
-        :param kwargs: options of every operator of Data-Juicer
+        :param args: of every operator of Data-Juicer
+        :param kwargs: of every operator of Data-Juicer
         """
-        super().__init__(constants, keep, drop_unscored, kwargs)
+        super().__init__(*args, **kwargs)
+        self._keep_by(constants, keep, drop_unscored)
         self.chosen = bool({"device", "device_map"} & {name for name, value in (options or {}).items() if value})
-        self.lazy = LazyScorer(scorer_spec(hf_model, options))
+        self.lazy = LazyScorer(scorer_spec(_absolute(hf_model), options))
         self.identity: str | None = None
         self.sharing = False
 
@@ -182,12 +206,13 @@ class DonodTopsisFilter(_DonodFilter):
         :param keep: the share to keep, for example 0.3; one that the constants were made with. Without it
             all rows are kept and get `donod_topsis`.
         :param drop_unscored: drop rows that could not be scored, also without `keep`.
-        :param args: unused
-        :param kwargs: options of every operator of Data-Juicer
+        :param args: of every operator of Data-Juicer
+        :param kwargs: of every operator of Data-Juicer
         """
         if not constants:
             raise InputError(f"{FROZEN} needs constants: a file that topsis_constants(scores).save(FILE) wrote")
-        super().__init__(constants, keep, drop_unscored, kwargs)
+        super().__init__(*args, **kwargs)
+        self._keep_by(constants, keep, drop_unscored)
 
     def compute_stats_batched(
         self, samples: MutableMapping[str, Any], rank: int | None = None, context: bool = False
@@ -227,10 +252,10 @@ class DonodTopsisSelector(_Selector):  # type: ignore[misc]
         :param weights: weights of DON and NOD, for example [0.5, 0.5].
         :param normalise: what TOPSIS divides the columns by: vector, range or sum.
         :param seed: for the method random.
-        :param args: unused
-        :param kwargs: options of every operator of Data-Juicer
+        :param args: of every operator of Data-Juicer
+        :param kwargs: of every operator of Data-Juicer
         """
-        super().__init__(**{**kwargs, "skip_op_error": False})
+        super().__init__(*args, **kwargs)
         self.keep = wanted_share(keep)
         self.method, self.normalise, self.seed = method, normalise, seed
         self.weights = [0.5, 0.5] if weights is None else weights
@@ -258,6 +283,11 @@ def _typed(columns: Mapping[str, Any], vectors: Collection[str]) -> dict[str, An
     """The columns of a row with one type each: a batch without any number would else have columns of nulls."""
     absent = (name for name, value in columns.items() if value is None)
     return {**columns, **{name: [] if name in vectors else math.nan for name in absent}}
+
+
+def _absolute(name: Any) -> Any:
+    """The name of a file or folder that is here, from the root; anything else as it is."""
+    return str(Path(name).resolve()) if isinstance(name, str) and name and Path(name).exists() else name
 
 
 def _with_closeness(rows: Sequence[Mapping[str, Any]], frozen: TopsisConstants) -> list[dict[str, Any]]:

@@ -162,7 +162,8 @@ class DonodFilter(_Operator):  # type: ignore[misc]
         super().__init__()
         self.logger = _logger()
         self.keep = wanted_share(keep)
-        self.settings: dict[str, Any] = dict(method=method, weights=tuple(weights), normalise=normalise, seed=seed)
+        self.settings: dict[str, Any] = {"method": method, "weights": tuple(weights)}
+        self.settings |= {"normalise": normalise, "seed": seed}
         if constants is not None and method != "topsis":
             raise InputError(f"constants are for the method topsis, not {method}")
         self.frozen: TopsisConstants | None = None if constants is None else load_constants(constants)

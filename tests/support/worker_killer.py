@@ -27,7 +27,11 @@ def _watch():
             return
         time.sleep(0.001)
 
-threading.Thread(target=_watch, daemon=True).start()
+def _start():
+    threading.Thread(target=_watch, daemon=True).start()
+
+os.register_at_fork(after_in_child=_start)  # a fork has none of its parent's threads
+_start()
 """
 
 

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +24,22 @@ EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "hosts" / "dataflow
 SMALL = rows(24, unscorable=(3, 17))
 
 
-@pytest.fixture(scope="module")
-def hidden(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+@pytest.fixture(scope="module", autouse=True)
+def hidden(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """DataFlow requires torchvision, whose wheels on PyPI fit torch for CUDA only: else it is hidden."""
     import torch
 
-    if torch.version.cuda is not None:
-        return {}
-    folder = tmp_path_factory.mktemp("hidden")
-    code = "import sys\nsys.modules.update(torchvision=None, torchaudio=None)\n"
-    (folder / "sitecustomize.py").write_text(code, encoding="utf-8")
-    return {"PYTHONPATH": str(folder)}
+    with pytest.MonkeyPatch.context() as patch:
+        if torch.version.cuda is None:
+            folder = tmp_path_factory.mktemp("hidden")
+            code = "import sys\nsys.modules.update(torchvision=None, torchaudio=None)\n"
+            (folder / "sitecustomize.py").write_text(code, encoding="utf-8")
+            patch.setenv("PYTHONPATH", str(folder))
+        yield
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+def small(tmp_path_factory: pytest.TempPathFactory, hidden: None) -> tuple[Path, list[dict[str, Any]]]:
     folder = tmp_path_factory.mktemp("small")
     data = write_rows(folder / "rows.jsonl", SMALL)
     return data, reference(data, folder / "scores")
@@ -51,7 +53,6 @@ def pipeline(
     folder: Path,
     data: Path,
     steps: list[tuple[str, str, str]],
-    hidden: dict[str, str],
     *,
     batch_size: int | None = None,
     model: object = MODEL,
@@ -85,19 +86,19 @@ made.compile()
 made.forward({"" if batch_size is None else f"batch_size={batch_size}, resume_from_last=False"})
 """
     (folder / "program.py").write_text(program, encoding="utf-8")
-    return run(sys.executable, "program.py", cwd=folder, **hidden)
+    return run(sys.executable, "program.py", cwd=folder)
 
 
 SCORE = ("DonodSampleEvaluator", "model=MODEL", "")
 
 
-def test_the_guides_program_selects_as_the_command_does(tmp_path: Path, hidden) -> None:
+def test_the_guides_program_selects_as_the_command_does(tmp_path: Path) -> None:
     shutil.copytree(DATA, tmp_path / "demo-data")
     wanted = reference(tmp_path / "demo-data" / "corpus.jsonl", tmp_path / "scores")
     code = "from donod_fast.cli import main; main()"
     select = ("select", "scores", "--keep", "0.3", "--out", "subset.jsonl")
     assert run(sys.executable, "-P", "-c", code, *select, cwd=tmp_path).returncode == 0
-    done = run(sys.executable, EXAMPLE, cwd=tmp_path, **hidden)
+    done = run(sys.executable, EXAMPLE, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     scored = output(tmp_path / "out" / "donod_step1.jsonl")
     assert_same_scores(scored, wanted)
@@ -106,9 +107,9 @@ def test_the_guides_program_selects_as_the_command_does(tmp_path: Path, hidden) 
     assert all(0 < row[TOPSIS] < 1 for row in kept)
 
 
-def test_a_row_without_an_answer_keeps_its_place(tmp_path: Path, small, hidden) -> None:
+def test_a_row_without_an_answer_keeps_its_place(tmp_path: Path, small) -> None:
     data, wanted = small
-    done = pipeline(tmp_path, data, [SCORE], hidden)
+    done = pipeline(tmp_path, data, [SCORE])
     assert done.returncode == 0, done.stderr[-3000:]
     found = output(tmp_path / "out" / "x_step1.jsonl")
     assert [row["id"] for row in found] == [row["id"] for row in SMALL]
@@ -116,25 +117,25 @@ def test_a_row_without_an_answer_keeps_its_place(tmp_path: Path, small, hidden) 
     assert found[3][STATUS] == "empty_response" and found[3][DON] is None
 
 
-def test_batches_have_the_scores_and_the_ranking_of_the_whole(tmp_path: Path, small, hidden) -> None:
+def test_batches_have_the_scores_and_the_ranking_of_the_whole(tmp_path: Path, small) -> None:
     import donod_fast
 
     data, wanted = small
     donod_fast.topsis_constants(data.parent / "scores", keep=(0.5,)).save(tmp_path / "constants.json")
     frozen = ("DonodFilter", "keep=0.5, constants='constants.json'", "")
-    done = pipeline(tmp_path, data, [SCORE, frozen], hidden, batch_size=5)
+    done = pipeline(tmp_path, data, [SCORE, frozen], batch_size=5)
     assert done.returncode == 0, done.stderr[-3000:]
     assert_same_scores(output(tmp_path / "out" / "x_step1.jsonl"), wanted)
     by_batch = output(tmp_path / "out" / "x_step2.jsonl")
-    whole = pipeline(tmp_path, data, [SCORE, ("DonodFilter", "keep=0.5", "")], hidden)
+    whole = pipeline(tmp_path, data, [SCORE, ("DonodFilter", "keep=0.5", "")])
     assert whole.returncode == 0, whole.stderr[-3000:]
     assert [row["id"] for row in by_batch] == [row["id"] for row in output(tmp_path / "out" / "x_step2.jsonl")]
     assert len(by_batch) == 11
 
 
-def test_ranking_a_batch_alone_is_refused(tmp_path: Path, small, hidden) -> None:
+def test_ranking_a_batch_alone_is_refused(tmp_path: Path, small) -> None:
     data, _ = small
-    done = pipeline(tmp_path, data, [SCORE, ("DonodFilter", "keep=0.5", "")], hidden, batch_size=5)
+    done = pipeline(tmp_path, data, [SCORE, ("DonodFilter", "keep=0.5", "")], batch_size=5)
     assert done.returncode != 0 and "this pipeline runs in batches; make constants" in done.stderr
 
 
@@ -152,19 +153,19 @@ def test_ranking_a_batch_alone_is_refused(tmp_path: Path, small, hidden) -> None
     ],
     ids=["model", "option", "column", "role", "order"],
 )
-def test_a_wrong_pipeline_fails_and_says_why(tmp_path: Path, small, hidden, steps, message: str) -> None:
+def test_a_wrong_pipeline_fails_and_says_why(tmp_path: Path, small, steps, message: str) -> None:
     data, _ = small
-    done = pipeline(tmp_path, data, steps, hidden)
+    done = pipeline(tmp_path, data, steps)
     assert done.returncode != 0 and message in done.stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_columns_can_be_named_as_the_host_names_them(tmp_path: Path, small, hidden) -> None:
+def test_columns_can_be_named_as_the_host_names_them(tmp_path: Path, small) -> None:
     _, wanted = small
     renamed = [{"id": row["id"], "q": row["instruction"], "more": row["input"], "a": row["output"]} for row in SMALL]
     other = write_rows(tmp_path / "rows.jsonl", renamed)
     keys = "input_instruction_key='q', input_input_key='more', input_output_key='a', output_don_key='don'"
-    done = pipeline(tmp_path, other, [("DonodSampleEvaluator", "model=MODEL", keys)], hidden)
+    done = pipeline(tmp_path, other, [("DonodSampleEvaluator", "model=MODEL", keys)])
     assert done.returncode == 0, done.stderr[-3000:]
     found = output(tmp_path / "out" / "x_step1.jsonl")
     assert_same_scores([{**row, DON: row["don"]} for row in found], wanted)
