@@ -201,12 +201,14 @@ class LoadedTokenizer:
         name: the folder or hub id as the user gave it.
         max_length: the longest sequence that model and tokenizer allow, None if neither has a limit.
         vocab_size: size of the model's vocabulary, in ids, by its config.
+        revision: commit on the hub; None for a local folder.
     """
 
     tokenizer: PreTrainedTokenizerBase = field(repr=False)
     name: str
     max_length: int | None
     vocab_size: int
+    revision: str | None = None
 
 
 def load_tokenizer(source: ModelSource) -> LoadedTokenizer:
@@ -221,9 +223,9 @@ def load_tokenizer(source: ModelSource) -> LoadedTokenizer:
     if folder is not None and source.revision is not None:
         raise InputError(f"revision={source.revision!r} is for models of the hub; {name} is a local folder")
     with quiet():
-        config, tokenizer, _ = _config_and_tokenizer(name, folder, source.revision, source.trust_remote_code)
+        config, tokenizer, commit = _config_and_tokenizer(name, folder, source.revision, source.trust_remote_code)
     vocab_size = getattr(text_config(config), "vocab_size", None) or len(tokenizer)
-    return LoadedTokenizer(tokenizer, name, length_limit(config, tokenizer), int(vocab_size))
+    return LoadedTokenizer(tokenizer, name, length_limit(config, tokenizer), int(vocab_size), commit)
 
 
 def _config_and_tokenizer(
