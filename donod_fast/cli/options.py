@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 
 _MISSING: Any = Parameter.empty
-_TYPER_TYPE = re.compile(r" <(?:list\[)?([a-z]+)(?: range)?\]?>$")
-_TYPE_WORDS = {"int": "INT", "float": "NUMBER", "path": "PATH"}
+_TYPER_TYPE = re.compile(r" (?:<(?:list\[)?([a-z]+)(?: range)?\]?>|(INTEGER|FLOAT)(?: RANGE)?)$")
+"""How Typer ends the first column of a help line: ``<int range>`` since 0.29, ``INTEGER RANGE`` before."""
+_TYPE_WORDS = {"int": "INT", "integer": "INT", "float": "NUMBER", "path": "PATH"}
 """Placeholders of values in the help by the name of their type, TEXT for all others."""
 
 
@@ -106,7 +107,11 @@ def _with_plain_type(names: str, is_argument: bool) -> str:
 
     An argument has its name as placeholder, and shows no type.
     """
-    return _TYPER_TYPE.sub(lambda found: "" if is_argument else f" {_TYPE_WORDS.get(found[1], 'TEXT')}", names)
+
+    def plain(found: re.Match[str]) -> str:
+        return "" if is_argument else f" {_TYPE_WORDS.get((found[1] or found[2]).lower(), 'TEXT')}"
+
+    return _TYPER_TYPE.sub(plain, names)
 
 
 def _is_many(kind: Any) -> bool:

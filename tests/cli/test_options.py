@@ -72,7 +72,7 @@ def test_fields_of_nested_dataclasses_become_options_as_well() -> None:
     "arguments", [["--place", "p"], ["a"], ["a", "--place", "p", "--size", "0"], ["a", "--place", "p", "--size", "x"]]
 )
 def test_required_options_and_limits_are_usage_errors(arguments: list[str]) -> None:
-    with pytest.raises(Exception, match=r"Missing|greater|valid"):
+    with pytest.raises(Exception, match=r"Missing|greater|valid|range"):
         typed(*arguments)
 
 

@@ -54,7 +54,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "layers of type chunked_attention",
     ),
     # Older releases name no layer types for it.
-    "state space": ({"model_type": "mamba"}, "(layers of type linear_attention|convolutions over tokens)"),
+    "state space": ({"model_type": "mamba"}, "(layers of type (linear_attention|mamba)|convolutions over tokens)"),
     "recurrent": ({"model_type": "rwkv", "attention_hidden_size": 32}, "does not go through transformers' attention"),
     "hybrid": (KINDS.get("falcon-h1", {"model_type": "falcon_h1"}), "(layers of type hybrid|convolutions over tokens)"),
     "alibi": ({"model_type": "bloom", "n_head": 4, "n_layer": 2}, "does not go through transformers' attention"),
