@@ -6,7 +6,7 @@ WORKERS ?= 2
 # 1 installs the versions of requirements/*.txt and refuses a file with another hash; 0 lets pip resolve (constraints.txt).
 LOCKED ?= 1
 
-.PHONY: demo test lint types check-tests attack test-hosts docs bench compiled gpu dist clean locks audit test-lowest
+.PHONY: demo test lint types check-tests attack test-hosts docs bench compiled gpu dist clean locks audit test-lowest test-matrix
 
 demo: $(VENV)/.demo
 	$(BIN)/donod-fast demo --out demo-out
@@ -120,6 +120,11 @@ build/lowest/.done: $(LOCK) requirements/lowest.txt
 	$(PYTHON) -m venv build/lowest
 	build/lowest/bin/python requirements/install.py lowest
 	@touch $@
+
+# A part of the suite on other releases of transformers and torch, each in an environment of its own in build/matrix. The
+# results are in bench/results/matrix.csv. MATRIX=NAME runs one of them. Needs the network, and 6 GB for a CUDA build of torch.
+test-matrix:
+	$(PYTHON) tests/matrix/run.py $(MATRIX)
 
 clean:
 	rm -rf $(VENV) build dist demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -15,6 +15,7 @@ from donod_fast.system.silence import keep_libraries_quiet
 if TYPE_CHECKING:
     from donod_fast.kernels import SGD, AdamW, DonNod, Sign, don_nod, gradient_products, token_statistics, topsis
     from donod_fast.scoring.scorer import Scorer
+    from donod_fast.selection.frozen_constants import TopsisConstants, load_constants, topsis_constants
 
 keep_libraries_quiet()
 
@@ -28,6 +29,9 @@ _HOMES = {
     "token_statistics": "donod_fast.kernels",
     "topsis": "donod_fast.kernels",
     "Scorer": "donod_fast.scoring.scorer",
+    "TopsisConstants": "donod_fast.selection.frozen_constants",
+    "topsis_constants": "donod_fast.selection.frozen_constants",
+    "load_constants": "donod_fast.selection.frozen_constants",
 }
 
 __all__ = [
@@ -36,11 +40,14 @@ __all__ = [
     "DonNod",
     "Scorer",
     "Sign",
+    "TopsisConstants",
     "__version__",
     "don_nod",
     "gradient_products",
+    "load_constants",
     "token_statistics",
     "topsis",
+    "topsis_constants",
 ]
 
 

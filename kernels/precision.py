@@ -38,11 +38,12 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 def _set_full() -> None:
     backends: Any = torch.backends  # type stubs lack the newer switches
-    products = (backends.cuda.matmul, backends.mkldnn.matmul)
+    # Before torch 2.9 mkldnn has no switch of its own (2.6 not even the name); the old setting covers it there.
+    products: list[Any] = [getattr(getattr(backends, name, None), "matmul", None) for name in ("cuda", "mkldnn")]
     if all(hasattr(product, "fp32_precision") for product in products):
         for product in products:
             _restore.callback(setattr, product, "fp32_precision", product.fp32_precision)
             product.fp32_precision = "ieee"
-    else:  # torch before 2.9
+    else:
         _restore.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
         torch.set_float32_matmul_precision("highest")

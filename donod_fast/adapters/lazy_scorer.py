@@ -50,12 +50,15 @@ class LazyScorer:
                 _loaded[key] = spec.load()
             return _loaded[key]
 
-    def score(self, rows: Sequence[Mapping[str, Any]], *, first: int = 0, device: str | None = None) -> list[ScoreRow]:
+    def score(
+        self, rows: Sequence[Mapping[str, Any]], *, first: int | None = 0, device: str | None = None
+    ) -> list[ScoreRow]:
         """Score rows: one result each, in their order; a row that cannot be scored has a status.
 
         Args:
             rows: the records, as a corpus file would hold them.
-            first: number of the first row, for ``ScoreRow.row`` and messages.
+            first: number of the first row, for ``ScoreRow.row`` and messages; None if the host does not say it, then
+                rows are numbered within the batch, and messages say so.
             device: as in :meth:`scorer`.
 
         Raises:
@@ -63,11 +66,14 @@ class LazyScorer:
         """
         from donod_fast.data.types import Record
 
-        records = [Record(first + at, "the host's rows", f"row {first + at}", dict(row)) for at, row in enumerate(rows)]
+        start, end = (0, " of a batch") if first is None else (first, "")
+        records = [
+            Record(start + at, "the host's rows", f"row {start + at}{end}", dict(row)) for at, row in enumerate(rows)
+        ]
         return self.scorer(device).score_records(records) if records else []
 
     def columns(
-        self, rows: Sequence[Mapping[str, Any]], *, first: int = 0, device: str | None = None
+        self, rows: Sequence[Mapping[str, Any]], *, first: int | None = 0, device: str | None = None
     ) -> list[dict[str, Any]]:
         """Score rows, and give each the columns of :func:`~donod_fast.adapters.columns.host_columns`."""
         if not rows:

@@ -126,7 +126,10 @@ def memory_fingerprint(model: Any) -> str:
     settings = {key: value for key, value in settings.items() if key not in _VOLATILE}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     # Off-loading duplicates a tensor that two modules share; the duplicate is skipped.
-    shared = getattr(model, "all_tied_weights_keys", None) or {}
+    shared = getattr(model, "all_tied_weights_keys", None)
+    if shared is None:  # transformers 4: names of the class, whether or not this model ties them
+        tied_here = getattr(config, "tie_word_embeddings", False)
+        shared = (getattr(model, "_tied_weights_keys", None) or ()) if tied_here else ()
     for name, parameter in model.named_parameters():
         if parameter.device.type == "meta" and name in shared:
             continue

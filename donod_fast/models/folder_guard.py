@@ -19,6 +19,7 @@ from typing import Any
 
 from donod_fast.errors import ModelError
 from donod_fast.models.packaged import model_path
+from donod_fast.models.releases import asks_about_own_generation
 from donod_fast.system.wording import shortened
 
 ADAPTER = "adapter_config.json"
@@ -27,6 +28,7 @@ MODULES = "modules.json"
 _MODULE_LISTS = (MODULES, "router_config.json", "config.json")
 _OWN_MODULES = "sentence_transformers."
 _OWN_ACTIVATIONS = "torch.nn."
+_OWN_GENERATION = "custom_generate/generate.py"
 _UNSAFE_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf")
 _TRUST = "review it, then allow it with --trust-remote-code (trust_remote_code=True)"
 _COPY = "use a folder that holds the whole model"
@@ -94,6 +96,7 @@ def check_model_folder(name: str, folder: Path, *, trust_remote_code: bool = Fal
                 check_config(name, content, file.name, trust_remote_code=trust_remote_code)
         if not trust_remote_code:
             _check_modules(name, one)
+            _check_own_generation(name, one)
 
 
 def _refuse_special(name: str, folder: Path) -> None:
@@ -149,6 +152,12 @@ def _check_modules(name: str, folder: Path) -> None:
         for kind in types:
             if not isinstance(kind, str) or not kind.startswith(_OWN_MODULES):
                 raise ModelError(f"{name}: {file} names a module of its own code, {kind!r}; {_TRUST}")
+
+
+def _check_own_generation(name: str, folder: Path) -> None:
+    """Refuse a generation function in the folder: transformers 4 asks the terminal, not us, before it loads it."""
+    if asks_about_own_generation() and (folder / _OWN_GENERATION).exists():
+        raise ModelError(f"{name}: {_OWN_GENERATION} is code of its own, which this transformers would load; {_TRUST}")
 
 
 def _module_paths(name: str, modules: Any) -> list[str]:

@@ -23,10 +23,19 @@ from donod_fast.models.folder_guard import check_config, local_folder
 from donod_fast.models.loading_errors import attempt_load
 from donod_fast.models.placement import DeviceMap, MaxMemory, execution_device, is_offloaded, place
 from donod_fast.models.precision import quantisation, refuse_precision, silence_torchao, to_float8
+from donod_fast.models.releases import (
+    attention_options,
+    check_release,
+    check_tokenizer_release,
+    installed_transformers,
+    refuse_old_transformers,
+)
 from donod_fast.models.settings import ModelSettings, ModelSource
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+refuse_old_transformers()  # at import: whatever uses a model or a tokenizer would go wrong later, some of it in silence
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _OTHER_HEADS = (
@@ -128,8 +137,7 @@ def load_model(
             raise InputError(f"{name} is already quantised; precision={precision!r} is for models that are not")
         if comes_quantised and dtype == "auto":
             wanted = "auto"  # the dtype that its quantised weights represent
-        if getattr(text_config(config), "attn_logit_softcapping", None) is not None:
-            options["attn_implementation"] = "eager"  # some releases run such models under one that drops the cap
+        options |= attention_options(config)
         # It warns about a cast in every layer of every batch; `check` measures how much the numbers differ.
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         has_accelerate = is_accelerate_available()
@@ -154,6 +162,7 @@ def load_model(
         _refuse_incomplete(name, report)
         if not direct:
             model = attempt_load(name, f"it onto {placement.device}", lambda: model.to(placement.device))
+    _refuse_unplaced(name, model)
     model.requires_grad_(False)
     fingerprint = hub_fingerprint(name, commit or revision or "main") if hashing is None else hashing.result()
     loaded = _loaded(model, tokenizer, name, commit, fingerprint)
@@ -192,12 +201,14 @@ class LoadedTokenizer:
         name: the folder or hub id as the user gave it.
         max_length: the longest sequence that model and tokenizer allow, None if neither has a limit.
         vocab_size: size of the model's vocabulary, in ids, by its config.
+        revision: commit on the hub; None for a local folder.
     """
 
     tokenizer: PreTrainedTokenizerBase = field(repr=False)
     name: str
     max_length: int | None
     vocab_size: int
+    revision: str | None = None
 
 
 def load_tokenizer(source: ModelSource) -> LoadedTokenizer:
@@ -212,9 +223,9 @@ def load_tokenizer(source: ModelSource) -> LoadedTokenizer:
     if folder is not None and source.revision is not None:
         raise InputError(f"revision={source.revision!r} is for models of the hub; {name} is a local folder")
     with quiet():
-        config, tokenizer, _ = _config_and_tokenizer(name, folder, source.revision, source.trust_remote_code)
+        config, tokenizer, commit = _config_and_tokenizer(name, folder, source.revision, source.trust_remote_code)
     vocab_size = getattr(text_config(config), "vocab_size", None) or len(tokenizer)
-    return LoadedTokenizer(tokenizer, name, length_limit(config, tokenizer), int(vocab_size))
+    return LoadedTokenizer(tokenizer, name, length_limit(config, tokenizer), int(vocab_size), commit)
 
 
 def _config_and_tokenizer(
@@ -235,6 +246,7 @@ def _config_and_tokenizer(
     tokenizer = attempt_load(name, "its tokenizer", lambda: AutoTokenizer.from_pretrained(source, **options))
     if not len(tokenizer):
         raise ModelError(f"{name}: the model has no tokenizer files; add tokenizer.json")
+    check_tokenizer_release(name, tokenizer)
     return config, tokenizer, commit
 
 
@@ -261,6 +273,7 @@ def wrap_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Lo
 
 
 def _loaded(model: Any, tokenizer: Any, name: str, revision: str | None, fingerprint: str) -> LoadedModel:
+    check_release(name, model.config)
     model.eval()
     embedding = model.get_input_embeddings()
     first = getattr(embedding, "weight", None)
@@ -343,6 +356,15 @@ def _refuse_incomplete(name: str, report: dict[str, Any]) -> None:
     wrong = [str(key) for key in (report.get("mismatched_keys") or ())] + list(report.get("error_msgs") or ())
     if wrong:
         raise ModelError(f"{name}: weights do not fit the config: {'; '.join(wrong[:3])}")
+
+
+def _refuse_unplaced(name: str, model: Any) -> None:
+    """Some releases leave weights without values if a device map puts the whole model on disk."""
+    if not is_offloaded(model) and any(one.device.type == "meta" for one in model.parameters()):
+        raise ModelError(
+            f"{name}: transformers {installed_transformers()} has left weights without values under this device map; "
+            "give some module a device with memory, or pip install --upgrade transformers"
+        )
 
 
 def _hub_commit(name: str, revision: str | None, config: Any) -> str | None:

@@ -23,6 +23,12 @@ _REASONS = (
         "the model has its own Python code; review it, then allow it with --trust-remote-code (trust_remote_code=True)",
     ),
     (
+        # The class and the list of special tokens in a tokenizer_config.json of transformers 5, read by 4.
+        ("tokenizersbackend does not exist", "pythonbackend does not exist", "'list' object has no attribute 'keys'"),
+        "its tokenizer was written by transformers 5; pip install 'transformers>=5', or take the tokenizer files of "
+        "the original release",
+    ),
+    (
         ("unrecognized configuration class",),
         "transformers knows no causal language model (decoder-only) of this type",
     ),
@@ -74,6 +80,11 @@ def _reason(name: str, error: Exception) -> str:
     text = without_secrets(" ".join(str(error).split()))
     if isinstance(error, torch.OutOfMemoryError):
         return "the device's memory is too small; use a smaller dtype or another device"
+    if "device disk is invalid" in text:
+        return (
+            "this release of transformers cannot put a whole model on disk; give some module a device, or "
+            "pip install 'transformers>=5.7'"
+        )
     if "safetensor" in type(error).__name__.lower():
         return f"a safetensors file is damaged or cut short; download it again ({text[:200]})"
     if any(hint in text.lower() for hint in _UNREACHABLE):

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from donod_fast.errors import InputError, suggest
+from donod_fast.errors import InputError, ModelError, suggest
 from donod_fast.models.settings import DEVICE_MAPS, MEMORY_SIZE, parse_max_memory
 from donod_fast.system.wording import plural
 
@@ -156,7 +156,10 @@ def stored_tensor(model: Any, name: str, tensor: Tensor) -> Tensor:
     """Stored values of a parameter or buffer of ``model``, given its full name.
 
     An off-loaded tensor is read from host memory or disk. Any other is returned unchanged, and so is a ``meta`` tensor
-    without stored values.
+    of a module without off-loading.
+
+    Raises:
+        ModelError: the tensor is off-loaded, but its values are nowhere.
     """
     if tensor.device.type != "meta":
         return tensor
@@ -166,7 +169,14 @@ def stored_tensor(model: Any, name: str, tensor: Tensor) -> Tensor:
     for depth in range(len(parts), -1, -1):
         hook = _offload_hook(model.get_submodule(".".join(parts[:depth])))
         if hook is not None:
-            value = hook.weights_map[".".join([*parts[depth:], leaf])]
+            try:
+                value = hook.weights_map[".".join([*parts[depth:], leaf])]
+            except KeyError as error:
+                raise ModelError(
+                    f"{type(model).__name__}: {name} is off-loaded, and this release of transformers does not keep its "
+                    "values (transformers 4 loses tied weights on disk); give it a device, or pip install "
+                    "'transformers>=5.7'"
+                ) from error
             return torch.as_tensor(value).to(tensor.dtype)
     return tensor
 

@@ -23,7 +23,7 @@ from donod_fast.models.last_layer import NarrowLastLayer
 from donod_fast.models.loading import LoadedModel, find_decoder, quiet, text_config
 from donod_fast.models.packing import choose_packing
 from donod_fast.models.placement import one_at_a_time
-from donod_fast.models.rope import rope_switch
+from donod_fast.models.rope import rope_switch, wrong_frequencies
 from donod_fast.system.wording import shortened
 
 PADDING_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
@@ -66,8 +66,8 @@ class Trunk:
 
         Raises:
             InputError: ``packing`` has an unknown value.
-            ModelError: the model has no decoder, its attention is not causal, its outputs are not finite, or
-                ``packing`` is ``"on"`` but the model cannot be packed.
+            ModelError: the model has no decoder, its attention is not causal, its outputs are not finite, its RoPE
+                frequencies do not change as its config says, or ``packing`` is ``"on"`` but it cannot be packed.
         """
         self._name = loaded.name
         self._device = loaded.device
@@ -78,6 +78,8 @@ class Trunk:
         self._quantised = loaded.quantised
         self.pad_id = _pad_id(loaded)
         self.rope = rope_switch(loaded.model.config)
+        if self.rope is not None and (reason := wrong_frequencies(self.decoder, self.rope)):
+            raise ModelError(f"{loaded.name}: {reason}")
         self._switch = switch_of(self.decoder)
         tokens = probe_tokens(loaded, rows=2, length=12)
         try:

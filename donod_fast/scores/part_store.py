@@ -17,7 +17,7 @@ from donod_fast.data.shards import ShardPlan
 from donod_fast.errors import StoreError
 from donod_fast.scores.gradient_size import GradientSize
 from donod_fast.scores.manifest import has_unchecked_parts, settings_hash
-from donod_fast.scores.part_summary import ColumnSummary, PartSummary, Signals, combined
+from donod_fast.scores.part_summary import ColumnSummary, PartSummary, Signals, combined, whole_column
 from donod_fast.scores.parts import (
     origin_of,
     part_bytes,
@@ -241,12 +241,12 @@ class PartStore:
         there = set(self.storage.names(PARTS))
         return self._of_each(lambda part: self.summary(part) if self.part_name(part) in there else None)
 
-    def constants(self, *, sums: bool = False) -> tuple[ColumnConstants, ColumnConstants]:
-        """Constants of DON and NOD for TOPSIS over all rows, computed from the summaries.
+    def column_summaries(self, *, sums: bool = False) -> tuple[ColumnSummary, ColumnSummary]:
+        """Summaries of DON and NOD over all rows, from those of the parts.
 
         Args:
             sums: with the sums of absolute values, for which the rows of parts of earlier releases are read. Without,
-                they may be NaN.
+                they may be None.
 
         Raises:
             StoreError: the run is unfinished or a part is damaged.
@@ -259,7 +259,16 @@ class PartStore:
                 (don, nod) if don.absolutes is not None and nod.absolutes is not None else self._summarised(part)
                 for part, (don, nod) in enumerate(columns)
             ]
-        return combined(don for don, _ in columns), combined(nod for _, nod in columns)
+        return whole_column(don for don, _ in columns), whole_column(nod for _, nod in columns)
+
+    def constants(self, *, sums: bool = False) -> tuple[ColumnConstants, ColumnConstants]:
+        """Constants of DON and NOD for TOPSIS over all rows; see :meth:`column_summaries`, of which sums may be NaN.
+
+        Raises:
+            StoreError: the run is unfinished or a part is damaged.
+        """
+        don, nod = self.column_summaries(sums=sums)
+        return combined([don]), combined([nod])
 
     def _summarised(self, part: int) -> tuple[ColumnSummary, ColumnSummary]:
         table = self.read_columns(part, ["don", "nod"])

@@ -13,6 +13,7 @@ from donod_fast.models.fingerprint import folder_fingerprint
 from donod_fast.models.folder_guard import check_config, local_folder
 from donod_fast.models.loading import LoadedModel, load_model, quiet, wrap_model
 from donod_fast.models.loading_errors import attempt_load
+from donod_fast.models.releases import attention_options, check_release, check_tokenizer_release
 from donod_fast.training.recipe import TrainSettings
 
 
@@ -71,6 +72,7 @@ def load_for_training(settings: TrainSettings) -> LoadedModel:
             loaded.model.set_attn_implementation(settings.attention)
         except (ValueError, ImportError) as error:
             raise InputError(f"train.attention {settings.attention!r} is not available here: {error}") from error
+        check_release(settings.model, loaded.model.config)
     return loaded
 
 
@@ -97,7 +99,7 @@ def _load_4bit(settings: TrainSettings, device: torch.device) -> LoadedModel:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
         raise InputError("method qlora needs bitsandbytes: pip install 'donod-fast[qlora]'") from error
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
     source = str(local_folder(settings.model, trust_remote_code=settings.trust_remote_code) or settings.model)
     options = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
@@ -105,6 +107,8 @@ def _load_4bit(settings: TrainSettings, device: torch.device) -> LoadedModel:
         tokenizer = attempt_load(
             settings.model, "its tokenizer", lambda: AutoTokenizer.from_pretrained(source, **options)
         )
+        check_tokenizer_release(settings.model, tokenizer)
+        config = attempt_load(settings.model, "its config", lambda: AutoConfig.from_pretrained(source, **options))
         model = attempt_load(
             settings.model,
             "its weights",
@@ -120,6 +124,7 @@ def _load_4bit(settings: TrainSettings, device: torch.device) -> LoadedModel:
                     bnb_4bit_compute_dtype=torch.bfloat16,
                 ),
                 **options,
+                **attention_options(config),
             ),
         )
     model.requires_grad_(False)

@@ -92,7 +92,8 @@ def test_they_are_restored_after_an_error_too(
 
 def products_are_full() -> bool:
     """Whether float32 products are float32, by whichever switch this torch has."""
-    switches = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
+    backends: Any = torch.backends
+    switches = [getattr(getattr(backends, name, None), "matmul", None) for name in ("cuda", "mkldnn")]
     if all(hasattr(switch, "fp32_precision") for switch in switches):
         return all(switch.fp32_precision == "ieee" for switch in switches)
     return torch.get_float32_matmul_precision() == "highest"

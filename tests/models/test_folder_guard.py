@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from attack_counts import Attacks
+from releases import opens_old_tokenizer_paths
 from safetensors.torch import load_file, save_file
 from tiny_models import save_tiny
 
@@ -74,8 +75,8 @@ def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         file.write_text(f"kernels {given}")
         raise ImportError("no kernel")
 
-    monkeypatch.setattr(hub_kernels, "get_kernel", fetched)
-    monkeypatch.setattr(hub_kernels, "is_kernels_available", lambda *_: True)
+    monkeypatch.setattr(hub_kernels, "get_kernel", fetched, raising=False)  # transformers 4 has no name of its own
+    monkeypatch.setattr(hub_kernels, "is_kernels_available", lambda *_: True, raising=False)
     monkeypatch.syspath_prepend(str(tmp_path / "importable"))
     (tmp_path / "importable").mkdir()
     yield file
@@ -430,6 +431,7 @@ def test_the_cache_of_the_hub_is_loaded_as_it_is(whole: Path, tmp_path: Path) ->
     assert load_model(snapshot, device="cpu").fingerprint == load_model(whole, device="cpu").fingerprint
 
 
+@pytest.mark.skipif(opens_old_tokenizer_paths(), reason="this release itself opens the path, and says so")
 def test_old_paths_in_a_tokenizer_config_are_no_error(folder: Path) -> None:
     """Many public models hold paths of the machine where they were saved."""
     old = {"tokenizer_file": "/root/gone/tokenizer.json", "special_tokens_map_file": "/root/gone/map.json", "x_file": 1}

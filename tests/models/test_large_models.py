@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from releases import loses_on_disk
 from score_runs import assert_same_bits, short_rows
 from tiny_models import HIDDEN, VOCAB, save_tiny, tiny_model, tiny_tokenizer
 
@@ -65,6 +66,10 @@ def test_a_model_spread_by_a_device_map_gives_equal_scores(
 ) -> None:
     if name == "head on disk" and saved.name != "llama":
         pytest.skip("accelerate wants tied weights in one place")
+    if loses_on_disk(name, saved.name != "llama"):
+        with pytest.raises(ModelError, match=r"pip install 'transformers>=5\.7'"):
+            Scorer(load_model(saved, device_map=MAPS[name], offload_folder=tmp_path / "off"))
+        return
     # SGD: under AdamW a hidden state's last digit may turn the sign of one of a small head's elements.
     sgd = UpdateSettings("sgd")
     plain = Scorer(load_model(saved, device="cpu"), update=sgd)
@@ -80,7 +85,12 @@ def test_a_model_spread_by_a_device_map_gives_equal_scores(
 
 def test_weights_that_exceed_the_memory_of_a_map_are_off_loaded(tmp_path: Path, accelerate: Any) -> None:
     saved = save_tiny("llama", tmp_path / "model")
-    loaded = load_model(saved, device_map="auto", max_memory={"cpu": "40KB"}, offload_folder=tmp_path / "off")
+    options: Any = {"device_map": "auto", "max_memory": {"cpu": "40KB"}, "offload_folder": tmp_path / "off"}
+    if loses_on_disk("all on disk by size"):
+        with pytest.raises(ModelError, match=r"(whole model on disk|left weights without values)"):
+            load_model(saved, **options)
+        return
+    loaded = load_model(saved, **options)
     assert loaded.offloaded
     assert_same_scores(scores(Scorer(loaded)), scores(Scorer(load_model(saved, device="cpu"))))
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from releases import has_usual_last_layer
 from tiny_models import KINDS, tiny_model, tiny_tokenizer
 
 from donod_fast.data.types import Status, TokenizedSample
@@ -15,8 +16,12 @@ from donod_fast.models.last_layer import NarrowLastLayer
 from donod_fast.models.loading import wrap_model
 from donod_fast.models.trunk import Trunk
 
-PRE_NORM = [kind for kind in ("llama", "llama-tied", "mistral", "qwen2", "qwen3", "mixtral") if kind in KINDS]
-OTHERS = [kind for kind in ("gemma2", "cohere", "gpt2", "phi", "olmo2", "falcon-h1") if kind in KINDS]
+KNOWN = [kind for kind in ("llama", "llama-tied", "mistral", "qwen2", "qwen3", "mixtral") if kind in KINDS]
+PRE_NORM = [kind for kind in KNOWN if has_usual_last_layer(kind)]
+OTHERS = [
+    *(kind for kind in ("gemma2", "cohere", "gpt2", "phi", "olmo2", "falcon-h1") if kind in KINDS),
+    *(kind for kind in KNOWN if not has_usual_last_layer(kind)),
+]
 TOKENS = torch.arange(6, 46).reshape(4, 10)
 ROWS = torch.tensor([3, 4, 8, 15, 39])
 

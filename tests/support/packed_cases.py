@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from donod_fast.data.types import Status, TokenizedSample
+from donod_fast.models.loading import find_decoder
 
 LATENT = {
     "q_lora_rank": 16,
@@ -36,8 +37,7 @@ PACKED: dict[str, dict[str, Any]] = {
         for kind in ("llama", "qwen2", "qwen2-moe", "granite", "cohere", "phi", "gpt2")
         if kind in KINDS
     },
-    # Transformers before 5.23 would take SDPA, which has no soft-cap and leaves it out in silence.
-    "gemma2": {**KINDS["gemma2"], **ALTERNATING, "attn_logit_softcapping": 3.0, "attn_implementation": "eager"},
+    "gemma2": {**KINDS["gemma2"], **ALTERNATING, "attn_logit_softcapping": 3.0},
     "mistral-window": {"model_type": "mistral", "sliding_window": 4},
     "mistral-wide-window": {"model_type": "mistral", "sliding_window": 20},
     "qwen2-window": {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
@@ -47,6 +47,7 @@ PACKED: dict[str, dict[str, Any]] = {
     "opt": {"model_type": "opt", "ffn_dim": 48, "word_embed_proj_dim": 32},
     "gpt-neox": {"model_type": "gpt_neox"},
     "latent": {"model_type": "deepseek_v3", **LATENT},
+    "gptj": {"model_type": "gptj", "n_embd": 32, "n_head": 4, "n_layer": 2, "rotary_dim": 4},
 }
 # What this release of transformers knows.
 PACKED = {kind: config for kind, config in PACKED.items() if config["model_type"] in CONFIG_MAPPING_NAMES}
@@ -75,5 +76,5 @@ SAMPLES = make_samples(LENGTHS)
 def alone(model: Any, sample: TokenizedSample, decoder: Any = None) -> Tensor:
     """(tokens, d) by the model's own decoder, with nothing of ours."""
     with torch.no_grad():
-        decoder = decoder or model.get_decoder()
+        decoder = decoder or find_decoder("", model)
         return decoder(input_ids=torch.tensor([sample.input_ids[:-1]]), use_cache=False).last_hidden_state[0]

@@ -53,6 +53,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "query_pre_attn_scalar": 8,
         "sliding_window": 4,
         "final_logit_softcapping": 5.0,
+        "attn_implementation": "eager",  # before 5.17 transformers takes SDPA, which leaves the soft-cap out
         "tie_word_embeddings": True,
     },
     "cohere": {"model_type": "cohere", "logit_scale": 0.0625, "tie_word_embeddings": True},
