@@ -200,7 +200,9 @@ def test_a_collator_without_labels_or_with_other_rows_is_refused(tmp_path: Path)
 
 def test_rows_with_the_same_tokens_are_told_apart_by_their_labels(tmp_path: Path) -> None:
     ids = TOKENIZER("<|user|>red?<|end|><|assistant|>sea<|end|>")["input_ids"]
-    data = datasets.Dataset.from_list([{"input_ids": ids, "labels": [*[-100] * cut, *ids[cut:]]} for cut in (3, 5)])
+    data = datasets.Dataset.from_list(
+        [{"input_ids": ids, "labels": [*[-100] * cut, *ids[cut:]], "attention_mask": [1] * 11} for cut in (3, 5)]
+    )
     steps, callback = Steps(), DonodCallback(tmp_path / "out", before=False, batches=True)
     options = {"num_train_epochs": 4, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}
     trainer = trainer_of("trainer", tmp_path / "trainer", [steps, callback], data=data, **options)
