@@ -23,22 +23,23 @@ TABLES = st.lists(
 )
 
 
-def host_row(row: tuple[float, float, float, int] | None) -> dict[str, object]:
+def host_row(row: tuple[float, float, float, int] | None, absent: float | None = None) -> dict[str, object]:
     if row is None:
-        return {STATUS: "too_long", DON: None, NOD: math.nan, LOSS: None, SCORED_TOKENS: 0}
+        return {STATUS: "too_long", DON: absent, NOD: absent, LOSS: absent, SCORED_TOKENS: 0}
     return {STATUS: "scored", DON: row[0] / LR, NOD: row[1] / LR, LOSS: row[2], SCORED_TOKENS: row[3]}
 
 
 @given(
     table=TABLES,
+    absent=st.sampled_from([None, math.nan]),
     method=st.sampled_from(METHODS),
     share=st.floats(0.01, 1),
     normalise=st.sampled_from(["vector", "range"]),
 )
 @settings(deadline=None, max_examples=150)
-def test_a_table_is_ranked_as_a_scores_folder(table, method: str, share: float, normalise: str) -> None:
+def test_a_table_is_ranked_as_a_scores_folder(table, absent, method: str, share: float, normalise: str) -> None:
     scored = [row for row in table if row is not None]
-    rows = [host_row(row) for row in table]
+    rows = [host_row(row, absent) for row in table]
     if not scored:
         with pytest.raises(InputError, match="nothing to select from"):
             kept_rows(rows, share, method=method, normalise=normalise)

@@ -6,7 +6,7 @@ import logging
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from donod_fast.adapters.table_rows import check_columns, plain, table_rows
@@ -34,6 +34,7 @@ def wrapped(value: object) -> object:
 
 
 @given(VALUES)
+@settings(deadline=None)
 def test_wrapped_values_become_the_plain_ones(value: object) -> None:
     assert plain(wrapped(value)) == value
 
@@ -45,6 +46,7 @@ def test_values_of_numpy_and_absent_numbers_become_plain() -> None:
 
 
 @given(rows=st.lists(st.tuples(VALUES, VALUES), max_size=5))
+@settings(deadline=None)
 def test_columns_become_rows_without_those_of_the_host(rows) -> None:
     columns = {
         "x": [row[0] for row in rows],
