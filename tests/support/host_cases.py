@@ -16,6 +16,9 @@ from typing import Any
 
 from donod_fast.demo.corpus import CORPUS_FILE, MODEL_FOLDER
 
+ROOT_OF_EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "hosts"
+"""The configuration files of the guides."""
+
 MODEL = MODEL_FOLDER
 """The embedded model: a small Llama with a chat template."""
 
@@ -88,4 +91,14 @@ def assert_same_scores(
             assert abs(row[name] - value) <= TOLERANCE * abs(value) + DECIMALS, (at, name, row[name], value)
 
 
-__all__ = ["DECIMALS", "MODEL", "TOLERANCE", "assert_same_scores", "reference", "rows", "run", "write_rows"]
+__all__ = [
+    "DECIMALS",
+    "MODEL",
+    "ROOT_OF_EXAMPLES",
+    "TOLERANCE",
+    "assert_same_scores",
+    "reference",
+    "rows",
+    "run",
+    "write_rows",
+]
