@@ -106,9 +106,9 @@ def export_file(
     if out.exists() and not overwrite:
         raise StoreError(f"{out} exists already; give another name, or add --overwrite")
     join = _Join(folder, corpus, as_json=records == "json")
-    if not _is_file(out):
-        _refuse_other_folder(out)
-        return Export(folder.rows, _save_dataset(join.write_table, out))
+    if not is_file_name(out):
+        refuse_other_folder(out)
+        return Export(folder.rows, save_dataset(join.write_table, out))
     if out.is_dir():
         raise StoreError(f"{out} is a folder; give the name of a file")
     name = out.name.lower()
@@ -142,9 +142,9 @@ def refuse_export_name(out: Path, sources: Sequence[Source] = (), records: str =
             "or give a name without a suffix for a folder that datasets.load_from_disk reads"
         )
     arrow = arrow_sources(sources)
-    if arrow is not None and records == "columns" and (out.name.lower().endswith(PARQUET) or not _is_file(out)):
+    if arrow is not None and records == "columns" and (out.name.lower().endswith(PARQUET) or not is_file_name(out)):
         schema = common_schema(arrow)
-        if not _is_file(out):
+        if not is_file_name(out):
             _refuse_other_types(out, schema)
 
 
@@ -162,7 +162,8 @@ def _refuse_other_types(out: Path, schema: pa.Schema) -> None:
             ) from error
 
 
-def _is_file(out: Path) -> bool:
+def is_file_name(out: Path) -> bool:
+    """Whether a target is a file of a known kind; otherwise it is the folder of a saved dataset."""
     return out.name.lower().endswith((*_FILES, TSV))
 
 
@@ -216,8 +217,8 @@ class _Join:
         return record
 
 
-def _refuse_other_folder(out: Path) -> None:
-    """Refuse to replace what is not a saved dataset: the whole folder would be deleted."""
+def refuse_other_folder(out: Path) -> None:
+    """Refuse to replace what is not a saved dataset: the whole folder would be deleted. Raises StoreError."""
     if out.exists() and not (out / DATASET_INFO).is_file() and not (out.is_dir() and not any(out.iterdir())):
         raise StoreError(f"{out} is not a saved dataset, and --overwrite would delete it; give another name")
 
@@ -231,7 +232,14 @@ def _as_json(record: Record) -> dict[str, Any]:
     return {RECORD: own.decode("utf-8", errors="replace")} if own else {}
 
 
-def _save_dataset(write_table: Callable[[BinaryIO], tuple[str, ...]], out: Path) -> tuple[str, ...]:
+def save_dataset(write_table: Callable[[BinaryIO], tuple[str, ...]], out: Path) -> tuple[str, ...]:
+    """Make a saved dataset of the Parquet file that ``write_table`` writes, and return what it returns.
+
+    The folder is complete or absent: it is made beside its place and renamed.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
     import datasets
 
     try:
@@ -266,4 +274,12 @@ def _no_bars() -> Iterator[None]:
         enable_progress_bars()
 
 
-__all__ = ["Export", "export", "export_file", "refuse_export_name"]
+__all__ = [
+    "Export",
+    "export",
+    "export_file",
+    "is_file_name",
+    "refuse_export_name",
+    "refuse_other_folder",
+    "save_dataset",
+]
