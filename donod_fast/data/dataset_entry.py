@@ -2,8 +2,8 @@
 
 LLaMA-Factory 0.9.5 skips a row that it does not understand with a warning, and it sets each column and tag to None that
 an entry with ``columns`` or ``tags`` leaves out. So every tag is written, and the file is loaded as LLaMA-Factory loads
-it (``datasets``) and read by its rules (:mod:`donod_fast.data.factory_rows`): each row must hold the very texts that
-were scored.
+it (:mod:`donod_fast.data.factory_files`) and read by its rules (:mod:`donod_fast.data.factory_rows`): each row must
+hold the very texts that were scored.
 
 Messages in OpenAI's spelling get ``"formatting": "sharegpt"`` with tags. With ``"openai"``, LLaMA-Factory adds words of
 its own ("detailed thinking off") to each system text.
@@ -18,6 +18,7 @@ from typing import Any
 
 from donod_fast.data.column_map import ColumnMap, Tags
 from donod_fast.data.conversations import CALL_ROLES, CONTENT_KEYS, ROLES, as_list
+from donod_fast.data.factory_files import SUFFIXES, loaded_rows
 from donod_fast.data.factory_rows import FactoryRow, UnreadError, read_row
 from donod_fast.data.formats import (
     ALPACA_INPUTS,
@@ -32,11 +33,7 @@ from donod_fast.data.prompt_material import CONTEXT, SYSTEM
 from donod_fast.data.read_rules import ReadRules
 from donod_fast.data.types import Conversation, PlainText, PromptCompletion, Record, Sample, SampleError, TokenRow
 from donod_fast.errors import InputError
-from donod_fast.system.scratch import scratch_folder
 from donod_fast.system.wording import plural
-
-BUILDERS = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
-"""Suffix of a file → the builder of ``datasets`` that LLaMA-Factory loads it with, where that keeps every text."""
 
 _TAG_OF = {
     "user": "user_tag",
@@ -66,19 +63,19 @@ class Entry:
 
 def refuse_file(out: Path) -> None:
     """Refuse a kind of file that LLaMA-Factory does not read, or reads as other texts. Raises InputError."""
-    if out.suffix.lower() in BUILDERS and out.suffix == out.suffix.lower():
+    if out.suffix.lower() in SUFFIXES and out.suffix == out.suffix.lower():
         return
     why = "turns texts such as 12 and NA of a CSV file into numbers and nulls" if out.suffix == ".csv" else (
         "does not read such files"
     )  # fmt: skip
-    raise InputError(f"{out}: LLaMA-Factory {why}; end the name in {', '.join(BUILDERS)}")
+    raise InputError(f"{out}: LLaMA-Factory {why}; end the name in {', '.join(SUFFIXES)}")
 
 
 def entry_of(file: Path, records: Iterable[Record], again: Iterable[Record], rules: ReadRules) -> Entry:
     """The entry of a file, proved on each of its rows.
 
     Args:
-        file: the file, of a kind in :data:`BUILDERS`.
+        file: the file, of a kind in :data:`~donod_fast.data.factory_files.SUFFIXES`.
         records: its records, in order.
         again: the same once more.
         rules: how they were read when they were scored.
@@ -91,9 +88,7 @@ def entry_of(file: Path, records: Iterable[Record], again: Iterable[Record], rul
         facts.add(record, rules)
     mapping = facts.mapping(rules)
     entry = _content(mapping, facts)
-    with scratch_folder(file.parent, ".donod-fast-entry-") as place:
-        rows = _loaded(file, place)
-        joins = _prove(file, rows, again, rules, mapping, entry)
+    joins = _prove(file, loaded_rows(file), again, rules, mapping, entry)
     notes = []
     if joins:
         notes.append(
@@ -257,24 +252,13 @@ def _tags(tags: Tags) -> dict[str, str]:
     }
 
 
-def _loaded(file: Path, place: Path) -> Any:
-    """The rows as LLaMA-Factory gets them."""
-    import datasets
-
-    try:
-        return datasets.load_dataset(
-            BUILDERS[file.suffix], data_files=[str(file)], split="train", cache_dir=str(place / "cache")
-        )
-    except Exception as error:  # datasets lets errors of pyarrow and pandas through
-        cause = error.__cause__ or error
-        reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
-        raise InputError(
-            f"{file.name}: datasets, with which LLaMA-Factory loads it, cannot: {reason[:300]}; write a .parquet file"
-        ) from error
-
-
 def _prove(
-    file: Path, rows: Any, records: Iterable[Record], rules: ReadRules, mapping: ColumnMap, entry: Mapping[str, Any]
+    file: Path,
+    rows: Iterable[Mapping[str, Any]],
+    records: Iterable[Record],
+    rules: ReadRules,
+    mapping: ColumnMap,
+    entry: Mapping[str, Any],
 ) -> int:
     """Compare each row with the sample that was scored; return how many differ in what joins prompt and query."""
     joins = count = 0
@@ -282,7 +266,7 @@ def _prove(
     for count, row in enumerate(rows, 1):
         record = next(wanted, None)
         if record is None:
-            raise InputError(f"{file.name}: datasets reads more rows than it has records")
+            raise InputError(f"{file.name}: LLaMA-Factory loads more rows than it has records")
         place = f"{file.name}, row {count - 1}"
         sample = read_record(record, rules).sample
         try:
@@ -291,7 +275,9 @@ def _prove(
         except UnreadError as error:
             raise InputError(f"{place}: LLaMA-Factory would not train on what was scored: {error}") from error
     if next(wanted, None) is not None:
-        raise InputError(f"{file.name}: datasets reads {count} rows of it and there are more; write a .parquet file")
+        raise InputError(
+            f"{file.name}: LLaMA-Factory loads {count} rows of it, and there are more; write a .parquet file"
+        )
     return joins
 
 
@@ -328,4 +314,4 @@ def _refuse_other(found: FactoryRow, sample: Sample | SampleError, mapping: Colu
     return joined
 
 
-__all__ = ["BUILDERS", "Entry", "entry_of", "refuse_file"]
+__all__ = ["Entry", "entry_of", "refuse_file"]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from donod_fast.data.dataset_bars import hidden_bars
 from donod_fast.data.json_values import to_json
 from donod_fast.data.reading import Corpus
 from donod_fast.data.reading.csv_files import header_columns
@@ -248,7 +248,7 @@ def save_dataset(write_table: Callable[[BinaryIO], tuple[str, ...]], out: Path) 
             table, saved = place / "rows.parquet", place / "saved"
             with table.open("wb") as file:
                 json_columns = write_table(file)
-            with _no_bars():
+            with hidden_bars():
                 dataset: Any = datasets.Dataset.from_parquet(str(table), cache_dir=str(place / "cache"))
                 dataset.save_to_disk(str(saved))
             if out.is_dir():
@@ -257,21 +257,6 @@ def save_dataset(write_table: Callable[[BinaryIO], tuple[str, ...]], out: Path) 
         return json_columns
     except OSError as error:
         raise storage_error(out, error) from error
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """Progress bars of ``datasets`` hidden: they go to standard error, terminal or not."""
-    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    if are_progress_bars_disabled():
-        yield
-        return
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        enable_progress_bars()
 
 
 __all__ = [
