@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from donod_fast.cli import output
+from donod_fast.errors import InputError
 from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
@@ -115,25 +116,45 @@ def merge_command(
 def export_command(
     scores: Annotated[str, typer.Argument(metavar="SCORES", help="A finished scores folder.", rich_help_panel="Input")],
     out: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             help="A .parquet, .csv, .json or .jsonl (.gz, .zst) file; without a suffix, a datasets folder.",
             rich_help_panel="Output",
         ),
-    ],
+    ] = None,
+    tokenized: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the ids and labels of the scored rows, which LLaMA-Factory (tokenized_path), Axolotl and "
+            "score read.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
     records: Annotated[
         str, typer.Option(help="Write records as columns, or as one column of JSON (json).", rich_help_panel="Output")
     ] = "columns",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.", rich_help_panel="Output")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what is there.", rich_help_panel="Output")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no summary.", rich_help_panel="Output")] = False,
 ) -> None:
-    """Write every record of the corpus together with its scores."""
+    """Write every record of the corpus together with its scores, or the tokens and labels that were scored."""
+    from donod_fast.cli.token_target import check_target, write_tokens
     from donod_fast.scores.exporting import export_file
     from donod_fast.scores.folder import ScoresFolder
 
+    if out is None and tokenized is None:
+        raise InputError("name what to write: --out FILE for records and scores, --tokenized FOLDER for tokens")
     folder = ScoresFolder.open(scores)
-    done = export_file(folder, folder.reopened(), out, records=records, overwrite=overwrite)
-    if not quiet:
-        typer.echo(f"{plural(done.rows, 'row')} → {out}")
-        if done.json_columns:
-            typer.echo(output.json_columns(done.json_columns))
+    check_target(tokenized, out, overwrite=overwrite)
+    corpus = folder.reopened()
+    if out is not None:
+        done = export_file(folder, corpus, out, records=records, overwrite=overwrite)
+        if not quiet:
+            typer.echo(f"{plural(done.rows, 'row')} → {out}")
+            if done.json_columns:
+                typer.echo(output.json_columns(done.json_columns))
+    if tokenized is not None:
+        said = write_tokens(scores, folder, corpus, tokenized, overwrite=overwrite)
+        if not quiet:
+            typer.echo(said)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -60,16 +60,46 @@ def select(
             rich_help_panel="Output",
         ),
     ],
+    tokenized: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write the ids and labels of these rows to this folder, in input order: LLaMA-Factory "
+            "(tokenized_path) and Axolotl train on them.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
+    dataset_info: Annotated[
+        Path | None,
+        typer.Option(
+            help="Add OUT to this dataset_info.json of LLaMA-Factory, proved to be read as it was scored.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of OUT in --dataset-info.",
+            rich_help_panel="Output",
+            show_default="OUT without its suffix",
+        ),
+    ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show the best and the worst rows.", rich_help_panel="Output")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.", rich_help_panel="Output")] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace OUT, the folder of tokens and the data set's entry.", rich_help_panel="Output"
+        ),
+    ] = False,
 ) -> None:
     """Rank the rows of SCORES and write the original records of the best to OUT, unchanged."""
+    from donod_fast.cli.registering import Registration
+    from donod_fast.cli.token_target import check_target, write_tokens
     from donod_fast.data.targets import refuse_target
     from donod_fast.scores.folder import ScoresFolder
     from donod_fast.selection.rankers import ranked
-    from donod_fast.selection.subset import Subset, subset_file, write_lines
+    from donod_fast.selection.subset import Subset, write_lines
 
     method, by, lr = how.method, how.by, how.lr
     if choice.keep is None and method not in ("don-threshold", KMEANS_IFD):
@@ -83,6 +113,8 @@ def select(
     corpus = folder.reopened()
     if not to_stdout:
         refuse_target(out, overwrite, corpus.sources)  # checked before the work, and again when writing
+    check_target(tokenized, None if to_stdout else out, overwrite=overwrite)
+    registration = Registration.of(dataset_info, dataset, None if to_stdout else out, overwrite=overwrite)
     with ranked(folder, options) as ranking:
         kept = ranking.keep(choice.keep, choice.don_threshold, choice.don_quantile, choice.order == "best")
         if len(kept.rows) == 0:
@@ -92,7 +124,10 @@ def select(
             written = Subset(write_lines(corpus, kept.rows, stream, order=choice.order))  # type: ignore[arg-type]
             stream.flush()
         else:
-            written = subset_file(corpus, kept.rows, out, order=choice.order, overwrite=overwrite)  # type: ignore[arg-type]
+            written = registration.subset_file(folder, corpus, kept.rows, out, choice.order, overwrite=overwrite)
+        said = list(registration.said)
+        if tokenized is not None:
+            said.append(write_tokens(scores, folder, corpus, tokenized, rows=_rising(kept.rows), overwrite=overwrite))
         summary = {
             "out": str(out),
             "kept": written.rows,
@@ -104,6 +139,8 @@ def select(
             "left_out": dict(ranking.left_out),
             **_following(ranking),
             "engine": ranking.name,
+            **registration.as_json(),
+            **({} if tokenized is None else {"tokenized": str(tokenized)}),
             "update": folder.manifest["update"] if lr is None else {**folder.manifest["update"], "lr": lr},
         }
         if by is not None or method in IN_CLUSTERS:
@@ -112,10 +149,19 @@ def select(
             output.as_json(summary, err=to_stdout)
         elif not screen.quiet:
             typer.echo(_summary_text(summary, options, kept), err=to_stdout)
-            if ranking.following is not None and (said := ranking.following.text()):
-                typer.echo(said, err=to_stdout)
+            if ranking.following is not None and (followed := ranking.following.text()):
+                typer.echo(followed, err=to_stdout)
+            for line in said:
+                typer.echo(line, err=to_stdout)
         if explain:
             _show(ranking, corpus, shown.count, err=to_stdout)
+
+
+def _rising(rows: Any) -> Iterable[int]:
+    """Chosen rows in ascending order; a set of rows has it already, and one bit for each row."""
+    from donod_fast.selection.out_of_core.row_set import RowSet
+
+    return rows if isinstance(rows, RowSet) else sorted(map(int, rows))
 
 
 def _summary_text(summary: Mapping[str, Any], options: RankOptions, kept: Kept) -> str:

@@ -115,7 +115,8 @@ def data_file(path: Path, name: str) -> Path:
     return path.parent / file
 
 
-def _entry(path: Path, name: str) -> Mapping[str, Any]:
+def read_entries(path: Path) -> dict[str, Any]:
+    """All entries of a ``dataset_info.json`` by their names. Raises InputError if it cannot be read."""
     try:
         with open_regular(path) as file:
             text = file.read(SMALL_FILE_BYTES + 1)
@@ -126,6 +127,11 @@ def _entry(path: Path, name: str) -> Mapping[str, Any]:
         raise InputError(f"the description of data sets {str(path)!r} cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} is no dataset_info.json: it holds no object with an entry for each data set")
+    return content
+
+
+def _entry(path: Path, name: str) -> Mapping[str, Any]:
+    content = read_entries(path)
     if name not in content:
         raise InputError(f"{path} has no data set {name!r}{suggest(name, tuple(content))}")
     entry = content[name]
@@ -158,4 +164,4 @@ def _tags(entry: Mapping[str, Any], place: str) -> Tags:
     return Tags(tags["role_tag"], tags["content_tag"], roles)
 
 
-__all__ = ["data_file", "read_dataset_info"]
+__all__ = ["data_file", "read_dataset_info", "read_entries"]

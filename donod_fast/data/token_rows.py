@@ -32,12 +32,31 @@ def read_tokens(columns: Columns) -> TokenRow:
     _all_valid("attention_mask", attended, lambda value: value in (0, 1))
     if 1 not in attended:
         raise SampleError(Status.EMPTY_RESPONSE, "every token of input_ids is masked out by attention_mask")
+    _refuse_pack(columns, attended)
     begin = attended.index(1)
     end = len(attended) - attended[::-1].index(1)
     if 0 in attended[begin:end]:
         hole = attended.index(0, begin)
         raise SampleError(Status.INVALID_TOKENS, f"attention_mask is 0 in the middle, at {hole}")
     return TokenRow(tuple(ids[begin:end]), tuple(labels[begin:end]))
+
+
+def _refuse_pack(columns: Columns, attended: list[int]) -> None:
+    """Refuse a row in which a trainer has packed several samples: positions or numbers of samples tell them apart."""
+    if "position_ids" not in columns:
+        return
+    positions = _integers(columns, "position_ids")
+    if len(positions) != len(attended):
+        problem = f"position_ids has {len(positions)} values where input_ids has {len(attended)}"
+        raise SampleError(Status.INVALID_TOKENS, problem)
+    at = [position for position, attends in zip(positions, attended, strict=True) if attends]
+    again = next((number for number, position in enumerate(at) if number and position != at[number - 1] + 1), None)
+    if again is not None:
+        raise SampleError(
+            Status.INVALID_TOKENS,
+            f"position_ids go from {at[again - 1]} to {at[again]} at {again}: several samples are packed in this row; "
+            "score the dataset before it is packed",
+        )
 
 
 def _integers(columns: Columns, name: str) -> list[int]:

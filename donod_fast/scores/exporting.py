@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from donod_fast.data.dataset_bars import hidden_bars
 from donod_fast.data.json_values import to_json
 from donod_fast.data.reading import Corpus
 from donod_fast.data.reading.csv_files import header_columns
@@ -106,9 +106,9 @@ def export_file(
     if out.exists() and not overwrite:
         raise StoreError(f"{out} exists already; give another name, or add --overwrite")
     join = _Join(folder, corpus, as_json=records == "json")
-    if not _is_file(out):
-        _refuse_other_folder(out)
-        return Export(folder.rows, _save_dataset(join.write_table, out))
+    if not is_file_name(out):
+        refuse_other_folder(out)
+        return Export(folder.rows, save_dataset(join.write_table, out))
     if out.is_dir():
         raise StoreError(f"{out} is a folder; give the name of a file")
     name = out.name.lower()
@@ -142,9 +142,9 @@ def refuse_export_name(out: Path, sources: Sequence[Source] = (), records: str =
             "or give a name without a suffix for a folder that datasets.load_from_disk reads"
         )
     arrow = arrow_sources(sources)
-    if arrow is not None and records == "columns" and (out.name.lower().endswith(PARQUET) or not _is_file(out)):
+    if arrow is not None and records == "columns" and (out.name.lower().endswith(PARQUET) or not is_file_name(out)):
         schema = common_schema(arrow)
-        if not _is_file(out):
+        if not is_file_name(out):
             _refuse_other_types(out, schema)
 
 
@@ -162,7 +162,8 @@ def _refuse_other_types(out: Path, schema: pa.Schema) -> None:
             ) from error
 
 
-def _is_file(out: Path) -> bool:
+def is_file_name(out: Path) -> bool:
+    """Whether a target is a file of a known kind; otherwise it is the folder of a saved dataset."""
     return out.name.lower().endswith((*_FILES, TSV))
 
 
@@ -216,8 +217,8 @@ class _Join:
         return record
 
 
-def _refuse_other_folder(out: Path) -> None:
-    """Refuse to replace what is not a saved dataset: the whole folder would be deleted."""
+def refuse_other_folder(out: Path) -> None:
+    """Refuse to replace what is not a saved dataset: the whole folder would be deleted. Raises StoreError."""
     if out.exists() and not (out / DATASET_INFO).is_file() and not (out.is_dir() and not any(out.iterdir())):
         raise StoreError(f"{out} is not a saved dataset, and --overwrite would delete it; give another name")
 
@@ -231,7 +232,14 @@ def _as_json(record: Record) -> dict[str, Any]:
     return {RECORD: own.decode("utf-8", errors="replace")} if own else {}
 
 
-def _save_dataset(write_table: Callable[[BinaryIO], tuple[str, ...]], out: Path) -> tuple[str, ...]:
+def save_dataset(write_table: Callable[[BinaryIO], tuple[str, ...]], out: Path) -> tuple[str, ...]:
+    """Make a saved dataset of the Parquet file that ``write_table`` writes, and return what it returns.
+
+    The folder is complete or absent: it is made beside its place and renamed.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
     import datasets
 
     try:
@@ -240,7 +248,7 @@ def _save_dataset(write_table: Callable[[BinaryIO], tuple[str, ...]], out: Path)
             table, saved = place / "rows.parquet", place / "saved"
             with table.open("wb") as file:
                 json_columns = write_table(file)
-            with _no_bars():
+            with hidden_bars():
                 dataset: Any = datasets.Dataset.from_parquet(str(table), cache_dir=str(place / "cache"))
                 dataset.save_to_disk(str(saved))
             if out.is_dir():
@@ -251,19 +259,12 @@ def _save_dataset(write_table: Callable[[BinaryIO], tuple[str, ...]], out: Path)
         raise storage_error(out, error) from error
 
 
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """Progress bars of ``datasets`` hidden: they go to standard error, terminal or not."""
-    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    if are_progress_bars_disabled():
-        yield
-        return
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        enable_progress_bars()
-
-
-__all__ = ["Export", "export", "export_file", "refuse_export_name"]
+__all__ = [
+    "Export",
+    "export",
+    "export_file",
+    "is_file_name",
+    "refuse_export_name",
+    "refuse_other_folder",
+    "save_dataset",
+]

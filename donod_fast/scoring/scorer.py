@@ -339,7 +339,7 @@ class Scorer:
             | ({} if self.warm is None else {"warm_state": state_digest(self.warm.to_bytes())}),
             "carry": list(self.masker.carry),
             "signals": [entry.as_dict() for entry in self.sample_scorer.signals.entries],
-            "masks": {**self.masker.describe(), "tokenizer_sha256": _tokenizer_digest(loaded.tokenizer)},
+            "masks": {**self.masker.describe(), "tokenizer_sha256": tokenizer_digest(loaded.tokenizer)},
             "mask": self.masker.mask,
         }
 
@@ -375,7 +375,7 @@ def as_corpus(dataset: Any) -> Corpus:
     return corpus_from_rows(dataset)
 
 
-def _tokenizer_digest(tokenizer: Any) -> str:
+def tokenizer_digest(tokenizer: Any) -> str:
     """Hash of what turns text into ids: no part of the model's fingerprint, and as decisive."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     state = sorted(tokenizer.get_vocab().items()) if backend is None else json.loads(backend.to_str())

@@ -115,9 +115,7 @@ def subset_file(
     sources = sources_of(corpus)
     refuse_suffix(out, sources)
     numbers = _checked(rows, corpus.rows, order)
-    for entry in corpus.describe().get("inputs", ()):
-        if entry.get("path") is not None and Path(entry["path"]).resolve() == out.resolve():
-            raise StoreError(f"{out} is one of the inputs of the corpus; write the subset elsewhere")
+    refuse_input(corpus, out)
 
     json_columns: tuple[str, ...] = ()
     with new_file(out, overwrite) as file:
@@ -133,6 +131,13 @@ def subset_file(
             with compressing(file, name) as stream:
                 _write_lines(corpus, numbers, stream, order)
     return Subset(len(numbers), json_columns)
+
+
+def refuse_input(corpus: Records, out: Path) -> None:
+    """Refuse to write over an input of the corpus. Raises StoreError."""
+    for entry in corpus.describe().get("inputs", ()):
+        if entry.get("path") is not None and Path(entry["path"]).resolve() == out.resolve():
+            raise StoreError(f"{out} is one of the inputs of the corpus; write the subset elsewhere")
 
 
 def _write_table(corpus: Records, numbers: list[int] | RowSet, file: BinaryIO, order: str) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from donod_fast.errors import CorpusError
 from donod_fast.system.limits import ReadLimits
 from donod_fast.system.patterns import matching_files
 from donod_fast.system.places import LocalPlace, Place, RemotePlace, Stat, local_path, remote_info, remote_matches
+from donod_fast.system.wording import plural
 
 REMOTE_OPENERS = 8
 """Number of files that are opened at a time if a URL with wildcards matches several."""
@@ -257,13 +258,21 @@ def _kind_and_codec(file_name: str) -> tuple[str, str | None] | None:
     return None if kind is None else (kind, compression)
 
 
+def _is_saved_dataset(path: Path) -> bool:
+    return any((path / marker).is_file() for marker in ("state.json", "dataset_dict.json"))
+
+
 def open_saved_dataset(name: str, path: Path, split: str) -> DatasetRows:
     """Open a folder that ``datasets.save_to_disk`` wrote.
 
     Raises:
         CorpusError: it is not such a folder, is damaged, or lacks the split.
     """
-    if not any((path / marker).is_file() for marker in ("state.json", "dataset_dict.json")):
+    if not _is_saved_dataset(path):
+        within = sorted(child.name for child in path.iterdir() if _is_saved_dataset(child))
+        if within:  # Axolotl's dataset_prepared_path has one for each configuration
+            shown = ", ".join(f"{name.rstrip('/')}/{child}" for child in within[:5])
+            raise CorpusError(f"{name}: a folder with {plural(len(within), 'saved dataset')}; name one: {shown}")
         raise CorpusError(f"{name}: a folder, but not one from save_to_disk; give its files: '{name}/*.jsonl'")
     import datasets  # slow to import, and few inputs need it
 
