@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from donod_fast.data.bounded import shared_length, stripped_length
 from donod_fast.data.formats import Reading, carried_values, check_format, read_record, record_id
+from donod_fast.data.mask_plans import MaskPlan, marked_begin
 from donod_fast.data.mask_profiles.base import Masked, ProfilePlan
 from donod_fast.data.mask_profiles.choosing import make_profile, profile_template
 from donod_fast.data.mask_profiles.names import PROFILES
@@ -53,39 +54,6 @@ class _Row:
     record: Record
     id: str
     reading: Reading
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """A text to tokenise, and which of its characters to score.
-
-    Attributes:
-        text: the whole text.
-        spans: the character ranges to score, in order; those from generation marks need no check of the prompt.
-        mask: how the spans were found.
-        has_prompt: whether a part of the text must stay unscored.
-        framed: whether the tokenizer's front tokens and an end token are added around the text.
-        unmarked: finds the spans to use instead if a marked text begins in the middle of a token.
-        recasts: what was rewritten for the template, in words.
-    """
-
-    text: str
-    spans: tuple[Span, ...]
-    mask: str
-    has_prompt: bool
-    framed: bool = False
-    unmarked: Callable[[], _Plan] | None = None
-    recasts: tuple[str, ...] = ()
-
-    def needed(self, longest: int | None) -> Sequence[str]:
-        """The texts to tokenise: the whole, and those whose tokens must be a prefix of its own.
-
-        Of a very long text, with more than ``longest`` characters, most of them lie beyond the length limit.
-        Those are tokenised only if they are needed.
-        """
-        is_long = longest is not None and len(self.text) > longest
-        starts = [span.start for span in self.spans if span.start and not span.marked]
-        return [self.text, *(self.text[:at] for at in starts if longest is None or not is_long or at <= longest)]
 
 
 class Masker:
@@ -137,6 +105,11 @@ class Masker:
             return self._settings.like
         return "generation" if self._renderer.has_marks else "prefix"
 
+    @property
+    def limit(self) -> int | None:
+        """Tokens of the longest row; None for no limit."""
+        return self._settings.max_length
+
     def describe(self) -> dict[str, Any]:
         """The settings that decide tokens and masks, in plain values for the manifest."""
         return {
@@ -180,16 +153,41 @@ class Masker:
             pass
         return None
 
+    def text_ids(self, text: str) -> tuple[int, ...]:
+        """Tokens of a text, after those that the tokenizer puts before every text.
+
+        Raises:
+            InputError: the tokenizer fails.
+        """
+        return (*self._encoder.front, *self._ids(text))
+
+    def reply_header(self) -> tuple[int, ...]:
+        """Tokens of the text with which the chat template asks for a reply: its generation prompt.
+
+        Raises:
+            InputError: the template has no generation prompt, or the tokenizer fails.
+        """
+        header = self._turns.header
+        if not header.strip():
+            raise InputError(f"the chat template {self._template.name!r} has no generation prompt, and so no header")
+        return self._ids(header)
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        found = self._encoder.encode([text])[text]
+        if isinstance(found, SampleError):
+            raise InputError(found.detail)
+        return tuple(found.ids)
+
     def _tokenize_chunk(self, records: Sequence[Record]) -> list[TokenizedSample]:
         rows = [_Row(record, record_id(record), read_record(record, self._rules)) for record in records]
         done: list[TokenizedSample] = []
-        planned: list[tuple[_Row, _Plan | ProfilePlan | TokenRow | SampleError]] = []
+        planned: list[tuple[_Row, MaskPlan | ProfilePlan | TokenRow | SampleError]] = []
         texts: list[str] = []
         characters = 0
         for row in rows:
             plan = self._plan(row.reading.sample)
             planned.append((row, plan))
-            if isinstance(plan, _Plan | ProfilePlan):
+            if isinstance(plan, MaskPlan | ProfilePlan):
                 new = plan.texts if isinstance(plan, ProfilePlan) else plan.needed(self._encoder.longest)
                 texts += new
                 characters += sum(map(len, new))
@@ -199,7 +197,7 @@ class Masker:
                 planned, texts, characters = [], [], 0
         return done
 
-    def _plan(self, sample: Sample | SampleError) -> _Plan | ProfilePlan | TokenRow | SampleError:
+    def _plan(self, sample: Sample | SampleError) -> MaskPlan | ProfilePlan | TokenRow | SampleError:
         if self._profile is not None and not isinstance(sample, SampleError | TokenRow):
             try:
                 return self._profile.plan(sample)
@@ -213,13 +211,13 @@ class Masker:
                     return error
             case PromptCompletion(prompt, completion):
                 text = prompt + completion
-                return _Plan(text, (Span(len(prompt), len(text)),), "prefix", bool(prompt.strip()), framed=True)
+                return MaskPlan(text, (Span(len(prompt), len(text)),), "prefix", bool(prompt.strip()), framed=True)
             case PlainText(text):
-                return _Plan(text, (Span(0, len(text)),), "text", False, framed=True)
+                return MaskPlan(text, (Span(0, len(text)),), "text", False, framed=True)
             case _:
                 return sample
 
-    def _plan_conversation(self, conversation: Conversation) -> _Plan:
+    def _plan_conversation(self, conversation: Conversation) -> MaskPlan:
         rendering = self._renderer.write(conversation)
         messages = rendering.conversation.messages
         turns = assistant_turns(messages)
@@ -228,9 +226,11 @@ class Masker:
             raise SampleError(Status.ALL_MASKED, "the conversation has no assistant turn to be scored")
         has_prompt = any(m.content.strip() for at, m in enumerate(messages) if at not in wanted)
 
-        def plan(spans: Sequence[Span], unmarked: Callable[[], _Plan] | None) -> _Plan:
+        def plan(spans: Sequence[Span], unmarked: Callable[[], MaskPlan] | None) -> MaskPlan:
             mask = "generation" if all(span.marked for span in spans) else "prefix"
-            return _Plan(rendering.text, tuple(spans), mask, has_prompt, unmarked=unmarked, recasts=rendering.recasts)
+            return MaskPlan(
+                rendering.text, tuple(spans), mask, has_prompt, unmarked=unmarked, recasts=rendering.recasts
+            )
 
         spans = self._turns.spans(rendering, wanted)
         # A text that is scored whole has a status of its own.
@@ -243,7 +243,7 @@ class Masker:
         )
 
     def _finish(
-        self, row: _Row, plan: _Plan | ProfilePlan | TokenRow | SampleError, encoded: Encodings
+        self, row: _Row, plan: MaskPlan | ProfilePlan | TokenRow | SampleError, encoded: Encodings
     ) -> TokenizedSample:
         try:
             match plan:
@@ -259,14 +259,14 @@ class Masker:
             return _refused(row, error.status, error.detail)
         return self._checked(row, masked)
 
-    def _mask(self, plan: _Plan, encoded: Encodings) -> Masked:
+    def _mask(self, plan: MaskPlan, encoded: Encodings) -> Masked:
         whole = self._encoded(plan.text, encoded)
         flags = [False] * len(whole.ids)
         for span in plan.spans:
             if whole.ends_before(min((span.start, *span.other_starts))):
                 break  # this span and those after it lie beyond the length limit
             if span.marked:
-                begin = _marked_begin(plan.text, span, whole)
+                begin = marked_begin(plan.text, span, whole)
                 if begin is None:
                     assert plan.unmarked is not None
                     return self._mask(plan.unmarked(), encoded)
@@ -358,19 +358,6 @@ class Masker:
             recasts=masked.recasts,
             hash=record_hash(row.record),
         )
-
-
-def _marked_begin(text: str, span: Span, whole: Encoded) -> int | None:
-    """First token of a marked text; None if that token also covers words in front of it."""
-    begin = whole.tokens_before(span.start)
-    while begin:
-        bounds = whole.bounds(begin - 1)
-        if bounds is None or bounds[1] <= span.start:
-            break
-        if text[bounds[0] : span.start].strip():
-            return None
-        begin -= 1  # only white space precedes the word in its token: the token belongs to the response
-    return begin
 
 
 def _token_row(row: TokenRow) -> Masked:
