@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from donod_fast.cli import output
+from donod_fast.data.mask_profiles.names import PROFILES
 from donod_fast.data.settings import STDIN, CorpusSettings, MaskSettings
 from donod_fast.data.templates import BUILTIN_TEMPLATES
 from donod_fast.models.settings import ModelSource
@@ -109,6 +110,9 @@ def masks_text(manifest: Mapping[str, Any]) -> str:
         if name == "tokenizer"
         else name + (" (built in)" if name in BUILTIN_TEMPLATES else " (file)")
     )
+    if masks.get("like") in PROFILES:
+        last = f", {_TURNS['last']}" if masks["train_on"] == "last" else ""
+        return f"chat template: {kind}; mask: {PROFILES[masks['like']].mask}{last}"
     turns = _TURNS.get(masks["train_on"], masks["train_on"])
     mask = _MASKS.get(manifest.get("mask", ""))  # folders of earlier releases do not record it
     return f"chat template: {kind}; mask: {turns}" + ("" if mask is None else f", found by {mask}")

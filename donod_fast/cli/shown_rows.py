@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from donod_fast.data.reading import Corpus
     from donod_fast.data.types import Record
     from donod_fast.data.viewing import RowView
-    from donod_fast.models.loading import LoadedTokenizer
     from donod_fast.scores.folder import ScoresFolder
 
 
@@ -52,7 +51,7 @@ class ShownRows:
         self._corpus = _opened(corpus, self._folder)
         loaded = load_tokenizer(model)
         self._tokenizer = loaded.tokenizer
-        self._masker = Masker(loaded.tokenizer, _limited(masks, loaded), vocab_size=loaded.vocab_size)
+        self._masker = Masker(loaded.tokenizer, masks.limited(loaded.max_length), vocab_size=loaded.vocab_size)
         self._losses = None
         if losses:
             from donod_fast.models.loading import load_settings
@@ -137,15 +136,6 @@ def _opened(corpus: CorpusSettings, folder: ScoresFolder | None) -> Corpus:
             "order, or leave DATA out"
         )
     return held(opened, folder)
-
-
-def _limited(masks: MaskSettings, loaded: LoadedTokenizer) -> MaskSettings:
-    """The settings with the model's own length limit."""
-    if masks.max_length is None:
-        return replace(masks, max_length=loaded.max_length)
-    if loaded.max_length is not None and masks.max_length > loaded.max_length:
-        raise InputError(f"max length {masks.max_length} is more than the model's own {loaded.max_length} positions")
-    return masks
 
 
 __all__ = ["ShownRows"]

@@ -31,16 +31,18 @@ class SignalOptions:
 
     Attributes:
         references: paths, globs or hub ids of reference sets.
+        ifd_prefix: what stands before the lone answer of ``ifd``, see :mod:`donod_fast.criteria.ifd`.
     """
 
     references: tuple[str, ...] = ()
+    ifd_prefix: str | None = None
 
 
 SIGNALS: Mapping[str, Callable[[SignalOptions], Criterion]] = {
     "perplexity": lambda options: Perplexity(),
     "el2n": lambda options: ErrorNorm(),
     "grand": lambda options: GradientNorm(),
-    "ifd": lambda options: InstructionFollowingDifficulty(),
+    "ifd": lambda options: InstructionFollowingDifficulty(options.ifd_prefix),
     "embedding": lambda options: QuestionEmbedding(),
     "length": lambda options: AnswerLength(),
     "rds": lambda options: RepresentationSimilarity(options.references),
@@ -57,8 +59,8 @@ def parse_signals(text: str, options: SignalOptions | None = None) -> tuple[Crit
     """Parse names separated by commas; names of columns that every row has are ignored.
 
     Raises:
-        InputError: a name is unknown or given twice, a criterion lacks an option that it needs, or references are given
-            but no criterion uses them.
+        InputError: a name is unknown or given twice, a criterion lacks an option that it needs, or an option is
+            given that no criterion uses.
         CorpusError: a reference set cannot be read.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
@@ -79,6 +81,8 @@ def parse_signals(text: str, options: SignalOptions | None = None) -> tuple[Crit
             f"--reference is used only by the signals that compare with it: {', '.join(comparing())}; add one of them "
             "to --signals"
         )
+    if chosen.ifd_prefix is not None and InstructionFollowingDifficulty.name not in names:
+        raise InputError("--ifd-prefix is used only by the signal ifd; add it to --signals")
     return criteria
 
 

@@ -14,6 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from donod_fast.data.bounded import shared_length, stripped_length
 from donod_fast.data.formats import Reading, carried_values, check_format, read_record, record_id
+from donod_fast.data.mask_plans import MaskPlan, marked_begin
+from donod_fast.data.mask_profiles.base import Masked, ProfilePlan
+from donod_fast.data.mask_profiles.choosing import make_profile, profile_template
+from donod_fast.data.mask_profiles.names import PROFILES
 from donod_fast.data.reading.record_hashes import record_hash
 from donod_fast.data.rendering import Renderer
 from donod_fast.data.settings import MaskSettings
@@ -52,49 +56,6 @@ class _Row:
     reading: Reading
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """A text to tokenise, and which of its characters to score.
-
-    Attributes:
-        text: the whole text.
-        spans: the character ranges to score, in order; those from generation marks need no check of the prompt.
-        mask: how the spans were found.
-        has_prompt: whether a part of the text must stay unscored.
-        framed: whether the tokenizer's front tokens and an end token are added around the text.
-        unmarked: finds the spans to use instead if a marked text begins in the middle of a token.
-        recasts: what was rewritten for the template, in words.
-    """
-
-    text: str
-    spans: tuple[Span, ...]
-    mask: str
-    has_prompt: bool
-    framed: bool = False
-    unmarked: Callable[[], _Plan] | None = None
-    recasts: tuple[str, ...] = ()
-
-    def prompts(self, longest: int | None) -> list[str]:
-        """The texts whose tokens must be a prefix of the full token sequence.
-
-        Of a very long text, with more than ``longest`` characters, most of them lie beyond the length limit.
-        Those are tokenised only if they are needed.
-        """
-        is_long = longest is not None and len(self.text) > longest
-        starts = [span.start for span in self.spans if span.start and not span.marked]
-        return [self.text[:start] for start in starts if longest is None or not is_long or start <= longest]
-
-
-@dataclass(frozen=True, slots=True)
-class _Masked:
-    ids: Sequence[int]
-    flags: list[bool]
-    mask: str
-    has_prompt: bool
-    recasts: tuple[str, ...] = ()
-    is_cut: bool = False
-
-
 class Masker:
     """Converts records into tokens and flags, one output row per input row.
 
@@ -105,8 +66,9 @@ class Masker:
         carry: columns of the records to copy into the samples, as text.
 
     Raises:
-        InputError: a setting has an unknown value.
-        ModelError: the tokenizer's own template was requested but is missing, or the template is not valid Jinja.
+        InputError: a setting has an unknown value, or the masks of a trainer need a package that is missing.
+        ModelError: the tokenizer's own template was requested but is missing, or the template is not valid Jinja, or
+            the trainer whose masks were asked for would refuse it.
     """
 
     def __init__(
@@ -114,23 +76,39 @@ class Masker:
     ) -> None:
         if vocab_size < 1:
             raise InputError(f"vocab_size must be positive, not {vocab_size}")
-        self._settings = settings
+        self._settings = settings = settings if settings.like is None else settings.limited(None)
         self._rules = settings.rules
         check_format(self._rules.format)
         self._vocab_size = vocab_size
         self.carry = tuple(carry)
-        self._template = resolve_template(tokenizer, settings.template)
+        like = settings.like
+        self._template = profile_template(like, tokenizer, resolve_template(tokenizer, settings.template))
         self._renderer = Renderer(tokenizer, self._template)
         self._turns = TurnFinder(self._renderer)
-        self._encoder = TextEncoder(tokenizer, settings.max_length)
+        # LLaMA-Factory cuts rows in proportion to their whole lengths.
+        self._encoder = TextEncoder(tokenizer, None if like == "llama-factory" else settings.max_length)
+        self._profile = (
+            None
+            if like is None
+            else make_profile(
+                like, self._renderer, self._encoder, settings.max_length, last=settings.train_on == "last"
+            )
+        )
 
     @property
     def mask(self) -> str:
         """How assistant turns are found: by the template's ``"generation"`` marks, or by the prompt as a ``"prefix"``.
 
-        A conversation with unreliable marks is also masked by its prompt.
+        A conversation with unreliable marks is also masked by its prompt. With a mask profile its name.
         """
+        if self._settings.like is not None:
+            return self._settings.like
         return "generation" if self._renderer.has_marks else "prefix"
+
+    @property
+    def limit(self) -> int | None:
+        """Tokens of the longest row; None for no limit."""
+        return self._settings.max_length
 
     def describe(self) -> dict[str, Any]:
         """The settings that decide tokens and masks, in plain values for the manifest."""
@@ -141,6 +119,7 @@ class Masker:
             "train_on": self._settings.train_on,
             "max_length": self._settings.max_length,
             "vocab_size": self._vocab_size,
+            **({} if self._settings.like is None else {"like": self._settings.like}),
         }
 
     def tokenize(self, record: Record) -> TokenizedSample:
@@ -174,17 +153,42 @@ class Masker:
             pass
         return None
 
+    def text_ids(self, text: str) -> tuple[int, ...]:
+        """Tokens of a text, after those that the tokenizer puts before every text.
+
+        Raises:
+            InputError: the tokenizer fails.
+        """
+        return (*self._encoder.front, *self._ids(text))
+
+    def reply_header(self) -> tuple[int, ...]:
+        """Tokens of the text with which the chat template asks for a reply: its generation prompt.
+
+        Raises:
+            InputError: the template has no generation prompt, or the tokenizer fails.
+        """
+        header = self._turns.header
+        if not header.strip():
+            raise InputError(f"the chat template {self._template.name!r} has no generation prompt, and so no header")
+        return self._ids(header)
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        found = self._encoder.encode([text])[text]
+        if isinstance(found, SampleError):
+            raise InputError(found.detail)
+        return tuple(found.ids)
+
     def _tokenize_chunk(self, records: Sequence[Record]) -> list[TokenizedSample]:
         rows = [_Row(record, record_id(record), read_record(record, self._rules)) for record in records]
         done: list[TokenizedSample] = []
-        planned: list[tuple[_Row, _Plan | TokenRow | SampleError]] = []
+        planned: list[tuple[_Row, MaskPlan | ProfilePlan | TokenRow | SampleError]] = []
         texts: list[str] = []
         characters = 0
         for row in rows:
             plan = self._plan(row.reading.sample)
             planned.append((row, plan))
-            if isinstance(plan, _Plan):
-                new = (plan.text, *plan.prompts(self._encoder.longest))
+            if isinstance(plan, MaskPlan | ProfilePlan):
+                new = plan.texts if isinstance(plan, ProfilePlan) else plan.needed(self._encoder.longest)
                 texts += new
                 characters += sum(map(len, new))
             if characters > _CHUNK_CHARACTERS or row is rows[-1]:
@@ -193,7 +197,12 @@ class Masker:
                 planned, texts, characters = [], [], 0
         return done
 
-    def _plan(self, sample: Sample | SampleError) -> _Plan | TokenRow | SampleError:
+    def _plan(self, sample: Sample | SampleError) -> MaskPlan | ProfilePlan | TokenRow | SampleError:
+        if self._profile is not None and not isinstance(sample, SampleError | TokenRow):
+            try:
+                return self._profile.plan(sample)
+            except SampleError as error:
+                return error
         match sample:
             case Conversation():
                 try:
@@ -202,13 +211,13 @@ class Masker:
                     return error
             case PromptCompletion(prompt, completion):
                 text = prompt + completion
-                return _Plan(text, (Span(len(prompt), len(text)),), "prefix", bool(prompt.strip()), framed=True)
+                return MaskPlan(text, (Span(len(prompt), len(text)),), "prefix", bool(prompt.strip()), framed=True)
             case PlainText(text):
-                return _Plan(text, (Span(0, len(text)),), "text", False, framed=True)
+                return MaskPlan(text, (Span(0, len(text)),), "text", False, framed=True)
             case _:
                 return sample
 
-    def _plan_conversation(self, conversation: Conversation) -> _Plan:
+    def _plan_conversation(self, conversation: Conversation) -> MaskPlan:
         rendering = self._renderer.write(conversation)
         messages = rendering.conversation.messages
         turns = assistant_turns(messages)
@@ -217,9 +226,11 @@ class Masker:
             raise SampleError(Status.ALL_MASKED, "the conversation has no assistant turn to be scored")
         has_prompt = any(m.content.strip() for at, m in enumerate(messages) if at not in wanted)
 
-        def plan(spans: Sequence[Span], unmarked: Callable[[], _Plan] | None) -> _Plan:
+        def plan(spans: Sequence[Span], unmarked: Callable[[], MaskPlan] | None) -> MaskPlan:
             mask = "generation" if all(span.marked for span in spans) else "prefix"
-            return _Plan(rendering.text, tuple(spans), mask, has_prompt, unmarked=unmarked, recasts=rendering.recasts)
+            return MaskPlan(
+                rendering.text, tuple(spans), mask, has_prompt, unmarked=unmarked, recasts=rendering.recasts
+            )
 
         spans = self._turns.spans(rendering, wanted)
         # A text that is scored whole has a status of its own.
@@ -231,23 +242,31 @@ class Masker:
             lambda: plan([self._turns.by_prompt(rendering, at) for at in wanted], None),
         )
 
-    def _finish(self, row: _Row, plan: _Plan | TokenRow | SampleError, encoded: Encodings) -> TokenizedSample:
+    def _finish(
+        self, row: _Row, plan: MaskPlan | ProfilePlan | TokenRow | SampleError, encoded: Encodings
+    ) -> TokenizedSample:
         try:
-            if isinstance(plan, SampleError):
-                raise plan
-            masked = _token_row(plan) if isinstance(plan, TokenRow) else self._mask(plan, encoded)
+            match plan:
+                case SampleError():
+                    raise plan
+                case TokenRow():
+                    masked = _token_row(plan)
+                case ProfilePlan():
+                    masked = plan.finish(lambda text: self._encoded(text, encoded))
+                case _:
+                    masked = self._mask(plan, encoded)
         except SampleError as error:
             return _refused(row, error.status, error.detail)
         return self._checked(row, masked)
 
-    def _mask(self, plan: _Plan, encoded: Encodings) -> _Masked:
+    def _mask(self, plan: MaskPlan, encoded: Encodings) -> Masked:
         whole = self._encoded(plan.text, encoded)
         flags = [False] * len(whole.ids)
         for span in plan.spans:
             if whole.ends_before(min((span.start, *span.other_starts))):
                 break  # this span and those after it lie beyond the length limit
             if span.marked:
-                begin = _marked_begin(plan.text, span, whole)
+                begin = marked_begin(plan.text, span, whole)
                 if begin is None:
                     assert plan.unmarked is not None
                     return self._mask(plan.unmarked(), encoded)
@@ -261,11 +280,11 @@ class Masker:
         follows = whole.is_cut and sum(span.end - span.start for span in plan.spans) < len(plan.text)
         has_prompt = plan.has_prompt and not follows
         if not plan.framed:
-            return _Masked(whole.ids, flags, plan.mask, has_prompt, plan.recasts, whole.is_cut)
+            return Masked(whole.ids, flags, plan.mask, has_prompt, plan.recasts, whole.is_cut)
         front, back = self._encoder.framed(plan.text, whole.ids)
         ids = [*front, *whole.ids, *back]
         flags = [False] * len(front) + flags + [True] * len(back)
-        return _Masked(ids, flags, plan.mask, has_prompt, plan.recasts, whole.is_cut)
+        return Masked(ids, flags, plan.mask, has_prompt, plan.recasts, whole.is_cut)
 
     def _proved_begin(self, text: str, span: Span, whole: Encoded, encoded: Encodings) -> int:
         """Number of tokens of the prompt, after checking that they are a prefix of the full sequence."""
@@ -291,9 +310,9 @@ class Masker:
             raise found
         return found
 
-    def _checked(self, row: _Row, masked: _Masked) -> TokenizedSample:
+    def _checked(self, row: _Row, masked: Masked) -> TokenizedSample:
         """Check the mask and cut the row to the length limit; a bad row is returned with its status and cause."""
-        ids, flags, total = masked.ids, masked.flags, len(masked.ids)
+        ids, flags, total = masked.ids, masked.flags, masked.total or len(masked.ids)
         highest, lowest = max(ids, default=0), min(ids, default=0)
         if highest >= self._vocab_size or lowest < 0:
             wrong = highest if highest >= self._vocab_size else lowest
@@ -303,12 +322,16 @@ class Masker:
             detail = "every token would be scored although there is a prompt: the template does not write the prompt"
             return _refused(row, Status.ALL_SCORED, detail, total)
         flags[:1] = [False] * bool(flags)  # no position predicts the first token
-        if True not in flags and not masked.is_cut:
+        if True not in flags and not masked.is_cut and total == len(ids):
             return _refused(row, Status.ALL_MASKED, "no token is left to score", total)
         limit = self._settings.max_length
         truncated = limit is not None and total > limit
         number = f"at least {total}" if masked.is_cut else str(total)
         if truncated:
+            if self._settings.like is not None and PROFILES[self._settings.like].drops_long:
+                trainer = PROFILES[self._settings.like].trainer
+                detail = f"{number} tokens, and {trainer} drops rows of more than {limit} (--max-length)"
+                return _refused(row, Status.TOO_LONG, detail, total)
             ids, flags = ids[:limit], flags[:limit]
             if True not in flags:
                 detail = (
@@ -337,20 +360,7 @@ class Masker:
         )
 
 
-def _marked_begin(text: str, span: Span, whole: Encoded) -> int | None:
-    """First token of a marked text; None if that token also covers words in front of it."""
-    begin = whole.tokens_before(span.start)
-    while begin:
-        bounds = whole.bounds(begin - 1)
-        if bounds is None or bounds[1] <= span.start:
-            break
-        if text[bounds[0] : span.start].strip():
-            return None
-        begin -= 1  # only white space precedes the word in its token: the token belongs to the response
-    return begin
-
-
-def _token_row(row: TokenRow) -> _Masked:
+def _token_row(row: TokenRow) -> Masked:
     ids, labels = row.input_ids, row.labels
     if len(ids) != len(labels):
         raise SampleError(Status.INVALID_TOKENS, f"{len(ids)} input_ids, but {len(labels)} labels")
@@ -361,7 +371,7 @@ def _token_row(row: TokenRow) -> _Masked:
                 f"label {label} at {at} is neither {IGNORE_INDEX} nor the token there, {token}; labels are "
                 "aligned with input_ids, not shifted",
             )
-    return _Masked(ids, [label != IGNORE_INDEX for label in labels], "labels", False)
+    return Masked(ids, [label != IGNORE_INDEX for label in labels], "labels", False)
 
 
 def _refused(row: _Row, status: Status, detail: str, tokens: int = 0) -> TokenizedSample:

@@ -113,7 +113,8 @@ class Material:
         columns.excluded += sum(turn.role == "assistant" and not turn.scored for turn in turns)
         whole = self.with_system(columns, [*before, *turns])
         checked_turns(turns)
-        return Conversation(tuple(whole), self.tool_list(columns), self.document_list(columns))
+        number = len(whole) - len(turns) if given else 0
+        return Conversation(tuple(whole), self.tool_list(columns), self.document_list(columns), number)
 
 
 @dataclass(frozen=True, slots=True)

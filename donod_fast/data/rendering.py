@@ -23,7 +23,6 @@ from donod_fast.system.limits import MESSAGES, TEMPLATE_CHARACTERS, UNMARKED_MES
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _TODAY = re.compile(r"""\bstrftime_now\(\s*("[^"]*"|'[^']*')\s*\)""")
 # Some templates write today's date into the prompt; scores must not depend on the date of the run.
 # This is the date that Llama 3's own template falls back to.
@@ -65,13 +64,18 @@ class Renderer:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: ResolvedTemplate) -> None:
         self._tokenizer = tokenizer
         self._source = _TODAY.sub(_pinned_date, template.source_text)
-        self.has_marks = _MARK.search(self._source) is not None
+        self.has_marks = template.has_marks
         self.markers = tuple(sorted({*map(str, tokenizer.added_tokens_encoder), *tokenizer.all_special_tokens}))
         self._special_tokens = {k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)}
         self._plans: Kinds[str, RecastPlan] = Kinds()
         _within_bounds()
         self._refuse_broken(template.name)
         self._notes = (PINNED_DATE,) if self._writes_date(template.source_text) else ()
+
+    @property
+    def source(self) -> str:
+        """The text of the template, with a fixed date."""
+        return self._source
 
     def write(self, conversation: Conversation) -> Rendering:
         """Render a whole conversation, rewritten so that the template can express it.

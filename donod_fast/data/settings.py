@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from donod_fast.data.column_map import ColumnMap
+from donod_fast.data.mask_profiles.names import PROFILES
 from donod_fast.data.read_rules import ReadRules
-from donod_fast.errors import InputError
+from donod_fast.errors import InputError, suggest
 from donod_fast.system.limits import EXPANSION, MIB, RECORD_MIB, ReadLimits
 from donod_fast.system.options import option, python_only
 from donod_fast.system.places import hidden_names
@@ -75,6 +76,8 @@ class MaskSettings:
         dataset: the name of an entry in it.
         preference: which of two answers to score, ``"chosen"`` or ``"rejected"``; None refuses records that have two.
         text_only: score the text of records with images, audio or video; otherwise they are refused.
+        like: the trainer whose masks are used, a name of :data:`donod_fast.data.mask_profiles.names.PROFILES`; None for
+            our own.
         mapping: what ``columns`` or ``dataset`` name, read already; see :meth:`resolved`.
 
     Raises:
@@ -108,9 +111,19 @@ class MaskSettings:
     text_only: bool = option(
         False, help="Score the text of records with images, audio or video, which are refused otherwise.", panel=PANEL
     )
+    like: str | None = option(
+        None, help="Score the tokens that this trainer trains on: " + ", ".join(PROFILES) + ".", panel=PANEL,
+        choices=tuple(PROFILES), shown="our own masks",
+    )  # fmt: skip
     mapping: ColumnMap | None = python_only(lambda: None)
 
     def __post_init__(self) -> None:
+        if self.like is not None and self.like not in PROFILES:
+            raise InputError(f"--like is one of {', '.join(PROFILES)}, not {self.like!r}{suggest(self.like, PROFILES)}")
+        if self.like is not None and self.train_on == "last" and not PROFILES[self.like].has_last:
+            raise InputError(
+                f"--like {self.like} excludes --train-on last: {PROFILES[self.like].trainer} has no such option"
+            )
         if self.train_on not in ("all", "last"):
             raise InputError(f"train_on is 'all' or 'last', not {self.train_on!r}")
         if self.max_length is not None and self.max_length < 2:
@@ -144,6 +157,23 @@ class MaskSettings:
             return self
         return replace(self, columns=None, dataset_info=None, dataset=None, mapping=mapping)
 
+    def limited(self, model_length: int | None) -> MaskSettings:
+        """The same with a length limit: the given one, else that of the trainer in ``like``, and of the model.
+
+        Args:
+            model_length: positions of the model, None if it has no limit.
+
+        Raises:
+            InputError: the given limit is more than the model's.
+        """
+        if self.max_length is None:
+            own = None if self.like is None else PROFILES[self.like].max_length
+            known = [length for length in (own, model_length) if length is not None]
+            return replace(self, max_length=min(known, default=None))
+        if model_length is not None and self.max_length > model_length:
+            raise InputError(f"max length {self.max_length} is more than the model's own {model_length} positions")
+        return self
+
     def as_key(self) -> dict[str, Any]:
         """What decides tokens and masks, as JSON values; settings of no effect are left out.
 
@@ -151,7 +181,8 @@ class MaskSettings:
             InputError: as :meth:`resolved`.
         """
         further = {"template": self.template, "train_on": self.train_on, "max_length": self.max_length}
-        return {**self.rules.as_json(), **further}
+        like = {} if self.like is None else {"like": self.like}
+        return {**self.rules.as_json(), **further, **like}
 
     @property
     def rules(self) -> ReadRules:

@@ -66,6 +66,11 @@ class TurnFinder:
         self._frames = TurnFrames(renderer)
         self._marks: Kinds[str, tuple[int, dict[int, tuple[int, ...]]]] = Kinds()
 
+    @property
+    def header(self) -> str:
+        """What the template writes to ask for a reply to a question; ``""`` if it writes nothing."""
+        return self._frames.header
+
     def spans(self, rendering: Rendering, wanted: Sequence[int]) -> list[Span]:
         """Bounds of the assistant turns at the positions ``wanted``; a turn may have several.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ FALLBACK = "alpaca"
 """The built-in template that ``"auto"`` uses if the tokenizer has none."""
 
 _OF_THE_TOKENIZER = ("auto", "tokenizer")
+_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 _BOS = "{{ bos_token or '' }}"
 _EOS = "{{ eos_token or '' }}"
@@ -157,6 +159,16 @@ class ResolvedTemplate:
     name: str
     source_text: str
     sha256: str
+
+    @property
+    def has_marks(self) -> bool:
+        """Whether it marks what the assistant writes (``{% generation %}``)."""
+        return _MARK.search(self.source_text) is not None
+
+
+def replaced(template: ResolvedTemplate, text: str) -> ResolvedTemplate:
+    """Another text under the name of a template."""
+    return _resolved(template.name, text)
 
 
 def resolve_template(tokenizer: PreTrainedTokenizerBase, name: str = "auto") -> ResolvedTemplate:

@@ -58,6 +58,15 @@ class Encoded:
         # Querying the bounds of a few tokens is ten times faster than building the list of all bounds.
         return bisect_left(range(len(self.ids)), place, key=self._start)
 
+    def token_at(self, place: int) -> int | None:
+        """The token that covers the character ``place``; None if there is none, or for a slow tokenizer."""
+        found = None if self.encoding is None or place < 0 else self.encoding.char_to_token(place)
+        return None if found is None or found >= len(self.ids) else int(found)
+
+    def offsets(self) -> list[tuple[int, int]]:
+        """Characters ``start`` to ``end`` (exclusive) of every token; empty for a slow tokenizer."""
+        return [] if self.encoding is None else list(self.encoding.offsets)[: len(self.ids)]
+
     def _start(self, token: int) -> int:
         bounds = self.bounds(token)
         return bounds[0] if bounds else 0
@@ -67,7 +76,11 @@ class TextEncoder:
     """The part of a tokenizer's interface that masking needs.
 
     Attributes:
-        front: ids that the tokenizer puts before a text (usually BOS; often none).
+        frame: ids that the tokenizer puts before a text (usually BOS; often none) and after it.
+        front: the former.
+        is_fast: whether it knows the place of each token in the text.
+        begin_token: text of the BOS token, ``""`` if there is none.
+        begin_id: id of the BOS token, or None.
         end_token: text of the EOS token, ``""`` if there is none.
         end_id: id of the EOS token, or None.
         longest: characters of the longest text that is tokenised whole; None without a length limit.
@@ -79,7 +92,11 @@ class TextEncoder:
         self.longest = None if limit is None else longest_whole(limit)
         self.end_token = str(tokenizer.eos_token or "")
         self.end_id: int | None = tokenizer.eos_token_id
-        self.front = _front(tokenizer)
+        self.begin_token = str(tokenizer.bos_token or "")
+        self.begin_id: int | None = tokenizer.bos_token_id
+        self.is_fast = bool(tokenizer.is_fast)
+        self.frame = _frame(tokenizer)
+        self.front = self.frame[0]
 
     def encode(self, texts: Iterable[str]) -> dict[str, Encoded | SampleError]:
         """Tokenise each distinct text once; a text that fails maps to its error and does not affect the others."""
@@ -147,7 +164,7 @@ class TextEncoder:
         return [Encoded(list(i), e) for i, e in zip(found["input_ids"], encodings, strict=True)]
 
 
-def _front(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+def _frame(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], tuple[int, ...]]:
     probe = "a"
     bare = list(tokenizer(probe, add_special_tokens=False, verbose=False)["input_ids"])
     whole = list(tokenizer(probe, add_special_tokens=True, verbose=False)["input_ids"])
@@ -157,8 +174,8 @@ def _front(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
         )
     for at in range(len(whole) - len(bare) + 1):
         if whole[at : at + len(bare)] == bare:
-            return tuple(whole[:at])
-    return ()
+            return tuple(whole[:at]), tuple(whole[at + len(bare) :])
+    return (), ()
 
 
 def _is_tokenizers(error: BaseException) -> bool:

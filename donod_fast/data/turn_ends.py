@@ -55,6 +55,7 @@ class TurnFrames:
 
     Attributes:
         constant_prompt: the header of a reply, if the template writes it at the end of every conversation.
+        header: the generation prompt, or the header that is always there.
     """
 
     def __init__(self, renderer: Renderer) -> None:
@@ -62,6 +63,7 @@ class TurnFrames:
         self._frames: Kinds[tuple[str, int], Frame | None] = Kinds()
         self._habits = TemplateHabits(renderer)
         self.constant_prompt = self._habits.constant_prompt
+        self.header = self._habits.prompt if self._habits.prompt.strip() else self.constant_prompt
 
     def of(self, conversation: Conversation, at: int) -> Frame | None:
         """The frame of the reply at a position; None if the template leaves out its words.

@@ -124,12 +124,14 @@ class Message:
 class Conversation:
     """Turns to be rendered by a chat template.
 
-    ``tools`` are JSON-schema function descriptions, ``documents`` are texts to answer from, as objects.
+    ``tools`` are JSON-schema function descriptions, ``documents`` are texts to answer from, as objects. The
+    first ``given`` messages are the prompt of a record that has prompt and completion apart; 0 for any other record.
     """
 
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
     documents: tuple[Mapping[str, Any], ...] = ()
+    given: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +176,8 @@ class TokenizedSample:
             only the beginning is tokenised: then it is a lower bound, above the limit, and ``detail`` says so.
         truncated: True where the length limit cut tokens off.
         format: the record format found (``"messages"``, ``"alpaca"``, …) or ``""``.
-        mask: how the mask was made: ``"generation"``, ``"prefix"``, ``"text"``, ``"labels"`` or ``""``.
+        mask: how the mask was made: ``"generation"``, ``"prefix"``, ``"text"``, ``"labels"``, ``""``, or the name of a
+            mask profile.
         carried: values of the record's columns that are copied into the scores.
         recasts: what was rewritten so that the chat template can express it, by name.
         unused: columns of the record that no score depends on.

@@ -303,7 +303,7 @@ class ScoreRun:
         """The entries of the manifest that do not depend on the model."""
         request = self.request
         reading = dict.fromkeys(("columns", "preference", "text_only")) | request.masks.rules.as_json()
-        masks: dict[str, Any] = {**reading, "train_on": request.masks.train_on}
+        masks: dict[str, Any] = {**reading, "train_on": request.masks.train_on, "like": request.masks.like}
         if request.masks.template != "auto":
             masks["template"] = request.masks.template
         if request.masks.max_length is not None:

@@ -93,6 +93,7 @@ class _Masks(_Section):
     train_on: Literal["all", "last"] | None = None
     max_length: _Count | None = None
     vocab_size: _Count | None = None
+    like: str | None = None
 
 
 class _Column(_Section):

@@ -106,7 +106,7 @@ class Scorer:
                 self.trunk, self.compiled = compile_trunk(self.trunk, self.loaded)
             if compile and backend == "auto" and self.loaded.device.type == "cpu":
                 backend = "inductor"
-            self.masks = _limited(masks or MaskSettings(), self.loaded.max_length)
+            self.masks = (masks or MaskSettings()).limited(self.loaded.max_length)
             vocab = self.head.weight.shape[0]
             self.masker = Masker(self.loaded.tokenizer, self.masks, vocab_size=vocab, carry=carry)
             call = HeadCall(self.head, self.update, self.weight_norm, backend)
@@ -382,13 +382,3 @@ def tokenizer_digest(tokenizer: Any) -> str:
     if isinstance(state, dict):  # these two are settings of a call, and change with it
         state = {key: value for key, value in state.items() if key not in ("truncation", "padding")}
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
-
-
-def _limited(masks: MaskSettings, model_length: int | None) -> MaskSettings:
-    if model_length is None:
-        return masks
-    if masks.max_length is None:
-        return replace(masks, max_length=model_length)
-    if masks.max_length > model_length:
-        raise InputError(f"max length {masks.max_length} is more than the model's own {model_length} positions")
-    return masks

@@ -160,6 +160,7 @@ class ColumnSettings:
         signals: names of further criteria, separated by commas.
         reference: reference sets of the criteria that compare with one: files, globs or hub ids.
         allow_overlap: score even if rows of a reference set are in the data.
+        ifd_prefix: what stands before the lone answer of ``ifd``, see :mod:`donod_fast.criteria.ifd`.
 
     Raises:
         InputError: ``carry`` is not a list of distinct names, or a reference set is given without criteria.
@@ -181,6 +182,10 @@ class ColumnSettings:
         (), help="Reference set to compare with: a file, glob or hub id; may be repeated.", panel=PANEL
     )
     allow_overlap: bool = option(False, help="Score even if rows of a reference set are in the data.", panel=PANEL)
+    ifd_prefix: str | None = option(
+        None, help="What stands before the lone answer of ifd: none, bos, header or response.", panel=PANEL,
+        choices=("none", "bos", "header", "response"), shown="the row's own begin token, if it has one",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         names = self.carried
@@ -192,6 +197,8 @@ class ColumnSettings:
             raise InputError(f"--carry takes names of columns, not a URL: {hide(self.carry)}")
         if self.reference and self.signals is None:
             raise InputError("--reference needs a criterion that uses a reference set: add for example --signals rds")
+        if self.ifd_prefix is not None and self.signals is None:
+            raise InputError("--ifd-prefix is used only by the signal ifd: add --signals ifd")
 
     @property
     def carried(self) -> tuple[str, ...]:
@@ -204,7 +211,7 @@ class ColumnSettings:
             return ()
         from donod_fast.criteria.registry import SignalOptions, parse_signals
 
-        return parse_signals(self.signals, SignalOptions(self.reference))
+        return parse_signals(self.signals, SignalOptions(self.reference, self.ifd_prefix))
 
 
 @dataclass(frozen=True, slots=True)

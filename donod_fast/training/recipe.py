@@ -31,12 +31,13 @@ Name = Annotated[str, StringConstraints(min_length=1)]
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Like = Literal["trl", "trl-whole", "axolotl", "llama-factory"]
 
 _MASKS: Any = MaskSettings()
 _UPDATE: Any = UpdateSettings()
 """The defaults of scoring, which recipes share."""
 
-_READING: dict[str, Any] = {"columns": None, "preference": None, "text_only": False}
+_READING: dict[str, Any] = {"columns": None, "preference": None, "text_only": False, "like": None}
 _LATER: dict[str, Any] = {"packing": "none", "parameter_mask": None, **_READING}
 """Training settings that later releases added, with their defaults."""
 
@@ -96,7 +97,7 @@ class TrainSettings(Section):
         max_steps: maximum number of optimizer steps, regardless of ``epochs``; None for all.
         max_grad_norm: gradients are clipped to this norm; 0 leaves them.
         max_length: tokens kept of a row, from its start; None for the model's own limit.
-        format, template, train_on, columns, preference, text_only: see
+        format, template, train_on, columns, preference, text_only, like: see
             :class:`donod_fast.data.masking.MaskSettings`; the same as in scoring.
         seed: of the order of rows, of adapters and of dropout.
         mixed_precision: with float32 weights, forward and backward in bfloat16 (autocast). Weights that are
@@ -135,6 +136,7 @@ class TrainSettings(Section):
     columns: Name | None = None
     preference: Literal["chosen", "rejected"] | None = None
     text_only: bool = False
+    like: Like | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     mixed_precision: bool = False
     gradient_checkpointing: bool = False
@@ -182,9 +184,9 @@ class TrainSettings(Section):
         return {name: value for name, value in found.items() if _LATER.get(name, ...) != value}
 
     def masks(self, max_length: int | None = None) -> MaskSettings:
-        """How rows become tokens and labels; ``max_length`` is the limit if the settings name none."""
-        limit = max_length if self.max_length is None else self.max_length
-        return _mask_settings(self, limit)
+        """How rows become tokens and labels; ``max_length`` is the model's limit, for settings that name none."""
+        own = _mask_settings(self, self.max_length)
+        return own if self.max_length is not None else own.limited(max_length)
 
 
 class ScoreSection(Section):
@@ -196,7 +198,7 @@ class ScoreSection(Section):
         data: files, globs, saved datasets or hub ids: the corpus to select from.
         split, data_revision: of a saved or hub dataset.
         references: reference sets, for a study's methods by influence.
-        format, template, train_on, max_length, columns, preference, text_only: how rows are read and masked.
+        format, template, train_on, max_length, columns, preference, text_only, like: how rows are read and masked.
         dtype: of the scoring model.
         update, lr, weight_decay, eps, reduction, storage_dtype: see ``UpdateSettings``.
         stated_rows, stated_tokens: rows of the corpus and mean tokens of one, for plans made without the corpus.
@@ -215,6 +217,7 @@ class ScoreSection(Section):
     columns: Name | None = None
     preference: Literal["chosen", "rejected"] | None = None
     text_only: bool = False
+    like: Like | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     update: Literal["adamw", "sgd", "sign"] = _UPDATE.update
     lr: Annotated[float, Field(gt=0.0)] = _UPDATE.lr
@@ -254,6 +257,7 @@ def _mask_settings(section: TrainSettings | ScoreSection, max_length: int | None
         columns=section.columns,
         preference=section.preference,
         text_only=section.text_only,
+        like=section.like,
     )
 
 

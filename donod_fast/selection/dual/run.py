@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from donod_fast.data.grouping import grouped
-from donod_fast.data.masking import Masker, MaskSettings
+from donod_fast.data.masking import Masker
 from donod_fast.data.types import Status, TokenizedSample
-from donod_fast.errors import InputError, StoreError
+from donod_fast.errors import StoreError
 from donod_fast.models.loading import LoadedModel, quiet
 from donod_fast.models.parameter_mask import write_mask
 from donod_fast.scoring.sample_scorer import Progress
@@ -106,7 +106,7 @@ def dual(
     with quiet():
         chosen = choose_layers(loaded, settings.layers)
         prove_layers(chosen, workspace_bytes=settings.workspace_bytes)
-        masks = _limited(settings.masks, loaded.max_length)
+        masks = settings.masks.limited(loaded.max_length)
         masker = Masker(loaded.tokenizer, masks, vocab_size=int(chosen.head.weight.shape[0]))
         samples = [sample for chunk in _tokenised(reference, masker) for sample in chunk]
         objective = reference_objective(
@@ -175,14 +175,6 @@ def refuse_folder(folder: Path, *, overwrite: bool) -> None:
 def _tokenised(corpus: Corpus, masker: Masker) -> Iterator[Sequence[TokenizedSample]]:
     for group in grouped(corpus.records(), _CHUNK):
         yield masker.tokenize_many(group)
-
-
-def _limited(masks: MaskSettings, limit: int | None) -> MaskSettings:
-    if masks.max_length is not None:
-        if limit is not None and masks.max_length > limit:
-            raise InputError(f"max length {masks.max_length} is more than the model's {limit} positions")
-        return masks
-    return replace(masks, max_length=limit)
 
 
 def _names(corpus: Corpus) -> str:
