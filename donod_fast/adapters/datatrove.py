@@ -33,8 +33,8 @@ from donod_fast.errors import InputError
 from donod_fast.selection.frozen_constants import TopsisConstants, load_constants, topsis_constants
 
 _EXTRA = "datatrove"
-_steps = host_module("datatrove.pipeline.base", _EXTRA)
-_filters = host_module("datatrove.pipeline.filters.base_filter", _EXTRA)
+_PipelineStep: Any = host_module("datatrove.pipeline.base", _EXTRA).PipelineStep
+_BaseFilter: Any = host_module("datatrove.pipeline.filters.base_filter", _EXTRA).BaseFilter
 
 RECORD = "record"
 """Entry of a document's metadata that holds the whole row of the corpus."""
@@ -60,7 +60,7 @@ def write_record(_writer: Any, document: Any) -> dict[str, Any]:
     return {**metadata[RECORD], **{name: value for name, value in metadata.items() if name.startswith(PREFIX)}}
 
 
-class DonodScore(_steps.PipelineStep):  # type: ignore[misc]
+class DonodScore(_PipelineStep):  # type: ignore[misc]
     """Gives each document its scores, as metadata ``donod_…``; every document stays, in its place.
 
     The model is loaded once per process, at the first document.
@@ -131,7 +131,7 @@ class DonodScore(_steps.PipelineStep):  # type: ignore[misc]
         return {name: value for name, value in row.items() if not name.startswith(PREFIX)}
 
 
-class DonodRank(_filters.BaseFilter):  # type: ignore[misc]
+class DonodRank(_BaseFilter):  # type: ignore[misc]
     """Gives each scored document its closeness ``donod_topsis`` in the whole corpus, and drops all but the best.
 
     Args:

@@ -26,8 +26,10 @@ from donod_fast.selection.keeping import kept_count
 from donod_fast.system.checked_json import checksum
 
 _EXTRA = "distilabel"
-_steps = host_module("distilabel.steps.base", _EXTRA)
-_placement = host_module("distilabel.models.mixins.cuda_device_placement", _EXTRA)
+_base = host_module("distilabel.steps.base", _EXTRA)
+_Step: Any = _base.Step
+_GlobalStep: Any = _base.GlobalStep
+_Placement: Any = host_module("distilabel.models.mixins.cuda_device_placement", _EXTRA).CudaDevicePlacementMixin
 
 BATCH_FAILED = "batch_failed"
 """Status of the rows of a batch that could not be scored at all; ``donod_detail`` says why."""
@@ -35,7 +37,7 @@ BATCH_FAILED = "batch_failed"
 KEPT = PREFIX + "kept"
 
 
-class DonodScore(_steps.Step, _placement.CudaDevicePlacementMixin):  # type: ignore[misc]
+class DonodScore(_Step, _Placement):  # type: ignore[misc]
     """Gives each row the columns of its scores. Every row stays, in its place.
 
     Attributes:
@@ -82,15 +84,15 @@ class DonodScore(_steps.Step, _placement.CudaDevicePlacementMixin):  # type: ign
         Raises:
             ModelError: the model cannot be loaded or scored with.
         """
-        _steps.Step.load(self)
+        _Step.load(self)
         if self.resources.gpus:
-            _placement.CudaDevicePlacementMixin.load(self)
+            _Placement.load(self)
         self._made().lazy.scorer()
 
     def unload(self) -> None:
         """Give the device back."""
         if self.resources.gpus:
-            _placement.CudaDevicePlacementMixin.unload(self)
+            _Placement.unload(self)
 
     def process(self, inputs: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         """Score a batch."""
@@ -109,7 +111,7 @@ class DonodScore(_steps.Step, _placement.CudaDevicePlacementMixin):  # type: ign
         return self._scorer
 
 
-class DonodRank(_steps.GlobalStep):  # type: ignore[misc]
+class DonodRank(_GlobalStep):  # type: ignore[misc]
     """Gives each row its closeness ``donod_topsis`` among all rows, and keeps the best.
 
     Every row gets ``donod_kept``. Rows that are not kept are dropped, unless ``drop`` is off. If no row could be
@@ -181,6 +183,6 @@ class DonodRank(_steps.GlobalStep):  # type: ignore[misc]
 
 
 for _step in (DonodScore, DonodRank):  # distilabel looks for this type, and does not read annotations that are texts
-    _step.process.__annotations__["inputs"] = _steps.StepInput
+    _step.process.__annotations__["inputs"] = _base.StepInput
 
 __all__ = ["BATCH_FAILED", "KEPT", "DonodRank", "DonodScore"]

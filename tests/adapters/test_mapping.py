@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from host_cases import MODEL, assert_same_scores, reference, rows, write_rows
+from guide_files import guide_file
+from host_cases import MODEL, assert_same_scores, reference, rows, run, write_rows
 
 from donod_fast import topsis_constants
 from donod_fast.adapters.batch_ranking import batch_scorer
@@ -37,22 +40,28 @@ def wanted(scores: Path) -> list[dict[str, Any]]:
     return [row for part in sorted(scores.glob("part-*.parquet")) for row in pq.read_table(part).to_pylist()]
 
 
-@pytest.mark.parametrize(("size", "processes"), [(2, None), (7, 2)])
-def test_map_of_datasets_scores_batches_of_any_size(wanted, size: int, processes: int | None) -> None:
+def test_map_of_datasets_scores_batches(wanted) -> None:
     data = datasets.Dataset.from_list(ROWS)
     score = ScoreRows(str(MODEL))
     scored = data.map(
-        score,
-        batched=True,
-        batch_size=size,
-        with_indices=True,
-        with_rank=True,
-        num_proc=processes,
-        features=score.features(data.features),
+        score, batched=True, batch_size=2, with_indices=True, with_rank=True, features=score.features(data.features)
     )
     assert scored.column_names == [*data.column_names, *COLUMNS]
     assert [{name: row[name] for name in data.column_names} for row in scored] == [*data]
     assert_same_scores(list(scored), wanted)
+
+
+def test_the_guide_maps_in_two_processes_and_selects(tmp_path: Path, wanted) -> None:
+    (tmp_path / "demo-data").mkdir()
+    (tmp_path / "demo-data" / "model").symlink_to(MODEL)
+    write_rows(tmp_path / "demo-data" / "corpus.jsonl", ROWS)
+    (tmp_path / "map_rows.py").write_text(guide_file("spark-and-datasets", "map_rows.py"))
+    done = run(sys.executable, "map_rows.py", cwd=tmp_path, HF_HOME=str(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr
+    kept = [json.loads(line) for line in (tmp_path / "kept.jsonl").read_text(encoding="utf-8").splitlines()]
+    rightful = {row["id"]: right for row, right in zip(ROWS, wanted, strict=True)}
+    assert len(kept) == round(0.3 * 17)
+    assert_same_scores(kept, [rightful[row["id"]] for row in kept])
 
 
 def test_frozen_constants_rank_each_batch_as_the_whole(wanted, scores: Path) -> None:
