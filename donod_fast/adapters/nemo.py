@@ -217,6 +217,10 @@ class DonodTopsisStage(_DonodStage):
         """One: the rows are ranked together."""
         return 1
 
+    def setup(self, worker_metadata: Any = None) -> None:
+        """Begin a run. A stage with this method is an actor, which sees every call of the run."""
+        self._ranked = None
+
     def outputs(self) -> tuple[list[str], list[str]]:
         """The column that every row gets."""
         return ["data"], [TOPSIS]

@@ -1,6 +1,6 @@
 """``DonodScorer``: a scorer of OpenDataArena's DataScorer, which its ``scores_info.json`` names as ``module``.
 
-The host calls a scorer by its methods, so nothing of the host is imported. The host goes on when a scorer raises,
+The host calls a scorer by its methods, so nothing of the host is imported. The host continues when a scorer raises,
 merges the rows of the jobs that did not, and exits with code 0. So the process that the user started watches the jobs:
 if one of them did not finish, or a row is missing in the result, it says so at its end and exits with code 1.
 """

@@ -102,7 +102,7 @@ def test_a_wrong_configuration_is_refused_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("killed", [False, True])
-def test_a_run_that_lost_rows_fails_although_the_host_goes_on(wanted, tmp_path: Path, killed: bool) -> None:
+def test_a_run_that_lost_rows_fails_although_the_host_continues(wanted, tmp_path: Path, killed: bool) -> None:
     write_rows(tmp_path / "data.jsonl", ROWS)
     host = oda_stand_in(tmp_path / "host")
     command = [sys.executable, host, "--config", oda_config(tmp_path, MODEL)]

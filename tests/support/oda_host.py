@@ -1,6 +1,6 @@
 """A stand-in of OpenDataArena's main program: what its contract says a host does with a scorer, and no more.
 
-It imports the scorers of ``./scorers/scores_info.json``, gives two jobs a half of the rows each, goes on when a job
+It imports the scorers of ``./scorers/scores_info.json``, gives two jobs a half of the rows each, continues when a job
 fails, joins the records by id, and exits with code 0 whatever happened.
 """
 
