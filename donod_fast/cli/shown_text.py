@@ -11,6 +11,7 @@ import math
 import unicodedata
 from collections.abc import Iterable, Mapping
 
+from donod_fast.data.mask_profiles.names import PROFILES
 from donod_fast.data.templates import BUILTIN_TEMPLATES
 from donod_fast.data.viewing import Piece, RowView
 from donod_fast.system.escaping import is_hidden
@@ -91,7 +92,7 @@ def facts(view: RowView) -> list[str]:
     if view.pieces:
         cut = ", cut to the length limit" if view.truncated else ""
         how = f"format {view.format}, mask from {MASKS.get(view.mask, view.mask)}"
-        if view.mask in ("generation", "prefix") and view.format not in ("text", "tokenized"):
+        if view.mask in ("generation", "prefix", *PROFILES) and view.format not in ("text", "tokenized"):
             how += f", chat template {template_name(view.template)}"
         lines.append(f"  {view.status}: {view.scored_tokens:,} of {plural(view.tokens, 'token')}{cut}; {how}")
     else:
@@ -133,6 +134,7 @@ MASKS: Mapping[str, str] = {
     "prefix": "the tokens of the prompt",
     "text": "the whole text",
     "labels": "the record's labels",
+    **{name: f"{facts.trainer}'s rule (--like {name})" for name, facts in PROFILES.items()},
 }
 """How a mask was made, in words."""
 
