@@ -239,6 +239,13 @@ def test_axolotl_leaves_out_the_turns_that_flags_leave_out() -> None:
     assert trained(UNMARKED, messages, "axolotl") == "2<|im_end|>"
 
 
+def test_axolotl_trains_on_no_end_of_turn_that_is_not_the_eos_token() -> None:
+    tokenizer = tokenizer_for(UNMARKED)
+    tokenizer.eos_token = "</s>"
+    row = row_like(tokenizer, {"messages": PLAIN["two pairs"]}, "axolotl")
+    assert tokenizer.decode([label for label in row[1] if int(label) >= 0]) == "She has 3.2 left, 5 - 2 = 3."
+
+
 def test_axolotl_drops_rows_above_its_limit() -> None:
     assert trained(UNMARKED, said("How many?", "1 " * 400), "axolotl").startswith("too_long")
     assert not trained(UNMARKED, said("How many?", "1 " * 400), "axolotl", max_length=4096).startswith("too_long")

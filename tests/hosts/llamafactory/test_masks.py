@@ -105,7 +105,7 @@ def test_like_llama_factory_gives_the_rows_of_its_processor(kind: str, options: 
     assert counts["equal"] >= (300 if "limit" in options else 400), counts
 
 
-def test_a_single_pair_with_an_empty_block_of_thinking_is_trained_on_from_its_tags() -> None:
+def test_an_empty_block_of_thinking_is_trained_on_in_a_single_pair() -> None:
     """Stock templates of reasoning models write it as LLaMA-Factory's reasoning templates do."""
     tokenizer = tokenizer_for(THINKING)
     template = copy.deepcopy(TEMPLATES["qwen3"])
