@@ -119,7 +119,8 @@ class ScoreRows:
         Args:
             features: those of the data set.
         """
-        datasets = host_module("datasets", "all")
+        import datasets
+
         kinds = {"text": "string", "count": "int64", "number": "float64", "flag": "bool"}
         made = {
             name: datasets.Sequence(datasets.Value("float64")) if kind == "vector" else datasets.Value(kinds[kind])

@@ -82,7 +82,8 @@ def test_arrow_batches_and_frames_of_spark(wanted) -> None:
     made = pa.Table.from_batches(list(score.arrow(table.to_batches(max_chunksize=6))))
     assert made.column_names == [*(name for name in table.column_names if name != "donod_old"), *score.kinds()]
     assert_same_scores(made.to_pylist(), wanted)
-    assert made.column("donod_ifd").null_count == 3
+    assert [made.column(name).null_count for name in ("donod_ifd_loss", "donod_ifd_unhelped")] == [3, 3]
+    assert made.schema.field("donod_ifd_unhelped").type == pa.bool_()
     frames = list(ScoreRows(str(MODEL)).pandas(pd.DataFrame(ROWS[at : at + 9]) for at in range(0, 20, 9)))
     assert_same_scores([{name: None if value is pd.NA else value for name, value in row.items()}
                         for frame in frames for row in frame.to_dict("records")], wanted)  # fmt: skip

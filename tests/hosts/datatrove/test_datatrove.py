@@ -80,6 +80,7 @@ def test_the_guide_scores_and_selects_with_several_processes(tmp_path: Path, wan
     assert {file: file.stat().st_mtime_ns for file in (folder / "out").rglob("*.jsonl")} == before
 
 
+@hosts_only
 def test_a_wrong_model_path_fails_the_run(tmp_path: Path) -> None:
     folder = workplace(tmp_path)
     text = guide_file("datatrove", "select_rows.py").replace("demo-data/model", "demo-data/nothing")
