@@ -74,7 +74,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     }
     short = Path("/tmp") / f"donod-ray-{os.getpid()}"  # the path of a socket has a limit
     words = ["ray", "start", "--head", "--block", "--node-ip-address", "127.0.0.1", "--port", str(port)]
-    words += ["--num-cpus", "4", "--temp-dir", str(short), "--dashboard-port", str(_port())]
+    words += ["--num-cpus", "6", "--temp-dir", str(short), "--dashboard-port", str(_port())]
     words += ["--ray-client-server-port", str(_port()), "--object-store-memory", "200000000"]
     with (folder / "ray.log").open("w") as log:
         head = subprocess.Popen(
