@@ -159,7 +159,7 @@ class Scorer:
 
     @contextmanager
     def neutral(self) -> Iterator[None]:
-        """Hold a live model in its neutral state within the block, and read its weights anew at the beginning.
+        """Hold a live model in its neutral state within the block, and read its weights again at the beginning.
 
         ``score`` and the engines enter it themselves. Within one block the weights must not change. Does nothing
         without ``live``.
@@ -170,10 +170,10 @@ class Scorer:
         """
         with self._untouched() as outermost:
             if outermost:
-                self._read_anew()
+                self._read_again()
             yield
 
-    def _read_anew(self) -> None:
+    def _read_again(self) -> None:
         """Take over the weights that a live model has now."""
         model = bare(self.loaded.model)
         self.loaded = replace(self.loaded, fingerprint=memory_fingerprint(model))

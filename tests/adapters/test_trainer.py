@@ -16,6 +16,7 @@ from tiny_models import save_tiny, tiny_model
 from trainer_cases import KINDS, ROWS, TOKENIZER, Steps, conversations, generators, trainer_of
 from transformers import default_data_collator
 
+from donod_fast import load_constants, topsis
 from donod_fast.adapters.trainer import DonodCallback
 from donod_fast.data.masking import MaskSettings
 from donod_fast.errors import InputError, ModelError
@@ -107,6 +108,9 @@ def test_the_commands_read_the_folders_and_the_other_columns_stay(tmp_path: Path
     trainer = trainer_of("assistant", tmp_path / "trainer", [callback], data=data, model=_loaded(model), max_steps=1)
     trainer.train()
     for folder in callback.folders:
+        constants = load_constants(f"{folder}.topsis.json")
+        don, nod = (torch.from_numpy(_table(folder).column(name).to_numpy()) for name in ("don", "nod"))
+        assert torch.allclose(constants.apply(don, nod), topsis(don, nod), rtol=0, atol=1e-12, equal_nan=True)
         assert "rows     14 of 14 (100.0%)" in invoke("status", folder).out
         assert "<|assistant|>" in invoke("show", "--scores", folder, "--rows", "1").out
         subset = tmp_path / f"{folder.name}.parquet"
@@ -144,8 +148,6 @@ def test_rows_that_are_dropped_are_trained_no_more(accumulation: int, tmp_path: 
             if row["status"] == "scored":
                 known[row["row"]] = row["don"], row["nod"]
         don, nod = (torch.tensor([known[at][k] for at in range(ROWS)], dtype=torch.float64) for k in (0, 1))
-        from donod_fast import topsis
-
         kept = set(torch.argsort(topsis(don, nod), descending=True, stable=True)[: round(0.65 * ROWS)].tolist())
     assert len(callback.folders) == 3
 

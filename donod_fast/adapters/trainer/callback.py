@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scores.rows import SCORE_COLUMNS
 from donod_fast.scoring.scorer import Scorer
 from donod_fast.scoring.settings import WARM, UpdateSettings
+from donod_fast.selection.frozen_constants import topsis_constants
 from donod_fast.system.locking import locked
 
 _log = logging.getLogger(__name__)
@@ -37,9 +38,10 @@ class DonodCallback(TrainerCallback):  # type: ignore[misc]  # transformers has 
     """Scores a trainer's own rows: the token ids and labels that its collator makes of its data set.
 
     The scores are folders that ``donod-fast status``, ``show`` and ``select`` read: ``OUT/before``, ``OUT/step-…`` and
-    ``OUT/epoch-…``. Their rows are the rows of the trainer's data set, in its order, which are written to
-    ``OUT/rows.parquet``. Without ``keep`` the callback only watches: the trained weights are bit for bit the same (but
-    for ``batches`` in a model that the trainer compiles, where the hooks divide what is compiled).
+    ``OUT/epoch-…``. Beside each lie the constants of TOPSIS over its rows, ``….topsis.json``. Their rows are the rows of
+    the trainer's data set, in its order, which are written to ``OUT/rows.parquet``. Without ``keep`` the callback only
+    watches: the trained weights are bit for bit the same (but for ``batches`` in a model that the trainer compiles,
+    where the hooks divide what is compiled).
 
     Args:
         out: folder of the results.
@@ -208,6 +210,8 @@ class DonodCallback(TrainerCallback):  # type: ignore[misc]  # transformers has 
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
             yield folder
+        with suppress(InputError):  # no row has a score
+            topsis_constants(folder).save(self.out / f"{name}.topsis.json")
         self.folders.append(folder)
         _log.info("scores of the trainer's rows: %s", folder)
 
