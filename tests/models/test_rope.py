@@ -11,6 +11,7 @@ from packed_cases import alone, make_samples, model_of
 from releases import keeps_long_frequencies, rope_settings
 from tiny_models import tiny_tokenizer
 
+from donod_fast.errors import ModelError
 from donod_fast.models.batching import collate, make_batches, used_tokens
 from donod_fast.models.loading import wrap_model
 from donod_fast.models.rope import RopeSwitch, rope_switch
@@ -69,6 +70,16 @@ def test_mixed_kinds_would_change_scores(kind: str) -> None:
     trunk = Trunk(wrap_model(model, tiny_tokenizer()), packing="on")
     batch = collate(SAMPLES, (1, 6), packed=True)
     assert float((trunk.states(batch)[:4] - alone(model_of(MODELS[kind][0]), SAMPLES[1])).abs().max()) > 1e-2
+
+
+def test_a_trunk_whose_frequencies_would_be_wrong_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    dynamic, longrope = (wrap_model(model_of(MODELS[kind][0]), tiny_tokenizer()) for kind in ("dynamic", "longrope"))
+    plain = wrap_model(model_of({"model_type": "llama"}), tiny_tokenizer())
+    monkeypatch.setattr("donod_fast.models.trunk.wrong_frequencies", lambda *_: "it keeps them; use another release")
+    for loaded in (dynamic, longrope):
+        with pytest.raises(ModelError, match="LlamaForCausalLM: it keeps them; use another release"):
+            Trunk(loaded)
+    Trunk(plain)
 
 
 def test_batches_hold_one_kind_only_and_long_samples_are_not_cut() -> None:
