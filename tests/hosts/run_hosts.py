@@ -77,7 +77,7 @@ def run(name: str) -> dict[str, str]:
     row |= versions(name, python)
     report = ROOT / "build" / "hosts" / f"{name}.xml"
     report.unlink(missing_ok=True)
-    # Not `python -m pytest`: that puts the repository on the path, where kernels/ hides the hosts' package of that name.
+    # Not `python -m pytest`: that puts the repository on the path, and its kernels/ hides a package of that name.
     command = [python.parent / "pytest", f"tests/hosts/{name}", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
     environ = {**os.environ, "DONOD_FAST_HOSTS": "1"}  # also the tests that are too slow for the ordinary suite
     subprocess.run([str(word) for word in command], cwd=ROOT, env=environ, check=False)
