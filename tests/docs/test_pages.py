@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FILES = {
     "/" + path.relative_to(ROOT).as_posix()
-    for folder in ("donod_fast", "kernels", "recipes", "tests", "bench", "docs")
+    for folder in ("donod_fast", "kernels", "recipes", "tests", "bench", "docs", "examples")
     for path in (ROOT / folder).rglob("*")
 } | {f"/{path.name}" for path in ROOT.iterdir()}
 
