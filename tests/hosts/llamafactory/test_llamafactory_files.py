@@ -84,7 +84,7 @@ def numbers(folder: Path) -> list[dict[str, Any]]:
 def test_its_own_tokens_and_labels_of_the_kept_file_are_those_that_were_scored(place, environment) -> None:
     import datasets
 
-    said = trained(place, environment, EXAMPLES / "train.yaml", "tokenized_path=own-tokens")
+    said = trained(place, environment, EXAMPLES / "train.yaml", "tokenized_path=own-tokens", "output_dir=out-own")
     assert "Tokenized dataset is saved at own-tokens" in said
     own = datasets.load_from_disk(str(place / "own-tokens"))["train"]
     ours = datasets.load_from_disk(str(place / "kept-tokens"))
