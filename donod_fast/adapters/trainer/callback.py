@@ -38,7 +38,7 @@ class DonodCallback(TrainerCallback):  # type: ignore[misc]  # transformers has 
     """Scores a trainer's own rows: the token ids and labels that its collator makes of its data set.
 
     The scores are folders that ``donod-fast status``, ``show`` and ``select`` read: ``OUT/before``, ``OUT/step-…`` and
-    ``OUT/epoch-…``. Beside each lie the constants of TOPSIS over its rows, ``….topsis.json``. Their rows are the rows of
+    ``OUT/epoch-…``. Beside each are its constants of TOPSIS, ``….topsis.json``. Their rows are the rows of
     the trainer's data set, in its order, which are written to ``OUT/rows.parquet``. Without ``keep`` the callback only
     watches: the trained weights are bit for bit the same (but for ``batches`` in a model that the trainer compiles,
     where the hooks divide what is compiled).

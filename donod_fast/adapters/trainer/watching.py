@@ -56,7 +56,7 @@ class Watcher:
         """Watch a model, wrapped by peft or not, until :meth:`detach`."""
         self.detach()
         # A trainer may compile the model: the hooks are no part of what it compiles.
-        before, after = torch.compiler.disable(self._before), torch.compiler.disable(self._after)
+        before, after = map(torch.compiler.disable, (self._before, self._after))
         self._handles = [
             model.register_forward_pre_hook(before, with_kwargs=True),
             self._scorer.trunk.decoder.register_forward_hook(after, with_kwargs=True),
