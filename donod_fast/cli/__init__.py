@@ -12,7 +12,7 @@ def main() -> None:
     """Run the command line; see :func:`donod_fast.cli.app.main` for its exit codes."""
     guard_streams()
     if sys.argv[1:] == ["--version"]:  # answered without importing the command-line library
-        from donod_fast import __version__
+        from donod_fast._version import __version__
 
         print(f"donod-fast {__version__}")
         _leave(0)

@@ -151,7 +151,7 @@ app = typer.Typer(
 
 def _version(value: bool) -> None:
     if value:
-        from donod_fast import __version__
+        from donod_fast._version import __version__
 
         typer.echo(f"donod-fast {__version__}")
         raise typer.Exit

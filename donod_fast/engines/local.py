@@ -241,7 +241,7 @@ def versions() -> dict[str, str]:
     import torch
     import transformers
 
-    from donod_fast import __version__
+    from donod_fast._version import __version__
 
     return {
         "donod_fast": __version__,

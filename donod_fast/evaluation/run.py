@@ -220,7 +220,7 @@ def _collect(
 
 
 def _surroundings(isolation: Isolation) -> dict[str, Any]:
-    from donod_fast import __version__
+    from donod_fast._version import __version__
 
     versions = {"python": platform.python_version(), "donod-fast": __version__}
     return {"isolation": str(isolation), "versions": versions}

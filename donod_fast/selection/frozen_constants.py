@@ -253,7 +253,7 @@ def topsis_constants(
     *,
     weights: tuple[float, float] = (0.5, 0.5),
     normalise: str = DEFAULT_NORMALISE,
-    keep: Sequence[float | int] = (),
+    keep: Sequence[float | int] | float = (),
     settings: Mapping[str, Any] | None = None,
 ) -> TopsisConstants:
     """Make the constants of TOPSIS over the rows of a corpus.
@@ -279,7 +279,7 @@ def topsis_constants(
     from donod_fast.scores.folder import ScoresFolder
 
     check_normalise(normalise)
-    shares = tuple(keep) if isinstance(keep, Sequence) and not isinstance(keep, str) else (keep,)
+    shares = tuple(keep) if isinstance(keep, Sequence) else (keep,)
     if isinstance(scores, str | Path):
         scores = ScoresFolder.open(scores)
     if isinstance(scores, ScoresFolder):

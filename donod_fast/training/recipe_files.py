@@ -11,7 +11,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import donod_fast
 from donod_fast.confidential import hidden
 from donod_fast.errors import InputError
 from donod_fast.system.places import path_of
@@ -27,6 +26,7 @@ except ImportError as error:
 _DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz", ".zst")
 _MOST = 1 << 63  # no setting is a number as large as this
 _PAPER = "paper-"  # how the names of the recipes of `study paper` begin
+_PACKAGE_FOLDER = Path(__file__).parents[1]
 _PACKAGE = "package:"  # prefix of paths inside the installed package
 _PATHS = (
     "train.model",
@@ -138,7 +138,7 @@ def _packaged_folder() -> Path:
     try:
         return Path(next(iter(import_module("donod_fast.recipes").__path__)))
     except ImportError:  # a checkout that is not installed
-        return Path(donod_fast.__file__).parent.parent / "recipes"
+        return _PACKAGE_FOLDER.parent / "recipes"
 
 
 def find_recipe(name_or_path: str | Path, *, paper: bool = False) -> Path:
@@ -229,7 +229,7 @@ def _resolved(value: Any, folder: Path) -> Any:
     if not isinstance(value, str) or not value:
         return value
     if value.startswith(_PACKAGE):
-        return str(Path(donod_fast.__file__).parent / value.removeprefix(_PACKAGE))
+        return str(_PACKAGE_FOLDER / value.removeprefix(_PACKAGE))
     if value.startswith("~"):
         return str(path_of(value))
     path = Path(value)

@@ -135,7 +135,7 @@ def _digest(requests: _Requests) -> str:
 
 
 def _versions() -> dict[str, str]:
-    from donod_fast import __version__
+    from donod_fast._version import __version__
 
     names = ("lm_eval", "torch", "transformers")
     return {"python": platform.python_version(), "donod-fast": __version__, **{name: version(name) for name in names}}
