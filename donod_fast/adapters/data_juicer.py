@@ -50,7 +50,7 @@ class _DonodFilter(_Filter):  # type: ignore[misc]
     """What both filters share: errors that end the run, and the rows to keep."""
 
     _batched_op = True
-    _NON_FINGERPRINT_ATTRS = _Filter._NON_FINGERPRINT_ATTRS | {"_settings"}
+    _NON_FINGERPRINT_ATTRS = _Filter._NON_FINGERPRINT_ATTRS | {"_settings", "sharing", "compared"}
 
     def __init__(self, *args: Any, **kwargs: Any):
         kwargs["skip_op_error"] = False
@@ -133,7 +133,7 @@ class DonodScoreFilter(_DonodFilter):
         self.chosen = bool({"device", "device_map"} & {name for name, value in (options or {}).items() if value})
         self.lazy = LazyScorer(scorer_spec(_absolute(hf_model), options))
         self.identity: str | None = None
-        self.sharing = False
+        self.sharing = self.compared = False  # done in this process
 
     def run(self, dataset: Any, *, exporter: Any = None, tracer: Any = None, reduce: bool = True) -> Any:
         """Score a whole data set on this machine.
@@ -164,8 +164,9 @@ class DonodScoreFilter(_DonodFilter):
             vectors = {PREFIX + one.name for one in scorer.sample_scorer.signals.columns if one.kind == "vector"}
             found = [_typed(one, vectors) for one in found]
             if self.frozen is not None:
-                if self.frozen.settings is not None:
+                if self.frozen.settings is not None and not self.compared:
                     self.frozen.refuse_other(scorer.describe())
+                    self.compared = True
                 found = _with_closeness(found, self.frozen)
         samples[_STATS] = [{**plain(stats), **one} for stats, one in zip(samples[_STATS], found, strict=True)]
         return samples
