@@ -128,7 +128,7 @@ def commit() -> str:
     """The short hash of the commit, with ``+`` if files differ from it."""
     git = ["git", "-C", str(ROOT)]
     head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    changed = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no", "--", ".", f":!{TABLE}"],
+    changed = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no", "--", ".", f":!{TABLE.relative_to(ROOT)}"],
                              capture_output=True, text=True, check=False)  # fmt: skip
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
