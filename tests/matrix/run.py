@@ -128,8 +128,8 @@ def commit() -> str:
     """The short hash of the commit, with ``+`` if files differ from it."""
     git = ["git", "-C", str(ROOT)]
     head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    changed = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no", "--", ".", f":!{TABLE}"],
-                             capture_output=True, text=True, check=False)  # fmt: skip
+    scope = ["--untracked-files=no", "--", ".", f":!{TABLE.relative_to(ROOT)}"]
+    changed = subprocess.run([*git, "status", "--porcelain", *scope], capture_output=True, text=True, check=False)
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
