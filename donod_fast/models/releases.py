@@ -80,7 +80,7 @@ def check_release(name: str, config: Any) -> None:
 def check_tokenizer_release(name: str, tokenizer: Any) -> None:
     """Refuse a tokenizer that was written by transformers 5 and that the installed transformers 4 reads otherwise.
 
-    The classes of transformers 4 build parts of a tokenizer anew, from settings that transformers 5 no longer writes.
+    The classes of transformers 4 rebuild parts of a tokenizer from settings that transformers 5 no longer writes.
     So the ids of some texts are compared with those of ``tokenizer.json`` itself.
 
     Raises:

@@ -64,7 +64,7 @@ def table(folder: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: row["row"])
 
 
-def test_the_configuration_of_the_guide_scores_and_prunes_as_the_command_does(place: Path) -> None:
+def test_the_guide_s_configuration_scores_and_prunes_as_the_command_does(place: Path) -> None:
     import datasets
 
     done = train(place, EXAMPLES / "train.yml")
