@@ -81,7 +81,7 @@ def numbers(folder: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: row["row"])
 
 
-def test_its_own_tokens_and_labels_of_the_kept_file_are_those_that_were_scored(place, environment) -> None:
+def test_its_tokens_and_labels_of_the_kept_file_are_those_that_were_scored(place, environment) -> None:
     import datasets
 
     said = trained(place, environment, EXAMPLES / "train.yaml", "tokenized_path=own-tokens", "output_dir=out-own")
