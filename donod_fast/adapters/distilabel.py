@@ -5,7 +5,7 @@
         load >> DonodScore(model="M", input_batch_size=256) >> DonodRank(keep=0.3)
     pipeline.run()["default"]["train"].to_json("kept.jsonl")
 
-distilabel continues when a batch fails: it fills its columns with None, and the run ends well. So the model is loaded in
+It continues when a batch fails: it fills its columns with None, and the run ends with 0. So the model is loaded in
 ``load``, where a failure fails the run, and a batch that fails keeps its rows with the status ``batch_failed``.
 """
 
