@@ -51,9 +51,8 @@ def scorer_spec(model: str, options: Mapping[str, Any] | None = None) -> ScorerS
     for part, kind in _PARTS.items():
         names = {one.name for one in options_of(kind)}
         values = {name: value for name, value in given.items() if name in names}
-        if part == "columns" and isinstance(values.get("reference"), str | list):
-            reference = values["reference"]
-            values["reference"] = (reference,) if isinstance(reference, str) else tuple(reference)
+        if part == "columns":
+            values = _column_values(values)
         try:
             made[part] = kind(**values)
         except TypeError as error:  # a value of a type that the option does not compare with
@@ -81,6 +80,17 @@ def scorer_spec(model: str, options: Mapping[str, Any] | None = None) -> ScorerS
         carry=columns.carried,
         signals=columns.criteria(),
     )
+
+
+def _column_values(values: dict[str, Any]) -> dict[str, Any]:
+    """A configuration file may give names as a list where the command line separates them by commas."""
+    found = dict(values)
+    for name in ("carry", "signals"):
+        if isinstance(found.get(name), list | tuple):
+            found[name] = ",".join(map(str, found[name]))
+    reference = found.get("reference", ())
+    found["reference"] = (reference,) if isinstance(reference, str) else tuple(reference)
+    return found
 
 
 __all__ = ["option_names", "scorer_spec"]

@@ -80,3 +80,9 @@ def test_a_wrong_model_path_raises_and_gives_no_rows(tmp_path: Path) -> None:
 def test_a_missing_host_names_its_extra() -> None:
     with pytest.raises(InputError, match=r"donod-fast\[no-host\]"):
         host_module("no_such_host_package", "no-host")
+
+
+def test_names_may_be_a_list_or_separated_by_commas() -> None:
+    names = ("length", "perplexity")
+    specs = [scorer_spec(str(MODEL), {"signals": given, "carry": "id"}) for given in (list(names), ",".join(names))]
+    assert all([one.name for one in spec.signals] == list(names) and spec.carry == ("id",) for spec in specs)
