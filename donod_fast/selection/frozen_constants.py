@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 FORMAT = "donod_fast.topsis_constants"
 VERSION = 1
 
+_ROUNDING = 1e-9
+"""Values that were divided by the learning rate and multiplied again may pass an extreme by so much of the largest."""
+
 _SECTIONS = ("model", "update", "masks", "head")
 """Sections of a manifest that say how rows were scored."""
 
@@ -222,18 +225,21 @@ class TopsisConstants:
     def _refuse_other_unit(self, don: Tensor, nod: Tensor) -> None:
         """Refuse values of which none fits, if all would fit in the other unit."""
         there = ~(don.isnan() | nod.isnan())
-        if self.lr is None or not there.any() or not self._beyond(don[there], nod[there]).all():
+        if self.lr is None or not there.any() or not self._beyond(don[there], nod[there], _ROUNDING).all():
             return
         other = self._in_unit(not self.per_lr)
-        if not other._beyond(don[there], nod[there]).any():
+        if not other._beyond(don[there], nod[there], _ROUNDING).any():
             raise InputError(
                 f"the values are {_unit(not self.per_lr)}, but the constants are of {_unit(self.per_lr)}; "
                 f"pass per_lr={not self.per_lr}"
             )
 
-    def _beyond(self, don: Tensor, nod: Tensor) -> Tensor:
-        pairs = ((don, self.don), (nod, self.nod))
-        first, second = ((values < column.low) | (values > column.high) for values, column in pairs)
+    def _beyond(self, don: Tensor, nod: Tensor, slack: float = 0.0) -> Tensor:
+        """Which values are beyond the extremes, by more than ``slack`` of the largest."""
+        first, second = (
+            (values < column.low - slack * column.scale) | (values > column.high + slack * column.scale)
+            for values, column in ((don, self.don), (nod, self.nod))
+        )
         return first | second
 
     def _closeness(self, don: Tensor, nod: Tensor) -> Tensor:

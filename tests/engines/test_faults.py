@@ -345,6 +345,7 @@ OTHER_SETTINGS: dict[str, tuple[str, list[object]]] = {
     "preference": ("masks.preference: None in the folder, 'chosen' requested", ["--preference", "chosen"]),
     "text only": ("masks.text_only: None in the folder, True requested", ["--text-only"]),
     "max length": ("masks.max_length: 128 in the folder, 64 requested", ["--max-length", "64"]),
+    "like": ("masks.like: None in the folder, 'trl-whole' requested", ["--like", "trl-whole"]),
     "dtype": ("model.dtype: 'float32' in the folder, 'bfloat16' requested", ["--dtype", "bfloat16"]),
     "part rows": ("part_rows: 8 in the folder, 9 requested", ["--part-rows", "9"]),
 }
