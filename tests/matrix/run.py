@@ -58,8 +58,9 @@ SUBSET = (
     "tests/data/test_templates.py",
     "tests/kernels/test_surroundings.py",
     "tests/scoring/test_scorer.py",
+    "tests/adapters/test_lazy_scorer.py",
 )
-"""What depends on the releases: models, masks, and the switches of torch."""
+"""What depends on the releases: models, masks, the switches of torch, and the adapters' scorer."""
 
 
 def main(names: Sequence[str]) -> int:
