@@ -31,7 +31,7 @@ class BatchScorer:
     constants: TopsisConstants | None = None
 
     def columns(
-        self, rows: Sequence[Mapping[str, Any]], *, first: int = 0, device: str | None = None
+        self, rows: Sequence[Mapping[str, Any]], *, first: int | None = 0, device: str | None = None
     ) -> list[dict[str, Any]]:
         """As ``LazyScorer.columns``, with ``donod_topsis``.
 
@@ -44,6 +44,11 @@ class BatchScorer:
             self._refuse_other(device)
             rank_rows(found, self.constants)
         return found
+
+    def check(self, device: str | None = None) -> None:
+        """Load the scorer, and compare the constants with it, before any row. Raises as :meth:`columns`."""
+        self.lazy.scorer(device)
+        self._refuse_other(device)
 
     def _refuse_other(self, device: str | None) -> None:
         if self.constants is None or self.constants.settings is None:

@@ -281,9 +281,13 @@ class DonodTopsisSelector(_Selector):  # type: ignore[misc]
 
 
 def _typed(columns: Mapping[str, Any], vectors: Collection[str]) -> dict[str, Any]:
-    """The columns of a row with one type each: a batch without any number would else have columns of nulls."""
+    """The columns of a row with one type each: a batch without any number would else have columns of nulls.
+
+    A flag is 1.0 or 0.0: among booleans Arrow takes NaN for true.
+    """
+    made = {name: float(value) if isinstance(value, bool) else value for name, value in columns.items()}
     absent = (name for name, value in columns.items() if value is None)
-    return {**columns, **{name: [] if name in vectors else math.nan for name in absent}}
+    return {**made, **{name: [] if name in vectors else math.nan for name in absent}}
 
 
 def _absolute(name: Any) -> Any:

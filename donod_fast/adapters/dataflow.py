@@ -218,7 +218,9 @@ class DonodFilter(_Operator):  # type: ignore[misc]
         for name in names:
             if name not in frame.columns:
                 raise InputError(f"the table has no column {name!r}; run DonodSampleEvaluator before DonodFilter")
-        columns = frame.rename(columns=names)
+        # Another set of scores may have the names that the given columns get.
+        taken = [own for given, own in names.items() if given != own and own not in names and own in frame.columns]
+        columns = frame.drop(columns=taken).rename(columns=names)
         if self.frozen is None:
             found = kept_rows(columns.to_dict("records"), self.keep, **self.settings)
             rows, value = list(found.rows), list(found.value)

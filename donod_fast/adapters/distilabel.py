@@ -87,7 +87,7 @@ class DonodScore(_Step, _Placement):  # type: ignore[misc]
         _Step.load(self)
         if self.resources.gpus:
             _Placement.load(self)
-        self._made().lazy.scorer()
+        self._made().check()
 
     def unload(self) -> None:
         """Give the device back."""
@@ -98,7 +98,7 @@ class DonodScore(_Step, _Placement):  # type: ignore[misc]
         """Score a batch."""
         rows = [{name: value for name, value in row.items() if not name.startswith(PREFIX)} for row in inputs]
         try:
-            found = self._made().columns(rows)
+            found = self._made().columns(rows, first=None)
         except Exception as error:
             self._logger.exception("a batch of %d rows could not be scored", len(rows))
             failed = dict.fromkeys(self.outputs) | {STATUS: BATCH_FAILED, DETAIL: f"{type(error).__name__}: {error}"}
@@ -124,6 +124,7 @@ class DonodRank(_GlobalStep):  # type: ignore[misc]
         weights: weights of DON and NOD.
         normalise: what TOPSIS divides the columns by.
         constants: file of frozen constants to rank by; None for those of the rows.
+        stamp: marks the constants for distilabel's cache; set by the step itself.
 
     Raises:
         InputError: ``keep`` or the normalisation has a wrong value.
@@ -135,11 +136,13 @@ class DonodRank(_GlobalStep):  # type: ignore[misc]
     weights: tuple[float, float] = (0.5, 0.5)
     normalise: str = "vector"
     constants: str | None = None
+    stamp: str = ""
 
     @model_validator(mode="after")
     def _checked(self) -> DonodRank:
         if self.constants is not None:
             frozen = load_constants(self.constants)
+            self.__dict__["stamp"] = checksum(frozen.as_dict())[:16]  # not by assignment, which would validate again
             if self.keep is not None:
                 frozen.cut(self.keep)
         elif self.keep is not None:

@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 _loaded: dict[tuple[int, bytes], Scorer] = {}
 """The scorers of this process, by process and spec: a forked process must not use its parent's model."""
 _lock = threading.Lock()
+_forked = False
+"""Whether this process is a fork: GNU OpenMP hangs in a fork of a process that has used several threads."""
+
+
+def _note_fork() -> None:
+    global _forked, _lock
+    _forked, _lock = True, threading.Lock()  # another thread of the parent may have held it
+
+
+os.register_at_fork(after_in_child=_note_fork)
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,7 @@ class LazyScorer:
         key = (os.getpid(), hashlib.sha256(pickle.dumps(spec)).digest())
         with _lock:
             if key not in _loaded:
-                if any(pid != key[0] for pid, _ in _loaded):  # GNU OpenMP hangs in a fork of a process that used it
+                if _forked:
                     _one_thread()
                 _loaded[key] = spec.load()
             return _loaded[key]

@@ -69,6 +69,10 @@ class ScoreRows:
             InputError: the function was called without ``batched=True``.
             ModelError: the model cannot be loaded or scored with.
         """
+        if not isinstance(batch, Mapping):
+            raise InputError(
+                f"ScoreRows takes batches of columns, got a {type(batch).__name__}: call with_format(None)"
+            )
         columns = {name: values for name, values in batch.items() if not name.startswith(PREFIX)}
         if any(isinstance(values, str | bytes | int | float | Mapping) for values in columns.values()):
             raise InputError("ScoreRows scores batches: call map with batched=True")
@@ -78,8 +82,10 @@ class ScoreRows:
         indices = next((one for one in places if isinstance(one, list)), None)
         rank = next((one for one in places if isinstance(one, int)), None)
         rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        found = self._scored(rows, first=indices[0] if indices else 0, rank=rank)
-        return {name: [row[name] for row in found] for name in self.kinds()}
+        found = self._scored(rows, first=indices[0] if indices else None, rank=rank)
+        kinds = self.kinds()
+        earlier = {name: [None] * len(rows) for name in batch if name.startswith(PREFIX) and name not in kinds}
+        return {**earlier, **{name: [row[name] for row in found] for name in kinds}}
 
     def pandas(self, frames: Iterable[Any]) -> Iterator[Any]:
         """Score the frames of a partition, for Spark's ``mapInPandas``; see :meth:`spark_schema`."""
@@ -88,7 +94,7 @@ class ScoreRows:
         for frame in frames:
             kept = frame[[name for name in frame.columns if not str(name).startswith(PREFIX)]]
             rows = [{name: _plain(value) for name, value in row.items()} for row in kept.to_dict("records")]
-            found = self._scored(rows, first=0, rank=_partition())
+            found = self._scored(rows, first=None, rank=_partition())
             made = {
                 name: pd.Series([row[name] for row in found], kept.index, _FRAME.get(kind, "object"))
                 for name, kind in self.kinds().items()
@@ -101,7 +107,7 @@ class ScoreRows:
 
         for batch in batches:
             kept = batch.select([name for name in batch.schema.names if not name.startswith(PREFIX)])
-            found = self._scored(kept.to_pylist(), first=0, rank=_partition())
+            found = self._scored(kept.to_pylist(), first=None, rank=_partition())
             kinds = self.kinds()
             arrays = [pa.array([row[name] for row in found], _arrow_type(kind)) for name, kind in kinds.items()]
             yield pa.RecordBatch.from_arrays([*kept.columns, *arrays], [*kept.schema.names, *kinds])
@@ -150,7 +156,7 @@ class ScoreRows:
             [*fields, *(types.StructField(name, made[kind], True) for name, kind in self.kinds().items())]
         )
 
-    def _scored(self, rows: list[dict[str, Any]], *, first: int, rank: int | None) -> list[dict[str, Any]]:
+    def _scored(self, rows: list[dict[str, Any]], *, first: int | None, rank: int | None) -> list[dict[str, Any]]:
         return self.scorer.columns(rows, first=first, device=self.device or device_of_rank(rank))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from donod_fast.adapters.columns import STATUS, TOPSIS
+from donod_fast.adapters.columns import PREFIX, STATUS, TOPSIS
 from donod_fast.adapters.extras import host_module
 from donod_fast.adapters.frames import column_names, column_values, kept_rows, rows_of, score_types, with_columns
 from donod_fast.adapters.lazy_scorer import LazyScorer
@@ -241,6 +241,13 @@ class DonodTopsisStage(_DonodStage):
         ids = [self._ids(task) for task in tasks]
         first = {tuple(one): at for at, one in reversed(list(enumerate(ids)))}
         own = [at for at, one in enumerate(ids) if first[tuple(one)] == at or not one]  # a batch may be delivered twice
+        for at, one in enumerate(ids):
+            same = first[tuple(one)]
+            if one and same != at and _own_rows(tasks[at]) != _own_rows(tasks[same]):
+                raise InputError(
+                    f"two batches of different rows have the identities of {one[0]!r} and those after it; "
+                    "name a column with ids that are unique in the run as id_field"
+                )
         self._refuse_part([tasks[at] for at in own], frozenset(first))
         closeness, chosen = self._closeness([tasks[at] for at in own], [ids[at] for at in own])
         found: list[Any] = [None] * len(tasks)
@@ -392,6 +399,16 @@ def _plain(value: Any, key: str) -> Any:
         items = [_plain(one, key) for one in value]
         return ",".join(map(str, items)) if key in ("columns", "carry", "signals") else items
     return value
+
+
+def _own_rows(task: Any) -> str:
+    """The rows of a batch without the columns of scores and without missing values, as text."""
+    return repr(
+        [
+            {name: one for name, one in row.items() if not (name.startswith(PREFIX) or one is None or one != one)}
+            for row in rows_of(task.data)
+        ]
+    )
 
 
 def _share(keep: float | int | str | None) -> float | int | None:

@@ -20,6 +20,16 @@ _PARTS = {
     "compute": ComputeSettings,
 }
 
+_NUMBERS: dict[str, type[int] | type[float]] = {
+    "lr": float,
+    "weight_decay": float,
+    "eps": float,
+    "token_budget": int,
+    "workspace": int,
+    "max_length": int,
+}
+"""YAML 1.1 reads ``1e-5`` as a text, and a text or a flag would go wrong much later."""
+
 
 def option_names() -> tuple[str, ...]:
     """The options that a host's configuration may give: those of ``donod-fast score`` that decide the scores."""
@@ -45,17 +55,18 @@ def scorer_spec(model: str, options: Mapping[str, Any] | None = None) -> ScorerS
     for name in given:
         if name not in known:
             raise InputError(f"unknown option {name!r} of donod_fast{suggest(name, known)}")
+    if not isinstance(given.get("trust_remote_code", False), bool):
+        raise InputError(f"trust_remote_code must be true or false, got {given['trust_remote_code']!r}")
+    given |= {name: _number(name, given[name], kind) for name, kind in _NUMBERS.items() if name in given}
     if given.get("update") == WARM:
         raise InputError(f"update {WARM} needs a sample of the whole corpus, which a host does not give; use adamw")
     made: dict[str, Any] = {}
     for part, kind in _PARTS.items():
         names = {one.name for one in options_of(kind)}
         values = {name: value for name, value in given.items() if name in names}
-        if part == "columns":
-            values = _column_values(values)
         try:
-            made[part] = kind(**values)
-        except TypeError as error:  # a value of a type that the option does not compare with
+            made[part] = kind(**_plain_values(values))
+        except (TypeError, AttributeError) as error:  # a value of a type that the option does not compare with
             raise InputError(f"a wrong type among {values}: {error}") from error
     compute: ComputeSettings = made["compute"]
     columns: ColumnSettings = made["columns"]
@@ -82,14 +93,30 @@ def scorer_spec(model: str, options: Mapping[str, Any] | None = None) -> ScorerS
     )
 
 
-def _column_values(values: dict[str, Any]) -> dict[str, Any]:
-    """A configuration file may give names as a list where the command line separates them by commas."""
+def _number(name: str, value: Any, kind: type[int] | type[float]) -> int | float:
+    if not isinstance(value, bool):
+        try:
+            made = kind(value)
+        except (TypeError, ValueError):
+            pass
+        else:
+            if isinstance(value, str) or made == value:
+                return made
+    raise InputError(f"{name} must be a number, got {value!r}")
+
+
+def _plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration file may give a list or a mapping where the command line has commas."""
     found = dict(values)
-    for name in ("carry", "signals"):
+    columns = found.get("columns")
+    if isinstance(columns, Mapping):
+        found["columns"] = [f"{role}={column}" for role, column in columns.items()]
+    for name in ("carry", "signals", "columns"):
         if isinstance(found.get(name), list | tuple):
             found[name] = ",".join(map(str, found[name]))
-    reference = found.get("reference", ())
-    found["reference"] = (reference,) if isinstance(reference, str) else tuple(reference)
+    if "reference" in found:
+        reference = found["reference"]
+        found["reference"] = (reference,) if isinstance(reference, str) else tuple(reference)
     return found
 
 

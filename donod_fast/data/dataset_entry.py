@@ -29,6 +29,7 @@ from donod_fast.data.formats import (
     question_columns,
     read_record,
 )
+from donod_fast.data.probes import REASONING_KEYS
 from donod_fast.data.prompt_material import CONTEXT, SYSTEM
 from donod_fast.data.read_rules import ReadRules
 from donod_fast.data.types import Conversation, PlainText, PromptCompletion, Record, Sample, SampleError, TokenRow
@@ -287,6 +288,10 @@ def _refuse_other(found: FactoryRow, sample: Sample | SampleError, mapping: Colu
         case Conversation(messages, tools, documents):
             if documents:
                 raise UnreadError("it knows no documents")
+            for message in messages:
+                own = message.own or {}
+                if key := next((key for key in (*REASONING_KEYS, "name") if own.get(key)), None):
+                    raise UnreadError(f"a message of {message.role} has {key!r}, which it leaves out")
             has_system = bool(messages) and messages[0].role == "system"
             system = messages[0].content if has_system else ""
             turns = [(m.role, m.content, m.tool_calls) for m in messages[has_system:]]
@@ -307,7 +312,8 @@ def _refuse_other(found: FactoryRow, sample: Sample | SampleError, mapping: Colu
         if turn.is_same(role, content, calls):
             continue
         asked = [part for part in found.question if part.strip()]
-        if role == "user" and turn.role == "user" and asked and content == mapping.join.join(asked):
+        whole = len(asked) == len(found.question)  # it joins blank parts, too
+        if role == "user" and turn.role == "user" and asked and whole and content == mapping.join.join(asked):
             joined = True
             continue
         raise UnreadError(f"turn {number} ({role}) has another text or role there")

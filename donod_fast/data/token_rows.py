@@ -43,6 +43,11 @@ def read_tokens(columns: Columns) -> TokenRow:
 
 def _refuse_pack(columns: Columns, attended: list[int]) -> None:
     """Refuse a row in which a trainer has packed several samples: positions or numbers of samples tell them apart."""
+    if "seq_lengths" in columns and len(as_list(columns["seq_lengths"]) or ()) > 1:
+        raise SampleError(
+            Status.INVALID_TOKENS,
+            "seq_lengths: several samples are packed in this row; score the dataset before it is packed",
+        )
     if "position_ids" not in columns:
         return
     positions = _integers(columns, "position_ids")

@@ -117,6 +117,9 @@ def with_adapters(head: Head, model: Any) -> Head:
     """The head with the weights of the LoRA adapters that are active on the output layer: W + scaling · B A.
 
     Without such adapters it is returned as it is. Otherwise its weight is a copy, as merging the adapters would make.
+
+    Raises:
+        ModelError: an adapter of the output layer is more than a product of two matrices.
     """
     layer = model.get_output_embeddings()
     delta_of = getattr(layer, "get_delta_weight", None)
@@ -125,6 +128,12 @@ def with_adapters(head: Head, model: Any) -> Head:
     active = [name for name in layer.active_adapters if name in getattr(layer, "lora_A", {})]
     if not active:
         return head
+    for kind, names in (("DoRA", "use_dora"), ("a bias", "lora_bias")):
+        if any((getattr(layer, names, None) or {}).get(name) for name in active):
+            raise ModelError(
+                f"{type(model).__name__}: an adapter of the output layer has {kind}, which cannot be scored live; "
+                "use plain LoRA there"
+            )
     with torch.no_grad():
         weight = head.weight.clone()
         for name in active:

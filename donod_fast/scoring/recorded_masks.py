@@ -49,14 +49,15 @@ def recorded_masker(folder: ScoresFolder, options: Mapping[str, Any]) -> Masker:
         preference=rules.preference,
         text_only=rules.text_only,
         max_length=recorded["max_length"],
+        like=recorded.get("like"),
     )
     tokenizer = load_tokenizer(source).tokenizer
     masker = Masker(tokenizer, settings, vocab_size=int(recorded["vocab_size"]))
     found = {**masker.describe(), "tokenizer_sha256": tokenizer_digest(tokenizer)}
     unlike = [
-        f"masks.{name}: {recorded[name]!r} when it was scored, {found[name]!r} now"
-        for name in sorted(found.keys() & recorded.keys())
-        if found[name] != recorded[name]
+        f"masks.{name}: {recorded.get(name)!r} when it was scored, {found.get(name)!r} now"
+        for name in sorted((found.keys() & recorded.keys()) | {"like"})
+        if found.get(name) != recorded.get(name)
     ]
     if unlike:
         raise SettingsMismatchError(

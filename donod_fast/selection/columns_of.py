@@ -70,6 +70,8 @@ def doubles(name: str, column: Any) -> Any:
         column = column.to_numpy(zero_copy_only=False)
     elif hasattr(column, "to_numpy"):
         column = column.to_numpy()
+    elif not isinstance(column, np.ndarray) and not hasattr(column, "__iter__"):
+        raise InputError(f"{name} must have the shape (n,), got {column!r}")
     elif not isinstance(column, np.ndarray):
         column = np.array([*column, None], object)[:-1]  # None keeps NumPy from looking into the values
     if column.dtype == object and column.ndim == 1:
@@ -104,7 +106,8 @@ def _of_list(rows: Sequence[Any]) -> dict[str, list[Any]]:
         raise InputError("rows must be mappings, as a host gives them")
     pair = next((pair for pair in _PAIRS if all(name in row for row in rows for name in pair)), None)
     if pair is None:
-        at, row = next((at, row) for at, row in enumerate(rows) if not all(name in row for name in PER_LR))
+        first = next((pair for pair in _PAIRS if rows and all(name in rows[0] for name in pair)), PER_LR)
+        at, row = next((at, row) for at, row in enumerate(rows) if not all(name in row for name in first))
         raise InputError(f"row {at} needs don and nod, or {' and '.join(PER_LR)}; it has {sorted(map(str, row))}")
     return {name: [row[name] for row in rows] for name in pair}
 

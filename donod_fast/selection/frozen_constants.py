@@ -223,12 +223,12 @@ class TopsisConstants:
         return first, second
 
     def _refuse_other_unit(self, don: Tensor, nod: Tensor) -> None:
-        """Refuse values of which none fits, if all would fit in the other unit."""
+        """Refuse values of which none fits, if most would fit in the other unit."""
         there = ~(don.isnan() | nod.isnan())
         if self.lr is None or not there.any() or not self._beyond(don[there], nod[there], _ROUNDING).all():
             return
         other = self._in_unit(not self.per_lr)
-        if not other._beyond(don[there], nod[there], _ROUNDING).any():
+        if 2 * int(other._beyond(don[there], nod[there], _ROUNDING).sum()) < int(there.sum()):
             raise InputError(
                 f"the values are {_unit(not self.per_lr)}, but the constants are of {_unit(self.per_lr)}; "
                 f"pass per_lr={not self.per_lr}"

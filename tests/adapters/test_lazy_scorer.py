@@ -72,6 +72,19 @@ def test_a_wrong_option_is_refused_by_name() -> None:
     assert {"lr", "template", "signals", "columns"} <= set(option_names())
 
 
+@pytest.mark.parametrize("given", [{"lr": True}, {"lr": "fast"}, {"token_budget": 1.5}, {"trust_remote_code": "false"},
+                                   {"reference": 5}, {"carry": 5}, {"columns": 5}])  # fmt: skip
+def test_values_of_wrong_types_are_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=next(iter(given))):
+        scorer_spec(str(MODEL), given)
+
+
+def test_values_as_yaml_reads_them_are_taken() -> None:
+    spec = scorer_spec(str(MODEL), {"lr": "1e-5", "max_length": "64", "columns": {"prompt": "q", "response": "a"}})
+    wanted = scorer_spec(str(MODEL), {"lr": 1e-5, "max_length": 64, "columns": "prompt=q,response=a"})
+    assert spec == wanted
+
+
 def test_a_wrong_model_path_raises_and_gives_no_rows(tmp_path: Path) -> None:
     with pytest.raises(ModelError):
         LazyScorer(scorer_spec(str(tmp_path / "nothing"))).columns(ROWS)

@@ -133,3 +133,29 @@ def test_constants_of_host_rows_need_no_settings() -> None:
 
 def _columns(some: list[dict[str, Any]]) -> dict[str, list[Any]]:
     return {name: [row[name] for row in some] for name in some[0]}
+
+
+def test_scores_of_an_earlier_run_do_not_survive() -> None:
+    batch = {name: [row[name] for row in rows(4)] for name in ("instruction", "input", "output")}
+    found = ScoreRows(str(MODEL))({**batch, TOPSIS: [0.99] * 4, STATUS: ["old"] * 4})
+    assert found[TOPSIS] == [None] * 4 and found[STATUS] == ["scored"] * 4
+
+
+def _statuses(score: ScoreRows) -> list[str | None]:
+    return score({name: [row[name] for row in rows(2)] for name in ("instruction", "input", "output")})[STATUS]
+
+
+def test_a_fork_of_a_process_that_used_threads_does_not_hang() -> None:
+    code = f"""
+import multiprocessing, sys, torch
+sys.path[:0] = {sys.path!r}
+torch.set_num_threads(2)
+x = torch.ones(700, 700)
+float((x @ x).exp().sum())
+from test_mapping import _statuses
+from donod_fast.adapters.mapping import ScoreRows
+with multiprocessing.get_context("fork").Pool(1) as pool:
+    print(pool.apply(_statuses, (ScoreRows({str(MODEL)!r}),)))
+"""
+    done = run(sys.executable, "-c", code, OMP_NUM_THREADS="2", PYTHONPATH=str(Path(__file__).parent))
+    assert done.stdout.strip() == "['scored', 'scored']", done.stderr

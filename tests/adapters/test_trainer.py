@@ -167,6 +167,10 @@ def _streamed() -> Any:
     ("words", "kind", "options", "arguments"),
     [
         ("packs several rows into one", "assistant", {"packing": True}, {}),
+        ("packs several rows into one", "assistant", {"packing": True, "packing_strategy": "wrapped"}, {}),
+        ("and the model has", "assistant",
+         {"model": tiny_model("llama", max_position_embeddings=16)}, {}),
+        ("must be a datasets.Dataset, got a list", "assistant", {}, {"dataset": conversations()}),
         ("data set streams, so its rows have no numbers", "assistant", {"data": _streamed(), "max_steps": 2}, {}),
         ("dataset= has 3 rows, the trainer's data set 14", "assistant", {},
          {"dataset": datasets.Dataset.from_list(conversations(3))}),

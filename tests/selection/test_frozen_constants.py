@@ -159,6 +159,8 @@ def test_values_in_another_unit_are_refused() -> None:
     made = topsis_constants({"don": don, "nod": nod}, settings=SETTINGS)
     with pytest.raises(InputError, match="per_lr=True"):
         made.apply(don / 2e-5, nod / 2e-5)
+    with pytest.raises(InputError, match="per_lr=True"):  # also if one of them is beyond the corpus's extremes
+        made.apply([*(don / 2e-5), 0.0], [*(nod / 2e-5), 2.0])
     host = topsis_constants({DON: don / 2e-5, NOD: nod / 2e-5}, settings=SETTINGS)
     assert host.per_lr
     with pytest.raises(InputError, match="per_lr=False"):
@@ -298,3 +300,10 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
 def test_the_columns_of_hosts_are_those_that_are_read() -> None:
     assert PER_LR == (DON, NOD)
     assert isinstance(donod_fast.topsis_constants([{DON: 1.0, NOD: 2.0}, {DON: None, NOD: None}]), TopsisConstants)
+
+
+def test_what_is_no_column_is_refused_by_name() -> None:
+    with pytest.raises(InputError, match=r"don must have the shape \(n,\)"):
+        topsis_constants({"don": [1.0], "nod": [2.0]}).apply(1e-5, 0.01)
+    with pytest.raises(InputError, match="row 1 needs don and nod"):
+        topsis_constants([{"don": 1.0, "nod": 1.0}, {"status": "too_long"}])

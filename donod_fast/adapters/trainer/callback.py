@@ -120,7 +120,7 @@ class DonodCallback(TrainerCallback):  # type: ignore[misc]  # transformers has 
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write the rows, prove the head, and score before the first step."""
-        self._detach()
+        self.detach()
         self._forget()
         self.folders = []
         resumed = state.global_step > 0
@@ -141,6 +141,12 @@ class DonodCallback(TrainerCallback):  # type: ignore[misc]  # transformers has 
         with scorer.neutral():  # a data set or a collator may draw random numbers
             rows = TrainedRows(loader.dataset, loader.collate_fn)
             rows.write(self.out / ROWS, self._dataset)
+        limit = scorer.masks.max_length
+        if limit is not None and rows.longest > limit:
+            raise InputError(
+                f"a row of the trainer has {rows.longest} tokens, and the model has {limit} positions; "
+                f"give the trainer max_length={limit}"
+            )
         if self.before and not resumed:
             self._score_all("before")
         if self.batches:
@@ -176,10 +182,11 @@ class DonodCallback(TrainerCallback):  # type: ignore[misc]  # transformers has 
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Let go of the model."""
-        self._detach()
+        self.detach()
         self._forget()
 
-    def _detach(self) -> None:
+    def detach(self) -> None:
+        """Take the hooks off the model, after a training that was interrupted. The end of a training does it too."""
         if self._watcher is not None:
             self._watcher.detach()
 
@@ -189,6 +196,11 @@ class DonodCallback(TrainerCallback):  # type: ignore[misc]  # transformers has 
             raise InputError(
                 f"DonodCallback works in training on one device, and this one has {processes}; score the rows with "
                 "`donod-fast score` on all devices instead"
+            )
+        if getattr(args, "packing", False):
+            raise InputError(
+                "the trainer packs several rows into one (packing=True), so a row of it is no row of your data; set "
+                "packing=False (padding_free=True, max_length=None also trains without padding)"
             )
         if resumed and self.keep is not None:
             raise InputError(
@@ -232,6 +244,8 @@ class DonodCallback(TrainerCallback):  # type: ignore[misc]  # transformers has 
         new = ~np.isnan(scores[:, _DON])
         known[new] = scores[new]
         self._known = known
+        if getattr(args, "max_steps", 0) > 0:
+            _log.warning("with keep= the epochs are shorter: training may end before max_steps=%d", args.max_steps)
         sampler = keep_rows_of(self._loader, len(known), args.gradient_accumulation_steps)
         sampler.kept = kept_rows(known, self.keep)
         if not len(sampler):

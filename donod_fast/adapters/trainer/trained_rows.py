@@ -91,6 +91,9 @@ def _array(batch: Mapping[str, Any], name: str) -> np.ndarray[Any, Any] | None:
 class TrainedRows:
     """The rows of a trainer's data set, in its order, as its collator makes them.
 
+    Attributes:
+        longest: tokens of the longest row that was written.
+
     Args:
         dataset: the data set of the trainer's loader, with a length.
         collate: the loader's collator.
@@ -112,6 +115,7 @@ class TrainedRows:
             )
         self._dataset, self._collate = dataset, collate
         self._by_ids: dict[bytes, list[tuple[int, bytes]]] = {}
+        self.longest = 0
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -143,11 +147,13 @@ class TrainedRows:
             dataset: a ``datasets.Dataset`` with the same rows, whose other columns are written too.
 
         Raises:
-            InputError: ``dataset`` has another number of rows.
+            InputError: ``dataset`` is of another kind, or has another number of rows.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        if dataset is not None and not callable(getattr(dataset, "with_format", None)):
+            raise InputError(f"dataset= must be a datasets.Dataset, got a {type(dataset).__name__}; or leave it out")
         if dataset is not None and len(dataset) != len(self):
             raise InputError(
                 f"dataset= has {plural(len(dataset), 'row')}, the trainer's data set {len(self):,}; give the trainer's "
@@ -182,6 +188,7 @@ class TrainedRows:
             numbers = list(range(start, min(start + _CHUNK, len(self))))
             examples = many(numbers) if callable(many) else [self._dataset[number] for number in numbers]
             rows = [self._collated(example, number) for example, number in zip(examples, numbers, strict=True)]
+            self.longest = max(self.longest, *(len(row.ids) for row in rows))
             for number, row in zip(numbers, rows, strict=True):
                 self._by_ids.setdefault(_digest(row.ids), []).append((number, _labels_digest(row)))
             yield start, rows
@@ -209,7 +216,8 @@ class TrainedRows:
             what = "tokens" if not known else "labels"
             raise InputError(
                 f"the trainer trains on a row of {plural(len(row.ids), 'token')} whose {what} are not in its data set: "
-                "its collator makes other ones each time, or depends on the rest of the batch; its rows cannot be named"
+                "its collator makes other ones each time, or depends on the rest of the batch, and its rows cannot be "
+                "named; or an earlier training was interrupted: then call DonodCallback.detach() of its callback"
             )
         return found
 
