@@ -8,7 +8,7 @@ and ⟨diag(r) G diag(c), M⟩ = ⟨G, diag(r) M diag(c)⟩ is a product of ``gr
 second moment is factored by row and column, as in Adafactor (Shazeer and Stern, arXiv 1804.04235). :func:`squared_sums`
 gives the sums of G² that make such a state.
 
-``softmax.py`` and ``products.py`` define ε, h and the magnitudes. Only a range of the vocabulary is held at a time.
+``softmax.py`` and ``products.py`` define ε, h and the magnitudes. Only one range of the vocabulary is in memory.
 """
 
 from __future__ import annotations

@@ -25,13 +25,14 @@ from typing import Any
 
 from donod_fast.adapters.columns import DON, NOD, PREFIX, STATUS, TOPSIS
 from donod_fast.adapters.extras import host_module
-from donod_fast.adapters.kept_rows import kept_rows, wanted_share
+from donod_fast.adapters.kept_rows import kept_rows
 from donod_fast.adapters.lazy_scorer import LazyScorer, device_of_rank
 from donod_fast.adapters.model_check import model_identity
 from donod_fast.adapters.options import scorer_spec
 from donod_fast.adapters.table_rows import check_columns, plain, table_rows
 from donod_fast.errors import InputError
 from donod_fast.selection.frozen_constants import TopsisConstants, load_constants
+from donod_fast.selection.keeping import checked_share
 
 _ops = host_module("data_juicer.ops.base_op", "data-juicer")
 _Filter: Any = _ops.Filter
@@ -82,7 +83,7 @@ class _DonodFilter(_Filter):  # type: ignore[misc]
         self.drop_unscored = drop_unscored or keep is not None
         if constants is not None:
             self.frozen = load_constants(constants)
-            self.cut = -math.inf if keep is None else self.frozen.cut(wanted_share(keep))
+            self.cut = -math.inf if keep is None else self.frozen.cut(checked_share(keep))
 
     def process_batched(self, samples: Mapping[str, Any]) -> Iterable[bool]:
         """Whether each row of a batch is kept."""
@@ -257,7 +258,7 @@ class DonodTopsisSelector(_Selector):  # type: ignore[misc]
         :param kwargs: of every operator of Data-Juicer
         """
         super().__init__(*args, **kwargs)
-        self.keep = wanted_share(keep)
+        self.keep = checked_share(keep)
         self.method, self.normalise, self.seed = method, normalise, seed
         self.weights = [0.5, 0.5] if weights is None else weights
 

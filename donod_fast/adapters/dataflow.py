@@ -16,7 +16,7 @@ from typing import Any
 
 from donod_fast.adapters.columns import DETAIL, DON, LOSS, NOD, SCORED_TOKENS, STATUS, TOPSIS
 from donod_fast.adapters.extras import host_module
-from donod_fast.adapters.kept_rows import kept_rows, wanted_share
+from donod_fast.adapters.kept_rows import kept_rows
 from donod_fast.adapters.lazy_scorer import LazyScorer
 from donod_fast.adapters.model_check import check_model
 from donod_fast.adapters.options import scorer_spec
@@ -24,6 +24,7 @@ from donod_fast.adapters.table_rows import check_columns, table_rows
 from donod_fast.data.column_map import ROLES
 from donod_fast.errors import InputError, suggest
 from donod_fast.selection.frozen_constants import TopsisConstants, load_constants
+from donod_fast.selection.keeping import checked_share
 
 _core = host_module("dataflow.core", "dataflow")
 _Operator: Any = _core.OperatorABC
@@ -161,7 +162,7 @@ class DonodFilter(_Operator):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.logger = _logger()
-        self.keep = wanted_share(keep)
+        self.keep = checked_share(keep)
         self.settings: dict[str, Any] = {"method": method, "weights": tuple(weights)}
         self.settings |= {"normalise": normalise, "seed": seed}
         if constants is not None and method != "topsis":

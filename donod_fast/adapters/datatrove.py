@@ -27,12 +27,11 @@ from typing import Any
 from donod_fast.adapters.batch_ranking import batch_scorer, rank_rows
 from donod_fast.adapters.columns import DON, NOD, PREFIX, STATUS, TOPSIS
 from donod_fast.adapters.extras import host_module
-from donod_fast.adapters.kept_rows import wanted_share
 from donod_fast.adapters.lazy_scorer import device_of_rank
 from donod_fast.adapters.rank_files import RankFiles
 from donod_fast.errors import InputError
 from donod_fast.selection.frozen_constants import TopsisConstants, load_constants, topsis_constants
-from donod_fast.selection.keeping import kept_count
+from donod_fast.selection.keeping import checked_share
 
 _EXTRA = "datatrove"
 _PipelineStep: Any = host_module("datatrove.pipeline.base", _EXTRA).PipelineStep
@@ -171,11 +170,9 @@ class DonodRank(_BaseFilter):  # type: ignore[misc]
         self.constants = (
             constants if constants is None or isinstance(constants, TopsisConstants) else load_constants(constants)
         )
-        self.keep = None if keep is None else wanted_share(keep)
+        self.keep = None if keep is None else checked_share(keep)
         if self.constants is not None and self.keep is not None:
             self.constants.cut(self.keep)
-        elif self.keep is not None:
-            kept_count(self.keep, 1 << 62)
         topsis_constants({"don": [1.0], "nod": [1.0]}, weights=weights, normalise=normalise)
         self.weights = weights
         self.normalise = normalise

@@ -19,10 +19,10 @@ from pydantic import Field, PrivateAttr, model_validator
 from donod_fast.adapters.batch_ranking import BatchScorer, batch_scorer, rank_rows
 from donod_fast.adapters.columns import COLUMNS, DETAIL, DON, NOD, PREFIX, STATUS, TOPSIS
 from donod_fast.adapters.extras import host_module
-from donod_fast.adapters.model_stamp import model_stamp
+from donod_fast.adapters.model_check import model_mark
 from donod_fast.errors import InputError
 from donod_fast.selection.frozen_constants import load_constants, topsis_constants
-from donod_fast.selection.keeping import kept_count
+from donod_fast.selection.keeping import checked_share
 from donod_fast.system.checked_json import checksum
 
 _EXTRA = "distilabel"
@@ -62,7 +62,7 @@ class DonodScore(_Step, _Placement):  # type: ignore[misc]
     def _checked(self) -> DonodScore:
         found = batch_scorer(self.model, self.options, self.constants)
         constants = "" if found.constants is None else checksum(found.constants.as_dict())[:16]
-        stamp = f"{model_stamp(self.model)} {constants}".strip()
+        stamp = f"{model_mark(self.model)} {constants}".strip()
         if stamp != self.stamp:
             self.__dict__["stamp"] = stamp  # not by assignment, which would validate again
         return self
@@ -146,7 +146,7 @@ class DonodRank(_GlobalStep):  # type: ignore[misc]
             if self.keep is not None:
                 frozen.cut(self.keep)
         elif self.keep is not None:
-            kept_count(self.keep, 1 << 62)
+            checked_share(self.keep)
         topsis_constants({"don": [1.0], "nod": [1.0]}, weights=self.weights, normalise=self.normalise)
         return self
 

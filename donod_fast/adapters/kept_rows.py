@@ -12,8 +12,8 @@ import torch
 from donod_fast.adapters.columns import DON, LOSS, NOD, PREFIX, STATUS
 from donod_fast.errors import InputError
 from donod_fast.kernels.topsis import DEFAULT_NORMALISE
+from donod_fast.selection.keeping import checked_share
 from donod_fast.selection.keeping import keep as keep_best
-from donod_fast.selection.keeping import parse_keep
 from donod_fast.selection.ranking import ScoreColumns, rank
 
 _OWN = {DON: "don", NOD: "nod", LOSS: "loss"}
@@ -68,19 +68,10 @@ def kept_rows(
     don, nod, loss = (numbers.pop(name) for name in ("don", "nod", "loss"))
     found = ScoreColumns(torch.arange(len(columns)), don, nod, loss, numbers)
     ranking = rank(found, method, weights=pair, normalise=normalise, seed=seed)
-    kept = keep_best(ranking, keep=wanted_share(keep)).tolist()
+    kept = keep_best(ranking, keep=checked_share(keep)).tolist()
     value = dict(zip(ranking.order.tolist(), ranking.value.tolist(), strict=True))
     rows = tuple(sorted(kept))
     return KeptRows(rows, tuple(value[row] for row in rows), len(ranking.order))
-
-
-def wanted_share(keep: float | int | str) -> float | int:
-    """How much to keep: a fraction (0.3, "30%") or a count (300, "300").
-
-    Raises:
-        InputError: it is neither.
-    """
-    return parse_keep(keep) if isinstance(keep, str) else keep
 
 
 def _numbers(columns: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
@@ -99,4 +90,4 @@ def _is_number_of_ours(name: str, value: Any) -> bool:
     return name.startswith(PREFIX) and isinstance(value, int | float) and not isinstance(value, bool)
 
 
-__all__ = ["KeptRows", "kept_rows", "wanted_share"]
+__all__ = ["KeptRows", "kept_rows"]

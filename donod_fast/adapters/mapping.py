@@ -18,7 +18,8 @@ from donod_fast.adapters.batch_ranking import batch_scorer
 from donod_fast.adapters.columns import COLUMNS, DETAIL, PREFIX, SCORED_TOKENS, STATUS, TOPSIS
 from donod_fast.adapters.extras import host_module
 from donod_fast.adapters.lazy_scorer import device_of_rank
-from donod_fast.adapters.model_stamp import model_stamp
+from donod_fast.adapters.model_check import model_mark
+from donod_fast.adapters.table_rows import plain
 from donod_fast.errors import InputError
 from donod_fast.selection.frozen_constants import TopsisConstants
 
@@ -53,7 +54,7 @@ class ScoreRows:
     ) -> None:
         self.scorer = batch_scorer(model, {**options, "device": device}, constants)
         self.device = device
-        self.stamp = model_stamp(model)  # part of the pickle, by which datasets finds the result of an earlier call
+        self.stamp = model_mark(model)  # part of the pickle, by which datasets finds the result of an earlier call
 
     def __call__(self, batch: Mapping[str, list[Any]], *places: Any) -> dict[str, list[Any]]:
         """Score a batch of ``datasets.Dataset.map(batched=True)``.
@@ -93,7 +94,7 @@ class ScoreRows:
 
         for frame in frames:
             kept = frame[[name for name in frame.columns if not str(name).startswith(PREFIX)]]
-            rows = [{name: _plain(value) for name, value in row.items()} for row in kept.to_dict("records")]
+            rows = [{name: plain(value) for name, value in row.items()} for row in kept.to_dict("records")]
             found = self._scored(rows, first=None, rank=_partition())
             made = {
                 name: pd.Series([row[name] for row in found], kept.index, _FRAME.get(kind, "object"))
@@ -165,17 +166,6 @@ def _partition() -> int | None:
     spark = sys.modules.get("pyspark")  # in a task of Spark it is imported
     context = None if spark is None else spark.TaskContext.get()
     return None if context is None else int(context.partitionId())
-
-
-def _plain(value: Any) -> Any:
-    """A value of a frame as Python has it: no NumPy, and None for what is missing."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [_plain(one) for one in value]
-    return None if value != value or type(value).__name__ in ("NAType", "NaTType") else value
 
 
 def _arrow_type(kind: str) -> pa.DataType:

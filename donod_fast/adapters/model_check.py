@@ -32,6 +32,20 @@ def model_identity(model: ModelSettings) -> str:
     return "; ".join([source, *made_by])
 
 
+def model_mark(model: str) -> str:
+    """What tells the bytes of a model's folder from others; empty for a hub id. Nothing is loaded.
+
+    A host that finds earlier results by the settings of its steps sees the same path when the model in it has changed.
+
+    Raises:
+        ModelError: a file cannot be read.
+    """
+    from donod_fast.models.fingerprint import folder_fingerprint
+
+    folder = Path(model)
+    return folder_fingerprint(folder) if folder.is_dir() else ""
+
+
 def check_model(model: ModelSettings) -> tuple[Path | None, str | None]:
     """Load config and tokenizer of a model, and see that a folder has weights.
 
@@ -55,4 +69,4 @@ def _version(name: str) -> str:
         return "unknown"
 
 
-__all__ = ["check_model", "model_identity"]
+__all__ = ["check_model", "model_identity", "model_mark"]

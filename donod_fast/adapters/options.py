@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from donod_fast.data.settings import MaskSettings
 from donod_fast.errors import InputError, suggest
 from donod_fast.models.settings import ModelSettings
-from donod_fast.scoring.settings import MIB, WARM, ColumnSettings, ComputeSettings, UpdateSettings
+from donod_fast.scoring.settings import WARM, ColumnSettings, ComputeSettings, UpdateSettings
 from donod_fast.scoring.spec import ScorerSpec
 from donod_fast.system.options import options_of
 
@@ -65,32 +65,10 @@ def scorer_spec(model: str, options: Mapping[str, Any] | None = None) -> ScorerS
         names = {one.name for one in options_of(kind)}
         values = {name: value for name, value in given.items() if name in names}
         try:
-            made[part] = kind(**_plain_values(values))
+            made[part] = kind(**{name: _typed(name, value) for name, value in values.items()})
         except (TypeError, AttributeError) as error:  # a value of a type that the option does not compare with
             raise InputError(f"a wrong type among {values}: {error}") from error
-    compute: ComputeSettings = made["compute"]
-    columns: ColumnSettings = made["columns"]
-    source: ModelSettings = made["model"]
-    return ScorerSpec(
-        source.model,
-        revision=source.revision,
-        dtype=source.dtype,
-        device=source.device,
-        trust_remote_code=source.trust_remote_code,
-        precision=source.precision,
-        device_map=source.device_map,
-        max_memory=source.max_memory,
-        offload_folder=source.offload_folder,
-        update=made["update"],
-        masks=made["masks"].resolved(),
-        token_budget=compute.token_budget,
-        workspace_bytes=compute.workspace * MIB,
-        backend=compute.backend,
-        packing=compute.packing,
-        compile=compute.compile == "on",
-        carry=columns.carried,
-        signals=columns.criteria(),
-    )
+    return ScorerSpec.of(made["model"], made["masks"], made["update"], made["columns"], made["compute"])
 
 
 def _number(name: str, value: Any, kind: type[int] | type[float]) -> int | float:
@@ -105,19 +83,25 @@ def _number(name: str, value: Any, kind: type[int] | type[float]) -> int | float
     raise InputError(f"{name} must be a number, got {value!r}")
 
 
-def _plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration file may give a list or a mapping where the command line has commas."""
-    found = dict(values)
-    columns = found.get("columns")
-    if isinstance(columns, Mapping):
-        found["columns"] = [f"{role}={column}" for role, column in columns.items()]
-    for name in ("carry", "signals", "columns"):
-        if isinstance(found.get(name), list | tuple):
-            found[name] = ",".join(map(str, found[name]))
-    if "reference" in found:
-        reference = found["reference"]
-        found["reference"] = (reference,) if isinstance(reference, str) else tuple(reference)
-    return found
+def _typed(name: str, value: Any) -> Any:
+    """A value as the command line has it: commas where a configuration file may give a list or a mapping."""
+    made = _plain(value)
+    if name == "columns" and isinstance(made, dict):
+        made = [f"{role}={column}" for role, column in made.items()]
+    if name in ("carry", "signals", "columns") and isinstance(made, list):
+        return ",".join(map(str, made))
+    if name == "reference":
+        return (made,) if isinstance(made, str) else tuple(made)
+    return made
+
+
+def _plain(value: Any) -> Any:
+    """Lists and dicts of Python: the readers of some hosts have their own."""
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes | tuple):
+        return [_plain(one) for one in value]
+    return list(value) if isinstance(value, tuple) else value
 
 
 __all__ = ["option_names", "scorer_spec"]

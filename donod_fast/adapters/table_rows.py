@@ -33,7 +33,7 @@ def table_rows(columns: Mapping[str, Sequence[Any]], *, but: str = PREFIX) -> li
 def plain(value: Any) -> Any:
     """The value in plain Python types: hosts wrap dicts in classes of their own, or hold NumPy's numbers and arrays.
 
-    A float that is not a number is None: frames of pandas spell an absent value so.
+    NaN, and what pandas has for an absent value, is None.
     """
     if hasattr(value, "tolist"):  # arrays and numbers of NumPy
         value = value.tolist()
@@ -41,6 +41,8 @@ def plain(value: Any) -> Any:
         return {key: plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [plain(one) for one in value]
+    if type(value).__name__ in ("NAType", "NaTType"):
+        return None
     return None if isinstance(value, float) and math.isnan(value) else value
 
 

@@ -87,26 +87,8 @@ class ScoreRequest:
         """
         from donod_fast.scoring.spec import ScorerSpec
 
-        model, compute = self.model, self.compute
-        return ScorerSpec(
-            model.model,
-            revision=model.revision,
-            dtype=model.dtype,
-            device=model.device,
-            trust_remote_code=model.trust_remote_code,
-            precision=model.precision,
-            device_map=model.device_map,
-            max_memory=model.max_memory,
-            offload_folder=model.offload_folder,
-            update=self.update,
-            masks=self.masks.resolved(),
-            token_budget=compute.token_budget,
-            workspace_bytes=compute.workspace_bytes,
-            backend=compute.backend,
-            packing=compute.packing,
-            carry=self.columns.carried,
-            signals=self.columns.criteria(),
-        )
+        spec = ScorerSpec.of(self.model, self.masks, self.update, self.columns, self.compute)
+        return replace(spec, compile=False)
 
 
 @dataclass(frozen=True, slots=True)

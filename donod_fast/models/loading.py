@@ -21,13 +21,12 @@ from donod_fast.models.config_check import check_possible, config_folder
 from donod_fast.models.fingerprint import BackgroundFingerprint, hub_fingerprint, memory_fingerprint
 from donod_fast.models.folder_guard import check_config, local_folder
 from donod_fast.models.loading_errors import attempt_load
-from donod_fast.models.placement import DeviceMap, MaxMemory, execution_device, is_offloaded, place
+from donod_fast.models.placement import DeviceMap, MaxMemory, execution_device, is_offloaded, place, refuse_unplaced
 from donod_fast.models.precision import quantisation, refuse_precision, silence_torchao, to_float8
 from donod_fast.models.releases import (
     attention_options,
     check_release,
     check_tokenizer_release,
-    installed_transformers,
     refuse_old_transformers,
 )
 from donod_fast.models.settings import ModelSettings, ModelSource
@@ -162,7 +161,7 @@ def load_model(
         _refuse_incomplete(name, report)
         if not direct:
             model = attempt_load(name, f"it onto {placement.device}", lambda: model.to(placement.device))
-    _refuse_unplaced(name, model)
+    refuse_unplaced(name, model)
     model.requires_grad_(False)
     fingerprint = hub_fingerprint(name, commit or revision or "main") if hashing is None else hashing.result()
     loaded = _loaded(model, tokenizer, name, commit, fingerprint)
@@ -356,15 +355,6 @@ def _refuse_incomplete(name: str, report: dict[str, Any]) -> None:
     wrong = [str(key) for key in (report.get("mismatched_keys") or ())] + list(report.get("error_msgs") or ())
     if wrong:
         raise ModelError(f"{name}: weights do not fit the config: {'; '.join(wrong[:3])}")
-
-
-def _refuse_unplaced(name: str, model: Any) -> None:
-    """Some releases leave weights without values if a device map puts the whole model on disk."""
-    if not is_offloaded(model) and any(one.device.type == "meta" for one in model.parameters()):
-        raise ModelError(
-            f"{name}: transformers {installed_transformers()} has left weights without values under this device map; "
-            "give some module a device with memory, or pip install --upgrade transformers"
-        )
 
 
 def _hub_commit(name: str, revision: str | None, config: Any) -> str | None:

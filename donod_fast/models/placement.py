@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from donod_fast.errors import InputError, ModelError, suggest
+from donod_fast.models.releases import installed_transformers
 from donod_fast.models.settings import DEVICE_MAPS, MEMORY_SIZE, parse_max_memory
 from donod_fast.system.wording import plural
 
@@ -140,6 +141,19 @@ def no_cuda() -> str:
 def is_offloaded(model: Any) -> bool:
     """Whether some weights are on a device only while their module runs."""
     return any(_offload_hook(module) is not None for module in model.modules())
+
+
+def refuse_unplaced(name: str, model: Any) -> None:
+    """Refuse weights without values, which some releases leave if a device map puts the whole model on disk.
+
+    Raises:
+        ModelError: names the release and the remedy.
+    """
+    if not is_offloaded(model) and any(one.device.type == "meta" for one in model.parameters()):
+        raise ModelError(
+            f"{name}: transformers {installed_transformers()} has left weights without values under this device map; "
+            "give some module a device with memory, or pip install --upgrade transformers"
+        )
 
 
 def execution_device(module: Any, tensor: Tensor) -> torch.device:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from donod_fast.data.settings import MaskSettings
 from donod_fast.models.settings import ModelSettings
-from donod_fast.scoring.settings import ComputeSettings, UpdateSettings
+from donod_fast.scoring.settings import ColumnSettings, ComputeSettings, UpdateSettings
 
 if TYPE_CHECKING:
     from donod_fast.criteria.base import Criterion
@@ -29,6 +29,41 @@ class ScorerSpec(ModelSettings):
     compile: bool = False
     carry: tuple[str, ...] = ()
     signals: tuple[Criterion, ...] = ()
+
+    @staticmethod
+    def of(
+        model: ModelSettings,
+        masks: MaskSettings,
+        update: UpdateSettings,
+        columns: ColumnSettings,
+        compute: ComputeSettings,
+    ) -> ScorerSpec:
+        """The spec of these settings; the decoder is compiled only if ``compute`` says on.
+
+        Raises:
+            InputError: an unknown criterion, or one that lacks what it needs; a dataset_info.json that cannot be read.
+            CorpusError: a reference set cannot be read.
+        """
+        return ScorerSpec(
+            model.model,
+            revision=model.revision,
+            dtype=model.dtype,
+            device=model.device,
+            trust_remote_code=model.trust_remote_code,
+            precision=model.precision,
+            device_map=model.device_map,
+            max_memory=model.max_memory,
+            offload_folder=model.offload_folder,
+            update=update,
+            masks=masks.resolved(),
+            token_budget=compute.token_budget,
+            workspace_bytes=compute.workspace_bytes,
+            backend=compute.backend,
+            packing=compute.packing,
+            compile=compute.compile == "on",
+            carry=columns.carried,
+            signals=columns.criteria(),
+        )
 
     def on(self, device: str) -> ScorerSpec:
         """The same on another device."""

@@ -102,6 +102,17 @@ def parse_keep(text: str) -> float | int:
     return fraction
 
 
+def checked_share(keep: float | int | str) -> float | int:
+    """How much to keep, as :func:`parse_keep` reads a text; refused before there are rows.
+
+    Raises:
+        InputError: it is neither a fraction nor a count.
+    """
+    share = parse_keep(keep) if isinstance(keep, str) else keep
+    kept_count(share, share if isinstance(share, int) else 1)
+    return share
+
+
 def kept_count(keep: float | int, scored: int) -> int:
     """Number of scored rows that a fraction or a count keeps, at least one; see :func:`keep`."""
     if isinstance(keep, bool) or not isinstance(keep, (int, float)):
@@ -126,4 +137,4 @@ def quantile_count(quantile: float, scored: int) -> int:
     return scored - math.ceil(quantile * (scored - 1) - 1e-9)
 
 
-__all__ = ["check_wanted", "keep", "kept_count", "parse_keep", "quantile_count"]
+__all__ = ["check_wanted", "checked_share", "keep", "kept_count", "parse_keep", "quantile_count"]

@@ -1,6 +1,6 @@
 """Kill one process of a host while it scores, for tests of what the host makes of it.
 
-The process is killed by itself, at its first call of the scorer, so nothing waits and no process can be missed.
+The process kills itself at its first call of the scorer, so nothing waits and no process can be missed.
 """
 
 from __future__ import annotations

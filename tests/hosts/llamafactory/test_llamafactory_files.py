@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from broken_media import media_overlay
 from factory_cases import draw_case
 from host_cases import TOLERANCE, run
-from media_overlay import media_overlay
 
 from donod_fast.data.dataset_entry import entry_of
 from donod_fast.data.dataset_registry import register
