@@ -123,7 +123,10 @@ def test_steps_are_checked_when_they_are_made(tmp_path: Path) -> None:
     shutil.copytree(MODEL, tmp_path / "model")
     with Pipeline("stamps"):
         before, same = (DonodScore(name=f"s{at}", model=str(tmp_path / "model")) for at in (0, 1))
-        (tmp_path / "model" / "README.md").write_text("changed")
-        changed = DonodScore(name="s2", model=str(tmp_path / "model"))
-    assert before.stamp == same.stamp != changed.stamp
+        (tmp_path / "model" / "README.md").write_text("no part of the model")
+        alike = DonodScore(name="s2", model=str(tmp_path / "model"))
+        config = tmp_path / "model" / "config.json"
+        config.write_text(config.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+        changed = DonodScore(name="s3", model=str(tmp_path / "model"))
+    assert before.stamp == same.stamp == alike.stamp != changed.stamp
     assert "stamp" in before.dump()
