@@ -27,6 +27,7 @@ from donod_fast.scores.rows import SCORE_COLUMNS
 from donod_fast.scoring.scorer import Scorer
 from donod_fast.scoring.settings import WARM, UpdateSettings
 from donod_fast.selection.frozen_constants import topsis_constants
+from donod_fast.selection.keeping import kept_count
 from donod_fast.system.locking import locked
 
 _log = logging.getLogger(__name__)
@@ -266,7 +267,7 @@ def kept_rows(scores: np.ndarray[Any, Any], share: float) -> np.ndarray[Any, Any
     if len(scored):
         don, nod = (torch.from_numpy(scores[scored, at].copy()) for at in (_DON, _NOD))
         best_first = torch.argsort(topsis(don, nod), descending=True, stable=True).numpy()
-        kept[scored[best_first[max(1, round(share * len(scored))) :]]] = False
+        kept[scored[best_first[kept_count(share, len(scored)) :]]] = False
     return kept
 
 
