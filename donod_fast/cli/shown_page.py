@@ -7,8 +7,9 @@ import math
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
 
-from donod_fast.cli.shown_text import STEPS, facts, one_line, shade_of, text_of_piece, unmasked_text, visible
+from donod_fast.data.row_words import STEPS, facts, shade_of, text_of_piece, unmasked_text
 from donod_fast.data.viewing import Piece, RowView
+from donod_fast.system.escaping import one_line, visible
 
 _HUES = tuple(round(130 - 130 * step / (STEPS - 1)) for step in range(STEPS))  # green to red
 
