@@ -35,6 +35,7 @@ _BLANK = frozenset(
 )
 _UNSURE = re.compile(r"[^ -~\n]")
 _NOT_PLAIN = re.compile(r"[^ -~]")
+_NOT_READ = re.compile(r"[^ -~\n\t]")
 _OWN_MARKS = frozenset((OPEN, CLOSE, NEW_LINE))
 _VISIBLE_SPACES = frozenset(" \u3000")
 
@@ -66,9 +67,22 @@ def visible(text: str) -> str:
     return _NOT_PLAIN.sub(_name, text)
 
 
+def shown(text: str) -> str:
+    """Text in which every hidden character but tabs and line ends is replaced by its name, ``⟨U+202E⟩``.
+
+    Text that :func:`visible` made stays as it is.
+    """
+    return _NOT_READ.sub(_hidden_name, text)
+
+
 def one_line(text: str) -> str:
     """Visible text without real line ends."""
     return visible(text).replace("\n", "")
+
+
+def _hidden_name(found: re.Match[str]) -> str:
+    character = found[0]
+    return f"⟨U+{ord(character):04X}⟩" if is_hidden(character) else character
 
 
 def _name(found: re.Match[str]) -> str:
@@ -87,4 +101,4 @@ def _named(character: str) -> str:
     return character
 
 
-__all__ = ["CLOSE", "NEW_LINE", "OPEN", "escaped", "is_hidden", "one_line", "visible"]
+__all__ = ["CLOSE", "NEW_LINE", "OPEN", "escaped", "is_hidden", "one_line", "shown", "visible"]
