@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from importlib.resources import files
@@ -15,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from donod_fast.data.record_files import new_file
-from donod_fast.system.escaping import shown
+from donod_fast.system.escaping import readable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 NOTHING = "'none'"
 SORT = "sort.js"
@@ -33,7 +35,7 @@ def environment() -> Environment:
     """The templates of this room, which escape what they are given and refuse names that are missing."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    return Environment(
+    found = Environment(
         loader=PackageLoader(__package__, "templates"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -41,11 +43,22 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    found.filters |= {"inline": inline, "kind": lambda value: type(value).__name__}
+    return found
+
+
+def inline(text: str) -> Markup:
+    """The markup of our own sentences, ``**bold**`` and `` `code` ``, as HTML; everything else is escaped."""
+    from markupsafe import Markup, escape
+
+    escaped = str(escape(readable(text)))
+    escaped = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", escaped)
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped))
 
 
 def _finalized(value: Any) -> Any:
     """What an expression in a template writes: markup as it is, text without hidden characters."""
-    return shown(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+    return readable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def script(name: str) -> str:
@@ -123,4 +136,4 @@ def _buffered(pieces: Iterable[str]) -> Iterator[str]:
     yield "".join(held)
 
 
-__all__ = ["SORT", "environment", "page_pieces", "render_page", "script", "write_page"]
+__all__ = ["SORT", "environment", "inline", "page_pieces", "render_page", "script", "write_page"]

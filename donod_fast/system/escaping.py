@@ -67,7 +67,7 @@ def visible(text: str) -> str:
     return _NOT_PLAIN.sub(_name, text)
 
 
-def shown(text: str) -> str:
+def readable(text: str) -> str:
     """Text in which every hidden character but tabs and line ends is replaced by its name, ``⟨U+202E⟩``.
 
     Text that :func:`visible` made stays as it is.
@@ -101,4 +101,4 @@ def _named(character: str) -> str:
     return character
 
 
-__all__ = ["CLOSE", "NEW_LINE", "OPEN", "escaped", "is_hidden", "one_line", "shown", "visible"]
+__all__ = ["CLOSE", "NEW_LINE", "OPEN", "escaped", "is_hidden", "one_line", "readable", "visible"]
