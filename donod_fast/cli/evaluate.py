@@ -19,7 +19,7 @@ from donod_fast.cli.settings import ScreenSettings
 from donod_fast.errors import InputError
 from donod_fast.evaluation.generation_settings import GenerationSettings
 from donod_fast.evaluation.settings import BROWSING, BrowseSettings, JudgingSettings, TaskSettings, WriterSettings
-from donod_fast.reports.settings import check_page
+from donod_fast.reports.page_options import check_page
 from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
