@@ -16,6 +16,7 @@ from donod_fast.cli.settings import ScreenSettings, ShownRows
 from donod_fast.errors import InputError
 from donod_fast.scoring.settings import DEFAULT_NORMALISE
 from donod_fast.selection.column_methods import BY_TOPSIS
+from donod_fast.selection.filter_options import FilterOptions
 from donod_fast.selection.settings import (
     BY_EMBEDDINGS,
     CLUSTER_BALANCED,
@@ -51,6 +52,7 @@ def select(
     scores: Scores,
     how: RankOptions,
     choice: KeepOptions,
+    filters: FilterOptions,
     screen: ScreenSettings,
     shown: ShownRows,
     out: Annotated[
@@ -98,6 +100,7 @@ def select(
     from donod_fast.cli.token_target import check_target, write_tokens
     from donod_fast.data.targets import refuse_target
     from donod_fast.scores.folder import ScoresFolder
+    from donod_fast.selection.filtering import narrowed
     from donod_fast.selection.rankers import ranked
     from donod_fast.selection.subset import Subset, write_lines
 
@@ -119,18 +122,22 @@ def select(
         kept = ranking.keep(choice.keep, choice.don_threshold, choice.don_quantile, choice.order == "best")
         if len(kept.rows) == 0:
             raise InputError(f"no row has DON ≥ {choice.don_threshold}; the largest is {ranking.highest:.6g}")
+        chosen = len(kept.rows)
+        kept = narrowed(folder, kept, filters, lr=lr)
         if to_stdout:
             stream = binary_output()
             written = Subset(write_lines(corpus, kept.rows, stream, order=choice.order))  # type: ignore[arg-type]
             stream.flush()
         else:
             written = registration.subset_file(folder, corpus, kept.rows, out, choice.order, overwrite=overwrite)
-        said = list(registration.said)
+        said = [] if filters.is_empty else [f"{written.rows:,} of {chosen:,} kept rows fulfil {filters.text}"]
+        said += registration.said
         if tokenized is not None:
             said.append(write_tokens(scores, folder, corpus, tokenized, rows=_rising(kept.rows), overwrite=overwrite))
         summary = {
             "out": str(out),
             "kept": written.rows,
+            **({} if filters.is_empty else {"chosen": chosen, "where": list(filters.where)}),
             "json_columns": list(written.json_columns),
             "scored": ranking.scored,
             "rows": folder.rows,
