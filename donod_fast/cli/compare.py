@@ -12,7 +12,7 @@ from donod_fast.cli import output
 from donod_fast.cli.options import from_dataclasses
 from donod_fast.cli.select import Scores
 from donod_fast.errors import StoreError
-from donod_fast.reports.settings import PageOptions
+from donod_fast.reports.page_options import PageOptions
 from donod_fast.selection.settings import CompareOptions
 from donod_fast.system.wording import plural
 

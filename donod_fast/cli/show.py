@@ -18,7 +18,7 @@ from donod_fast.data.settings import STDIN, CorpusSettings, MaskSettings, with_d
 from donod_fast.data.types import Status
 from donod_fast.errors import InputError, suggest
 from donod_fast.models.settings import ModelSource
-from donod_fast.reports.settings import PageOptions
+from donod_fast.reports.page_options import PageOptions
 from donod_fast.system.options import option, options_of
 from donod_fast.system.terminal import print_styled
 from donod_fast.system.wording import plural
