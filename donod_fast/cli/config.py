@@ -11,7 +11,7 @@ import typer
 
 from donod_fast.data.settings import STDIN
 from donod_fast.errors import InputError, suggest
-from donod_fast.scores.manifest import MANIFEST, OPTIONS, WORKING_FOLDER
+from donod_fast.scores.manifest import MANIFEST, OPTIONS, TOKEN_LOSSES, WORKING_FOLDER
 from donod_fast.system.limits import YAML_BYTES
 from donod_fast.system.options import OptionField, options_of
 from donod_fast.system.wording import shown
@@ -125,6 +125,7 @@ def _of_manifest(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
         "part_rows": manifest.get("part_rows"),
         "token_budget": manifest.get("token_budget"),
         "revision": model.get("revision") if isinstance(model, dict) else None,
+        TOKEN_LOSSES: manifest.get(TOKEN_LOSSES),
     }
     recorded = _located(recorded)
     return {**recorded, **{key: value for key, value in settled.items() if recorded.get(key) is None}}

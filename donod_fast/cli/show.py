@@ -87,14 +87,18 @@ class ShownAs:
 
     Attributes:
         tokens: a line per token.
-        losses: load the model, and show the loss of each scored token.
+        losses: show the loss of each scored token: as recorded in the scores folder, else by the model.
         html: file for a page.
         overwrite: replace that file.
         json: one JSON object per row.
     """
 
     tokens: bool = option(False, help="Write one line per token: position, id, text.", panel=OUTPUT)
-    losses: bool = option(False, help="Load the model and show the loss of each scored token.", panel=OUTPUT)
+    losses: bool = option(
+        False,
+        help="Show the loss of each scored token, as score --token-losses recorded it, else by the model.",
+        panel=OUTPUT,
+    )
     html: Path | None = option(None, help="Write a self-contained HTML page to this file.", panel=OUTPUT)
     overwrite: bool = option(False, help="Replace the HTML file.", panel=OUTPUT)
     json: bool = option(False, help="Print each row as a line of JSON.", panel=OUTPUT)
