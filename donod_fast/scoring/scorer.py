@@ -1,4 +1,4 @@
-"""``Scorer``: a model that is ready to score corpora; the Python interface of the package."""
+"""``Scorer``: a model that is ready to score corpora. ``donod_fast.api`` has the one that users call."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor
 
@@ -161,7 +161,7 @@ class Scorer:
     def neutral(self) -> Iterator[None]:
         """Hold a live model in its neutral state within the block, and read its weights again at the beginning.
 
-        ``score`` and the engines enter it themselves. Within one block the weights must not change. Does nothing
+        ``score_table`` and the engines enter it themselves. Within one block the weights must not change. Does nothing
         without ``live``.
 
         Raises:
@@ -193,7 +193,7 @@ class Scorer:
         if self._signals:  # some hold gradients of reference sets
             self.sample_scorer = self.sample_scorer.with_signals(SignalSet.of(self._signals, self.context))
 
-    def __copy__(self) -> Scorer:
+    def __copy__(self) -> Self:
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         return other
@@ -218,7 +218,7 @@ class Scorer:
         max_memory: MaxMemory | None = None,
         offload_folder: str | Path | None = None,
         **options: Any,
-    ) -> Scorer:
+    ) -> Self:
         """Load a model (a folder or a hub id, safetensors only) and make a scorer of it.
 
         Arguments are as in :func:`donod_fast.models.loading.load_model`; ``options`` are as in the class.
@@ -239,7 +239,7 @@ class Scorer:
         )
         return cls(loaded, **options)
 
-    def score(
+    def score_table(
         self,
         dataset: datasets.Dataset | Sequence[Mapping[str, Any]] | str | Path | Sequence[str | Path],
         *,
@@ -272,7 +272,7 @@ class Scorer:
         with self.neutral():
             return self.sample_scorer.score(self.masker.tokenize_many(records), progress)
 
-    def resuming(self, manifest: Mapping[str, Any]) -> Scorer:
+    def resuming(self, manifest: Mapping[str, Any]) -> Self:
         """A scorer that scores as the folder of this manifest was begun: with its ‖W‖ and its token budget.
 
         Batches of another size round differently in the last bits. A token budget that was given is kept, and so is one
@@ -287,7 +287,7 @@ class Scorer:
         )
         return scorer
 
-    def warmed(self, corpus: Corpus) -> Scorer:
+    def warmed(self, corpus: Corpus) -> Self:
         """A scorer for ``adamw-warm`` with the state of a sample of a corpus, as ``warm_rows`` and ``warm_seed`` say.
 
         Raises:
@@ -300,7 +300,7 @@ class Scorer:
         with self.neutral():
             return self.with_warm(estimate_state(self.sample_scorer.forward, self.masker.tokenize_many(records)))
 
-    def with_warm(self, state: WarmState) -> Scorer:
+    def with_warm(self, state: WarmState) -> Self:
         """A scorer with a state of ``adamw-warm``."""
         scorer, forward = copy(self), self.sample_scorer.forward
         scorer.warm = state
@@ -365,7 +365,7 @@ def _bare(model: Any, compile: bool) -> Any:
 
 
 def as_corpus(dataset: Any) -> Corpus:
-    """Open any input that ``Scorer.score`` accepts."""
+    """Open any input that a scorer accepts."""
     from donod_fast.data.reading import corpus_from_rows, open_corpus
 
     if isinstance(dataset, (str, Path)):
