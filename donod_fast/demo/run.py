@@ -17,7 +17,7 @@ from torch import Tensor
 from donod_fast.data.reading import open_corpus
 from donod_fast.demo.conclusion import conclude
 from donod_fast.demo.corpus import CLEAN, CORPUS_FILE, MODEL_FOLDER, Row, read_corpus
-from donod_fast.demo.plane import draw_plane
+from donod_fast.selection.plane import draw_plane
 from donod_fast.demo.report import detect, format_table
 from donod_fast.engines.local import score_corpus
 from donod_fast.errors import StoreError

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from donod_fast.demo.plane import draw_plane
+from donod_fast.selection.plane import draw_plane
 from donod_fast.errors import InputError, StoreError
 
 pytest.importorskip("matplotlib")
