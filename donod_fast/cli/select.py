@@ -16,6 +16,7 @@ from donod_fast.cli.settings import ScreenSettings, ShownRows
 from donod_fast.errors import InputError
 from donod_fast.scoring.settings import DEFAULT_NORMALISE
 from donod_fast.selection.column_methods import BY_TOPSIS
+from donod_fast.selection.filter_options import FilterOptions
 from donod_fast.selection.settings import (
     BY_EMBEDDINGS,
     CLUSTER_BALANCED,
@@ -51,6 +52,7 @@ def select(
     scores: Scores,
     how: RankOptions,
     choice: KeepOptions,
+    filters: FilterOptions,
     screen: ScreenSettings,
     shown: ShownRows,
     out: Annotated[
@@ -114,20 +116,22 @@ def select(
         refuse_target(out, overwrite, corpus.sources)  # checked before the work, and again when writing
     check_target(tokenized, None if to_stdout else out, overwrite=overwrite)
     registration = Registration.of(dataset_info, dataset, None if to_stdout else out, overwrite=overwrite)
-    with choosing(folder, options, choice) as (ranking, kept):
-        options = replace(options, method=choice.method(method))
+    with choosing(folder, options, choice, filters) as found:
+        options, ranking, kept, chosen = found.options, found.ranking, found.kept, found.before
         if to_stdout:
             stream = binary_output()
             written = Subset(write_lines(corpus, kept.rows, stream, order=choice.order))  # type: ignore[arg-type]
             stream.flush()
         else:
             written = registration.subset_file(folder, corpus, kept.rows, out, choice.order, overwrite=overwrite)
-        said = list(registration.said)
+        said = [] if filters.is_empty else [f"{written.rows:,} of {chosen:,} kept rows fulfil {filters.text}"]
+        said += registration.said
         if tokenized is not None:
             said.append(write_tokens(scores, folder, corpus, tokenized, rows=_rising(kept.rows), overwrite=overwrite))
         summary = {
             "out": str(out),
             "kept": written.rows,
+            **({} if filters.is_empty else {"chosen": chosen, "where": list(filters.where)}),
             "json_columns": list(written.json_columns),
             "scored": ranking.scored,
             "rows": folder.rows,

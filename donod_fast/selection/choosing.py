@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from donod_fast.errors import InputError
+from donod_fast.selection.filter_options import FilterOptions
 from donod_fast.selection.settings import KMEANS_IFD, KeepOptions, RankOptions
 
 if TYPE_CHECKING:
@@ -33,27 +34,49 @@ def keeps_one_row(choice: KeepOptions) -> bool:
     return isinstance(choice.keep, int) and choice.keep == 1
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Rows that were chosen, while their ranking is open.
+
+    Attributes:
+        options: how rows were ranked, with the preferred end in the method's name.
+        ranking: the ranking of all rows.
+        kept: the chosen rows.
+        before: how many rows were kept before conditions left some of them out.
+    """
+
+    options: RankOptions
+    ranking: Engine
+    kept: Kept
+    before: int
+
+
 @contextmanager
-def choosing(folder: ScoresFolder, how: RankOptions, choice: KeepOptions) -> Iterator[tuple[Engine, Kept]]:
+def choosing(
+    folder: ScoresFolder, how: RankOptions, choice: KeepOptions, filters: FilterOptions = FilterOptions()
+) -> Iterator[Choice]:
     """Rank the rows of a finished folder, and choose the ones to keep.
 
     Args:
         folder: the scores.
         how: how rows are ranked.
         choice: how many are kept; ``prefer`` is applied to the method.
+        filters: which of the kept rows are chosen.
 
     Raises:
         InputError: a bad option, or no row is kept.
         StoreError: the folder is unfinished or damaged.
     """
+    from donod_fast.selection.filtering import narrowed
     from donod_fast.selection.rankers import ranked
 
     refuse_no_amount(how, choice)
-    with ranked(folder, replace(how, method=choice.method(how.method))) as ranking:
+    options = replace(how, method=choice.method(how.method))
+    with ranked(folder, options) as ranking:
         kept = ranking.keep(choice.keep, choice.don_threshold, choice.don_quantile, choice.order == "best")
         if len(kept.rows) == 0:
             raise InputError(f"no row has DON ≥ {choice.don_threshold}; the largest is {ranking.highest:.6g}")
-        yield ranking, kept
+        yield Choice(options, ranking, narrowed(folder, kept, filters, lr=how.lr), len(kept.rows))
 
 
-__all__ = ["BY_THRESHOLD", "choosing", "keeps_one_row", "refuse_no_amount"]
+__all__ = ["BY_THRESHOLD", "Choice", "choosing", "keeps_one_row", "refuse_no_amount"]
