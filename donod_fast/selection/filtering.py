@@ -140,7 +140,7 @@ def _fulfilling(folder: ScoresFolder, conditions: Sequence[str], lr: float | Non
     tests = {name: _Test(name, columns[name].kind, values) for name, values in wanted.items()}
     stored = {name: found for name in wanted if (found := columns[name].stored) is not None}
     files = FileGroups(folder) if len(stored) < len(wanted) else None
-    allowed = None if files is None else tests[BY_FILE].places(files.names)
+    allowed = [] if files is None else tests[BY_FILE].places(files.names)
     found_rows = RowSet(folder.rows)
     for part in range(folder.parts):
         table = read_columns(folder, part, list(dict.fromkeys(["row", *stored.values()])))
