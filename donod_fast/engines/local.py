@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from donod_fast.data.prefetch import OnStep, Part, Step, default_workers, no_step, prepared
 from donod_fast.data.reading import Corpus
-from donod_fast.data.shards import PART_ROWS, Shard
+from donod_fast.data.shards import PART_ROWS, Shard, default_part_rows
 from donod_fast.data.types import TokenizedSample
 from donod_fast.engines.adding_losses import added_losses
 from donod_fast.engines.prologue import Outcome, begin, open_folder
@@ -30,6 +30,7 @@ from donod_fast.scores.sample_counts import SampleCounts
 from donod_fast.scoring.sample_scorer import Progress
 from donod_fast.scoring.scorer import Scorer
 from donod_fast.scoring.step_size import gradient_size
+from donod_fast.system.memory_storage import MemoryStorage
 from donod_fast.system.profiling import NO_STAGES, Stages
 from donod_fast.system.threads import worker_count
 
@@ -109,6 +110,21 @@ def _scored_corpus(
     if unreadable is not None:
         raise run.unreadable_inputs(unreadable)
     return run.outcome(formats, fitting_budget=scorer.sample_scorer.fitting_budget)
+
+
+def score_in_memory(corpus: Corpus, scorer: Scorer, progress: Progress | None = None) -> ScoresFolder:
+    """Score a corpus into a folder in memory, with the parts that :func:`score_corpus` would write, bit for bit.
+
+    Raises:
+        CorpusError: the input cannot be read.
+        InputError: no row of the sample of ``adamw-warm`` can be scored.
+    """
+    storage, options = MemoryStorage(), RunOptions(default_part_rows(corpus.rows))
+    with scorer.neutral():
+        scorer = warmed(scorer, corpus, storage)
+        folder = open_folder(storage, corpus, manifest_of(corpus, scorer, options.part_rows), options)
+        score_parts(corpus, scorer.resuming(folder.manifest), folder, range(folder.parts), progress=progress)
+    return folder
 
 
 def score_shard(shard: Shard, corpus: Corpus, scorer: Scorer, folder: ScoresFolder) -> PartSummary:
@@ -273,4 +289,4 @@ def versions() -> dict[str, str]:
     }
 
 
-__all__ = ["Outcome", "manifest_of", "score_corpus", "score_parts", "score_shard", "versions"]
+__all__ = ["Outcome", "manifest_of", "score_corpus", "score_in_memory", "score_parts", "score_shard", "versions"]

@@ -17,6 +17,7 @@ from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scores.manifest import TOKEN_LOSSES
 from donod_fast.scores.opening import open_scores, record_options
 from donod_fast.scoring.sample_scorer import Progress
+from donod_fast.system.storage import Storage
 from donod_fast.system.wording import plural
 
 _log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class OpenRun:
         Raises:
             StoreError: the folder cannot be read: something removed files of it during the run.
         """
-        left = ScoresFolder.open(self.folder.name).missing_parts(self.wanted)
+        left = ScoresFolder.open(self.folder.storage).missing_parts(self.wanted)
         if left:
             raise StoreError(
                 f"{self.folder.name}: {plural(len(left), 'committed part')} of this run missing: "
@@ -93,7 +94,9 @@ class OpenRun:
         )
 
 
-def open_folder(out: Path | str, corpus: Corpus, manifest: Mapping[str, Any], options: RunOptions) -> ScoresFolder:
+def open_folder(
+    out: Path | str | Storage, corpus: Corpus, manifest: Mapping[str, Any], options: RunOptions
+) -> ScoresFolder:
     """Open or create the scores folder of a run. The caller holds its lock (``system.locking.locked``).
 
     Raises:

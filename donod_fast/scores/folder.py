@@ -42,21 +42,27 @@ class ScoresFolder(PartStore):
     """
 
     def __init__(self, place: Path | str | Storage, manifest: Mapping[str, Any]) -> None:
-        super().__init__(open_storage(place) if isinstance(place, (Path, str)) else place, manifest)
+        super().__init__(open_storage(place), manifest)
 
     @staticmethod
-    def open(place: Path | str) -> ScoresFolder:
-        """Open an existing folder, given its path or URL.
+    def open(place: Path | str | Storage) -> ScoresFolder:
+        """Open an existing folder, given its path, its URL or its storage.
 
         Raises:
             StoreError: the folder holds no scores, or its manifest is damaged or has another version.
         """
         storage = open_storage(place)
-        return ScoresFolder(storage, read_manifest(storage, str(place)))
+        return ScoresFolder(
+            storage, read_manifest(storage, str(place) if isinstance(place, Path | str) else place.name)
+        )
 
     @staticmethod
     def open_or_create(
-        place: Path | str, manifest: Mapping[str, Any], plan: ShardPlan | None = None, *, overwrite: bool = False
+        place: Path | str | Storage,
+        manifest: Mapping[str, Any],
+        plan: ShardPlan | None = None,
+        *,
+        overwrite: bool = False,
     ) -> ScoresFolder:
         """Open the folder if it was made with the same settings, or start it with this manifest and plan.
 
@@ -86,7 +92,7 @@ class ScoresFolder(PartStore):
             folder.refuse_other_settings(wanted)
             return folder
         if storage.names(PARTS):
-            raise StoreError(f"{place} holds parts but no {MANIFEST}; use another folder, or --overwrite")
+            raise StoreError(f"{storage.name} holds parts but no {MANIFEST}; use another folder, or --overwrite")
         folder = ScoresFolder(storage, wanted)
         storage.make()
         if plan is not None:

@@ -21,6 +21,7 @@ from donod_fast.scores.part_summary import PartSummary
 from donod_fast.scores.problems import Problem
 from donod_fast.scores.step_facts import StepFacts
 from donod_fast.system.locking import is_locked
+from donod_fast.system.storage import Storage
 
 _PAUSE_SECONDS = 60.0
 _PAUSE_GAPS = 20.0
@@ -79,11 +80,11 @@ class FolderStatus:
         return self.parts_done == self.parts and not self.damaged
 
 
-def folder_status(place: Path | str, now: float | None = None) -> FolderStatus:
+def folder_status(place: Path | str | Storage, now: float | None = None) -> FolderStatus:
     """Determine the state of a folder that is being written, was interrupted, or is finished.
 
     Args:
-        place: path or URL of the folder.
+        place: path, URL or storage of the folder.
         now: seconds since 1970; None reads the clock.
 
     Raises:

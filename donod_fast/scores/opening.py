@@ -15,7 +15,7 @@ from donod_fast.scores.manifest import OPTIONS, TOKEN_LOSSES, differences
 from donod_fast.scores.part_store import PARTS
 from donod_fast.scores.revising import finish_revision, revise
 from donod_fast.scores.signals import SignalEntry
-from donod_fast.system.storage import open_storage
+from donod_fast.system.storage import Storage, open_storage
 from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _INPUT = ("input.fingerprint", "input.rows")
 
 
 def open_scores(
-    out: Path | str,
+    out: Path | str | Storage,
     corpus: Corpus,
     manifest: Mapping[str, Any],
     *,
@@ -35,7 +35,7 @@ def open_scores(
     """Open or start a scores folder whose lock the caller holds (``store.locked``).
 
     Args:
-        out: path or URL of the folder.
+        out: path, URL or storage of the folder.
         corpus: the corpus to score.
         manifest: manifest for this corpus, from :func:`donod_fast.engines.local.manifest_of`.
         overwrite: remove existing scores.

@@ -1,4 +1,4 @@
-"""``Scorer``: a model that is ready to score corpora; the Python interface of the package."""
+"""``Scorer``: a model that is ready to score corpora. ``donod_fast.api`` has the one that users call."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ class Scorer:
     def neutral(self) -> Iterator[None]:
         """Hold a live model in its neutral state within the block, and read its weights again at the beginning.
 
-        ``score`` and the engines enter it themselves. Within one block the weights must not change. Does nothing
+        ``score_table`` and the engines enter it themselves. Within one block the weights must not change. Does nothing
         without ``live``.
 
         Raises:
@@ -224,7 +224,7 @@ class Scorer:
         if self._signals:  # some hold gradients of reference sets
             self.sample_scorer = self.sample_scorer.with_signals(SignalSet.of(self._signals, self.context))
 
-    def __copy__(self) -> Scorer:
+    def __copy__(self) -> Self:
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         return other
@@ -270,7 +270,7 @@ class Scorer:
         )
         return cls(loaded, **options)
 
-    def score(
+    def score_table(
         self,
         dataset: datasets.Dataset | Sequence[Mapping[str, Any]] | str | Path | Sequence[str | Path],
         *,
@@ -303,7 +303,7 @@ class Scorer:
         with self.neutral():
             return self.sample_scorer.score(self.masker.tokenize_many(records), progress)
 
-    def resuming(self, manifest: Mapping[str, Any]) -> Scorer:
+    def resuming(self, manifest: Mapping[str, Any]) -> Self:
         """A scorer that scores as the folder of this manifest was begun: with its ‖W‖ and its token budget.
 
         Batches of another size round differently in the last bits. A token budget that was given is kept, and so is one
@@ -318,7 +318,7 @@ class Scorer:
         )
         return scorer
 
-    def warmed(self, corpus: Corpus) -> Scorer:
+    def warmed(self, corpus: Corpus) -> Self:
         """A scorer for ``adamw-warm`` with the state of a sample of a corpus, as ``warm_rows`` and ``warm_seed`` say.
 
         Raises:
@@ -331,7 +331,7 @@ class Scorer:
         with self.neutral():
             return self.with_warm(estimate_state(self.sample_scorer.forward, self.masker.tokenize_many(records)))
 
-    def with_warm(self, state: WarmState) -> Scorer:
+    def with_warm(self, state: WarmState) -> Self:
         """A scorer with a state of ``adamw-warm``."""
         scorer, forward = copy(self), self.sample_scorer.forward
         scorer.warm = state
@@ -401,7 +401,7 @@ def _bare(model: Any, compile: bool) -> Any:
 
 
 def as_corpus(dataset: Any) -> Corpus:
-    """Open any input that ``Scorer.score`` accepts."""
+    """Open any input that a scorer accepts."""
     from donod_fast.data.reading import corpus_from_rows, open_corpus
 
     if isinstance(dataset, (str, Path)):
