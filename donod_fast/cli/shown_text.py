@@ -8,21 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-import unicodedata
 from collections.abc import Iterable, Mapping
 
 from donod_fast.data.mask_profiles.names import PROFILES
 from donod_fast.data.templates import BUILTIN_TEMPLATES
 from donod_fast.data.viewing import Piece, RowView
-from donod_fast.system.escaping import is_hidden
+from donod_fast.system.visible_text import CLOSE, OPEN, one_line, visible
 from donod_fast.system.wording import plural
 
-OPEN, CLOSE = "⟦", "⟧"
-"""Marks around scored text where there is no colour."""
-
-NEW_LINE = "⏎"
-_OWN_MARKS = frozenset((OPEN, CLOSE, NEW_LINE))
-_VISIBLE_SPACES = frozenset(" \u3000")
 _LONGEST_TEXT = 20_000
 _HIGHEST = 5
 
@@ -41,32 +34,6 @@ def shade_of(losses: Iterable[float]) -> int:
     values = list(losses)
     mean = math.fsum(values) / len(values) if values else 0.0
     return min(STEPS - 1, int(mean / SHADE_NATS)) if math.isfinite(mean) else STEPS - 1
-
-
-def visible(text: str) -> str:
-    """Text with every control, invisible or misleading character replaced by its name; line ends as ``⏎``.
-
-    A real line end follows each ``⏎``.
-    """
-    return "".join(map(_visible, text))
-
-
-def one_line(text: str) -> str:
-    """Visible text without real line ends."""
-    return visible(text).replace("\n", "")
-
-
-def _visible(character: str) -> str:
-    if character == "\n":
-        return NEW_LINE + "\n"
-    if character.isascii() and character.isprintable():
-        return character
-    if character == "\t":
-        return "⇥"
-    is_odd_space = unicodedata.category(character) == "Zs" and character not in _VISIBLE_SPACES
-    if character in _OWN_MARKS or is_odd_space or is_hidden(character):
-        return f"⟨U+{ord(character):04X}⟩"
-    return character
 
 
 def text_of_piece(piece: Piece) -> str:

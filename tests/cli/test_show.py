@@ -18,7 +18,8 @@ from score_runs import assert_one_line_error, invoke, write_lines
 from scored_folders import without_checksum
 
 from donod_fast.cli.shown_page import page
-from donod_fast.cli.shown_text import row_text, visible
+from donod_fast.cli.shown_text import row_text
+from donod_fast.system.visible_text import visible
 from donod_fast.data.viewing import Piece, RowView
 from donod_fast.demo.corpus import DATA
 
