@@ -72,6 +72,7 @@ def summary_text(done: Done) -> str:
         if look := show_command(folder):
             lines.append(f"check the masks: {look}")
         lines.append(f"next: donod-fast select {shlex.quote(folder.name)} --keep 0.3 --out subset.jsonl")
+        lines.append(f"look at them: donod-fast report {shlex.quote(folder.name)} --out report.html")
     return "\n".join(lines)
 
 

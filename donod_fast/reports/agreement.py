@@ -89,7 +89,7 @@ def _as_json(found: Comparison, methods: Sequence[Method], share: float | int) -
 
 
 def _plain(matrix: Any) -> list[list[float | None]]:
-    return [[None if math.isnan(value) else value for value in row] for row in matrix.tolist()]
+    return [[None if math.isnan(value) else round(value, 9) for value in row] for row in matrix.tolist()]
 
 
 __all__ = ["ONE", "agreement", "methods_that_are_one", "warn_of_pairs"]

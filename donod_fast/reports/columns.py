@@ -22,6 +22,9 @@ OTHERS = "(other)"
 MOST_CATEGORIES = 200
 
 _BINS = 60
+_WHOLE = 2.0**50
+"""Below it, half a unit is a number."""
+
 _WIDE = 50.0
 """An axis is logarithmic where the largest value is so many times the median, and the median so many times over 0."""
 
@@ -91,10 +94,11 @@ def report_columns(table: ScoredTable, points: Array, categories: dict[str, Cate
     for name, text in _names(table, categories):
         block = f"c{len(described)}"
         where = where_name(name, table)
-        base = {"name": name, "label": label_of(name), "block": block, "where": where, "filter": where is not None}
+        label = label_of(name)
+        base = {"name": name, "label": label, "block": block, "where": where, "filter": where is not None}
         about = _about(name, table)
         if text is not None:
-            meaning = "the input file" if name == BY_FILE else f"the records' column {one_line(base['label'])}"
+            meaning = "the input file" if name == BY_FILE else f"the records' column {label}"
             described.append({**base, "text": meaning, "kind": "category", "better": None, **_of_category(text)})
             blocks.append(array_block(block, "u16", text.codes[points]))
         elif name in table.flags:
@@ -179,8 +183,9 @@ def _edges(there: Array, low: float, high: float, *, log: bool) -> Array:
         pad = abs(low) / 2 or 0.5
         return np.array([low - pad, low + pad])
     whole = bool((there == np.floor(there)).all())
-    if whole and high - low < _BINS:
-        return np.arange(low, high + 2) - 0.5
+    if whole and not log and high < _WHOLE:
+        width = max(1, int(np.ceil((high - low + 1) / _BINS)))
+        return np.arange(low, high + width + 1, width) - 0.5
     if log:
         edges = np.exp(np.linspace(np.log(low), np.log(high), _BINS + 1))
     else:

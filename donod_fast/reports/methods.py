@@ -100,7 +100,8 @@ def score_columns(table: ScoredTable, places: Array | None = None) -> ScoreColum
 
     base = ("don", "nod", "loss")
     more = {name: column(values) for name, values in table.numbers.items() if name not in base}
-    return ScoreColumns(column(table.row), *(column(table.numbers[name]) for name in base), more)
+    don, nod, loss = (column(table.numbers[name]) for name in base)
+    return ScoreColumns(column(table.row), don, nod, loss, more)
 
 
 def ranked_methods(

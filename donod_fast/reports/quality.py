@@ -28,7 +28,7 @@ def facts(folder: ScoresFolder) -> list[list[str]]:
     """What made the scores, as pairs of a label and a text."""
     manifest = folder.manifest
     model, update = manifest["model"], manifest["update"]
-    named = [str(model[key]) for key in ("name", "revision", "dtype", "precision") if model.get(key)]
+    named = dict.fromkeys(str(model[key]) for key in ("name", "revision", "dtype", "precision") if model.get(key))
     rate = f", lr {update['lr']:g}" if isinstance(update.get("lr"), float | int) else ""
     found = [
         ["model", ", ".join(named)],

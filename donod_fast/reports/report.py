@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,9 +174,9 @@ class _Report:
             for text in warn_of_pairs(self._agreement, self._methods):
                 self._warn("methods", text)
         for method in self._methods:
-            if text := length_warning(method, self._table, self._options.keep):
-                method.warnings.append(text)
-                self._warn("length", text)
+            if said := length_warning(method, self._table, self._options.keep):
+                method.warnings.append(said)
+                self._warn("length", said)
 
     def _warn(self, kind: str, text: str) -> None:
         self._warnings.append({"kind": kind, "text": one_line(text)})
@@ -294,12 +295,12 @@ def _seen_rows(folder: ScoresFolder) -> list[tuple[int, int]]:
 def _losses_of(folder: ScoresFolder) -> Losses | None:
     """Losses of tokens, if they are recorded; None if not."""
     try:
-        from donod_fast.scores.token_losses import has_token_losses, read_token_losses
+        module = import_module("donod_fast.scores.token_losses")
     except ImportError:  # a part of the package that is not there yet
         return None
-    if not has_token_losses(folder):
+    if not module.has_token_losses(folder):
         return None
-    return lambda rows: read_token_losses(folder, rows)
+    return lambda rows: module.read_token_losses(folder, rows)
 
 
 def _page_file(name: str) -> str:

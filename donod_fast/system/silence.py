@@ -38,11 +38,11 @@ def offline() -> Iterator[None]:
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
+    constants.HF_HUB_OFFLINE = True
     try:
         yield
     finally:
-        constants.HF_HUB_OFFLINE = before  # type: ignore[attr-defined]
+        constants.HF_HUB_OFFLINE = before
 
 
 __all__ = ["QUIET", "keep_libraries_quiet", "offline"]

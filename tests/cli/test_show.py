@@ -19,9 +19,9 @@ from scored_folders import without_checksum
 
 from donod_fast.cli.shown_page import page
 from donod_fast.cli.shown_text import row_text
-from donod_fast.system.visible_text import visible
 from donod_fast.data.viewing import Piece, RowView
 from donod_fast.demo.corpus import DATA
+from donod_fast.system.visible_text import visible
 
 MODEL = DATA / "model"
 CORPUS = DATA / "corpus.jsonl"
