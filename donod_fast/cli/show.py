@@ -88,13 +88,17 @@ class ShownAs:
 
     Attributes:
         tokens: a line per token.
-        losses: load the model, and show the loss of each scored token.
+        losses: show the loss of each scored token: as recorded in the scores folder, else by the model.
         page: a page to write instead.
         json: one JSON object per row.
     """
 
     tokens: bool = option(False, help="Write one line per token: position, id, text.", panel=OUTPUT)
-    losses: bool = option(False, help="Load the model and show the loss of each scored token.", panel=OUTPUT)
+    losses: bool = option(
+        False,
+        help="Show the loss of each scored token, as score --token-losses recorded it, else by the model.",
+        panel=OUTPUT,
+    )
     page: PageOptions = field(default_factory=PageOptions)
     json: bool = option(False, help="Print each row as a line of JSON.", panel=OUTPUT)
 

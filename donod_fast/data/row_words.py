@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from donod_fast.data.mask_profiles.names import PROFILES
 from donod_fast.data.templates import BUILTIN_TEMPLATES
-from donod_fast.data.viewing import Piece, RowView
+from donod_fast.data.viewing import RECORDED, Piece, RowView
 from donod_fast.system.escaping import CLOSE, OPEN, one_line, visible
 from donod_fast.system.wording import plural
 
@@ -71,19 +71,20 @@ def facts(view: RowView) -> list[str]:
         lines.append(
             "  in the scores folder: " + ", ".join(f"{name} {value}" for name, value in score_texts(view.scores))
         )
-    lines += _loss_lines(view.pieces)
+    lines += _loss_lines(view.pieces, view.losses_from)
     return lines
 
 
-def _loss_lines(pieces: Iterable[Piece]) -> list[str]:
-    """The mean loss and the highest ones; nothing if losses are not known."""
+def _loss_lines(pieces: Iterable[Piece], source: str) -> list[str]:
+    """The mean loss and the highest ones, and whether they are recorded; nothing if losses are not known."""
     known = [piece for piece in pieces if piece.losses]
     if not known:
         return []
     losses = [loss for piece in known for loss in piece.losses]
     highest = sorted(known, key=lambda piece: -math.fsum(piece.losses))[:_HIGHEST]
     shown = ", ".join(f"{OPEN}{line_of_piece(piece)}{CLOSE} {math.fsum(piece.losses):.3f}" for piece in highest)
-    return [f"  loss: mean {math.fsum(losses) / len(losses):.4f} nats per token; highest {shown}"]
+    recorded = " (recorded by score)" if source == RECORDED else ""
+    return [f"  loss: mean {math.fsum(losses) / len(losses):.4f} nats per token{recorded}; highest {shown}"]
 
 
 MASKS: Mapping[str, str] = {
