@@ -251,7 +251,7 @@ class _Report:
             "sample": None
             if sample.text is None
             else {"points": len(sample.places), "of": len(table), "seed": SEED, "text": sample.text},
-            "facts": facts(folder),
+            "facts": facts(folder, table),
             "warnings": self._warnings,
             "statuses": statuses(table),
             "quality": [*quality(folder, table), *_quality_of_sets(sets, near)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_right
 from collections import Counter
 
@@ -24,7 +25,7 @@ def test_a_histogram_counts_each_finite_value_once(values: list[float]) -> None:
     finite = [value for value in values if np.isfinite(value)]
     edges, counts = found["edges"], found["counts"]
     assert found["missing"] == len(values) - len(finite)
-    assert len(edges) == len(counts) + 1 and all(a < b for a, b in zip(edges, edges[1:], strict=False))
+    assert len(edges) == len(counts) + 1 and all(a < b for a, b in itertools.pairwise(edges))
     assert all(map(np.isfinite, edges))
     wanted = Counter(min(max(bisect_right(edges, value) - 1, 0), len(counts) - 1) for value in finite)
     assert counts == [wanted[at] for at in range(len(counts))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ def test_totals_along_the_ranks_are_sums_over_all_ranked_rows(tmp_path: Path) ->
         found = totals_of(method, table, {"source": source})
         edges = found["edges"]
         assert edges[0] == 0 and edges[-1] == method.ranked and len(found["tokens"]) == len(edges) - 1
-        for at, (low, high) in enumerate(zip(edges, edges[1:], strict=False)):
+        for at, (low, high) in enumerate(itertools.pairwise(edges)):
             here = method.order[low:high]
             assert found["tokens"][at] == table.numbers["scored_tokens"][here].sum()
             assert found["lengths"][at] == table.lengths[here].sum()
