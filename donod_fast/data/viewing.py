@@ -24,6 +24,9 @@ _LONGEST_PIECE = 2 * _LONGEST_CHARACTER
 _UNREADABLE = "\ufffd"
 _CHUNK = 64
 
+RECORDED, COMPUTED = "recorded", "computed"
+"""Where losses come from: the scores folder, or the model as it is now."""
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -71,6 +74,8 @@ class RowView:
         record: the parsed record; None if it cannot be parsed.
         raw: the record's line in its file, for a line that cannot be parsed; otherwise None.
         scores: what a scores folder holds for the row, by name; empty if there is none.
+        losses_from: where the losses of the pieces come from, ``RECORDED`` or ``COMPUTED``; "" if nobody
+            said.
     """
 
     row: int
@@ -93,6 +98,7 @@ class RowView:
     record: Mapping[str, Any] | None = field(default=None, repr=False)
     raw: str | None = None
     scores: Mapping[str, float | str] = field(default_factory=dict)
+    losses_from: str = ""
 
 
 def view_rows(

@@ -18,7 +18,7 @@ from donod_fast.reports.methods import Method
 from donod_fast.reports.sampling import SEED, ends_of
 from donod_fast.reports.scored_table import ScoredTable
 from donod_fast.reports.texts import Entry, RowTexts
-from donod_fast.system.visible_text import one_line
+from donod_fast.system.escaping import one_line
 from donod_fast.system.wording import plural
 
 CHUNK = 64

@@ -13,8 +13,7 @@ from donod_fast.reports.scored_table import ScoredTable, Texts
 from donod_fast.scores.columns import Column
 from donod_fast.scores.rows import CARRIED
 from donod_fast.selection.out_of_core.groups import BY_FILE
-from donod_fast.system.escaping import is_hidden
-from donod_fast.system.visible_text import one_line
+from donod_fast.system.escaping import is_hidden, one_line
 
 NO_CATEGORY = 65535
 NO_FLAG = 255

@@ -10,7 +10,7 @@ from donod_fast.reports.scored_table import ScoredTable, StatusRows
 from donod_fast.scores.mask_facts import masks_text
 from donod_fast.scores.step_facts import StepFacts
 from donod_fast.scores.unscored import REMEDIES, place_in
-from donod_fast.system.visible_text import one_line
+from donod_fast.system.escaping import one_line
 from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:

@@ -38,8 +38,8 @@ from donod_fast.reports.shell import render_page, write_page
 from donod_fast.reports.texts import Losses, RowTexts
 from donod_fast.scores.rows import CARRIED
 from donod_fast.selection.out_of_core.groups import BY_FILE
+from donod_fast.system.escaping import one_line
 from donod_fast.system.places import refuse_url
-from donod_fast.system.visible_text import one_line
 
 if TYPE_CHECKING:
     from donod_fast.data.reading import Corpus

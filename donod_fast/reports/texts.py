@@ -13,7 +13,7 @@ from donod_fast.data.grouping import grouped
 from donod_fast.data.types import Status
 from donod_fast.data.viewing import pieces_of, runs_of
 from donod_fast.reports.scored_table import ScoredTable
-from donod_fast.system.visible_text import one_line, visible
+from donod_fast.system.escaping import one_line, visible
 from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
