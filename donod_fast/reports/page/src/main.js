@@ -87,6 +87,11 @@ window.donodReport = {
   command: async () => commandOf((await ready).store).text,
   keptCount: (keep, scored) => keptCount(parseKeep(keep), scored),
   shares: (keep, scored) => shares(parseKeep(keep), scored),
+  brush: async (name, low, high) => {
+    const { store } = await ready;
+    store.setRange(store.corpus.columns.find((column) => column.name === name).index, low, high);
+    await store.settled();
+  },
   screenOf: async (at) => (await ready).plane.screenOf(at),
 };
 ready.then(
