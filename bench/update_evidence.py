@@ -62,7 +62,7 @@ def masked(text: str, mask: str, draw: random.Random) -> str:
 
 def scores(scorer: Scorer, rows: list[dict[str, str]]) -> Tensor:
     """DON and NOD of each row, (rows, 2)."""
-    table = scorer.score(rows)
+    table = scorer.score_table(rows)
     return torch.tensor([table["don"].to_pylist(), table["nod"].to_pylist()], dtype=torch.float64).T
 
 

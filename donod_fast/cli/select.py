@@ -16,6 +16,7 @@ from donod_fast.cli.settings import ScreenSettings, ShownRows
 from donod_fast.errors import InputError
 from donod_fast.scoring.settings import DEFAULT_NORMALISE
 from donod_fast.selection.column_methods import BY_TOPSIS
+from donod_fast.selection.filter_options import FilterOptions
 from donod_fast.selection.settings import (
     BY_EMBEDDINGS,
     CLUSTER_BALANCED,
@@ -51,6 +52,7 @@ def select(
     scores: Scores,
     how: RankOptions,
     choice: KeepOptions,
+    filters: FilterOptions,
     screen: ScreenSettings,
     shown: ShownRows,
     out: Annotated[
@@ -98,39 +100,38 @@ def select(
     from donod_fast.cli.token_target import check_target, write_tokens
     from donod_fast.data.targets import refuse_target
     from donod_fast.scores.folder import ScoresFolder
-    from donod_fast.selection.rankers import ranked
+    from donod_fast.selection.choosing import choosing, keeps_one_row, refuse_no_amount
     from donod_fast.selection.subset import Subset, write_lines
 
     method, by, lr = how.method, how.by, how.lr
-    if choice.keep is None and method not in ("don-threshold", KMEANS_IFD):
-        raise InputError("say how much to keep: --keep 0.3, --keep 30% or --keep 2000")
-    if isinstance(choice.keep, int) and choice.keep == 1 and not screen.quiet:
+    refuse_no_amount(how, choice)
+    if keeps_one_row(choice) and not screen.quiet:
         typer.echo("donod-fast: --keep 1 keeps ONE row; --keep 1.0 or --keep 100% keeps all rows", err=True)
     to_stdout = str(out) == STDOUT  # records go to standard output, the summary to standard error
     folder = ScoresFolder.open(scores)
     temp_dir = how.temp_dir or (None if to_stdout else out.absolute().parent)
-    options = replace(how, method=choice.method(method), temp_dir=temp_dir)
+    options = replace(how, temp_dir=temp_dir)
     corpus = folder.reopened()
     if not to_stdout:
         refuse_target(out, overwrite, corpus.sources)  # checked before the work, and again when writing
     check_target(tokenized, None if to_stdout else out, overwrite=overwrite)
     registration = Registration.of(dataset_info, dataset, None if to_stdout else out, overwrite=overwrite)
-    with ranked(folder, options) as ranking:
-        kept = ranking.keep(choice.keep, choice.don_threshold, choice.don_quantile, choice.order == "best")
-        if len(kept.rows) == 0:
-            raise InputError(f"no row has DON ≥ {choice.don_threshold}; the largest is {ranking.highest:.6g}")
+    with choosing(folder, options, choice, filters) as found:
+        options, ranking, kept, chosen = found.options, found.ranking, found.kept, found.before
         if to_stdout:
             stream = binary_output()
             written = Subset(write_lines(corpus, kept.rows, stream, order=choice.order))  # type: ignore[arg-type]
             stream.flush()
         else:
             written = registration.subset_file(folder, corpus, kept.rows, out, choice.order, overwrite=overwrite)
-        said = list(registration.said)
+        said = [] if filters.is_empty else [f"{written.rows:,} of {chosen:,} kept rows fulfil {filters.text}"]
+        said += registration.said
         if tokenized is not None:
             said.append(write_tokens(scores, folder, corpus, tokenized, rows=_rising(kept.rows), overwrite=overwrite))
         summary = {
             "out": str(out),
             "kept": written.rows,
+            **({} if filters.is_empty else {"chosen": chosen, "where": list(filters.where)}),
             "json_columns": list(written.json_columns),
             "scored": ranking.scored,
             "rows": folder.rows,

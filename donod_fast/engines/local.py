@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from donod_fast.data.prefetch import OnStep, Part, Step, default_workers, no_step, prepared
 from donod_fast.data.reading import Corpus
-from donod_fast.data.shards import PART_ROWS, Shard
+from donod_fast.data.shards import PART_ROWS, Shard, default_part_rows
 from donod_fast.data.types import TokenizedSample
+from donod_fast.engines.adding_losses import added_losses
 from donod_fast.engines.prologue import Outcome, begin, open_folder
 from donod_fast.engines.request import RunOptions
 from donod_fast.engines.warming import warmed, with_state_of
@@ -29,6 +30,7 @@ from donod_fast.scores.sample_counts import SampleCounts
 from donod_fast.scoring.sample_scorer import Progress
 from donod_fast.scoring.scorer import Scorer
 from donod_fast.scoring.step_size import gradient_size
+from donod_fast.system.memory_storage import MemoryStorage
 from donod_fast.system.profiling import NO_STAGES, Stages
 from donod_fast.system.threads import worker_count
 
@@ -48,6 +50,7 @@ def score_corpus(
     workers: int | None = None,
     stages: Stages = NO_STAGES,
     record: Mapping[str, Any] | None = None,
+    token_losses: bool = False,
 ) -> Outcome:
     """Score a corpus into a folder in this process, or finish a folder that an earlier run began.
 
@@ -68,6 +71,7 @@ def score_corpus(
             (:func:`donod_fast.data.prefetch.default_workers`). No score depends on it.
         stages: records where the time goes.
         record: the options of the run by name, in JSON types, for the manifest.
+        token_losses: see :class:`donod_fast.engines.request.RunOptions`.
 
     Raises:
         SettingsMismatchError: the folder holds scores made with other settings, or of files that have changed.
@@ -76,7 +80,7 @@ def score_corpus(
         WorkerError: a preparation process was killed; parts committed so far stay.
         InputError: ``part_rows`` is less than 1, or ``workers`` is negative.
     """
-    options = RunOptions(part_rows, overwrite, rescore_changed, workers, record=record or {})
+    options = RunOptions(part_rows, overwrite, rescore_changed, workers, record=record or {}, token_losses=token_losses)
     with scorer.neutral():
         return _scored_corpus(corpus, scorer, out, options, progress, stages)
 
@@ -106,6 +110,21 @@ def _scored_corpus(
     if unreadable is not None:
         raise run.unreadable_inputs(unreadable)
     return run.outcome(formats, fitting_budget=scorer.sample_scorer.fitting_budget)
+
+
+def score_in_memory(corpus: Corpus, scorer: Scorer, progress: Progress | None = None) -> ScoresFolder:
+    """Score a corpus into a folder in memory, with the parts that :func:`score_corpus` would write, bit for bit.
+
+    Raises:
+        CorpusError: the input cannot be read.
+        InputError: no row of the sample of ``adamw-warm`` can be scored.
+    """
+    storage, options = MemoryStorage(), RunOptions(default_part_rows(corpus.rows))
+    with scorer.neutral():
+        scorer = warmed(scorer, corpus, storage)
+        folder = open_folder(storage, corpus, manifest_of(corpus, scorer, options.part_rows), options)
+        score_parts(corpus, scorer.resuming(folder.manifest), folder, range(folder.parts), progress=progress)
+    return folder
 
 
 def score_shard(shard: Shard, corpus: Corpus, scorer: Scorer, folder: ScoresFolder) -> PartSummary:
@@ -187,15 +206,25 @@ def score_parts(
             formats.update(sample.format or "unknown" for sample in samples)
             counts = SampleCounts.of(samples)
             on_step(part.number, Step.SCORING)
-            there = _scored_before(folder, part.number) if scorer.sample_scorer.signals else None
+            lacks_losses = folder.losses.wanted and not folder.losses.has(part.number)
+            is_adding = bool(scorer.sample_scorer.signals) or lacks_losses
+            there = _scored_before(folder, part.number) if is_adding else None
             if there is None:
-                rows = scorer.sample_scorer.score(samples, progress, stages=stages)
+                wanted_losses = folder.losses.wanted
+                rows = scorer.sample_scorer.score(samples, progress, stages=stages, token_losses=wanted_losses)
                 # Once in a folder: its first rows stand for all.
                 size = _gradient_size(scorer, samples) if part.number == 0 else None
                 on_step(part.number, Step.SCORED)
                 writer.write(part.number, rows, scorer.sample_scorer.signals.entries, counts, size)
                 continue
             refuse_changed(folder, there[0], samples)
+            if lacks_losses:
+                seen = None if scorer.sample_scorer.signals else progress  # the criteria count these rows
+                losses = added_losses(scorer.sample_scorer, samples, there[0], folder.name, seen, stages)
+                writer.write_losses(part.number, losses)
+            if not scorer.sample_scorer.signals:
+                on_step(part.number, Step.SCORED)
+                continue
             table, signals = _with_signals(scorer, samples, *there, progress, stages)
             on_step(part.number, Step.SCORED)
             writer.write_table(part.number, table, signals, counts, there[1].gradient)
@@ -260,4 +289,4 @@ def versions() -> dict[str, str]:
     }
 
 
-__all__ = ["Outcome", "manifest_of", "score_corpus", "score_parts", "score_shard", "versions"]
+__all__ = ["Outcome", "manifest_of", "score_corpus", "score_in_memory", "score_parts", "score_shard", "versions"]

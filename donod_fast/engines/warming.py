@@ -9,14 +9,14 @@ from donod_fast.errors import StoreError
 from donod_fast.scores.folder import MANIFEST, ScoresFolder
 from donod_fast.scoring.settings import WARM
 from donod_fast.scoring.warm_state import FILE, WarmState
-from donod_fast.system.storage import open_storage
+from donod_fast.system.storage import Storage, open_storage
 
 if TYPE_CHECKING:
     from donod_fast.data.reading import Corpus
     from donod_fast.scoring.scorer import Scorer
 
 
-def warmed(scorer: Scorer, corpus: Corpus, out: Path | str, *, overwrite: bool = False) -> Scorer:
+def warmed(scorer: Scorer, corpus: Corpus, out: Path | str | Storage, *, overwrite: bool = False) -> Scorer:
     """The scorer with the state that its scores in a folder are made with; itself for other updates.
 
     A state is written before the manifest that names it. The caller holds the folder's lock.
@@ -30,7 +30,7 @@ def warmed(scorer: Scorer, corpus: Corpus, out: Path | str, *, overwrite: bool =
         return scorer
     storage = open_storage(out)
     if storage.exists(MANIFEST) and not overwrite:
-        folder = ScoresFolder.open(out)
+        folder = ScoresFolder.open(storage)
         recorded = folder.manifest["update"]
         if all(recorded.get(name) == value for name, value in scorer.update.as_dict().items()):
             return with_state_of(scorer, folder)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from donod_fast.errors import DonodError
 from donod_fast.scores.recorded_options import recorded_options
+from donod_fast.system.escaping import one_line
 from donod_fast.system.silence import offline
-from donod_fast.system.visible_text import one_line
 
 if TYPE_CHECKING:
     from donod_fast.data.masking import Masker

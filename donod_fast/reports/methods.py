@@ -19,7 +19,7 @@ from donod_fast.selection.rankers import ranked
 from donod_fast.selection.ranking import ScoreColumns, rank
 from donod_fast.selection.settings import BY_EMBEDDINGS, KMEANS_IFD, RankOptions
 from donod_fast.selection.turn_names import turn_column
-from donod_fast.system.visible_text import one_line
+from donod_fast.system.escaping import one_line
 from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:

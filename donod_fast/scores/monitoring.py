@@ -15,11 +15,13 @@ from typing import Any
 
 from donod_fast.errors import StoreError
 from donod_fast.scores.folder import ScoresFolder
+from donod_fast.scores.loss_files import LOSS_FILES
 from donod_fast.scores.part_store import PARTS
 from donod_fast.scores.part_summary import PartSummary
 from donod_fast.scores.problems import Problem
 from donod_fast.scores.step_facts import StepFacts
 from donod_fast.system.locking import is_locked
+from donod_fast.system.storage import Storage
 
 _PAUSE_SECONDS = 60.0
 _PAUSE_GAPS = 20.0
@@ -49,6 +51,7 @@ class FolderStatus:
         constants: for DON and NOD: ‖column‖₂, smallest and largest value over the done rows.
         signals: number of parts that have each further criterion, by name.
         step: facts about the step that made the scores.
+        token_losses: number of parts that have the losses of their tokens; None if the folder does not record them.
     """
 
     name: str
@@ -69,6 +72,7 @@ class FolderStatus:
     constants: dict[str, tuple[float, float, float]]
     signals: dict[str, int]
     step: StepFacts
+    token_losses: int | None = None
 
     @property
     def finished(self) -> bool:
@@ -76,11 +80,11 @@ class FolderStatus:
         return self.parts_done == self.parts and not self.damaged
 
 
-def folder_status(place: Path | str, now: float | None = None) -> FolderStatus:
+def folder_status(place: Path | str | Storage, now: float | None = None) -> FolderStatus:
     """Determine the state of a folder that is being written, was interrupted, or is finished.
 
     Args:
-        place: path or URL of the folder.
+        place: path, URL or storage of the folder.
         now: seconds since 1970; None reads the clock.
 
     Raises:
@@ -136,7 +140,13 @@ def folder_status(place: Path | str, now: float | None = None) -> FolderStatus:
         constants=constants,
         signals={entry.name: sum(entry.name in part.signals for part in found) for entry in folder.signals},
         step=StepFacts.of(found),
+        token_losses=_parts_with_losses(folder, found) if folder.losses.wanted else None,
     )
+
+
+def _parts_with_losses(folder: ScoresFolder, found: Sequence[PartSummary]) -> int:
+    there = set(folder.storage.names(LOSS_FILES))
+    return sum(folder.losses.name(summary.number) in there for summary in found)
 
 
 Commit = tuple[float, PartSummary]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from donod_fast.data.settings import STDIN
-from donod_fast.scores.manifest import OPTIONS, WORKING_FOLDER
+from donod_fast.scores.manifest import OPTIONS, TOKEN_LOSSES, WORKING_FOLDER
 
 _FILES = ("data", "reference", "model", "template", "dataset_info")
 """Options that may name local files."""
@@ -27,6 +27,7 @@ def recorded_options(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
         "part_rows": manifest.get("part_rows"),
         "token_budget": manifest.get("token_budget"),
         "revision": model.get("revision") if isinstance(model, dict) else None,
+        TOKEN_LOSSES: manifest.get(TOKEN_LOSSES),
     }
     recorded = _located(recorded)
     return {**recorded, **{key: value for key, value in settled.items() if recorded.get(key) is None}}

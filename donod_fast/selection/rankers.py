@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from donod_fast.errors import InputError
 from donod_fast.selection.settings import (
@@ -76,6 +76,13 @@ class Engine(Protocol):
         self, keep: float | int | None, don_threshold: float | None, don_quantile: float | None, best_first: bool
     ) -> Kept:
         """See ``keeping.keep``; the rows are in order of rank if ``best_first``."""
+
+    def order(self) -> tuple[Any, Any]:
+        """All ranked rows, best first, and their figures of merit: NumPy's int64 and float64, (n,) each.
+
+        Raises:
+            InputError: the method chooses rows and does not rank them.
+        """
 
     def explain(self, corpus: Records, count: int, width: int, encoding: str) -> list[ExplainedRow]:
         """See ``explain.best_and_worst``."""
@@ -195,6 +202,9 @@ class _InMemory:
 
         return Kept(keep_rows(self._ranking, keep=keep, don_threshold=don_threshold, don_quantile=don_quantile))
 
+    def order(self) -> tuple[Any, Any]:
+        return self._ranking.order.numpy(), self._ranking.value.numpy()
+
     def explain(self, corpus: Records, count: int, width: int, encoding: str) -> list[ExplainedRow]:
         from donod_fast.selection.explain import best_and_worst
 
@@ -232,6 +242,9 @@ class _LargerThanMemory:
         )
         groups = chosen.groups if self._options.by is not None else ()
         return Kept(chosen.rows if chosen.best_first is None else chosen.best_first, groups)
+
+    def order(self) -> tuple[Any, Any]:
+        return self._ranking.order()
 
     def explain(self, corpus: Records, count: int, width: int, encoding: str) -> list[ExplainedRow]:
         from donod_fast.selection.explain import best_and_worst
@@ -317,8 +330,11 @@ class _Clusters:
 
     def _kept(self) -> Chosen:
         if self._chosen is None:
-            raise InputError(f"method {KMEANS_IFD} chooses rows and does not rank them; use `donod-fast select`")
+            _refuse_ranking(KMEANS_IFD)
         return self._chosen
+
+    def order(self) -> tuple[Any, Any]:
+        _refuse_ranking(KMEANS_IFD)
 
 
 class _Covering:
@@ -416,9 +432,15 @@ class _Covering:
 
     def _kept(self) -> Covering:
         if self._covering is None:
-            method = self._options.method
-            raise InputError(f"method {method} chooses rows and does not rank them; use `donod-fast select`")
+            _refuse_ranking(self._options.method)
         return self._covering
+
+    def order(self) -> tuple[Any, Any]:
+        _refuse_ranking(self._options.method)
+
+
+def _refuse_ranking(method: str) -> NoReturn:
+    raise InputError(f"method {method} chooses rows and does not rank them; select rows by it (`donod-fast select`)")
 
 
 def _averaged(columns: ScoreColumns, folder: ScoresFolder, options: RankOptions) -> ScoreColumns:

@@ -7,10 +7,11 @@ target, synced, then renamed.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -32,6 +33,9 @@ from donod_fast.errors import CorpusError, InputError, StoreError
 from donod_fast.selection.out_of_core.row_set import RowSet
 from donod_fast.selection.settings import check_row_order
 from donod_fast.system.wording import plural
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _T = TypeVar("_T")
 
@@ -165,6 +169,40 @@ def _write_table(corpus: Records, numbers: list[int] | RowSet, file: BinaryIO, o
         held = _in_order_of(numbers, ((record.row, record) for record in _chosen(corpus, numbers)))
     # Streamed again for each of the two passes, unless the records are in memory already.
     return write_parquet(lambda: iter(held) if held is not None else _chosen(corpus, numbers), file)
+
+
+def chosen_records(
+    corpus: Records, rows: Sequence[int] | Tensor | RowSet, *, order: Literal["input", "best"] = "input"
+) -> Iterator[Record]:
+    """The records of some rows, one after the other.
+
+    Args:
+        corpus: the source of the records; it is streamed once.
+        rows: as in :func:`subset_file`.
+        order: as in :func:`subset_file`; best first, all of them are in memory.
+
+    Raises:
+        InputError, CorpusError: as :func:`subset_file`.
+    """
+    numbers = _checked(rows, corpus.rows, order)
+    chosen = _chosen(corpus, numbers)
+    yield from _ordered(numbers, ((record.row, record) for record in chosen), order)
+
+
+def subset_table(
+    corpus: Records, rows: Sequence[int] | Tensor | RowSet, *, order: Literal["input", "best"] = "input"
+) -> tuple[pa.Table, tuple[str, ...]]:
+    """The records of some rows as the table that :func:`subset_file` writes to Parquet, and its columns of JSON text.
+
+    Raises:
+        InputError, CorpusError: as :func:`subset_file`.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = io.BytesIO()
+    json_columns = _write_table(corpus, _checked(rows, corpus.rows, order), file, order)
+    return pq.read_table(pa.BufferReader(file.getvalue())), json_columns
 
 
 def write_lines(

@@ -49,7 +49,7 @@ def locked(place: Path | str) -> Iterator[None]:
         yield
 
 
-def is_locked(place: Path | str) -> bool:
+def is_locked(place: Path | str | Storage) -> bool:
     """Whether a process holds a folder now. On a disk, a free lock is acquired for a moment."""
     storage = open_storage(place)
     if not storage.exists(LOCK):

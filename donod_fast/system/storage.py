@@ -69,12 +69,14 @@ def is_url(place: str | Path) -> bool:
     return isinstance(place, str) and places.is_url(place)
 
 
-def open_storage(place: str | Path) -> Storage:
-    """Open the storage of a folder.
+def open_storage(place: str | Path | Storage) -> Storage:
+    """Open the storage of a folder; an open one is returned as it is.
 
     Raises:
         StoreError: no file system supports the URL, or its package is not installed.
     """
+    if not isinstance(place, str | Path):
+        return place
     path = places.local_path(place) if isinstance(place, str) else place
     return ObjectStorage(str(place)) if path is None else LocalStorage(path)
 

@@ -69,7 +69,7 @@ def test_the_scored_rows_are_the_trained_rows(kind: str, tmp_path: Path) -> None
 
     # Before: a plain model with the weights of the beginning.
     scorer = Scorer(tiny_model("llama"), TOKENIZER, masks=MaskSettings(format="tokenized"), token_budget=512)
-    assert_same_bits(_table(callback.folders[0]), scorer.score(str(tmp_path / "out" / "rows.parquet")))
+    assert_same_bits(_table(callback.folders[0]), scorer.score_table(str(tmp_path / "out" / "rows.parquet")))
 
 
 @pytest.mark.parametrize("kind", ["completion", "lora", "trainer"])
@@ -96,7 +96,7 @@ def test_every_n_steps_all_rows_are_scored_with_the_weights_of_then(tmp_path: Pa
     trainer.train()
     assert [folder.name for folder in callback.folders] == ["step-000003", "step-000006"]
     scorer = Scorer(trainer.model, TOKENIZER, masks=MaskSettings(format="tokenized"), live=True, token_budget=512)
-    wanted = scorer.score(str(tmp_path / "out" / "rows.parquet"))
+    wanted = scorer.score_table(str(tmp_path / "out" / "rows.parquet"))
     assert_same_bits(_table(callback.folders[1]), wanted)
     assert not _table(callback.folders[0]).column("don").equals(wanted.column("don"))
 

@@ -160,7 +160,7 @@ def test_columns_are_those_of_one_row_at_a_time(
     family: str, dtype: torch.dtype, options: dict[str, Any], reference: str
 ) -> None:
     scorer = scorer_with(made([reference]), family, dtype, **options)
-    table = scorer.score(ROWS)
+    table = scorer.score_table(ROWS)
     wanted = by_hand(scorer, ROWS, REFERENCES)
     assert table.column_names[-5:] == list(wanted)
     bound = 1e-9 if dtype == torch.float64 else 2e-5
@@ -174,7 +174,7 @@ def test_several_sets_have_columns_of_their_own(tmp_path: Path) -> None:
     sets = {name: short_rows(7, seed=seed) for seed, name in enumerate(("first", "second"))}
     paths = [str(write_lines(tmp_path / f"{name}.jsonl", rows)) for name, rows in sets.items()]
     scorer = scorer_with(made(paths, NEW[:4]))
-    table = scorer.score(ROWS)
+    table = scorer.score_table(ROWS)
     names = [f"{name}:{end}" for name in COMPARED for end in sets]
     assert table.column_names[-8:] == names
     for end, rows in sets.items():
@@ -228,7 +228,7 @@ def test_what_decides_the_numbers_is_in_the_fingerprint(
 
 def test_another_process_gets_the_same(reference: str) -> None:
     sent = pickle.loads(pickle.dumps(made([reference])))
-    found, wanted = (scorer_with(criteria).score(ROWS) for criteria in (sent, made([reference])))
+    found, wanted = (scorer_with(criteria).score_table(ROWS) for criteria in (sent, made([reference])))
     assert json.dumps(found.to_pylist()) == json.dumps(wanted.to_pylist())
 
 
@@ -272,7 +272,7 @@ def test_words_and_length_are_added_without_a_forward_pass(reference: str, monke
 def test_a_row_of_words_that_no_reference_has_scores_zero(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "val.jsonl", [{"text": "seven river"}, {"text": "red river"}])
     scorer = scorer_with(made([str(path)], ("bm25",)))
-    assert column(scorer.score([{"text": "which number is twelve"}, {"text": "red house"}]), "bm25").tolist() == [
+    assert column(scorer.score_table([{"text": "which number is twelve"}, {"text": "red house"}]), "bm25").tolist() == [
         0.0,
         pytest.approx(math.log(1 + 1.5 / 1.5) / 2.5),
     ]
@@ -288,7 +288,7 @@ def test_rows_of_a_task_are_nearer_to_it_than_rows_of_another(tmp_path: Path) ->
     scorer = Scorer.from_pretrained(
         SHARED / "models" / "tiny-instruct", device="cpu", signals=made([str(path)], NEW[:4]), token_budget=2048
     )
-    own, other = (scorer.score(rows) for rows in ([json.loads(line) for line in lines[:8]], programs[:8]))
+    own, other = (scorer.score_table(rows) for rows in ([json.loads(line) for line in lines[:8]], programs[:8]))
     # On this model the mean cosine of gradients does not tell the tasks apart, and eight references suffice for hidden
     # states and words, but hardly for the largest cosine of gradients.
     for name, least in (("rds", 0.8), ("bm25", 0.8), ("less_head_max", 0.5)):

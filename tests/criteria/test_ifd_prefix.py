@@ -62,7 +62,7 @@ def before_answer(scorer: Scorer, prefix: str | None, first: int) -> list[int]:
 @pytest.mark.parametrize("template", [MARKED, UNMARKED], ids=["marked", "bare"])
 def test_each_prefix_equals_a_program_that_writes_it(prefix: str | None, template: str) -> None:
     scorer = scorer_with(prefix, template)
-    table = scorer.score(ROWS).to_pylist()
+    table = scorer.score_table(ROWS).to_pylist()
     samples = scorer.masker.tokenize_many(list(corpus_from_rows(ROWS).records()))
     model, seen = scorer.loaded.model, 0
     for row, sample in zip(table, samples, strict=True):
@@ -86,14 +86,15 @@ def test_each_prefix_equals_a_program_that_writes_it(prefix: str | None, templat
 
 def test_the_prefixes_give_other_values() -> None:
     rows = short_rows(3, seed=8)
-    found = {prefix: scorer_with(prefix, UNMARKED).score(rows).column("ifd_ppl").to_pylist() for prefix in PREFIXES}
+    tables = {prefix: scorer_with(prefix, UNMARKED).score_table(rows) for prefix in PREFIXES}
+    found = {prefix: table.column("ifd_ppl").to_pylist() for prefix, table in tables.items()}
     assert len({tuple(values) for values in found.values()}) == len(PREFIXES)
 
 
 def test_a_lone_answer_above_the_length_limit_has_no_value() -> None:
     rows = [{"text": "seven of the river " * 20}]
-    assert not math.isnan(scorer_with("none", UNMARKED, max_length=16).score(rows).column("ifd_ppl")[0].as_py())
-    assert math.isnan(scorer_with("response", UNMARKED, max_length=16).score(rows).column("ifd_ppl")[0].as_py())
+    assert not math.isnan(scorer_with("none", UNMARKED, max_length=16).score_table(rows).column("ifd_ppl")[0].as_py())
+    assert math.isnan(scorer_with("response", UNMARKED, max_length=16).score_table(rows).column("ifd_ppl")[0].as_py())
 
 
 def test_what_the_tokenizer_or_the_template_lacks_is_refused() -> None:

@@ -108,7 +108,7 @@ def test_columns_are_those_of_autograd_one_row_at_a_time(
     family: str, dtype: torch.dtype, options: dict[str, Any], reference: str
 ) -> None:
     scorer = scorer_with([Influence([reference]), InfluenceMax([reference])], family, dtype, **options)
-    table = scorer.score(ROWS)
+    table = scorer.score_table(ROWS)
     wanted = by_hand(scorer, REFERENCES)
     assert table.column_names[-3:] == list(wanted)
     statuses = [sample.status for sample in samples_of(scorer, REFERENCES)]
@@ -121,7 +121,7 @@ def test_several_sets_have_columns_of_their_own(tmp_path: Path) -> None:
     sets = {name: short_rows(7, seed=seed) for seed, name in enumerate(("first", "second"))}
     paths = [str(write_lines(tmp_path / f"{name}.jsonl", rows)) for name, rows in sets.items()]
     scorer = scorer_with([Influence(paths), InfluenceMax(paths)])
-    table = scorer.score(ROWS)
+    table = scorer.score_table(ROWS)
     assert table.column_names[-6:] == [
         "influence_dot:first", "influence_cos:first", "influence_dot:second", "influence_cos:second",
         "influence_max:first", "influence_max:second",
@@ -161,7 +161,7 @@ def test_rows_of_the_set_that_cannot_be_scored_are_counted(tmp_path: Path, caplo
     assert f"reference set {path}: 3 of 4 rows are left out (" in caplog.text
     for status in ("empty_response 1", "not_parsable 1", "unknown_format 1"):
         assert status in caplog.text
-    assert_columns(scorer.score(ROWS), {"influence_cos": by_hand(scorer, rows[:1])["influence_cos"]}, 1e-9)
+    assert_columns(scorer.score_table(ROWS), {"influence_cos": by_hand(scorer, rows[:1])["influence_cos"]}, 1e-9)
 
 
 @pytest.mark.parametrize("make", [Influence, InfluenceMax])
@@ -226,7 +226,7 @@ def test_a_set_that_changes_before_it_is_read_is_noticed(reference: str) -> None
 def test_another_process_gets_the_same(reference: str) -> None:
     sent = pickle.loads(pickle.dumps((Influence([reference]), InfluenceMax([reference]))))
     found, wanted = (
-        scorer_with(made).score(ROWS) for made in (sent, (Influence([reference]), InfluenceMax([reference])))
+        scorer_with(made).score_table(ROWS) for made in (sent, (Influence([reference]), InfluenceMax([reference])))
     )
     assert json.dumps(found.to_pylist()) == json.dumps(wanted.to_pylist())
 
@@ -287,7 +287,7 @@ def test_rows_of_a_task_have_nearer_references_there_than_rows_of_another(tmp_pa
         SHARED / "models" / "tiny-instruct", device="cpu", signals=[InfluenceMax([str(path)])], token_budget=2048
     )
     own, other = (
-        column(scorer.score(rows), "influence_max")
+        column(scorer.score_table(rows), "influence_max")
         for rows in ([json.loads(line) for line in lines[:12]], programs[:12])
     )
     assert float((own.unsqueeze(1) > other).double().mean()) > 0.8

@@ -123,7 +123,7 @@ def reference(scorer: Scorer, sample: TokenizedSample) -> dict[str, Any]:
 def test_criteria_equal_a_reference_of_one_sample_at_a_time(family: str, options: dict[str, Any]) -> None:
     scorer = scorer_with(ALL, family, torch.float64 if family == "llama" else torch.float32, **options)
     rows = [*ROWS, CHAT, *TOKENS]
-    table = scorer.score(rows)
+    table = scorer.score_table(rows)
     samples = scorer.masker.tokenize_many(list(corpus_from_rows(rows).records()))
     checked = 0
     for row, sample in zip(table.to_pylist(), samples, strict=True):
@@ -151,7 +151,7 @@ def test_the_second_pass_has_only_the_beginning_of_text_and_the_answer(scorer: S
 
 
 def test_further_criteria_leave_the_base_scores_as_they_are(scorer: Scorer, plain: Scorer) -> None:
-    with_signals, without = scorer.score(ROWS), plain.score(ROWS)
+    with_signals, without = scorer.score_table(ROWS), plain.score_table(ROWS)
     assert with_signals.select(["status", "id"]).equals(without.select(["status", "id"]))
     nod = column(without, "nod")
     for name in ("don", "nod"):  # batches differ, and so does rounding
@@ -160,7 +160,7 @@ def test_further_criteria_leave_the_base_scores_as_they_are(scorer: Scorer, plai
 
 
 def test_rows_without_scores_have_no_values(scorer: Scorer) -> None:
-    table = scorer.score(ROWS)
+    table = scorer.score_table(ROWS)
     unscored = [row for row in table.to_pylist() if row["status"] != "scored"]
     assert unscored
     for row in unscored:
@@ -252,7 +252,7 @@ def test_a_plain_run_finishes_a_folder_and_a_later_one_adds_the_criteria(
 def test_a_second_pass_that_runs_out_of_memory_keeps_the_base_scores(
     scorer: Scorer, plain: Scorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = plain.score(ROWS)
+    wanted = plain.score_table(ROWS)
     launch = Forward.launch
 
     def short(forward: Forward, batch: Batch, request: BatchRequest, *rest: Any) -> torch.Tensor:
@@ -261,7 +261,7 @@ def test_a_second_pass_that_runs_out_of_memory_keeps_the_base_scores(
         return launch(forward, batch, request, *rest)
 
     monkeypatch.setattr(Forward, "launch", short)
-    table = scorer.score(ROWS)
+    table = scorer.score_table(ROWS)
     assert table.column("status").equals(wanted.column("status"))
     assert np.isnan(column(table, "ifd_ppl")).all() and table.column("ifd_unhelped").null_count == len(ROWS)
     assert np.nanmax(np.abs(column(table, "don") - column(wanted, "don")) / column(wanted, "nod")) < 1e-5

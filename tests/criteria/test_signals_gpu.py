@@ -22,7 +22,7 @@ NAMES = "perplexity,el2n,grand,ifd,embedding"
 def test_criteria_on_a_gpu_are_those_of_the_cpu() -> None:
     rows = short_rows(60, seed=5)
     tables = [
-        Scorer(tiny_model("llama").to(device), tiny_tokenizer(), signals=parse_signals(NAMES)).score(rows)
+        Scorer(tiny_model("llama").to(device), tiny_tokenizer(), signals=parse_signals(NAMES)).score_table(rows)
         for device in ("cpu", "cuda")
     ]
     for name in ("perplexity", "el2n", "grand", "answer_loss", "ifd_loss", "ifd_ppl"):
@@ -35,7 +35,7 @@ def test_criteria_on_a_gpu_are_those_of_the_cpu() -> None:
 def test_criteria_added_later_on_a_gpu_are_those_computed_together() -> None:
     scorer = Scorer(tiny_model("llama").to("cuda"), tiny_tokenizer(), signals=parse_signals("el2n,ifd"))
     rows = short_rows(60, seed=5)
-    table = scorer.score(rows)
+    table = scorer.score_table(rows)
     from donod_fast.data.reading import corpus_from_rows
 
     samples = scorer.masker.tokenize_many(list(corpus_from_rows(rows).records()))

@@ -23,7 +23,7 @@ def test_the_worked_example_gives_a_column() -> None:
     exec(next(block for block in blocks if "(Criterion)" in block), names)
     scorer = Scorer(tiny_model("llama"), tiny_tokenizer(), signals=[names["StateNorm"]()])
     rows = short_rows(12, seed=1)
-    table = scorer.score(rows)
+    table = scorer.score_table(rows)
     samples = scorer.masker.tokenize_many(list(corpus_from_rows(rows).records()))
     scored = [i for i, status in enumerate(table.column("status").to_pylist()) if status == "scored"]
     assert scored

@@ -483,10 +483,10 @@ MEMORY_ERRORS = [
 def test_out_of_memory_halves_the_batch_and_goes_on(
     scorer: Scorer, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    wanted = scorer.score(ROWS)
+    wanted = scorer.score_table(ROWS)
     sizes = out_of_memory_above(scorer, 300, monkeypatch, error)
     seen: list[tuple[int, int]] = []
-    found = scorer.score(ROWS, progress=lambda rows, tokens: seen.append((rows, tokens)))
+    found = scorer.score_table(ROWS, progress=lambda rows, tokens: seen.append((rows, tokens)))
     failed = [size for size in sizes if size > 300]
     assert failed[0] > 1200
     assert all(after <= before / 2 for before, after in pairwise(sizes) if before > 300)
@@ -499,17 +499,17 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
 def test_batches_after_out_of_memory_equal_those_of_an_undisturbed_run(
     scorer: Scorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = scorer.score(ROWS)
+    wanted = scorer.score_table(ROWS)
     with monkeypatch.context() as patch:
         out_of_memory_above(scorer, 200, patch, MEMORY_ERRORS[0])
-        scorer.score(ROWS)
-    assert_same_bits(scorer.score(ROWS), wanted)
+        scorer.score_table(ROWS)
+    assert_same_bits(scorer.score_table(ROWS), wanted)
 
 
 def test_a_sample_that_never_fits_gets_a_status_and_the_others_are_scored(
     scorer: Scorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = scorer.score(ROWS)
+    wanted = scorer.score_table(ROWS)
     run = scorer.trunk.run
     longest = max(tokens for tokens in wanted.column("tokens").to_pylist() if tokens <= 128)
 
@@ -519,7 +519,7 @@ def test_a_sample_that_never_fits_gets_a_status_and_the_others_are_scored(
         return run(input_ids=input_ids, **options)
 
     monkeypatch.setattr(scorer.trunk, "run", limited)
-    found = scorer.score(ROWS)
+    found = scorer.score_table(ROWS)
     lost = [
         row["row"] for row in wanted.to_pylist() if row["status"] == "scored" and min(row["tokens"], 128) >= longest
     ]
@@ -537,7 +537,7 @@ def test_memory_that_is_short_in_the_head_mathematics_counts_too(
 ) -> None:
     import donod_fast.scoring.forward
 
-    wanted = scorer.score(ROWS)
+    wanted = scorer.score_table(ROWS)
     real = donod_fast.scoring.forward.don_nod
 
     def limited(hidden: torch.Tensor, *arguments: Any, **options: Any) -> Any:
@@ -546,7 +546,7 @@ def test_memory_that_is_short_in_the_head_mathematics_counts_too(
         return real(hidden, *arguments, **options)
 
     monkeypatch.setattr(donod_fast.scoring.forward, "don_nod", limited)
-    assert_close_scores(scorer.score(ROWS), wanted)
+    assert_close_scores(scorer.score_table(ROWS), wanted)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("device-side assert triggered"), ValueError("x"), KeyError("y")])
@@ -555,14 +555,14 @@ def test_errors_that_are_no_shortage_of_memory_are_not_hidden(
 ) -> None:
     out_of_memory_above(scorer, 0, monkeypatch, error)
     with pytest.raises(type(error)):
-        scorer.score(ROWS)
+        scorer.score_table(ROWS)
 
 
 # --- the model
 
 
 def test_a_nan_of_the_model_costs_its_own_row_only(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = scorer.score(ROWS)
+    wanted = scorer.score_table(ROWS)
     states = scorer.trunk.scored_states
     for bad in (math.nan, math.inf):
 
@@ -573,7 +573,7 @@ def test_a_nan_of_the_model_costs_its_own_row_only(scorer: Scorer, monkeypatch: 
 
         with monkeypatch.context() as patch:
             patch.setattr(scorer.trunk, "scored_states", spoiled)
-            found = scorer.score(ROWS)
+            found = scorer.score_table(ROWS)
         statuses = [
             (before, after)
             for before, after in zip(

@@ -36,7 +36,7 @@ def run(scorer: Scorer, out: Path, part_rows: int = 8, **options: Any) -> Outcom
 
 def test_a_folder_holds_what_scoring_in_memory_gives(scorer: Scorer, tmp_path: Path) -> None:
     outcome = run(scorer, tmp_path / "whole", part_rows=len(ROWS))
-    wanted = scorer.score(ROWS)
+    wanted = scorer.score_table(ROWS)
     assert_same_bits(outcome.folder.table(), wanted)
     assert outcome.counts == Counter(wanted.column("status").to_pylist())
     assert sum(outcome.formats.values()) == len(ROWS) and outcome.formats["question_answer"] > 40
@@ -65,7 +65,7 @@ def test_a_resumed_run_does_what_is_left_and_gives_the_same_bits(
 def test_a_part_s_bits_do_not_depend_on_the_rows_of_other_parts(scorer: Scorer, tmp_path: Path) -> None:
     table = run(scorer, tmp_path / "out").folder.table()
     for part in range(7):
-        alone = scorer.score(ROWS[8 * part : 8 * part + 8])
+        alone = scorer.score_table(ROWS[8 * part : 8 * part + 8])
         columns = ["id", "status", "loss", "entropy", "weight_dot_update", "update_norm", "don", "nod"]
         assert_same_bits(table.slice(8 * part, 8).select(columns), alone.select(columns))
 
@@ -81,7 +81,7 @@ def test_parts_never_span_two_files_of_a_corpus(scorer: Scorer, tmp_path: Path) 
     assert bounds == [(0, 8), (8, 16), (16, 21), (21, 29), (29, 37), (37, 45), (45, 50)]
     for start, stop in bounds:
         found = folder.table().slice(start, stop - start).drop_columns(["row", "detail"])
-        assert_same_bits(found, scorer.score(ROWS[start:stop]).drop_columns(["row", "detail"]))
+        assert_same_bits(found, scorer.score_table(ROWS[start:stop]).drop_columns(["row", "detail"]))
 
 
 def test_a_manifest_records_what_the_scores_were_made_of(scorer: Scorer, tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def test_what_cannot_be_meant_is_refused(model: Path, data: Path, tmp_path: Path
     assert not list(out.glob("part-*"))
     assert invoke(*options(model, data, out, "--dry-run")).code == 0
     with pytest.raises(InputError, match=r"Scorer\.warmed"):
-        Scorer.from_pretrained(model, device="cpu", update=UpdateSettings("adamw-warm")).score(short_rows(3))
+        Scorer.from_pretrained(model, device="cpu", update=UpdateSettings("adamw-warm")).score_table(short_rows(3))
     with pytest.raises(InputError, match="no state"):
         Scorer.from_pretrained(model, device="cpu").warmed(open_corpus([str(data)]))
 

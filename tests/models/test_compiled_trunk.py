@@ -64,7 +64,7 @@ def test_compiled_scores_are_the_eager_ones_to_the_bound() -> None:
     tables = [
         Scorer(
             tiny_model("llama"), tiny_tokenizer(), update=UpdateSettings("sgd"), token_budget=200, compile=choice
-        ).score(rows)
+        ).score_table(rows)
         for choice in (False, True)
     ]
     assert tables[0]["status"].equals(tables[1]["status"])
@@ -82,9 +82,9 @@ def test_a_single_batch_runs_the_code_compiled_for_concurrent_batches() -> None:
     rows = [{"text": "seven red houses by the river"}] * 40
     scorer = Scorer(tiny_model("llama"), tiny_tokenizer(), token_budget=200, compile=True)
     assert scorer.compiled is not None
-    scorer.score(rows)
+    scorer.score_table(rows)
     before = scorer.compiled.compilations
-    assert scorer.score(rows[:3])["status"].to_pylist() == ["scored"] * 3
+    assert scorer.score_table(rows[:3])["status"].to_pylist() == ["scored"] * 3
     assert scorer.compiled.compilations == before
     torch._dynamo.reset()
 

@@ -38,7 +38,7 @@ def test_merged_folders_of_different_files_equal_one_folder_of_all(
     assert table.column("row").to_pylist() == list(range(60))
     for part in range(merged.parts):
         start, stop = merged.part_range(part)
-        alone = scorer.score([record.data or {} for record in corpus.records(start, stop)])
+        alone = scorer.score_table([record.data or {} for record in corpus.records(start, stop)])
         columns = ["status", "don", "nod", "loss", "id"]
         assert_same_bits(table.slice(start, stop - start).select(columns), alone.select(columns))
     assert_same_bits(scored(scorer, tmp_path / "out", files).table(), table)  # a run finds nothing to do

@@ -21,7 +21,7 @@ def test_a_plan_counts_what_the_run_will_do() -> None:
     scorer = Scorer(tiny_model("llama"), tiny_tokenizer())
     rows = [*short_rows(150, seed=4), {"question": "x" * 90, "answer": "y" * 90}]
     plan = plan_run(corpus_from_rows(rows), scorer, workspace_bytes=1 << 20)
-    table = scorer.score(rows).to_pylist()
+    table = scorer.score_table(rows).to_pylist()
     assert plan.rows == len(rows)
     assert plan.by_status == Counter(row["status"] for row in table)
     assert plan.truncated == sum(row["truncated"] for row in table) == 1

@@ -35,7 +35,7 @@ def _caller(kind: str) -> AbstractContextManager[Any]:
 
 
 def _scores(model: Any, **options: Any) -> Any:
-    return Scorer(model, TOKENIZER, token_budget=256, **options).score(ROWS)
+    return Scorer(model, TOKENIZER, token_budget=256, **options).score_table(ROWS)
 
 
 def _assert_like_plain(live: Live, found: Any) -> None:
@@ -58,7 +58,7 @@ def test_a_model_in_training_scores_as_its_plain_copy_and_is_unchanged(case: Liv
         before = digest(live.inner)
         scorer = Scorer(live.given, TOKENIZER, token_budget=256, live=True)
         assert digest(live.inner) == before, "the constructor"
-        found = scorer.score(ROWS)
+        found = scorer.score_table(ROWS)
         assert digest(live.inner) == before, "score"
     assert not live.fired
     _assert_like_plain(live, found)
@@ -68,12 +68,12 @@ def test_a_model_in_training_scores_as_its_plain_copy_and_is_unchanged(case: Liv
 def test_weights_that_change_between_calls_are_seen(case: LiveCase) -> None:
     live = build(LiveCase(**{**vars(case), "kind": "llama", "hooks": False}))
     scorer = Scorer(live.given, TOKENIZER, token_budget=256, live=True)
-    norm, fingerprint, first = scorer.weight_norm, scorer.describe()["model"]["fingerprint"], scorer.score(ROWS)
+    norm, fingerprint, first = scorer.weight_norm, scorer.describe()["model"]["fingerprint"], scorer.score_table(ROWS)
     model = live.inner if live.adapted is None else live.adapted
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1.01).add_(0.01 * torch.randn_like(parameter))
-    found = scorer.score(ROWS)
+    found = scorer.score_table(ROWS)
     _assert_like_plain(live, found)
     assert not found.column("don").equals(first.column("don"))
     assert scorer.weight_norm != norm
@@ -90,7 +90,7 @@ def test_a_head_that_is_no_longer_ours_is_refused_at_the_next_call() -> None:
 
     model.lm_head.__class__ = Doubled
     with pytest.raises(HeadMismatchError, match="not a plain linear layer"):
-        scorer.score(ROWS)
+        scorer.score_table(ROWS)
 
 
 def test_a_model_that_was_cast_since_the_scorer_was_made_is_refused() -> None:
@@ -98,7 +98,7 @@ def test_a_model_that_was_cast_since_the_scorer_was_made_is_refused() -> None:
     scorer = Scorer(model, TOKENIZER, token_budget=256, live=True)
     model.double()
     with pytest.raises(ModelError, match=r"has changed from \(101, 32\) float32 on cpu to \(101, 32\) float64 on cpu"):
-        scorer.score(ROWS)
+        scorer.score_table(ROWS)
 
 
 def test_criteria_with_references_are_made_anew_for_other_weights(tmp_path: Path) -> None:
@@ -109,12 +109,12 @@ def test_criteria_with_references_are_made_anew_for_other_weights(tmp_path: Path
         return parse_signals("influence", SignalOptions((str(path),)))
 
     scorer = Scorer(model, TOKENIZER, token_budget=256, live=True, signals=signals())
-    scorer.score(ROWS)
+    scorer.score_table(ROWS)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1.05)
-    wanted = Scorer(copy.deepcopy(model), TOKENIZER, token_budget=256, signals=signals()).score(ROWS)
-    assert_same_bits(scorer.score(ROWS), wanted)
+    wanted = Scorer(copy.deepcopy(model), TOKENIZER, token_budget=256, signals=signals()).score_table(ROWS)
+    assert_same_bits(scorer.score_table(ROWS), wanted)
 
 
 def test_a_live_scorer_fills_a_folder_as_a_plain_one(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_pruned_layer_keeps_the_hook_that_makes_its_weight() -> None:
     scorer = Scorer(model, TOKENIZER, token_budget=256, live=True)
     with torch.no_grad():
         model.model.layers[0].mlp.up_proj.weight_orig.mul_(2)
-    found = scorer.score(ROWS)
+    found = scorer.score_table(ROWS)
     model(input_ids=torch.tensor([[7, 8]]))  # runs the hook
     plain = tiny_model("llama")
     plain.model.layers[0].mlp.up_proj.weight.data = model.model.layers[0].mlp.up_proj.weight.detach().clone()

@@ -62,4 +62,4 @@ def test_the_scorer_passes_the_choice_on_and_reports_why_it_fails() -> None:
     rows = list(islice((record.data for record in open_corpus([str(DATA / "gsm8k/test.jsonl")]).records()), 1))
     scorer = tiny_scorer(MODEL, backend="triton", update=UpdateSettings("adamw", eps=1e-31))
     with pytest.raises(BackendError, match="eps"):
-        scorer.score(rows)
+        scorer.score_table(rows)

@@ -131,7 +131,7 @@ def test_cells_keep_the_columns_of_further_criteria(tmp_path: Path) -> None:
     store, records = CellStore(tmp_path), clean_rows(6)
     cells = ScoringCells(store, MODEL, signals=criteria_for(["ifd", "el2n"]))
     scores = cells.score(records, UpdateSettings())
-    table = Scorer(cells.loaded, signals=criteria_for(["ifd", "el2n"])).score(records)
+    table = Scorer(cells.loaded, signals=criteria_for(["ifd", "el2n"])).score_table(records)
     for name in ("el2n", "ifd_ppl", "ifd_loss", "answer_loss"):
         assert scores.more[name].tolist() == pytest.approx(table.column(name).to_pylist())
     again = ScoringCells(store, cells.loaded, signals=criteria_for(["ifd", "el2n"])).score(records, UpdateSettings())

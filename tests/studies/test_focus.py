@@ -72,7 +72,7 @@ def test_the_output_layers_scores_are_those_of_scoring(
     loaded = tiny(demo, tied=True) if tied else demo
     found = layer_scores(loaded, tokenized(loaded, rows), UPDATES[update])
     don, nod = found.of([found.output])
-    table = Scorer(loaded, update=UPDATES[update]).score(rows)
+    table = Scorer(loaded, update=UPDATES[update]).score_table(rows)
     ours = {name: torch.tensor(table.column(name).to_pylist(), dtype=torch.float64) for name in ("don", "nod", "loss")}
     # Two ways through the trunk, in float32: one sample alone, and padded batches.
     assert ((don - ours["don"]).abs() / ours["nod"]).max() < 1e-5
@@ -235,7 +235,7 @@ def test_on_a_real_model_the_output_layers_scores_are_those_of_scoring(update: s
     real = read_rows(SHARED / "data" / "gsm8k" / "test.jsonl", count=6)
     found = layer_scores(loaded, tokenized(loaded, real), UpdateSettings(update))
     don, nod = found.of([found.output])
-    table = Scorer(loaded, update=UpdateSettings(update)).score(real)
+    table = Scorer(loaded, update=UpdateSettings(update)).score_table(real)
     for name, column in (("don", don), ("nod", nod)):
         ours = torch.tensor(table.column(name).to_pylist(), dtype=torch.float64)
         assert ((column - ours).abs() / nod).max() < 1e-5

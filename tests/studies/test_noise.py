@@ -60,7 +60,7 @@ def result(
 
 def whole(loaded: LoadedModel, rows: Sequence[dict[str, Any]], update: str) -> tuple[Tensor, Tensor, Tensor]:
     """DON, NOD and loss of a corpus that is scored as a whole."""
-    table = Scorer(loaded, update=UpdateSettings(update)).score(list(rows))
+    table = Scorer(loaded, update=UpdateSettings(update)).score_table(list(rows))
     don, nod, loss = (torch.tensor(table.column(n).to_pylist(), dtype=torch.float64) for n in ("don", "nod", "loss"))
     return don, nod, loss
 

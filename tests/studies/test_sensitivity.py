@@ -74,7 +74,7 @@ def test_another_rate_or_decay_by_arithmetic_equals_scoring_anew(measures, updat
     settings = UpdateSettings(update, **changes)
     scoring = Scoring(settings)
     assert scoring.base() != scoring
-    table = Scorer(measures.loaded, update=settings).score(measures.corpus.records)
+    table = Scorer(measures.loaded, update=settings).score_table(measures.corpus.records)
     nod = torch.tensor(table["nod"].to_pylist(), dtype=torch.float64)
     derived = measures.columns(scoring)
     torch.testing.assert_close(derived.nod, nod, rtol=1e-9, atol=0)

@@ -94,7 +94,7 @@ def test_a_point_is_a_training_on_the_selected_rows(
         data(rows, heldout),
         StabilitySettings(rows=ROWS, seeds=1, proportions=(0.25,), methods=("nod",), training=TRAINING),
     )
-    columns = ScoreColumns.from_table(Scorer(loaded).score(rows))
+    columns = ScoreColumns.from_table(Scorer(loaded).score_table(rows))
     chosen = sorted(keep(rank(columns, "nod"), keep=0.25).tolist())
     tuned = fine_tune(loaded, tokenized(loaded, [rows[i] for i in chosen]), replace(TRAINING, seed=0))
     loss = heldout_loss(tuned.model, heldout, tokenizer=loaded.tokenizer).loss

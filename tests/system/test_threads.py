@@ -130,10 +130,10 @@ def test_launching_stops_when_nobody_asks_any_more() -> None:
 
 
 def test_rows_scored_concurrently_equal_those_scored_in_sequence(scorer: Scorer) -> None:
-    alone = scorer.score(ROWS)
+    alone = scorer.score_table(ROWS)
     torch.set_num_threads(2)
     try:
-        tables = [scorer.score(ROWS) for _ in range(3)]
+        tables = [scorer.score_table(ROWS) for _ in range(3)]
     finally:
         torch.set_num_threads(1)
     assert all(table.equals(tables[0]) for table in tables)
@@ -148,7 +148,7 @@ def test_rows_scored_concurrently_equal_those_scored_in_sequence(scorer: Scorer)
 def test_memory_that_runs_out_beside_another_batch_costs_no_row(
     scorer: Scorer, monkeypatch: pytest.MonkeyPatch, two_threads: None
 ) -> None:
-    expected = scorer.score(ROWS)
+    expected = scorer.score_table(ROWS)
     launch = Forward.launch
 
     def short_of_memory(forward, batch, *arguments):  # type: ignore[no-untyped-def]
@@ -157,7 +157,7 @@ def test_memory_that_runs_out_beside_another_batch_costs_no_row(
         return launch(forward, batch, *arguments)
 
     monkeypatch.setattr(Forward, "launch", short_of_memory)
-    found = scorer.score(ROWS)
+    found = scorer.score_table(ROWS)
     assert found["row"].to_pylist() == expected["row"].to_pylist()
     assert found["status"].to_pylist() == [Status.SCORED] * len(ROWS)
     assert found["nod"].to_pylist() == pytest.approx(expected["nod"].to_pylist(), rel=1e-5)

@@ -146,6 +146,16 @@ class BigRanking:
             self._write_cuts({group: (cut.key, self.total) for group, cut in cuts.items()})
         return self._chosen(most if best_first else None)
 
+    def order(self) -> tuple[Any, Any]:
+        """All ranked rows, best first, and their figures of merit: (n,) int64 and (n,) float64 of NumPy.
+
+        They need 16 bytes a row. Raises StoreError: there is not enough disk space or memory.
+        """
+        by_rank = "value, row DESC" if self.method == "nodon" else "value DESC, row"
+        found = self._database.columns(f"SELECT row, value FROM merit ORDER BY {by_rank}")
+        value = np.ascontiguousarray(found["value"], np.float64)
+        return np.ascontiguousarray(found["row"], np.int64), 1 - value if self.method == "nodon" else value
+
     def ends(self, count: int) -> tuple[Ranking, ScoreColumns, list[int]]:
         """A ranking of only the ``count`` best and the ``count`` worst rows, or of all rows if there are fewer.
 

@@ -38,6 +38,12 @@ class RowSet:
         packed = np.packbits(flags, bitorder="little")
         self._bits[begin : begin + len(packed)] |= packed
 
+    def __and__(self, other: RowSet) -> RowSet:
+        """The rows that are in both sets, which have the same ``total``."""
+        both = RowSet(self.total)
+        np.bitwise_and(self._bits, other._bits, out=both._bits)
+        return both
+
     def __len__(self) -> int:
         return sum(int(_ONES[window].sum()) for _, window in self._windows())
 

@@ -213,7 +213,7 @@ def row_losses(
         ModelError: the model cannot be used for scoring.
     """
     scorer = Scorer(model, tokenizer, update=UpdateSettings("sgd"), masks=masks, token_budget=token_budget)
-    table = scorer.score(list(records))
+    table = scorer.score_table(list(records))
     losses, tokens = table.column("loss").to_pylist(), table.column("scored_tokens").to_pylist()
     there = [(loss * count, int(count)) for loss, count in zip(losses, tokens, strict=True) if math.isfinite(loss)]
     if not there:

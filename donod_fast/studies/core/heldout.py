@@ -66,7 +66,7 @@ def heldout_loss(
 
 
 def _measured(scorer: Scorer, data: Any) -> HeldOut:
-    table = scorer.score(data)
+    table = scorer.score_table(data)
     loss = torch.tensor(table.column("loss").to_numpy().copy(), dtype=torch.float64)
     tokens = torch.tensor(table.column("scored_tokens").to_numpy().copy(), dtype=torch.float64)
     there = loss.isfinite()

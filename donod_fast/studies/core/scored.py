@@ -124,7 +124,7 @@ class ScoringCells:
                 scorer = self._scorers[update] = Scorer(
                     self.loaded, update=update, masks=self._masks, signals=self._signals
                 )
-            table = scorer.score(list(records))
+            table = scorer.score_table(list(records))
             further = [column.name for column in scorer.sample_scorer.signals.columns if column.kind == "number"]
             return {name: table.column(name).to_pylist() for name in (*COLUMNS, *further)}
 

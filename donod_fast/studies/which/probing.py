@@ -55,7 +55,7 @@ def probe(
         raise InputError(f"none of the first {len(samples)} rows can be trained on{f': {detail}' if detail else ''}")
     scorer = Scorer(loaded, masks=masks, signals=criteria)
     chosen = [rows[at] for at in ready]
-    scoring, _ = _line(clock, lambda count: scorer.score(list(chosen[:count])), len(ready))
+    scoring, _ = _line(clock, lambda count: scorer.score_table(list(chosen[:count])), len(ready))
     once = FineTuneSettings(
         epochs=1.0, learning_rate=tuning.training.learning_rate, step_tokens=tuning.training.step_tokens
     )

@@ -49,4 +49,4 @@ def test_ifd_equals_data_juicers(prefix: str, begin: bool, tmp_path: Path) -> No
         theirs = filter.compute_stats_single({"messages": turns, Fields.stats: {}})[Fields.stats][StatsKeys.ifd_score]
         ids = tokenizer(f"{question} {answer}")["input_ids"]
         row = {"input_ids": ids, "labels": [-100] * (len(ids) - len(answer)) + ids[-len(answer) :]}
-        assert scorer.score([row]).column("ifd_loss")[0].as_py() == pytest.approx(theirs, rel=1e-5)
+        assert scorer.score_table([row]).column("ifd_loss")[0].as_py() == pytest.approx(theirs, rel=1e-5)

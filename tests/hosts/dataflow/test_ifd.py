@@ -32,4 +32,4 @@ def test_ifd_equals_dataflows(tmp_path: Path) -> None:
             theirs = evaluator.inference(question, "", answer)
         before, after = tokenizer(f"{question}\n")["input_ids"], tokenizer(answer)["input_ids"]
         row = {"input_ids": [*before, *after], "labels": [-100] * len(before) + after}
-        assert scorer.score([row]).column("ifd_ppl")[0].as_py() == pytest.approx(theirs, rel=1e-5)
+        assert scorer.score_table([row]).column("ifd_ppl")[0].as_py() == pytest.approx(theirs, rel=1e-5)

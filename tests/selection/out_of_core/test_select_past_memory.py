@@ -190,3 +190,22 @@ def test_sizes_are_read_in_decimal_and_binary_units() -> None:
     for text in ("", "0", "GiB", "-1GB", "3 cows"):
         with pytest.raises(InputError, match="is not a size"):
             parse_size(text)
+
+
+@pytest.mark.parametrize("order", ["input", "best"])
+def test_conditions_choose_among_the_kept_rows_of_either_engine(scores: Path, tmp_path: Path, order: str) -> None:
+    options = ["--keep", "20", "--order", order]
+    whole = selected(scores, tmp_path / "whole.jsonl", *options)
+    wanted = [row for row in whole if row.get("source") == "web"]
+    assert 0 < len(wanted) < len(whole)
+    for engine in ("memory", "duckdb"):
+        out = tmp_path / f"{engine}.jsonl"
+        assert selected(scores, out, *options, "--engine", engine, "--where", "source=web") == wanted
+    done = invoke("select", scores, "--out", tmp_path / "said.jsonl", *options, "--where", "source=web")
+    assert f"{len(wanted)} of 20 kept rows fulfil --where source=web" in done.out
+
+
+def test_an_empty_selection_writes_nothing(scores: Path, tmp_path: Path) -> None:
+    done = invoke("select", scores, "--out", tmp_path / "out.jsonl", "--keep", "0.5", "--where", "loss=:-1")
+    assert_one_line_error(done, 2)
+    assert "none of the 18 kept rows fulfils --where loss=:-1" in done.err and not (tmp_path / "out.jsonl").exists()

@@ -113,7 +113,7 @@ def test_a_pruned_model_is_reloaded_generates_with_its_cache_and_scores(kind: st
         cache = one.generate(tokens, use_cache=True, return_dict_in_generate=True, **options)
         assert [layer.get_seq_length() for layer in cache.past_key_values.layers] == [25] * 4
         assert torch.equal(cache.sequences, one.generate(tokens, use_cache=False, **options))
-    table = Scorer(again).score([{"prompt": "What is 2 + 2?", "completion": "It is 4."}])
+    table = Scorer(again).score_table([{"prompt": "What is 2 + 2?", "completion": "It is 4."}])
     assert table.column("status").to_pylist() == ["scored"]
 
 

@@ -115,11 +115,11 @@ def test_rows_are_short() -> None:
 def test_scorer_scores_every_row_and_the_labels_change_nothing() -> None:
     scorer = Scorer.from_pretrained(BASE_MODEL, dtype="float32", device="cpu", token_budget=2048)
     rows = training_rows(40, 3)
-    table = scorer.score(rows)
+    table = scorer.score_table(rows)
     assert table["status"].to_pylist() == ["scored"] * 40
     bare = [{name: row[name] for name in ("id", "prompt", "completion")} for row in rows]
     for column in ("don", "nod"):
-        assert table[column].to_pylist() == scorer.score(bare)[column].to_pylist()
+        assert table[column].to_pylist() == scorer.score_table(bare)[column].to_pylist()
 
 
 def test_the_base_model_prefers_right_solutions_but_solves_few_tasks() -> None:
