@@ -80,10 +80,11 @@ def test_a_run_killed_at_any_step_of_writing_resumes_to_the_same_table(model: Pa
         assert leftovers(folder) == [], point
 
 
-@pytest.mark.parametrize(("how", "files"), [("losses", 1 + 2 * 2), ("losses added", 1 + 2)])
+@pytest.mark.parametrize(("how", "files"), [("losses", 1 + 2), ("losses added", 1 + 1)])
 def test_losses_of_a_run_killed_at_any_step_are_complete(model: Path, tmp_path: Path, how: str, files: int) -> None:
-    data = write_lines(tmp_path / "rows.jsonl", short_rows(4))
-    report = killed(how, model, data, tmp_path, part_rows=2)
+    data = write_lines(tmp_path / "rows.jsonl", short_rows(3))
+    report = killed(how, model, data, tmp_path, part_rows=3)
+    # For the manifest, the losses and the part; for a folder that has its part, without the last
     assert report["points"] >= files * (2 + 2 * 4)
     wanted = ScoresFolder.open(tmp_path / "undisturbed")
     losses = assert_losses_fit(wanted)
