@@ -13,7 +13,17 @@ from donod_fast._version import __version__
 from donod_fast.system.silence import keep_libraries_quiet
 
 if TYPE_CHECKING:
-    from donod_fast.kernels import SGD, AdamW, DonNod, Sign, don_nod, gradient_products, token_statistics, topsis
+    from donod_fast.kernels import (
+        SGD,
+        AdamW,
+        DonNod,
+        Sign,
+        don_nod,
+        don_nod_padded,
+        gradient_products,
+        token_statistics,
+        topsis,
+    )
     from donod_fast.scoring.scorer import Scorer
     from donod_fast.selection.frozen_constants import TopsisConstants, load_constants, topsis_constants
 
@@ -21,6 +31,7 @@ keep_libraries_quiet()
 
 _HOMES = {
     "don_nod": "donod_fast.kernels",
+    "don_nod_padded": "donod_fast.kernels",
     "DonNod": "donod_fast.kernels",
     "AdamW": "donod_fast.kernels",
     "SGD": "donod_fast.kernels",
@@ -43,6 +54,7 @@ __all__ = [
     "TopsisConstants",
     "__version__",
     "don_nod",
+    "don_nod_padded",
     "gradient_products",
     "load_constants",
     "token_statistics",
