@@ -17,7 +17,6 @@ from torch import Tensor
 from donod_fast.data.reading import open_corpus
 from donod_fast.demo.conclusion import conclude
 from donod_fast.demo.corpus import CLEAN, CORPUS_FILE, MODEL_FOLDER, Row, read_corpus
-from donod_fast.selection.plane import draw_plane
 from donod_fast.demo.report import detect, format_table
 from donod_fast.engines.local import score_corpus
 from donod_fast.errors import StoreError
@@ -26,6 +25,7 @@ from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scoring.scorer import Scorer
 from donod_fast.scoring.settings import UpdateSettings
 from donod_fast.selection.keeping import keep
+from donod_fast.selection.plane import draw_plane
 from donod_fast.selection.ranking import ScoreColumns, rank
 from donod_fast.selection.subset import write_subset
 from donod_fast.system.locking import locked

@@ -82,10 +82,10 @@ def commonest_cause(folder: ScoresFolder) -> Cause | None:
     assert table is not None, "its summary was read just now"
     found = zip(table.column("status").to_pylist(), table.column("detail").to_pylist(), strict=True)
     details = [str(detail) for one, detail in found if one == status]
-    kinds = Counter(map(_kind, details))
+    kinds = Counter(map(kind_of_detail, details))
     commonest = kinds.most_common(1)[0][0]
-    example = next(detail for detail in details if _kind(detail) == commonest)
-    remedy = "" if _OWN_REMEDY.search(example) else REMEDIES[Status(status)]
+    example = next(detail for detail in details if kind_of_detail(detail) == commonest)
+    remedy = remedy_for(status, example)
     return Cause(status, rows, example, remedy, show_command(folder, status))
 
 
@@ -97,9 +97,14 @@ def show_command(folder: ScoresFolder, status: str | None = None) -> str:
     return f"donod-fast show --scores {shlex.quote(folder.name)}" + ("" if status is None else f" --status {status}")
 
 
-def _kind(detail: str) -> str:
+def remedy_for(status: str, example: str) -> str:
+    """What to do about rows of a status with this detail; ``""`` if the detail says so itself."""
+    return "" if _OWN_REMEDY.search(example) else REMEDIES[Status(status)]
+
+
+def kind_of_detail(detail: str) -> str:
     """A detail without its place and its numbers: equal for rows that have the same cause."""
     return _NUMBER.sub("#", _ORIGIN.sub("", detail))
 
 
-__all__ = ["REMEDIES", "Cause", "commonest_cause", "show_command"]
+__all__ = ["REMEDIES", "Cause", "commonest_cause", "kind_of_detail", "remedy_for", "show_command"]

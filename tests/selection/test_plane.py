@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from donod_fast.selection.plane import draw_plane
 from donod_fast.errors import InputError, StoreError
+from donod_fast.selection.plane import draw_plane
 
 pytest.importorskip("matplotlib")
 
