@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from donod_fast.api.optional import needed
 from donod_fast.api.shown import as_pre
 from donod_fast.errors import StoreError
 from donod_fast.selection.comparison import Comparison
@@ -68,9 +69,7 @@ class Compared:
         return render(self.comparison, width)
 
     def _frame(self, matrix: Any) -> Any:
-        import pandas as pd
-
-        return pd.DataFrame(matrix, index=list(self.names), columns=list(self.names))
+        return needed("pandas").DataFrame(matrix, index=list(self.names), columns=list(self.names))
 
 
 __all__ = ["Compared"]

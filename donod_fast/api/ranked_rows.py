@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from donod_fast.api.optional import needed
 from donod_fast.api.shown import as_table
 from donod_fast.system.wording import plural
 
@@ -44,9 +45,7 @@ class RankedRows:
 
     def to_pandas(self) -> Any:
         """A frame with the columns ``row`` and ``value``, best first; its index is the rank, from 0."""
-        import pandas as pd
-
-        return pd.DataFrame({"row": self.rows, "value": self.values})
+        return needed("pandas").DataFrame({"row": self.rows, "value": self.values})
 
     def __repr__(self) -> str:
         head = f"{plural(len(self), 'row')} of {self.total:,} ranked by {self.method}"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from donod_fast.api.comparison import Compared
 from donod_fast.api.describing import described, described_as_html
+from donod_fast.api.optional import needed
 from donod_fast.api.options import settings_of, takes
 from donod_fast.api.picture import Picture
 from donod_fast.api.ranked_rows import RankedRows
@@ -90,11 +90,18 @@ class Scores:
         """
         from donod_fast.selection.out_of_core.loading import read_narrow
 
+        if isinstance(columns, int | slice):
+            raise InputError('scores are indexed by columns, such as scores["don"]; scores.table.slice(5, 1) has row 5')
         if not isinstance(columns, str):
             names = [self._known(one) for one in columns]
             return read_narrow(self.folder, list(dict.fromkeys(["row", *names]))).select(names)
         name = self._known(columns)
         return read_narrow(self.folder, list(dict.fromkeys(["row", name]))).column(name)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The rows as dicts, in input order, a part at a time. Raises StoreError."""
+        for batch in self._batches():
+            yield from batch.to_pylist()
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
         """Arrow's stream of record batches, a part at a time: polars, DuckDB, pyarrow and others read it."""
@@ -105,12 +112,12 @@ class Scores:
 
     def to_pandas(self) -> Any:
         """All rows as a frame of pandas. Raises InputError: pandas is not installed."""
-        _needed("pandas")
+        needed("pandas")
         return self.table.to_pandas()
 
     def to_polars(self) -> Any:
         """All rows as a frame of polars. Raises InputError: polars is not installed."""
-        return _needed("polars").from_arrow(self.table)
+        return needed("polars").from_arrow(self.table)
 
     def to_datasets(self) -> datasets.Dataset:
         """All rows of scores as a ``datasets.Dataset``."""
@@ -297,13 +304,6 @@ class Scores:
                 f"{what} the scores folder: {self._source.place} is an exported file, which does not say how the rows "
                 "were scored; open the folder with load_scores"
             )
-
-
-def _needed(package: str) -> Any:
-    try:
-        return import_module(package)
-    except ImportError as error:
-        raise InputError(f"{package} is not installed; install it with: pip install {package}") from error
 
 
 __all__ = ["Scores"]
