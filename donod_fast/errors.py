@@ -74,8 +74,12 @@ class SandboxError(DonodError):
 
 
 def suggest(name: object, known: Iterable[str]) -> str:
-    """End of a message about an unknown name: ``; did you mean 'topsis'?``, or "" if no known name is similar."""
+    """End of a message about an unknown name: ``; did you mean 'topsis'?``, or "" if no known name is similar.
+
+    Capitals and lower case count as equal.
+    """
     from difflib import get_close_matches  # imported here, because most runs have no unknown name
 
-    near = get_close_matches(str(name), list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    spelt = {one.casefold(): one for one in known}
+    near = get_close_matches(str(name).casefold(), list(spelt), n=1)
+    return f"; did you mean {spelt[near[0]]!r}?" if near else ""

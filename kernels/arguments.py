@@ -16,7 +16,7 @@ from donod_fast.kernels.head_map import HeadMap
 from donod_fast.kernels.updates import AdamW, FactoredAdamW, Update, resolve_update
 
 IGNORE_INDEX = -100
-EXTRAS = ("error_norm", "gradient_norm")
+EXTRAS = ("error_norm", "gradient_norm", "token_loss")
 """Fields of ``DonNod`` that are computed on request."""
 MIB = 1 << 20
 DEFAULT_WORKSPACE = 256 * MIB

@@ -63,10 +63,11 @@ def don_nod(
         storage_dtype: round W′ to this dtype before the norms, as training with weights stored in it does.
         weight_norm: ‖W‖_F if the caller knows it (``frobenius_norm``), else it is computed.
         workspace_bytes: memory limit of the call in addition to its arguments, at least 1 MiB.
-        extras: fields of ``DonNod`` to compute as well, ``"error_norm"`` (EL2N) and ``"gradient_norm"`` (GraNd of the
-            output layer); the other fields stay bit-for-bit identical. ``"torch"`` and ``"inductor"`` take them from
-            the same products. On ``"triton"`` the first costs one more logits product, and the second costs a call
-            with SGD (unless the update is SGD without decay).
+        extras: fields of ``DonNod`` to compute as well, ``"error_norm"`` (EL2N), ``"gradient_norm"`` (GraNd of the
+            output layer) and ``"token_loss"`` (the loss of each token); the other fields stay bit-for-bit identical.
+            ``"torch"`` and ``"inductor"`` take them from the same products. On ``"triton"`` the first costs one more
+            logits product, the second costs a call with SGD (unless the update is SGD without decay), and the third
+            comes from the same products.
 
     Returns:
         ``DonNod`` of (samples,) tensors on the device of ``hidden``. Arithmetic is float32 (float64 where

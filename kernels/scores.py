@@ -11,7 +11,8 @@ from torch import Tensor
 class DonNod(NamedTuple):
     """Scores of B samples: (B,) tensors on the input's device, float64 unless stated otherwise.
 
-    A sample without a scored token has NaN in every score and 0 in ``scored_tokens``.
+    A sample without a scored token has NaN in every score and 0 in ``scored_tokens``. Only ``token_loss`` is
+    per token.
 
     Attributes:
         don: ‖W‖_F − ‖W′‖_F, higher is better (DONOD, arXiv 2504.14810, §3.2).
@@ -26,6 +27,8 @@ class DonNod(NamedTuple):
             arXiv 2107.07075, token by token. None unless requested by ``extras``.
         gradient_norm: ‖G‖_F of the gradient of the loss with respect to W: GraNd of the same paper, for the output
             layer only. It is independent of update, weight decay and rounding. None unless requested by ``extras``.
+        token_loss: (tokens,) cross entropy in nats of each row of ``hidden``, NaN for the label −100: the numbers whose
+            mean or sum is ``loss``. None unless requested by ``extras``.
     """
 
     don: Tensor
@@ -37,6 +40,7 @@ class DonNod(NamedTuple):
     scored_tokens: Tensor
     error_norm: Tensor | None = None
     gradient_norm: Tensor | None = None
+    token_loss: Tensor | None = None
 
 
 def precise_dtype(device: torch.device) -> torch.dtype:

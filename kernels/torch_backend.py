@@ -61,6 +61,8 @@ class _Run:
         self.sums = torch.full((samples, 4), torch.nan, dtype=self.precise, device=device)
         self._errors = "error_norm" in batch.extras
         self._norms = "gradient_norm" in batch.extras
+        rows = batch.hidden.shape[0] if "token_loss" in batch.extras else 0
+        self._token_loss = self.sums.new_full((rows,), torch.nan)
         # Columns: mean error norm, ‖G‖².
         self.extra_sums = torch.full_like(self.sums[:, :2], torch.nan)
         shape = (self.plan.tile_rows, batch.weight.shape[1])
@@ -106,7 +108,8 @@ class _Run:
         error_norm = self.extra_sums[:, 0] if self._errors else None
         gradient_sq = self.sums[:, 3] if self._linear else self.extra_sums[:, 1]
         gradient_norm = gradient_sq.sqrt() if self._norms else None
-        return DonNod(don, nod, loss, entropy, dot, update_norm, counts, error_norm, gradient_norm)
+        token_loss = self._token_loss if "token_loss" in batch.extras else None
+        return DonNod(don, nod, loss, entropy, dot, update_norm, counts, error_norm, gradient_norm, token_loss)
 
     # ---- stored signals: a group of samples at once ----------------------------------------------
 
@@ -119,6 +122,7 @@ class _Run:
         fill_preactivations(hidden, batch.weight, signals, plan.cast_rows)
         label_a = label_preactivations(hidden, batch.weight, labels)
         statistics = normalise_rows(signals, labels, label_a, batch.head, plan.row_block, squares=self._errors)
+        self._keep_losses(rows, statistics)
         spans = _spans([batch.lengths[sample] for sample in group])
         magnitudes = self._reduce(group, spans, statistics, hidden)
         if self._divisors is not None:
@@ -148,6 +152,7 @@ class _Run:
         vocab, dim = batch.weight.shape
         blocks = [slice(i, min(i + plan.stream_tokens, len(labels))) for i in range(0, len(labels), plan.stream_tokens)]
         statistics = streamed_statistics(batch, rows, labels, plan, squares=self._errors)
+        self._keep_losses(rows, statistics)
         scale, relative = self._magnitudes([sample], [slice(0, len(labels))], statistics)
         self._write_token_sums([sample], [slice(0, len(labels))], statistics)
 
@@ -240,6 +245,10 @@ class _Run:
         self._write_token_sums(group, spans, statistics)
         hidden.mul_(relative.unsqueeze(1))
         return scale
+
+    def _keep_losses(self, rows: Tensor, statistics: TokenStatistics) -> None:
+        if "token_loss" in self.batch.extras:
+            self._token_loss[rows] = statistics.loss.to(self.precise)
 
     def _write_token_sums(self, group: list[int], spans: list[slice], statistics: TokenStatistics) -> None:
         dots = statistics.log_miss.exp() * statistics.dot

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from donod_fast.errors import InputError
+from donod_fast.errors import InputError, suggest
 
 if TYPE_CHECKING:
     import torch
@@ -128,6 +128,19 @@ def resolve_update(update: str | Update) -> Update:
         return update
     if isinstance(update, str) and update in _BY_NAME:
         return _BY_NAME[update]()
-    if update == FactoredAdamW.name:
-        raise InputError(f"update {update!r} needs its state: pass a FactoredAdamW object")
-    raise InputError(f"update must be one of {sorted(_BY_NAME)} or an AdamW, SGD or Sign object, got {update!r}")
+    raise InputError(_why_no_update(update))
+
+
+def _why_no_update(update: object) -> str:
+    if isinstance(update, str) and update == FactoredAdamW.name:
+        return f"update {update!r} needs its state: pass a FactoredAdamW object"
+    if isinstance(update, type) and update in (AdamW, FactoredAdamW, SGD, Sign):
+        return f"update is the class {update.__name__}; pass an object of it, as update={update.__name__}()"
+    known = f"update must be one of {sorted(_BY_NAME)} or an AdamW, SGD or Sign object"
+    kind = update if isinstance(update, type) else type(update)
+    if kind.__module__.partition(".")[0] == "torch" and kind.__name__ in ("AdamW", "SGD"):
+        return (
+            f"{known}, got torch's optimizer {kind.__name__}; the step that scores is donod_fast.{kind.__name__}(), "
+            "and its learning rate is lr"
+        )
+    return f"{known}, got {update!r}{suggest(update, _BY_NAME) if isinstance(update, str) else ''}"

@@ -12,11 +12,11 @@ from donod_fast.api.optional import needed
 from donod_fast.api.options import settings_of, takes
 from donod_fast.api.picture import Picture
 from donod_fast.api.ranked_rows import RankedRows
-from donod_fast.api.reporting import write_report_of
 from donod_fast.api.selection import Selection
 from donod_fast.api.source import Source
 from donod_fast.api.status import ScoresStatus
 from donod_fast.errors import InputError, suggest
+from donod_fast.reports.settings import ReportOptions
 from donod_fast.selection.filter_options import FilterOptions, parse_condition
 from donod_fast.selection.settings import CompareOptions, KeepOptions, OrderOptions, PreferOptions, RankOptions
 from donod_fast.system.options import options_of
@@ -214,6 +214,7 @@ class Scores:
         """The plane of NOD and DON, with the rows that :meth:`select` would keep; see ``Selection.plot``."""
         return self.select(keep, method, **options).plot(path)
 
+    @takes(ReportOptions)
     def report(self, path: str | Path = "report.html", **options: Any) -> Path:
         """Write the report of ``donod-fast report``: one file that any browser opens, without a network.
 
@@ -226,6 +227,8 @@ class Scores:
             StoreError: the file exists or cannot be written.
         """
         self._refuse_export("a report needs")
+        from donod_fast.api.reporting import write_report_of
+
         write_report_of(self._source, Path(path), options)
         return Path(path)
 

@@ -71,6 +71,12 @@ class Commands(LazyGroup):
             "Show how far the criteria of a scores folder agree.",
             "compare scores --columns topsis,nod,loss --out agreement.svg",
         ),
+        "report": _command(
+            "report:report",
+            _SCORES,
+            "Write a page to look at a scored corpus, offline, in a browser.",
+            "report scores --out report.html",
+        ),
         "dual": _command(
             "dual:dual",
             _SCORES,

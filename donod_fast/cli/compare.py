@@ -12,6 +12,7 @@ from donod_fast.cli import output
 from donod_fast.cli.options import from_dataclasses
 from donod_fast.cli.select import Scores
 from donod_fast.errors import StoreError
+from donod_fast.reports.page_options import PageOptions
 from donod_fast.selection.settings import CompareOptions
 from donod_fast.system.wording import plural
 
@@ -20,10 +21,10 @@ from donod_fast.system.wording import plural
 def compare(
     scores: Scores,
     options: CompareOptions,
+    page: PageOptions,
     out: Annotated[
         Path | None, typer.Option(help="Draw heat maps to this file: .png or .svg.", rich_help_panel="Output")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.", rich_help_panel="Output")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.", rich_help_panel="Output")] = False,
 ) -> None:
     """Show rank correlations and top-k overlaps between all number columns of SCORES, and the methods."""
@@ -34,7 +35,7 @@ def compare(
 
     if out is not None:
         check_picture(out)
-        if out.exists() and not overwrite:
+        if out.exists() and not page.overwrite:
             raise StoreError(f"{out} exists already; give another name, or --overwrite")
     folder = ScoresFolder.open(scores)
     found = compare_folder(
@@ -50,12 +51,22 @@ def compare(
     )
     if out is not None:
         draw_comparison(found, out, title=f"{Path(folder.name).name}: {plural(found.rows, 'row')}")
+    if page.html is not None:
+        from donod_fast.reports.compare_page import comparison_page
+        from donod_fast.reports.document import document_pieces
+        from donod_fast.reports.shell import write_page
+
+        pieces = document_pieces(comparison_page(found, Path(folder.name).name))
+        write_page(pieces, page.html, overwrite=page.overwrite)
+    written = {name: str(path) for name, path in (("out", out), ("html", page.html)) if path is not None}
     if json:
-        output.as_json({**found.as_dict(), **({} if out is None else {"out": str(out)})})
+        output.as_json({**found.as_dict(), **written})
         return
     typer.echo(render(found, shutil.get_terminal_size((100, 24)).columns))
-    if out is not None:
-        typer.echo(f"\n→ {out}")
+    if written:
+        typer.echo("")
+    for path in written.values():
+        typer.echo(f"→ {path}")
 
 
 __all__ = ["compare"]

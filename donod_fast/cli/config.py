@@ -9,15 +9,12 @@ from typing import Any, get_args, get_origin
 
 import typer
 
-from donod_fast.data.settings import STDIN
 from donod_fast.errors import InputError, suggest
-from donod_fast.scores.manifest import MANIFEST, OPTIONS, WORKING_FOLDER
+from donod_fast.scores.manifest import MANIFEST
+from donod_fast.scores.recorded_options import recorded_options
 from donod_fast.system.limits import YAML_BYTES
 from donod_fast.system.options import OptionField, options_of
 from donod_fast.system.wording import shown
-
-_FILES = ("data", "reference", "model", "template", "dataset_info")
-"""Options that may name local files."""
 
 _SWITCHED = {True: "on", False: "off"}
 """YAML 1.1 reads the words on and off as true and false."""
@@ -115,42 +112,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _of_manifest(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The options that a manifest records; automatic settings are replaced by the values that the run used."""
-    recorded = manifest.get(OPTIONS)
-    if not isinstance(recorded, dict):
+    found = recorded_options(manifest)
+    if found is None:
         raise InputError(
             f"--config {name} records no options: release 0.1.0 wrote it, or `donod-fast merge`; give them by hand"
         )
-    model = manifest.get("model")
-    settled = {
-        "part_rows": manifest.get("part_rows"),
-        "token_budget": manifest.get("token_budget"),
-        "revision": model.get("revision") if isinstance(model, dict) else None,
-    }
-    recorded = _located(recorded)
-    return {**recorded, **{key: value for key, value in settled.items() if recorded.get(key) is None}}
-
-
-def _located(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Recorded options without their working folder; in another folder, its local files get absolute paths."""
-    import glob
-
-    from donod_fast.data.templates import BUILTIN_TEMPLATES
-    from donod_fast.system.storage import is_url
-
-    options = {name: value for name, value in recorded.items() if name != WORKING_FOLDER}
-    folder = recorded.get(WORKING_FOLDER)
-    if not isinstance(folder, str) or folder == str(Path.cwd()):
-        return options
-
-    def located(value: Any) -> Any:
-        if isinstance(value, list):
-            return [located(one) for one in value]
-        if not isinstance(value, str) or value in (STDIN, *BUILTIN_TEMPLATES) or is_url(value):
-            return value
-        path = Path(folder, value)
-        return str(path) if path.exists() or glob.glob(str(path), recursive=True) else value  # noqa: PTH207
-
-    return {name: located(value) if name in _FILES else value for name, value in options.items()}
+    return found
 
 
 def checked(found: Mapping[str, Any], known: Mapping[str, OptionField], name: str) -> dict[str, Any]:

@@ -71,6 +71,11 @@ def _text(found: FolderStatus) -> str:
         lines.append(
             f"signal   {name}, " + ("in every part" if parts == found.parts else f"in {plural(parts, 'part')}")
         )
+    if found.token_losses is not None:
+        parts = found.token_losses
+        where = "in every part" if parts == found.parts else f"in {plural(parts, 'part')}"
+        more = "; run `donod-fast score` again to add them to the others" if parts < found.parts_done else ""
+        lines.append(f"losses   of the scored tokens, {where}{more}")
     lines += [f"damaged  {text}" for text in found.damaged.values()]
     hidden = len(found.problems) - _SHOWN_PROBLEMS
     if found.problems:
@@ -99,9 +104,12 @@ def merge_command(
 
     with locked(out):
         folder = merge(scores, out, overwrite=overwrite)
-        left = sum(not folder.is_committed(part) for part in range(folder.parts))
+        left = sum(not folder.has_part(part) for part in range(folder.parts))
+        lacking = sum(not folder.is_committed(part) for part in range(folder.parts)) - left
         counts = folder.counts()
     summary = {"out": folder.name, "rows": folder.rows, "parts": folder.parts, "parts_left": left}
+    if folder.losses.wanted:
+        summary["parts_without_losses"] = lacking
     if json:
         output.as_json({**summary, "by_status": dict(counts)})
         return
@@ -110,6 +118,11 @@ def merge_command(
         typer.echo(
             f"{left:,} of {plural(folder.parts, 'part')} in none of them; run `donod-fast score` on the same "
             "files to add them"
+        )
+    if lacking:
+        typer.echo(
+            f"{lacking:,} of {plural(folder.parts, 'part')} without the losses of their tokens, because not all "
+            "folders have them; run `donod-fast score` on the same files to add them"
         )
 
 

@@ -85,4 +85,6 @@ def _plan_text(plan: RunPlan) -> str:
         f"time     about {output.duration(plan.seconds)} at {plan.tokens_per_second:,.0f} tokens/s "
         f"(timed on {plural(plan.sample_rows, 'row')})",
     ]
+    if plan.token_loss_bytes:
+        lines.append(f"losses   of the scored tokens: about {output.size(plan.token_loss_bytes)} more in the folder")
     return "\n".join(lines)

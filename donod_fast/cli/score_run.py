@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from donod_fast.cli import output
-from donod_fast.data.mask_profiles.names import PROFILES
 from donod_fast.data.settings import STDIN, CorpusSettings, MaskSettings
-from donod_fast.data.templates import BUILTIN_TEMPLATES
 from donod_fast.models.settings import ModelSource
+from donod_fast.scores.mask_facts import masks_text
 from donod_fast.scores.step_facts import StepFacts
 from donod_fast.scores.unscored import commonest_cause, show_command
 from donod_fast.system.options import as_options, options_of
@@ -74,6 +72,7 @@ def summary_text(done: Done) -> str:
         if look := show_command(folder):
             lines.append(f"check the masks: {look}")
         lines.append(f"next: donod-fast select {shlex.quote(folder.name)} --keep 0.3 --out subset.jsonl")
+        lines.append(f"look at them: donod-fast report {shlex.quote(folder.name)} --out report.html")
     return "\n".join(lines)
 
 
@@ -95,24 +94,3 @@ def look_command(request: ScoreRequest, status: str) -> str:
             for one in value if isinstance(value, list) else [value]:
                 words += [flag] if one is True else [flag, str(one)]
     return shlex.join([*words, "--status", status])
-
-
-_MASKS = {"generation": "the template's generation marks", "prefix": "the tokens of the prompt"}
-_TURNS = {"all": "all assistant turns", "last": "the last assistant turn"}
-
-
-def masks_text(manifest: Mapping[str, Any]) -> str:
-    """The chat template and the mask of a run: what conversations are written with, and which tokens are scored."""
-    masks = manifest["masks"]
-    name = masks["template"]
-    kind = (
-        "the tokenizer's own"
-        if name == "tokenizer"
-        else name + (" (built in)" if name in BUILTIN_TEMPLATES else " (file)")
-    )
-    if masks.get("like") in PROFILES:
-        last = f", {_TURNS['last']}" if masks["train_on"] == "last" else ""
-        return f"chat template: {kind}; mask: {PROFILES[masks['like']].mask}{last}"
-    turns = _TURNS.get(masks["train_on"], masks["train_on"])
-    mask = _MASKS.get(manifest.get("mask", ""))  # folders of earlier releases do not record it
-    return f"chat template: {kind}; mask: {turns}" + ("" if mask is None else f", found by {mask}")

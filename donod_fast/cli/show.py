@@ -6,8 +6,8 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
+from itertools import count
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +18,7 @@ from donod_fast.data.settings import STDIN, CorpusSettings, MaskSettings, with_d
 from donod_fast.data.types import Status
 from donod_fast.errors import InputError, suggest
 from donod_fast.models.settings import ModelSource
+from donod_fast.reports.page_options import PageOptions
 from donod_fast.system.options import option, options_of
 from donod_fast.system.terminal import print_styled
 from donod_fast.system.wording import plural
@@ -87,26 +88,25 @@ class ShownAs:
 
     Attributes:
         tokens: a line per token.
-        losses: load the model, and show the loss of each scored token.
-        html: file for a page.
-        overwrite: replace that file.
+        losses: show the loss of each scored token: as recorded in the scores folder, else by the model.
+        page: a page to write instead.
         json: one JSON object per row.
     """
 
     tokens: bool = option(False, help="Write one line per token: position, id, text.", panel=OUTPUT)
-    losses: bool = option(False, help="Load the model and show the loss of each scored token.", panel=OUTPUT)
-    html: Path | None = option(None, help="Write a self-contained HTML page to this file.", panel=OUTPUT)
-    overwrite: bool = option(False, help="Replace the HTML file.", panel=OUTPUT)
+    losses: bool = option(
+        False,
+        help="Show the loss of each scored token, as score --token-losses recorded it, else by the model.",
+        panel=OUTPUT,
+    )
+    page: PageOptions = field(default_factory=PageOptions)
     json: bool = option(False, help="Print each row as a line of JSON.", panel=OUTPUT)
 
     def __post_init__(self) -> None:
-        given = [name for name in ("tokens", "html", "json") if getattr(self, name)]
+        chosen = {"tokens": self.tokens, "html": self.page.html is not None, "json": self.json}
+        given = [name for name, value in chosen.items() if value]
         if len(given) > 1:
             raise InputError(f"--{given[0]} and --{given[1]} exclude each other")
-        if self.html is not None and self.html.exists() and not self.overwrite:
-            raise InputError(f"{self.html} exists; give another name, or --overwrite to replace it")
-        if self.html is not None and not self.html.absolute().parent.is_dir():
-            raise InputError(f"{self.html}: there is no folder {self.html.absolute().parent}")
 
 
 def _of_scores(context: typer.Context, value: str | None) -> str | None:
@@ -163,20 +163,21 @@ def show(
 ) -> None:
     """Show rows of DATA as MODEL sees them: their tokens, and which of them are scored."""
     from donod_fast.cli import output
-    from donod_fast.cli.shown_page import page
     from donod_fast.cli.shown_rows import ShownRows
     from donod_fast.cli.shown_text import row_text
-    from donod_fast.data.record_files import new_file
 
     corpus = with_data(corpus, masks)
     rows = ShownRows(corpus, model, masks, scores, losses=shown.losses)
     views = rows.of(choice.numbers(), count=choice.rows, status=choice.status, ids=choice.id)
-    if shown.html is not None:
+    if shown.page.html is not None:
+        from donod_fast.reports.row_page import row_page
+        from donod_fast.reports.shell import write_page
+
+        counted = count()  # rows are read while the page is written, and none is kept
         title = f"{', '.join(corpus.data)} as {model.model} sees it"
-        text = "\n".join(page(title, views))
-        with new_file(shown.html, shown.overwrite) as file:  # complete or absent
-            file.write(f"{text}\n".encode())
-        typer.echo(f"{plural(text.count('<section '), 'row')} → {shown.html}")
+        pieces = row_page(title, (view for view, _ in zip(views, counted, strict=False)))
+        write_page(pieces, shown.page.html, overwrite=shown.page.overwrite)
+        typer.echo(f"{plural(next(counted), 'row')} → {shown.page.html}")
         return
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     for number, view in enumerate(views):

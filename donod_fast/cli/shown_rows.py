@@ -24,10 +24,10 @@ class ShownRows:
 
     Args:
         corpus: the inputs.
-        model: the model; its weights are loaded only for ``losses``.
+        model: the model; its weights are loaded only for ``losses`` that the scores folder does not record.
         masks: how rows are read and masked.
         scores: a scores folder of the same corpus, None for no numbers.
-        losses: compute the loss of each scored token.
+        losses: show the loss of each scored token.
 
     Raises:
         InputError: a setting has an unknown value, or the scores are of another corpus.
@@ -54,10 +54,11 @@ class ShownRows:
         self._masker = Masker(loaded.tokenizer, masks.limited(loaded.max_length), vocab_size=loaded.vocab_size)
         self._losses = None
         if losses:
-            from donod_fast.models.loading import load_settings
-            from donod_fast.scoring.row_losses import RowLosses
+            from donod_fast.cli.shown_losses import ShownLosses, why_not_recorded
 
-            self._losses = RowLosses(load_settings(model))
+            folder = self._folder
+            why_not = "" if folder is None else why_not_recorded(folder, self._masker, self._tokenizer, model)
+            self._losses = ShownLosses(model, folder, why_not)
 
     def of(
         self, numbers: Sequence[int] = (), *, count: int, status: str | None = None, ids: Collection[str] = ()
@@ -86,6 +87,8 @@ class ShownRows:
         statuses = () if status is None else (status,)
         losses = None if self._losses is None else self._losses.of
         for view in view_rows(records, self._masker, self._tokenizer, statuses=statuses, losses=losses):
+            if self._losses is not None:
+                view = replace(view, losses_from=self._losses.source)
             yield view if self._folder is None else self._with_scores(view, self._folder)
 
     def _some(self, views: Iterator[RowView], what: str) -> Iterator[RowView]:

@@ -6,72 +6,16 @@ sent to the terminal, and every line of it stands behind a bar.
 
 from __future__ import annotations
 
-import json
 import math
-import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-from donod_fast.data.mask_profiles.names import PROFILES
-from donod_fast.data.templates import BUILTIN_TEMPLATES
+from donod_fast.data.row_words import facts, line_of_piece, shade_of, text_of_piece, unmasked_text
 from donod_fast.data.viewing import Piece, RowView
-from donod_fast.system.escaping import is_hidden
-from donod_fast.system.wording import plural
-
-OPEN, CLOSE = "⟦", "⟧"
-"""Marks around scored text where there is no colour."""
-
-NEW_LINE = "⏎"
-_OWN_MARKS = frozenset((OPEN, CLOSE, NEW_LINE))
-_VISIBLE_SPACES = frozenset(" \u3000")
-_LONGEST_TEXT = 20_000
-_HIGHEST = 5
+from donod_fast.system.escaping import CLOSE, OPEN, visible
 
 _RESET, _SCORED, _SPECIAL, _QUIET = "\x1b[0m", "\x1b[30;48;5;114m", "\x1b[2m", "\x1b[2m"
 # From green to red: the background of a token by its loss.
 _SHADES = tuple(f"\x1b[30;48;5;{colour}m" for colour in (114, 150, 186, 222, 216, 210, 203))
-SHADE_NATS = 1.0
-"""Width of a shade of loss, in nats."""
-
-STEPS = len(_SHADES)
-"""Number of shades."""
-
-
-def shade_of(losses: Iterable[float]) -> int:
-    """Number of the shade of a piece: the mean of its losses; the last one if it is not a number."""
-    values = list(losses)
-    mean = math.fsum(values) / len(values) if values else 0.0
-    return min(STEPS - 1, int(mean / SHADE_NATS)) if math.isfinite(mean) else STEPS - 1
-
-
-def visible(text: str) -> str:
-    """Text with every control, invisible or misleading character replaced by its name; line ends as ``⏎``.
-
-    A real line end follows each ``⏎``.
-    """
-    return "".join(map(_visible, text))
-
-
-def one_line(text: str) -> str:
-    """Visible text without real line ends."""
-    return visible(text).replace("\n", "")
-
-
-def _visible(character: str) -> str:
-    if character == "\n":
-        return NEW_LINE + "\n"
-    if character.isascii() and character.isprintable():
-        return character
-    if character == "\t":
-        return "⇥"
-    is_odd_space = unicodedata.category(character) == "Zs" and character not in _VISIBLE_SPACES
-    if character in _OWN_MARKS or is_odd_space or is_hidden(character):
-        return f"⟨U+{ord(character):04X}⟩"
-    return character
-
-
-def text_of_piece(piece: Piece) -> str:
-    """The visible text of a piece; the token's own spelling if it writes nothing."""
-    return visible(piece.text) if piece.text else "".join(f"⟨{visible(name)}⟩" for name in piece.names)
 
 
 def row_text(view: RowView, *, colour: bool, tokens: bool = False) -> str:
@@ -86,96 +30,9 @@ def row_text(view: RowView, *, colour: bool, tokens: bool = False) -> str:
     return "\n".join(lines)
 
 
-def facts(view: RowView) -> list[str]:
-    """Lines about a row: where it is, what became of it, how it was masked, and what was left out."""
-    lines = [f"row {view.row}: {one_line(view.file)}, {view.place}, id {one_line(view.id)}"]
-    if view.pieces:
-        cut = ", cut to the length limit" if view.truncated else ""
-        how = f"format {view.format}, mask from {MASKS.get(view.mask, view.mask)}"
-        if view.mask in ("generation", "prefix", *PROFILES) and view.format not in ("text", "tokenized"):
-            how += f", chat template {template_name(view.template)}"
-        lines.append(f"  {view.status}: {view.scored_tokens:,} of {plural(view.tokens, 'token')}{cut}; {how}")
-    else:
-        lines.append(f"  {view.status}" + (f"; format {view.format}" if view.format else ""))
-    detail = (
-        view.detail.removeprefix(f"{view.file}, {view.place}: ")
-        .removeprefix(f"recast: {'; '.join(view.recasts)}")
-        .removeprefix("; ")
-    )
-    if detail:
-        lines.append(f"  detail: {one_line(detail)}")
-    if view.recasts:
-        lines.append(f"  rewritten for the template: {one_line('; '.join(view.recasts))}")
-    if view.unused:
-        lines.append(f"  columns no score depends on: {one_line(', '.join(view.unused))}")
-    if view.excluded:
-        lines.append(f"  left out by flags of the record: {plural(view.excluded, 'assistant turn')}")
-    if view.scores:
-        lines.append(
-            "  in the scores folder: " + ", ".join(f"{name} {value}" for name, value in score_texts(view.scores))
-        )
-    lines += _loss_lines(view.pieces)
-    return lines
-
-
-def _loss_lines(pieces: Iterable[Piece]) -> list[str]:
-    """The mean loss and the highest ones; nothing if losses are not known."""
-    known = [piece for piece in pieces if piece.losses]
-    if not known:
-        return []
-    losses = [loss for piece in known for loss in piece.losses]
-    highest = sorted(known, key=lambda piece: -math.fsum(piece.losses))[:_HIGHEST]
-    shown = ", ".join(f"{OPEN}{_one_line(piece)}{CLOSE} {math.fsum(piece.losses):.3f}" for piece in highest)
-    return [f"  loss: mean {math.fsum(losses) / len(losses):.4f} nats per token; highest {shown}"]
-
-
-MASKS: Mapping[str, str] = {
-    "generation": "the template's generation marks",
-    "prefix": "the tokens of the prompt",
-    "text": "the whole text",
-    "labels": "the record's labels",
-    **{name: f"{facts.trainer}'s rule (--like {name})" for name, facts in PROFILES.items()},
-}
-"""How a mask was made, in words."""
-
-
-def template_name(name: str) -> str:
-    """A chat template in words."""
-    if name == "tokenizer":
-        return "of the tokenizer"
-    return f"{one_line(name)} (built in)" if name in BUILTIN_TEMPLATES else one_line(name)
-
-
-def score_texts(scores: Mapping[str, float | str]) -> list[tuple[str, str]]:
-    """Names and values of a row's scores, in six digits."""
-    return [(one_line(name), f"{value:.6g}" if isinstance(value, float) else one_line(str(value)))
-            for name, value in scores.items()]  # fmt: skip
-
-
-def unmasked_text(view: RowView) -> tuple[str, str]:
-    """What to show of a row without a mask, cut where it is long: a heading, and its text, its record or its line."""
-    if view.text is not None:
-        return "its text, of which nothing is scored", _cut(view.text)
-    if view.record is not None:
-        return "the record", _cut(_as_json(view.record))
-    return ("the line", _cut(view.raw)) if view.raw is not None else ("", "")
-
-
 def _unmasked(view: RowView) -> list[str]:
     heading, text = unmasked_text(view)
     return [f"  {heading}:", *_behind_bar(visible(text))] if heading else []
-
-
-def _cut(text: str) -> str:
-    hidden = len(text) - _LONGEST_TEXT
-    return text if hidden <= 0 else f"{text[:_LONGEST_TEXT]}… and {plural(hidden, 'character')} more"
-
-
-def _as_json(record: Mapping[str, object]) -> str:
-    try:
-        return json.dumps(record, ensure_ascii=False, default=repr)
-    except (TypeError, ValueError, RecursionError):
-        return repr(dict(record))
 
 
 def _behind_bar(text: str, *, colour: bool = False) -> list[str]:
@@ -211,7 +68,7 @@ def _token_lines(view: RowView, *, colour: bool) -> list[str]:
     for piece in view.pieces:
         ids = "+".join(map(str, piece.ids))
         loss = f"{math.fsum(piece.losses):9.4f} " if piece.losses else " " * 10 * has_losses
-        text = f"{OPEN}{_one_line(piece)}{CLOSE}" if piece.scored else f" {_one_line(piece)}"
+        text = f"{OPEN}{line_of_piece(piece)}{CLOSE}" if piece.scored else f" {line_of_piece(piece)}"
         if colour and piece.scored:
             text = f"{_SHADES[shade_of(piece.losses)]}{text}{_RESET}"
         lines.append(f"  {position:>6}  {ids:>8}  {loss}{text}")
@@ -219,21 +76,4 @@ def _token_lines(view: RowView, *, colour: bool) -> list[str]:
     return lines
 
 
-def _one_line(piece: Piece) -> str:
-    return text_of_piece(piece).replace("\n", "")
-
-
-__all__ = [
-    "MASKS",
-    "SHADE_NATS",
-    "STEPS",
-    "facts",
-    "one_line",
-    "row_text",
-    "score_texts",
-    "shade_of",
-    "template_name",
-    "text_of_piece",
-    "unmasked_text",
-    "visible",
-]
+__all__ = ["row_text"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from donod_fast.criteria.base import Column, Criterion, Need
@@ -56,18 +56,22 @@ SIGNALS: Mapping[str, Callable[[SignalOptions], Criterion]] = {
 
 
 def parse_signals(text: str, options: SignalOptions | None = None) -> tuple[Criterion, ...]:
-    """Parse names separated by commas; names of columns that every row has are ignored.
+    """Parse names separated by commas; see :func:`named_criteria`."""
+    return named_criteria([name.strip() for name in text.split(",") if name.strip()] or [text], options)
+
+
+def named_criteria(names: Sequence[str], options: SignalOptions | None = None) -> tuple[Criterion, ...]:
+    """The criteria of these names, in their order; names of columns that every row has are ignored.
 
     Raises:
         InputError: a name is unknown or given twice, a criterion lacks an option that it needs, or an option is
             given that no criterion uses.
         CorpusError: a reference set cannot be read.
     """
-    names = [name.strip() for name in text.split(",") if name.strip()]
     known = [*(column.name for column in BASE), *SIGNALS]
     unknown = [name for name in names if name not in known]
-    if unknown or not names:
-        name = unknown[0] if unknown else text
+    if unknown:
+        name = unknown[0]
         raise InputError(f"--signals: unknown signal {name!r}; known are {', '.join(known)}{suggest(name, known)}")
     twice = [name for name in names if names.count(name) > 1]
     if twice:
@@ -91,4 +95,4 @@ def comparing() -> tuple[str, ...]:
     return tuple(name for name, make in SIGNALS.items() if Need.REFERENCE in make(SignalOptions()).needs)
 
 
-__all__ = ["BASE", "SIGNALS", "SignalOptions", "comparing", "parse_signals"]
+__all__ = ["BASE", "SIGNALS", "SignalOptions", "comparing", "named_criteria", "parse_signals"]

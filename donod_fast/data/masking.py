@@ -65,6 +65,10 @@ class Masker:
         vocab_size: number of rows of the model's output layer; greater or equal ids are refused.
         carry: columns of the records to copy into the samples, as text.
 
+    Attributes:
+        tokenizer: the tokenizer.
+        carry: the columns.
+
     Raises:
         InputError: a setting has an unknown value, or the masks of a trainer need a package that is missing.
         ModelError: the tokenizer's own template was requested but is missing, or the template is not valid Jinja, or
@@ -81,6 +85,7 @@ class Masker:
         check_format(self._rules.format)
         self._vocab_size = vocab_size
         self.carry = tuple(carry)
+        self.tokenizer = tokenizer
         like = settings.like
         self._template = profile_template(like, tokenizer, resolve_template(tokenizer, settings.template))
         self._renderer = Renderer(tokenizer, self._template)

@@ -126,6 +126,8 @@ class MaskSettings:
             )
         if self.train_on not in ("all", "last"):
             raise InputError(f"train_on is 'all' or 'last', not {self.train_on!r}")
+        if self.max_length is not None and not isinstance(self.max_length, int):
+            raise InputError(f"max_length must be a whole number of tokens, not {self.max_length!r}")
         if self.max_length is not None and self.max_length < 2:
             raise InputError(f"max_length must be at least 2 (a token and its target), not {self.max_length}")
         if self.preference not in (None, "chosen", "rejected"):

@@ -24,6 +24,9 @@ _LONGEST_PIECE = 2 * _LONGEST_CHARACTER
 _UNREADABLE = "\ufffd"
 _CHUNK = 64
 
+RECORDED, COMPUTED = "recorded", "computed"
+"""Where losses come from: the scores folder, or the model as it is now."""
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -71,6 +74,8 @@ class RowView:
         record: the parsed record; None if it cannot be parsed.
         raw: the record's line in its file, for a line that cannot be parsed; otherwise None.
         scores: what a scores folder holds for the row, by name; empty if there is none.
+        losses_from: where the losses of the pieces come from, ``RECORDED`` or ``COMPUTED``; "" if nobody
+            said.
     """
 
     row: int
@@ -93,6 +98,7 @@ class RowView:
     record: Mapping[str, Any] | None = field(default=None, repr=False)
     raw: str | None = None
     scores: Mapping[str, float | str] = field(default_factory=dict)
+    losses_from: str = ""
 
 
 def view_rows(
@@ -187,6 +193,40 @@ def pieces_of(
             begin = end
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Neighbouring tokens that are all scored or not, and all special or not.
+
+    Attributes:
+        text: their text; ``""`` for tokens that write nothing.
+        ids: their ids.
+        scored: whether they are scored.
+        special: whether they are special tokens.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    scored: bool
+    special: bool
+
+
+def runs_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], scored: Sequence[bool]) -> Iterator[Run]:
+    """Decode runs of tokens at once, much faster than :func:`pieces_of`; their texts joined are the same.
+
+    Args:
+        tokenizer: a transformers tokenizer, fast or slow.
+        ids: token ids.
+        scored: one flag per token.
+    """
+    decoder = _Decoder(tokenizer)
+    kinds = [(flag, decoder.is_special(token)) for token, flag in zip(ids, scored, strict=True)]
+    begin = 0
+    for end in range(1, len(ids) + 1):
+        if end == len(ids) or kinds[end] != kinds[begin]:
+            yield decoder.run(ids[begin:end], *kinds[begin])
+            begin = end
+
+
 class _Decoder:
     """Decodes tokens after those before them, since many tokenizers write a space only between tokens."""
 
@@ -209,6 +249,14 @@ class _Decoder:
                 return False
         return True
 
+    def is_special(self, token: int) -> bool:
+        return token in self._special
+
+    def run(self, ids: Sequence[int], scored: bool, special: bool) -> Run:
+        text = self.text_of(ids)
+        self._context = [] if text.endswith(_UNREADABLE) else [tuple(ids[-_CONTEXT:])]
+        return Run(text, tuple(ids), scored, special)
+
     def piece(self, ids: Sequence[int], text: str, scored: bool, losses: tuple[float, ...], *, is_whole: bool) -> Piece:
         # The rest of a character that is cut here must not be decoded together with its beginning.
         self._context = [*self._context, tuple(ids)][-_CONTEXT:] if is_whole else []
@@ -221,4 +269,4 @@ class _Decoder:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
-__all__ = ["Piece", "RowView", "pieces_of", "view_row", "view_rows"]
+__all__ = ["Piece", "RowView", "Run", "pieces_of", "runs_of", "view_row", "view_rows"]

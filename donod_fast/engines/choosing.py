@@ -99,6 +99,7 @@ class TargetSettings:
         out: the scores folder, a path or a URL.
         overwrite: drop the scores that the folder holds.
         rescore_changed: if input files have changed since they were scored, drop their scores only.
+        token_losses: see :class:`donod_fast.engines.request.RunOptions`.
         profile: report where the time went.
         trace: file for a Chrome trace of the run.
 
@@ -110,6 +111,12 @@ class TargetSettings:
     overwrite: bool = option(False, help="Drop the scores that OUT holds.", panel=PANEL)
     rescore_changed: bool = option(
         False, help="Score input files again that have changed since; keep all other scores.", panel=PANEL
+    )
+    token_losses: bool = option(
+        False,
+        help="Also write the loss of each scored token, for show --losses and the report: about 4 bytes a token. A "
+        "folder that is already scored gets them added.",
+        panel=PANEL,
     )
     profile: bool = option(False, help="Show where the time went.", panel=PANEL)
     trace: Path | None = option(None, help="Write a Chrome trace of the run to this file.", panel=PANEL)
@@ -191,6 +198,7 @@ class ScoreRun:
             workspace_bytes=self.request.compute.workspace_bytes,
             part_rows=self._part_rows(corpus),
             budget=scorer.budget,
+            token_losses=self.target.token_losses,
         )
 
     def score(self, watch: Watch, announce: Callable[[], None]) -> Done:
@@ -279,6 +287,7 @@ class ScoreRun:
             engine.workers,
             engine.stall_timeout,
             {**as_options(self.request), WORKING_FOLDER: str(Path.cwd())},
+            target.token_losses,
         )
 
     def _known_settings(self, part_rows: int) -> dict[str, Any]:
@@ -357,6 +366,7 @@ class ScoreRun:
                 workers=options.workers,
                 stages=stages,
                 record=options.record,
+                token_losses=options.token_losses,
             )
         done = self._done(outcome, start, reports=(stages.report(),) if target.profile else ())
         if target.trace is not None:

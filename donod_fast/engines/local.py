@@ -14,6 +14,7 @@ from donod_fast.data.prefetch import OnStep, Part, Step, default_workers, no_ste
 from donod_fast.data.reading import Corpus
 from donod_fast.data.shards import PART_ROWS, Shard, default_part_rows
 from donod_fast.data.types import TokenizedSample
+from donod_fast.engines.adding_losses import added_losses
 from donod_fast.engines.prologue import Outcome, begin, open_folder
 from donod_fast.engines.request import RunOptions
 from donod_fast.engines.warming import warmed, with_state_of
@@ -49,6 +50,7 @@ def score_corpus(
     workers: int | None = None,
     stages: Stages = NO_STAGES,
     record: Mapping[str, Any] | None = None,
+    token_losses: bool = False,
 ) -> Outcome:
     """Score a corpus into a folder in this process, or finish a folder that an earlier run began.
 
@@ -69,6 +71,7 @@ def score_corpus(
             (:func:`donod_fast.data.prefetch.default_workers`). No score depends on it.
         stages: records where the time goes.
         record: the options of the run by name, in JSON types, for the manifest.
+        token_losses: see :class:`donod_fast.engines.request.RunOptions`.
 
     Raises:
         SettingsMismatchError: the folder holds scores made with other settings, or of files that have changed.
@@ -77,7 +80,7 @@ def score_corpus(
         WorkerError: a preparation process was killed; parts committed so far stay.
         InputError: ``part_rows`` is less than 1, or ``workers`` is negative.
     """
-    options = RunOptions(part_rows, overwrite, rescore_changed, workers, record=record or {})
+    options = RunOptions(part_rows, overwrite, rescore_changed, workers, record=record or {}, token_losses=token_losses)
     with scorer.neutral():
         return _scored_corpus(corpus, scorer, out, options, progress, stages)
 
@@ -203,15 +206,25 @@ def score_parts(
             formats.update(sample.format or "unknown" for sample in samples)
             counts = SampleCounts.of(samples)
             on_step(part.number, Step.SCORING)
-            there = _scored_before(folder, part.number) if scorer.sample_scorer.signals else None
+            lacks_losses = folder.losses.wanted and not folder.losses.has(part.number)
+            is_adding = bool(scorer.sample_scorer.signals) or lacks_losses
+            there = _scored_before(folder, part.number) if is_adding else None
             if there is None:
-                rows = scorer.sample_scorer.score(samples, progress, stages=stages)
+                wanted_losses = folder.losses.wanted
+                rows = scorer.sample_scorer.score(samples, progress, stages=stages, token_losses=wanted_losses)
                 # Once in a folder: its first rows stand for all.
                 size = _gradient_size(scorer, samples) if part.number == 0 else None
                 on_step(part.number, Step.SCORED)
                 writer.write(part.number, rows, scorer.sample_scorer.signals.entries, counts, size)
                 continue
             refuse_changed(folder, there[0], samples)
+            if lacks_losses:
+                seen = None if scorer.sample_scorer.signals else progress  # the criteria count these rows
+                losses = added_losses(scorer.sample_scorer, samples, there[0], folder.name, seen, stages)
+                writer.write_losses(part.number, losses)
+            if not scorer.sample_scorer.signals:
+                on_step(part.number, Step.SCORED)
+                continue
             table, signals = _with_signals(scorer, samples, *there, progress, stages)
             on_step(part.number, Step.SCORED)
             writer.write_table(part.number, table, signals, counts, there[1].gradient)

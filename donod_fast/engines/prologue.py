@@ -14,6 +14,7 @@ from donod_fast.data.reading import Corpus
 from donod_fast.engines.request import RunOptions
 from donod_fast.errors import CorpusError, StoreError
 from donod_fast.scores.folder import ScoresFolder
+from donod_fast.scores.manifest import TOKEN_LOSSES
 from donod_fast.scores.opening import open_scores, record_options
 from donod_fast.scoring.sample_scorer import Progress
 from donod_fast.system.storage import Storage
@@ -66,7 +67,7 @@ class OpenRun:
         return self.folder.rows - self.resumed_rows
 
     def is_committed(self, part: int) -> bool:
-        """Whether a part is complete, with the wanted criteria."""
+        """Whether a part is complete, with the wanted criteria and the losses that the folder records."""
         return self.folder.is_committed(part, self.wanted)
 
     def outcome(self, formats: Counter[str], *, fitting_budget: int | None = None) -> Outcome:
@@ -102,6 +103,8 @@ def open_folder(
         SettingsMismatchError: the folder holds scores made with other settings, or of files that have changed.
         StoreError: the folder cannot be read or written.
     """
+    if options.token_losses:
+        manifest = {**manifest, TOKEN_LOSSES: True}
     folder = open_scores(out, corpus, manifest, overwrite=options.overwrite, rescore_changed=options.rescore_changed)
     if options.record:
         record_options(folder, options.record)

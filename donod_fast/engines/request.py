@@ -28,6 +28,8 @@ class RunOptions:
             replaced. While it loads the model, it has at least half an hour. A run on a Ray cluster ends after twice
             that time without any working worker.
         record: the options of the run by name, in JSON types, for the manifest; empty to record none.
+        token_losses: record the loss of each scored token beside the scores. A folder that was begun with it keeps it;
+            one that was begun without gets the losses of its parts added.
 
     Raises:
         InputError: names the option with a wrong value.
@@ -39,6 +41,7 @@ class RunOptions:
     workers: int | None = None
     stall_timeout: float = STALL_TIMEOUT
     record: Mapping[str, Any] = field(default_factory=dict)
+    token_losses: bool = False
 
     def __post_init__(self) -> None:
         if self.part_rows < 1:

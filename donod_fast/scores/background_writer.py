@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -16,6 +16,8 @@ from donod_fast.scores.sample_counts import SampleCounts
 from donod_fast.system.profiling import NO_STAGES, Stages
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pyarrow as pa
 
     from donod_fast.scores.part_summary import Signals
@@ -58,6 +60,10 @@ class PartWriter:
     ) -> None:
         """Like :meth:`write`, but the part's rows are given as a table. Raises StoreError."""
         self._submit(lambda: self._folder.write_table(part, table, signals, samples, gradient))
+
+    def write_losses(self, part: int, losses: Mapping[int, npt.NDArray[np.float32]]) -> None:
+        """Submit the losses of the tokens of a part that has its scores. Raises StoreError."""
+        self._submit(lambda: self._folder.losses.write(part, losses))
 
     def _submit(self, commit: Callable[[], None]) -> None:
         self._waiting.append(self._pool.submit(self._write, commit))

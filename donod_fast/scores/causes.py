@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from donod_fast.data.types import Status
 from donod_fast.errors import StoreError
 from donod_fast.scores.folder import ScoresFolder
-from donod_fast.scores.unscored import kind_of_detail, remedy_for
+from donod_fast.scores.unscored import kind_of, remedy_for
 
 MOST_CAUSES = 5
 """Causes of a status that are told apart."""
@@ -69,7 +69,7 @@ def statuses_with_causes(folder: ScoresFolder) -> list[StatusCount]:
             if status == Status.SCORED:
                 continue
             counts[status] += 1
-            kind = kind_of_detail(detail)
+            kind = kind_of(detail)
             kinds.setdefault(status, Counter())[kind] += 1
             first.setdefault((status, kind), (row, detail))
     found = []

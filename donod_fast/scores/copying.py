@@ -6,11 +6,13 @@ from pathlib import Path
 
 from donod_fast.errors import StoreError
 from donod_fast.scores.folder import MANIFEST, ScoresFolder, locked
+from donod_fast.scores.loss_files import LOSS_FILES
 from donod_fast.scores.part_store import PARTS
 from donod_fast.scores.problems import PROBLEMS
 from donod_fast.system.storage import open_storage
 
-_FILES = ("*.parquet", "*.json")
+_FILES = ("plan*.parquet", PARTS, LOSS_FILES, "warm-state.parquet", PROBLEMS)
+"""Files of a scores folder besides its manifest; the state of ``adamw-warm`` is ``scoring.warm_state.FILE``."""
 
 
 def copy_folder(folder: ScoresFolder, place: Path | str, *, overwrite: bool = False) -> ScoresFolder:
@@ -32,9 +34,9 @@ def copy_folder(folder: ScoresFolder, place: Path | str, *, overwrite: bool = Fa
     if storage.exists(MANIFEST) and not overwrite:
         raise StoreError(f"{place} holds scores already; name another folder, or give overwrite=True")
     with locked(place):
-        names = [name for pattern in _FILES for name in folder.storage.names(pattern) if name != MANIFEST]
+        names = [name for pattern in _FILES for name in folder.storage.names(pattern)]
         storage.remove(MANIFEST)
-        for old in [*storage.names("plan*.parquet"), PROBLEMS, *storage.names(PARTS)]:
+        for old in [name for pattern in _FILES for name in storage.names(pattern)]:
             storage.remove(old)
         storage.make()
         try:

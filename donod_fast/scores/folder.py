@@ -1,5 +1,7 @@
 """The scores folder: ``manifest.json``, ``plan.parquet`` and ``part-*.parquet``; each part is complete or absent.
 
+If it records the losses of tokens, there are also files ``losses-*.parquet`` (``loss_files.py``).
+
 Part k holds the rows of shard k of the folder's plan (``shards.py``). The manifest records the settings that the folder
 was made with; a run with other settings is refused. A process that scores into a folder holds its lock
 (``system/locking.py``). The folder is on a disk or on an object store (``system/storage.py``).
@@ -15,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from donod_fast.data.shards import ShardPlan
 from donod_fast.errors import SettingsMismatchError, StoreError
 from donod_fast.scores.columns import Column
-from donod_fast.scores.manifest import MANIFEST, VERSION, differences, manifest_bytes, read_manifest
+from donod_fast.scores.loss_files import LOSS_FILES
+from donod_fast.scores.manifest import MANIFEST, TOKEN_LOSSES, VERSION, differences, manifest_bytes, read_manifest
 from donod_fast.scores.part_store import PARTS, PartStore, plan_entry
 from donod_fast.scores.problems import PROBLEMS, Problem, add_problem, read_problems
 from donod_fast.scores.signals import SignalEntry, joined
@@ -79,7 +82,9 @@ class ScoresFolder(PartStore):
         wanted = json.loads(json.dumps(manifest))
         if overwrite:
             # The manifest first: if the process is killed here, the rest does not count as a scores folder.
-            for old in [MANIFEST, *storage.names("plan*.parquet"), PROBLEMS, *storage.names(PARTS)]:
+            # The parts last: as long as there is one, the folder is not taken for a new one.
+            others = [*storage.names("plan*.parquet"), PROBLEMS, *storage.names(LOSS_FILES)]
+            for old in [MANIFEST, *others, *storage.names(PARTS)]:
                 storage.remove(old)
         if storage.exists(MANIFEST):
             folder = ScoresFolder.open(place)
@@ -138,6 +143,11 @@ class ScoresFolder(PartStore):
         signals = joined(self.signals, entries, self.name)
         if signals != self.signals:
             self.write_manifest({**self.manifest, "signals": [entry.as_dict() for entry in signals]})
+
+    def add_token_losses(self) -> None:
+        """Have the folder record the losses of its tokens; parts without them become missing. Raises StoreError."""
+        if not self.losses.wanted:
+            self.write_manifest({**self.manifest, TOKEN_LOSSES: True})
 
     def signal_columns(self) -> tuple[Column, ...]:
         """Columns of the criteria that every part has. Raises StoreError if a part is damaged."""

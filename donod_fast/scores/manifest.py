@@ -33,6 +33,9 @@ _log = logging.getLogger(__name__)
 OPTIONS = "options"
 """Section with the options of the run, named as on the command line; folders of release 0.1.0 do not have it."""
 
+TOKEN_LOSSES = "token_losses"
+"""Entry of a folder that records the losses of its tokens. It decides no score."""
+
 WORKING_FOLDER = "working_folder"
 """Key among the recorded options: the folder that their relative paths start from."""
 
@@ -169,6 +172,7 @@ def at(manifest: Mapping[str, Any], name: str) -> Any:
 __all__ = [
     "MANIFEST",
     "OPTIONS",
+    "TOKEN_LOSSES",
     "VERSION",
     "WORKING_FOLDER",
     "at",

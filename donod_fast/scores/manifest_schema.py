@@ -143,6 +143,7 @@ class _Manifest(_Section):
     created: str | None = None
     versions: dict[str, str] | None = None
     options: dict[str, Any] | None = None
+    token_losses: bool | None = None
     older_parts: bool | None = None
 
 

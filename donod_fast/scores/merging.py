@@ -12,7 +12,7 @@ import numpy as np
 from donod_fast.data.shards import ShardPlan
 from donod_fast.errors import InputError, SettingsMismatchError, StoreError
 from donod_fast.scores.folder import ScoresFolder
-from donod_fast.scores.manifest import OPTIONS, differences
+from donod_fast.scores.manifest import OPTIONS, TOKEN_LOSSES, differences
 from donod_fast.scores.revising import adopt
 from donod_fast.scores.signals import SignalEntry, joined
 
@@ -55,6 +55,8 @@ def merge(places: Sequence[Path | str], out: Path | str, *, overwrite: bool = Fa
         "signals": [entry.as_dict() for entry in _signals(folders)],
         "merged_from": [folder.name for folder in folders],
     }
+    if any(folder.losses.wanted for folder in folders):
+        manifest[TOKEN_LOSSES] = True
     target = ScoresFolder.open_or_create(out, manifest, plan, overwrite=overwrite)
     for folder in folders:
         adopt(folder, target)

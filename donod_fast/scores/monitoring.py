@@ -15,6 +15,7 @@ from typing import Any
 
 from donod_fast.errors import StoreError
 from donod_fast.scores.folder import ScoresFolder
+from donod_fast.scores.loss_files import LOSS_FILES
 from donod_fast.scores.part_store import PARTS
 from donod_fast.scores.part_summary import PartSummary
 from donod_fast.scores.problems import Problem
@@ -49,6 +50,7 @@ class FolderStatus:
         constants: for DON and NOD: ‖column‖₂, smallest and largest value over the done rows.
         signals: number of parts that have each further criterion, by name.
         step: facts about the step that made the scores.
+        token_losses: number of parts that have the losses of their tokens; None if the folder does not record them.
     """
 
     name: str
@@ -69,6 +71,7 @@ class FolderStatus:
     constants: dict[str, tuple[float, float, float]]
     signals: dict[str, int]
     step: StepFacts
+    token_losses: int | None = None
 
     @property
     def finished(self) -> bool:
@@ -140,7 +143,13 @@ def status_of(folder: ScoresFolder, now: float | None = None) -> FolderStatus:
         constants=constants,
         signals={entry.name: sum(entry.name in part.signals for part in found) for entry in folder.signals},
         step=StepFacts.of(found),
+        token_losses=_parts_with_losses(folder, found) if folder.losses.wanted else None,
     )
+
+
+def _parts_with_losses(folder: ScoresFolder, found: Sequence[PartSummary]) -> int:
+    there = set(folder.storage.names(LOSS_FILES))
+    return sum(folder.losses.name(summary.number) in there for summary in found)
 
 
 Commit = tuple[float, PartSummary]

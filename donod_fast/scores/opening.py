@@ -10,7 +10,8 @@ from donod_fast.data.reading.streams import check_content
 from donod_fast.data.shards import default_part_rows, plan_shards
 from donod_fast.errors import SettingsMismatchError, StoreError
 from donod_fast.scores.folder import MANIFEST, ScoresFolder
-from donod_fast.scores.manifest import OPTIONS, differences
+from donod_fast.scores.loss_files import LOSS_FILES
+from donod_fast.scores.manifest import OPTIONS, TOKEN_LOSSES, differences
 from donod_fast.scores.part_store import PARTS
 from donod_fast.scores.revising import finish_revision, revise
 from donod_fast.scores.signals import SignalEntry
@@ -45,7 +46,6 @@ def open_scores(
             have changed since; names each of them.
         StoreError: the folder cannot be read or written.
     """
-    signals = [SignalEntry.from_json(entry) for entry in manifest.get("signals") or ()]
     plan = plan_shards(corpus, int(manifest["part_rows"]))
     if not overwrite and open_storage(out).exists(MANIFEST):
         folder = ScoresFolder.open(out)
@@ -61,16 +61,21 @@ def open_scores(
                     "(the scores of all others are kept)."
                 )
             revise(folder, manifest["input"], plan)
-            folder.add_signals(signals)
-            return folder
+            return _with_additions(folder, manifest)
         if not changed:
-            _check_missing(folder, corpus)
-    folder = ScoresFolder.open_or_create(out, manifest, plan, overwrite=overwrite)
-    folder.add_signals(signals)
+            _check_missing(folder, corpus, has_losses=bool(manifest.get(TOKEN_LOSSES)) or folder.losses.wanted)
+    return _with_additions(ScoresFolder.open_or_create(out, manifest, plan, overwrite=overwrite), manifest)
+
+
+def _with_additions(folder: ScoresFolder, manifest: Mapping[str, Any]) -> ScoresFolder:
+    """Add what a run computes besides the scores to the folder's manifest."""
+    folder.add_signals([SignalEntry.from_json(entry) for entry in manifest.get("signals") or ()])
+    if manifest.get(TOKEN_LOSSES):
+        folder.add_token_losses()
     return folder
 
 
-def _check_missing(folder: ScoresFolder, corpus: Corpus) -> None:
+def _check_missing(folder: ScoresFolder, corpus: Corpus, *, has_losses: bool) -> None:
     """Refuse files whose bytes have changed, of those with rows that are still to be scored.
 
     They were not read again when the corpus was opened, because their size and time are the same.
@@ -78,8 +83,12 @@ def _check_missing(folder: ScoresFolder, corpus: Corpus) -> None:
     Raises:
         CorpusError: names the file.
     """
-    there = set(folder.storage.names(PARTS))
-    missing = [shard for shard in folder.plan if folder.part_name(shard.number) not in there]
+    there = {*folder.storage.names(PARTS), *(folder.storage.names(LOSS_FILES) if has_losses else ())}
+
+    def is_missing(part: int) -> bool:
+        return not there.issuperset({folder.part_name(part), *([folder.losses.name(part)] if has_losses else [])})
+
+    missing = [shard for shard in folder.plan if is_missing(shard.number)]
     for number in sorted({segment.input for shard in missing for segment in shard.segments}):
         facts = getattr(corpus.sources[number], "facts", None) if number < len(corpus.sources) else None
         if facts is not None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from donod_fast.data.shards import ShardPlan
 from donod_fast.errors import StoreError
 from donod_fast.scores.gradient_size import GradientSize
+from donod_fast.scores.loss_files import LossFiles, losses_of_rows
 from donod_fast.scores.manifest import has_unchecked_parts, settings_hash
 from donod_fast.scores.part_summary import ColumnSummary, PartSummary, Signals, combined, whole_column
 from donod_fast.scores.parts import (
@@ -77,6 +78,11 @@ class PartStore:
     def name(self) -> str:
         """The folder's path or URL."""
         return self.storage.name
+
+    @cached_property
+    def losses(self) -> LossFiles:
+        """The losses of the tokens, if the folder records them."""
+        return LossFiles(self)
 
     @cached_property
     def plan(self) -> ShardPlan:
@@ -141,17 +147,18 @@ class PartStore:
         """First row of a part, and the row after its last."""
         return self.plan.part_range(part)
 
-    def _origin(self, part: int) -> str:
+    def origin(self, part: int) -> str:
+        """Hash of where the rows of a part are from."""
         return origin_of(self.plan.shard(part), self.manifest["input"])
 
     def is_committed(self, part: int, wanted: Mapping[str, str] = MappingProxyType({})) -> bool:
-        """Whether a part exists; its rows are not read.
+        """Whether a part exists, with the losses of its tokens if the folder records them; its rows are not read.
 
         Args:
             part: number of the part.
             wanted: criteria that the part must have: fingerprint of the settings by name.
         """
-        if not self.has_part(part):
+        if not self.has_part(part) or (self.losses.wanted and not self.losses.has(part)):
             return False
         if not wanted:
             return True
@@ -181,8 +188,10 @@ class PartStore:
         if [row.row for row in rows] != list(range(start, stop)):
             raise StoreError(f"part {part} must hold rows {start} to {stop - 1} in order, each once")
         content = part_bytes(
-            rows, self.plan.shard(part), self.settings, self.carry, signals, samples, self._origin(part), gradient
+            rows, self.plan.shard(part), self.settings, self.carry, signals, samples, self.origin(part), gradient
         )
+        if self.losses.wanted:  # first: a part that exists has its losses
+            self.losses.write(part, losses_of_rows(rows))
         self.storage.write(self.part_name(part), content)
 
     def write_table(
@@ -193,13 +202,18 @@ class PartStore:
         samples: SampleCounts = SampleCounts(),
         gradient: GradientSize | None = None,
     ) -> None:
-        """Like :meth:`write_part`, but the rows are given as a table; ``signals`` as in the part's summary."""
-        shard, origin = self.plan.shard(part), self._origin(part)
+        """Like :meth:`write_part`, but the rows are given as a table; ``signals`` as in the part's summary.
+
+        The losses of the tokens, if the folder records them, must be there already.
+        """
+        shard, origin = self.plan.shard(part), self.origin(part)
         content = table_bytes(table, shard, self.settings, signals, samples, origin, gradient)
         self.storage.write(self.part_name(part), content)
 
     def missing_parts(self, wanted: Mapping[str, str] = MappingProxyType({})) -> list[int]:
-        """Parts that are absent, lack a ``wanted`` criterion, or are damaged (a damaged file is removed).
+        """Parts that are absent, lack a ``wanted`` criterion or the losses that the folder records, or are damaged.
+
+        A damaged file is removed.
 
         Args:
             wanted: criteria that every part must have: fingerprint of the settings by name.
@@ -210,10 +224,13 @@ class PartStore:
             if self.part_name(part) not in there:
                 return True
             try:
-                return self.read_part(part) is None or bool(wanted and not self._has(part, wanted))
+                table = self.read_part(part)
+                if table is None or (wanted and not self._has(part, wanted)):
+                    return True
             except StoreError:
                 self.storage.remove(self.part_name(part))
                 return True
+            return self.losses.wanted and not self.losses.are_complete(part, table)
 
         return [part for part, missing in enumerate(self._of_each(is_missing)) if missing]
 
@@ -340,7 +357,7 @@ class PartStore:
         """What a reader of :mod:`donod_fast.scores.parts` makes of a part's file; None if there is none."""
         name = self.part_name(part)
         url = self.storage.url(name)
-        checks = {"origin": self._origin(part), "needs_seal": self.needs_seal}
+        checks = {"origin": self.origin(part), "needs_seal": self.needs_seal}
         try:
             with self.storage.open(name) as file:
                 return read(file, url, part, self.part_range(part), self.settings, *wanted, **checks)

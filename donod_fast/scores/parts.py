@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from donod_fast.data.types import Status
-from donod_fast.errors import StoreError
+from donod_fast.errors import SettingsMismatchError, StoreError
 from donod_fast.scores.gradient_size import GradientSize
 from donod_fast.scores.part_summary import PartSummary, Signals
 from donod_fast.scores.rows import HASH, ScoreRow, hash_field, schema, to_table, with_hashes
@@ -245,7 +245,7 @@ def _summary(metadata: Mapping[bytes, bytes], name: str) -> PartSummary:
 
 def _refuse_other_settings(summary: PartSummary, settings: str | None, name: str) -> None:
     if settings is not None and summary.settings != settings:
-        raise StoreError(f"{name} was scored with other settings than the manifest says; {_AGAIN}")
+        raise SettingsMismatchError(f"{name} was scored with other settings than the manifest says; {_AGAIN}")
 
 
 def _refuse_other_origin(summary: PartSummary, origin: str | None, name: str, needed: bool) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from donod_fast.data.shards import ShardPlan
 from donod_fast.errors import StoreError
 from donod_fast.scores.folder import ScoresFolder
+from donod_fast.scores.loss_files import LOSS_FILES, ROW
 from donod_fast.scores.manifest import differences
 from donod_fast.scores.part_store import PARTS, plan_entry
 from donod_fast.scores.parts import Key, shard_key
@@ -51,8 +52,12 @@ def adopt(source: ScoresFolder, target: ScoresFolder) -> int:
         summary = source.summary(shard.number) if numbers else None
         if table is None or summary is None:
             continue
+        losses = source.losses.read(shard.number) if source.losses.wanted and target.losses.wanted else None
         for number in numbers:
-            moved = renumbered(table, target.part_range(number)[0])
+            first = target.part_range(number)[0]
+            if losses is not None:
+                target.losses.write_table(number, shifted(losses, first - source.part_range(shard.number)[0]))
+            moved = renumbered(table, first)
             target.write_table(number, moved, summary.signals, summary.samples, summary.gradient)
             copied += 1
     return copied
@@ -64,6 +69,15 @@ def renumbered(table: pa.Table, first_row: int) -> pa.Table:
 
     column = table.schema.get_field_index("row")
     rows = pa.array(range(first_row, first_row + table.num_rows), pa.int64())
+    return table.set_column(column, table.schema.field(column), rows)
+
+
+def shifted(table: pa.Table, by: int) -> pa.Table:
+    """A table with other row numbers, each larger by a number."""
+    import pyarrow as pa
+
+    column = table.schema.get_field_index(ROW)
+    rows = pa.array(table.column(column).to_numpy() + by, pa.int64())
     return table.set_column(column, table.schema.field(column), rows)
 
 
@@ -101,6 +115,10 @@ def finish_revision(folder: ScoresFolder) -> None:
                 old.read_part(part)
             except StoreError:  # damaged: as good as absent
                 folder.storage.remove(old.part_name(part))
+            try:
+                old.losses.read(part)
+            except StoreError:
+                old.losses.remove(part)
         adopt(old, folder)
     _drop_others(folder)
     folder.write_manifest(settled)
@@ -109,7 +127,12 @@ def finish_revision(folder: ScoresFolder) -> None:
 def _drop_others(folder: ScoresFolder) -> None:
     """Remove parts and plans of other generations, the plans last."""
     ours = {folder.part_name(part) for part in range(folder.parts)} | {folder.manifest["plan"]["file"]}
-    for name in (*folder.storage.names(PARTS), *folder.storage.names("plan*.parquet")):
+    ours |= {folder.losses.name(part) for part in range(folder.parts)}
+    for name in (
+        *folder.storage.names(PARTS),
+        *folder.storage.names(LOSS_FILES),
+        *folder.storage.names("plan*.parquet"),
+    ):
         if name not in ours:
             folder.storage.remove(name)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from donod_fast.data.types import HASH_BYTES, Status, TokenizedSample
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pyarrow as pa
 
     from donod_fast.scores.columns import Column, Value
@@ -38,6 +40,7 @@ class ScoreRow:
         carried: values of the carried columns of the record.
         signals: values of the columns of further criteria; empty if there are none.
         hash: hash of the record as it is stored; empty if it is not known.
+        token_losses: (scored_tokens,) cross entropy in nats of each scored token, in order; None unless requested.
     """
 
     row: int
@@ -56,6 +59,7 @@ class ScoreRow:
     carried: tuple[str | None, ...] = ()
     signals: tuple[Value, ...] = ()
     hash: bytes = b""
+    token_losses: npt.NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
     @staticmethod
     def unscored(
@@ -78,6 +82,9 @@ class ScoreRow:
             hash=sample.hash,
         )
 
+
+_NO_COLUMNS = ("carried", "signals", "hash", "token_losses")
+"""Fields of a row that have no column of their name."""
 
 SCORE_COLUMNS = ("loss", "entropy", "weight_dot_update", "update_norm", "don", "nod")
 
@@ -121,7 +128,7 @@ def to_table(rows: Sequence[ScoreRow], carry: Sequence[str] = (), signals: Seque
 
     from donod_fast.scores.columns import arrow_array
 
-    names = [field.name for field in fields(ScoreRow) if field.name not in ("carried", "signals", "hash")]
+    names = [one.name for one in fields(ScoreRow) if one.name not in _NO_COLUMNS]
     columns: dict[str, Any] = {name: [getattr(row, name) for row in rows] for name in names}
     for at, name in enumerate(carry):
         columns[CARRIED + name] = [row.carried[at] for row in rows]

@@ -82,9 +82,9 @@ def commonest_cause(folder: ScoresFolder) -> Cause | None:
     assert table is not None, "its summary was read just now"
     found = zip(table.column("status").to_pylist(), table.column("detail").to_pylist(), strict=True)
     details = [str(detail) for one, detail in found if one == status]
-    kinds = Counter(map(kind_of_detail, details))
+    kinds = Counter(map(kind_of, details))
     commonest = kinds.most_common(1)[0][0]
-    example = next(detail for detail in details if kind_of_detail(detail) == commonest)
+    example = next(detail for detail in details if kind_of(detail) == commonest)
     remedy = remedy_for(status, example)
     return Cause(status, rows, example, remedy, show_command(folder, status))
 
@@ -102,9 +102,15 @@ def remedy_for(status: str, example: str) -> str:
     return "" if _OWN_REMEDY.search(example) else REMEDIES[Status(status)]
 
 
-def kind_of_detail(detail: str) -> str:
+def kind_of(detail: str) -> str:
     """A detail without its place and its numbers: equal for rows that have the same cause."""
     return _NUMBER.sub("#", _ORIGIN.sub("", detail))
 
 
-__all__ = ["REMEDIES", "Cause", "commonest_cause", "kind_of_detail", "remedy_for", "show_command"]
+def place_in(detail: str) -> tuple[str, str]:
+    """A detail in two parts: file and place in it, and the cause; the first is "" where the detail names no place."""
+    found = _ORIGIN.match(detail)
+    return ("", detail) if found is None else (found[0].removesuffix(": "), detail[found.end() :])
+
+
+__all__ = ["REMEDIES", "Cause", "commonest_cause", "kind_of", "place_in", "remedy_for", "show_command"]

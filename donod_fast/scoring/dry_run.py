@@ -20,6 +20,8 @@ from donod_fast.system.threads import worker_count
 # Rows that are scored for the estimate of time; their lengths are spread over the corpus's.
 _SAMPLE_ROWS = 64
 
+_BYTES_PER_LOSS, _BYTES_PER_ROW = 4, 4
+
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
@@ -47,6 +49,7 @@ class RunPlan:
         sample_rows: rows timed.
         tokens_per_second: of the timed sample, trunk and head together.
         seconds: estimate for all ready rows.
+        token_loss_bytes: estimate of what the losses of the tokens take in the folder; 0 if they are not recorded.
     """
 
     rows: int
@@ -69,6 +72,7 @@ class RunPlan:
     sample_rows: int
     tokens_per_second: float
     seconds: float
+    token_loss_bytes: int = 0
 
 
 def plan_run(
@@ -78,6 +82,7 @@ def plan_run(
     workspace_bytes: int,
     part_rows: int = PART_ROWS,
     budget: Budget | None = None,
+    token_losses: bool = False,
 ) -> RunPlan:
     """Read and tokenise all rows, and time the scoring of a small sample.
 
@@ -87,6 +92,7 @@ def plan_run(
         workspace_bytes: the scorer's limit for the memory of the head mathematics.
         part_rows: rows of a part; batches are formed within a part.
         budget: how the scorer's token budget was found; None if it was given.
+        token_losses: whether the run records the losses of tokens.
 
     Raises:
         CorpusError: the input cannot be read.
@@ -121,7 +127,7 @@ def plan_run(
         used += sum(batch_slots(ready, group, True, rope) for group in groups)
         slots += sum(batch_slots(ready, group, packs, rope) for group in groups)
         rows = []
-    rate = _measure(scorer, sample)
+    rate = _measure(scorer, sample, token_losses=token_losses)
     model = scorer.loaded.model
     model_bytes = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
     return RunPlan(
@@ -145,16 +151,22 @@ def plan_run(
         sample_rows=len(sample),
         tokens_per_second=rate,
         seconds=tokens / rate if rate else 0.0,
+        token_loss_bytes=_loss_bytes(scored_tokens, by_status[Status.SCORED]) if token_losses else 0,
     )
 
 
-def _measure(scorer: Scorer, sample: list[TokenizedSample]) -> float:
+def _loss_bytes(tokens: int, rows: int) -> int:
+    """Bytes of the losses of tokens: compression saves little."""
+    return _BYTES_PER_LOSS * tokens + _BYTES_PER_ROW * rows
+
+
+def _measure(scorer: Scorer, sample: list[TokenizedSample], *, token_losses: bool) -> float:
     """Tokens per second of the sample, after a short warm-up; 0 if there is nothing to score."""
     if not sample:
         return 0.0
     scorer.sample_scorer.score(sample[:2])
     start = time.perf_counter()
-    scorer.sample_scorer.score(sample)
+    scorer.sample_scorer.score(sample, token_losses=token_losses)
     return sum(len(s.input_ids) for s in sample) / (time.perf_counter() - start)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -87,12 +88,28 @@ class BatchRequest:
         own: how many of the samples are rows.
         signals: the criteria.
         scores: whether the rows get DON and NOD.
+        token_losses: whether the loss of each scored token of the rows is returned.
     """
 
     samples: Sequence[TokenizedSample]
     own: int
     signals: SignalSet = NO_SIGNALS
     scores: bool = True
+    token_losses: bool = False
+
+
+class Launched(NamedTuple):
+    """What comes from a batch, on the head's device, which may not have computed it yet.
+
+    Attributes:
+        numbers: (samples, 6 + width). A row has its scores in the order of ``SCORE_COLUMNS`` (NaN without ``scores``),
+            then the numbers of the criteria. A sample of the second pass has the sum of its token losses in nats in the
+            first column.
+        token_losses: (scored tokens of the rows,) float32, cross entropy in nats; None unless requested.
+    """
+
+    numbers: Tensor
+    token_losses: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,10 +140,10 @@ class Forward:
 
     def scores(self, batch: Batch) -> Tensor:
         """(samples, 6) scores of a batch on the host, in the order of ``SCORE_COLUMNS``."""
-        return self.launch(batch, BatchRequest((), len(batch.members))).cpu()
+        return self.launch(batch, BatchRequest((), len(batch.members))).numbers.cpu()
 
     @torch.inference_mode()
-    def launch(self, batch: Batch, request: BatchRequest, workers: int = 1, stages: Stages = NO_STAGES) -> Tensor:
+    def launch(self, batch: Batch, request: BatchRequest, workers: int = 1, stages: Stages = NO_STAGES) -> Launched:
         """Start a batch on its way through trunk and head; nothing is read back from the device.
 
         Args:
@@ -134,11 +151,6 @@ class Forward:
             request: what is computed from it.
             workers: batches that run at the same time; each gets its share of the workspace.
             stages: records where the time goes.
-
-        Returns:
-            (samples, 6 + width) on the head's device, which may not have computed them yet. A row has its scores in the
-            order of ``SCORE_COLUMNS`` (NaN without ``scores``), then the numbers of the criteria. A sample of the
-            second pass has the sum of its token losses in nats in the first column.
         """
         trunk, head, signals, own = self.trunk, self.call.head, request.signals, request.own
         workspace_bytes = max(MIB, self.workspace_bytes // workers)
@@ -154,12 +166,15 @@ class Forward:
             cut = int(batch.cu_seqlens[own])
             shape = (len(batch.members), len(SCORE_COLUMNS) + signals.width)
             out = torch.full(shape, torch.nan, dtype=precise_dtype(self.device), device=self.device)
+            token_losses = None
             if own:
                 bounds = batch.cu_seqlens[: own + 1]
                 found = self._found(hidden[:cut], labels[:cut], bounds, request, workspace_bytes)
                 if request.scores and found is not None:
                     columns = [getattr(found, name).to(out.dtype) for name in SCORE_COLUMNS]
                     out[:own, : len(SCORE_COLUMNS)] = torch.stack(columns, 1)
+                if request.token_losses and found is not None and found.token_loss is not None:
+                    token_losses = found.token_loss.float()
                 if signals.width:
                     view = BatchView(
                         request.samples[:own],
@@ -187,17 +202,17 @@ class Forward:
                 ).loss
                 lengths = batch.cu_seqlens[own:].diff().tolist()
                 out[own:, 0] = torch.stack([part.sum() for part in torch.split(losses, lengths)])
-        return out
+        return Launched(out, token_losses)
 
     def _found(
         self, hidden: Tensor, labels: Tensor, bounds: Tensor, request: BatchRequest, workspace_bytes: int
     ) -> DonNod | None:
-        """DON, NOD and the fields that the criteria need from the head; None if neither is requested."""
-        extras = request.signals.extras
+        """DON, NOD and the fields that were asked for besides from the head; None if neither is requested."""
+        extras = (*request.signals.extras, *(("token_loss",) if request.token_losses else ()))
         if not request.scores and not extras:
             return None
         call = self.call if request.scores else self.call.with_cheapest_update()
         return call.scores(hidden, labels, bounds, workspace_bytes=workspace_bytes, extras=extras)
 
 
-__all__ = ["BatchRequest", "Forward", "HeadCall"]
+__all__ = ["BatchRequest", "Forward", "HeadCall", "Launched"]

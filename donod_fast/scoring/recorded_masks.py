@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from donod_fast.data.masking import Masker, MaskSettings
 from donod_fast.data.read_rules import ReadRules
@@ -14,6 +14,9 @@ from donod_fast.models.settings import ModelSource
 from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scoring.scorer import tokenizer_digest
 from donod_fast.system.options import options_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _READ = ("format", "columns", "dataset_info", "dataset", "mapping")
 """Settings that the manifest holds resolved: the files that named them may have changed since."""
@@ -53,12 +56,7 @@ def recorded_masker(folder: ScoresFolder, options: Mapping[str, Any]) -> Masker:
     )
     tokenizer = load_tokenizer(source).tokenizer
     masker = Masker(tokenizer, settings, vocab_size=int(recorded["vocab_size"]))
-    found = {**masker.describe(), "tokenizer_sha256": tokenizer_digest(tokenizer)}
-    unlike = [
-        f"masks.{name}: {recorded.get(name)!r} when it was scored, {found.get(name)!r} now"
-        for name in sorted((found.keys() & recorded.keys()) | {"like"})
-        if found.get(name) != recorded.get(name)
-    ]
+    unlike = mask_differences(folder, masker, tokenizer)
     if unlike:
         raise SettingsMismatchError(
             f"{folder.name} was scored with other tokens than {source.model} gives now:\n  "
@@ -68,4 +66,15 @@ def recorded_masker(folder: ScoresFolder, options: Mapping[str, Any]) -> Masker:
     return masker
 
 
-__all__ = ["recorded_masker"]
+def mask_differences(folder: ScoresFolder, masker: Masker, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """A line for each setting of tokens and masks in which a masker differs from the run of a folder."""
+    recorded: Mapping[str, Any] = folder.manifest["masks"]
+    found = {**masker.describe(), "tokenizer_sha256": tokenizer_digest(tokenizer)}
+    return [
+        f"masks.{name}: {recorded.get(name)!r} when it was scored, {found.get(name)!r} now"
+        for name in sorted((found.keys() & recorded.keys()) | {"like"})
+        if found.get(name) != recorded.get(name)
+    ]
+
+
+__all__ = ["mask_differences", "recorded_masker"]

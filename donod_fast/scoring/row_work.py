@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
@@ -12,6 +12,10 @@ from donod_fast.criteria.base import NAN
 from donod_fast.criteria.running import NO_SIGNALS, SignalSet
 from donod_fast.data.types import TokenizedSample
 from donod_fast.scoring.forward import BatchRequest
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
 class Found(NamedTuple):
@@ -21,10 +25,12 @@ class Found(NamedTuple):
         values: for a row's own sample its scores in the order of ``SCORE_COLUMNS`` (NaN if they are known already); for
             a sample of the second pass the sum of its token losses first.
         numbers: (width,) numbers of the criteria, for a row's own sample.
+        token_losses: (scored tokens,) losses in nats, for a row's own sample, if they were asked for.
     """
 
     values: list[float]
     numbers: Tensor | None = None
+    token_losses: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(slots=True)
@@ -34,11 +40,13 @@ class RowRun:
     Attributes:
         own: scores in the order of ``SCORE_COLUMNS``; None if the row did not fit in memory.
         numbers: numbers of the criteria; None if the row did not fit in memory.
+        token_losses: losses of the row's tokens; None if they were not asked for, or the row did not fit in memory.
         second: by criterion, for each sample of the second pass the sum of its token losses and their number.
     """
 
     own: list[float] | None = None
     numbers: Tensor | None = None
+    token_losses: npt.NDArray[np.float32] | None = None
     second: list[list[tuple[float, int]]] = field(default_factory=list)
 
 
@@ -50,10 +58,19 @@ class Work:
         samples: the samples to run; a row's own sample comes before those of its second pass.
         signals: the criteria.
         scores: whether the own samples get DON and NOD.
+        token_losses: whether the losses of their tokens are returned.
     """
 
-    def __init__(self, rows: Sequence[TokenizedSample], signals: SignalSet, *, own: bool, scores: bool) -> None:
-        self.rows, self.signals, self.scores = rows, signals, scores
+    def __init__(
+        self,
+        rows: Sequence[TokenizedSample],
+        signals: SignalSet,
+        *,
+        own: bool,
+        scores: bool,
+        token_losses: bool = False,
+    ) -> None:
+        self.rows, self.signals, self.scores, self.token_losses = rows, signals, scores, token_losses
         self.samples: list[TokenizedSample] = []
         self._role: list[tuple[int, int, int]] = []  # of each sample: row, criterion (−1: its own), place there
         self._results = [RowRun() for _ in rows]
@@ -68,9 +85,16 @@ class Work:
                         self._append(sample, number, criterion, place)
 
     @staticmethod
-    def scoring(rows: Sequence[TokenizedSample], signals: SignalSet = NO_SIGNALS) -> Work:
+    def scoring(
+        rows: Sequence[TokenizedSample], signals: SignalSet = NO_SIGNALS, *, token_losses: bool = False
+    ) -> Work:
         """The work for rows without scores."""
-        return Work(rows, signals, own=True, scores=True)
+        return Work(rows, signals, own=True, scores=True, token_losses=token_losses)
+
+    @staticmethod
+    def losses(rows: Sequence[TokenizedSample]) -> Work:
+        """The work for rows with scores that lack the losses of their tokens."""
+        return Work(rows, NO_SIGNALS, own=True, scores=False, token_losses=True)
 
     @staticmethod
     def adding(rows: Sequence[TokenizedSample], signals: SignalSet) -> Work:
@@ -84,7 +108,7 @@ class Work:
     def request(self, group: Sequence[int]) -> BatchRequest:
         """What is computed from a batch of these samples, in which the rows' own come first."""
         samples = [self.samples[item] for item in group]
-        return BatchRequest(samples, sum(map(self.is_own, group)), self.signals, self.scores)
+        return BatchRequest(samples, sum(map(self.is_own, group)), self.signals, self.scores, self.token_losses)
 
     def idle_rows(self) -> list[TokenizedSample]:
         """Rows for which nothing must be run."""
@@ -96,7 +120,7 @@ class Work:
         result = self._results[number]
         if found is not None:
             if criterion < 0:
-                result.own, result.numbers = found
+                result.own, result.numbers, result.token_losses = found
             else:
                 result.second[criterion][place] = (found.values[0], self.samples[item].scored_tokens)
         self._pending[number] -= 1

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import Any, TypeVar
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,11 +17,15 @@ from donod_fast.criteria.running import NO_SIGNALS, SignalSet
 from donod_fast.data.types import Status, TokenizedSample
 from donod_fast.models.batching import Batch, batch_slots, collate, make_batches
 from donod_fast.scores.rows import SCORE_COLUMNS, ScoreRow
-from donod_fast.scoring.forward import Forward
+from donod_fast.scoring.forward import Forward, Launched
 from donod_fast.scoring.row_work import Found, RowRun, Work
 from donod_fast.system.memory import is_out_of_memory
 from donod_fast.system.profiling import NO_STAGES, Stages
 from donod_fast.system.threads import in_order, launched_ahead, worker_count
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 _T = TypeVar("_T")
 Progress = Callable[[int, int], None]
@@ -81,14 +86,22 @@ class SampleScorer:
         )
 
     def score(
-        self, samples: Sequence[TokenizedSample], progress: Progress | None = None, *, stages: Stages = NO_STAGES
+        self,
+        samples: Sequence[TokenizedSample],
+        progress: Progress | None = None,
+        *,
+        stages: Stages = NO_STAGES,
+        token_losses: bool = False,
     ) -> list[ScoreRow]:
         """One row per sample, in the order given, with ``signals``. Samples that are not ready keep their status.
+
+        With ``token_losses`` scored rows have the loss of each scored token; all else is the same.
 
         If memory runs out, the rest is batched again with half the size that failed. The next call starts with the full
         budget again, because the batches of a part must not depend on earlier parts.
         """
-        work = Work.scoring([sample for sample in samples if sample.status is Status.SCORED], self.signals)
+        ready = [sample for sample in samples if sample.status is Status.SCORED]
+        work = Work.scoring(ready, self.signals, token_losses=token_losses)
         found = iter(self._run(work, len(samples), progress, stages))
         rows = []
         with stages.stage("rows"):
@@ -97,10 +110,28 @@ class SampleScorer:
                     rows.append(ScoreRow.unscored(sample, signals=self.signals.nothing()))
                     continue
                 row, values = score_row(sample, (run := next(found)).own), self.signals.nothing()
-                if self.signals and row.status == Status.SCORED:
-                    values = self._values(self.signals, sample, row.loss, run)
+                if row.status == Status.SCORED:
+                    if self.signals:
+                        values = self._values(self.signals, sample, row.loss, run)
+                    if token_losses:
+                        row = replace(row, token_losses=run.token_losses)
                 rows.append(replace(row, signals=values) if values else row)
         return rows
+
+    def token_losses(
+        self, samples: Sequence[TokenizedSample], progress: Progress | None = None, *, stages: Stages = NO_STAGES
+    ) -> list[npt.NDArray[np.float32] | None]:
+        """The losses of the tokens of rows that have their scores, in the order given.
+
+        Args:
+            samples: the rows, all with scored tokens.
+            progress: called with (rows, tokens) as they are done.
+            stages: records where the time goes.
+
+        Returns:
+            for each row (scored tokens,) losses in nats; None if the row alone does not fit in memory.
+        """
+        return [run.token_losses for run in self._run(Work.losses(samples), len(samples), progress, stages)]
 
     def add(
         self,
@@ -199,26 +230,32 @@ class SampleScorer:
         def unfit(group: tuple[int, ...]) -> list[Found | None] | None:
             return None if len(group) > 1 else [None]
 
-        def found(scores: Tensor) -> list[Found | None]:
+        def found(batch: Batch, scores: Tensor, losses: Tensor | None) -> list[Found | None]:
             with stages.stage("rows"):
-                if not work.signals:
+                if losses is None and not work.signals:
                     return [Found(values) for values in scores.tolist()]
-                base = scores[:, : len(SCORE_COLUMNS)].tolist()
-                return [Found(values, rest) for values, rest in zip(base, scores[:, len(SCORE_COLUMNS) :], strict=True)]
+                base, rest = scores[:, : len(SCORE_COLUMNS)].tolist(), scores[:, len(SCORE_COLUMNS) :]
+                apart = [None] * len(base) if losses is None else _of_samples(losses, batch)
+                return [Found(*item) for item in zip(base, rest, apart, strict=True)]
 
-        def on_device(group: tuple[int, ...], batch: Batch) -> Tensor:
+        def on_device(group: tuple[int, ...], batch: Batch) -> Launched:
             return self.forward.launch(batch, work.request(group), workers, stages)
+
+        def copied(results: Launched) -> Callable[[], tuple[Tensor, Tensor | None]]:
+            numbers = to_host(results.numbers)
+            losses = None if results.token_losses is None else to_host(results.token_losses)
+            return lambda: (numbers(), None if losses is None else losses())
 
         def tried(group: tuple[int, ...]) -> list[Found | None] | None:
             batch = made(group)
-            scores = None if batch is None else self._unless_short(lambda: on_device(group, batch).cpu())
-            return unfit(group) if scores is None else found(scores)
+            results = None if batch is None else self._unless_short(lambda: copied(on_device(group, batch))())
+            return unfit(group) if batch is None or results is None else found(batch, *results)
 
         def launched(group: tuple[int, ...], batch: Batch | None) -> Callable[[], list[Found | None]] | None:
             with stages.stage("launch"):
-                scores = None if batch is None else self._unless_short(lambda: to_host(on_device(group, batch)))
-            if scores is not None:
-                return lambda: found(scores())
+                results = None if batch is None else self._unless_short(lambda: copied(on_device(group, batch)))
+            if batch is not None and results is not None:
+                return lambda: found(batch, *results())
             rows = unfit(group)
             return None if rows is None else lambda: rows
 
@@ -237,6 +274,17 @@ class SampleScorer:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return None
+
+
+def _of_samples(losses: Tensor, batch: Batch) -> list[npt.NDArray[np.float32] | None]:
+    """The losses of each sample's tokens; None for samples of the second pass, which come last and have none."""
+    ends = batch.cu_seqlens.tolist()
+    values = losses.numpy()
+    return [
+        # A copy: a row that is kept must not keep those of the batch.
+        values[start:stop].copy() if stop <= len(values) else None
+        for start, stop in pairwise(ends)
+    ]
 
 
 def launches_ahead(device: torch.device) -> bool:

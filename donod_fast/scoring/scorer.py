@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
+import torch
 from torch import Tensor
 
 from donod_fast.criteria.base import Context, Criterion
@@ -19,7 +20,7 @@ from donod_fast.data.masking import Masker, MaskSettings
 from donod_fast.data.shards import PART_ROWS
 from donod_fast.data.types import Record
 from donod_fast.errors import InputError, ModelError
-from donod_fast.kernels import DEFAULT_WORKSPACE, frobenius_norm
+from donod_fast.kernels import DEFAULT_WORKSPACE, Update, frobenius_norm
 from donod_fast.models.compiled_trunk import CompiledTrunk, compile_trunk
 from donod_fast.models.fingerprint import memory_fingerprint
 from donod_fast.models.head import Head, HeadProof, prove_head, read_head
@@ -28,10 +29,25 @@ from donod_fast.models.loading import LoadedModel, load_model, wrap_model
 from donod_fast.models.placement import DeviceMap, MaxMemory
 from donod_fast.models.trunk import Trunk
 from donod_fast.scores.rows import ScoreRow, to_table
+from donod_fast.scoring.arguments import (
+    CriterionOptions,
+    MaskOptions,
+    PlainOptions,
+    ScorerOptions,
+    UpdateOptions,
+    carried,
+    check_names,
+    criteria_of,
+    dtype_name,
+    flag,
+    mask_settings,
+    update_settings,
+    whole,
+)
 from donod_fast.scoring.budget import Budget, find_token_budget, settled
 from donod_fast.scoring.forward import Forward, HeadCall
 from donod_fast.scoring.sample_scorer import Progress, SampleScorer
-from donod_fast.scoring.settings import WARM, UpdateSettings
+from donod_fast.scoring.settings import WARM, ComputeSettings, UpdateSettings
 from donod_fast.scoring.warm_state import WarmState, estimate_state, sampled_records, state_digest
 
 if TYPE_CHECKING:
@@ -39,6 +55,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from donod_fast.data.reading import Corpus
+
+_Options = TypeVar("_Options", UpdateOptions, MaskOptions, CriterionOptions)
 
 
 class Scorer:
@@ -50,7 +68,8 @@ class Scorer:
     Args:
         model: a transformers causal language model, already loaded (see ``from_pretrained``).
         tokenizer: its tokenizer.
-        update: the update that scores a sample; AdamW from fresh state at 2e-5 by default.
+        update: the update that scores a sample; AdamW from fresh state at 2e-5 by default. A name (``"sgd"``), an
+            object of the kernels (``AdamW(eps=1e-6)``, without a state), or ``UpdateSettings``.
         masks: format, template, which turns are scored, length limit. A limit of None becomes the model's
             own, where it has one.
         token_budget: slots of a batch, padding included; None to find it from free memory (``budget.py``).
@@ -59,12 +78,17 @@ class Scorer:
         packing: ``"auto"``, ``"on"`` or ``"off"``: samples packed in input order, or padded to like lengths.
         compile: compile the trunk (and on a CPU the head's elementwise passes) before scoring; see
             ``compiled_trunk.py``.
-        carry: columns of the records to carry along into the scores, as text (``record.NAME``).
-        signals: further criteria, whose columns are computed in the same pass (``donod_fast.criteria``).
+        carry: columns of the records to carry along into the scores, as text (``record.NAME``): a list of names, or
+            names separated by commas.
+        signals: further criteria, whose columns are computed in the same pass (``donod_fast.criteria``): names
+            separated by commas, as ``--signals`` takes them, or a sequence of names and criteria.
         live: the model is in training, or prepared for it: wrapped by DDP, accelerate, ``torch.compile`` or peft, in
             train mode, with hooks. It is scored as a plain copy of it would be, in eval mode and without autocast,
             with the weights that it has at each call, and is left as it was (see ``neutral``). LoRA adapters count as
             part of the weights. Without ``live`` the model is put into eval mode, and its weights must not change.
+        plain: settings of the update (``lr=1e-5``; see ``UpdateSettings``), of the masks (``max_length=512``; see
+            ``MaskSettings``) and of criteria that are given by name (``reference=``, ``ifd_prefix=``). Those of the
+            update and of the masks are refused beside ``UpdateSettings`` and ``MaskSettings`` objects.
 
     A scorer cannot be pickled, because a model would go with it; ``scoring/spec.py`` describes one as a value.
 
@@ -79,24 +103,31 @@ class Scorer:
         model: Any,
         tokenizer: Any = None,
         *,
-        update: UpdateSettings | None = None,
+        update: UpdateSettings | Update | str | None = None,
         masks: MaskSettings | None = None,
         token_budget: int | None = None,
         workspace_bytes: int = DEFAULT_WORKSPACE,
         backend: str = "auto",
         packing: str = "auto",
         compile: bool = False,
-        carry: Sequence[str] = (),
-        signals: Sequence[Criterion] = (),
+        carry: str | Sequence[str] = (),
+        signals: str | Criterion | Sequence[str | Criterion] = (),
         live: bool = False,
+        **plain: Unpack[PlainOptions],
     ) -> None:
-        self._signals = tuple(signals)
+        check_names(plain)
+        self.update = update_settings(update, _those(UpdateOptions, plain))
+        masking = mask_settings(masks, _those(MaskOptions, plain))
+        self._signals = criteria_of(signals, _those(CriterionOptions, plain))
+        carry = carried(carry)
+        ComputeSettings(backend=backend, packing=packing)  # which refuses unknown names
+        compile, live = flag("compile", compile), flag("live", live)
         self._state = _LiveState(_bare(model, compile)) if live else None
-        if token_budget is not None and token_budget < 1:
+        if token_budget is not None and whole("token_budget", token_budget) < 1:
             raise InputError(f"token budget must be at least 1, got {token_budget}")
+        workspace_bytes = whole("workspace_bytes", workspace_bytes)
         with self._untouched():
             self.loaded: LoadedModel = self._wrapped(model, tokenizer)
-            self.update = update or UpdateSettings()
             self.trunk = Trunk(self.loaded, packing=packing)
             self.head: Head = self._read_head()
             self.proof: HeadProof = prove_head(self.loaded, self.trunk, self.head)
@@ -106,7 +137,7 @@ class Scorer:
                 self.trunk, self.compiled = compile_trunk(self.trunk, self.loaded)
             if compile and backend == "auto" and self.loaded.device.type == "cpu":
                 backend = "inductor"
-            self.masks = (masks or MaskSettings()).limited(self.loaded.max_length)
+            self.masks = masking.limited(self.loaded.max_length)
             vocab = self.head.weight.shape[0]
             self.masker = Masker(self.loaded.tokenizer, self.masks, vocab_size=vocab, carry=carry)
             call = HeadCall(self.head, self.update, self.weight_norm, backend)
@@ -130,7 +161,7 @@ class Scorer:
             self.sample_scorer = SampleScorer(
                 forward,
                 token_budget=token_budget,
-                signals=SignalSet.of(signals, self.context),
+                signals=SignalSet.of(self._signals, self.context),
                 even_threads=self.compiled is not None,
             )
 
@@ -210,14 +241,14 @@ class Scorer:
         name_or_path: str | Path,
         *,
         revision: str | None = None,
-        dtype: str = "auto",
-        device: str | None = None,
+        dtype: str | torch.dtype = "auto",
+        device: str | torch.device | None = None,
         trust_remote_code: bool = False,
         precision: str = "auto",
         device_map: DeviceMap | None = None,
         max_memory: MaxMemory | None = None,
         offload_folder: str | Path | None = None,
-        **options: Any,
+        **options: Unpack[ScorerOptions],
     ) -> Self:
         """Load a model (a folder or a hub id, safetensors only) and make a scorer of it.
 
@@ -229,7 +260,7 @@ class Scorer:
         loaded = load_model(
             name_or_path,
             revision=revision,
-            dtype=dtype,
+            dtype=dtype_name(dtype),
             device=device,
             trust_remote_code=trust_remote_code,
             precision=precision,
@@ -350,6 +381,11 @@ class _LiveState:
 
     model: Any
     is_neutral: bool = False
+
+
+def _those(kind: type[_Options], plain: Mapping[str, Any]) -> _Options:
+    """The keywords that belong to one kind of settings."""
+    return kind(**{name: value for name, value in plain.items() if name in kind.__annotations__})
 
 
 def _kind(weight: Tensor) -> str:

@@ -77,6 +77,9 @@ class UpdateSettings:
 
     def __post_init__(self) -> None:
         check_choices(self)
+        for name in ("lr", "weight_decay", "eps"):
+            if isinstance(getattr(self, name), bool) or not isinstance(getattr(self, name), int | float):
+                raise InputError(f"{name.replace('_', ' ')} must be a number, got {getattr(self, name)!r}")
         if self.warm_rows < 1:
             raise InputError(f"warm rows must be at least 1, got {self.warm_rows}")
         if self.update != WARM and (self.warm_rows, self.warm_seed) != (256, 0):

@@ -8,6 +8,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
+
+OPEN, CLOSE = "⟦", "⟧"
+"""Marks around scored text where there is no colour."""
+
+NEW_LINE = "⏎"
 
 _UNSEEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
 """Categories without a picture: controls, formats (bidirectional ones), surrogates, private, unassigned, separators."""
@@ -28,6 +34,10 @@ _BLANK = frozenset(
     )
 )
 _UNSURE = re.compile(r"[^ -~\n]")
+_NOT_PLAIN = re.compile(r"[^ -~]")
+_NOT_READ = re.compile(r"[^ -~\n\t]")
+_OWN_MARKS = frozenset((OPEN, CLOSE, NEW_LINE))
+_VISIBLE_SPACES = frozenset(" \u3000")
 
 
 def is_hidden(character: str) -> bool:
@@ -48,4 +58,47 @@ def _escape(found: re.Match[str]) -> str:
     return character.encode("unicode_escape").decode("ascii") if is_hidden(character) else character
 
 
-__all__ = ["escaped", "is_hidden"]
+def visible(text: str) -> str:
+    """Text with every control, invisible or misleading character replaced by its name; line ends as ``⏎``.
+
+    A real line end follows each ``⏎``. Unlike :func:`escaped` this is for pages and bars: nothing can be mistaken for
+    the marks that are written around it.
+    """
+    return _NOT_PLAIN.sub(_name, text)
+
+
+def readable(text: str) -> str:
+    """Text in which every hidden character but tabs and line ends is replaced by its name, ``⟨U+202E⟩``.
+
+    Text that :func:`visible` made stays as it is.
+    """
+    return _NOT_READ.sub(_hidden_name, text)
+
+
+def one_line(text: str) -> str:
+    """Visible text without real line ends."""
+    return visible(text).replace("\n", "")
+
+
+def _hidden_name(found: re.Match[str]) -> str:
+    character = found[0]
+    return f"⟨U+{ord(character):04X}⟩" if is_hidden(character) else character
+
+
+def _name(found: re.Match[str]) -> str:
+    return _named(found[0])
+
+
+@lru_cache(maxsize=20_000)  # a corpus has few different characters
+def _named(character: str) -> str:
+    if character == "\n":
+        return NEW_LINE + "\n"
+    if character == "\t":
+        return "⇥"
+    is_odd_space = unicodedata.category(character) == "Zs" and character not in _VISIBLE_SPACES
+    if character in _OWN_MARKS or is_odd_space or is_hidden(character):
+        return f"⟨U+{ord(character):04X}⟩"
+    return character
+
+
+__all__ = ["CLOSE", "NEW_LINE", "OPEN", "escaped", "is_hidden", "one_line", "readable", "visible"]

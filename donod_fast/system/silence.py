@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",  # TRL reports each training; the hub client asks for a list of agents
@@ -30,4 +32,17 @@ def keep_libraries_quiet() -> None:
         constants.HF_HUB_DISABLE_TELEMETRY = True  # type: ignore[attr-defined]
 
 
-__all__ = ["QUIET", "keep_libraries_quiet"]
+@contextmanager
+def offline() -> Iterator[None]:
+    """In this block, the hub's client reads its cache and asks no server."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+__all__ = ["QUIET", "keep_libraries_quiet", "offline"]

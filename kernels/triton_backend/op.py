@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from donod_fast.kernels.arguments import HeadArguments, check_bounds, check_labels
+from donod_fast.kernels.arguments import IGNORE_INDEX, HeadArguments, check_bounds, check_labels
 from donod_fast.kernels.head_map import HeadMap
 from donod_fast.kernels.scores import DonNod, don_and_nod, with_weight_decay
 from donod_fast.kernels.triton_backend import autotune, direct, logits
@@ -77,7 +77,7 @@ def triton_don_nod(call: HeadArguments) -> DonNod:
     update = call.update
     adamw = update if isinstance(update, AdamW) else AdamW()
     state = adamw.state
-    scores, counts = head_scores(
+    scores, counts, token_loss = head_scores(
         call.hidden,
         call.weight,
         call.labels,
@@ -97,9 +97,14 @@ def triton_don_nod(call: HeadArguments) -> DonNod:
         call.storage_dtype,
         call.weight_norm,
         call.workspace_bytes,
+        "token_loss" in call.extras,
     )
     loss, entropy, dot, update_norm, don, nod = scores.unbind(1)
-    return DonNod(don, nod, loss, entropy, dot, update_norm, counts)
+    scored = DonNod(don, nod, loss, entropy, dot, update_norm, counts)
+    if "token_loss" not in call.extras:
+        return scored
+    # Not in the operator: checks of PyTorch compare its results, and NaN differs from NaN.
+    return scored._replace(token_loss=torch.where(call.labels == IGNORE_INDEX, torch.nan, token_loss))
 
 
 @torch.library.custom_op("donod_fast::head_scores", mutates_args=())
@@ -124,8 +129,12 @@ def head_scores(
     storage_dtype: torch.dtype | None,
     weight_norm: float | None,
     workspace_bytes: int,
-) -> tuple[Tensor, Tensor]:
-    """(samples, 6) float64 [loss, entropy, ⟨W, U⟩, ‖U‖, DON, NOD] and (samples,) int32 counts; step −1: no state."""
+    token_losses: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(samples, 6) float64 [loss, entropy, ⟨W, U⟩, ‖U‖, DON, NOD], (samples,) int32 counts, and losses of the tokens.
+
+    The last is (rows,) float64, 0 where a token is not scored, or (0,) without ``token_losses``. Step −1: no state.
+    """
     rule: Update
     if update == "adamw":
         state = None if exp_avg is None or exp_avg_sq is None else AdamState(exp_avg, exp_avg_sq, step)
@@ -141,20 +150,26 @@ def head_scores(
         check_bounds(cu_seqlens, hidden.shape[0])
     call = _call_of(arguments, *bounds_of(cu_seqlens, hidden))
     with OnDevice(hidden.device):
-        sums, counts = head_sums(call, autotune.tuned(call, _configs(call)))
+        losses = hidden.new_empty(hidden.shape[0] if token_losses else 0, dtype=torch.float64)
+        tiles = autotune.tuned(call, _configs(call))
+        sums, counts = head_sums(call, tiles, losses) if token_losses else head_sums(call, tiles)
         norm: Tensor | float = squared_norm(weight).sqrt() if weight_norm is None else weight_norm
         loss, entropy, dot, norm_sq = sums.unbind(1)
         if storage_dtype is None:
             dot, norm_sq = with_weight_decay(dot, norm_sq, norm, weight_decay)
         update_norm = norm_sq.sqrt()
         don, nod = don_and_nod(dot, update_norm, norm, lr)
-        return torch.stack([loss, entropy, dot, update_norm, don, nod], 1), counts
+        return torch.stack([loss, entropy, dot, update_norm, don, nod], 1), counts, losses
 
 
 @head_scores.register_fake
-def _(hidden: Tensor, weight: Tensor, labels: Tensor, cu_seqlens: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    samples = cu_seqlens.shape[0] - 1
-    return hidden.new_empty((samples, 6), dtype=torch.float64), hidden.new_empty((samples,), dtype=torch.int32)
+def _(hidden: Tensor, weight: Tensor, labels: Tensor, cu_seqlens: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    samples, losses = cu_seqlens.shape[0] - 1, rest[-1]
+    return (
+        hidden.new_empty((samples, 6), dtype=torch.float64),
+        hidden.new_empty((samples,), dtype=torch.int32),
+        hidden.new_empty((hidden.shape[0] if losses else 0,), dtype=torch.float64),
+    )
 
 
 def _configs(call: Call) -> Configs:

@@ -78,11 +78,12 @@ class Call:
         return make_plan(tokens, samples, self.host_bounds, self.problem, configs)
 
 
-def head_sums(call: Call, configs: Configs) -> tuple[Tensor, Tensor]:
+def head_sums(call: Call, configs: Configs, losses: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Sums of every sample, (samples, 4) float64 [loss, entropy, ⟨W, U⟩, ‖U‖²] without weight decay, and counts.
 
     With a storage dtype ⟨W, U⟩ and ‖U‖² refer to the effective step, including decay and rounding. NaN for
-    a sample without a scored token, and everywhere if the bounds are invalid.
+    a sample without a scored token, and everywhere if the bounds are invalid. ``losses``, (rows,) float64, gets the
+    loss of each token, 0 where it is not scored.
 
     Raises:
         BackendError: the workspace is too small for the smallest piece.
@@ -90,7 +91,11 @@ def head_sums(call: Call, configs: Configs) -> tuple[Tensor, Tensor]:
     plan = call.plan(configs)
     if isinstance(plan, str):
         raise BackendError(f"backend 'triton' does not support this call: {plan}")
-    return _Run(call, configs, plan).sums()
+    run = _Run(call, configs, plan)
+    found = run.sums()
+    if losses is not None:
+        losses.copy_(run.token_losses())
+    return found
 
 
 class _Run:
@@ -125,6 +130,14 @@ class _Run:
             self.out[:, 2] = self.parts[1] * unit
         sound = (layout.counts > 0) & layout.valid
         return torch.where(sound.unsqueeze(1), self.out, torch.nan), layout.counts
+
+    def token_losses(self) -> Tensor:
+        """(rows,) losses of the tokens, once the sums are there."""
+        rows, slot_row = self.call.labels.shape[0], self.layout.slot_row
+        # Pads go to one place past the end, which is cut off.
+        places = torch.where(slot_row >= 0, slot_row, rows).long()
+        found = self.statistics.new_zeros(rows + 1).scatter_(0, places, self.statistics[0])[:rows]
+        return torch.where(self.layout.valid, found, torch.nan)
 
     def _group(self, plan: GroupPlan) -> None:
         call, layout, group = self.call, self.layout, plan.group

@@ -7,6 +7,7 @@ import math
 import re
 import shlex
 import shutil
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from hypothesis import strategies as st
 from score_runs import assert_one_line_error, invoke, write_lines
 from scored_folders import without_checksum
 
-from donod_fast.cli.shown_page import page
-from donod_fast.cli.shown_text import row_text, visible
+from donod_fast.cli.shown_text import row_text
 from donod_fast.data.viewing import Piece, RowView
 from donod_fast.demo.corpus import DATA
+from donod_fast.reports.row_page import row_page
+from donod_fast.system.escaping import visible
 
 MODEL = DATA / "model"
 CORPUS = DATA / "corpus.jsonl"
@@ -265,10 +267,12 @@ def test_no_record_text_reaches_terminal_or_page_as_markup(text: str, is_refused
         assert not CONTROL.search(styles)
     for line in row_text(view, colour=False).splitlines()[1:]:
         assert line.startswith("  ")  # no text can look like the heading of another row
-    written = "\n".join(page(text, [view]))
+    written = "".join(row_page(text, [view]))
     written.encode("utf-8")
     read = Reading(written)
-    assert read.tags <= {"html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "section", "pre", "span"}
+    assert read.tags <= {
+        *("html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "p", "section", "pre", "span")
+    }
     assert read.names <= {"lang", "charset", "http-equiv", "content", "name", "id", "class", "title", "dir"}
     assert not CONTROL.search(written)
     if not is_refused:
@@ -319,7 +323,7 @@ def test_a_page_is_self_contained(tmp_path: Path, scores: Path) -> None:
     assert shown(hostile, "--model", MODEL, "--html", file) == f"1 row → {file}\n"
     written = file.read_text(encoding="utf-8")
     assert "<script" not in written and "http://" not in written and "https://" not in written
-    assert "prefers-color-scheme: dark" in written and "default-src 'none'" in written
+    assert "prefers-color-scheme: dark" in written and "default-src 'none'" in unescape(written)
     assert_one_line_error(invoke("show", hostile, "--model", MODEL, "--html", file), 2, "--overwrite to replace it")
     (tmp_path / "taken").mkdir()
     refused = invoke("show", hostile, "--model", MODEL, "--html", tmp_path / "taken", "--overwrite")

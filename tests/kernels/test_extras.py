@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from donod_fast.errors import InputError
-from donod_fast.kernels import IGNORE_INDEX, SGD, dispatch, don_nod, fused, gradient_dots, token_statistics
+from donod_fast.kernels import IGNORE_INDEX, SGD, DonNod, dispatch, don_nod, fused, gradient_dots, token_statistics
 from donod_fast.kernels.triton_backend import configs
 
-EXTRAS = ("error_norm", "gradient_norm")
+EXTRAS = ("error_norm", "gradient_norm", "token_loss")
 LENGTHS = (0, 1, 2, 37, 3, 150, 0, 20)
 CONFIDENT = (0.0, 3.0, 9.0, 18.0, 40.0, 70.0)
 VOCAB, DIM = 507, 123
@@ -63,9 +63,9 @@ def tokens_by_hand(case: Case, head: dict[str, Any]) -> Tensor:
     return torch.where(case.labels == IGNORE_INDEX, torch.nan, found)
 
 
-def extras_by_hand(case: Case, head: dict[str, Any], *, mean: bool = True) -> tuple[Tensor, Tensor]:
-    """(samples,) mean error norm, and the norm of autograd's gradient of the exact loss in W."""
-    tokens = tokens_by_hand(case, head)[2]
+def extras_by_hand(case: Case, head: dict[str, Any], *, mean: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    """(samples,) mean error norm, the norm of autograd's gradient of the exact loss in W, and the tokens' losses."""
+    losses, _, tokens = tokens_by_hand(case, head)
     errors, norms = [], []
     for start, stop in pairwise(case.cu_seqlens.tolist()):
         scored = (case.labels[start:stop] != IGNORE_INDEX).nonzero().squeeze(1) + start
@@ -77,19 +77,28 @@ def extras_by_hand(case: Case, head: dict[str, Any], *, mean: bool = True) -> tu
         z = logits_of(case._replace(hidden=case.hidden[scored], weight=weight), head)
         loss = softplus(margins_of(z, case.labels[scored].unsqueeze(1))).sum() / (len(scored) if mean else 1)
         norms.append(torch.autograd.grad(loss, weight)[0].norm())
-    return torch.stack(errors), torch.stack(norms)
+    return torch.stack(errors), torch.stack(norms), losses
 
 
 def assert_extras(case: Case, head: dict[str, Any], bound: float, **options: Any) -> None:
-    """Both extras to ``bound`` of themselves; the other fields as without them, bit by bit."""
+    """Every extra to ``bound`` of itself; the other fields as without them, bit by bit."""
     found = don_nod(*case, **head, **options, extras=EXTRAS)
-    errors, norms = extras_by_hand(case, head, mean=options.get("reduction") != "sum")
-    assert found.error_norm is not None and found.gradient_norm is not None
-    torch.testing.assert_close(found.error_norm, errors, rtol=bound, atol=0.0, equal_nan=True)
-    torch.testing.assert_close(found.gradient_norm, norms, rtol=bound, atol=0.0, equal_nan=True)
+    by_hand = extras_by_hand(case, head, mean=options.get("reduction") != "sum")
+    for name, wanted in zip(EXTRAS, by_hand, strict=True):
+        torch.testing.assert_close(getattr(found, name), wanted, rtol=bound, atol=0.0, equal_nan=True)
+    assert_sums(found, case, mean=options.get("reduction") != "sum")
     plain = don_nod(*case, **head, **options)
-    assert plain.error_norm is None and plain.gradient_norm is None
-    assert_identical(found._replace(error_norm=None, gradient_norm=None), plain)
+    assert [getattr(plain, name) for name in EXTRAS] == [None] * len(EXTRAS)
+    assert_identical(found._replace(**dict.fromkeys(EXTRAS)), plain)
+
+
+def assert_sums(found: DonNod, case: Case, *, mean: bool) -> None:
+    """The losses of a sample's tokens add up to its loss, to the rounding of float64 sums."""
+    assert found.token_loss is not None and found.token_loss.dtype == torch.float64
+    for loss, (start, stop) in zip(found.loss, pairwise(case.cu_seqlens.tolist()), strict=True):
+        tokens = found.token_loss[start:stop]
+        total = tokens.nanmean() if mean or not len(tokens) else torch.where(loss.isnan(), torch.nan, tokens.nansum())
+        torch.testing.assert_close(total, loss, rtol=1e-12, atol=1e-300, equal_nan=True)
 
 
 @pytest.mark.parametrize("workspace", WORKSPACES)
@@ -130,11 +139,10 @@ def test_compiled_passes_give_them_too() -> None:
 
 
 @pytest.mark.parametrize("extra", EXTRAS)
-def test_one_alone_is_what_it_is_beside_the_other(extra: str) -> None:
+def test_one_alone_is_what_it_is_beside_the_others(extra: str) -> None:
     case = make_case(LENGTHS, VOCAB, DIM)
-    both, one = don_nod(*case, extras=EXTRAS), don_nod(*case, extras={extra})
-    other = EXTRAS[1 - EXTRAS.index(extra)]
-    assert_identical(one, both._replace(**{other: None}))
+    every, one = don_nod(*case, extras=EXTRAS), don_nod(*case, extras={extra})
+    assert_identical(one, every._replace(**{other: None for other in EXTRAS if other != extra}))
 
 
 @pytest.mark.parametrize("extras", ["error_norm", ("el2n",), ["error_norm", "grand"]], ids=str)
@@ -247,7 +255,7 @@ def _interpreted(case: Case, **options: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("options", [{"update": "adamw"}, {"update": "sgd", "weight_decay": 0.1}, {"update": "sgd"}])
-def test_the_triton_backend_has_both_beside_its_kernels(options: dict[str, Any]) -> None:
+def test_the_triton_backend_has_all_beside_its_kernels(options: dict[str, Any]) -> None:
     _interpreted(make_case((2, 0, 20), 67, 17, margins=(1.0, 25.0)), **options)
 
 
@@ -300,11 +308,9 @@ def test_computing_every_token_gives_the_same_as_scored_tokens_only(
 def test_a_cuda_device_has_the_same(backend: str) -> None:
     host = make_case(LENGTHS, VOCAB, DIM, margins=CONFIDENT)
     case = Case(*(tensor.cuda() for tensor in host))
-    errors, norms = extras_by_hand(host, {})
     found = don_nod(*case, backend=backend, extras=EXTRAS)
-    assert found.error_norm is not None and found.gradient_norm is not None
-    torch.testing.assert_close(found.error_norm.cpu(), errors, rtol=1e-5, atol=0.0, equal_nan=True)
-    torch.testing.assert_close(found.gradient_norm.cpu(), norms, rtol=1e-5, atol=0.0, equal_nan=True)
-    assert_identical(found._replace(error_norm=None, gradient_norm=None), don_nod(*case, backend=backend))
+    for name, wanted in zip(EXTRAS, extras_by_hand(host, {}), strict=True):
+        torch.testing.assert_close(getattr(found, name).cpu(), wanted, rtol=1e-5, atol=0.0, equal_nan=True)
+    assert_identical(found._replace(**dict.fromkeys(EXTRAS)), don_nod(*case, backend=backend))
     tokens = torch.stack([*token_statistics(case.hidden, case.weight, case.labels)]).cpu()
     torch.testing.assert_close(tokens, tokens_by_hand(host, {}), rtol=1e-5, atol=0.0, equal_nan=True)

@@ -113,15 +113,16 @@ def operator_arguments(update: str, **changed: Any) -> tuple[Any, ...]:
         "bias": make_bias(67), "exp_avg": state and state.exp_avg, "exp_avg_sq": state and state.exp_avg_sq,
         "update": update, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "step": 3 if state else -1, "lr": 1e-5,
         "weight_decay": 0.1, "mean": True, "logit_scale": 0.5, "softcap": 9.0, "storage_dtype": None,
-        "weight_norm": None, "workspace_bytes": 16 * MIB,
+        "weight_norm": None, "workspace_bytes": 16 * MIB, "token_losses": False,
     }  # fmt: skip
     return (*CASE, *{**named, **changed}.values())
 
 
-@pytest.mark.parametrize("update", ["adamw", "sgd"])
-def test_the_operator_is_registered_as_torch_wants_it(update: str) -> None:
+@pytest.mark.parametrize(("update", "losses"), [("adamw", True), ("sgd", False)])
+def test_the_operator_is_registered_as_torch_wants_it(update: str, losses: bool) -> None:
     with configs.override(TINY):
-        torch.library.opcheck(torch.ops.donod_fast.head_scores.default, operator_arguments(update))
+        arguments = operator_arguments(update, token_losses=losses)
+        torch.library.opcheck(torch.ops.donod_fast.head_scores.default, arguments)
 
 
 def test_it_leaves_its_arguments_as_they_were() -> None:
@@ -237,9 +238,9 @@ def test_the_public_door_uses_what_was_measured(clock: list[Configs], monkeypatc
     used: list[Configs] = []
     real = op.head_sums
 
-    def watched(call: Any, found: Configs) -> Any:
+    def watched(call: Any, found: Configs, *losses: Any) -> Any:
         used.append(found)
-        return real(call, TINY)
+        return real(call, TINY, *losses)
 
     monkeypatch.setattr(op, "head_sums", watched)
     with configs.override(TINY):

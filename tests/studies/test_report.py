@@ -14,18 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from donod_fast.studies.core.report import (
-    Code,
-    Items,
-    Number,
-    Report,
-    Section,
-    Table,
-    Text,
-    as_html,
-    as_markdown,
-    write_report,
-)
+from donod_fast.reports.document import Code, Document, Items, Number, Section, Table, Text, document_page
+from donod_fast.reports.shell import SORT, render_page, script
+from donod_fast.studies.core.report import as_markdown, write_report
 from donod_fast.studies.core.report_pictures import Level, Point, curves
 from donod_fast.studies.core.tables import write_csv, write_json
 
@@ -36,7 +27,7 @@ WIDE = "a rather wide column " * 3
 
 
 @pytest.fixture(scope="module")
-def report() -> Report:
+def report() -> Document:
     series = {
         "nod": [Point(0.5, 0.7, 0.6, 0.8), Point(0.9, 0.6, 0.5, 0.7)],
         "random": [Point(0.9, 0.4, math.nan, math.nan), Point(0.5, 0.5, -math.inf, math.inf)],
@@ -61,7 +52,7 @@ def report() -> Report:
         ("don", Number(0.2, "20 %"), Number(0.5, "0.500"), WIDE),
     )
     table = Table(("method", "kept", "pass@1", "more"), rows, "A caption with `code`.", frozenset([0]))
-    return Report(
+    return Document(
         "A study <of> things",
         "One **bold** word & more.",
         {"Rows": "2,000"},
@@ -102,8 +93,8 @@ class Page(html.parser.HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_is_well_formed_and_self_contained(report: Report) -> None:
-    text = as_html(report)
+def test_the_page_is_well_formed_and_self_contained(report: Document) -> None:
+    text = document_page(report)
     page = Page(text)
     assert page.open == []
     assert page.links == []
@@ -112,8 +103,8 @@ def test_the_page_is_well_formed_and_self_contained(report: Report) -> None:
     assert len(page.ids) == len(set(page.ids)), "two pictures share no id"
 
 
-def test_what_is_text_stays_text(report: Report) -> None:
-    text = as_html(report)
+def test_what_is_text_stays_text(report: Document) -> None:
+    text = document_page(report)
     assert "A study &lt;of&gt; things" in text
     assert "a|b &lt;script&gt;" in text
     assert "<strong>one</strong> &lt;i&gt;" in text
@@ -121,8 +112,8 @@ def test_what_is_text_stays_text(report: Report) -> None:
     assert text.count("<script>") == 1, "the page's own"
 
 
-def test_pictures_are_inline_in_the_readers_colours_with_an_alternative(report: Report) -> None:
-    text = as_html(report)
+def test_pictures_are_inline_in_the_readers_colours_with_an_alternative(report: Document) -> None:
+    text = document_page(report)
     assert text.count("<svg") == 2
     assert 'aria-label="a &#34;picture&#34;"' in text
     for block in report.sections[1].blocks:
@@ -142,7 +133,7 @@ def test_a_picture_is_the_same_every_time() -> None:
     assert drawn() == drawn()
 
 
-def test_markdown_has_the_table_the_pictures_and_the_numbers(report: Report, tmp_path: Path) -> None:
+def test_markdown_has_the_table_the_pictures_and_the_numbers(report: Document, tmp_path: Path) -> None:
     markdown, page = write_report(report, tmp_path)
     text = markdown.read_text(encoding="utf-8")
     assert text == as_markdown(report)
@@ -163,7 +154,7 @@ def test_csv_has_every_column_and_json_no_number_that_json_lacks(tmp_path: Path)
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": [1, None], "b": {"3": None}, "c": 0.1}
 
 
-PROBE = """<script>
+PROBE = """
 const heads = [...document.querySelectorAll("table[data-sortable] th")];
 const rows = () => [...document.querySelectorAll("table[data-sortable] tbody tr")];
 const column = at => rows().map(row => row.cells[at].innerText);
@@ -176,13 +167,14 @@ seen.body = getComputedStyle(document.body).color;
 document.title = "";
 const out = document.createElement("pre"); out.id = "seen"; out.textContent = JSON.stringify(seen);
 document.body.append(out);
-</script>"""
+"""
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
-def test_in_a_browser_it_fits_a_phone_sorts_and_takes_the_readers_colours(report: Report, tmp_path: Path) -> None:
+def test_in_a_browser_it_fits_a_phone_sorts_and_takes_the_readers_colours(report: Document, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    page.write_text(as_html(report).replace("</body>", PROBE + "</body>"), encoding="utf-8")
+    text = render_page("document.html.j2", title="", scripts=(script(SORT), PROBE), document=report)
+    page.write_text(text, encoding="utf-8")
     assert CHROMIUM is not None
     options = (
         "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "

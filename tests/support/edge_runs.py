@@ -586,7 +586,7 @@ def _prepare() -> None:
         "donod_fast.evaluation.browser",
         "donod_fast.evaluation.run",
         "donod_fast.cli.shown_rows",
-        "donod_fast.cli.shown_page",
+        "donod_fast.reports.row_page",
         "transformers.models.llama.modeling_llama",
         "transformers.models.auto.tokenization_auto",
         "transformers.tokenization_utils_tokenizers",

@@ -13,6 +13,9 @@ from donod_fast.selection.random_draws import LEAST_DRAWS, LENGTHS, ROWS, TOKENS
 from donod_fast.system.wording import plural
 
 _CELL = 5
+KIND_WORDS = {ROWS: "as many rows", TOKENS: "as many tokens", LENGTHS: "the same lengths"}
+"""The kinds of random draws in words."""
+
 _MARKS = {"high": "", "low": " (low)", AS_IS: " (?)"}
 
 
@@ -24,18 +27,14 @@ def render(comparison: Comparison, width: int = 80) -> str:
         width: width of the terminal in columns.
     """
     share = comparison.keep
-    amount = f"{100 * share:g} %" if isinstance(share, float) else plural(share, "row")
-    rows = plural(comparison.rows, "row")
-    if comparison.rows < comparison.total:
-        rows = f"a sample of {comparison.rows:,} of {plural(comparison.total, 'row')}"
-    measure = "Spearman's rank correlation" if comparison.measure == "spearman" else "Kendall's rank correlation (τ-b)"
     parts = [
-        f"{measure}, {rows}{_normalised(comparison)}; signs aligned so that higher is better",
+        f"{measure_words(comparison)}, {rows_words(comparison)}{_normalised(comparison)}; "
+        "signs aligned so that higher is better",
         "((low): low values are better; (?): better end unknown, sign kept; n/a: constant, or too few values)",
         "",
         _triangle(comparison, comparison.correlation, width),
         "",
-        f"overlap: share of rows that both select; each selects {amount}"
+        f"overlap: share of rows that both select; each selects {amount_words(comparison)}"
         + (f" (by chance {_number(share)})" if isinstance(share, float) else ""),
         "",
         _triangle(comparison, comparison.overlap, width, selecting=True),
@@ -43,6 +42,24 @@ def render(comparison: Comparison, width: int = 80) -> str:
     if comparison.yardsticks:
         parts += ["", *_against_random(comparison.yardsticks)]
     return "\n".join(parts)
+
+
+def measure_words(comparison: Comparison) -> str:
+    """The correlation in words."""
+    return "Spearman's rank correlation" if comparison.measure == "spearman" else "Kendall's rank correlation (τ-b)"
+
+
+def rows_words(comparison: Comparison) -> str:
+    """The compared rows in words."""
+    if comparison.rows < comparison.total:
+        return f"a sample of {comparison.rows:,} of {plural(comparison.total, 'row')}"
+    return plural(comparison.rows, "row")
+
+
+def amount_words(comparison: Comparison) -> str:
+    """How much each criterion selects: ``30 %``, ``200 rows``."""
+    share = comparison.keep
+    return f"{100 * share:g} %" if isinstance(share, float) else plural(share, "row")
 
 
 def _normalised(comparison: Comparison) -> str:
@@ -61,35 +78,39 @@ def _against_random(found: Sequence[Yardstick]) -> list[str]:
         "  ".join([f"{'':<{widest}}", f"{'rows':>7}", f"{'tokens a row':<21}", "loss"]).rstrip(),
     ]
     for one in found:
-        lines.append(f"{one.name:<{widest}}  {one.rows:>7,}  {_plain(one.tokens, 1):<21}  {_plain(one.loss, 3)}")
+        lines.append(
+            f"{one.name:<{widest}}  {one.rows:>7,}  {plain_words(one.tokens, 1):<21}  {plain_words(one.loss, 3)}"
+        )
     for count in counts:
         drawn = next(one.draws[ROWS] for one in found if one.rows == count)
-        tokens, loss = _spread(drawn.tokens, 1), _spread(drawn.loss, 3)
+        tokens, loss = spread_words(drawn.tokens, 1), spread_words(drawn.loss, 3)
         lines.append(f"{names[f'={count}']:<{widest}}  {count:>7,}  {tokens:<21}  {loss}")
     kinds = list(found[0].draws)
-    heads = {ROWS: "as many rows", TOKENS: "as many tokens", LENGTHS: "the same lengths"}
     lines += [
         "",
         "share of the rows of random draws that the selection has too; draws of",
-        "  ".join([f"{'':<{widest}}", *(f"{heads[kind]:<16}" for kind in kinds)]).rstrip(),
+        "  ".join([f"{'':<{widest}}", *(f"{KIND_WORDS[kind]:<16}" for kind in kinds)]).rstrip(),
     ]
     for one in found:
-        cells = (f"{_overlap(one.draws[kind].overlap):<16}" for kind in kinds)
+        cells = (f"{overlap_words(one.draws[kind].overlap):<16}" for kind in kinds)
         lines.append("  ".join([f"{one.name:<{widest}}", *cells]).rstrip())
     return lines
 
 
-def _plain(value: float, digits: int) -> str:
+def plain_words(value: float, digits: int) -> str:
+    """A number with so many digits; ``n/a`` for NaN."""
     return "n/a" if math.isnan(value) else f"{value:,.{digits}f}"
 
 
-def _spread(spread: Spread, digits: int) -> str:
+def spread_words(spread: Spread, digits: int) -> str:
+    """A mean with its interval."""
     if math.isnan(spread.mean):
         return "n/a"
-    return f"{_plain(spread.mean, digits)} [{_plain(spread.low, digits)}, {_plain(spread.high, digits)}]"
+    return f"{plain_words(spread.mean, digits)} [{plain_words(spread.low, digits)}, {plain_words(spread.high, digits)}]"
 
 
-def _overlap(spread: Spread) -> str:
+def overlap_words(spread: Spread) -> str:
+    """A mean share with its interval, within 0 and 1."""
     low, high = max(0.0, spread.low), min(1.0, spread.high)
     return f"{_number(spread.mean)} [{_number(low)}, {_number(high)}]"
 
@@ -132,4 +153,13 @@ def _number(value: float) -> str:
     return text.replace("-0.00", "0.00").replace("0.", ".", 1)
 
 
-__all__ = ["render"]
+__all__ = [
+    "KIND_WORDS",
+    "amount_words",
+    "measure_words",
+    "overlap_words",
+    "plain_words",
+    "render",
+    "rows_words",
+    "spread_words",
+]

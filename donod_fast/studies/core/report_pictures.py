@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from donod_fast.errors import InputError
-from donod_fast.studies.core.report import Picture
+from donod_fast.reports.document import Picture
 
 # Okabe and Ito's palette (distinguishable with any colour vision), readable on white and on near-black.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7F7F7F")

@@ -8,19 +8,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from donod_fast.studies.core.report import (
+from donod_fast.reports.document import (
     Block,
     Code,
+    Document,
     Items,
     Number,
     Picture,
-    Report,
     Section,
     Table,
     Text,
     Value,
-    write_report,
 )
+from donod_fast.studies.core.report import write_report
 from donod_fast.studies.core.report_pictures import Level, Point, curves
 from donod_fast.studies.core.selecting import ALL, BY_THRESHOLD
 from donod_fast.studies.core.statistics import Estimate
@@ -80,7 +80,7 @@ def write_study(study: ThresholdStudy, out: Path) -> tuple[Path, Path]:
     return write_report(as_report(study), out)
 
 
-def as_report(study: ThresholdStudy) -> Report:
+def as_report(study: ThresholdStudy) -> Document:
     """The study as a report for readers."""
     seeds, methods = len(study.seeds), dict.fromkeys(line.method for line in study.lines[1:])
     summary = (f"{study.description.strip()} " if study.description.strip() else "") + (
@@ -96,7 +96,7 @@ def as_report(study: ThresholdStudy) -> Report:
         "Device": str(study.machine.get("device", "")),
         "Date": study.date,
     }
-    return Report(f"Threshold study: {study.name}", summary, facts, tuple(_sections(study)))
+    return Document(f"Threshold study: {study.name}", summary, facts, tuple(_sections(study)))
 
 
 def _sections(study: ThresholdStudy) -> Iterator[Section]:

@@ -1,0 +1,127 @@
+"""The report of a scores folder: time to write it, its size, and the time until a browser shows its first picture.
+
+    python bench/report_page.py --scores gsm8k-scores --label "GSM8K train"
+    python bench/report_page.py --synthetic 1000000
+
+``donod-fast report`` runs as a process of its own, as a user runs it; the peak is that of the process (VmHWM). Then
+headless Chromium opens the file from disk several times, each time with a new profile; without a GPU it draws WebGL
+in software. ``paint_ms`` is the first contentful paint, ``ready_ms`` is when the plane is drawn and controls work, both
+since the start of the navigation, as medians. ``brush_ms`` is the time of one change of the keep slider until the page
+has counted and drawn again. ``load`` is the machine's load average at the end. Appends to results/report.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from rank_parts import write_folder
+from record import print_rows, write_rows
+
+BROWSERS = ("chromium", "google-chrome", "google-chrome-stable")
+FLAGS = (
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+)
+
+
+def main() -> None:
+    """Measure and record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scores", type=Path, help="a finished scores folder")
+    parser.add_argument("--synthetic", type=int, help="make a folder of so many rows instead")
+    parser.add_argument("--label", help="name of the corpus in the table")
+    parser.add_argument("--options", default="", help="further options of `donod-fast report`")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--no-record", action="store_true")
+    options = parser.parse_args()
+    scratch = Path(tempfile.mkdtemp(prefix="donod-fast-bench-"))
+    try:
+        scores = options.scores
+        if options.synthetic:
+            scores = scratch / "scores"
+            write_folder(scores, options.synthetic, 10**5)
+        page = scratch / "report.html"
+        written = timed_report(scores, page, options.options.split())
+        opened = [in_browser(page) for _ in range(options.repeats)]
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    row = {
+        "corpus": options.label or (f"{options.synthetic:,} synthetic rows" if options.synthetic else str(scores)),
+        "rows": opened[0]["rows"],
+        "points": opened[0]["points"],
+        **written,
+        **{
+            name: round(statistics.median(one[name] for one in opened)) for name in ("paint_ms", "ready_ms", "brush_ms")
+        },
+        "repeats": options.repeats,
+        "browser": opened[0]["browser"],
+        "load": round(os.getloadavg()[0], 1),
+    }
+    print_rows([row])
+    if not options.no_record:
+        print("recorded in", write_rows("report", [row], kind="cpu"))
+
+
+def timed_report(scores: Path, page: Path, options: list[str]) -> dict[str, Any]:
+    """Seconds, peak memory and size of one run of the command."""
+    begun = time.perf_counter()
+    command = [sys.executable, "-m", "donod_fast", "report", str(scores), "--out", str(page), *options]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"the report failed: {' '.join(command)}")
+    seconds = time.perf_counter() - begun
+    return {
+        "write_s": round(seconds, 1),
+        "peak_mb": round(usage.ru_maxrss / 1024),
+        "file_mb": round(page.stat().st_size / 1e6, 2),
+    }
+
+
+def in_browser(page: Path) -> dict[str, Any]:
+    """Open a page once in a new browser, and take its times."""
+    from playwright.sync_api import sync_playwright
+
+    program = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if program is None:
+        raise SystemExit(f"no browser: install one of {', '.join(BROWSERS)}")
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=program, args=list(FLAGS))
+        try:
+            context = browser.new_context(viewport={"width": 1400, "height": 900}, offline=True)
+            tab = context.new_page()
+            tab.goto(page.absolute().as_uri())
+            ready = tab.evaluate("async () => { await window.donodReport.ready; return performance.now(); }")
+            paint = tab.evaluate(
+                "() => performance.getEntriesByName('first-contentful-paint').map(entry => entry.startTime)[0]"
+            )
+            brush = tab.evaluate("() => window.donodReport.timeOfOneChange()")
+            about = tab.evaluate("() => window.donodReport.about")
+            return {
+                "paint_ms": paint,
+                "ready_ms": ready,
+                "brush_ms": brush,
+                "rows": about["rows"],
+                "points": about["points"],
+                "browser": f"{browser.browser_type.name} {browser.version}",
+            }
+        finally:
+            browser.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""Sets of equal and nearly equal records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from donod_fast.errors import InputError
+from donod_fast.reports.blocks import Array
+from donod_fast.reports.methods import Method
+from donod_fast.reports.scored_table import ScoredTable
+from donod_fast.reports.settings import MINHASH, NONE
+
+if TYPE_CHECKING:
+    from donod_fast.data.types import Record
+
+MOST_ROWS = 50_000
+"""Rows that are compared for near-duplicates unless it is asked for."""
+
+THRESHOLD = 0.8
+_SHOWN_SETS, _SHOWN_ROWS = 50, 20
+
+
+def exact_sets(table: ScoredTable, methods: Sequence[Method]) -> dict[str, Any]:
+    """Records that are equal in every column, by the hashes of the parts."""
+    order = np.argsort(table.hashes, kind="stable")
+    hashes = table.hashes[order]
+    begins = np.flatnonzero(np.concatenate([[True], hashes[1:] != hashes[:-1]])) if len(hashes) else np.zeros(0, int)
+    sizes = np.diff(np.append(begins, len(hashes)))
+    many = np.flatnonzero(sizes > 1)
+    largest = many[np.argsort(-sizes[many], kind="stable")][:_SHOWN_SETS]
+    sets = [table.hashed[order[begins[at] : begins[at] + sizes[at]]].tolist() for at in largest]
+    without = table.seen - len(hashes)
+    text = "records that are equal in every column"
+    if without:
+        text += f"; {without:,} rows have no hash (an earlier release scored them) and are not compared"
+    return _described("exact", text, None, len(many), int(sizes[many].sum()), sets, table, methods)
+
+
+def near_sets(
+    texts: Sequence[tuple[int, str]], table: ScoredTable, methods: Sequence[Method], threshold: float = THRESHOLD
+) -> dict[str, Any]:
+    """Records whose texts share most of their words, by MinHash.
+
+    Raises:
+        InputError: MinHash is not installed.
+    """
+    found: list[list[int]] = _duplicate_sets()(texts, MINHASH, threshold)
+    sets = sorted((sorted(one) for one in found if len(one) > 1), key=lambda one: (-len(one), one))
+    rows = sum(map(len, sets))
+    text = f"records whose texts are alike (MinHash, similarity at least {threshold:g})"
+    return _described(MINHASH, text, threshold, len(sets), rows, sets, table, methods)
+
+
+def why_not_near(wanted: str, rows: int, *, readable: bool) -> str | None:
+    """Why near-duplicates are not looked for; None if they are.
+
+    Raises:
+        InputError: they are asked for by name, and MinHash is not installed, or the records cannot be read.
+    """
+    if wanted == NONE:
+        return "not looked for (--near-duplicates none)"
+    if wanted == MINHASH:
+        _duplicate_sets()
+        if not readable:
+            raise InputError("--near-duplicates minhash needs the records, which cannot be read; remove it")
+        return None
+    if not readable:
+        return "not looked for: the records cannot be read"
+    if rows > MOST_ROWS:
+        return f"not looked for in more than {MOST_ROWS:,} rows; add --near-duplicates minhash"
+    try:
+        _duplicate_sets()
+    except InputError as error:
+        return f"not looked for: {error}"
+    return None
+
+
+def text_of(record: Record) -> str:
+    """What is compared of a record: all of its texts, column by column."""
+    found: list[str] = []
+
+    def add(value: Any, depth: int = 0) -> None:
+        if isinstance(value, str):
+            found.append(value)
+        elif depth < 16 and isinstance(value, dict):
+            for one in value.values():
+                add(one, depth + 1)
+        elif depth < 16 and isinstance(value, list | tuple):
+            for one in value:
+                add(one, depth + 1)
+
+    add(dict(record.data or {}))
+    return "\n".join(found)
+
+
+def _duplicate_sets() -> Any:
+    try:
+        module = import_module("donod_fast.selection.dedupe")
+        for name in ("datasketch", "rensa"):
+            try:
+                import_module(name)
+                break
+            except ImportError:
+                continue
+        else:
+            raise ImportError
+    except ImportError:
+        raise InputError("MinHash is not installed: pip install 'donod-fast[dedupe]'") from None
+    return module.duplicate_sets
+
+
+def _described(
+    kind: str,
+    text: str,
+    threshold: float | None,
+    sets: int,
+    rows: int,
+    found: Sequence[Sequence[int]],
+    table: ScoredTable,
+    methods: Sequence[Method],
+) -> dict[str, Any]:
+    first = methods[0].ranks if methods else None
+    return {
+        "kind": kind,
+        "text": text,
+        "threshold": threshold,
+        "sets": sets,
+        "rows": rows,
+        "shown": [
+            {"rows": list(one[:_SHOWN_ROWS]), "size": len(one), "kept": _best(one, table, first)}
+            for one in found[:_SHOWN_SETS]
+        ],
+    }
+
+
+def _best(rows: Sequence[int], table: ScoredTable, ranks: Array | None) -> int | None:
+    """The best of some rows by the first method; None if none of them is ranked."""
+    if ranks is None or not len(table):
+        return None
+    numbers = np.asarray(rows)
+    places = np.searchsorted(table.row, numbers)
+    there = places < len(table)
+    there[there] &= table.row[places[there]] == numbers[there]
+    if not there.any():
+        return None
+    at = int(np.argmin(ranks[places[there]]))
+    return int(numbers[there][at])
+
+
+__all__ = ["MOST_ROWS", "THRESHOLD", "exact_sets", "near_sets", "text_of", "why_not_near"]
