@@ -17,13 +17,24 @@ if TYPE_CHECKING:
     from donod_fast.api.scorer import Scorer
     from donod_fast.api.scores import Scores
     from donod_fast.api.selection import Selection
-    from donod_fast.kernels import SGD, AdamW, DonNod, Sign, don_nod, gradient_products, token_statistics, topsis
+    from donod_fast.kernels import (
+        SGD,
+        AdamW,
+        DonNod,
+        Sign,
+        don_nod,
+        don_nod_padded,
+        gradient_products,
+        token_statistics,
+        topsis,
+    )
     from donod_fast.selection.frozen_constants import TopsisConstants, load_constants, topsis_constants
 
 keep_libraries_quiet()
 
 _HOMES = {
     "don_nod": "donod_fast.kernels",
+    "don_nod_padded": "donod_fast.kernels",
     "DonNod": "donod_fast.kernels",
     "AdamW": "donod_fast.kernels",
     "SGD": "donod_fast.kernels",
@@ -51,6 +62,7 @@ __all__ = [
     "TopsisConstants",
     "__version__",
     "don_nod",
+    "don_nod_padded",
     "gradient_products",
     "load_constants",
     "load_scores",

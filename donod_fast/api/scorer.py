@@ -6,11 +6,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from donod_fast.api.scores import Scores
 from donod_fast.api.source import Source
 from donod_fast.scoring import scorer as scoring
+
+if TYPE_CHECKING:
+    from donod_fast.data.reading import Corpus
+    from donod_fast.data.reading.python_data import Data
 
 Progress = Callable[[int, int], None]
 """Called with the numbers of rows and of tokens that have been scored since the last call."""
@@ -21,7 +25,7 @@ class Scorer(scoring.Scorer):
 
     def score(
         self,
-        data: Any,
+        data: Data | Corpus,
         out: str | Path | None = None,
         *,
         progress: bool | Progress | None = None,
@@ -37,7 +41,8 @@ class Scorer(scoring.Scorer):
         result is bit-for-bit identical. Without ``out`` they stay in memory, with the same values.
 
         Args:
-            data: a path, a list of paths, a hub id, a ``datasets.Dataset`` or a list of records.
+            data: a path, a URL, a hub id or a list of these; or rows: a list of dicts or of texts, a split of
+                ``datasets``, a frame of pandas or polars, an Arrow table, a generator.
             out: path or URL of the scores folder; None to keep the scores in memory.
             progress: True for a bar on standard error, or a function that is called with (rows, tokens) as they are
                 done.

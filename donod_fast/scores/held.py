@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from donod_fast.data.reading import Corpus
+from donod_fast.data.reading.python_rows import NAME as PYTHON_ROWS
 from donod_fast.data.reading.record_hashes import record_hash, row_hashes
-from donod_fast.data.reading.tables import PYTHON_ROWS
 from donod_fast.data.types import Record, TokenizedSample
 from donod_fast.errors import CorpusError
 from donod_fast.scores.rows import HASH
