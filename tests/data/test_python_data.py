@@ -137,10 +137,10 @@ def scorer(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_every_kind_of_object_gives_the_same_bits(scorer: Any) -> None:
     records = flat_records(random.Random(5), 9)
-    wanted = scorer.score(records)
+    wanted = scorer.score_table(records)
     assert set(wanted.column("status").to_pylist()) >= {"scored"}
     for make in KINDS.values():
-        assert_same_bits(scorer.score(make(records)), wanted)
+        assert_same_bits(scorer.score_table(make(records)), wanted)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "corpus"])
