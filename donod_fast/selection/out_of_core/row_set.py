@@ -38,6 +38,11 @@ class RowSet:
         packed = np.packbits(flags, bitorder="little")
         self._bits[begin : begin + len(packed)] |= packed
 
+    def flags(self, start: int, stop: int) -> Any:
+        """Which of the rows ``start`` to ``stop`` − 1 are in the set, (stop − start,) bool."""
+        bits = np.unpackbits(self._bits[start // 8 : -(-stop // 8)], bitorder="little")
+        return bits[start % 8 : start % 8 + stop - start].astype(bool)
+
     def __len__(self) -> int:
         return sum(int(_ONES[window].sum()) for _, window in self._windows())
 
