@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ from donod_fast.selection.representation import (
 )
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from donod_fast.scores.folder import ScoresFolder
 
 
@@ -50,7 +52,7 @@ class Likeness:
         }
 
 
-def likeness(folder: ScoresFolder, rows: Collection[int]) -> Likeness:
+def likeness(folder: ScoresFolder, rows: Tensor | RowSet | list[int]) -> Likeness:
     """Compare kept rows with all scored rows of a finished folder.
 
     Args:
@@ -60,7 +62,7 @@ def likeness(folder: ScoresFolder, rows: Collection[int]) -> Likeness:
     Raises:
         StoreError: a part is missing or damaged.
     """
-    kept = _row_set(rows, folder.rows)
+    kept = RowSet.of(rows, folder.rows)
     tallies = {by: _Tally(groups_by(folder, by)) for by in _columns(folder)}
     everything = chosen = Moments(0, 0.0, 0.0)
     columns = [tally.groups.column for tally in tallies.values() if tally.groups.column is not None]
@@ -108,14 +110,6 @@ def _columns(folder: ScoresFolder) -> Iterator[str]:
     yield from dict.fromkeys(folder.carry)
     if len(folder.manifest["input"]["inputs"]) > 1 and BY_FILE not in folder.carry:
         yield BY_FILE
-
-
-def _row_set(rows: Any, total: int) -> RowSet:
-    if isinstance(rows, RowSet):
-        return rows
-    found = RowSet(total)
-    found.add(np.asarray(rows, np.int64))
-    return found
 
 
 __all__ = ["Likeness", "likeness"]

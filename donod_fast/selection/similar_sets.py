@@ -41,7 +41,8 @@ class SimilarSets:
         kept: (m,) the kept row of each dropped one.
         dropped: (m,) the dropped rows, each once.
         similarity: (m,) float64: share of equal shingles, or cosine; 1 for equal texts.
-        without: number of rows that have nothing to compare, such as an embedding; they are in no set.
+        compared: number of rows that were compared: the ranked rows, or the candidates.
+        without: number of those that have nothing to compare, such as an embedding; they are in no set.
     """
 
     kind: str
@@ -49,6 +50,7 @@ class SimilarSets:
     kept: Rows
     dropped: Rows
     similarity: npt.NDArray[np.float64]
+    compared: int = 0
     without: int = 0
 
     def __len__(self) -> int:
@@ -64,7 +66,7 @@ class SimilarSets:
         order = np.lexsort((self.dropped, self.kept))
         kept = self.kept[order]
         begins = np.flatnonzero(np.diff(kept, prepend=-1)).tolist()
-        for begin, end in zip(begins, [*begins[1:], len(kept)], strict=True):
+        for begin, end in zip(begins, [*begins[1:], len(kept)], strict=False):  # no set: there is an end too many
             members = order[begin:end]
             yield SimilarSet(
                 int(kept[begin]), tuple(self.dropped[members].tolist()), tuple(self.similarity[members].tolist())
@@ -78,6 +80,7 @@ class SimilarSets:
             "sets": len(self),
             "rows": self.rows,
             "dropped": len(self.dropped),
+            "compared": self.compared,
             "without": self.without,
         }
 

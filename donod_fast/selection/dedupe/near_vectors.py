@@ -97,18 +97,18 @@ def _greedy(units: Any, there: npt.NDArray[np.bool_], threshold: float, memory: 
                     left[rows[row]] = False
         rows = np.flatnonzero(left)
         likeness = mine[rows] @ mine[rows].T
-        for row in range(1, len(rows)):
-            before = np.flatnonzero(left[rows[:row]])
-            found = _first_near(likeness[row, before], mine[rows[row]], units, own[rows[before]], threshold, unsure)
+        for this in range(1, len(rows)):
+            before = np.flatnonzero(left[rows[:this]])
+            found = _first_near(likeness[this, before], mine[rows[this]], units, own[rows[before]], threshold, unsure)
             if found is not None:
-                dropped.append((int(own[rows[row]]), *found))
-                left[rows[row]] = False
+                dropped.append((int(own[rows[this]]), *found))
+                left[rows[this]] = False
         if left.any():
             kept.append(own[left])
             if len(kept) > 1 and len(kept[-2]) + len(kept[-1]) <= block:  # few large products instead of many small
                 kept[-2:] = [np.concatenate(kept[-2:])]
-    columns = [np.array([one[at] for one in dropped], np.int64) for at in range(2)]
-    return Near.of(*columns, np.array([one[2] for one in dropped], np.float64), count - len(places))
+    whose, near = (np.array([one[at] for one in dropped], np.int64) for at in (0, 1))
+    return Near.of(whose, near, np.array([one[2] for one in dropped], np.float64), count - len(places))
 
 
 def _first_near(

@@ -22,6 +22,15 @@ class RowSet:
         self.total = total
         self._bits = np.zeros(-(-total // 8), np.uint8)
 
+    @staticmethod
+    def of(rows: Any, total: int) -> RowSet:
+        """A set of rows given as a list, an array or a tensor of ints; a set stays itself."""
+        if isinstance(rows, RowSet):
+            return rows
+        found = RowSet(total)
+        found.add(np.asarray(rows, np.int64))
+        return found
+
     def add(self, rows: Any) -> None:
         """Add rows, a numpy array of ints in any order.
 

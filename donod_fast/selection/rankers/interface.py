@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,12 +30,21 @@ class Kept:
         groups: counts of its groups or clusters, if any.
         sets: the sets of ``--dedupe`` and of ``--diversify``, if any.
         passed_over: number of rows that were left out as duplicates although rows below them are kept.
+        missing: number of rows that were asked for, for which no rows without duplicates are left.
     """
 
     rows: Tensor | RowSet | list[int]
     groups: tuple[GroupCount, ...] = ()
     sets: tuple[SimilarSets, ...] = ()
     passed_over: int = 0
+    missing: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The sets in counts, if there are any."""
+        if not self.sets:
+            return {}
+        sets = [one.as_json() for one in self.sets]
+        return {"sets": sets, "passed_over": self.passed_over, "missing": self.missing}
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,9 @@ class Varied:
     def keep(
         self, keep: float | int | None, don_threshold: float | None, don_quantile: float | None, best_first: bool
     ) -> Kept:
+        from donod_fast.selection.out_of_core import RowSet
+        from donod_fast.selection.out_of_core.shares import shares
+
         options = self._options
         check_wanted(options.method, self.scored, self._folder.rows, keep, don_threshold, don_quantile)
         if keep is None and options.diversify is not None:
@@ -81,16 +84,16 @@ class Varied:
             sets.append(self._duplicates(ranked, single))
         if keep is None:
             above = self._engine.keep(keep, don_threshold, don_quantile, False)
-            within = np.zeros(ranked.total, bool)
-            within[np.fromiter(above.rows, np.int64, len(above.rows))] = True
-            kept = within[ranked.rows] & single
-            passed_over = int((within[ranked.rows] & ~single).sum())
+            within = RowSet.of(above.rows, ranked.total).flags(0, ranked.total)[ranked.rows]
+            kept, passed_over = within & single, int((within & ~single).sum())
         else:
             kept, passed_over = _filled(ranked, single, keep, 1.0 if options.diversify is None else self._pool)
             if options.diversify is not None:
                 kept, spread = self._spread(ranked, kept, keep)
                 sets.append(spread)
-        return Kept(self._listed(ranked, kept, best_first), self._counts(ranked, kept), tuple(sets), passed_over)
+        rows = self._listed(ranked, kept, best_first)
+        missing = 0 if keep is None else sum(shares(keep, ranked.scored)) - len(rows)
+        return Kept(rows, self._counts(ranked, kept), tuple(sets), passed_over, missing)
 
     @property
     def _pool(self) -> float:
@@ -112,7 +115,9 @@ class Varied:
         single[near.dropped] = False
         least = checked_threshold(options.dedupe, options.dedupe_threshold)
         rows = ranked.rows
-        return SimilarSets(options.dedupe, least, rows[near.kept], rows[near.dropped], near.similarity, near.empty)
+        return SimilarSets(
+            options.dedupe, least, rows[near.kept], rows[near.dropped], near.similarity, len(rows), near.empty
+        )
 
     def _spread(self, ranked: Ordered, pool: Flags, keep: float | int) -> tuple[Flags, SimilarSets]:
         """Choose within the pool of each group."""
@@ -146,7 +151,8 @@ class Varied:
             links.append((places[chosen.nearest], places[chosen.others], chosen.cosine))
             without += chosen.without
         near, others, cosine = (np.concatenate([one[at] for one in links]) for at in range(3))
-        return kept, SimilarSets(kind, None, ranked.rows[near], ranked.rows[others], cosine, without)
+        rows = ranked.rows
+        return kept, SimilarSets(kind, None, rows[near], rows[others], cosine, len(candidates), without)
 
     def _listed(self, ranked: Ordered, kept: Flags, best_first: bool) -> Any:
         """The kept rows best first, or as a set of rows where the engine does without an order."""
@@ -160,9 +166,7 @@ class Varied:
         if best_first:
             check_best_first(len(rows), self._options.memory // RECORD_BYTES)
             return rows.tolist()
-        found = RowSet(ranked.total)
-        found.add(rows)
-        return found
+        return RowSet.of(rows, ranked.total)
 
     def _counts(self, ranked: Ordered, kept: Flags) -> tuple[Any, ...]:
         from donod_fast.selection.out_of_core import GroupCount
