@@ -200,8 +200,9 @@ def _edges(there: Array, low: float, high: float, *, log: bool) -> Array:
 
 
 def _of_category(found: Category) -> dict[str, Any]:
-    # What is shown by name, and what is no value at all, cannot be typed.
-    unfit = [at for at, value in enumerate(found.values) if value is None or any(map(is_hidden, value)) or not value]
+    # A value that is shown otherwise than it is stored, and what is no value at all, cannot be typed.
+    pairs = zip(found.names, found.values, strict=True)
+    unfit = [at for at, (name, value) in enumerate(pairs) if not value or name != value]
     missing = int((found.codes == NO_CATEGORY).sum())
     return {"low": None, "high": None, "missing": missing, "categories": found.names, "counts": found.counts,
             "unfit": unfit, "log": False}  # fmt: skip
