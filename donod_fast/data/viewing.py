@@ -179,51 +179,45 @@ def pieces_of(
         scored: one flag per token.
         losses: cross entropy of each scored token in nats, in order; None if it is not known.
     """
+    return _single(_Decoder(tokenizer), ids, scored, iter(losses or ()), 0, len(ids))
+
+
+def runs_of(
+    tokenizer: PreTrainedTokenizerBase,
+    ids: Sequence[int],
+    scored: Sequence[bool],
+    losses: Sequence[float] | None = None,
+) -> Iterator[Piece]:
+    """Like :func:`pieces_of`, but neighbours of one kind are one piece, which is decoded at once: much faster.
+
+    Tokens are of one kind if they are all scored or not, and all special or not. With losses, scored tokens are pieces
+    of their own. A piece has names only if it writes nothing. The texts joined are those of :func:`pieces_of`.
+    """
     decoder = _Decoder(tokenizer)
     values = iter(losses or ())
-    begin = 0
-    for at, flag in enumerate(scored):
-        end = at + 1
-        text = decoder.text_of(ids[begin:end])
-        is_border = end == len(ids) or scored[end] != flag or end - begin == _LONGEST_PIECE
-        is_whole = not text.endswith(_UNREADABLE) or decoder.is_whole(ids, begin, end, text)
-        if is_whole or is_border:
-            own = tuple(islice(values, end - begin)) if flag else ()
-            yield decoder.piece(ids[begin:end], text, flag, own, is_whole=is_whole)
-            begin = end
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Neighbouring tokens that are all scored or not, and all special or not.
-
-    Attributes:
-        text: their text; ``""`` for tokens that write nothing.
-        ids: their ids.
-        scored: whether they are scored.
-        special: whether they are special tokens.
-    """
-
-    text: str
-    ids: tuple[int, ...]
-    scored: bool
-    special: bool
-
-
-def runs_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], scored: Sequence[bool]) -> Iterator[Run]:
-    """Decode runs of tokens at once, much faster than :func:`pieces_of`; their texts joined are the same.
-
-    Args:
-        tokenizer: a transformers tokenizer, fast or slow.
-        ids: token ids.
-        scored: one flag per token.
-    """
-    decoder = _Decoder(tokenizer)
     kinds = [(flag, decoder.is_special(token)) for token, flag in zip(ids, scored, strict=True)]
     begin = 0
     for end in range(1, len(ids) + 1):
         if end == len(ids) or kinds[end] != kinds[begin]:
-            yield decoder.run(ids[begin:end], *kinds[begin])
+            if losses is not None and scored[begin]:
+                yield from _single(decoder, ids, scored, values, begin, end)
+            else:
+                yield decoder.run(ids[begin:end], *kinds[begin])
+            begin = end
+
+
+def _single(
+    decoder: _Decoder, ids: Sequence[int], scored: Sequence[bool], values: Iterator[float], begin: int, stop: int
+) -> Iterator[Piece]:
+    """The tokens from ``begin`` to ``stop`` one by one; ``values`` are the losses of the scored ones."""
+    for at in range(begin, stop):
+        flag, end = scored[at], at + 1
+        text = decoder.text_of(ids[begin:end])
+        is_border = end == stop or scored[end] != flag or end - begin == _LONGEST_PIECE
+        is_whole = not text.endswith(_UNREADABLE) or decoder.is_whole(ids, begin, end, text)
+        if is_whole or is_border:
+            own = tuple(islice(values, end - begin)) if flag else ()
+            yield decoder.piece(ids[begin:end], text, flag, own, is_whole=is_whole)
             begin = end
 
 
@@ -252,16 +246,18 @@ class _Decoder:
     def is_special(self, token: int) -> bool:
         return token in self._special
 
-    def run(self, ids: Sequence[int], scored: bool, special: bool) -> Run:
+    def run(self, ids: Sequence[int], scored: bool, special: bool) -> Piece:
         text = self.text_of(ids)
         self._context = [] if text.endswith(_UNREADABLE) else [tuple(ids[-_CONTEXT:])]
-        return Run(text, tuple(ids), scored, special)
+        return Piece(text, tuple(ids), () if text else self._names(ids), scored, special)
+
+    def _names(self, ids: Sequence[int]) -> tuple[str, ...]:
+        return tuple(str(name) for name in self._tokenizer.convert_ids_to_tokens(list(ids)))
 
     def piece(self, ids: Sequence[int], text: str, scored: bool, losses: tuple[float, ...], *, is_whole: bool) -> Piece:
         # The rest of a character that is cut here must not be decoded together with its beginning.
         self._context = [*self._context, tuple(ids)][-_CONTEXT:] if is_whole else []
-        names = tuple(str(name) for name in self._tokenizer.convert_ids_to_tokens(list(ids)))
-        return Piece(text, tuple(ids), names, scored, ids[0] in self._special, losses)
+        return Piece(text, tuple(ids), self._names(ids), scored, ids[0] in self._special, losses)
 
     def _decode(self, ids: Sequence[int]) -> str:
         if not ids:
@@ -269,4 +265,4 @@ class _Decoder:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
-__all__ = ["Piece", "RowView", "Run", "pieces_of", "runs_of", "view_row", "view_rows"]
+__all__ = ["Piece", "RowView", "pieces_of", "runs_of", "view_row", "view_rows"]

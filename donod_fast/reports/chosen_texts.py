@@ -155,8 +155,7 @@ def _in_order(
     of_points = table.row[points][random.permutation(len(points))].tolist()
     known = dict.fromkeys([*turns, *of_points])
     # Rows without a score last: the page names examples of them, and these have come already.
-    unscored = [example.row for one in table.statuses.values() for example in one.examples.values()]
-    return list(known | dict.fromkeys(unscored))
+    return list(known | dict.fromkeys(table.unscored[random.permutation(len(table.unscored))].tolist()))
 
 
 def _packed(held: _Held, table: ScoredTable, why: str) -> ChosenTexts:

@@ -182,9 +182,9 @@ def _edges(there: Array, low: float, high: float, *, log: bool) -> Array:
         pad = abs(low) / 2 or 0.5
         return np.array([low - pad, low + pad])
     whole = bool((there == np.floor(there)).all())
-    if whole and not log and high < _WHOLE:
-        width = max(1, int(np.ceil((high - low + 1) / _BINS)))
-        return np.arange(low, high + width + 1, width) - 0.5
+    if whole and not log and max(-low, high) < _WHOLE:
+        width = int(np.ceil((high - low + 1) / _BINS))
+        return low - 0.5 + width * np.arange(int(np.ceil((high - low + 1) / width)) + 1)
     if log:
         edges = np.exp(np.linspace(np.log(low), np.log(high), _BINS + 1))
     else:

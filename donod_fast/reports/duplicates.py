@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from importlib import import_module
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,14 +12,16 @@ from donod_fast.reports.blocks import Array
 from donod_fast.reports.methods import Method
 from donod_fast.reports.scored_table import ScoredTable
 from donod_fast.reports.settings import MINHASH, NONE
+from donod_fast.selection.dedupe import THRESHOLDS, duplicate_sets
+from donod_fast.selection.dedupe.record_texts import record_texts
 
 if TYPE_CHECKING:
     from donod_fast.data.types import Record
+    from donod_fast.scores.folder import ScoresFolder
 
 MOST_ROWS = 50_000
 """Rows that are compared for near-duplicates unless it is asked for."""
 
-THRESHOLD = 0.8
 _SHOWN_SETS, _SHOWN_ROWS = 50, 20
 
 
@@ -41,18 +42,26 @@ def exact_sets(table: ScoredTable, methods: Sequence[Method]) -> dict[str, Any]:
 
 
 def near_sets(
-    texts: Sequence[tuple[int, str]], table: ScoredTable, methods: Sequence[Method], threshold: float = THRESHOLD
+    folder: ScoresFolder, records: Iterable[Record], table: ScoredTable, methods: Sequence[Method]
 ) -> dict[str, Any]:
-    """Records whose texts share most of their words, by MinHash.
+    """Records whose texts share most of their words, as ``select --dedupe minhash`` finds them by the first method.
 
     Raises:
+        CorpusError: an input cannot be read, or a record has changed since it was scored.
         InputError: MinHash is not installed.
     """
-    found: list[list[int]] = _duplicate_sets()(texts, MINHASH, threshold)
-    sets = sorted((sorted(one) for one in found if len(one) > 1), key=lambda one: (-len(one), one))
-    rows = sum(map(len, sets))
-    text = f"records whose texts are alike (MinHash, similarity at least {threshold:g})"
-    return _described(MINHASH, text, threshold, len(sets), rows, sets, table, methods)
+    places = np.full(folder.rows, -1, np.int64)
+    order = methods[0].order if methods else np.zeros(0, np.int64)
+    places[table.row[order]] = np.arange(len(order))
+    others = places < 0  # behind the ranked rows, in their own order
+    places[others] = len(order) + np.arange(int(others.sum()))
+    rows = np.argsort(places)
+    texts = ((int(places[row]), text) for row, text in record_texts(folder, records=records))
+    threshold = THRESHOLDS[MINHASH]
+    found = [rows[one].tolist() for one in duplicate_sets(texts, MINHASH, threshold)]
+    found.sort(key=lambda one: (-len(one), one))
+    text = f"records whose texts are alike (MinHash; {threshold:g} of their shingles of five words, or more)"
+    return _described(MINHASH, text, threshold, len(found), sum(map(len, found)), found, table, methods)
 
 
 def why_not_near(wanted: str, rows: int, *, readable: bool) -> str | None:
@@ -64,7 +73,7 @@ def why_not_near(wanted: str, rows: int, *, readable: bool) -> str | None:
     if wanted == NONE:
         return "not looked for (--near-duplicates none)"
     if wanted == MINHASH:
-        _duplicate_sets()
+        _refuse_missing_package()
         if not readable:
             raise InputError("--near-duplicates minhash needs the records, which cannot be read; remove it")
         return None
@@ -73,44 +82,15 @@ def why_not_near(wanted: str, rows: int, *, readable: bool) -> str | None:
     if rows > MOST_ROWS:
         return f"not looked for in more than {MOST_ROWS:,} rows; add --near-duplicates minhash"
     try:
-        _duplicate_sets()
+        _refuse_missing_package()
     except InputError as error:
         return f"not looked for: {error}"
     return None
 
 
-def text_of(record: Record) -> str:
-    """What is compared of a record: all of its texts, column by column."""
-    found: list[str] = []
-
-    def add(value: Any, depth: int = 0) -> None:
-        if isinstance(value, str):
-            found.append(value)
-        elif depth < 16 and isinstance(value, dict):
-            for one in value.values():
-                add(one, depth + 1)
-        elif depth < 16 and isinstance(value, list | tuple):
-            for one in value:
-                add(one, depth + 1)
-
-    add(dict(record.data or {}))
-    return "\n".join(found)
-
-
-def _duplicate_sets() -> Any:
-    try:
-        module = import_module("donod_fast.selection.dedupe")
-        for name in ("datasketch", "rensa"):
-            try:
-                import_module(name)
-                break
-            except ImportError:
-                continue
-        else:
-            raise ImportError
-    except ImportError:
-        raise InputError("MinHash is not installed: pip install 'donod-fast[dedupe]'") from None
-    return module.duplicate_sets
+def _refuse_missing_package() -> None:
+    """Raises InputError: MinHash is not installed."""
+    duplicate_sets((), MINHASH)
 
 
 def _described(
@@ -151,4 +131,4 @@ def _best(rows: Sequence[int], table: ScoredTable, ranks: Array | None) -> int |
     return int(numbers[there][at])
 
 
-__all__ = ["MOST_ROWS", "THRESHOLD", "exact_sets", "near_sets", "text_of", "why_not_near"]
+__all__ = ["MOST_ROWS", "exact_sets", "near_sets", "why_not_near"]

@@ -24,7 +24,7 @@ _LONGEST = 400
 Entry = dict[str, Any]
 
 
-def facts(folder: ScoresFolder) -> list[list[str]]:
+def facts(folder: ScoresFolder, table: ScoredTable) -> list[list[str]]:
     """What made the scores, as pairs of a label and a text."""
     manifest = folder.manifest
     model, update = manifest["model"], manifest["update"]
@@ -37,7 +37,7 @@ def facts(folder: ScoresFolder) -> list[list[str]]:
         ["input", _inputs(manifest["input"])],
         ["criteria", ", ".join(entry.name for entry in folder.signals)],
         ["carried columns", ", ".join(folder.carry)],
-        ["step", StepFacts.of(folder.summaries()).line() or ""],
+        ["step", StepFacts.of(table.summaries).line() or ""],
         ["scored", str(manifest.get("created") or "")],
         ["versions", ", ".join(f"{name} {value}" for name, value in (manifest.get("versions") or {}).items())],
     ]

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,7 @@ from donod_fast.reports.agreement import agreement, warn_of_pairs
 from donod_fast.reports.blocks import Array, Block, array_block, json_block, refuse_large, size_of
 from donod_fast.reports.chosen_texts import ChosenTexts, choose_texts, no_texts
 from donod_fast.reports.columns import Category, ReportColumns, categories_of, report_columns
-from donod_fast.reports.duplicates import exact_sets, near_sets, text_of, why_not_near
+from donod_fast.reports.duplicates import exact_sets, near_sets, why_not_near
 from donod_fast.reports.masks import masker_of
 from donod_fast.reports.methods import Method, described, length_warning, ranked_methods, totals_of
 from donod_fast.reports.quality import facts, folder_warnings, quality, statuses
@@ -37,6 +36,7 @@ from donod_fast.reports.settings import ReportOptions
 from donod_fast.reports.shell import render_page, write_page
 from donod_fast.reports.texts import Losses, RowTexts
 from donod_fast.scores.rows import CARRIED
+from donod_fast.scores.token_losses import has_token_losses, read_token_losses
 from donod_fast.selection.out_of_core.groups import BY_FILE
 from donod_fast.system.escaping import one_line
 from donod_fast.system.places import refuse_url
@@ -206,14 +206,13 @@ class _Report:
     def _sets(self) -> tuple[list[dict[str, Any]], str | None]:
         """Sets of duplicates, and why near-duplicates are not among them."""
         sets = [exact_sets(self._table, self._methods)]
-        readable = self._corpus is not None
+        readable = self._corpus is not None and bool(self._folder.manifest.get("masks"))
         why = why_not_near(self._options.near_duplicates, self._table.seen, readable=readable)
         if why is None and self._corpus is not None:
             seen = _seen_rows(self._folder)
             try:
                 records = (record for bounds in seen for record in self._corpus.records(*bounds))
-                texts = [(record.row, text_of(record)) for record in records]
-                sets.append(near_sets(texts, self._table, self._methods))
+                sets.append(near_sets(self._folder, records, self._table, self._methods))
             except CorpusError as error:
                 why = f"not looked for: {error}"
         return sets, why
@@ -251,7 +250,7 @@ class _Report:
             "sample": None
             if sample.text is None
             else {"points": len(sample.places), "of": len(table), "seed": SEED, "text": sample.text},
-            "facts": facts(folder),
+            "facts": facts(folder, table),
             "warnings": self._warnings,
             "statuses": statuses(table),
             "quality": [*quality(folder, table), *_quality_of_sets(sets, near)],
@@ -294,13 +293,9 @@ def _seen_rows(folder: ScoresFolder) -> list[tuple[int, int]]:
 
 def _losses_of(folder: ScoresFolder) -> Losses | None:
     """Losses of tokens, if they are recorded; None if not."""
-    try:
-        module = import_module("donod_fast.scores.token_losses")
-    except ImportError:  # a part of the package that is not there yet
+    if not has_token_losses(folder):
         return None
-    if not module.has_token_losses(folder):
-        return None
-    return lambda rows: module.read_token_losses(folder, rows)
+    return lambda rows: read_token_losses(folder, rows)
 
 
 def _page_file(name: str) -> str:

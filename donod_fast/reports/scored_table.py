@@ -90,6 +90,7 @@ class ScoredTable:
         texts: columns of text by name: carried ones as ``record.NAME``, and ``file`` where there are several inputs.
         columns: descriptions of the criteria's columns by name.
         statuses: rows by status; ``scored`` too.
+        unscored: int64 numbers of the rows without a score, rising.
         hashes: (m,) uint64 hashes of all records that have one, scored or not.
         hashed: (m,) int64 their rows.
         rows: rows of the folder.
@@ -109,6 +110,7 @@ class ScoredTable:
     texts: dict[str, Texts]
     columns: dict[str, Column]
     statuses: dict[str, StatusRows]
+    unscored: Array
     hashes: Array
     hashed: Array
     rows: int
@@ -200,6 +202,7 @@ class _Reader:
             self._groups[BY_FILE] = FileGroups(folder)
         self._codes: dict[str, list[Array]] = {name: [] for name in self._groups}
         self._rows: list[Array] = []
+        self._unscored: list[Array] = []
         self._hashes: list[Array] = []
         self._hashed: list[Array] = []
         self._statuses: dict[str, StatusRows] = {}
@@ -217,6 +220,7 @@ class _Reader:
         there = np.flatnonzero(scored & ~np.isnan(don) & ~np.isnan(nod))
         row = table.column("row").to_numpy()
         self._rows.append(row[there])
+        self._unscored.append(row[~scored])
         for name, found in self._numbers.items():
             found.append(table.column(name).to_numpy()[there].astype(np.float64))
         for name, found in self._flags.items():
@@ -257,6 +261,7 @@ class _Reader:
                 name: Texts(_joined(found, np.int32), self._groups[name].names) for name, found in self._codes.items()
             },
             "statuses": self._statuses,
+            "unscored": _joined(self._unscored, np.int64),
             "hashes": _joined(self._hashes, np.uint64),
             "hashed": _joined(self._hashed, np.int64),
             "truncated": sum(int((found == 1).sum()) for found in self._flags["truncated"] or [np.zeros(0)]),

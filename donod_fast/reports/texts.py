@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,9 @@ import numpy as np
 
 from donod_fast.data.formats import record_id
 from donod_fast.data.grouping import grouped
+from donod_fast.data.row_words import text_of_piece
 from donod_fast.data.types import Status
-from donod_fast.data.viewing import pieces_of, runs_of
+from donod_fast.data.viewing import runs_of
 from donod_fast.reports.scored_table import ScoredTable
 from donod_fast.system.escaping import one_line, visible
 from donod_fast.system.wording import plural
@@ -69,13 +71,21 @@ class RowTexts:
         """
         wanted = sorted(set(rows))
         outcomes = self._outcomes(wanted)
+        known: dict[int, Mapping[int, Sequence[float]]] = {}  # losses of one part: its file is read once
         for records in grouped(records_of(self._corpus, wanted), _BATCH):
             samples: Sequence[TokenizedSample | None] = [None] * len(records)
             if self._masker is not None:
                 samples = self._masker.tokenize_many(records)
-            losses = {} if self._losses is None else self._losses([record.row for record in records])
             for record, sample in zip(records, samples, strict=True):
-                yield self._entry(record, sample, outcomes.get(record.row), losses.get(record.row))
+                losses = None
+                if self._losses is not None:
+                    part = self._folder.plan.part_of(record.row)
+                    if part not in known:
+                        start, stop = self._folder.part_range(part)
+                        here = wanted[bisect_left(wanted, start) : bisect_left(wanted, stop)]
+                        known = {part: self._losses(here)}
+                    losses = known[part].get(record.row)
+                yield self._entry(record, sample, outcomes.get(record.row), losses)
 
     def _outcomes(self, rows: Sequence[int]) -> dict[int, tuple[str, str]]:
         """Status and detail of the rows that are not among the scored ones."""
@@ -115,11 +125,9 @@ class RowTexts:
             return found
         if outcome is None and (other := self._other_mask(sample)):
             found["detail"] = f"{other}; {found['detail']}".removesuffix("; ")
-        if losses is not None and len(losses) == sample.scored_tokens:
-            found["pieces"], found["losses"] = _with_losses(self._masker.tokenizer, sample, losses)
-        else:
-            found["pieces"] = _runs(self._masker.tokenizer, sample)
-        return found
+        known = losses if losses is not None and len(losses) == sample.scored_tokens else None
+        found["pieces"], values = _pieces(self._masker.tokenizer, sample, known)
+        return found if known is None else {**found, "losses": values}
 
     def _plain(self, record: Record) -> str:
         text = None if self._masker is None else self._masker.text_of(record)
@@ -182,37 +190,21 @@ def _value_text(value: Any) -> str:
         return repr(value)
 
 
-def _runs(tokenizer: Any, sample: TokenizedSample) -> list[list[Any]]:
-    found, left = [], _LONGEST
-    for run in runs_of(tokenizer, sample.input_ids, sample.scored):
-        text = visible(run.text) if run.text else _names(tokenizer, run.ids)
-        found.append([SCORED * run.scored + SPECIAL * run.special, _cut(text, left)])
-        left -= len(text)
-        if left <= 0:
-            break
-    return found
-
-
-def _with_losses(
-    tokenizer: Any, sample: TokenizedSample, losses: Sequence[float]
+def _pieces(
+    tokenizer: Any, sample: TokenizedSample, losses: Sequence[float] | None
 ) -> tuple[list[list[Any]], list[float | None]]:
+    """Flags and text of each piece of a row, and its loss where it has one."""
     pieces: list[list[Any]] = []
     values: list[float | None] = []
     left = _LONGEST
-    for piece in pieces_of(tokenizer, sample.input_ids, sample.scored, losses):
-        text = visible(piece.text) if piece.text else _names(tokenizer, piece.ids)
-        pieces.append([SCORED * piece.scored + SPECIAL * piece.special, text])
+    for piece in runs_of(tokenizer, sample.input_ids, sample.scored, losses):
+        text = text_of_piece(piece)
+        pieces.append([SCORED * piece.scored + SPECIAL * piece.special, _cut(text, left)])
         values.append(round(math.fsum(piece.losses), 4) if piece.losses else None)
         left -= len(text)
         if left <= 0:
-            pieces.append([0, "… and more"])
-            values.append(None)
             break
     return pieces, values
-
-
-def _names(tokenizer: Any, ids: Sequence[int]) -> str:
-    return "".join(f"⟨{visible(str(name))}⟩" for name in tokenizer.convert_ids_to_tokens(list(ids)))
 
 
 def _cut(text: str, longest: int = _LONGEST) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from tiny_chat import MARKED, masker, record, tiny_tokenizer, tokenizer_with
 from tiny_tokenizers import KINDS, shared_tokenizer, tokenizer_of_kind
 
-from donod_fast.data.viewing import Piece, RowView, pieces_of, view_rows
+from donod_fast.data.viewing import Piece, RowView, pieces_of, runs_of, view_rows
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 TEXTS = st.lists(
@@ -58,6 +59,25 @@ def test_the_pieces_together_are_the_decoded_text(kind: str, text: str, start: i
     cut = list(pieces_of(tokenizer, ids, flags))
     assert [token for piece in cut for token in piece.ids] == ids
     assert [piece.scored for piece in cut for _ in piece.ids] == flags
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@QUICK
+@given(text=TEXTS, bits=st.integers(0, 2**40), with_losses=st.booleans())
+def test_runs_are_the_pieces_of_one_kind_joined(kind: str, text: str, bits: int, with_losses: bool) -> None:
+    tokenizer = tokenizer_of_kind(kind)
+    ids = ids_of(tokenizer, text)
+    flags = [bool(bits >> at & 1) for at in range(len(ids))]
+    losses = [float(at) for at in range(sum(flags))] if with_losses else None
+    single, runs = list(pieces_of(tokenizer, ids, flags, losses)), list(runs_of(tokenizer, ids, flags, losses))
+    assert [token for run in runs for token in run.ids] == ids
+    assert [run.scored for run in runs for _ in run.ids] == flags
+    assert [loss for run in runs for loss in run.losses] == (losses or [])
+    for one, other in pairwise(runs):
+        is_same_kind = (one.scored, one.special) == (other.scored, other.special)
+        assert not is_same_kind or (with_losses and one.scored)
+    if "\ufffd" not in "".join(piece.text for piece in single):
+        assert "".join(run.text for run in runs) == "".join(piece.text for piece in single)
 
 
 @pytest.mark.shared

@@ -8,7 +8,7 @@ import { keepText } from "./store.js";
 import { tokensOf } from "./totals.js";
 
 /** Builds the controls and keeps the counts current. */
-export function showBar(store, place) {
+export function showBar(store, place, below) {
   const { corpus } = store;
   const { meta } = corpus;
   const options = corpus.methods.map((method) => [method.name, method.label]);
@@ -24,8 +24,9 @@ export function showBar(store, place) {
   });
   const groups = (meta.groups ?? []).filter((group) => canGroup(corpus, group));
   const by = groups.length
-    ? chooser("Same share of each", [["", "(all rows together)"], ...groups.map((group) => [group.by, group.name])], store.group?.by ?? "", (name) => store.setGroup(name), { id: "by" })
+    ? chooser("Same share of each", [["", "(all rows together)"], ...groups.map((group) => [group.by, corpus.columns[group.column].label])], store.group?.by ?? "", (name) => store.setGroup(name), { id: "by" })
     : null;
+  const said = new Set((meta.warnings ?? []).map((warning) => warning.text));
   const text = h("div", { class: "soft describe" });
   const counts = h("p", { class: "counts", role: "status", "aria-live": "polite", id: "counts" });
   const clear = h("button", { type: "button", id: "clear", onclick: () => store.clearFilters() }, "Clear all filters");
@@ -40,8 +41,8 @@ export function showBar(store, place) {
       by?.field,
     ),
     h("div", { class: "row outcome" }, counts, clear),
-    text,
   );
+  put(below, text);
 
   function update() {
     const method = store.a;
@@ -76,7 +77,7 @@ export function showBar(store, place) {
     }
     put(counts, parts);
     clear.hidden = !filters.active;
-    const warnings = (method.warnings ?? []).map((warning) => h("p", { class: "warning small" }, data(warning)));
+    const warnings = (method.warnings ?? []).filter((warning) => !said.has(warning)).map((warning) => h("p", { class: "warning small" }, data(warning)));
     put(
       text,
       data(method.text ?? ""),

@@ -4,7 +4,7 @@ import { chooser, data, h, put } from "./dom.js";
 import { count, percent, plural } from "./format.js";
 import { composition, tokensOf } from "./totals.js";
 
-const SHOWN = 12;
+const SHOWN = 8;
 
 function bars(rows, store, caption) {
   const both = Boolean(store.keptB);
@@ -45,7 +45,7 @@ export function showComposition(store, place) {
   if (!store.a) return;
   const grouped = (meta.groups ?? []).filter((group) => corpus.columns[group.column]);
   const categories = corpus.columns.filter((column) => column.kind !== "number" && !grouped.some((group) => group.column === column.index));
-  const choices = [...grouped.map((group) => [String(group.column), group.name]), ...categories.map((column) => [String(column.index), column.label])];
+  const choices = [...grouped.map((group) => [String(group.column), corpus.columns[group.column].label]), ...categories.map((column) => [String(column.index), column.label])];
   let chosen = choices.length ? Number(choices[0][0]) : null;
   const pick = choices.length > 1
     ? chooser("Kept of each", choices, String(chosen), (value) => { chosen = Number(value); update(); }, { id: "composition-by" })

@@ -87,6 +87,11 @@ export function indexOfRow(rows, row) {
 
 /** Ten bins of the length with about as many points each: names, and the bin of each point. */
 export function lengthBins(corpus) {
+  corpus.lengthBins ??= cutLengths(corpus);
+  return corpus.lengthBins;
+}
+
+function cutLengths(corpus) {
   const column = corpus.columns[corpus.meta.length];
   if (!column || column.kind !== "number") return null;
   const sorted = sortedValues(corpus, column);
@@ -99,10 +104,11 @@ export function lengthBins(corpus) {
     const end = at + 1 < low.length ? low[at + 1] - 1 : sorted[sorted.length - 1];
     return end <= start ? `${start}` : `${start} to ${end}`;
   });
+  const limits = Float64Array.from(starts);
   const of = new Uint16Array(corpus.m).fill(NONE);
   for (let at = 0; at < corpus.m; at += 1) {
     const value = column.values[at];
-    if (Number.isFinite(value)) of[at] = countBelow(Float64Array.from(starts), value, true);
+    if (Number.isFinite(value)) of[at] = countBelow(limits, value, true);
   }
   return { names, of };
 }

@@ -60,7 +60,7 @@ export function showHead(store, places) {
   const { meta } = store.corpus;
   put(
     places.facts,
-    h("dl", { class: "facts" }, (meta.facts ?? []).map(([label, text]) => h("div", null, h("dt", null, data(label)), h("dd", null, data(text))))),
+    h("dl", { class: "lines" }, (meta.facts ?? []).map(([label, text]) => h("div", null, h("dt", null, data(label)), h("dd", null, data(text))))),
   );
   put(places.warnings, (meta.warnings ?? []).map((warning) => h("p", { class: "warning", "data-kind": warning.kind }, data(warning.text))));
   const quality = (meta.quality ?? []).map((entry) => [

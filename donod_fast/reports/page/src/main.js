@@ -12,6 +12,7 @@ import { openCorpus } from "./corpus.js";
 import { h, put } from "./dom.js";
 import { showHead } from "./head.js";
 import { showHistograms } from "./histograms.js";
+import { keptCount, parseKeep, shares } from "./keeping.js";
 import { showPlane } from "./plane.js";
 import { showRows } from "./rows.js";
 import { Store } from "./store.js";
@@ -27,7 +28,7 @@ async function open() {
   const texts = new Texts(corpus, blocks);
   place("report").hidden = false;
   showHead(store, { facts: place("facts"), warnings: place("warnings"), quality: place("quality") });
-  showBar(store, place("bar"));
+  showBar(store, place("bar"), place("about"));
   const plane = showPlane(store, place("plane"));
   showComposition(store, place("composition"));
   place("loading").hidden = true;
@@ -58,7 +59,23 @@ const ready = open();
 // For tests and for the curious: what the page holds, and a promise of the moment when it is drawn.
 window.donodReport = {
   ready: ready.then(() => true),
-  settled: async () => (await ready).store.settled(),
+  about: ready.then(({ store }) => ({ rows: store.corpus.meta.rows, points: store.corpus.m })),
+  settled: async () => {
+    await (await ready).store.settled();
+    return true;
+  },
+  // Milliseconds from a move of the slider until everything is counted and drawn again.
+  timeOfOneChange: async () => {
+    const { store } = await ready;
+    const before = store.keepText;
+    const started = performance.now();
+    store.setKeep(before === "0.5" ? "0.25" : "0.5");
+    await store.settled();
+    const took = performance.now() - started;
+    store.setKeep(before);
+    await store.settled();
+    return took;
+  },
   kept: async () => {
     const { store } = await ready;
     return Array.from(store.corpus.row).filter((_, at) => store.keptA.kept[at]);
@@ -68,6 +85,13 @@ window.donodReport = {
     return Array.from(store.corpus.row).filter((_, at) => store.selected(at));
   },
   command: async () => commandOf((await ready).store).text,
+  keptCount: (keep, scored) => keptCount(parseKeep(keep), scored),
+  shares: (keep, scored) => shares(parseKeep(keep), scored),
+  brush: async (name, low, high) => {
+    const { store } = await ready;
+    store.setRange(store.corpus.columns.find((column) => column.name === name).index, low, high);
+    await store.settled();
+  },
   screenOf: async (at) => (await ready).plane.screenOf(at),
 };
 ready.then(

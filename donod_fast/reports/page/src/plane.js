@@ -2,7 +2,7 @@
 
 import { axisOf } from "./axes.js";
 import { chooser, data, h, put, s } from "./dom.js";
-import { count, plural, short } from "./format.js";
+import { count, plural } from "./format.js";
 import { paint } from "./palette.js";
 import { rangeFields } from "./ranges.js";
 import { rendererFor } from "./renderers.js";
@@ -305,11 +305,11 @@ export function showPlane(store, place) {
   });
   store.on((what) => {
     if (!store.lasso) state.trace = [];
-    if (what.has("selection") || what.has("filters")) draw();
-    else decorate();
+    if (what.has("selection") || what.has("filters")) return draw();
+    return decorate();
   });
   new ResizeObserver(() => draw()).observe(frame);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw());
   axes();
-  return { first: draw(), screenOf: (at) => toScreen(unitX[at], unitY[at]), describe: () => `${short(state.view.scale)}×` };
+  return { first: draw(), screenOf: (at) => toScreen(unitX[at], unitY[at]) };
 }

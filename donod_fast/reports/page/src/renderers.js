@@ -20,12 +20,14 @@ class WebGLPoints {
     this.plot = createScatterplot({
       canvas, width: canvas.clientWidth, height: canvas.clientHeight, cameraIsFixed: true, pointScaleMode: "constant",
       pointSize: pointSize(m), colorBy: "valueA", pointSizeSelected: 0, lassoInitiator: false, deselectOnEscape: false,
-      backgroundColor: colour("--paper"), opacityByDensityFill: 0.35, opacityByDensityDebounceTime: 1,
+      backgroundColor: colour("--paper"), opacityByDensityFill: 0.35, opacityByDensityDebounceTime: 1, renderPointsAsSquares: m > 50000,
     });
     this.points = [];
     this.positions = null;
     this.wanted = null;
     this.drawing = null;
+    this.looks = null;
+    this.seen = null;
   }
 
   /** Draws what is wanted last; while a picture is being made, only the newest wish waits. */
@@ -48,19 +50,28 @@ class WebGLPoints {
       }
       for (let at = 0; at < m; at += 1) this.points[at][2] = index[at];
       const { clientWidth: width, clientHeight: height } = this.canvas;
-      await this.plot.set({
+      const looks = {
         width, height, aspectRatio: width / height, pointColor: colours, backgroundColor: colour("--paper"),
         opacityBy: density ? "density" : null, opacity: density ? 1 : 0.85,
-      });
+      };
+      // Each call draws all points once; without a graphics processor that takes a second for 200,000 of them.
+      if (this.looks !== JSON.stringify(looks)) {
+        this.looks = JSON.stringify(looks);
+        await this.plot.set(looks);
+        this.seen = null;
+      }
+      this.look(this.wanted?.view ?? view);
       if (m) await this.plot.draw(this.points, { zDataType: "categorical", spatialIndex: this.tree, filter: passes ?? undefined });
       this.tree ??= this.plot.get("spatialIndex");
-      this.look(this.wanted?.view ?? view);
     }
   }
 
   look(view) {
     const aspect = this.canvas.clientWidth / this.canvas.clientHeight;
     const { scale, x, y } = view;
+    const seen = JSON.stringify([scale, x, y, aspect]);
+    if (this.seen === seen) return;
+    this.seen = seen;
     // The camera moves in units of half the height; x and y are the middle of the view in -1..1.
     this.plot.view([scale, 0, 0, 0, 0, scale, 0, 0, 0, 0, 1, 0, -x * scale * aspect, -y * scale, 0, 1], { preventEvent: true });
   }

@@ -19,7 +19,7 @@ export function showRows(store, place, texts) {
   const state = { mode: store.a ? "best" : "unscored", page: 0, found: [], query: "", rows: [], search: 0, render: 0 };
   const mode = chooser("Show", MODES, state.mode, (value) => list(value), { id: "rows-mode" });
   const query = h("input", { type: "search", id: "search", placeholder: "words, row:123 or id:abc", "aria-label": "Search the texts: words, row:123 or id:abc" });
-  const form = h("form", { class: "field grow", role: "search" }, h("label", { for: "search" }, "Search"), h("div", { class: "row" }, query, h("button", { type: "submit" }, "Find")));
+  const form = h("form", { class: "field grow", role: "search" }, h("label", { for: "search" }, "Search"), h("div", { class: "row one-line" }, query, h("button", { type: "submit" }, "Find")));
   const note = h("p", { class: "soft", role: "status", "aria-live": "polite", id: "rows-note" });
   const items = h("ol", { class: "rows", id: "rows-list" });
   const pager = h("div", { class: "row pager" });
@@ -78,6 +78,12 @@ export function showRows(store, place, texts) {
     return { kind, text: rank, at };
   }
 
+  // What people wrote, without the marks of the chat template.
+  function snippet(entry) {
+    const spoken = entry.pieces.filter(([flags]) => (flags & 2) === 0).map(([, text]) => text).join(" ");
+    return (spoken.trim() || textOf(entry)).replaceAll("⏎", " ").replace(/\s+/g, " ").slice(0, 300);
+  }
+
   const scores = corpus.columns.filter((column) => column.name === "don" || column.name === "nod");
 
   function item(row, entry) {
@@ -92,7 +98,7 @@ export function showRows(store, place, texts) {
         { type: "button", class: "item", "data-row": row, "aria-current": store.shown === row ? "true" : null, onclick: () => store.show(row) },
         h("span", { class: "line" }, h("span", { class: `mark ${kind}` }), h("strong", null, `row ${row}`), entry?.id !== null && entry?.id !== undefined ? data(entry.id, { class: "soft id" }) : null, h("span", { class: "soft" }, `${text} · ${words}`)),
         numbers ? h("span", { class: "line soft small" }, data(numbers)) : null,
-        h("span", { class: "clip" }, entry ? data(textOf(entry).slice(0, 400)) : h("em", { class: "soft" }, "text not in this report")),
+        h("span", { class: "clip" }, entry ? data(snippet(entry)) : h("em", { class: "soft" }, "text not in this report")),
       ),
     );
   }
@@ -130,13 +136,15 @@ export function showRows(store, place, texts) {
   store.on((what) => {
     if (what.has("selection") || what.has("filters")) {
       state.rows = rowsOf(state.mode);
-      render();
-    } else if (what.has("row")) {
+      return render();
+    }
+    if (what.has("row")) {
       for (const button of items.querySelectorAll(".item")) {
         if (Number(button.dataset.row) === store.shown) button.setAttribute("aria-current", "true");
         else button.removeAttribute("aria-current");
       }
     }
+    return null;
   });
   items.addEventListener("keydown", (event) => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];

@@ -38,7 +38,9 @@ export class Store {
     this.lasso = null;
     this.listeners = [];
     this.pending = null;
+    this.drawing = Promise.resolve();
     this.shown = null;
+    this.picked = false;
     const { method, keep } = corpus.meta.default ?? {};
     this.a = corpus.methods.find((each) => each.name === method) ?? corpus.methods[0] ?? null;
     this.b = null;
@@ -46,6 +48,7 @@ export class Store {
     this.keepText = typeof keep === "number" ? keepText(keep) : String(keep ?? "0.3");
     this.keep = parseKeep(this.keepText) ?? { kind: "fraction", value: 0.3 };
     this.readAddress();
+    if (!this.picked && this.a && this.a.ranked) this.shown = corpus.row[orderOf(this.a)[0]] ?? null;
     this.choose();
   }
 
@@ -62,7 +65,7 @@ export class Store {
       this.keep = parseKeep(keep);
     }
     const row = Number(wanted.get("row") ?? NaN);
-    this.shown = Number.isInteger(row) ? row : this.shown;
+    if (Number.isInteger(row)) [this.shown, this.picked] = [row, true];
   }
 
   writeAddress() {
@@ -71,7 +74,7 @@ export class Store {
     parts.set("keep", this.keepText);
     if (this.b) parts.set("beside", this.b.name);
     if (this.group) parts.set("by", this.group.by);
-    if (this.shown !== null) parts.set("row", String(this.shown));
+    if (this.picked) parts.set("row", String(this.shown));
     try {
       history.replaceState(null, "", `#${parts}`);
     } catch {
@@ -101,17 +104,19 @@ export class Store {
       requestAnimationFrame(() => {
         this.pending = null;
         if (what_.has("selection")) this.choose();
-        for (const listener of this.listeners) listener(what_);
+        const drawn = this.listeners.map((listener) => listener(what_));
         if (what_.has("selection") || what_.has("row")) this.writeAddress();
-        resolve();
+        resolve(Promise.all(drawn));
       });
     });
     this.pending = { what: what_, done };
+    this.drawing = done;
     return done;
   }
 
+  /** Resolves when every view shows the latest change. */
   settled() {
-    return this.pending?.done ?? Promise.resolve();
+    return this.drawing;
   }
 
   setKeep(text) {
@@ -190,6 +195,7 @@ export class Store {
 
   show(row) {
     this.shown = row;
+    this.picked = true;
     this.changed("row");
   }
 
