@@ -37,7 +37,7 @@ class Picture:
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()
-        self.figure.savefig(file, format="png", dpi=100)
+        self.figure.savefig(file, format="png", dpi=80)
         return file.getvalue()
 
 

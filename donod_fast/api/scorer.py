@@ -21,7 +21,17 @@ Progress = Callable[[int, int], None]
 
 
 class Scorer(scoring.Scorer):
-    __doc__ = scoring.Scorer.__doc__
+    """A causal language model that is ready to score corpora, and whose scores are an object.
+
+    ``Scorer(model, tokenizer, …)`` takes a model in memory, ``Scorer.from_pretrained(name, …)`` loads one. Both take the
+    arguments of :class:`donod_fast.scoring.scorer.Scorer`, for example ``update="sgd"``, ``lr=1e-5``, ``max_length=512``,
+    ``carry="source"``, ``signals="ifd,el2n"``, ``token_budget=4096``, ``packing="off"`` and ``live=True``.
+
+    Raises:
+        ModelError: the model cannot be scored with; the message says why.
+        CorpusError: a reference set of the signals cannot be read.
+        InputError: names an argument with a wrong value.
+    """
 
     def score(
         self,

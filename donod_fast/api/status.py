@@ -67,7 +67,7 @@ class ScoresStatus:
             lines.append(f"  {status.status}: {plural(status.rows, 'row')}")
             for cause in status.causes:
                 remedy = cause.remedy and f"; {cause.remedy}"
-                lines.append(f"    {cause.rows:,} as row {cause.row:,}: {cause.example}{remedy}")
+                lines.append(f"    {plural(cause.rows, 'row')}, the first is {cause.row:,}: {cause.example}{remedy}")
         if self.missing:
             shown = ", ".join(f"{start:,}–{stop - 1:,}" for start, stop in self.missing[:_SHOWN_PARTS])
             more = ", …" if len(self.missing) > _SHOWN_PARTS else ""

@@ -33,7 +33,7 @@ def scorer(model: Path) -> Scorer:
 
 
 def test_the_scorer_is_the_package_s_face() -> None:
-    assert ExportedScorer is Scorer
+    assert issubclass(ExportedScorer, Scorer)
 
 
 def test_a_list_a_dataset_a_path_and_paths_give_the_same_table(scorer: Scorer, tmp_path: Path) -> None:
