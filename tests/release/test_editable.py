@@ -62,7 +62,7 @@ for _ in range(2):
 """
 
 
-def test_modules_come_from_the_repository_and_no_other_folder_can_be_imported(install: Install) -> None:
+def test_modules_come_from_the_repository_and_nothing_else_is_importable(install: Install) -> None:
     tree = install.tree
     (tree / "donod_fast" / "later.py").write_text("", encoding="utf-8")
     found = {
