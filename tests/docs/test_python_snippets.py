@@ -8,7 +8,6 @@ from typing import Any
 
 import datasets
 import pandas
-import polars
 import pyarrow
 import pytest
 import torch
@@ -52,7 +51,7 @@ def test_every_input_of_the_guide_gives_the_scores_of_its_records(
     scorer = tiny_scorer(model)
     wanted = scorer.score(RECORDS)
     names = {"scorer": scorer, "records": RECORDS, "Path": Path}
-    names |= {"datasets": datasets, "pandas": pandas, "polars": polars, "pyarrow": pyarrow}
+    names |= {"datasets": datasets, "pandas": pandas, "pyarrow": pyarrow, "polars": pytest.importorskip("polars")}
     (block,) = blocks(section((GUIDES / "inputs.md").read_text(encoding="utf-8"), "## From Python"))
     found = [(line, eval(line, dict(names))) for line in block.splitlines()]
     assert len(found) == 11
