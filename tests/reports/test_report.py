@@ -143,14 +143,14 @@ def test_statuses_have_their_causes_and_one_example_each(page: Path, hostile: Sc
 
 
 def test_equal_records_are_one_set_and_the_best_is_kept(page: Path, hostile: ScoresFolder) -> None:
-    meta = blocks_of(page)["meta"]
-    (found,) = meta["sets"]
+    blocks = blocks_of(page)
+    (found,) = blocks["meta"]["sets"]
     half = hostile.rows // 2
     assert (found["kind"], found["sets"], found["rows"]) == ("exact", half, hostile.rows)
     assert sorted(tuple(one["rows"]) for one in found["shown"]) == [(row, row + half) for row in range(half)]
-    scored = set(blocks_of(page)["row"].tolist())
-    for one in found["shown"]:
-        assert (one["kept"] in one["rows"]) if set(one["rows"]) & scored else one["kept"] is None
+    ranks = dict(zip(blocks["row"].tolist(), blocks["r0"].tolist(), strict=True))
+    best = [min((row for row in one["rows"] if row in ranks), key=ranks.get, default=None) for one in found["shown"]]
+    assert [one["kept"] for one in found["shown"]] == best and None in best
 
 
 def test_a_command_never_holds_what_cannot_be_typed(page: Path) -> None:
