@@ -33,7 +33,9 @@ def test_sources_never_make_markup_from_text(path: object) -> None:
     text = path.read_text("utf-8")  # type: ignore[attr-defined]
     markup = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|createContextualFragment|setHTML"
     assert not re.search(markup, text)
-    assert not re.search(r"\bfetch\(|XMLHttpRequest|WebSocket|sendBeacon|import\(|https?://(?!www\.w3\.org/2000/svg)", text)
+    assert not re.search(
+        r"\bfetch\(|XMLHttpRequest|WebSocket|sendBeacon|import\(|https?://(?!www\.w3\.org/2000/svg)", text
+    )
 
 
 def test_lock_names_packages_with_hashes_and_no_address() -> None:

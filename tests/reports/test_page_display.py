@@ -163,7 +163,19 @@ def test_a_keyboard_reaches_every_control_in_the_order_of_the_page(browser: Any,
         names.append(place[1])
         assert place[2] != "none", place
     assert reached == sorted(reached)
-    wanted = {"method", "keep", "keep-text", "beside", "by", "lasso", "plane-frame", "copy", "rows-mode", "search", "filter-0-low"}
+    wanted = {
+        "method",
+        "keep",
+        "keep-text",
+        "beside",
+        "by",
+        "lasso",
+        "plane-frame",
+        "copy",
+        "rows-mode",
+        "search",
+        "filter-0-low",
+    }
     assert wanted <= set(names)
     unnamed = page.evaluate(
         """() => [...document.querySelectorAll('button, input, select')].filter(one =>
@@ -174,7 +186,10 @@ def test_a_keyboard_reaches_every_control_in_the_order_of_the_page(browser: Any,
 
 
 def test_hostile_text_in_every_field_is_shown_and_does_nothing(browser: Any, file: Path, tmp_path: Path) -> None:
-    plain, hostile = Watched(browser, file), Watched(browser, picture_of(report_case(hostile=True), tmp_path / "hostile.html"))
+    plain, hostile = (
+        Watched(browser, file),
+        Watched(browser, picture_of(report_case(hostile=True), tmp_path / "hostile.html")),
+    )
     kinds = "() => [...new Set([...document.querySelectorAll('body *')].map(one => one.tagName))].sort()"
     found = []
     for watched in (plain, hostile):

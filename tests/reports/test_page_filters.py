@@ -181,7 +181,9 @@ def test_a_lasso_holds_the_points_inside_and_offers_their_rows(page: Any, case: 
     page.mouse.up()
     settled(page)
     places = page.evaluate(f"Promise.all([...Array({len(case.rows)}).keys()].map(at => donodReport.screenOf(at)))")
-    width, height = (page.evaluate(f"document.getElementById('plane-frame').client{side}") for side in ("Width", "Height"))
+    width, height = (
+        page.evaluate(f"document.getElementById('plane-frame').client{side}") for side in ("Width", "Height")
+    )
     polygon = [(x * box["width"] - 1, y * box["height"] - 1) for x, y in corners[:-1]]
     inside = np.array([within(polygon, x, y) for x, y in places])
     assert width > 0 and height > 0

@@ -145,7 +145,10 @@ def test_the_command_is_copied_with_a_click_and_with_the_keyboard(page: Any) -> 
 
 def test_a_browser_that_refuses_to_copy_gets_the_text_selected(page: Any) -> None:
     page.evaluate(
-        "() => { navigator.clipboard.writeText = () => Promise.reject(new Error('no')); document.execCommand = () => false; }"
+        """() => {
+          navigator.clipboard.writeText = () => Promise.reject(new Error('no'));
+          document.execCommand = () => false;
+        }"""
     )
     page.click("#copy")
     page.wait_for_selector("#copied:has-text('Ctrl+C')")

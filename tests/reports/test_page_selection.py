@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,21 @@ def page(watched: Watched) -> Any:
     return watched.open()
 
 
-SHARES = ["0.3", "30%", "1", "1.0", "100%", "294", "5000", ".5", "1e-9", "0.014795918367346938", " 7 ", "0.1285", "99.95 %"]
+SHARES = [
+    "0.3",
+    "30%",
+    "1",
+    "1.0",
+    "100%",
+    "294",
+    "5000",
+    ".5",
+    "1e-9",
+    "0.014795918367346938",
+    " 7 ",
+    "0.1285",
+    "99.95 %",
+]
 
 
 def test_every_share_keeps_the_rows_that_select_keeps(page: Any, case: Case) -> None:
@@ -47,12 +60,16 @@ def test_every_share_keeps_the_rows_that_select_keeps(page: Any, case: Case) -> 
             count = kept_count(parse_keep(text), len(order))
             assert kept(page) == sorted(order[:count].tolist()), (method, text)
             assert f"--method {method}" in command(page)
-            assert page.evaluate("document.getElementById('counts').innerText").startswith(f"{count:,} of {len(order):,}")
+            assert page.evaluate("document.getElementById('counts').innerText").startswith(
+                f"{count:,} of {len(order):,}"
+            )
 
 
 def test_rounding_is_that_of_python_for_every_share(page: Any) -> None:
     # Ties of the rounding: shares whose product with the number of rows is a half.
-    pairs = [(f"{(2 * half + 1) / 2 / rows:.17g}", rows) for rows in (7, 29, 980, 7473) for half in range(0, rows - 1, 3)]
+    pairs = [
+        (f"{(2 * half + 1) / 2 / rows:.17g}", rows) for rows in (7, 29, 980, 7473) for half in range(0, rows - 1, 3)
+    ]
     found = page.evaluate("([pairs]) => pairs.map(([keep, rows]) => donodReport.keptCount(keep, rows))", [pairs])
     assert found == [kept_count(parse_keep(keep), rows) for keep, rows in pairs]
 
@@ -141,7 +158,9 @@ def test_two_methods_are_compared_side_by_side(page: Any, case: Case) -> None:
         page.click(f'#compare button[data-mode="{mode}"]')
         page.wait_for_selector(f'#rows-list[data-mode="{mode}"]')
         ranks = {row: at for at, row in enumerate(case.orders[method].tolist())}
-        listed = [int(row) for row in page.eval_on_selector_all("#rows-list .item", "items => items.map(i => i.dataset.row)")]
+        listed = [
+            int(row) for row in page.eval_on_selector_all("#rows-list .item", "items => items.map(i => i.dataset.row)")
+        ]
         assert listed == sorted(rows, key=ranks.__getitem__)[:50]
         assert page.get_attribute("#rows-list", "data-total") == str(len(rows))
     assert selected(page) == sorted(one)

@@ -78,7 +78,9 @@ class Watched:
         self.page.goto("about:blank")
         self.page.goto(f"{self._url}{state}")
         self.page.wait_for_selector("html[data-report]", state="attached")
-        assert self.page.evaluate("document.documentElement.dataset.report") == "ready", self.page.inner_text("#loading")
+        assert self.page.evaluate("document.documentElement.dataset.report") == "ready", self.page.inner_text(
+            "#loading"
+        )
         return self.page
 
     def close(self) -> None:
