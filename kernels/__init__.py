@@ -2,6 +2,7 @@
 
 from donod_fast.kernels.arguments import DEFAULT_WORKSPACE, IGNORE_INDEX
 from donod_fast.kernels.dispatch import don_nod
+from donod_fast.kernels.padded import don_nod_padded
 from donod_fast.kernels.products import gradient_products
 from donod_fast.kernels.reference import reference_don_nod
 from donod_fast.kernels.reference_gradient import accumulate_gradients, gradient_dots
@@ -26,6 +27,7 @@ __all__ = [
     "accumulate_gradients",
     "don_and_nod",
     "don_nod",
+    "don_nod_padded",
     "frobenius_norm",
     "gradient_dots",
     "gradient_products",

@@ -25,19 +25,32 @@ The computation has two steps, so that the constants of a corpus can be combined
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from donod_fast.errors import BackendError, InputError, suggest
+from donod_fast.kernels.number_columns import doubles
 
 NORMALISATIONS = ("vector", "range", "sum")
 """Names of the sizes by which a column is divided."""
 
 DEFAULT_NORMALISE = "vector"
 """The default of every ``normalise``, in Python and on the command line."""
+
+
+class Column(Protocol):
+    """A column of numbers that is no tensor: a list, or an array of NumPy, pandas, polars or Arrow."""
+
+    def __len__(self) -> int:
+        """Number of values."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """The values; None or NaN for what is missing."""
 
 
 class ColumnConstants(NamedTuple):
@@ -63,29 +76,52 @@ def check_normalise(normalise: str) -> str:
     return normalise
 
 
+@overload
 def topsis(
-    don: Tensor,  # (n,) any real dtype
-    nod: Tensor,  # (n,) any real dtype
+    don: Tensor,
+    nod: Column | Tensor,
     *,
     weights: tuple[float, float] = (0.5, 0.5),
     normalise: str = DEFAULT_NORMALISE,
     backend: str = "auto",
-) -> Tensor:
+) -> Tensor: ...
+
+
+@overload
+def topsis(
+    don: Column,
+    nod: Column | Tensor,
+    *,
+    weights: tuple[float, float] = (0.5, 0.5),
+    normalise: str = DEFAULT_NORMALISE,
+    backend: str = "auto",
+) -> NDArray[np.float64]: ...
+
+
+def topsis(
+    don: Column | Tensor,  # (n,) any real dtype
+    nod: Column | Tensor,  # (n,) any real dtype
+    *,
+    weights: tuple[float, float] = (0.5, 0.5),
+    normalise: str = DEFAULT_NORMALISE,
+    backend: str = "auto",
+) -> Tensor | NDArray[np.float64]:
     """Closeness of each sample to the ideal (max DON, min NOD); the formula is in the module's docstring.
 
     Args:
-        don: (n,) delta of norm, higher is better. NaN if the sample was not scored.
-        nod: (n,) norm of delta, lower is better. NaN if the sample was not scored.
+        don: (n,) delta of norm, higher is better: a tensor, a list, or an array of NumPy, pandas, polars or Arrow. NaN,
+            or None, if the sample was not scored.
+        nod: (n,) norm of delta, lower is better, in the same way.
         weights: weights of DON and NOD; non-negative, not both zero; only their ratio matters.
         normalise: what a column is divided by, one of :data:`NORMALISATIONS`; defined in the module's docstring.
         backend: ``"torch"`` (any device), ``"triton"`` (CUDA and ROCm; CPU tensors under ``TRITON_INTERPRET=1``) or
             ``"auto"``: Triton on an accelerator that supports it, else torch.
 
     Returns:
-        (n,) float64 on the tensors' own device (float32 on a device without float64), in [0, 1],
-        higher is better. A sample that is NaN in either column is excluded from norms and
-        extremes, and its closeness is NaN. If all (scored) samples are equal, or n = 1, eq. 12 is
-        0/0, and each of them gets 0.5. A constant column has no influence.
+        (n,) float64, in [0, 1], higher is better: a tensor on the device of ``don`` (float32 on a device without
+        float64) if that is a tensor, else a NumPy array, computed on the CPU. A sample that is NaN in either column is
+        excluded from norms and extremes, and its closeness is NaN. If all (scored) samples are equal, or n = 1, eq. 12
+        is 0/0, and each of them gets 0.5. A constant column has no influence.
 
     Raises:
         InputError: shapes, devices or dtypes do not match; an entry is infinite (this check is the only
@@ -96,6 +132,11 @@ def topsis(
         raise InputError(f"backend must be one of ('auto', 'torch', 'triton'), got {backend!r}")
     check_normalise(normalise)
     share = normalised_weights(weights)
+    if not isinstance(don, Tensor):
+        first, second = (torch.from_numpy(doubles(name, one)) for name, one in (("don", don), ("nod", nod)))
+        return topsis(first, second, weights=weights, normalise=normalise, backend=backend).numpy()
+    if not isinstance(nod, Tensor):
+        nod = torch.from_numpy(doubles("nod", nod)).to(don.device)
     don, nod = _checked_columns(don, nod)
     if don.numel() == 0:
         return don
@@ -227,8 +268,6 @@ def normalised_weights(weights: Sequence[float]) -> tuple[float, float]:
 
 def _checked_columns(don: Tensor, nod: Tensor) -> tuple[Tensor, Tensor]:
     for name, column in (("don", don), ("nod", nod)):
-        if not isinstance(column, Tensor):
-            raise InputError(f"{name} must be a torch.Tensor, got {type(column).__name__}")
         if column.ndim != 1:
             raise InputError(f"{name} must have the shape (n,), got {tuple(column.shape)}")
         if column.is_complex() or column.dtype == torch.bool:

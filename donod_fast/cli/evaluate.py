@@ -18,7 +18,9 @@ from donod_fast.cli.progress import display
 from donod_fast.cli.settings import ScreenSettings
 from donod_fast.errors import InputError
 from donod_fast.evaluation.generation_settings import GenerationSettings
-from donod_fast.evaluation.settings import JudgingSettings, TaskSettings, WriterSettings
+from donod_fast.evaluation.settings import BROWSING, BrowseSettings, JudgingSettings, TaskSettings, WriterSettings
+from donod_fast.reports.page_options import check_page
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from donod_fast.evaluation.origins import Origin
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 
 BROWSE = "browse"
 MIB = 1 << 20
-_BROWSING = "Browsing"
 
 
 @from_dataclasses
@@ -46,16 +47,10 @@ def evaluate(
     settings: GenerationSettings,
     judging: JudgingSettings,
     screen: ScreenSettings,
+    browsing: BrowseSettings,
     folder: Annotated[
         Path | None,
-        typer.Argument(metavar="FOLDER", help="For browse: a folder that --out wrote.", rich_help_panel=_BROWSING),
-    ] = None,
-    show: Annotated[
-        str | None, typer.Option(help="For browse: show this task (HumanEval/3, 3 or 3#0).", rich_help_panel=_BROWSING)
-    ] = None,
-    status: Annotated[
-        str | None,
-        typer.Option(help="For browse: show programs of this status only, or not-passed.", rich_help_panel=_BROWSING),
+        typer.Argument(metavar="FOLDER", help="For browse: a folder that --out wrote.", rich_help_panel=BROWSING),
     ] = None,
 ) -> None:
     """Generate programs with MODEL (or take SAMPLES), run them against the tests of BENCHMARK and compute pass@k.
@@ -65,10 +60,12 @@ def evaluate(
     if benchmark == BROWSE:
         if folder is None:
             raise InputError("name the folder that --out wrote: donod-fast eval browse DIR")
-        _browse(folder, show, status)
+        _browse(folder, browsing, overwrite=judging.overwrite)
         return
-    if folder is not None or show is not None or status is not None:
-        raise InputError("a folder, --show and --status go with browse: donod-fast eval browse DIR --status failed")
+    if folder is not None or browsing.given:
+        raise InputError(
+            "a folder, --show, --status and --html go with browse: donod-fast eval browse DIR --status failed"
+        )
 
     from donod_fast.evaluation import origins, run
     from donod_fast.evaluation.prompts import choose_style
@@ -192,16 +189,26 @@ def _bars(*, quiet: bool) -> Iterator[Progress | None]:
         yield advance
 
 
-def _browse(folder: Path, show: str | None, status: str | None) -> None:
+def _browse(folder: Path, browsing: BrowseSettings, *, overwrite: bool) -> None:
     from donod_fast.cli.styled_console import StyledConsole
     from donod_fast.evaluation import browser
 
-    entries = browser.read_entries(folder)
+    check_page(browsing.html, overwrite)
+    entries, status = browser.read_entries(folder), browsing.status
+    chosen = entries if browsing.show is None else browser.found(entries, browsing.show)
+    if browsing.html is not None:
+        from donod_fast.reports.programs_page import programs_page
+        from donod_fast.reports.shell import write_page
+
+        some = browser.filtered(chosen, status)
+        write_page(programs_page(some, str(folder), of=len(entries)), browsing.html, overwrite=overwrite)
+        typer.echo(f"{plural(len(some), 'program')} → {browsing.html}")
+        return
     terminal = sys.stdout.isatty()
     # Without a terminal lines are not wrapped, so that grep finds them.
     console = StyledConsole(width=None if terminal else 1000, soft_wrap=not terminal)
-    if show is not None:
-        for entry in browser.filtered(browser.found(entries, show), status):
+    if browsing.show is not None:
+        for entry in browser.filtered(chosen, status):
             console.print(browser.view(entry, plain=not terminal))
     elif terminal and sys.stdin.isatty():
         browser.browse(entries, console, input, status)

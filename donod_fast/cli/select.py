@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,32 +12,26 @@ import typer
 
 from donod_fast.cli import output
 from donod_fast.cli.options import from_dataclasses
+from donod_fast.cli.select_text import STDOUT, summary_text
 from donod_fast.cli.settings import ScreenSettings, ShownRows
 from donod_fast.errors import InputError
-from donod_fast.scoring.settings import DEFAULT_NORMALISE
 from donod_fast.selection.column_methods import BY_TOPSIS
 from donod_fast.selection.filter_options import FilterOptions
 from donod_fast.selection.settings import (
     BY_EMBEDDINGS,
-    CLUSTER_BALANCED,
     IN_CLUSTERS,
-    KMEANS_IFD,
     KeepOptions,
     OrderOptions,
     PreferOptions,
     RankOptions,
 )
+from donod_fast.selection.settings.variety import NONE
 from donod_fast.system.terminal import binary_output
 from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from donod_fast.data.reading import Corpus
-    from donod_fast.selection.out_of_core import GroupCount
-    from donod_fast.selection.rankers import Engine, Kept
-
-_SHOWN_GROUPS = 20
-STDOUT = "-"
-"""The name of standard output."""
+    from donod_fast.selection.rankers import Engine
 
 Scores = Annotated[
     str,
@@ -85,22 +79,33 @@ def select(
             show_default="OUT without its suffix",
         ),
     ] = None,
+    sets: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write the sets of --dedupe and --diversify, a line of JSON each: the kept row, the dropped "
+            "rows, their similarity.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show the best and the worst rows.", rich_help_panel="Output")
     ] = False,
     overwrite: Annotated[
         bool,
         typer.Option(
-            "--overwrite", help="Replace OUT, the folder of tokens and the data set's entry.", rich_help_panel="Output"
+            "--overwrite", help="Replace OUT, SETS, the folder of tokens and the entry.", rich_help_panel="Output"
         ),
     ] = False,
 ) -> None:
     """Rank the rows of SCORES and write the original records of the best to OUT, unchanged."""
     from donod_fast.cli.registering import Registration
     from donod_fast.cli.token_target import check_target, write_tokens
+    from donod_fast.data.record_files import refuse_existing
     from donod_fast.data.targets import refuse_target
     from donod_fast.scores.folder import ScoresFolder
     from donod_fast.selection.choosing import choosing, keeps_one_row, refuse_no_amount
+    from donod_fast.selection.likeness import likeness
+    from donod_fast.selection.similar_sets import write_sets
     from donod_fast.selection.subset import Subset, write_lines
 
     method, by, lr = how.method, how.by, how.lr
@@ -114,6 +119,10 @@ def select(
     corpus = folder.reopened()
     if not to_stdout:
         refuse_target(out, overwrite, corpus.sources)  # checked before the work, and again when writing
+    if sets is not None:
+        if how.dedupe == NONE and how.diversify is None:
+            raise InputError("--sets writes the sets of --dedupe or --diversify; give one of them")
+        refuse_existing(sets, overwrite)
     check_target(tokenized, None if to_stdout else out, overwrite=overwrite)
     registration = Registration.of(dataset_info, dataset, None if to_stdout else out, overwrite=overwrite)
     with choosing(folder, options, choice, filters) as found:
@@ -126,6 +135,9 @@ def select(
             written = registration.subset_file(folder, corpus, kept.rows, out, choice.order, overwrite=overwrite)
         said = [] if filters.is_empty else [f"{written.rows:,} of {chosen:,} kept rows fulfil {filters.text}"]
         said += registration.said
+        if sets is not None:
+            said.append(f"{plural(write_sets(kept.sets, sets, overwrite=overwrite), 'set')} → {sets}")
+        like = None if screen.quiet and not screen.json else likeness(folder, kept.rows)
         if tokenized is not None:
             said.append(write_tokens(scores, folder, corpus, tokenized, rows=_rising(kept.rows), overwrite=overwrite))
         summary = {
@@ -140,20 +152,26 @@ def select(
             "left_out": dict(ranking.left_out),
             **_following(ranking),
             "engine": ranking.name,
+            **kept.as_json(),
             **registration.as_json(),
             **({} if tokenized is None else {"tokenized": str(tokenized)}),
             "update": folder.manifest["update"] if lr is None else {**folder.manifest["update"], "lr": lr},
         }
+        if like is not None:
+            summary |= like.as_json()
         if by is not None or method in IN_CLUSTERS:
             summary |= {"by": by or "cluster", "groups": [asdict(group) for group in kept.groups]}
         if screen.json:
             output.as_json(summary, err=to_stdout)
         elif not screen.quiet:
-            typer.echo(_summary_text(summary, options, kept), err=to_stdout)
+            typer.echo(summary_text(summary, options, kept), err=to_stdout)
             if ranking.following is not None and (followed := ranking.following.text()):
                 typer.echo(followed, err=to_stdout)
             for line in said:
                 typer.echo(line, err=to_stdout)
+        if like is not None and not screen.hides_progress:
+            for line in like.warnings:
+                typer.echo(f"donod-fast: {line}", err=True)
         if explain:
             _show(ranking, corpus, shown.count, err=to_stdout)
 
@@ -163,46 +181,6 @@ def _rising(rows: Any) -> Iterable[int]:
     from donod_fast.selection.out_of_core.row_set import RowSet
 
     return rows if isinstance(rows, RowSet) else sorted(map(int, rows))
-
-
-def _summary_text(summary: Mapping[str, Any], options: RankOptions, kept: Kept) -> str:
-    """What was kept and what was left out, and a table of the groups if there are any."""
-    left_out: Mapping[str, int] = summary["left_out"]
-    without = summary["rows"] - summary["scored"] - sum(left_out.values())
-    reasons = [f"{plural(rows, 'row')} with {reason} {_are(rows)} left out" for reason, rows in left_out.items()]
-    if without:
-        reasons.append(
-            f"{plural(without, 'row')} {'has' if without == 1 else 'have'} no score and {_are(without)} left out"
-        )
-    where = "standard output" if summary["out"] == STDOUT else summary["out"]
-    lines = [
-        f"{summary['kept']:,} of {plural(summary['scored'], 'scored row')} by {_method_text(options)} → {where}"
-        + (f" ({'; '.join(reasons)})" if reasons else "")
-    ]
-    if summary["json_columns"]:
-        lines.append(output.json_columns(summary["json_columns"]))
-    if options.by is not None:
-        lines.append(_by_group(options.by, kept.groups))
-    if options.method == CLUSTER_BALANCED:
-        lines.append(_by_group("cluster", kept.groups, "usable"))
-    if options.method == KMEANS_IFD:
-        lines.append(_by_group("cluster", kept.groups, "IFD < 1"))
-        if none := sum(not group.kept for group in kept.groups):
-            lines.append(
-                f"{none:,} of {plural(len(kept.groups), 'cluster')} keep no row: too few of their rows have an IFD "
-                "below 1"
-            )
-    return "\n".join(lines)
-
-
-def _method_text(options: RankOptions) -> str:
-    """The method, and what TOPSIS divided the columns by where it is not the default."""
-    other = options.method in BY_TOPSIS and options.normalise != DEFAULT_NORMALISE
-    return f"{options.method} (columns by {options.normalise})" if other else options.method
-
-
-def _are(count: int) -> str:
-    return "is" if count == 1 else "are"
 
 
 @from_dataclasses
@@ -243,18 +221,6 @@ def _following(ranking: Engine) -> dict[str, Any]:
 
 def _fields(how: OrderOptions) -> dict[str, Any]:
     return {field.name: getattr(how, field.name) for field in fields(how)}
-
-
-def _by_group(by: str, groups: Sequence[GroupCount], scored: str = "scored") -> str:
-    """A table of the largest groups; ``scored`` is the heading of the rows that could be kept."""
-    largest = sorted(groups, key=lambda group: -group.scored)[:_SHOWN_GROUPS]
-    lines = [
-        ("(none)" if group.name is None else group.name, f"{group.kept:,}", f"{group.scored:,}", f"{group.rows:,}")
-        for group in largest
-    ]
-    shown = output.table((by, "kept", scored, "rows"), lines)
-    rest = len(groups) - len(largest)
-    return shown + (f"\n… and {plural(rest, 'smaller group')} (--json shows all)" if rest else "")
 
 
 def _show(ranking: Engine, corpus: Corpus, count: int, width: int = 80, *, err: bool = False) -> None:

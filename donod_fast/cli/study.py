@@ -88,6 +88,7 @@ class LaunchSettings:
     Attributes:
         jobs: number of parallel trainings; None for one per core on a CPU, one on an accelerator.
         launch: command that starts each training; "" for none.
+        row_report: write ``rows.html``, and link the methods in the report to it.
     """
 
     jobs: int | None = option(
@@ -99,6 +100,9 @@ class LaunchSettings:
     )
     launch: str = option(
         "", help="Command that starts each training: 'accelerate launch --num_processes 2'.", panel=RUNNING
+    )
+    row_report: bool = option(
+        True, help="Also write rows.html, the report of the scores; methods in the report link to it.", panel="Output"
     )
 
 
@@ -183,6 +187,7 @@ def threshold(
                 launch=shlex.split(running.launch),
                 command=command,
                 progress=progress,
+                row_report=running.row_report,
             )
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; rerun the same command to resume from the finished cells in {out}") from None

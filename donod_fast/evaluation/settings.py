@@ -16,6 +16,7 @@ TASKS = "Tasks"
 PROGRAMS = "Programs"
 JUDGING = "Judging"
 OUTPUT = "Output"
+BROWSING = "Browsing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,31 @@ class JudgingSettings:
     cache: Path | None = option(None, help="File of verdicts that evaluations share.", panel=JUDGING)
     unsafe_exec: bool = option(False, help="Run programs even if no sandbox is available (unsafe).", panel=JUDGING)
     out: Path | None = option(None, help="Folder for programs, verdicts and result.json.", panel=OUTPUT)
-    overwrite: bool = option(False, help="Drop the evaluation that OUT holds.", panel=OUTPUT)
+    overwrite: bool = option(
+        False, help="Drop the evaluation that OUT holds; for browse: replace the page.", panel=OUTPUT
+    )
 
 
-__all__ = ["ENGINES", "JudgingSettings", "TaskSettings", "WriterSettings"]
+@dataclass(frozen=True, slots=True)
+class BrowseSettings:
+    """What ``eval browse`` shows of an evaluation.
+
+    Attributes:
+        show: a task (``HumanEval/3``, or its number alone), or one of its samples (``HumanEval/3#0``); None for all.
+        status: only programs with this status, or ``not-passed``; None for all.
+        html: file for a page; None to print.
+    """
+
+    show: str | None = option(None, help="For browse: show this task (HumanEval/3, 3 or 3#0).", panel=BROWSING)
+    status: str | None = option(
+        None, help="For browse: show programs of this status only, or not-passed.", panel=BROWSING
+    )
+    html: Path | None = option(None, help="For browse: write a self-contained HTML page to this file.", panel=BROWSING)
+
+    @property
+    def given(self) -> bool:
+        """Whether an option was given."""
+        return any(value is not None for value in (self.show, self.status, self.html))
+
+
+__all__ = ["BROWSING", "ENGINES", "BrowseSettings", "JudgingSettings", "TaskSettings", "WriterSettings"]

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from donod_fast.reports.agreement import ONE
 from donod_fast.reports.document import Block, Document, Map, Number, Section, Table, Text, Value, Warned
+from donod_fast.reports.methods import FEWEST_KEPT, LONG, SHORT
 from donod_fast.selection.comparison.measures import AS_IS, Comparison, Matrix
 from donod_fast.selection.comparison.tables import (
     KIND_WORDS,
@@ -18,12 +20,14 @@ from donod_fast.selection.comparison.tables import (
     rows_words,
     spread_words,
 )
-from donod_fast.selection.comparison.warnings import warnings
 from donod_fast.selection.comparison.yardstick import Spread, Yardstick
 from donod_fast.selection.random_draws import LEAST_DRAWS, ROWS
 
 _BETTER = {"high": "high", "low": "low", AS_IS: "unknown"}
 _MARKS = {"high": "", "low": " ↓", AS_IS: " ?"}
+
+
+_MOST_PAIRS = 20
 
 
 def comparison_page(comparison: Comparison, name: str) -> Document:
@@ -54,6 +58,46 @@ def comparison_page(comparison: Comparison, name: str) -> Document:
         Section("Criteria", (_criteria(comparison),)),
     ]  # fmt: skip
     return Document(f"Criteria of {name}", summary, facts, tuple(sections))
+
+
+def warnings(comparison: Comparison) -> list[str]:
+    """What a reader must not miss: criteria that are one, and selections of mostly long or short rows.
+
+    The rules are those of a report: a rank correlation above 0.99, and two thirds of the selected rows longer (shorter)
+    than the median scored row.
+    """
+    if not any(comparison.values):
+        return ["no row has a score: there is nothing to compare"]
+    same = list(_same_orders(comparison))
+    if len(same) > _MOST_PAIRS:
+        same = [
+            *same[:_MOST_PAIRS],
+            f"and {len(same) - _MOST_PAIRS:,} more pairs with a rank correlation above {ONE:g}",
+        ]
+    return same + [text for one in comparison.yardsticks if (text := _length(one)) is not None]
+
+
+def _same_orders(comparison: Comparison) -> Iterator[str]:
+    ranking = [at for at, end in enumerate(comparison.ends) if end != AS_IS and comparison.values[at]]
+    for place, a in enumerate(ranking):
+        for b in ranking[place + 1 :]:
+            value = float(comparison.correlation[a, b])
+            names = f"{comparison.names[a]} and {comparison.names[b]}"
+            if value > ONE:
+                yield f"{names} give nearly the same order (rank correlation {value:.4f}): as selections they are one"
+            elif value < -ONE:
+                yield f"{names} give nearly opposite orders (rank correlation {value:.4f})"
+
+
+def _length(one: Yardstick) -> str | None:
+    if one.rows < FEWEST_KEPT or not math.isfinite(one.longer) or SHORT < one.longer < LONG:
+        return None
+    word, share = ("long", one.longer) if one.longer >= LONG else ("short", 1 - one.longer)
+    drawn = one.draws[ROWS].tokens.mean
+    return (
+        f"{one.name} keeps mostly {word} rows: {share:.0%} of them are {word}er than the median row; {one.tokens:,.1f} "
+        f"tokens a row, where random rows have {drawn:,.1f}"
+    )
 
 
 def _correlations(comparison: Comparison) -> tuple[Block, ...]:
@@ -135,4 +179,4 @@ def _criteria(comparison: Comparison) -> Table:
     return Table(("criterion", "better", "rows with a value", "rows selected"), tuple(rows), caption)
 
 
-__all__ = ["comparison_page"]
+__all__ = ["comparison_page", "warnings"]

@@ -29,7 +29,7 @@ UNRANKED = 0xFFFFFFFF
 LONG, SHORT = 2 / 3, 1 / 3
 """A method keeps mostly long rows where this share of the kept rows is longer than the median row; SHORT likewise."""
 
-_FEWEST = 20
+FEWEST_KEPT = 20
 """Of fewer kept rows, nothing is said about their lengths."""
 
 _BINS = 200
@@ -165,7 +165,7 @@ def length_warning(method: Method, table: ScoredTable, keep: float | int) -> str
     rows of just that length count half.
     """
     kept = method.kept(keep)
-    if kept < _FEWEST or kept == method.ranked:
+    if kept < FEWEST_KEPT or kept == method.ranked:
         return None
     lengths = table.lengths[method.order]
     middle = float(np.median(lengths))

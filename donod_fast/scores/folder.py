@@ -52,9 +52,8 @@ class ScoresFolder(PartStore):
             StoreError: the folder holds no scores, or its manifest is damaged or has another version.
         """
         storage = open_storage(place)
-        return ScoresFolder(
-            storage, read_manifest(storage, str(place) if isinstance(place, Path | str) else place.name)
-        )
+        name = str(place) if isinstance(place, Path | str) else place.name
+        return ScoresFolder(storage, read_manifest(storage, name))
 
     @staticmethod
     def open_or_create(

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from donod_fast.data.reading import Corpus
+from donod_fast.data.reading.python_rows import NAME as PYTHON_ROWS
 from donod_fast.data.reading.record_hashes import record_hash, row_hashes
 from donod_fast.data.types import Record, TokenizedSample
 from donod_fast.errors import CorpusError
@@ -124,6 +125,10 @@ def refuse_changed(folder: ScoredRecords, table: pa.Table, samples: Sequence[Tok
 
 def changed_record(row: int, place: str) -> CorpusError:
     """The error for a record that is not the one that was scored."""
+    if place.startswith(f"{PYTHON_ROWS}, "):
+        return CorpusError(
+            f"{place}: row {row} is not the one that was scored; give the rows that were scored, unchanged and in order"
+        )
     return CorpusError(
         f"{place}: row {row} is not the record that was scored, although size and time of the file are the same; "
         "restore the file from a copy, or score it into another folder"

@@ -21,7 +21,6 @@ from donod_fast.scores.part_summary import PartSummary
 from donod_fast.scores.problems import Problem
 from donod_fast.scores.step_facts import StepFacts
 from donod_fast.system.locking import is_locked
-from donod_fast.system.storage import Storage
 
 _PAUSE_SECONDS = 60.0
 _PAUSE_GAPS = 20.0
@@ -80,20 +79,24 @@ class FolderStatus:
         return self.parts_done == self.parts and not self.damaged
 
 
-def folder_status(place: Path | str | Storage, now: float | None = None) -> FolderStatus:
+def folder_status(place: Path | str, now: float | None = None) -> FolderStatus:
     """Determine the state of a folder that is being written, was interrupted, or is finished.
 
     Args:
-        place: path, URL or storage of the folder.
+        place: path or URL of the folder.
         now: seconds since 1970; None reads the clock.
 
     Raises:
         StoreError: it is not a scores folder, or its manifest or plan cannot be read.
     """
+    return status_of(ScoresFolder.open(place), now)
+
+
+def status_of(folder: ScoresFolder, now: float | None = None) -> FolderStatus:
+    """As :func:`folder_status`, of an open folder."""
     from donod_fast.scores.part_summary import whole_column
 
     now = time.time() if now is None else now
-    folder = ScoresFolder.open(place)
     times = folder.storage.times(PARTS)
     found: list[PartSummary] = []
     damaged: dict[int, str] = {}
@@ -110,7 +113,7 @@ def folder_status(place: Path | str | Storage, now: float | None = None) -> Fold
     for summary in found:
         counts.update(summary.counts)
     done = sum(summary.rows for summary in found)
-    running = is_locked(place)
+    running = is_locked(folder.storage)
     commits = sorted(
         ((times[folder.part_name(summary.number)], summary) for summary in found), key=lambda each: each[0]
     )
@@ -186,4 +189,4 @@ def _created(manifest: Mapping[str, Any]) -> float | None:
         return None
 
 
-__all__ = ["FolderStatus", "folder_status"]
+__all__ = ["FolderStatus", "folder_status", "status_of"]

@@ -85,7 +85,7 @@ def commonest_cause(folder: ScoresFolder) -> Cause | None:
     kinds = Counter(map(kind_of, details))
     commonest = kinds.most_common(1)[0][0]
     example = next(detail for detail in details if kind_of(detail) == commonest)
-    remedy = "" if _OWN_REMEDY.search(example) else REMEDIES[Status(status)]
+    remedy = remedy_for(status, example)
     return Cause(status, rows, example, remedy, show_command(folder, status))
 
 
@@ -95,6 +95,11 @@ def show_command(folder: ScoresFolder, status: str | None = None) -> str:
     if not inputs or any(entry.get("kind") == "rows" for entry in inputs):
         return ""
     return f"donod-fast show --scores {shlex.quote(folder.name)}" + ("" if status is None else f" --status {status}")
+
+
+def remedy_for(status: str, example: str) -> str:
+    """What to do about rows of a status with this detail; ``""`` if the detail says so itself."""
+    return "" if _OWN_REMEDY.search(example) else REMEDIES[Status(status)]
 
 
 def kind_of(detail: str) -> str:
@@ -108,4 +113,4 @@ def place_in(detail: str) -> tuple[str, str]:
     return ("", detail) if found is None else (found[0].removesuffix(": "), detail[found.end() :])
 
 
-__all__ = ["REMEDIES", "Cause", "commonest_cause", "kind_of", "place_in", "show_command"]
+__all__ = ["REMEDIES", "Cause", "commonest_cause", "kind_of", "place_in", "remedy_for", "show_command"]

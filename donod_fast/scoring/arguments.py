@@ -10,7 +10,7 @@ from __future__ import annotations
 import numbers
 import operator
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
@@ -274,7 +274,7 @@ def carried(carry: object) -> tuple[str, ...]:
     """
     if isinstance(carry, str):
         return _in_python(lambda: ColumnSettings(carry=carry).carried)
-    names = tuple(carry) if isinstance(carry, Collection) else (carry,)
+    names = tuple(carry) if isinstance(carry, Sequence) else (carry,)
     if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
         raise InputError(f"carry takes distinct names of columns, as carry=['source', 'lang'], got {carry!r}")
     return tuple(str(name) for name in names)

@@ -51,10 +51,10 @@ from donod_fast.scoring.settings import WARM, ComputeSettings, UpdateSettings
 from donod_fast.scoring.warm_state import WarmState, estimate_state, sampled_records, state_digest
 
 if TYPE_CHECKING:
-    import datasets
     import pyarrow as pa
 
     from donod_fast.data.reading import Corpus
+    from donod_fast.data.reading.python_data import Data
 
 _Options = TypeVar("_Options", UpdateOptions, MaskOptions, CriterionOptions)
 
@@ -272,18 +272,21 @@ class Scorer:
 
     def score_table(
         self,
-        dataset: datasets.Dataset | Sequence[Mapping[str, Any]] | str | Path | Sequence[str | Path],
+        dataset: Data | Corpus,
         *,
         progress: Progress | None = None,
     ) -> pa.Table:
         """Score a corpus in memory: one row per input row, in input order (see ``ScoreRow``).
 
         Args:
-            dataset: a ``datasets.Dataset``, a list of records, a path, a list of paths, or a hub id.
+            dataset: a path, a list of paths, or a hub id; a list of records or of texts; a frame of pandas or polars;
+                an Arrow table, batch or reader; a ``datasets.Dataset`` or ``IterableDataset``; a generator; or a dict
+                of columns. What can be read only once is read to its end first.
             progress: called with (rows, tokens) as they are done.
 
         Raises:
             CorpusError: an input cannot be read.
+            InputError: the data are none of these, or could mean two things; names the remedy.
         """
         rows: list[ScoreRow] = []
         corpus = as_corpus(dataset)
@@ -400,15 +403,11 @@ def _bare(model: Any, compile: bool) -> Any:
     return bare(model)
 
 
-def as_corpus(dataset: Any) -> Corpus:
-    """Open any input that a scorer accepts."""
-    from donod_fast.data.reading import corpus_from_rows, open_corpus
+def as_corpus(dataset: Data | Corpus) -> Corpus:
+    """Open any input that a scorer accepts; see :func:`donod_fast.data.reading.corpus.corpus_of`."""
+    from donod_fast.data.reading import corpus_of
 
-    if isinstance(dataset, (str, Path)):
-        return open_corpus([str(dataset)])
-    if isinstance(dataset, (list, tuple)) and dataset and all(isinstance(item, (str, Path)) for item in dataset):
-        return open_corpus([str(item) for item in dataset])
-    return corpus_from_rows(dataset)
+    return corpus_of(dataset)
 
 
 def tokenizer_digest(tokenizer: Any) -> str:

@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
 from donod_fast.errors import InputError
+from donod_fast.kernels.number_columns import doubles
 
 PER_LR = ("donod_don_per_lr", "donod_nod_per_lr")
 """Columns of a host's rows: DON and NOD divided by the learning rate."""
@@ -53,54 +51,6 @@ def columns_of(rows: Any) -> Columns:
     return Columns(don, nod, pair == PER_LR)
 
 
-def doubles(name: str, column: Any) -> Any:
-    """A column as a NumPy array of float64, (n,); None and missing values are NaN.
-
-    Args:
-        name: of the column, for messages.
-        column: a list, or an array of NumPy, torch, pandas or Arrow.
-
-    Raises:
-        InputError: a value is no number or is infinite, or the shape is not (n,).
-    """
-    if isinstance(column, Tensor):
-        column = column.detach().cpu()
-        column = (column.double() if column.is_floating_point() else column).numpy()
-    elif type(column).__module__.partition(".")[0] == "pyarrow":
-        column = column.to_numpy(zero_copy_only=False)
-    elif hasattr(column, "to_numpy"):
-        column = column.to_numpy()
-    elif not isinstance(column, np.ndarray) and not hasattr(column, "__iter__"):
-        raise InputError(f"{name} must have the shape (n,), got {column!r}")
-    elif not isinstance(column, np.ndarray):
-        column = np.array([*column, None], object)[:-1]  # None keeps NumPy from looking into the values
-    if column.dtype == object and column.ndim == 1:
-        column = _of_values(name, column.tolist())
-    if column.ndim != 1:
-        raise InputError(f"{name} must have the shape (n,), got {column.shape}")
-    if column.dtype.kind not in "fiu":
-        raise InputError(f"{name} must hold numbers, got {column.dtype}")
-    found = np.array(column, np.float64)
-    if np.isinf(found).any():
-        at = int(np.flatnonzero(np.isinf(found))[0])
-        raise InputError(f"{name} is infinite at row {at}; mark rows that were not scored by NaN or None")
-    return found
-
-
-def _of_values(name: str, values: list[Any]) -> Any:
-    found = np.full(len(values), np.nan)
-    for at, value in enumerate(values):
-        if value is None or type(value).__name__ in ("NAType", "NaTType"):  # pandas' own
-            continue
-        if isinstance(value, bool | np.bool_ | str | bytes | complex):
-            raise InputError(f"{name} must hold numbers, got {value!r} at row {at}")
-        try:
-            found[at] = float(value)
-        except (TypeError, ValueError, OverflowError):
-            raise InputError(f"{name} must hold numbers, got {value!r} at row {at}") from None
-    return found
-
-
 def _of_list(rows: Sequence[Any]) -> dict[str, list[Any]]:
     if not all(isinstance(row, Mapping) for row in rows):
         raise InputError("rows must be mappings, as a host gives them")
@@ -126,4 +76,4 @@ def _names(rows: Any) -> list[str]:
     raise InputError(f"scores must be a scores folder, a table or rows, got {type(rows).__name__}")
 
 
-__all__ = ["PER_LR", "Columns", "columns_of", "doubles"]
+__all__ = ["PER_LR", "Columns", "columns_of"]

@@ -83,18 +83,34 @@ def k_center(rows: Sequence[int] | Rows, embeddings: Floats, keep: float | int, 
     """
     numbers, units, missing = _prepared(rows, embeddings, KCENTER)
     count = kept_count(keep, len(numbers))
-    nearest = np.full(len(numbers), _FARTHEST, np.float64)
-    picked, values = np.empty(count, np.int64), np.empty(count, np.float64)
-    at = int(_generator(seed).integers(len(numbers)))
+    first = int(_generator(seed).integers(len(numbers)))
     with one_thread(KCENTER):
-        for place in range(count):
-            picked[place], values[place] = at, nearest[at]
-            # Of unit vectors; rounding must not make a copy of a chosen row farther than another copy.
-            distance = np.sqrt(np.maximum(2.0 - 2.0 * (units @ units[at]).astype(np.float64), 0.0))
-            np.minimum(nearest, np.where(distance < 1e-3, 0.0, distance), out=nearest)
-            nearest[at] = -1.0  # chosen
-            at = int(nearest.argmax())
+        picked, values = farthest_first(units, count, first)
     return Covering(numbers[picked], np.minimum.accumulate(values), len(numbers), missing)
+
+
+def farthest_first(units: Floats, count: int, first: int) -> tuple[Rows, Floats]:
+    """Greedy k-centre from a given vector on.
+
+    Args:
+        units: (n, d) float32, each of length 1.
+        count: how many to choose, at most n.
+        first: the first choice.
+
+    Returns:
+        (count,) indices in the order of choosing, and the distance of each to the nearest chosen before it.
+    """
+    nearest = np.full(len(units), _FARTHEST, np.float64)
+    picked, values = np.empty(count, np.int64), np.empty(count, np.float64)
+    at = first
+    for place in range(count):
+        picked[place], values[place] = at, nearest[at]
+        # Of unit vectors; rounding must not make a copy of a chosen row farther than another copy.
+        distance = np.sqrt(np.maximum(2.0 - 2.0 * (units @ units[at]).astype(np.float64), 0.0))
+        np.minimum(nearest, np.where(distance < 1e-3, 0.0, distance), out=nearest)
+        nearest[at] = -1.0  # chosen
+        at = int(nearest.argmax())
+    return picked, values
 
 
 def cluster_balanced(
@@ -187,4 +203,4 @@ def _generator(seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-__all__ = ["ClusterShare", "Covering", "cluster_balanced", "even_shares", "k_center"]
+__all__ = ["ClusterShare", "Covering", "cluster_balanced", "even_shares", "farthest_first", "k_center"]

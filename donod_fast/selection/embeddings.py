@@ -57,18 +57,52 @@ def read_embeddings(
         ModelError: the model cannot be loaded.
         StoreError: the folder is unfinished or damaged.
     """
+    embeddings: Floats | None = None
+    if model is None:  # refuses before the parts are read
+        _refuse_large(len(rows), vector_size(folder, method), method, memory)
+    is_wanted = np.zeros(folder.rows, bool)
+    is_wanted[rows] = wanted if model is not None else True
+    for found, vectors in stream_embeddings(folder, method, model, is_wanted):
+        if embeddings is None:
+            _refuse_large(len(rows), vectors.shape[1], method, memory)
+            embeddings = np.full((len(rows), vectors.shape[1]), np.nan, np.float32)
+        embeddings[np.searchsorted(rows, found)] = vectors
+    if embeddings is None:
+        size = 1 if model is not None else vector_size(folder, method)
+        embeddings = np.full((len(rows), size), np.nan, np.float32)
+    return embeddings
+
+
+def vector_size(folder: ScoresFolder, method: str) -> int:
+    """Numbers of a vector of the column ``embedding``. Raises InputError: there is none."""
+    check_embeddings(folder, None, method)
+    return next(column.size for column in folder.signal_columns() if column.name == "embedding")
+
+
+def stream_embeddings(
+    folder: ScoresFolder, method: str, model: str | None, wanted: npt.NDArray[np.bool_]
+) -> Iterator[tuple[Rows, Floats]]:
+    """Yield (rows, vectors) in input order, without rows that have no embedding.
+
+    Args:
+        folder: a finished folder.
+        method: the method, for messages.
+        model: sentence-transformers model of the questions; None for the column ``embedding``.
+        wanted: (rows of the folder,) which rows.
+
+    Raises:
+        InputError: there is no such column, or a package is not installed.
+        CorpusError: the records can no longer be read.
+        ModelError: the model cannot be loaded.
+        StoreError: the folder is unfinished or damaged.
+    """
     check_embeddings(folder, model, method)
     if model is not None:
-        return _of_records(folder, rows, wanted, method, model, memory)
-    size = next(column.size for column in folder.signal_columns() if column.name == "embedding")
-    _refuse_large(len(rows), size, method, memory)
-    embeddings = np.full((len(rows), size), np.nan, np.float32)
-    for found, vectors in _of_folder(folder):
-        places = np.searchsorted(rows, found)
-        known = places < len(rows)
-        known[known] = rows[places[known]] == found[known]
-        embeddings[places[known]] = vectors[known]
-    return embeddings
+        yield from _of_records(folder, wanted, model)
+        return
+    for rows, vectors in _of_folder(folder):
+        there = wanted[rows]
+        yield rows[there], vectors[there]
 
 
 def _of_folder(folder: ScoresFolder) -> Iterator[tuple[Rows, Floats]]:
@@ -85,45 +119,36 @@ def _of_folder(folder: ScoresFolder) -> Iterator[tuple[Rows, Floats]]:
         )
 
 
-def _of_records(
-    folder: ScoresFolder, rows: Rows, wanted: npt.NDArray[np.bool_], method: str, model: str, memory: int | None
-) -> Floats:
-    """Embeddings of the questions of some rows; NaN for other rows and for records without a question."""
+def _of_records(folder: ScoresFolder, wanted: npt.NDArray[np.bool_], model: str) -> Iterator[tuple[Rows, Floats]]:
+    """Embeddings of the questions of some rows; records without a question have none."""
     from donod_fast.data.formats import to_sample
     from donod_fast.data.read_rules import ReadRules
     from donod_fast.data.types import SampleError
     from donod_fast.models.sentence_embeddings import embed_texts, load_embedder, question_text
 
     rules = ReadRules.from_json(folder.manifest["masks"])
-    place = {int(row): at for at, row in enumerate(rows.tolist()) if wanted[at]}
     corpus = folder.reopened()
     embedder = load_embedder(model)
-    embeddings: Floats | None = None
     held: list[tuple[int, str]] = []
 
-    def embed() -> None:
-        nonlocal embeddings
+    def embedded() -> tuple[Rows, Floats]:
         vectors = embed_texts([text for _, text in held], embedder)
-        if embeddings is None:
-            _refuse_large(len(rows), vectors.shape[1], method, memory)
-            embeddings = np.full((len(rows), vectors.shape[1]), np.nan, np.float32)
-        embeddings[[at for at, _ in held]] = vectors
+        rows = np.array([row for row, _ in held], np.int64)
         held.clear()
+        return rows, vectors
 
-    for record in corpus.records() if place else ():
-        if record.row not in place:
+    for record in corpus.records() if wanted.any() else ():
+        if not wanted[record.row]:
             continue
         try:
             text = question_text(to_sample(record, rules=rules)[0])
         except SampleError:
             continue
         if text.strip():
-            held.append((place[record.row], text))
+            held.append((record.row, text))
         if len(held) >= _CHUNK:
-            embed()
-    embed()
-    assert embeddings is not None
-    return embeddings
+            yield embedded()
+    yield embedded()  # without rows, too: it tells the size of the vectors
 
 
 def _refuse_large(rows: int, size: int, method: str, memory: int | None) -> None:
@@ -135,4 +160,4 @@ def _refuse_large(rows: int, size: int, method: str, memory: int | None) -> None
         )
 
 
-__all__ = ["COPIES", "check_embeddings", "read_embeddings"]
+__all__ = ["COPIES", "check_embeddings", "read_embeddings", "stream_embeddings", "vector_size"]

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from donod_fast.errors import InputError, SettingsMismatchError, StoreError
+from donod_fast.kernels.number_columns import doubles
 from donod_fast.kernels.topsis import (
     DEFAULT_NORMALISE,
     check_normalise,
@@ -29,7 +30,7 @@ from donod_fast.kernels.topsis import (
 )
 from donod_fast.scores.manifest import differences
 from donod_fast.scores.part_summary import ColumnSummary, combined
-from donod_fast.selection.columns_of import Columns, columns_of, doubles
+from donod_fast.selection.columns_of import Columns, columns_of
 from donod_fast.selection.keeping import kept_count
 from donod_fast.system.checked_json import DamagedError, parsed_object, with_checksum
 from donod_fast.system.storage import Storage, is_url, open_storage
@@ -113,8 +114,8 @@ class TopsisConstants:
         DON and NOD. :meth:`outside` counts such rows.
 
         Args:
-            don: (n,) DON of the rows: a list, or an array of NumPy, torch, pandas or Arrow; NaN or None if a row was
-                not scored.
+            don: (n,) DON of the rows: a list, or an array of NumPy, torch, pandas, polars or Arrow; NaN or None if a
+                row was not scored.
             nod: (n,) NOD of the rows.
             per_lr: whether the values are divided by the learning rate; None if they are as :attr:`per_lr` says.
 

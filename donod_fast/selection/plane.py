@@ -22,6 +22,7 @@ from donod_fast.system.files import atomic_writer
 # Okabe and Ito's palette: distinct with any colour vision, and dark against light in grey
 _KEPT, _DROPPED, _OTHERS = "#0072B2", "#E69F00", "#B8B8B8"
 _FORMATS = {".png": "png", ".svg": "svg"}
+_STYLE = {"font.size": 9, "svg.fonttype": "path", "axes.unicode_minus": True}
 _MOST_GROUPS = 8
 _PANELS_IN_A_LINE = 4
 _DENSE_FROM = 3_000  # rows from which a panel shows a density instead of points
@@ -60,6 +61,46 @@ def draw_plane(
     title: str = "",
     groups: Mapping[str, Tensor] | None = None,
 ) -> None:
+    """Write the picture of :func:`plane_figure` to a file, whole or not at all.
+
+    Args:
+        don: see :func:`plane_figure`, as for ``nod``, ``kept_mask``, ``title`` and ``groups``.
+        nod: see there.
+        kept_mask: see there.
+        path: ends in ``.png`` or ``.svg``; an existing file is replaced.
+        title: see there.
+        groups: see there.
+
+    Raises:
+        InputError: another suffix, or as :func:`plane_figure`.
+        StoreError: the file cannot be written.
+    """
+    check_picture_name(path)
+    save_figure(plane_figure(don, nod, kept_mask, title=title, groups=groups), path)
+
+
+def check_picture_name(path: Path) -> None:
+    """Refuse a name that does not end in ``.png`` or ``.svg``. Raises InputError."""
+    if path.suffix.lower() not in _FORMATS:
+        raise InputError(f"{path}: a figure's name must end in .png or .svg")
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure of matplotlib to a file that ends in ``.png`` or ``.svg``. Raises StoreError."""
+    from matplotlib import rc_context
+
+    with rc_context(_STYLE), atomic_writer(path) as file:
+        figure.savefig(file, format=_FORMATS[path.suffix.lower()], dpi=200)
+
+
+def plane_figure(
+    don: Tensor,  # (n,) real
+    nod: Tensor,  # (n,) real
+    kept_mask: Tensor,  # (n,) bool
+    *,
+    title: str = "",
+    groups: Mapping[str, Tensor] | None = None,
+) -> Any:
     """Draw every scored row at (NOD, DON), kept and dropped in two colours, with marginal histograms.
 
     The axes say which end is better. Rows in the far tails of a column are drawn at the edge, and their number
@@ -69,18 +110,13 @@ def draw_plane(
         don: (n,) delta of norm, in units of ‖W‖; NaN where not scored (left out).
         nod: (n,) norm of delta, in units of ‖W‖; NaN where not scored (left out).
         kept_mask: (n,) bool, True for the rows that the selection keeps.
-        path: ends in ``.png`` or ``.svg``; an existing file is replaced.
         title: printed above the plane.
         groups: named (n,) bool masks, at most eight, each drawn in a panel below the plane in front of all rows
             in grey, with the number of its dropped rows: planted corruptions, for example.
 
     Raises:
-        InputError: matplotlib is not installed, another suffix, wrong shapes or dtypes, no scored row,
-            or too many groups.
-        StoreError: the file cannot be written.
+        InputError: matplotlib is not installed, wrong shapes or dtypes, no scored row, or too many groups.
     """
-    if path.suffix.lower() not in _FORMATS:
-        raise InputError(f"{path}: a figure's name must end in .png or .svg")
     groups = dict(groups or {})
     if len(groups) > _MOST_GROUPS:
         raise InputError(f"at most {_MOST_GROUPS} groups can be drawn, got {len(groups)}")
@@ -98,16 +134,15 @@ def draw_plane(
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise InputError("drawing needs matplotlib: pip install donod-fast[plot]") from error
+        raise InputError('drawing needs matplotlib: pip install "donod-fast[plot]"') from error
 
     masks = {name: mask.cpu()[scored].numpy() for name, mask in groups.items()}
     lines = -(-len(masks) // _PANELS_IN_A_LINE)
-    with rc_context({"font.size": 9, "svg.fonttype": "path", "axes.unicode_minus": True}):
+    with rc_context(_STYLE):
         figure = Figure(figsize=(6.8, 5.4 + 2.0 * lines), layout="constrained")
         FigureCanvasAgg(figure)  # no window, regardless of the user's backend
         _draw(figure, don[scored].numpy(), nod[scored].numpy(), kept_mask.cpu()[scored].numpy(), title, masks)
-        with atomic_writer(path) as file:
-            figure.savefig(file, format=_FORMATS[path.suffix.lower()], dpi=200)
+    return figure
 
 
 def _draw(figure: Any, don: Numbers, nod: Numbers, kept: Flags, title: str, groups: Mapping[str, Flags]) -> None:

@@ -132,8 +132,8 @@ def mix_warning_of(everything: Counts, kept: Counts, names: Sequence[str | None]
         if after[at] != before[at]
     )
     return (
-        f"the kept rows mix {label} differently than the corpus: {shown} (distance {distance:.2f}; random draws of as "
-        f"many rows have at most {by_chance:.2f})"
+        f"the kept rows mix {label} differently than the corpus: {shown} (distance {distance:.3f}; random draws of as "
+        f"many rows have at most {by_chance:.3f})"
     )
 
 

@@ -247,7 +247,7 @@ def test_rows_from_python_are_taken_as_they_are() -> None:
     assert corpus_from_rows(ROWS).fingerprint != corpus_from_rows(ROWS[1:]).fingerprint
     with pytest.raises(CorpusError, match="given from Python"):
         reopen_corpus(listed.describe())
-    wrong: list[Any] = [{"train": ROWS}, "rows.jsonl", iter(ROWS), 3]
+    wrong: list[Any] = [{"train": ROWS}, "rows.jsonl", ["rows.jsonl"], 3]
     for rows in wrong:
         with pytest.raises(InputError):
             corpus_from_rows(rows)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from device_specs import POISON, FaultySpec, wait_for
+from loss_folders import assert_losses_fit, loss_bytes
 from score_runs import ENVIRONMENT, assert_same_bits, leftovers, run_options, short_rows, tiny_scorer, write_lines
 from scored_folders import part_path
 from tiny_models import save_tiny
@@ -289,3 +290,28 @@ def test_a_run_without_devices_or_with_parts_of_no_rows_is_refused(data: Path, t
         several(data, spec, tmp_path / "out", [])
     with locked(tmp_path / "out"), pytest.raises(InputError, match="part_rows"):
         score_on_devices(open_corpus([str(data)]), spec, tmp_path / "out", BOTH, RunOptions(part_rows=0))  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("quick_start")
+def test_processes_of_which_one_is_killed_write_the_losses_that_one_writes(
+    model: Path, scorer: Scorer, data: Path, place: Path, tmp_path: Path
+) -> None:
+    with locked(tmp_path / "wanted"):
+        score_corpus(open_corpus([str(data)]), scorer, tmp_path / "wanted", part_rows=PART_ROWS, token_losses=True)
+    found = several(data, FaultySpec(model, "kill writing losses", place), tmp_path / "found", token_losses=True)
+    assert (place / "killed").exists()
+    assert assert_losses_fit(found.folder)
+    assert loss_bytes(tmp_path / "found") == loss_bytes(tmp_path / "wanted")
+    assert leftovers(tmp_path / "found") == []
+    for name in ("losses-000002.parquet", "losses-000007.parquet", "part-000005.parquet"):
+        (tmp_path / "found" / name).unlink()
+    again = several(data, FaultySpec(model, "", place), tmp_path / "found")  # the folder says that it has losses
+    assert again.resumed_rows == ROWS - 3 * PART_ROWS
+    assert assert_losses_fit(again.folder) == assert_losses_fit(ScoresFolder.open(tmp_path / "wanted"))
+
+
+@pytest.mark.usefixtures("quick_start")
+def test_a_row_that_no_process_survives_has_no_losses(model: Path, data: Path, place: Path, tmp_path: Path) -> None:
+    found = several(data, FaultySpec(model, "exit", place), tmp_path / "found", ["cpu"], token_losses=True)
+    assert found.counts["worker_lost"] == 1
+    assert 33 not in assert_losses_fit(found.folder)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loss_folders import assert_losses_fit
 from score_runs import (
     COMMAND,
     ENVIRONMENT,
@@ -77,6 +78,21 @@ def test_a_run_killed_at_any_step_of_writing_resumes_to_the_same_table(model: Pa
         folder = tmp_path / str(point)
         assert_same_bits(ScoresFolder.open(folder).table(), wanted)
         assert leftovers(folder) == [], point
+
+
+@pytest.mark.parametrize(("how", "files"), [("losses", 1 + 2), ("losses added", 1 + 1)])
+def test_losses_of_a_run_killed_at_any_step_are_complete(model: Path, tmp_path: Path, how: str, files: int) -> None:
+    data = write_lines(tmp_path / "rows.jsonl", short_rows(3))
+    report = killed(how, model, data, tmp_path, part_rows=3)
+    # For the manifest, the losses and the part; for a folder that has its part, without the last
+    assert report["points"] >= files * (2 + 2 * 4)
+    wanted = ScoresFolder.open(tmp_path / "undisturbed")
+    losses = assert_losses_fit(wanted)
+    for point in range(report["points"] + 1):
+        folder = ScoresFolder.open(tmp_path / str(point))
+        assert_same_bits(folder.table(), wanted.table())
+        assert assert_losses_fit(folder) == losses
+        assert leftovers(folder.path) == [], point
 
 
 def test_a_killed_and_resumed_command_equals_an_undisturbed_one(model: Path, tmp_path: Path) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
@@ -20,6 +24,7 @@ from donod_fast.kernels.topsis import (
     topsis,
     topsis_from_constants,
 )
+from donod_fast.selection.frozen_constants import topsis_constants
 
 any_normalise = pytest.mark.parametrize("normalise", NORMALISATIONS)
 
@@ -294,8 +299,8 @@ def test_columns_that_do_not_fit_are_refused() -> None:
         topsis(don[None], nod[None])
     with pytest.raises(InputError, match="real"):
         topsis(don.to(torch.complex128), nod)
-    with pytest.raises(InputError, match="Tensor"):
-        topsis([1.0], nod)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="same length"):
+        topsis([1.0], nod)
     with pytest.raises(InputError, match="the same device"):
         topsis(don, nod.to("meta"))
 
@@ -312,3 +317,53 @@ def test_closeness_stays_on_the_device_of_the_columns() -> None:
     closeness = topsis(don.cuda(), nod.cuda())
     assert closeness.is_cuda
     assert_equal(closeness.cpu(), topsis(don, nod), 1e-14)
+
+
+COLUMNS: dict[str, Callable[[list[float | None]], Any]] = {
+    "list": list,
+    "tuple": tuple,
+    "numpy": lambda values: np.array(values, float),
+    "numpy, every second": lambda values: np.repeat(np.array(values, float), 2)[::2],
+    "numpy of objects": lambda values: np.array(values, object),
+    "pandas": pd.Series,
+    "pandas, with an index": lambda values: pd.Series(values, index=range(5, 5 + len(values))),
+    "pandas, nullable": lambda values: pd.Series(values, dtype="Float64"),
+    "pandas of Arrow": lambda values: pd.Series(values, dtype=pd.ArrowDtype(pa.float64())),
+    "Arrow": lambda values: pa.array(values, pa.float64()),
+    "Arrow in chunks": lambda values: pa.chunked_array([pa.array(values[:3]), pa.array(values[3:])]),
+    "polars": lambda values: pytest.importorskip("polars").Series(values),
+    "torch": lambda values: torch.tensor(
+        [math.nan if value is None else value for value in values], dtype=torch.double
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+@any_normalise
+def test_every_kind_of_column_gives_the_bits_of_tensors(kind: str, normalise: str) -> None:
+    don, nod = scores(11, seed=4)
+    lists: list[list[float | None]] = [don.tolist(), nod.tolist()]
+    lists[0][2] = lists[1][7] = None
+    wanted = topsis(*map(COLUMNS["torch"], lists), normalise=normalise)
+    found = topsis(*map(COLUMNS[kind], lists), normalise=normalise)
+    assert isinstance(found, Tensor if kind == "torch" else np.ndarray)
+    np.testing.assert_array_equal(np.asarray(found), wanted.numpy())
+    assert np.flatnonzero(np.isnan(np.asarray(found))).tolist() == [2, 7]
+    frozen = topsis_constants({"don": lists[0], "nod": lists[1]}, normalise=normalise)
+    applied = frozen.apply(*map(COLUMNS[kind], lists))
+    assert type(applied) is type(found)
+    np.testing.assert_array_equal(np.asarray(applied), np.asarray(found))
+    mixed = topsis(COLUMNS["torch"](lists[0]), COLUMNS[kind](lists[1]), normalise=normalise)
+    assert isinstance(mixed, Tensor)
+    np.testing.assert_array_equal(mixed.numpy(), wanted.numpy())
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["ab", {"a": 1}, {1, 2}, [1, "x"], [True, False], np.ones((2, 2)), 3, None, pd.DataFrame({"a": [1.0]})],
+    ids=repr,
+)
+def test_what_is_no_column_of_numbers_is_refused_by_name(column: Any) -> None:
+    for call in (topsis, topsis_constants({"don": [1.0, 2.0], "nod": [1.0, 2.0]}).apply):
+        with pytest.raises(InputError, match=r"^nod must"):
+            call([1.0, 2.0], column)

@@ -266,6 +266,27 @@ def test_methods_that_only_choose_have_a_fixed_count(tmp_path: Path) -> None:
     assert center["arguments"] == ["--method", "kcenter"]
 
 
+def test_embeddings_give_clusters_that_no_command_names(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    columns = {name: np.nan_to_num(values) for name, values in drawn(90).items()}
+    centres = np.repeat(np.eye(10, 12), 9, 0)
+    vectors = (centres + np.random.default_rng(0).normal(0, 0.01, centres.shape)).astype(np.float32)
+    vectors[4] = np.nan
+    folder = folder_of(tmp_path / "scores", columns, (40, 50), signals={"embedding": {"embedding": vectors}})
+    write_report(folder, tmp_path / "report.html", ReportOptions(records=False))
+    blocks = blocks_of(tmp_path / "report.html")
+    meta = blocks["meta"]
+    column = meta["columns"][meta["cluster"]]
+    assert column["where"] is None and not column["filter"] and meta["groups"] == []
+    codes = blocks[column["block"]]
+    assert codes[4] == 65535 and column["missing"] == 1 and sorted(column["counts"]) == [8, *[9] * 9]
+    there = np.arange(90) != 4
+    assert len(set(zip(codes[there].tolist(), (np.arange(90) // 9)[there].tolist(), strict=True))) == 10
+    (folder.path / folder.part_name(1)).unlink()
+    write_report(folder, tmp_path / "half.html", ReportOptions(records=False))
+    assert blocks_of(tmp_path / "half.html")["meta"]["cluster"] is None
+
+
 def test_the_command_writes_a_page_and_says_what_is_in_it(hostile: ScoresFolder, tmp_path: Path) -> None:
     out = tmp_path / "report.html"
     done = invoke(

@@ -126,7 +126,7 @@ def test_a_figure_is_replaced_and_a_missing_folder_reported(tmp_path: Path) -> N
 
 def test_without_matplotlib_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(InputError, match=r"pip install donod-fast\[plot\]"):
+    with pytest.raises(InputError, match=r'pip install "donod-fast\[plot\]"'):
         draw_plane(*plane(), tmp_path / "p.png")
 
 

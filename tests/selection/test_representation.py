@@ -58,7 +58,7 @@ def test_the_mix_names_the_groups_that_moved_most() -> None:
     said = mix_warning([0] * 600 + [1] * 300 + [2] * 100, [0] * 100 + [1] * 0 + [2] * 100, ["a", "b", None], "source")
     assert said is not None
     assert "mix source" in said and "(none) 50.0 % instead of 10.0 %" in said and "b 0.0 % instead of 30.0 %" in said
-    assert "distance 0.40" in said
+    assert "distance 0.400" in said
 
 
 def test_a_distance_within_the_limit_is_no_reason() -> None:

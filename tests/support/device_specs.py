@@ -43,10 +43,11 @@ class FaultySpec:
             meets one; ``"raise together"``: in a batch with others. ``"segv tokenizing"``, ``"hang tokenizing"``: where
             it is tokenised. ``"raise always"``: at every row, from the sixth batch of the run on. ``"exit, refuse"``: a
             poisoned row ends its process, and from then on no model can be loaded. ``"kill writing"``: the first
-            process that has written a part and not yet named it. At the load ``"refuse"``, ``"kill loading"``,
-            ``"hang loading"``, ``"kill second"``: the second process, when the first has come to score, or
-            ``"unlike"``: all but the first have other settings. ``"stuck"``: from its sixth batch on a process makes a
-            file ``stuck-*`` and does nothing. ``"short of memory"``: for more than 200 slots there is none.
+            process that has written a part and not yet named it; ``"kill writing losses"``: or its losses. At the load
+            ``"refuse"``, ``"kill loading"``, ``"hang loading"``, ``"kill second"``: the second process, when the first
+            has come to score, or ``"unlike"``: all but the first have other settings. ``"stuck"``: from its sixth batch
+            on a process makes a file ``stuck-*`` and does nothing. ``"short of memory"``: for more than 200 slots there
+            is none.
         place: a folder that the processes share.
         meet: before its first batch each process waits until so many have come there.
         device: which device.
@@ -77,11 +78,12 @@ class FaultySpec:
             os.kill(os.getpid(), signal.SIGKILL)
         lr = 1e-3 if self.fault == "unlike" and not self._first("loaded") else 2e-5
         scorer = tiny_scorer(self.model, update=UpdateSettings(lr=lr))
-        if self.fault == "kill writing":
+        if self.fault.startswith("kill writing"):
+            written = ".losses" if self.fault.endswith("losses") else ".part"
             replace_file = Path.replace
 
             def killed(path: Path, target: Any) -> Path:
-                if path.name.startswith(".part") and self._first("killed"):
+                if path.name.startswith(written) and self._first("killed"):
                     os.kill(os.getpid(), signal.SIGKILL)
                 return replace_file(path, target)
 

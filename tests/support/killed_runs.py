@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -27,10 +28,10 @@ from donod_fast.scoring.scorer import Scorer
 FINISHED = 0
 
 
-def work(scorer: Scorer, data: Path, out: Path, part_rows: int) -> None:
+def work(scorer: Scorer, data: Path, out: Path, part_rows: int, **options: Any) -> None:
     """What ``donod-fast score`` does once the model is loaded."""
     with locked(out):
-        score_corpus(open_corpus([str(data)]), scorer, out, part_rows=part_rows)
+        score_corpus(open_corpus([str(data)]), scorer, out, part_rows=part_rows, **options)
 
 
 def forked(job: Callable[[], None]) -> int:
@@ -71,16 +72,24 @@ def kill_at_random(scorer: Scorer, data: Path, out: Path, part_rows: int, seed: 
             patience *= 1.2
 
 
-def kill_at_every_step(scorer: Scorer, data: Path, out: Path, part_rows: int) -> dict[str, Any]:
+def kill_at_every_step(
+    scorer: Scorer, data: Path, out: Path, part_rows: int, begun: Path | None = None, **options: Any
+) -> dict[str, Any]:
     """Kill a worker right before and right after each call that changes the folder; then finish the run.
 
-    Each point has a folder of its own, ``out/<n>``, left as the second, undisturbed worker finishes it.
+    Each point has a folder of its own, ``out/<n>``, left as the second, undisturbed worker finishes it. Each is a copy
+    of ``begun``, if that is given.
     """
     for point in range(1000):
         folder = out / str(point)
-        worker = forked(lambda point=point, folder=folder: _work_until(point, scorer, data, folder, part_rows))
-        code = ended(worker)
-        second = ended(forked(lambda folder=folder: work(scorer, data, folder, part_rows)))
+        if begun is not None:
+            shutil.copytree(begun, folder)
+
+        def first(point: int = point, folder: Path = folder) -> None:
+            _work_until(point, lambda: work(scorer, data, folder, part_rows, **options))
+
+        code = ended(forked(first))
+        second = ended(forked(lambda folder=folder: work(scorer, data, folder, part_rows, **options)))
         assert second == FINISHED, (point, second)
         if code == FINISHED:
             return {"points": point}
@@ -88,7 +97,7 @@ def kill_at_every_step(scorer: Scorer, data: Path, out: Path, part_rows: int) ->
     raise AssertionError("more than a thousand points")
 
 
-def _work_until(point: int, scorer: Scorer, data: Path, folder: Path, part_rows: int) -> None:
+def _work_until(point: int, job: Callable[[], None]) -> None:
     left = [point]
 
     def step() -> None:
@@ -120,7 +129,7 @@ def _work_until(point: int, scorer: Scorer, data: Path, folder: Path, part_rows:
         return _HalfWriter(file, step)
 
     Path.open = watched_open  # type: ignore[method-assign]
-    work(scorer, data, folder, part_rows)
+    job()
 
 
 class _HalfWriter:
@@ -155,13 +164,17 @@ if __name__ == "__main__":
     how, model, data, out, part_rows = sys.argv[1], *map(Path, sys.argv[2:5]), int(sys.argv[5])
     scorer = tiny_scorer(model)
     # Not in a worker: each of them inherits what the first run imported
-    work(scorer, data, out / "undisturbed", part_rows)
+    losses = how.startswith("losses")
+    work(scorer, data, out / "undisturbed", part_rows, token_losses=losses)
     if how == "random":
         began = time.perf_counter()
         assert ended(forked(lambda: work(scorer, data, out / "timed", part_rows))) == FINISHED
         parts = len(list((out / "timed").glob("part-*.parquet")))
         patience = 2.0 * (time.perf_counter() - began) / parts
         report = kill_at_random(scorer, data, out / "killed", part_rows, int(sys.argv[6]), patience)
+    elif how == "losses added":
+        work(scorer, data, out / "without", part_rows)
+        report = kill_at_every_step(scorer, data, out, part_rows, out / "without", token_losses=True)
     else:
-        report = kill_at_every_step(scorer, data, out, part_rows)
+        report = kill_at_every_step(scorer, data, out, part_rows, token_losses=losses)
     print(json.dumps(report))

@@ -73,9 +73,9 @@ class TwoNodes:
         self._cluster.shutdown()
 
 
-def one_process(data: Path, scorer: Scorer, out: Path) -> ScoresFolder:
+def one_process(data: Path, scorer: Scorer, out: Path, **options: Any) -> ScoresFolder:
     with locked(out):
-        return score_corpus(open_corpus([str(data)]), scorer, out, part_rows=PART_ROWS).folder
+        return score_corpus(open_corpus([str(data)]), scorer, out, part_rows=PART_ROWS, **options).folder
 
 
 def part_bytes(out: Path) -> dict[str, bytes]:

@@ -85,11 +85,14 @@ def assert_same_bits(found: pa.Table, wanted: pa.Table) -> None:
 
 def leftovers(folder: Path) -> list[str]:
     """Files of a scores folder that have no business in it."""
+    manifest = folder / "manifest.json"
+    has_losses = manifest.exists() and json.loads(manifest.read_text(encoding="utf-8")).get("token_losses")
     return sorted(
         file.name
         for file in folder.iterdir()
         if file.name not in ("manifest.json", "plan.parquet", "problems.json", ".lock")
         and not file.match("part-*.parquet")
+        and not (has_losses and file.match("losses-*.parquet"))
     )
 
 

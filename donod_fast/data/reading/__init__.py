@@ -3,7 +3,9 @@
 ``source.py`` defines the interface of an input, ``system/places.py`` opens local files and URLs,
 ``streams.py`` opens, decompresses and hashes them, ``encodings.py`` names text that is not UTF-8, ``line_scan.py``
 counts lines, ``json_files.py`` (with ``json_texts.py``), ``csv_files.py`` and ``tables.py`` (with ``arrow_values.py``)
-each read one family of formats, ``inputs.py`` resolves an input name, and ``corpus.py`` joins the inputs.
+each read one family of formats, ``inputs.py`` resolves an input name. ``python_data.py`` recognises what Python callers
+give, ``python_rows.py`` and ``one_pass.py`` read it, ``names_or_texts.py`` tells lists of names from lists of texts.
+``corpus.py`` joins the inputs.
 
 The names below are imported on first use: callers with tokenised data do not need pyarrow.
 """
@@ -13,10 +15,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from donod_fast.data.reading.corpus import Corpus, corpus_from_rows, open_corpus, reopen_corpus, restored_corpus
+    from donod_fast.data.reading.corpus import (
+        Corpus,
+        corpus_from_rows,
+        corpus_of,
+        open_corpus,
+        reopen_corpus,
+        restored_corpus,
+    )
     from donod_fast.data.reading.source import KnownFile
 
-__all__ = ["Corpus", "KnownFile", "corpus_from_rows", "open_corpus", "reopen_corpus", "restored_corpus"]
+__all__ = ["Corpus", "KnownFile", "corpus_from_rows", "corpus_of", "open_corpus", "reopen_corpus", "restored_corpus"]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from donod_fast.data.reading.inputs import (
     find_sources,
@@ -17,17 +18,16 @@ from donod_fast.data.reading.inputs import (
     open_saved_dataset,
     restored_file,
 )
+from donod_fast.data.reading.names_or_texts import refuse_text
+from donod_fast.data.reading.python_data import Data, source_of
 from donod_fast.data.reading.source import Checkpoint, KnownFile, Source
 from donod_fast.data.reading.streams import check_unchanged
-from donod_fast.data.reading.tables import PYTHON_ROWS, DatasetRows, RowList
+from donod_fast.data.reading.tables import DatasetRows
 from donod_fast.data.settings import STDIN, CorpusSettings
 from donod_fast.data.types import Record
 from donod_fast.errors import CorpusError, InputError
 from donod_fast.system.limits import ReadLimits
 from donod_fast.system.places import hidden_names, place_of_entry
-
-if TYPE_CHECKING:
-    import datasets
 
 
 class Corpus:
@@ -160,19 +160,41 @@ def open_settings(
     )
 
 
-def corpus_from_rows(rows: Sequence[Mapping[str, Any]] | datasets.Dataset) -> Corpus:
-    """Make a corpus of rows given from Python; they are kept by reference, not copied.
+def corpus_from_rows(rows: Data) -> Corpus:
+    """Make a corpus of rows given from Python; what is in memory is kept by reference, not copied.
+
+    Args:
+        rows: a list of dicts or of texts; a frame of pandas or polars, or anything else that gives Arrow data; an
+            Arrow table, batch or reader; a ``datasets.Dataset`` or ``IterableDataset``; a generator; or a dict of
+            columns. What can be read only once is read to its end here (see ``one_pass.py``).
 
     Raises:
-        CorpusError: there are no rows.
-        InputError: ``rows`` is neither a sequence nor one ``datasets.Dataset``.
+        CorpusError: there are no rows, or they cannot be read.
+        InputError: ``rows`` is none of these, or could mean two things.
     """
-    if isinstance(rows, Sequence) and not isinstance(rows, str | bytes):
-        return Corpus([RowList(rows)])
-    if not isinstance(rows, Mapping) and hasattr(rows, "_fingerprint") and hasattr(rows, "__len__"):
-        # A datasets.Dataset (a DatasetDict is a mapping), recognised without importing datasets.
-        return Corpus([DatasetRows(PYTHON_ROWS, rows, {"kind": "rows"})])
-    raise InputError(f"rows is a {type(rows).__name__}; give a list of dicts or one split of a dataset")
+    found = source_of(rows)
+    if isinstance(found, list):
+        raise InputError(f"rows are names of inputs, as {found[0]!r:.80}; open them first")
+    return Corpus([found])
+
+
+def corpus_of(data: Data | Corpus) -> Corpus:
+    """Open anything that has rows: a corpus, the name of an input or several of them, or rows given from Python.
+
+    A list of strings is taken for names or for texts by the rule of ``names_or_texts.py``.
+
+    Raises:
+        CorpusError: an input is missing or cannot be read, or there are no rows.
+        InputError: ``data`` is none of these, or could mean two things.
+    """
+    if isinstance(data, Corpus):
+        return data
+    if isinstance(data, str | os.PathLike):
+        name = os.fspath(data)
+        refuse_text(name)
+        return open_corpus([name])
+    found = source_of(data)
+    return open_corpus(found) if isinstance(found, list) else Corpus([found])
 
 
 def reopen_corpus(description: Mapping[str, Any], checkpoints: Sequence[Sequence[Checkpoint]] | None = None) -> Corpus:

@@ -1,4 +1,4 @@
-"""Parquet files, datasets.Dataset objects, and plain lists of rows."""
+"""Parquet files and datasets.Dataset objects."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import io
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from donod_fast.data.reading.arrow_values import conformed, python_rows
-from donod_fast.data.reading.canonical import canonical_json
 from donod_fast.data.reading.parquet_pages import bytes_of_row
 from donod_fast.data.reading.record_hashes import row_hashes
 from donod_fast.data.reading.source import Unmarked
@@ -51,9 +50,6 @@ Checksums are verified where the pages have them."""
 
 _UNREADABLE = (ValueError, OverflowError, KeyError)
 """Errors of text that is not UTF-8, of dates outside Python's range, and of unknown time zones."""
-
-PYTHON_ROWS = "<rows>"
-"""The file name in records of rows that were given from Python."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +142,7 @@ class ParquetFile(Unmarked):
 
     def _batch_rows(self, place: str, group: Any, file: BinaryIO | None, rows: int) -> int:
         """Rows of a batch of a row group, after a check of its pages where they are on this machine."""
-        size = _batch_rows(group.total_byte_size, rows)
+        size = rows_of_batch(group.total_byte_size, rows)
         if file is None:
             return size
         return max(1, min(size, PAGE_BYTES // max(bytes_of_row(place, file, group, self.facts.limits), 1)))
@@ -165,7 +161,7 @@ def _check_expansion(place: str, given: int, stored: int, limits: ReadLimits) ->
         )
 
 
-def _batch_rows(size: int, rows: int) -> int:
+def rows_of_batch(size: int, rows: int) -> int:
     """Rows of a batch, given the bytes of a table and its rows."""
     return max(1, min(BATCH_ROWS, BATCH_BYTES * rows // max(size, 1)))
 
@@ -258,9 +254,26 @@ def _local_file(stack: ExitStack, facts: FileFacts) -> BinaryIO | None:
 
 def _records(source: ParquetFile | DatasetRows, first_row: int, start: int, stop: int) -> Iterator[Record]:
     limits = source.facts.limits if isinstance(source, ParquetFile) else ReadLimits.DEFAULT
-    for begin, batch in source.arrow_batches(start, stop):
+    return table_records(source.arrow_batches(start, stop), source.name, first_row, limits)
+
+
+def table_records(
+    batches: Iterable[tuple[int, pa.RecordBatch]],
+    name: str,
+    first_row: int = 0,
+    limits: ReadLimits = ReadLimits.DEFAULT,
+) -> Iterator[Record]:
+    """The rows of Arrow batches as records.
+
+    Args:
+        batches: the number of the first row of a batch, within its source, and the batch.
+        name: of the source.
+        first_row: the corpus row of the source's row 0.
+        limits: a larger row is a record with a problem.
+    """
+    for begin, batch in batches:
         for row, ((data, problem), own) in enumerate(zip(_rows(batch, limits), row_hashes(batch), strict=True), begin):
-            yield Record(first_row + row, source.name, f"record {row}", data, None, problem, hash=own)
+            yield Record(first_row + row, name, f"record {row}", data, None, problem, hash=own)
 
 
 def _rows(batch: pa.RecordBatch, limits: ReadLimits) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
@@ -292,7 +305,7 @@ class DatasetRows(Unmarked):
     """A ``datasets.Dataset``, with nulls left out of the records as in Parquet.
 
     Attributes:
-        name: folder, hub id or ``PYTHON_ROWS``, for messages.
+        name: folder, hub id or ``python_rows.NAME``, for messages.
         dataset: the dataset; rows are read from its Arrow table, and converted as those of Parquet.
         origin: its description except rows and fingerprint (JSON types, with ``kind``).
     """
@@ -330,7 +343,7 @@ class DatasetRows(Unmarked):
             CorpusError: the rows cannot be read.
         """
         stored, schema = self.dataset.with_format("arrow"), self.arrow_schema()
-        size = _batch_rows(self.dataset.data.nbytes, self.dataset.data.num_rows)
+        size = rows_of_batch(self.dataset.data.nbytes, self.dataset.data.num_rows)
         for begin in range(start, stop, size):
             end = min(begin + size, stop)
             try:
@@ -342,30 +355,3 @@ class DatasetRows(Unmarked):
             for batch in table.to_batches():
                 yield begin, batch
                 begin += batch.num_rows
-
-
-class RowList(Unmarked):
-    """Rows given from Python as a sequence of mappings; kept by reference."""
-
-    def __init__(self, items: Sequence[Mapping[str, Any]]) -> None:
-        self._items = items
-        self.rows = len(items)
-        content = hashlib.sha256()
-        for item in items:
-            content.update((canonical_json(item) or b"") + b"\n")
-        self.digest = f"rows {content.hexdigest()}"
-
-    def describe(self) -> dict[str, Any]:
-        """Rows and hash; these rows cannot be opened again from their description."""
-        return {"kind": "rows", "name": PYTHON_ROWS, "rows": self.rows, "digest": self.digest}
-
-    def records(self, first_row: int, start: int, stop: int) -> Iterator[Record]:
-        """Yield rows as records; see :class:`Source`."""
-        for row in range(start, stop):
-            item: object = self._items[row]
-            data, problem = (item, None) if isinstance(item, Mapping) else (None, _no_mapping(item))
-            yield Record(first_row + row, PYTHON_ROWS, f"record {row}", data, None, problem)
-
-
-def _no_mapping(item: object) -> str:
-    return f"a {type(item).__name__}, not a mapping of columns to values"

@@ -72,6 +72,8 @@ class Yardstick:
         tokens: tokens of a selected row, on average; NaN if they are not known.
         loss: loss of a selected row, on average.
         draws: random draws by what they have in common with the selection; only ``rows`` if tokens are not known.
+        longer: share of the selected rows with more tokens than the median scored row; rows of just that length count
+            half. NaN if tokens are not known.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Yardstick:
     tokens: float
     loss: float
     draws: Mapping[str, Drawn]
+    longer: float = math.nan
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON values; None in place of NaN."""
@@ -91,6 +94,7 @@ class Yardstick:
             "rows": self.rows,
             "tokens": plain(self.tokens),
             "loss": plain(self.loss),
+            "longer": plain(self.longer),
             "random": {
                 kind: {
                     name: {part: plain(value) for part, value in getattr(drawn, name)._asdict().items()}
@@ -128,6 +132,7 @@ def yardsticks(columns: ScoreColumns, selections: Mapping[str, Tensor]) -> tuple
             if token_draw is not None and length_draw is not None and lengths is not None:
                 found[name].setdefault(TOKENS, []).append(token_draw.places(int(lengths[mask].sum())))
                 found[name].setdefault(LENGTHS, []).append(length_draw.places(mask))
+    middle = float(np.median(tokens)) if len(tokens) else math.nan
     return tuple(
         Yardstick(
             name,
@@ -135,6 +140,7 @@ def yardsticks(columns: ScoreColumns, selections: Mapping[str, Tensor]) -> tuple
             _mean(tokens[mask]),
             _mean(loss[mask]),
             {kind: _drawn(draws, mask, tokens, loss) for kind, draws in found[name].items()},
+            _longer(tokens[mask], middle),
         )
         for name, mask in chosen.items()
     )
@@ -155,6 +161,12 @@ def _mean(values: NDArray[np.float64]) -> float:
     """The mean of the values that are numbers; NaN if there is none."""
     there = values[np.isfinite(values)]
     return float(there.mean()) if len(there) else math.nan
+
+
+def _longer(values: NDArray[np.float64], middle: float) -> float:
+    if math.isnan(middle):
+        return math.nan
+    return float((values > middle).mean() + (values == middle).mean() / 2)
 
 
 def _lengths(columns: ScoreColumns, scored: NDArray[np.bool_]) -> Places | None:

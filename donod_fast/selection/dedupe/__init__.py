@@ -6,17 +6,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from pathlib import Path
 
 from donod_fast.errors import InputError, suggest
 from donod_fast.selection.dedupe.near import Near
-
-EXACT, MINHASH, EMBEDDING = "exact", "minhash", "embedding"
-KINDS = (EXACT, MINHASH, EMBEDDING)
-THRESHOLDS = {MINHASH: 0.8, EMBEDDING: 0.95}
-"""Default thresholds: Jaccard similarity of shingles of five words, cosine of embeddings. ``exact`` has none."""
+from donod_fast.selection.settings.variety import (
+    EMBEDDING,
+    EXACT,
+    KINDS,
+    MINHASH,
+    THRESHOLDS,
+    checked_threshold,
+)
 
 
 def duplicate_sets(
@@ -65,25 +67,6 @@ def near_of_texts(
 
         return near_texts(texts, threshold, folder)
     raise InputError(f"texts are compared by {EXACT} or {MINHASH}, got {kind!r}{suggest(kind, (EXACT, MINHASH))}")
-
-
-def checked_threshold(kind: str, threshold: float | None) -> float | None:
-    """The threshold of a kind: the given one, or its default; None for ``exact``.
-
-    Raises:
-        InputError: an unknown kind, a threshold for ``exact``, or one that is not above 0 and at most 1.
-    """
-    if kind not in KINDS:
-        raise InputError(f"duplicates are found by {', '.join(KINDS)}, got {kind!r}{suggest(kind, KINDS)}")
-    if threshold is None:
-        return THRESHOLDS.get(kind)
-    if kind == EXACT:
-        raise InputError(
-            f"{EXACT} finds equal texts and has no threshold; use {MINHASH} for texts that are nearly equal"
-        )
-    if not (math.isfinite(threshold) and 0 < threshold <= 1):
-        raise InputError(f"the threshold of {kind} must be above 0 and at most 1, got {threshold!r}")
-    return threshold
 
 
 __all__ = [

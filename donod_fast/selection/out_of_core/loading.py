@@ -75,7 +75,7 @@ def scored_rows(
     named = [] if column in (None, "don", "nod") else [column]
     grouped = [] if groups.column is None else [groups.column]
     wanted = list(dict.fromkeys(["row", *pair, *named, *grouped]))
-    for batch in _batches(_tables(folder, wanted)):
+    for batch in read_batches(folder, wanted):
         row = batch.column("row").to_numpy()
         numbers = groups.numbers(row, None if groups.column is None else batch.column(groups.column))
         if seen is not None:
@@ -150,6 +150,15 @@ def read_narrow(folder: ScoresFolder, columns: Sequence[str]) -> pa.Table:
     return pa.concat_tables(_tables(folder, columns))
 
 
+def read_batches(folder: ScoresFolder, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Yield some columns of all rows in input order, a few hundred thousand rows at a time.
+
+    Raises:
+        StoreError: a part is missing or damaged.
+    """
+    return _batches(_tables(folder, columns))
+
+
 def _tables(folder: ScoresFolder, columns: Sequence[str]) -> Iterator[pa.Table]:
     """Yield all parts in order; some are read ahead."""
     readers = _READERS if folder.storage.local is not None else _READERS_OF_OBJECTS
@@ -187,4 +196,4 @@ def _batches(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(held)
 
 
-__all__ = ["ScoredRows", "number_columns", "read_columns", "read_narrow", "scored_rows", "weight_norm"]
+__all__ = ["ScoredRows", "number_columns", "read_batches", "read_columns", "read_narrow", "scored_rows", "weight_norm"]

@@ -181,6 +181,21 @@ class BigRanking:
         ranking = Ranking(self.method, rows, torch.from_numpy(np.ascontiguousarray(value)), len(row))
         return ranking, self._columns_of(rows.tolist()), ranks
 
+    def ordered(self) -> tuple[Any, Any, tuple[str | None, ...], tuple[int, ...], tuple[int, ...]]:
+        """All ranked rows, best first, in memory: 12 bytes a row.
+
+        Returns:
+            (n,) int64 row numbers; (n,) int32 groups of these, None if there is one; by group: name, rows, ranked rows.
+
+        Raises:
+            StoreError: there is not enough disk space or memory.
+        """
+        by_rank = "value, row DESC" if self.method == "nodon" else "value DESC, row"
+        found = self._database.columns(f"SELECT row, grp FROM merit ORDER BY {by_rank}")
+        names = tuple(self._groups.names)
+        groups = None if names == (None,) else found["grp"].astype("int32")
+        return found["row"], groups, names, tuple(self._rows.tolist()), tuple(self._scored)
+
     @cached_property
     def _scored(self) -> list[int]:
         found = self._database.columns("SELECT grp, count(*) AS counted FROM merit GROUP BY grp")
@@ -231,12 +246,7 @@ class BigRanking:
             kept += np.bincount(found["grp"], minlength=len(kept))
         order = None
         if most is not None:
-            if kept.sum() > most:
-                raise InputError(
-                    f"{plural(kept.sum(), 'row')} in the order best first do not fit in memory, which has room "
-                    f"for {most:,}; "
-                    "use --order input, keep fewer rows, or raise --memory"
-                )
+            check_best_first(int(kept.sum()), most)
             by_rank = "m.value, m.row DESC" if self.method == "nodon" else "m.value DESC, m.row"
             order = self._database.columns(f"SELECT m.row FROM {chosen} ORDER BY {by_rank}")["row"].tolist()
         counts = zip(self._groups.names, self._rows.tolist(), self._scored, kept.tolist(), strict=True)
@@ -265,6 +275,15 @@ class BigRanking:
             middle = (low + high) // 2
             low, high = (low, middle) if row < self._folder.part_range(middle)[1] else (middle + 1, high)
         return low
+
+
+def check_best_first(count: int, most: int) -> None:
+    """Refuse to list more rows best first than memory has room for. Raises InputError."""
+    if count > most:
+        raise InputError(
+            f"{plural(count, 'row')} in the order best first do not fit in memory, which has room for {most:,}; "
+            "use --order input, keep fewer rows, or raise --memory"
+        )
 
 
 _BY_VALUE = "SELECT grp, value AS key FROM merit"
@@ -348,4 +367,4 @@ def rank_parts(
     return ranking
 
 
-__all__ = ["DEFAULT_MEMORY", "BigRanking", "Chosen", "GroupCount", "rank_parts"]
+__all__ = ["DEFAULT_MEMORY", "BigRanking", "Chosen", "GroupCount", "check_best_first", "rank_parts"]

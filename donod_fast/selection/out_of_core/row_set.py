@@ -22,6 +22,15 @@ class RowSet:
         self.total = total
         self._bits = np.zeros(-(-total // 8), np.uint8)
 
+    @staticmethod
+    def of(rows: Any, total: int) -> RowSet:
+        """A set of rows given as a list, an array or a tensor of ints; a set stays itself."""
+        if isinstance(rows, RowSet):
+            return rows
+        found = RowSet(total)
+        found.add(np.asarray(rows, np.int64))
+        return found
+
     def add(self, rows: Any) -> None:
         """Add rows, a numpy array of ints in any order.
 
@@ -43,6 +52,11 @@ class RowSet:
         both = RowSet(self.total)
         np.bitwise_and(self._bits, other._bits, out=both._bits)
         return both
+
+    def flags(self, start: int, stop: int) -> Any:
+        """Which of the rows ``start`` to ``stop`` − 1 are in the set, (stop − start,) bool."""
+        bits = np.unpackbits(self._bits[start // 8 : -(-stop // 8)], bitorder="little")
+        return bits[start % 8 : start % 8 + stop - start].astype(bool)
 
     def __len__(self) -> int:
         return sum(int(_ONES[window].sum()) for _, window in self._windows())

@@ -13,6 +13,7 @@ from donod_fast.reports.document import (
     Code,
     Document,
     Items,
+    Linked,
     Number,
     Picture,
     Section,
@@ -22,6 +23,7 @@ from donod_fast.reports.document import (
 )
 from donod_fast.studies.core.report import write_report
 from donod_fast.studies.core.report_pictures import Level, Point, curves
+from donod_fast.studies.core.row_links import RowLinks
 from donod_fast.studies.core.selecting import ALL, BY_THRESHOLD
 from donod_fast.studies.core.statistics import Estimate
 from donod_fast.studies.core.tables import write_csv, write_json
@@ -68,8 +70,13 @@ class ThresholdStudy:
         return findings(self.lines, self.separations, self.costs)
 
 
-def write_study(study: ThresholdStudy, out: Path) -> tuple[Path, Path]:
+def write_study(study: ThresholdStudy, out: Path, links: RowLinks | None = None) -> tuple[Path, Path]:
     """Write ``report.md``, ``report.html``, ``results.csv``, ``results.json`` and pictures; returns the first two.
+
+    Args:
+        study: the study.
+        out: its folder.
+        links: where methods lead; None for no links.
 
     Raises:
         InputError: a package of the extra ``study`` is not installed.
@@ -77,11 +84,11 @@ def write_study(study: ThresholdStudy, out: Path) -> tuple[Path, Path]:
     """
     write_csv(out / CSV, [_flat(line, study.costs) for line in study.lines])
     write_json(out / JSON, {**asdict(study), "findings": study.findings})
-    return write_report(as_report(study), out)
+    return write_report(as_report(study, links), out)
 
 
-def as_report(study: ThresholdStudy) -> Document:
-    """The study as a report for readers."""
+def as_report(study: ThresholdStudy, links: RowLinks | None = None) -> Document:
+    """The study as a report for readers, in which methods lead to their rows."""
     seeds, methods = len(study.seeds), dict.fromkeys(line.method for line in study.lines[1:])
     summary = (f"{study.description.strip()} " if study.description.strip() else "") + (
         f"How much training can be saved, and how does that change the model? The corpus was scored once; "
@@ -96,16 +103,16 @@ def as_report(study: ThresholdStudy) -> Document:
         "Device": str(study.machine.get("device", "")),
         "Date": study.date,
     }
-    return Document(f"Threshold study: {study.name}", summary, facts, tuple(_sections(study)))
+    return Document(f"Threshold study: {study.name}", summary, facts, tuple(_sections(study, links or RowLinks({}))))
 
 
-def _sections(study: ThresholdStudy) -> Iterator[Section]:
+def _sections(study: ThresholdStudy, links: RowLinks) -> Iterator[Section]:
     yield Section("Results", (Items(tuple(study.findings)), Text(_HOW_SURE)))
     yield Section("Pass rate and loss against tokens saved", tuple(_pictures(study)))
-    yield Section("All selections", (_main_table(study),))
-    yield Section("Differences and seeds", tuple(_difference_tables(study)))
+    yield Section("All selections", (_main_table(study, links), *_about_links(study, links)))
+    yield Section("Differences and seeds", tuple(_difference_tables(study, links)))
     if study.separations:
-        yield Section("Planted corruptions", (_separation_table(study.separations), _kept_table(study.lines)))
+        yield Section("Planted corruptions", (_separation_table(study.separations), _kept_table(study.lines, links)))
     yield Section(
         "Settings",
         (
@@ -126,7 +133,22 @@ _HOW_SURE = (
 )
 
 
-def _main_table(study: ThresholdStudy) -> Table:
+def _about_links(study: ThresholdStudy, links: RowLinks) -> Iterator[Text]:
+    if links.problem:
+        yield Text(f"The page of the rows could not be written: {links.problem}")
+    elif any(links.address(line.selection) is not None for line in study.lines):
+        yield Text(
+            "A method that is a link leads to its rows. The others cannot be shown there: all rows, random draws, "
+            "thresholds, choices by embeddings, and TOPSIS with another normalisation than the default."
+        )
+
+
+def _method(line: Line, links: RowLinks) -> Value:
+    address = links.address(line.selection)
+    return line.method if address is None else Linked(line.method, address)
+
+
+def _main_table(study: ThresholdStudy, links: RowLinks) -> Table:
     names = [one.name for one in study.lines[0].measures]
     planted = any(line.corrupted is not None for line in study.lines)
     columns = [
@@ -143,7 +165,7 @@ def _main_table(study: ThresholdStudy) -> Table:
     rows = []
     for line in study.lines:
         row: list[Value] = [
-            line.method,
+            _method(line, links),
             Number(line.kept, line.amount),
             *(_estimate(measure_of(line, name)) for name in names),
             Number(line.share_saved, f"{line.share_saved:.1%}"),
@@ -164,7 +186,7 @@ def _main_table(study: ThresholdStudy) -> Table:
     return Table(tuple(columns), tuple(rows), caption, references)
 
 
-def _difference_tables(study: ThresholdStudy) -> Iterator[Block]:
+def _difference_tables(study: ThresholdStudy, links: RowLinks) -> Iterator[Block]:
     for name in (one.name for one in study.lines[0].measures):
         rows: list[tuple[Value, ...]] = []
         for line in study.lines[1:]:
@@ -173,7 +195,7 @@ def _difference_tables(study: ThresholdStudy) -> Iterator[Block]:
                 continue
             rows.append(
                 (
-                    line.method,
+                    _method(line, links),
                     Number(line.kept, line.amount),
                     _interval(one.over_seeds),
                     ", ".join(f"{value:.3f}" for value in one.by_seed),
@@ -209,11 +231,11 @@ def _separation_table(separations: Sequence[Separation]) -> Table:
     )
 
 
-def _kept_table(lines: Sequence[Line]) -> Table:
+def _kept_table(lines: Sequence[Line], links: RowLinks) -> Table:
     kinds = list(dict.fromkeys(kind for line in lines for kind in line.kept_of))
     rows: list[tuple[Value, ...]] = [
         (
-            line.method,
+            _method(line, links),
             Number(line.kept, line.amount),
             *(Number(line.kept_of[kind], f"{line.kept_of[kind]:.0%}") for kind in kinds),
         )

@@ -25,6 +25,7 @@ from donod_fast.selection.ranking import ScoreColumns
 from donod_fast.selection.settings import BY_EMBEDDINGS
 from donod_fast.studies.core.cells import Cell, CellStore
 from donod_fast.studies.core.grid import Grid, Measured, Parts, Unit, make_grid, measure_all
+from donod_fast.studies.core.row_links import RowLinks, report_methods, write_rows
 from donod_fast.studies.core.selecting import (
     ALL,
     BY_THRESHOLD,
@@ -44,6 +45,7 @@ from donod_fast.system.wording import plural
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from donod_fast.data.reading import Corpus
     from donod_fast.training import Recipe
 
 SCORES = "scores"
@@ -84,6 +86,7 @@ def run_threshold(
     command: str = "",
     progress: Progress | None = None,
     make_parts: Callable[[], Parts] | None = None,
+    row_report: bool = False,
 ) -> Outcome:
     """Run the study of a recipe, or resume it.
 
@@ -98,6 +101,7 @@ def run_threshold(
         command: the command line to print in the report.
         progress: called after each step.
         make_parts: replaces our training and evaluation.
+        row_report: also write ``rows.html``, the report of the scores, to which the methods in the report lead.
 
     Raises:
         InputError: the recipe lacks an entry that a study needs, or a package is not installed.
@@ -123,7 +127,8 @@ def run_threshold(
         )
         results, computed = _measure(out, store, make_parts, grid, jobs, keep_models, tell)
         study = _study(recipe, grid, columns, scored, results, jobs, command)
-        markdown, page = write_study(study, out)
+        links = _row_links(recipe, out, store, scored) if row_report else None
+        markdown, page = write_study(study, out, links)
     return Outcome(study, markdown, page, computed)
 
 
@@ -167,6 +172,7 @@ def default_jobs() -> int:
 class _Scored:
     table: Any
     cell: Cell
+    corpus: Corpus
     corruption: list[str] | None
     questions: Questions | None
 
@@ -227,7 +233,15 @@ def _score(recipe: Recipe, out: Path, store: CellStore, tell: Progress) -> _Scor
     scores = ScoresFolder.open(cell.folder / SCORES)
     tell("score", corpus.rows, corpus.rows, f"{cell.result['seconds']:.1f} s")
     questions = questions_for(scores, recipe.study.methods)
-    return _Scored(scores.table(), cell, _corruption(corpus.records()), questions)
+    return _Scored(scores.table(), cell, corpus, _corruption(corpus.records()), questions)
+
+
+def _row_links(recipe: Recipe, out: Path, store: CellStore, scored: _Scored) -> RowLinks:
+    from donod_fast.scores.folder import ScoresFolder
+
+    scores = ScoresFolder.open(scored.cell.folder / SCORES)
+    shown = report_methods(recipe.study.methods, recipe.study.normalise)
+    return write_rows(store, scores, scored.corpus, shown, out, settings=scored.cell.settings)
 
 
 def _corruption(records: Any) -> list[str] | None:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 from cluster_specs import PART_ROWS, ClusterSpec, on_ray, workers
 from device_specs import POISON, wait_for
+from loss_folders import assert_losses_fit, loss_bytes
 from nodes import ROWS, TwoNodes, descendants, is_gone, meanwhile, one_process, part_bytes
 from score_runs import assert_same_bits, leftovers, short_rows, write_lines
 
@@ -33,7 +34,7 @@ def test_a_cluster_writes_the_bits_that_one_process_writes(
 ) -> None:
     import ray
 
-    wanted = one_process(data, scorer, tmp_path / "wanted")
+    wanted = one_process(data, scorer, tmp_path / "wanted", token_losses=True)
     before = descendants()
     done: list[int] = []
     found = on_ray(
@@ -42,9 +43,12 @@ def test_a_cluster_writes_the_bits_that_one_process_writes(
         tmp_path / "found",
         None,
         progress=lambda rows, tokens: done.append(rows),
+        token_losses=True,
     )
     assert_same_bits(found.folder.table(), wanted.table())
     assert part_bytes(tmp_path / "found") == part_bytes(tmp_path / "wanted")
+    assert assert_losses_fit(found.folder)
+    assert loss_bytes(tmp_path / "found") == loss_bytes(tmp_path / "wanted")
     assert (found.counts, found.resumed_rows) == (wanted.counts(), 0)
     assert sum(found.formats.values()) == ROWS
     assert sum(done) == ROWS

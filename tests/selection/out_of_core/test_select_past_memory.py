@@ -16,8 +16,7 @@ from tiny_models import save_tiny
 
 from donod_fast.errors import InputError
 from donod_fast.scores.folder import ScoresFolder
-from donod_fast.selection import rankers as engines
-from donod_fast.selection.rankers import parse_size
+from donod_fast.selection.rankers import larger_than_memory, parse_size
 
 SOURCES = ("web", "code", None)
 ROWS: list[dict[str, Any]] = [
@@ -132,7 +131,7 @@ def test_a_folder_on_an_object_store_is_ranked_there(in_cloud: str, scores: Path
 def test_more_records_best_first_than_fit_are_refused(
     scores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "_RECORD_BYTES", 10**8)
+    monkeypatch.setattr(larger_than_memory, "RECORD_BYTES", 10**8)
     options = ["--keep", "20", "--engine", "duckdb", "--memory", "1GB", "--out", tmp_path / "s.jsonl"]
     done = invoke("select", scores, *options, "--order", "best")
     assert_one_line_error(done, 2, "20 rows in the order best first", "room for 10", "--order input")
