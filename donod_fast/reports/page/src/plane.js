@@ -54,7 +54,7 @@ export function showPlane(store, place) {
   const overlay = s("svg", { class: "overlay", "aria-hidden": "true" });
   const frame = h("div", { class: "frame", tabindex: "0", role: "group", id: "plane-frame" }, canvas, overlay);
   const legend = h("ul", { class: "legend", "aria-label": "Colours" });
-  const state_ = h("p", { class: "soft", "aria-live": "polite", id: "plane-state" });
+  const state_ = h("p", { class: "soft", id: "plane-state" });
   const rectangle = h("details", { class: "rectangle" }, h("summary", null, "Rectangle by numbers"));
   const note = h("p", { class: "warning", hidden: true, id: "no-webgl" }, "This browser offers no WebGL. The points are drawn on a plain canvas, which is slower.");
   put(
