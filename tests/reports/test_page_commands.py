@@ -15,7 +15,7 @@ from score_runs import invoke, write_lines
 from donod_fast.demo.corpus import DATA
 
 ROWS = 160
-SOURCES = ("it's $HOME; `true` \"x\" \\", "a=b:c", "-x", "no-break\u00a0space", "⏎", "two\nlines", "\u202eodd", "", None)
+SOURCES = ('it\'s $HOME; `true` "x" \\', "a=b:c", "-x", "no-break\u00a0space", "⏎", "two\nlines", "\u202eodd", "", None)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A corpus with odd sources, its scores and its report."""
     place = tmp_path_factory.mktemp("it's here")
     lines = (DATA / "corpus.jsonl").read_text("utf-8").splitlines()[:ROWS]
-    records = [{**json.loads(line), "id": f"n{at}", "source": SOURCES[at % len(SOURCES)]} for at, line in enumerate(lines)]
+    records = [
+        {**json.loads(line), "id": f"n{at}", "source": SOURCES[at % len(SOURCES)]} for at, line in enumerate(lines)
+    ]
     records[5]["output"] = ""
     data = write_lines(place / "corpus.jsonl", records)
     scores = place / "my scores"
@@ -62,7 +64,9 @@ def runs(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
         assert program == "donod-fast"
         done = invoke(*words, "--overwrite")
         assert done.code == 0, (text, done.err)
-        return sorted(int(json.loads(line)["id"][1:]) for line in (tmp_path / "subset.jsonl").read_text("utf-8").splitlines())
+        return sorted(
+            int(json.loads(line)["id"][1:]) for line in (tmp_path / "subset.jsonl").read_text("utf-8").splitlines()
+        )
 
     return run
 
@@ -88,7 +92,9 @@ def test_every_value_of_a_text_column(page: Any, runs: Callable[[Any], list[int]
     buttons = page.locator('[data-column="record.source"] button.category')
     assert buttons.count() >= 7
     for at in range(buttons.count()):
-        page.evaluate("at => document.querySelectorAll('[data-column=\"record.source\"] button.category')[at].click()", at)
+        page.evaluate(
+            "at => document.querySelectorAll('[data-column=\"record.source\"] button.category')[at].click()", at
+        )
         settled(page)
         assert runs(page) == selected(page) != [], command(page)
         page.evaluate("document.querySelector('[data-column=\"record.source\"] button.clear').click()")

@@ -44,7 +44,7 @@ export function showConversation(store, place, texts) {
       column.kind === "number" ? short(column.values[at]) : column.categories[column.bins[at]] ?? "–",
     ]);
     const ranks = at < 0 ? [] : corpus.methods.filter((method) => method.rank[at] !== UNRANKED).map((method) => [
-      method.label,
+      `rank by ${method.label}`,
       `${count(method.rank[at] + 1)} of ${count(method.ranked)}`,
     ]);
     const verdict = at < 0 ? null : `${store.keptA.kept[at] ? "kept" : "dropped"} by ${store.a?.label ?? "no method"}${store.b ? `, ${store.keptB.kept[at] ? "kept" : "dropped"} by ${store.b.label}` : ""}`;
