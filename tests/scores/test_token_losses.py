@@ -26,6 +26,7 @@ from donod_fast.scores.merging import merge
 from donod_fast.scores.opening import known_files
 from donod_fast.scores.token_losses import has_token_losses, read_token_losses
 from donod_fast.scoring.dry_run import plan_run
+from donod_fast.scoring.forward import Forward
 from donod_fast.scoring.scorer import Scorer
 from donod_fast.scoring.settings import UpdateSettings
 
@@ -259,6 +260,24 @@ def test_losses_that_are_not_of_the_scored_tokens_are_not_added(
     with pytest.raises(StoreError, match=message):
         scored(scorer, tmp_path / "out", [data], token_losses=True)
     assert loss_bytes(tmp_path / "out") == {}
+
+
+def test_a_row_that_does_not_fit_in_memory_has_no_losses_and_gets_none(
+    scorer: Scorer, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = scored(scorer, tmp_path / "plain", [data])
+    real, least = Forward.launch, 30
+
+    def short(self: Forward, batch: Any, *arguments: Any) -> Any:
+        if batch.longest > least:
+            raise MemoryError
+        return real(self, batch, *arguments)
+
+    monkeypatch.setattr(Forward, "launch", short)
+    folder = scored(scorer, tmp_path / "out", [data], token_losses=True)
+    assert folder.counts()["out_of_memory"] and assert_losses_fit(folder)
+    with pytest.raises(StoreError, match=r"row \d+ was scored, but its \d+ tokens do not fit in memory now"):
+        scored(scorer, plain.path, [data], token_losses=True)
 
 
 def test_overwriting_drops_the_losses(scorer: Scorer, data: Path, tmp_path: Path) -> None:
