@@ -9,7 +9,9 @@ from typing import Any
 from donod_fast.api.optional import needed
 from donod_fast.api.shown import as_pre
 from donod_fast.errors import StoreError
+from donod_fast.scores.folder import ScoresFolder
 from donod_fast.selection.comparison import Comparison
+from donod_fast.selection.settings import CompareOptions
 from donod_fast.system.wording import plural
 
 
@@ -72,4 +74,27 @@ class Compared:
         return needed("pandas").DataFrame(matrix, index=list(self.names), columns=list(self.names))
 
 
-__all__ = ["Compared"]
+def compared(folder: ScoresFolder, how: CompareOptions) -> Compared:
+    """Compare the criteria of a folder.
+
+    Raises:
+        InputError: an unknown name or a wrong option, or too many rows for the memory.
+        StoreError: the folder is unfinished or damaged.
+    """
+    from donod_fast.selection.comparison import compare_folder
+
+    found = compare_folder(
+        folder,
+        how.columns or None,
+        share=how.keep,
+        measure=how.correlation,
+        normalise=how.normalise,
+        sample=how.sample,
+        seed=how.seed,
+        embedding_model=how.embedding_model,
+        memory=how.memory,
+    )
+    return Compared(found, Path(folder.name).name)
+
+
+__all__ = ["Compared", "compared"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from donod_fast.api.source import Source
 from donod_fast.data.formats import carried_values
@@ -54,10 +54,6 @@ class ExportedSource(Source):
     def place(self) -> str:
         """The exported file."""
         return self._name
-
-    def corpus(self) -> NoReturn:
-        """The inputs that were scored are not known."""
-        raise CorpusError(f"{self._name} is an exported file; its inputs are not known, only its records")
 
     def records(self) -> ExportedRecords:
         """The records without their scores."""

@@ -73,7 +73,7 @@ def _refuse_other_rows(source: Source, name: str) -> None:
     folder = source.folder
     if any(folder.record_hashes(part) is None for part in range(folder.parts) if folder.has_part(part)):
         raise CorpusError(f"{name} has scores of other rows than data; give the same rows")
-    for _ in source.corpus().records():
+    for _ in source.records().records():
         pass  # the corpus of a source compares each record as it is read
 
 

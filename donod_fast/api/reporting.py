@@ -20,7 +20,7 @@ def write_report_of(source: Source, out: Path, options: Mapping[str, Any]) -> No
         StoreError: the file exists or cannot be written.
     """
     (given,) = settings_of(options, ReportOptions)
-    write_report(source.folder, out, given, corpus=None if source.given is None else source.corpus())
+    write_report(source.folder, out, given)
 
 
 __all__ = ["write_report_of"]

@@ -23,9 +23,9 @@ Progress = Callable[[int, int], None]
 class Scorer(scoring.Scorer):
     """A causal language model that is ready to score corpora, and whose scores are an object.
 
-    ``Scorer(model, tokenizer, …)`` takes a model in memory, ``Scorer.from_pretrained(name, …)`` loads one. Both take the
-    arguments of :class:`donod_fast.scoring.scorer.Scorer`, for example ``update="sgd"``, ``lr=1e-5``, ``max_length=512``,
-    ``carry="source"``, ``signals="ifd,el2n"``, ``token_budget=4096``, ``packing="off"`` and ``live=True``.
+    ``Scorer(model, tokenizer, …)`` takes a model in memory, ``Scorer.from_pretrained(name, …)`` loads one. Both take
+    the arguments of :class:`donod_fast.scoring.scorer.Scorer`, for example ``update="sgd"``, ``lr=1e-5``,
+    ``max_length=512``, ``carry="source"``, ``signals="ifd,el2n"``, ``token_budget=4096`` and ``live=True``.
 
     Raises:
         ModelError: the model cannot be scored with; the message says why.

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from donod_fast.api.comparison import Compared
+from donod_fast.api.comparison import Compared, compared
 from donod_fast.api.describing import described, described_as_html
 from donod_fast.api.optional import needed
 from donod_fast.api.options import settings_of, takes
@@ -19,6 +19,7 @@ from donod_fast.errors import InputError, suggest
 from donod_fast.reports.settings import ReportOptions
 from donod_fast.selection.filter_options import FilterOptions, parse_condition
 from donod_fast.selection.settings import CompareOptions, KeepOptions, OrderOptions, PreferOptions, RankOptions
+from donod_fast.selection.settings.variety import EMBEDDING, NONE
 from donod_fast.system.options import options_of
 
 if TYPE_CHECKING:
@@ -40,8 +41,6 @@ class Scores:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-
-    # ---- the table
 
     @property
     def folder(self) -> ScoresFolder:
@@ -125,8 +124,6 @@ class Scores:
 
         return datasets.Dataset(datasets.table.InMemoryTable(self.table))
 
-    # ---- ranking and selecting
-
     @takes(OrderOptions, PreferOptions)
     def rank(self, method: str = "topsis", **options: Any) -> RankedRows:
         """Rank all rows, best first, without a model.
@@ -169,11 +166,11 @@ class Scores:
         given = {"keep": keep, "method": method, "by": by, **options}
         how, choice, filters = settings_of(given, RankOptions, KeepOptions, FilterOptions)
         self._refuse_lr(how.lr)
+        if how.dedupe not in (NONE, EMBEDDING) or how.embedding_model is not None:
+            self._refuse_export("a look into the texts needs")
         wanted = [parse_condition(text)[0] for text in filters.where]
         folder = self._source.carrying([*([] if how.by is None else [how.by]), *wanted])
         return Selection(self._source, folder, how, choice, filters)
-
-    # ---- looking
 
     @property
     def status(self) -> ScoresStatus:
@@ -192,21 +189,8 @@ class Scores:
             InputError: an unknown name or a wrong option, or too many rows for the memory.
             StoreError: the folder is unfinished or damaged.
         """
-        from donod_fast.selection.comparison import compare_folder
-
         (how,) = settings_of({"columns": columns, **options}, CompareOptions)
-        found = compare_folder(
-            self.folder,
-            how.columns or None,
-            share=how.keep,
-            measure=how.correlation,
-            normalise=how.normalise,
-            sample=how.sample,
-            seed=how.seed,
-            embedding_model=how.embedding_model,
-            memory=how.memory,
-        )
-        return Compared(found, Path(self.folder.name).name)
+        return compared(self.folder, how)
 
     def plot(
         self, path: str | Path | None = None, *, keep: float | int | str = 0.3, method: str = "topsis", **options: Any
@@ -231,8 +215,6 @@ class Scores:
 
         write_report_of(self._source, Path(path), options)
         return Path(path)
-
-    # ---- keeping
 
     def save(self, place: str | Path, *, overwrite: bool = False) -> Scores:
         """Write the scores, exactly, to a folder that ``load_scores`` and every command read; and return it opened.
@@ -269,18 +251,14 @@ class Scores:
         from donod_fast.scores.exporting import export_file
 
         self._refuse_export("an export needs")
-        export_file(self.folder, self._source.corpus(), Path(path), records=records, overwrite=overwrite)
+        export_file(self.folder, self.folder.reopened(), Path(path), records=records, overwrite=overwrite)
         return Path(path)
-
-    # ---- showing
 
     def __repr__(self) -> str:
         return described(self._source)
 
     def _repr_html_(self) -> str:
         return described_as_html(self._source)
-
-    # ---- within
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
         self.folder.part_files()  # refuses an unfinished folder

@@ -17,6 +17,7 @@ from donod_fast.api.shown import Text, as_pre
 from donod_fast.api.source import Source
 from donod_fast.selection.choosing import Choice, choosing, keeps_one_row
 from donod_fast.selection.filter_options import FilterOptions
+from donod_fast.selection.likeness import Likeness, likeness
 from donod_fast.selection.out_of_core.row_set import RowSet
 from donod_fast.selection.settings import KeepOptions, RankOptions
 from donod_fast.system.wording import plural
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from donod_fast.scores.folder import ScoresFolder
     from donod_fast.selection.out_of_core import GroupCount
+    from donod_fast.selection.similar_sets import SimilarSets
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +46,9 @@ class Selection:
         left_out: number of rows that have scores but were not ranked, by reason.
         groups: counts of each group of ``by``, or of each cluster; empty without.
         engine: which engine ranked, ``memory`` or ``duckdb``; the rows are the same.
-        notes: what a user should know about the ranking, a sentence each.
+        sets: the sets of similar rows that ``dedupe`` and ``diversify`` found, of each of which one row is kept.
+        likeness: how like the corpus the selection is, by length and by groups.
+        notes: what a user should know about the selection, a sentence each.
     """
 
     def __init__(
@@ -69,11 +73,14 @@ class Selection:
             self.scored, self.before = ranking.scored, found.before
             self.left_out: Mapping[str, int] = dict(ranking.left_out)
             self.groups: tuple[GroupCount, ...] = found.kept.groups
+            self.sets: tuple[SimilarSets, ...] = found.kept.sets
+            self._passed_over, self._missing = found.kept.passed_over, found.kept.missing
             followed = None if ranking.following is None else ranking.following.text()
+        self.likeness: Likeness = likeness(folder, kept)
         if choice.order == "input":
             self.rows = np.sort(self.rows)
         self.total = folder.rows
-        self.notes: tuple[str, ...] = () if followed is None else (followed,)
+        self.notes: tuple[str, ...] = (*(() if followed is None else (followed,)), *self.likeness.warnings)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -175,6 +182,13 @@ class Selection:
         without = self.total - self.scored - sum(self.left_out.values())
         reasons = {**self.left_out, **({"no score": without} if without else {})}
         lines += [f"  left out: {plural(rows, 'row')} with {reason}" for reason, rows in reasons.items()]
+        for sets in self.sets:
+            found = (
+                f"{plural(len(sets), 'set')} ({sets.kind}), {len(sets.dropped):,} of {plural(sets.rows, 'row')} dropped"
+            )
+            lines.append(f"  similar rows: {found}")
+        if self._passed_over or self._missing:
+            lines.append(f"  {self._passed_over:,} duplicates passed over, {self._missing:,} rows too few are left")
         largest = sorted(self.groups, key=lambda group: -group.scored)[:_SHOWN_GROUPS]
         for group in largest:
             name = "(none)" if group.name is None else group.name

@@ -151,3 +151,35 @@ def test_importing_the_package_loads_no_torch() -> None:
 def test_a_table_takes_scores_without_a_copy_by_hand(scorer: donod_fast.Scorer, corpus: Path) -> None:
     scores = scorer.score(corpus)
     assert_same_bits(pa.table(scores), scores.table)
+
+
+def test_duplicates_and_reports_read_rows_from_python(scorer: donod_fast.Scorer, corpus: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in corpus.read_text(encoding="utf-8").splitlines()[:12]]
+    scores = scorer.score([*rows, *rows[:5]])
+    selection = scores.select(1.0, dedupe="exact")
+    (sets,) = selection.sets
+    assert sets.kind == "exact" and len(sets) == 5
+    assert len(selection) == selection.scored - 5
+    assert "similar rows: 5 sets (exact), 5 of 10 rows dropped" in repr(selection)
+    alone = donod_fast.load_scores(scores.save(tmp_path / "scores").folder.name)
+    with pytest.raises(donod_fast.errors.CorpusError, match="data=rows"):
+        alone.select(1.0, dedupe="exact")
+    report = scores.report(tmp_path / "report.html", near_duplicates="none", title="A <b>title</b>")
+    text = report.read_text(encoding="utf-8")
+    assert "A &lt;b&gt;title" in text and "<b>title</b>" not in text
+    with pytest.raises(InputError, match="did you mean 'title'"):
+        scores.report(tmp_path / "other.html", titel="x")
+    with pytest.raises(donod_fast.errors.StoreError, match="exists"):
+        scores.report(report)
+
+
+def test_a_selection_unlike_its_corpus_says_so(tmp_path: Path) -> None:
+    import numpy as np
+    from api_cases import folder_over, written_corpus
+
+    file, _ = written_corpus(tmp_path / "a.jsonl", 60)
+    columns = {"don": np.repeat([0.0, 1.0], 30), "nod": np.arange(60.0)}
+    folder_over(tmp_path / "scores", [file], columns, {"source": ["a"] * 30 + ["b"] * 30})
+    selection = donod_fast.load_scores(tmp_path / "scores").select(0.5, "don")
+    assert selection.likeness.distances["source"] == 0.5
+    assert any("source" in note for note in selection.notes) and "source" in repr(selection)
