@@ -10,7 +10,8 @@ their original, counted by shingles, is at least the threshold; ``recall_near`` 
 0.05 above it. ``false`` counts pairs whose similarity, counted again, is below the threshold: there must be none.
 ``minhash, datasketch`` computes the minima with datasketch 2 instead of rensa; the rest is the same. ``embedding``
 compares vectors of 384 numbers, four of five of them far apart. The peak is that of the process, Python and its
-packages included (``base_mib`` before the work). Appends to results/dedupe.csv.
+packages included (``base_mib`` before the work). ``cpu_seconds`` are of all cores; ``load`` is that of the machine at
+the end: above its number of cores, ``seconds`` hold other work. Appends to results/dedupe.csv.
 """
 
 from __future__ import annotations
@@ -72,9 +73,9 @@ def measured(case: str, rows: int) -> dict[str, Any]:
     if case.endswith("datasketch"):
         near_texts.minima_of = datasketch_minima
     kind = case.partition(",")[0]
-    base, begin = peak(), time.perf_counter()
+    base, begin = peak(), clocks()
     near = near_of_texts(enumerate(texts), kind, None if kind == "exact" else THRESHOLD)
-    seconds, most = time.perf_counter() - begin, peak()
+    end, most = clocks(), peak()
     shingler = Shingler()
     dropped = set(near.dropped.tolist())
     similar = {}
@@ -89,7 +90,7 @@ def measured(case: str, rows: int) -> dict[str, Any]:
     pairs = zip(near.dropped.tolist(), near.kept.tolist(), strict=True)
     false = sum(jaccard(shingler.shingles(texts[a]), shingler.shingles(texts[b])) < least for a, b in pairs)
     return {
-        **costs(seconds, base, most),
+        **costs(begin, end, base, most),
         "characters": round(sum(map(len, texts)) / len(texts)),
         "dropped": len(dropped),
         "planted": len(planted),
@@ -111,16 +112,16 @@ def measured_vectors(rows: int) -> dict[str, Any]:
     planted, originals = planted[~np.isin(originals, planted)], originals[~np.isin(originals, planted)]
     noise = draw.normal(size=(len(planted), SIZE)).astype(np.float32)
     vectors[planted] = vectors[originals] + 0.2 * noise
-    base, begin = peak(), time.perf_counter()
+    base, begin = peak(), clocks()
     near = near_vectors([(np.arange(rows), vectors)], rows, COSINE)
-    seconds, most = time.perf_counter() - begin, peak()
+    end, most = clocks(), peak()
     one, other = vectors[planted].astype(np.float64), vectors[originals].astype(np.float64)
     cosines = (one * other).sum(1) / np.sqrt((one * one).sum(1) * (other * other).sum(1))
     dropped, close = set(near.dropped.tolist()), cosines[cosines >= COSINE] < COSINE + NEAR
     there = planted[cosines >= COSINE]
     hits = np.array([place in dropped for place in there.tolist()])
     return {
-        **costs(seconds, base, most),
+        **costs(begin, end, base, most),
         "characters": 0,
         "dropped": len(dropped),
         "planted": len(there),
@@ -179,10 +180,16 @@ def datasketch_minima(flat: Any, ends: Sequence[int]) -> Any:
     return np.array(found, np.uint32)
 
 
-def costs(seconds: float, base: int, most: int) -> dict[str, Any]:
+def clocks() -> tuple[float, float]:
+    """Seconds of the wall and of this process on all cores."""
+    return time.perf_counter(), time.process_time()
+
+
+def costs(begin: tuple[float, float], end: tuple[float, float], base: int, most: int) -> dict[str, Any]:
     """Columns that all cases share."""
+    seconds, cpu = (round(after - before, 2) for before, after in zip(begin, end, strict=True))
     load = round(os.getloadavg()[0], 1)
-    return {"seconds": round(seconds, 2), "base_mib": base, "peak_mib": most, "load": load}
+    return {"seconds": seconds, "cpu_seconds": cpu, "base_mib": base, "peak_mib": most, "load": load}
 
 
 def peak() -> int:

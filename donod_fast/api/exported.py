@@ -107,7 +107,7 @@ class ExportedRecords:
         return self._corpus.rows
 
     def records(self, start: int = 0, stop: int | None = None) -> Iterator[Record]:
-        """Stream the records of ``start <= row < stop``; a JSON record loses its own text, not its values."""
+        """Stream the records of ``start <= row < stop``; the text of a JSON record is not the one that was scored."""
         for record in self._corpus.records(start, stop):
             if record.data is None:
                 yield record

@@ -39,7 +39,7 @@ def summary_text(summary: Mapping[str, Any], options: RankOptions, kept: Kept) -
     if summary["json_columns"]:
         lines.append(output.json_columns(summary["json_columns"]))
     lines += map(_sets_text, kept.sets)
-    if any(sets.kind in KINDS for sets in kept.sets):
+    if any(sets.kind in KINDS and len(sets) for sets in kept.sets):
         lines.append(_filled_text(kept))
     if options.by is not None:
         lines.append(_by_group(options.by, kept.groups))
@@ -72,7 +72,7 @@ def _sets_text(sets: SimilarSets) -> str:
         return chosen + (f"; {plural(sets.without, 'candidate')} without one come last" if sets.without else "")
     what = {EXACT: "equal texts", MINHASH: "nearly equal texts"}.get(sets.kind, "nearly equal questions")
     least = "" if sets.threshold is None else f", similarity {sets.threshold:g} or more"
-    found = f"{plural(len(sets), 'set')} of {what} among the ranked rows" if len(sets) else f"no {what}"
+    found = f"{plural(len(sets), 'set') if len(sets) else 'no set'} of {what} among the ranked rows"
     members = (
         f": {sets.rows:,} rows, of which {len(sets.dropped):,} are duplicates of a better row" if len(sets) else ""
     )

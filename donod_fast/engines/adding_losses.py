@@ -36,11 +36,16 @@ def added_losses(
         stages: records where the time goes.
 
     Raises:
-        StoreError: a row has another mask now than when it was scored, or does not fit in memory.
+        StoreError: a row has another mask now than when it was scored, does not fit in memory, or no process
+            survives it now.
     """
     wanted = scored_lengths(scores)
     scored = [sample for sample in samples if sample.row in wanted]
     for sample in scored:
+        if sample.status is Status.WORKER_LOST:
+            raise StoreError(
+                f"{folder}: the losses of row {sample.row}, which was scored, cannot be added: {sample.detail}"
+            )
         now = sample.scored_tokens if sample.status is Status.SCORED else 0
         if now != wanted[sample.row]:
             raise StoreError(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from donod_fast.errors import CorpusError
-from donod_fast.reports.blocks import Array, Block, array_block, json_block, json_bytes
+from donod_fast.reports.blocks import Array, Block, array_block, json_block, json_bytes, size_of
 from donod_fast.reports.methods import Method
 from donod_fast.reports.sampling import SEED, ends_of
 from donod_fast.reports.scored_table import ScoredTable
@@ -98,7 +98,7 @@ def choose_texts(
     if held.used < budget and held.entries and not held.problem:
         fits = int((budget - held.used) * _MARGIN / (held.used / len(held.entries)))
         held.read(rest[:fits])
-    return _packed(held, table, why)
+    return _packed(held, table, budget, why)
 
 
 class _Held:
@@ -127,6 +127,11 @@ class _Held:
                     return
                 waiting = []
         self._take(waiting)
+
+    def drop(self, count: int) -> None:
+        """Drop the entries that came last."""
+        for row in list(self.entries)[-count:]:
+            del self.entries[row]
 
     def _take(self, entries: list[Entry]) -> bool:
         """Take some entries, or those of them that fit."""
@@ -158,12 +163,22 @@ def _in_order(
     return list(known | dict.fromkeys(table.unscored[random.permutation(len(table.unscored))].tolist()))
 
 
-def _packed(held: _Held, table: ScoredTable, why: str) -> ChosenTexts:
+def _blocks(held: _Held) -> list[Block]:
+    """Row numbers, and the entries by rising number, some in each block."""
+    rows = sorted(held.entries)
+    found = [array_block("text_rows", "u32", np.asarray(rows))]
+    for number, at in enumerate(range(0, len(rows), CHUNK)):
+        found.append(json_block(f"t{number}", [held.entries[row] for row in rows[at : at + CHUNK]]))
+    return found
+
+
+def _packed(held: _Held, table: ScoredTable, budget: int, why: str) -> ChosenTexts:
+    blocks = _blocks(held)
+    while held.entries and size_of(blocks) > budget:  # the size of entries was an estimate
+        held.drop(max(1, len(held.entries) // 20))
+        blocks = _blocks(held)
     rows = sorted(held.entries)
     entries = [held.entries[row] for row in rows]
-    chunks = [entries[at : at + CHUNK] for at in range(0, len(entries), CHUNK)]
-    blocks = [array_block("text_rows", "u32", np.asarray(rows))]
-    blocks += [json_block(f"t{at}", chunk) for at, chunk in enumerate(chunks)]
     scored = len(np.intersect1d(rows, table.row, assume_unique=True))
     if scored == len(table):
         text = f"all {plural(scored, 'scored row')}" if scored else "no scored row"
@@ -177,7 +192,7 @@ def _packed(held: _Held, table: ScoredTable, why: str) -> ChosenTexts:
         "rows": len(rows),
         "of": table.seen,
         "chunk": CHUNK,
-        "chunks": len(chunks),
+        "chunks": len(blocks) - 1,
         "text": text,
         "mask": not why,
         "losses": any(entry["losses"] is not None for entry in entries),

@@ -9,6 +9,7 @@ import numpy as np
 
 from donod_fast.criteria.registry import BASE
 from donod_fast.reports.blocks import Array, Block, array_block, number_block
+from donod_fast.reports.clusters import CLUSTER
 from donod_fast.reports.scored_table import ScoredTable, Texts
 from donod_fast.scores.columns import Column
 from donod_fast.scores.rows import CARRIED
@@ -97,7 +98,8 @@ def report_columns(table: ScoredTable, points: Array, categories: dict[str, Cate
         base = {"name": name, "label": label, "block": block, "where": where, "filter": where is not None}
         about = _about(name, table)
         if text is not None:
-            meaning = "the input file" if name == BY_FILE else f"the records' column {label}"
+            meanings = {BY_FILE: "the input file", CLUSTER: "K-Means cluster of the embedding"}
+            meaning = meanings.get(name, f"the records' column {label}")
             described.append({**base, "text": meaning, "kind": "category", "better": None, **_of_category(text)})
             blocks.append(array_block(block, "u16", text.codes[points]))
         elif name in table.flags:
@@ -144,6 +146,8 @@ def label_of(name: str) -> str:
 
 def where_name(name: str, table: ScoredTable) -> str | None:
     """The name of a column in ``select --where``; None if a command cannot hold it."""
+    if name == CLUSTER:
+        return None  # it is not stored
     own = name.removeprefix(CARRIED)
     taken = {"row", "id", "status", "detail", *table.numbers, *table.flags}
     wanted = name if own != name and own in taken else own
@@ -173,7 +177,7 @@ def histogram(values: Array) -> dict[str, Any]:
 
 
 def _is_log(there: Array, low: float, high: float) -> bool:
-    middle = float(np.median(there))
+    middle = float(np.quantile(there, 0.5, method="lower"))
     return low > 0 and high / middle > _WIDE and middle / low > 2
 
 
@@ -196,8 +200,9 @@ def _edges(there: Array, low: float, high: float, *, log: bool) -> Array:
 
 
 def _of_category(found: Category) -> dict[str, Any]:
-    # What is shown by name, and what is no value at all, cannot be typed.
-    unfit = [at for at, value in enumerate(found.values) if value is None or any(map(is_hidden, value)) or not value]
+    # A value that is shown otherwise than it is stored, and what is no value at all, cannot be typed.
+    pairs = zip(found.names, found.values, strict=True)
+    unfit = [at for at, (name, value) in enumerate(pairs) if not value or name != value]
     missing = int((found.codes == NO_CATEGORY).sum())
     return {"low": None, "high": None, "missing": missing, "categories": found.names, "counts": found.counts,
             "unfit": unfit, "log": False}  # fmt: skip

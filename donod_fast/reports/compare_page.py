@@ -66,6 +66,8 @@ def warnings(comparison: Comparison) -> list[str]:
     The rules are those of a report: a rank correlation above 0.99, and two thirds of the selected rows longer (shorter)
     than the median scored row.
     """
+    if not any(comparison.values):
+        return ["no row has a score: there is nothing to compare"]
     same = list(_same_orders(comparison))
     if len(same) > _MOST_PAIRS:
         same = [

@@ -12,7 +12,7 @@ Histograms and totals are over all scored rows, also where the points are a samp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -25,6 +25,7 @@ from donod_fast.errors import CorpusError, InputError
 from donod_fast.reports.agreement import agreement, warn_of_pairs
 from donod_fast.reports.blocks import Array, Block, array_block, json_block, refuse_large, size_of
 from donod_fast.reports.chosen_texts import ChosenTexts, choose_texts, no_texts
+from donod_fast.reports.clusters import CLUSTER, cluster_texts
 from donod_fast.reports.columns import Category, ReportColumns, categories_of, report_columns
 from donod_fast.reports.duplicates import exact_sets, near_sets, why_not_near
 from donod_fast.reports.masks import masker_of
@@ -113,6 +114,9 @@ class _Report:
         self._table = read_scored(folder)
         self._warnings = folder_warnings(folder, self._table)
         self._corpus = self._opened(corpus)
+        clusters, self._clusters = cluster_texts(folder, self._table)
+        if clusters is not None:
+            self._table.texts[CLUSTER] = clusters
         self._categories = categories_of(self._table)
         self._methods = self._ranked()
         self._agreement = agreement(self._table, self._methods, options.keep)
@@ -200,7 +204,7 @@ class _Report:
     def _source(self) -> Category | None:
         """The groups that a sample is stratified by: the column ``source`` if it is carried, else the first of text."""
         named = [name for name in (f"{CARRIED}source", BY_FILE) if name in self._categories]
-        first = [*named, *self._categories]
+        first = [*named, *_grouping(self._categories)]
         return self._categories[first[0]] if first else None
 
     def _sets(self) -> tuple[list[dict[str, Any]], str | None]:
@@ -234,7 +238,7 @@ class _Report:
         folder, table, options = self._folder, self._table, self._options
         groups = [
             {"name": name, "column": columns.places[name], "by": name.removeprefix(CARRIED)}
-            for name in self._categories
+            for name in _grouping(self._categories)
         ]
         of_sample = {name.removeprefix(CARRIED): one for name, one in self._categories.items()}
         totals = [None if sample.text is None else totals_of(method, table, of_sample) for method in self._methods]
@@ -253,7 +257,7 @@ class _Report:
             "facts": facts(folder, table),
             "warnings": self._warnings,
             "statuses": statuses(table),
-            "quality": [*quality(folder, table), *_quality_of_sets(sets, near)],
+            "quality": [*quality(folder, table), *_quality_of_sets(sets, near), *_clusters_line(self._clusters)],
             "sets": [one for one in sets if one["sets"]],
             "columns": columns.described,
             "methods": [
@@ -263,7 +267,7 @@ class _Report:
             "groups": groups,
             "tokens": columns.places["scored_tokens"],
             "length": columns.places["tokens"],
-            "cluster": None,
+            "cluster": columns.places.get(CLUSTER),
             "agreement": self._agreement,
             "default": {"method": self._methods[0].name if self._methods else None, "keep": options.keep},
             "texts": {},
@@ -279,6 +283,15 @@ def _quality_of_sets(sets: Sequence[dict[str, Any]], near: str | None) -> list[d
     if near is not None:
         found.append({"label": labels["minhash"], "text": one_line(near), "rows": None})
     return found
+
+
+def _grouping(names: Iterable[str]) -> list[str]:
+    """The columns of text that ``select --by`` takes."""
+    return [name for name in names if name != CLUSTER]
+
+
+def _clusters_line(text: str) -> list[dict[str, Any]]:
+    return [{"label": "clusters", "text": one_line(text), "rows": None}] if text else []
 
 
 def _rows_block(rows: Array) -> Block:

@@ -123,7 +123,7 @@ class LossFiles:
         return plain
 
     def are_complete(self, part: int, scores: pa.Table) -> bool:
-        """Whether a part has the losses of all of its scored tokens. A damaged file is removed.
+        """Whether a part has the losses of all of its scored tokens. A file that is damaged or does not fit is removed.
 
         Args:
             part: number of the part.
@@ -131,10 +131,12 @@ class LossFiles:
         """
         try:
             table = self.read(part)
+            fits = table is not None and lengths_of(table) == scored_lengths(scores)
         except StoreError:
+            fits = False
+        if not fits:
             self.remove(part)
-            return False
-        return table is not None and lengths_of(table) == scored_lengths(scores)
+        return fits
 
     def _mark(self, part: int) -> bytes:
         first, stop = self._parts.part_range(part)

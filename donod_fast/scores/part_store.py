@@ -225,12 +225,15 @@ class PartStore:
                 return True
             try:
                 table = self.read_part(part)
-                if table is None or (wanted and not self._has(part, wanted)):
+                if table is None:
                     return True
+                lacks_criteria = bool(wanted and not self._has(part, wanted))
             except StoreError:
                 self.storage.remove(self.part_name(part))
                 return True
-            return self.losses.wanted and not self.losses.are_complete(part, table)
+            # Checked in any case: a run that adds criteria keeps the losses that are there.
+            lacks_losses = self.losses.wanted and not self.losses.are_complete(part, table)
+            return lacks_criteria or lacks_losses
 
         return [part for part, missing in enumerate(self._of_each(is_missing)) if missing]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numbers
 import operator
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
@@ -98,17 +98,26 @@ class LoadingOptions(TypedDict, total=False):
     offload_folder: str | Path | None
 
 
+_Options = TypeVar("_Options", UpdateOptions, MaskOptions, CriterionOptions)
 _KEYWORDS = (*ScorerOptions.__annotations__, *LoadingOptions.__annotations__)
 
 
-def check_names(options: Mapping[str, object]) -> None:
-    """Refuse keywords that a ``Scorer`` does not have. Raises InputError; names the nearest one."""
+def divided(options: Mapping[str, Any]) -> tuple[UpdateOptions, MaskOptions, CriterionOptions]:
+    """The plain keywords by what they are settings of.
+
+    Raises:
+        InputError: a ``Scorer`` has no such keyword; names the nearest one.
+    """
     for name in options:
+        if name in LoadingOptions.__annotations__:
+            raise InputError(f"{name} says how a model is loaded; give it to Scorer.from_pretrained(…, {name}=…)")
         if name not in PlainOptions.__annotations__:
-            near = suggest(_OFTEN.get(name, name), _KEYWORDS)
-            if name in LoadingOptions.__annotations__:
-                raise InputError(f"{name} says how a model is loaded; give it to Scorer.from_pretrained(…, {name}=…)")
-            raise InputError(f"Scorer has no argument {name!r}{near}")
+            raise InputError(f"Scorer has no argument {name!r}{suggest(_OFTEN.get(name, name), _KEYWORDS)}")
+    return _those(UpdateOptions, options), _those(MaskOptions, options), _those(CriterionOptions, options)
+
+
+def _those(kind: type[_Options], options: Mapping[str, Any]) -> _Options:
+    return kind(**{name: value for name, value in options.items() if name in kind.__annotations__})
 
 
 _OFTEN = {"learning_rate": "lr", "criteria": "signals", "max_seq_length": "max_length", "optimizer": "update"}
@@ -274,7 +283,7 @@ def carried(carry: object) -> tuple[str, ...]:
     """
     if isinstance(carry, str):
         return _in_python(lambda: ColumnSettings(carry=carry).carried)
-    names = tuple(carry) if isinstance(carry, Collection) else (carry,)
+    names = tuple(carry) if isinstance(carry, Sequence) else (carry,)
     if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
         raise InputError(f"carry takes distinct names of columns, as carry=['source', 'lang'], got {carry!r}")
     return tuple(str(name) for name in names)
@@ -339,9 +348,9 @@ __all__ = [
     "ScorerOptions",
     "UpdateOptions",
     "carried",
-    "check_names",
     "column_map",
     "criteria_of",
+    "divided",
     "dtype_name",
     "flag",
     "mask_settings",

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import torch
 from torch import Tensor
@@ -30,14 +30,11 @@ from donod_fast.models.placement import DeviceMap, MaxMemory
 from donod_fast.models.trunk import Trunk
 from donod_fast.scores.rows import ScoreRow, to_table
 from donod_fast.scoring.arguments import (
-    CriterionOptions,
-    MaskOptions,
     PlainOptions,
     ScorerOptions,
-    UpdateOptions,
     carried,
-    check_names,
     criteria_of,
+    divided,
     dtype_name,
     flag,
     mask_settings,
@@ -55,8 +52,6 @@ if TYPE_CHECKING:
 
     from donod_fast.data.reading import Corpus
     from donod_fast.data.reading.python_data import Data
-
-_Options = TypeVar("_Options", UpdateOptions, MaskOptions, CriterionOptions)
 
 
 class Scorer:
@@ -115,10 +110,10 @@ class Scorer:
         live: bool = False,
         **plain: Unpack[PlainOptions],
     ) -> None:
-        check_names(plain)
-        self.update = update_settings(update, _those(UpdateOptions, plain))
-        masking = mask_settings(masks, _those(MaskOptions, plain))
-        self._signals = criteria_of(signals, _those(CriterionOptions, plain))
+        of_update, of_masks, of_criteria = divided(plain)
+        self.update = update_settings(update, of_update)
+        masking = mask_settings(masks, of_masks)
+        self._signals = criteria_of(signals, of_criteria)
         carry = carried(carry)
         ComputeSettings(backend=backend, packing=packing)  # which refuses unknown names
         compile, live = flag("compile", compile), flag("live", live)
@@ -384,11 +379,6 @@ class _LiveState:
 
     model: Any
     is_neutral: bool = False
-
-
-def _those(kind: type[_Options], plain: Mapping[str, Any]) -> _Options:
-    """The keywords that belong to one kind of settings."""
-    return kind(**{name: value for name, value in plain.items() if name in kind.__annotations__})
 
 
 def _kind(weight: Tensor) -> str:

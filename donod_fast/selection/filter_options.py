@@ -24,11 +24,11 @@ class FilterOptions:
 
     where: tuple[str, ...] = option(
         (),
-        help="Of the kept rows, write those with COLUMN=LOW:HIGH (one may be empty) or COLUMN=TEXT; may be repeated.",
+        help="Write only kept rows with COLUMN=LOW:HIGH (one may be empty) or COLUMN=TEXT; may be repeated.",
         panel="Choosing",
     )
     only_rows: Path | None = option(
-        None, help="Of the kept rows, write those whose numbers this file lists, one a line.", panel="Choosing"
+        None, help="Write only kept rows whose numbers this file lists, one a line.", panel="Choosing"
     )
 
     def __post_init__(self) -> None:

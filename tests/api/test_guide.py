@@ -53,6 +53,12 @@ def test_every_example_runs_and_leaves_what_it_says(ran: dict[str, Any]) -> None
     assert ran["result"].don.shape == (2,)
 
 
+def test_plain_arguments_are_the_settings_that_they_name(ran: dict[str, Any]) -> None:
+    update = ran["by_sgd"].update
+    assert (update.update, update.lr, ran["by_sgd"].masks.max_length) == ("sgd", 1e-5, 512)
+    assert (ran["by_adamw"].update.eps, ran["by_adamw"].update.weight_decay) == (1e-6, 0.1)
+
+
 def test_the_guide_names_every_method(ran: dict[str, Any]) -> None:
     page = PAGE.read_text(encoding="utf-8")
     for kind in (donod_fast.Scores, donod_fast.Selection):
@@ -62,6 +68,6 @@ def test_the_guide_names_every_method(ran: dict[str, Any]) -> None:
 
 def test_the_guide_and_the_package_have_the_same_names() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    used = set(re.findall(r"donod_fast\.(\w+)", "\n".join(blocks(page))))
+    used = set(re.findall(r"(?<!from )donod_fast\.(\w+)", "\n".join(blocks(page))))
     assert used <= set(donod_fast.__all__)
     assert {"Scorer", "load_scores", "don_nod", "don_nod_padded", "topsis", "AdamW"} <= used

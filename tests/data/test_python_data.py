@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pytest
 from score_runs import assert_same_bits, tiny_scorer, write_lines
@@ -24,6 +23,7 @@ from tiny_models import save_tiny
 from donod_fast.data.reading import Corpus, corpus_of, one_pass, open_corpus
 from donod_fast.errors import CorpusError, InputError
 
+pl = pytest.importorskip("polars")
 Records = Sequence[Mapping[str, Any]]
 
 WORDS = ("red", "house", "of", "Ærø", "twelve", "", "3", "nan", "None")
@@ -97,6 +97,7 @@ KINDS: dict[str, Callable[[Records], Any]] = {
     "pandas, nullable": lambda records: pd.DataFrame(records).convert_dtypes(),
     "pandas series": lambda records: pd.Series(list(records)),
     "polars": lambda records: pl.from_arrow(table_of(records)),
+    "DuckDB": lambda records: pytest.importorskip("duckdb").from_arrow(table_of(records)),
     "table": table_of,
     "table in chunks": lambda records: pa.concat_tables(
         [table_of(records).slice(0, 2), table_of(records).slice(2, 0), table_of(records).slice(2)]
@@ -235,6 +236,13 @@ def test_strings_that_are_names_are_opened(tmp_path: Path) -> None:
             corpus_of(missing)
 
 
+def test_a_pattern_of_files_that_are_here_is_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    old(write_lines(tmp_path / "part 1.jsonl", [{"text": "a b"}]))
+    assert [record.data for record in corpus_of(["part 1*"]).records()] == [{"text": "a b"}]
+    assert [record.data for record in corpus_of(["part 2*"]).records()] == [{"text": "part 2*"}]
+
+
 def splits(kind: str) -> Any:
     import datasets
 
@@ -274,6 +282,7 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: ["a text", "rows.jsonl"], "a list names an input"),
     (lambda: [Path("rows"), "a text"], "a list names an input"),
     (lambda: "one text\nof two lines", "name of an input"),
+    (lambda: "One text in one line.", "none named .*'text': text"),
     (lambda: pl.LazyFrame({"text": ["a"]}), r"frame\.collect\(\)"),
     (lambda: pl.DataFrame({"text": [object()]}), "column 'text' of the frame holds Python objects"),
     (lambda: pa.table([["a"], ["b"]], names=["text", "text"]), "two columns have the name 'text'"),

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pytest
 import torch
@@ -332,7 +331,7 @@ COLUMNS: dict[str, Callable[[list[float | None]], Any]] = {
     "pandas of Arrow": lambda values: pd.Series(values, dtype=pd.ArrowDtype(pa.float64())),
     "Arrow": lambda values: pa.array(values, pa.float64()),
     "Arrow in chunks": lambda values: pa.chunked_array([pa.array(values[:3]), pa.array(values[3:])]),
-    "polars": pl.Series,
+    "polars": lambda values: pytest.importorskip("polars").Series(values),
     "torch": lambda values: torch.tensor(
         [math.nan if value is None else value for value in values], dtype=torch.double
     ),

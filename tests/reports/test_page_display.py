@@ -143,6 +143,7 @@ def test_the_plane_zooms_moves_and_resets_by_keyboard(browser: Any, file: Path) 
 def test_a_keyboard_reaches_every_control_in_the_order_of_the_page(browser: Any, file: Path) -> None:
     watched = Watched(browser, file)
     page = watched.open()
+    assert page.evaluate("scrollY") == 0, "opening a report does not move it"
     page.evaluate("document.querySelectorAll('.rows li:nth-child(n+3)').forEach(one => one.remove())")
     reached: list[float] = []
     names: list[str] = []

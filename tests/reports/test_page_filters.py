@@ -135,7 +135,7 @@ def test_values_of_text_and_flags_become_conditions(page: Any, case: Case) -> No
 def test_rows_without_a_value_need_a_file(page: Any, case: Case) -> None:
     page.click('[data-column="record.source"] button[data-category="(none)"]')
     settled(page)
-    assert "--rows rows.txt" in command(page)
+    assert "--only-rows rows.txt" in command(page)
     with page.expect_download() as download:
         page.click("#download")
     listed = [int(line) for line in download.value.path().read_text().split()]
@@ -190,7 +190,7 @@ def test_a_lasso_holds_the_points_inside_and_offers_their_rows(page: Any, case: 
     assert 20 < inside.sum() < 900
     rows = set(kept(page))
     assert selected(page) == [row for row in case.rows[inside].tolist() if row in rows]
-    assert "--rows rows.txt" in command(page)
+    assert "--only-rows rows.txt" in command(page)
     with page.expect_download() as download:
         page.click("#download")
     assert download.value.suggested_filename == "rows.txt"
@@ -198,7 +198,7 @@ def test_a_lasso_holds_the_points_inside_and_offers_their_rows(page: Any, case: 
     page.focus("#plane-frame")
     page.keyboard.press("Escape")
     assert selected(page) == sorted(rows)
-    assert "--rows" not in command(page)
+    assert "--only-rows" not in command(page)
 
 
 def at(box: dict[str, float], corner: tuple[float, float]) -> tuple[float, float]:

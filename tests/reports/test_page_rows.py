@@ -68,9 +68,9 @@ def test_lists_hold_best_worst_border_and_filtered_rows(page: Any, case: Case) -
     assert show(page, "best") == order[:50]
     assert show(page, "worst") == order[::-1][:50]
     assert show(page, "selected") == order[:50]
-    assert show(page, "border") == order[194:244], "200 rows around the cut at 294, best first"
+    assert show(page, "border") == order[269:319], "50 rows around the cut at 294, best first"
     set_keep(page, "500")
-    assert show(page, "border") == order[400:450]
+    assert show(page, "border") == order[475:525]
     set_bound(page, "tokens", "high", "40")
     short = case.rows[case.numbers["tokens"] <= 40].tolist()
     assert show(page, "filtered") == short[:50]
@@ -145,7 +145,10 @@ def test_the_command_is_copied_with_a_click_and_with_the_keyboard(page: Any) -> 
 
 def test_a_browser_that_refuses_to_copy_gets_the_text_selected(page: Any) -> None:
     page.evaluate(
-        "() => { navigator.clipboard.writeText = () => Promise.reject(new Error('no')); document.execCommand = () => false; }"
+        """() => {
+          navigator.clipboard.writeText = () => Promise.reject(new Error('no'));
+          document.execCommand = () => false;
+        }"""
     )
     page.click("#copy")
     page.wait_for_selector("#copied:has-text('Ctrl+C')")

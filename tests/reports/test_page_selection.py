@@ -142,6 +142,23 @@ def test_sources_and_tokens_of_the_kept_rows_are_counted(page: Any, case: Case) 
         assert cells[1].split()[0].startswith(f"{expected:,}")
 
 
+def test_every_length_of_the_rows_is_shown_with_what_is_kept(page: Any, case: Case) -> None:
+    rows = set(kept(page))
+    shown = page.eval_on_selector_all(
+        "#composition table:last-of-type tbody tr", "all => all.map(one => [one.dataset.name, one.innerText])"
+    )
+    lengths, total = case.numbers["tokens"], 0
+    there = np.array([row in rows for row in case.rows.tolist()])
+    for name, text in shown:
+        low, _, high = name.partition(" to ")
+        inside = (lengths >= int(low)) & (lengths <= int(high or low))
+        assert f"{inside.sum():,}" in text.split()
+        assert str((inside & there).sum()) in " ".join(text.split()), name
+        total += int(inside.sum())
+    assert len(shown) == 10
+    assert total == 980
+
+
 def test_two_methods_are_compared_side_by_side(page: Any, case: Case) -> None:
     page.select_option("#beside", "loss")
     settled(page)

@@ -143,14 +143,14 @@ def test_statuses_have_their_causes_and_one_example_each(page: Path, hostile: Sc
 
 
 def test_equal_records_are_one_set_and_the_best_is_kept(page: Path, hostile: ScoresFolder) -> None:
-    meta = blocks_of(page)["meta"]
-    (found,) = meta["sets"]
+    blocks = blocks_of(page)
+    (found,) = blocks["meta"]["sets"]
     half = hostile.rows // 2
     assert (found["kind"], found["sets"], found["rows"]) == ("exact", half, hostile.rows)
     assert sorted(tuple(one["rows"]) for one in found["shown"]) == [(row, row + half) for row in range(half)]
-    scored = set(blocks_of(page)["row"].tolist())
-    for one in found["shown"]:
-        assert (one["kept"] in one["rows"]) if set(one["rows"]) & scored else one["kept"] is None
+    ranks = dict(zip(blocks["row"].tolist(), blocks["r0"].tolist(), strict=True))
+    best = [min((row for row in one["rows"] if row in ranks), key=ranks.get, default=None) for one in found["shown"]]
+    assert [one["kept"] for one in found["shown"]] == best and None in best
 
 
 def test_a_command_never_holds_what_cannot_be_typed(page: Path) -> None:
@@ -264,6 +264,27 @@ def test_methods_that_only_choose_have_a_fixed_count(tmp_path: Path) -> None:
     assert topsis["fixed"] is None and center["fixed"] == center["ranked"] == 12
     assert sorted(blocks["r1"][blocks["r1"] < 2**32 - 1].tolist()) == list(range(12))
     assert center["arguments"] == ["--method", "kcenter"]
+
+
+def test_embeddings_give_clusters_that_no_command_names(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    columns = {name: np.nan_to_num(values) for name, values in drawn(90).items()}
+    centres = np.repeat(np.eye(10, 12), 9, 0)
+    vectors = (centres + np.random.default_rng(0).normal(0, 0.01, centres.shape)).astype(np.float32)
+    vectors[4] = np.nan
+    folder = folder_of(tmp_path / "scores", columns, (40, 50), signals={"embedding": {"embedding": vectors}})
+    write_report(folder, tmp_path / "report.html", ReportOptions(records=False))
+    blocks = blocks_of(tmp_path / "report.html")
+    meta = blocks["meta"]
+    column = meta["columns"][meta["cluster"]]
+    assert column["where"] is None and not column["filter"] and meta["groups"] == []
+    codes = blocks[column["block"]]
+    assert codes[4] == 65535 and column["missing"] == 1 and sorted(column["counts"]) == [8, *[9] * 9]
+    there = np.arange(90) != 4
+    assert len(set(zip(codes[there].tolist(), (np.arange(90) // 9)[there].tolist(), strict=True))) == 10
+    (folder.path / folder.part_name(1)).unlink()
+    write_report(folder, tmp_path / "half.html", ReportOptions(records=False))
+    assert blocks_of(tmp_path / "half.html")["meta"]["cluster"] is None
 
 
 def test_the_command_writes_a_page_and_says_what_is_in_it(hostile: ScoresFolder, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from ranked_folders import drawn, folder_of
 from donod_fast.errors import InputError
 from donod_fast.reports.agreement import agreement, methods_that_are_one, warn_of_pairs
 from donod_fast.reports.columns import category, histogram
+from donod_fast.reports.duplicates import exact_sets
 from donod_fast.reports.methods import (
     UNRANKED,
     Method,
@@ -182,6 +183,26 @@ def test_all_rows_are_shown_where_they_are_few() -> None:
 def test_histograms_are_those_of_all_rows(tmp_path: Path) -> None:
     table = read_scored(made(tmp_path))
     assert sum(histogram(table.numbers["nod"])["counts"]) == len(table)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_sets_of_equal_hashes_are_all_found_and_the_best_row_is_kept(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    hashes = random.integers(0, 25, 60).astype(np.uint64) * np.uint64(2**58)
+    table = table_of(np.ones(40))
+    table.row = np.sort(random.choice(60, 40, replace=False))
+    table.hashes, table.hashed, table.seen = hashes, np.arange(60), 61
+    order = random.permutation(40)
+    found = exact_sets(table, [Method("m", np.argsort(order).astype(np.uint32), order)])
+    wanted = {
+        tuple(np.flatnonzero(hashes == one).tolist()) for one in set(hashes.tolist()) if (hashes == one).sum() > 1
+    }
+    assert {tuple(one["rows"]) for one in found["shown"]} == wanted
+    assert (found["sets"], found["rows"]) == (len(wanted), sum(map(len, wanted)))
+    best_first = table.row[order].tolist()
+    for one in found["shown"]:
+        assert one["kept"] == next((row for row in best_first if row in one["rows"]), None)
+    assert "1 rows have no hash" in found["text"]
 
 
 def table_of(lengths: Any) -> ScoredTable:

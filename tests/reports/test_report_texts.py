@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import random
+import shutil
+import socket
 import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from report_blocks import blocks_of, texts_of
 from score_runs import WORDS, assert_one_line_error, invoke, write_lines
@@ -90,6 +93,21 @@ def test_without_minhash_a_sentence_says_what_to_install(
     assert_one_line_error(done, 2, "donod-fast[dedupe]")
 
 
+def test_tokens_that_are_not_those_of_the_run_are_named(folder: ScoresFolder, tmp_path: Path) -> None:
+    shutil.copytree(folder.path, tmp_path / "scores")
+    other = ScoresFolder.open(tmp_path / "scores")
+    table, summary = other.read_part(1, hashes=True), other.summary(1)
+    assert table is not None and summary is not None
+    wrong = pa.array(
+        [value + (row == 8) for row, value in enumerate(table.column("tokens").to_pylist(), 7)], pa.int32()
+    )
+    at = table.column_names.index("tokens")
+    other.write_table(1, table.set_column(at, table.schema.field(at), wrong), summary.signals, summary.samples)
+    write_report(other, tmp_path / "report.html", ReportOptions(near_duplicates="none"))
+    marked = [one["row"] for one in texts_of(blocks_of(tmp_path / "report.html")) if "another mask" in one["detail"]]
+    assert marked == [8]
+
+
 def test_a_tokenizer_with_code_of_its_own_is_not_run(folder: ScoresFolder, tmp_path: Path) -> None:
     options = {**folder.manifest["options"], "trust_remote_code": True}
     other = ScoresFolder(folder.storage, {**folder.manifest, "options": options})
@@ -101,17 +119,18 @@ def test_a_tokenizer_with_code_of_its_own_is_not_run(folder: ScoresFolder, tmp_p
 def test_a_model_of_the_hub_is_not_asked_for(
     folder: ScoresFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import socket
+    asked: list[object] = []
 
     def refuse(*given: object, **named: object) -> None:
-        raise AssertionError("a report asks no server")
+        asked.append(given)
+        raise OSError("there is no network here")
 
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    for name in ("getaddrinfo", "create_connection"):
+        monkeypatch.setattr(socket, name, refuse)
     manifest = {**folder.manifest, "options": {**folder.manifest["options"], "model": "nobody/no-such-model"}}
     write_report(ScoresFolder(folder.storage, manifest), tmp_path / "report.html")
     meta = blocks_of(tmp_path / "report.html")["meta"]
-    assert not meta["texts"]["mask"] and "nobody/no-such-model" in meta["texts"]["why"]
+    assert not meta["texts"]["mask"] and "nobody/no-such-model" in meta["texts"]["why"] and not asked
 
 
 @pytest.mark.parametrize("wanted", [[0], [299], [3, 4, 250], list(range(0, 300, 7)), list(range(300))])
@@ -123,8 +142,6 @@ def test_few_of_many_records_are_read_in_order(wanted: list[int], tmp_path: Path
 
 
 def test_a_damaged_file_of_losses_is_an_error(folder: ScoresFolder, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(folder.path, tmp_path / "scores")
     (file, *_) = sorted(path for path in (tmp_path / "scores").iterdir() if "loss" in path.name)
     file.write_bytes(file.read_bytes()[:-40] + bytes(40))

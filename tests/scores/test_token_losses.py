@@ -18,6 +18,7 @@ from tiny_models import tiny_model, tiny_tokenizer
 from donod_fast.criteria.registry import parse_signals
 from donod_fast.data.masking import MaskSettings
 from donod_fast.data.reading import corpus_from_rows, open_corpus
+from donod_fast.data.types import Status
 from donod_fast.engines.local import score_corpus, score_shard
 from donod_fast.errors import CorpusError, InputError, StoreError
 from donod_fast.scores.folder import ScoresFolder, locked
@@ -25,6 +26,7 @@ from donod_fast.scores.merging import merge
 from donod_fast.scores.opening import known_files
 from donod_fast.scores.token_losses import has_token_losses, read_token_losses
 from donod_fast.scoring.dry_run import plan_run
+from donod_fast.scoring.forward import Forward
 from donod_fast.scoring.scorer import Scorer
 from donod_fast.scoring.settings import UpdateSettings
 
@@ -190,10 +192,10 @@ def test_losses_that_do_not_fit_the_rows_of_their_part_are_replaced(scorer: Scor
     whole = loss_bytes(out)
     table = folder.losses.read(0)
     assert table is not None
-    folder.losses.write_table(0, table.slice(1))  # as a faulty program would: sealed, and a row short
-    assert folder.missing_parts() == [0]
-    scored(scorer, out, [data])
-    assert loss_bytes(out) == whole
+    for signals in ((), parse_signals("perplexity")):
+        folder.losses.write_table(0, table.slice(1))  # as a faulty program would: sealed, and a row short
+        scored(Scorer(tiny_model("llama"), tiny_tokenizer(), signals=signals), out, [data])
+        assert loss_bytes(out) == whole
 
 
 # ---- added, dropped, copied ---------------------------------------------------------------------------
@@ -233,19 +235,49 @@ def test_criteria_and_losses_are_added_to_a_folder_alone_and_together(
         assert_same_bits(found.table().select(["don", "nod", "loss"]), whole.table().select(["don", "nod", "loss"]))
 
 
-def test_losses_of_other_tokens_are_not_added(
-    scorer: Scorer, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda one: replace(one, scored=(*one.scored[:-1], False)),  # as a later release might mask
+            r"row \d+ has \d+ scored tokens now .*, and had \d+ when it was scored.*--overwrite",
+        ),
+        (
+            lambda one: replace(one, status=Status.WORKER_LOST, detail="it died"),
+            r"the losses of row \d+, which was scored, cannot be added: it died",
+        ),
+    ],
+    ids=["other mask", "lost"],
+)
+def test_losses_that_are_not_of_the_scored_tokens_are_not_added(
+    scorer: Scorer, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any, message: str
 ) -> None:
     scored(scorer, tmp_path / "out", [data])
     real = scorer.masker.tokenize_many
-
-    def other(records: Any) -> Any:  # as a later release might mask
-        return [replace(one, scored=(*one.scored[:-1], False)) if one.scored else one for one in real(records)]
-
-    monkeypatch.setattr(scorer.masker, "tokenize_many", other)
-    with pytest.raises(StoreError, match=r"row \d+ has \d+ scored tokens now .*, and had \d+ when it was scored"):
+    monkeypatch.setattr(
+        scorer.masker, "tokenize_many", lambda records: [change(one) if one.scored else one for one in real(records)]
+    )
+    with pytest.raises(StoreError, match=message):
         scored(scorer, tmp_path / "out", [data], token_losses=True)
     assert loss_bytes(tmp_path / "out") == {}
+
+
+def test_a_row_that_does_not_fit_in_memory_has_no_losses_and_gets_none(
+    scorer: Scorer, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = scored(scorer, tmp_path / "plain", [data])
+    real, least = Forward.launch, 30
+
+    def short(self: Forward, batch: Any, *arguments: Any) -> Any:
+        if batch.longest > least:
+            raise MemoryError
+        return real(self, batch, *arguments)
+
+    monkeypatch.setattr(Forward, "launch", short)
+    folder = scored(scorer, tmp_path / "out", [data], token_losses=True)
+    assert folder.counts()["out_of_memory"] and assert_losses_fit(folder)
+    with pytest.raises(StoreError, match=r"row \d+ was scored, but its \d+ tokens do not fit in memory now"):
+        scored(scorer, plain.path, [data], token_losses=True)
 
 
 def test_overwriting_drops_the_losses(scorer: Scorer, data: Path, tmp_path: Path) -> None:

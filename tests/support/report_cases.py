@@ -16,7 +16,10 @@ from donod_fast.reports.shell import render_page
 PAGE = Path(str(files("donod_fast.reports") / "page"))
 ROWS, SCORED = 1_000, 980
 SOURCES = ("alpaca", "code", "maths")
-HOSTILE = "<script>alert(1)</script><!-- </script> --><img src=x onerror=alert(2)> \"'`&amp; \x1b[31m\u202eabc\u2066 {{ 1 }} %s"
+HOSTILE = (
+    "<script>alert(1)</script><!-- </script> --><img src=x onerror=alert(2)> "
+    "\"'`&amp; \x1b[31m\u202eabc\u2066 {{ 1 }} %s"
+)
 _DTYPES = {"f32": "<f4", "f64": "<f8", "u32": "<u4", "u16": "<u2", "u8": "u1"}
 _CHUNK = 64
 
@@ -223,8 +226,8 @@ def _meta(
             ],
         },
         "default": {"method": "topsis", "keep": 0.3},
-        "texts": {"rows": 0, "of": total, "chunk": _CHUNK, "chunks": 0, "text": "all rows", "mask": True, "losses": True,
-                  "why": None},
+        "texts": {"rows": 0, "of": total, "chunk": _CHUNK, "chunks": 0, "text": "all rows", "mask": True,
+                  "losses": True, "why": None},
     }  # fmt: skip
 
 

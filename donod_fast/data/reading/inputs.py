@@ -149,7 +149,7 @@ def _local_sources(name: str, path: Path, split: str, opening: _Opening) -> list
         if not files:
             raise CorpusError(f"{name}: the pattern matches no file; check it, and quote it for the shell")
         return [_open_local(match, Path(match), opening) for match in files]
-    if _HUB_ID.fullmatch(name) and kind_and_codec(path.name) is None and not path.is_symlink():
+    if _HUB_ID.fullmatch(name) and _kind_and_codec(path.name) is None and not path.is_symlink():
         return []
     raise CorpusError(f"{name}: there is no such file; check the path")
 
@@ -185,7 +185,7 @@ def _open_remote(url: str, opening: _Opening, listed: Stat | None = None) -> Sou
 
 
 def _open_by_suffix(name: str, place: Place, file_name: str, opening: _Opening, listed: Stat | None = None) -> Source:
-    found = kind_and_codec(file_name)
+    found = _kind_and_codec(file_name)
     if found is None:
         raise CorpusError(f"{name}: unknown kind of file; known are {_KNOWN_FILES}")
     kind, compression = found
@@ -248,7 +248,7 @@ def is_same(entry: Mapping[str, Any], stat: Stat) -> bool:
     return stat.stamp != "" and entry.get("size") == stat.size and entry.get("stamp") == stat.stamp
 
 
-def kind_and_codec(file_name: str) -> tuple[str, str | None] | None:
+def _kind_and_codec(file_name: str) -> tuple[str, str | None] | None:
     """A file's kind and compression from its suffixes; None if they are unknown."""
     suffixes = [suffix.lower() for suffix in PurePosixPath(file_name).suffixes]
     compression = CODECS.get(suffixes[-1]) if suffixes else None

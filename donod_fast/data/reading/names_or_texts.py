@@ -15,15 +15,22 @@ import json
 import os
 from collections.abc import Sequence
 from enum import Enum
+from fnmatch import fnmatch
 from pathlib import Path
 
-from donod_fast.data.reading.inputs import kind_and_codec
+from donod_fast.data.reading.inputs import KINDS
+from donod_fast.data.reading.streams import CODECS
 from donod_fast.data.settings import STDIN
 from donod_fast.errors import InputError
-from donod_fast.system.storage import is_url
+from donod_fast.system.places import is_url
 
-_LONGEST_NAME = 4096
-"""Longer strings are no paths on any system."""
+_LONGEST_NAME, _LONGEST_PATH = 255, 4096
+"""Longer strings, without a slash and with one, are no names of files on any system."""
+
+_SUFFIXES = tuple(f"{kind}{codec}" for kind in KINDS for codec in ("", *CODECS))
+
+_LONGEST_PATTERN = 64
+"""Longer strings with an asterisk are texts."""
 
 REMEDY = "give texts as records, [{'text': text} for text in texts], and files by their names"
 
@@ -40,7 +47,8 @@ def are_texts(strings: Sequence[str | Path]) -> bool:
     Raises:
         InputError: some are names and others texts, or they are JSON.
     """
-    found = [_meaning(one) for one in strings]
+    here: list[str] = []
+    found = [_meaning(one, here) for one in strings]
     texts = [at for at, one in enumerate(found) if one is _Meaning.TEXT]
     if not texts:
         return False
@@ -57,21 +65,29 @@ def are_texts(strings: Sequence[str | Path]) -> bool:
 
 def refuse_text(name: str) -> None:
     """Refuse a single string that cannot be the name of an input. Raises InputError."""
-    if "\n" in name or len(name) > _LONGEST_NAME:
-        raise InputError(f"one string is the name of an input, got the text {name!r:.80}; {REMEDY}")
+    if _meaning(name, []) is _Meaning.TEXT:
+        raise InputError(f"one string is the name of an input, and there is none named {name!r:.80}; {REMEDY}")
 
 
-def _meaning(string: str | Path) -> _Meaning:
+def _meaning(string: str | Path, here: list[str]) -> _Meaning:
     if isinstance(string, Path):
         return _Meaning.NAME
-    if "\n" in string or len(string) > _LONGEST_NAME:
+    if "\n" in string or len(string) > (_LONGEST_PATH if "/" in string else _LONGEST_NAME):
         return _Meaning.TEXT
-    if string == STDIN or is_url(string) or kind_and_codec(string.rpartition("/")[2]) or os.path.lexists(string):
+    if string == STDIN or string.lower().endswith(_SUFFIXES) or is_url(string) or os.path.lexists(string):
         return _Meaning.NAME
-    is_word = not any(one.isspace() for one in string)
-    if string.isascii() and (is_word or "/" in string or "\\" in string):
+    if string.isascii() and (string.split() == [string] or "/" in string or "\\" in string):
         return _Meaning.OPEN
-    return _Meaning.TEXT
+    return _Meaning.NAME if _is_pattern(string, here) else _Meaning.TEXT
+
+
+def _is_pattern(string: str, here: list[str]) -> bool:
+    """Whether a string without a slash is a pattern of files that are here; ``here`` keeps their names."""
+    if "*" not in string or len(string) > _LONGEST_PATTERN:
+        return False
+    if not here:
+        here.extend(path.name for path in Path().iterdir())
+    return any(fnmatch(name, string) for name in here)
 
 
 def _is_json(string: str) -> bool:

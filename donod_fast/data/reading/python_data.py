@@ -6,6 +6,7 @@ Other packages' types are recognised by name, so that none of them is imported h
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import chain
@@ -89,10 +90,7 @@ def source_of(data: Any) -> Source | list[str]:
 
 def _is(data: object, package: str, *names: str) -> bool:
     """Whether an object's class, or a base of it, is one of another package's."""
-    return any(
-        one.__name__ in names and one.__module__.partition(".")[0] == package and isinstance(data, one)
-        for one in type(data).__mro__
-    )
+    return any(one.__name__ in names and one.__module__.partition(".")[0] == package for one in type(data).__mro__)
 
 
 def _kind(data: object) -> str:
@@ -141,13 +139,8 @@ def _values(data: Any) -> Sequence[Any] | None:
 
 def _table(data: Any) -> pa.Table:
     """Whatever gives Arrow data (polars, DuckDB, a batch, a table) as a table."""
-    objects = (
-        [name for name, kind in getattr(data, "schema", {}).items() if str(kind) == "Object"]
-        if _is(data, "polars", "DataFrame")
-        else []
-    )
-    if objects:  # polars gives their addresses
-        raise InputError(f"column {objects[0]!r} of the frame holds Python objects; give a list of dicts")
+    if _is(data, "polars", "DataFrame"):
+        _refuse_objects(data)
     try:
         if isinstance(data, pa.RecordBatch):
             table = pa.Table.from_batches([data])
@@ -160,6 +153,13 @@ def _table(data: Any) -> pa.Table:
         ) from error
     _refuse_twice(table.column_names)
     return table
+
+
+def _refuse_objects(frame: Any) -> None:
+    """Refuse a frame of polars with Python objects, of which Arrow would get the addresses. Raises InputError."""
+    for name, kind in frame.schema.items():
+        if re.search(r"(?<!')\bObject\b", str(kind)):
+            raise InputError(f"column {name!r} of the frame holds Python objects; give a list of dicts")
 
 
 def _of_items(items: Sequence[Any]) -> Source | list[str]:

@@ -67,28 +67,33 @@ class Shingler:
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, int] = {}
+        self._known = _WordHashes()
 
     def shingles(self, text: str) -> Hashes:
         """The distinct shingles of a text as 64-bit hashes, rising; a shorter text is one shingle, "" has none."""
         found = words(text)
         if not found:
             return np.zeros(0, np.uint64)
-        hashes = np.fromiter(map(self._hash, found), np.uint64, len(found))
+        if len(self._known) > _REMEMBERED:
+            self._known.clear()
+        hashes = np.fromiter(map(self._known.__getitem__, found), np.uint64, len(found))
         length = min(SHINGLE, len(hashes))
         runs = len(hashes) - length + 1
         mixed = np.full(runs, length, np.uint64)
         for at in range(length):
             mixed = _mixed(mixed ^ hashes[at : at + runs])
-        return np.unique(mixed)
+        mixed.sort()
+        differs = np.ones(runs, bool)
+        np.not_equal(mixed[1:], mixed[:-1], out=differs[1:])
+        return mixed[differs]
 
-    def _hash(self, word: str) -> int:
-        found = self._known.get(word)
-        if found is None:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            digest = hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-            found = self._known[word] = int.from_bytes(digest, "little")
+
+class _WordHashes(dict[str, int]):
+    """Hashes of words, computed when they are first asked for; a dict, because this is asked for each word."""
+
+    def __missing__(self, word: str) -> int:
+        digest = hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        found = self[word] = int.from_bytes(digest, "little")
         return found
 
 

@@ -80,9 +80,8 @@ export function showBar(store, place, below) {
     const warnings = (method.warnings ?? []).filter((warning) => !said.has(warning)).map((warning) => h("p", { class: "warning small" }, data(warning)));
     put(
       text,
-      data(method.text ?? ""),
-      fixed ? " This method chose its rows once, so the share is fixed." : null,
-      corpus.sampled ? [" Points are a sample: ", data(meta.sample.text), "."] : null,
+      h("p", null, method.label, ": ", data(method.text ?? ""), fixed ? ". This method chose its rows once, so the share is fixed." : null),
+      corpus.sampled ? h("p", null, `The points on this page are a sample of ${count(meta.sample.points)} of ${count(meta.sample.of)} scored rows: `, data(meta.sample.text), ". Ranks and totals are those of all rows.") : null,
       warnings,
     );
   }

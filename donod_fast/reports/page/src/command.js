@@ -44,7 +44,7 @@ export function commandOf(store) {
     reasons.push("the lasso");
     slots.push(corpus.columns.length);
   }
-  if (reasons.length) words.push("--rows", "rows.txt");
+  if (reasons.length) words.push("--only-rows", "rows.txt");
   words.push("--out", "subset.jsonl");
   const failing = slots.map((slot) => store.filters.failing[slot]);
   return { text: words.map(quoted).join(" "), reasons, inFile: (at) => failing.every((fails) => fails[at] === 0) };

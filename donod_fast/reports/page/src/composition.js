@@ -44,7 +44,8 @@ export function showComposition(store, place) {
   const { meta } = corpus;
   if (!store.a) return;
   const grouped = (meta.groups ?? []).filter((group) => corpus.columns[group.column]);
-  const categories = corpus.columns.filter((column) => column.kind !== "number" && !grouped.some((group) => group.column === column.index));
+  const several = (column) => (column.counts ?? []).filter((rows) => rows > 0).length > 1;
+  const categories = corpus.columns.filter((column) => column.kind !== "number" && several(column) && !grouped.some((group) => group.column === column.index));
   const choices = [...grouped.map((group) => [String(group.column), corpus.columns[group.column].label]), ...categories.map((column) => [String(column.index), column.label])];
   let chosen = choices.length ? Number(choices[0][0]) : null;
   const pick = choices.length > 1
@@ -69,8 +70,9 @@ export function showComposition(store, place) {
       const made = composition(store, which);
       if (!made?.rows.length) return;
       const sorted = which === "length" ? made.rows : [...made.rows].sort((one, two) => two.all - one.all);
-      parts.push(bars(sorted.slice(0, SHOWN), store, caption));
-      if (sorted.length > SHOWN) parts.push(h("p", { class: "soft" }, `The ${SHOWN} largest of ${plural(sorted.length, "group")}.`));
+      const shown = which === "length" ? sorted : sorted.slice(0, SHOWN);
+      parts.push(bars(shown, store, caption));
+      if (sorted.length > shown.length) parts.push(h("p", { class: "soft" }, `The ${shown.length} largest of ${plural(sorted.length, "group")}.`));
       if (made.how) parts.push(h("p", { class: "soft" }, made.how));
     };
     if (chosen !== null) show(chosen, "By ".concat(choices.find(([value]) => Number(value) === chosen)[1]));

@@ -44,7 +44,7 @@ export function showConversation(store, place, texts) {
       column.kind === "number" ? short(column.values[at]) : column.categories[column.bins[at]] ?? "–",
     ]);
     const ranks = at < 0 ? [] : corpus.methods.filter((method) => method.rank[at] !== UNRANKED).map((method) => [
-      method.label,
+      `rank by ${method.label}`,
       `${count(method.rank[at] + 1)} of ${count(method.ranked)}`,
     ]);
     const verdict = at < 0 ? null : `${store.keptA.kept[at] ? "kept" : "dropped"} by ${store.a?.label ?? "no method"}${store.b ? `, ${store.keptB.kept[at] ? "kept" : "dropped"} by ${store.b.label}` : ""}`;
@@ -62,19 +62,14 @@ export function showConversation(store, place, texts) {
       h("details", { open: true }, h("summary", null, "Scores and ranks"), h("dl", { class: "facts small" }, [...scores, ...ranks].map(fact))),
     );
     place.dataset.row = String(row);
-    if (shown !== row) {
-      const jumped = shown !== null || place.dataset.ready;
-      shown = row;
-      place.dataset.ready = "yes";
-      if (jumped) reveal();
-    }
+    if (shown !== row && store.picked) reveal();
+    shown = row;
   }
   function reveal() {
     const box = place.getBoundingClientRect();
     const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
     if (box.top > window.innerHeight - 120 || box.bottom < 120) place.scrollIntoView({ block: "start", behavior: calm ? "auto" : "smooth" });
   }
-  place.dataset.ready = "yes";
   store.on((what) => (what.has("row") || what.has("selection")) && update());
   return update();
 }

@@ -7,7 +7,11 @@ import { paint } from "./palette.js";
 import { rangeFields } from "./ranges.js";
 import { rendererFor } from "./renderers.js";
 
-const HOME = { scale: 1, x: 0, y: 0 };
+const HOME = { scaleX: 1, scaleY: 1, x: 0, y: 0 };
+// Outliers squeeze the other points: where the middle 98% take less than this share of an axis, the view starts with them.
+const SQUEEZED = 0.4;
+
+const scaleWithin = (scale) => Math.max(0.8, Math.min(5000, scale));
 
 function inside(polygon, x, y) {
   let within = false;
@@ -50,7 +54,7 @@ export function showPlane(store, place) {
   const overlay = s("svg", { class: "overlay", "aria-hidden": "true" });
   const frame = h("div", { class: "frame", tabindex: "0", role: "group", id: "plane-frame" }, canvas, overlay);
   const legend = h("ul", { class: "legend", "aria-label": "Colours" });
-  const state_ = h("p", { class: "soft", "aria-live": "polite", id: "plane-state" });
+  const state_ = h("p", { class: "soft", id: "plane-state" });
   const rectangle = h("details", { class: "rectangle" }, h("summary", null, "Rectangle by numbers"));
   const note = h("p", { class: "warning", hidden: true, id: "no-webgl" }, "This browser offers no WebGL. The points are drawn on a plain canvas, which is slower.");
   put(
@@ -64,8 +68,8 @@ export function showPlane(store, place) {
       button("Clear lasso", "Clear the lasso (Escape)", () => store.setLasso(null), { id: "clear-lasso" }),
       button("+", "Zoom in", () => zoom(1.5)),
       button("−", "Zoom out", () => zoom(1 / 1.5)),
-      button("Reset view", "Show all points", () => look({ ...HOME }), { id: "reset-view" }),
-      button("Fit 98%", "Show the middle 98% of both axes, without outliers", fit, { id: "fit" }),
+      button("Reset view", "Show all points", () => look(HOME), { id: "reset-view" }),
+      button("Fit 98%", "Show the middle 98% of both axes, without outliers", () => look(middle()), { id: "fit" }),
       h("label", { class: "check" }, density, "fainter where points crowd"),
     ),
     frame,
@@ -94,7 +98,7 @@ export function showPlane(store, place) {
     state.axisY = axisOf(state.y);
     unitX = units(state.axisX);
     unitY = units(state.axisY);
-    Object.assign(state.view, HOME);
+    Object.assign(state.view, isSqueezed() ? middle() : HOME);
     frame.setAttribute("aria-label", `Plane of ${state.x.label} and ${state.y.label}, ${plural(m, "point")}. Arrow keys move, plus and minus zoom, 0 shows all.`);
     const two = state.x === state.y ? [state.x] : [state.x, state.y];
     put(
@@ -106,12 +110,12 @@ export function showPlane(store, place) {
   }
 
   const toScreen = (ux, uy) => {
-    const { scale, x, y } = state.view;
-    return [((2 * ux - 1 - x) * scale + 1) * 0.5 * frame.clientWidth, (1 - (2 * uy - 1 - y) * scale) * 0.5 * frame.clientHeight];
+    const { scaleX, scaleY, x, y } = state.view;
+    return [((2 * ux - 1 - x) * scaleX + 1) * 0.5 * frame.clientWidth, (1 - (2 * uy - 1 - y) * scaleY) * 0.5 * frame.clientHeight];
   };
   const toUnit = (left, top) => {
-    const { scale, x, y } = state.view;
-    return [(((2 * left) / frame.clientWidth - 1) / scale + x + 1) / 2, ((1 - (2 * top) / frame.clientHeight) / scale + y + 1) / 2];
+    const { scaleX, scaleY, x, y } = state.view;
+    return [(((2 * left) / frame.clientWidth - 1) / scaleX + x + 1) / 2, ((1 - (2 * top) / frame.clientHeight) / scaleY + y + 1) / 2];
   };
 
   async function draw() {
@@ -134,7 +138,14 @@ export function showPlane(store, place) {
     const shown = store.filters.active ? `${count(store.filters.passing)} of ${plural(m, "point")} shown` : `${plural(m, "point")}`;
     const sample = corpus.sampled ? `, a sample of ${count(corpus.meta.sample.of)} scored rows` : "";
     const lasso = store.lasso ? ` The lasso holds ${count(store.lasso.reduce((sum, one) => sum + one, 0))}.` : "";
-    put(state_, `${shown}${sample}.${lasso}`);
+    const { scaleX, scaleY, x, y } = state.view;
+    let outside = 0;
+    for (let at = 0; at < m; at += 1) {
+      if (unitX[at] < -1 || unitY[at] < -1 || store.filters.failures[at]) continue;
+      if (Math.abs((2 * unitX[at] - 1 - x) * scaleX) > 1 || Math.abs((2 * unitY[at] - 1 - y) * scaleY) > 1) outside += 1;
+    }
+    const away = outside ? ` ${plural(outside, "point")} outside this view: “Reset view” shows all.` : "";
+    put(state_, `${shown}${sample}.${lasso}${away}`);
     place.querySelector("#clear-lasso").disabled = !store.lasso;
   }
 
@@ -187,30 +198,40 @@ export function showPlane(store, place) {
   }
 
   function look(view) {
-    view.scale = Math.max(0.8, Math.min(2000, view.scale));
-    view.x = Math.max(-1.2, Math.min(1.2, view.x));
-    view.y = Math.max(-1.2, Math.min(1.2, view.y));
-    Object.assign(state.view, view);
+    const { scaleX, scaleY } = state.view;
+    const held = { scaleX, scaleY, ...view };
+    Object.assign(state.view, {
+      scaleX: scaleWithin(held.scaleX), scaleY: scaleWithin(held.scaleY),
+      x: Math.max(-1.2, Math.min(1.2, held.x)), y: Math.max(-1.2, Math.min(1.2, held.y)),
+    });
+    describe();
     decorate();
     painter.look(state.view);
   }
 
   function zoom(times, left = frame.clientWidth / 2, top = frame.clientHeight / 2) {
     const [ux, uy] = toUnit(left, top);
-    const scale = Math.max(0.8, Math.min(2000, state.view.scale * times));
-    const x = 2 * ux - 1 - ((2 * left) / frame.clientWidth - 1) / scale;
-    const y = 2 * uy - 1 - (1 - (2 * top) / frame.clientHeight) / scale;
-    look({ scale, x, y });
+    const scaleX = scaleWithin(state.view.scaleX * times);
+    const scaleY = scaleWithin(state.view.scaleY * times);
+    const x = 2 * ux - 1 - ((2 * left) / frame.clientWidth - 1) / scaleX;
+    const y = 2 * uy - 1 - (1 - (2 * top) / frame.clientHeight) / scaleY;
+    look({ scaleX, scaleY, x, y });
   }
 
-  function fit() {
-    const ends = [unitX, unitY].map((unit) => {
-      const sorted = unit.filter((value) => value > -1).sort();
-      return [sorted[Math.floor(sorted.length * 0.01)] ?? 0, sorted[Math.floor(sorted.length * 0.99)] ?? 1];
-    });
-    const span = Math.max(...ends.map(([low, high]) => high - low), 1e-4);
-    look({ scale: 0.92 / span, x: ends[0][0] + ends[0][1] - 1, y: ends[1][0] + ends[1][1] - 1 });
+  // Where the middle 98% of the points lie, on either axis.
+  function middleOf(unit) {
+    const sorted = unit.filter((value) => value > -1).sort();
+    const low = sorted[Math.floor(sorted.length * 0.01)] ?? 0;
+    const high = sorted[Math.floor(sorted.length * 0.99)] ?? 1;
+    return { at: low + high - 1, span: Math.max(high - low, 1e-4) };
   }
+
+  function middle() {
+    const [across, up] = [middleOf(unitX), middleOf(unitY)];
+    return { scaleX: scaleWithin(0.9 / across.span), scaleY: scaleWithin(0.9 / up.span), x: across.at, y: up.at };
+  }
+
+  const isSqueezed = () => Math.min(middleOf(unitX).span, middleOf(unitY).span) < SQUEEZED;
 
   function setLasso(on) {
     state.lasso = on;
@@ -270,8 +291,8 @@ export function showPlane(store, place) {
       const far = (one) => Math.hypot(one[0] - other[0], one[1] - other[1]);
       zoom(far(now) / Math.max(1, far(before)), (now[0] + other[0]) / 2, (now[1] + other[1]) / 2);
     } else if (drag.moved) {
-      const { scale, x, y } = state.view;
-      look({ scale, x: x - (2 * (now[0] - before[0])) / frame.clientWidth / scale, y: y + (2 * (now[1] - before[1])) / frame.clientHeight / scale });
+      const { scaleX, scaleY, x, y } = state.view;
+      look({ x: x - (2 * (now[0] - before[0])) / frame.clientWidth / scaleX, y: y + (2 * (now[1] - before[1])) / frame.clientHeight / scaleY });
     }
     pointers.set(event.pointerId, now);
   });
@@ -291,12 +312,11 @@ export function showPlane(store, place) {
     zoom(Math.exp(-event.deltaY / 300), ...placeOf(event));
   }, { passive: false });
   frame.addEventListener("keydown", (event) => {
-    const step = 0.2 / state.view.scale;
-    const { scale, x, y } = state.view;
+    const { scaleX, scaleY, x, y } = state.view;
     const acts = {
-      ArrowLeft: () => look({ scale, x: x - step, y }), ArrowRight: () => look({ scale, x: x + step, y }),
-      ArrowUp: () => look({ scale, x, y: y + step }), ArrowDown: () => look({ scale, x, y: y - step }),
-      "+": () => zoom(1.5), "=": () => zoom(1.5), "-": () => zoom(1 / 1.5), 0: () => look({ ...HOME }),
+      ArrowLeft: () => look({ x: x - 0.2 / scaleX, y }), ArrowRight: () => look({ x: x + 0.2 / scaleX, y }),
+      ArrowUp: () => look({ x, y: y + 0.2 / scaleY }), ArrowDown: () => look({ x, y: y - 0.2 / scaleY }),
+      "+": () => zoom(1.5), "=": () => zoom(1.5), "-": () => zoom(1 / 1.5), 0: () => look(HOME),
       Escape: () => { setLasso(false); store.setLasso(null); event.stopPropagation(); },
     };
     if (event.altKey || event.ctrlKey || event.metaKey || !acts[event.key]) return;

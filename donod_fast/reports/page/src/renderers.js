@@ -68,12 +68,12 @@ class WebGLPoints {
 
   look(view) {
     const aspect = this.canvas.clientWidth / this.canvas.clientHeight;
-    const { scale, x, y } = view;
-    const seen = JSON.stringify([scale, x, y, aspect]);
+    const { scaleX, scaleY, x, y } = view;
+    const seen = JSON.stringify([scaleX, scaleY, x, y, aspect]);
     if (this.seen === seen) return;
     this.seen = seen;
     // The camera moves in units of half the height; x and y are the middle of the view in -1..1.
-    this.plot.view([scale, 0, 0, 0, 0, scale, 0, 0, 0, 0, 1, 0, -x * scale * aspect, -y * scale, 0, 1], { preventEvent: true });
+    this.plot.view([scaleX, 0, 0, 0, 0, scaleY, 0, 0, 0, 0, 1, 0, -x * scaleX * aspect, -y * scaleY, 0, 1], { preventEvent: true });
   }
 }
 
@@ -105,8 +105,8 @@ class CanvasPoints {
       pen.fillStyle = fill;
       for (let at = 0; at < m; at += 1) {
         if (index[at] !== category || failures[at]) continue;
-        const left = ((2 * x[at] - 1 - view.x) * view.scale + 1) * width * 0.5;
-        const top = (1 - (2 * y[at] - 1 - view.y) * view.scale) * height * 0.5;
+        const left = ((2 * x[at] - 1 - view.x) * view.scaleX + 1) * width * 0.5;
+        const top = (1 - (2 * y[at] - 1 - view.y) * view.scaleY) * height * 0.5;
         pen.fillRect(left - side / 2, top - side / 2, side, side);
       }
     });

@@ -3,7 +3,7 @@
 import { UNRANKED, indexOfRow, orderOf } from "./corpus.js";
 import { chooser, data, h, put } from "./dom.js";
 import { count, plural, short } from "./format.js";
-import { distanceToCut, sideOf } from "./compare.js";
+import { sideOf } from "./compare.js";
 import { textOf } from "./texts.js";
 
 const PAGE = 50;
@@ -50,7 +50,7 @@ export function showRows(store, place, texts) {
 
   function rowsOf(which) {
     const rowOf = (at) => corpus.row[at];
-    const order = () => [...orderOf(store.a)];
+    const order = () => orderOf(store.a).slice();
     if (which === "found") return state.found;
     if (which === "unscored") return [...texts.rows].filter((row) => indexOfRow(corpus.row, row) < 0);
     if (which === "filtered") {
@@ -61,11 +61,14 @@ export function showRows(store, place, texts) {
     if (!store.a) return [];
     if (which === "worst") return order().reverse().map(rowOf);
     if (which === "border") {
-      return order().sort((one, two) => distanceToCut(store.a, store.keptA.rows, one) - distanceToCut(store.a, store.keptA.rows, two)).slice(0, 4 * PAGE).sort((one, two) => store.a.rank[one] - store.a.rank[two]).map(rowOf);
+      const all = orderOf(store.a);
+      const below = all.findIndex((at) => store.a.rank[at] >= store.keptA.rows);
+      const cut = below < 0 ? all.length : below;
+      return all.slice(Math.max(0, cut - PAGE / 2), cut + PAGE / 2).map(rowOf);
     }
     if (which === "selected") return order().filter((at) => store.selected(at)).map(rowOf);
     if (which === "only-a") return store.b ? order().filter((at) => sideOf(store, at) === 1).map(rowOf) : [];
-    if (which === "only-b") return store.b ? [...orderOf(store.b)].filter((at) => sideOf(store, at) === 2).map(rowOf) : [];
+    if (which === "only-b") return store.b ? orderOf(store.b).filter((at) => sideOf(store, at) === 2).map(rowOf) : [];
     return order().map(rowOf);
   }
 
@@ -80,7 +83,7 @@ export function showRows(store, place, texts) {
 
   // What people wrote, without the marks of the chat template.
   function snippet(entry) {
-    const spoken = entry.pieces.filter(([flags]) => (flags & 2) === 0).map(([, text]) => text).join(" ");
+    const spoken = entry.pieces.map(([flags, text]) => (flags & 2 ? " " : text)).join("");
     return (spoken.trim() || textOf(entry)).replaceAll("⏎", " ").replace(/\s+/g, " ").slice(0, 300);
   }
 
@@ -108,7 +111,7 @@ export function showRows(store, place, texts) {
     const turn = state.render;
     const pages = Math.max(1, Math.ceil(state.rows.length / PAGE));
     state.page = Math.min(state.page, pages - 1);
-    const rows = state.rows.slice(state.page * PAGE, (state.page + 1) * PAGE);
+    const rows = Array.from(state.rows.slice(state.page * PAGE, (state.page + 1) * PAGE));
     const entries = await Promise.all(rows.map((row) => texts.entry(row)));
     if (turn !== state.render) return;
     put(items, rows.map((row, at) => item(row, entries[at])));
