@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from donod_fast._version import __version__
 from donod_fast.data.record_files import refuse_existing
-from donod_fast.errors import CorpusError, InputError
+from donod_fast.errors import CorpusError, InputError, StoreError
 from donod_fast.reports.agreement import agreement, warn_of_pairs
 from donod_fast.reports.blocks import Array, Block, array_block, json_block, refuse_large, size_of
 from donod_fast.reports.chosen_texts import ChosenTexts, choose_texts, no_texts
@@ -159,7 +159,7 @@ class _Report:
             return corpus
         try:
             return self._folder.reopened()
-        except CorpusError as error:
+        except (CorpusError, StoreError) as error:  # a manifest may name no inputs
             self._warn("records", f"the records cannot be read, so the report shows no texts: {error}")
             return None
 

@@ -14,11 +14,14 @@ from ranked_folders import drawn, folder_of
 from report_blocks import blocks_of, read_page, texts_of
 from score_runs import assert_one_line_error, invoke, write_lines
 
+from donod_fast.data.reading import open_corpus
+from donod_fast.data.shards import plan_shards
 from donod_fast.demo.corpus import DATA
 from donod_fast.errors import StoreError
 from donod_fast.reports.report import write_report
 from donod_fast.reports.settings import ReportOptions
 from donod_fast.scores.folder import ScoresFolder
+from donod_fast.scores.rows import ScoreRow
 from donod_fast.system.escaping import is_hidden, one_line
 
 MODEL = DATA / "model"
@@ -202,10 +205,6 @@ def test_a_small_file_holds_the_texts_that_matter_most(tmp_path: Path) -> None:
 
 def fake_scores(place: Path, data: Path) -> ScoresFolder:
     """Scores of a corpus without a model: numbers are made up, the last row has none."""
-    from donod_fast.data.reading import open_corpus
-    from donod_fast.data.shards import plan_shards
-    from donod_fast.scores.rows import ScoreRow
-
     corpus = open_corpus([str(data)])
     manifest = {
         "input": corpus.describe(),
@@ -365,6 +364,20 @@ def test_moved_records_give_a_report_without_texts(hostile: ScoresFolder, tmp_pa
     meta = blocks_of(tmp_path / "report.html")["meta"]
     assert done.texts == 0 and meta["texts"]["why"] == "the records cannot be read"
     assert any("records cannot be read" in text and "data.jsonl" in text for text in done.warnings)
+
+
+def test_scores_that_name_no_inputs_give_a_report_without_texts(tmp_path: Path) -> None:
+    manifest = {
+        "input": {"rows": 3, "fingerprint": "f"},
+        "part_rows": 3,
+        "model": {"weight_norm": 1.0},
+        "update": {"update": "sgd", "lr": 0.1, "storage_dtype": None},
+    }
+    folder = ScoresFolder.open_or_create(tmp_path / "scores", manifest)
+    numbers = (9, 3, False, 1.0, 1.0, 1.0, 1.0)
+    folder.write_part(0, [ScoreRow(row, f"r{row}", "scored", "", *numbers, row / 8, 2.0 - row) for row in range(3)])
+    done = write_report(folder, tmp_path / "report.html")
+    assert done.scored == 3 and done.texts == 0 and "names no inputs" in " ".join(done.warnings)
 
 
 def test_changed_records_end_the_texts_and_not_the_report(tmp_path: Path) -> None:
