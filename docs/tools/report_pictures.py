@@ -57,8 +57,8 @@ def _open(browser: Any, report: Path, theme: str, width: int, height: int) -> An
     page = context.new_page()
     page.goto(report.absolute().as_uri())
     page.wait_for_selector("html[data-report=ready]", state="attached")
-    # A bar that stays in view would lie over the parts of the page.
-    page.add_style_tag(content=".bar-box { position: static !important; }")
+    # What stays in view while a reader scrolls would lie over the parts of the page.
+    page.add_style_tag(content=".bar-box, .reading { position: static !important; }")
     return page
 
 

@@ -62,7 +62,7 @@ def packed(name: str, kind: str, value: Any) -> Block:
 
 
 def report_case(
-    points: int = SCORED, *, hostile: bool = False, sample_of: int | None = None, losses: bool = True
+    points: int = SCORED, *, hostile: bool = False, sample_of: int | None = None, dense: bool = False
 ) -> Case:
     """A report of ``points`` scored rows, among rows without a score.
 
@@ -70,7 +70,7 @@ def report_case(
         points: number of points.
         hostile: put markup and control characters into every text.
         sample_of: number of scored rows of which the points are said to be a sample; ranks then have gaps.
-        losses: give losses of tokens in every other text.
+        dense: let values of NOD lie so close together that 32 bits hardly tell them apart.
     """
     rng = np.random.default_rng(5)
     total = sample_of or max(ROWS, points)
@@ -84,6 +84,8 @@ def report_case(
         "tokens": tokens,
         "scored_tokens": np.floor(tokens * rng.uniform(0.3, 0.8, points)) + 1,
     }
+    if dense:
+        numbers["nod"] = 1 + rng.permutation(points) * 3e-7
     numbers["loss"][rng.choice(points, points // 50, replace=False)] = np.nan
     source = rng.choice(3, points, p=[0.5, 0.3, 0.2])
     ranks = _ranks(numbers, rng, total if sample_of else points)
@@ -97,7 +99,7 @@ def report_case(
     blocks.append(packed("c5", "u16", np.where(rows % 97 == 0, 65535, source)))
     blocks.append(packed("c6", "u8", rows % 7 == 0))
     blocks += [packed(f"r{at}", "u32", values) for at, values in enumerate(ranks.values())]
-    blocks += _texts(meta, rows, name, losses)
+    blocks += _texts(meta, rows, name)
     blocks.append(packed("meta", "json", meta))
     orders = {method: rows[np.argsort(values)][: int((values < 2**32 - 1).sum())] for method, values in ranks.items()}
     return Case(meta, rows, numbers, source, orders, blocks)
@@ -247,7 +249,7 @@ def _totals(ranks: np.ndarray, ranked: int, numbers: dict[str, np.ndarray], sour
     }  # fmt: skip
 
 
-def _texts(meta: dict[str, Any], rows: np.ndarray, name: Any, losses: bool) -> list[Block]:
+def _texts(meta: dict[str, Any], rows: np.ndarray, name: Any) -> list[Block]:
     scored = set(rows.tolist())
     wanted = rows[:3_000].tolist()
     if meta["sample"] is None:
@@ -263,7 +265,7 @@ def _texts(meta: dict[str, Any], rows: np.ndarray, name: Any, losses: bool) -> l
         entry = {
             "row": row, "id": name(f"id-{row}"), "status": "scored" if row in scored else "malformed",
             "detail": "" if row in scored else name("not JSON"), "place": name(f"three.jsonl, line {row + 1}"),
-            "pieces": pieces, "losses": [None, 0.1, 2.5, 0.4] if losses and row % 2 == 0 and row in scored else None,
+            "pieces": pieces, "losses": [None, 0.1, 2.5, 0.4] if row % 2 == 0 and row in scored else None,
             "scores": {},
         }  # fmt: skip
         entries.append(entry)
