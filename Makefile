@@ -6,7 +6,7 @@ WORKERS ?= 2
 # 1 installs the versions of requirements/*.txt and refuses a file with another hash; 0 lets pip resolve (constraints.txt).
 LOCKED ?= 1
 
-.PHONY: demo test lint types check-tests attack test-hosts docs bench compiled gpu dist clean locks audit test-lowest test-matrix
+.PHONY: demo test lint types check-tests attack test-hosts docs page bench compiled gpu dist clean locks audit test-lowest test-matrix
 
 demo: $(VENV)/.demo
 	$(BIN)/donod-fast demo --out demo-out
@@ -48,6 +48,13 @@ test-hosts:
 docs: $(VENV)/.docs build/tree
 	$(BIN)/python docs/tools/render.py --out build/docs
 	$(BIN)/python -m zensical build --strict
+
+# The JavaScript of the report, built from the packages of its lock file. Needs Node.js, npm and the network; the result is
+# committed, so nothing else does.
+page:
+	rm -rf build/page && mkdir -p build/page && cp donod_fast/reports/page/package.json donod_fast/reports/page/package-lock.json build/page/
+	cd build/page && npm ci --no-audit --no-fund
+	node donod_fast/reports/page/build.mjs build/page
 
 bench: $(VENV)/.dev
 	cd bench && ../$(BIN)/python head.py
