@@ -91,7 +91,7 @@ def minima_of(flat: Hashes, ends: Sequence[int]) -> Minima:
 
 
 class _Sets:
-    """Sets of shingles and their minima, in two files; the items are numbered as they come."""
+    """Sets of shingles and their minima, in two files; the items are numbered in input order."""
 
     def __init__(self, scratch: Path) -> None:
         self._shingle_file, self._minima_file = scratch / "shingles", scratch / "minima"
