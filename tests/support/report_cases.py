@@ -85,7 +85,7 @@ def report_case(
         "scored_tokens": np.floor(tokens * rng.uniform(0.3, 0.8, points)) + 1,
     }
     if dense:
-        numbers["nod"] = 1 + rng.permutation(points) * 3e-7
+        numbers["nod"] = 1 + rng.permutation(points) * 3.1417e-7
     numbers["loss"][rng.choice(points, points // 50, replace=False)] = np.nan
     source = rng.choice(3, points, p=[0.5, 0.3, 0.2])
     ranks = _ranks(numbers, rng, total if sample_of else points)
