@@ -11,12 +11,17 @@ from pathlib import Path
 import pytest
 import torch
 from attack_counts import Attacks, table, write_table
+from hypothesis import HealthCheck, settings
 from releases import skip_shared
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 torch.set_num_threads(1)  # the models are tiny: more threads cost more than they gain, most of all on a busy machine
+
+# A machine that does other work is slow, which says nothing about a test.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
