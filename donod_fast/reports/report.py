@@ -234,10 +234,10 @@ class _Report:
         masker, why = masker_of(self._folder)
         texts = RowTexts(self._folder, self._corpus, self._table, masker, _losses_of(self._folder))
         shown = [one["example"]["row"] for each in meta["statuses"] for one in each["causes"] if one["example"]]
-        shown += [row for found in meta["sets"] for one in found["shown"][:10] for row in one["rows"][:4]]
-        read = {summary.number for summary in self._table.summaries}
-        given = (row for found in self._listed for one in found["shown"] for row in one["rows"])
-        shown += [row for row in given if self._folder.plan.part_of(row) in read]
+        named = [row for found in meta["sets"] for one in found["shown"][:10] for row in one["rows"][:4]]
+        named += [row for found in self._listed for one in found["shown"] for row in one["rows"]]
+        read = {summary.number for summary in self._table.summaries}  # a given set may have rows of other parts
+        shown += [row for row in named if self._folder.plan.part_of(row) in read]
         return choose_texts(texts, self._table, self._methods, self._options.keep, shown, sample.places, budget, why)
 
     def _meta(
