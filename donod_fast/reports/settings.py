@@ -67,7 +67,7 @@ class ReportOptions:
         (),
         help="List the sets of similar rows of this file too, which select --sets wrote; may be repeated.",
         panel=CONTENTS,
-        type=tuple[str, ...],
+        type=tuple[Path, ...],
     )
     title: str = option("", help="Heading of the page.", panel=CONTENTS, shown="the name of SCORES")
     max_mb: float = option(30.0, help="Size of the file at most, in MB.", panel=OUTPUT)

@@ -134,7 +134,9 @@ def _problem(error: ValidationError) -> str:
     first: Any = error.errors(include_url=False)[0]
     where = ".".join(map(str, first["loc"]))
     said = first["msg"][:1].lower() + first["msg"][1:]
-    return f"{where}: {said}, got {one_line(repr(first['input']))[:60]}" if where else said
+    if not where or first["type"] == "missing":  # then the input is the whole line
+        return f"{where}: {said}".removeprefix(": ")
+    return f"{where}: {said}, got {one_line(repr(first['input']))[:60]}"
 
 
 def _check_folder(line: _Line, folder: ScoresFolder, place: str) -> None:
