@@ -105,7 +105,7 @@ def select(
     from donod_fast.scores.folder import ScoresFolder
     from donod_fast.selection.choosing import choosing, keeps_one_row, refuse_no_amount
     from donod_fast.selection.likeness import likeness
-    from donod_fast.selection.similar_sets import write_sets
+    from donod_fast.selection.set_files import write_sets
     from donod_fast.selection.subset import Subset, write_lines
 
     method, by, lr = how.method, how.by, how.lr
@@ -136,7 +136,7 @@ def select(
         said = [] if filters.is_empty else [f"{written.rows:,} of {chosen:,} kept rows fulfil {filters.text}"]
         said += registration.said
         if sets is not None:
-            said.append(f"{plural(write_sets(kept.sets, sets, overwrite=overwrite), 'set')} → {sets}")
+            said.append(f"{plural(write_sets(folder, kept.sets, sets, overwrite=overwrite), 'set')} → {sets}")
         like = None if screen.quiet and not screen.json else likeness(folder, kept.rows)
         if tokenized is not None:
             said.append(write_tokens(scores, folder, corpus, tokenized, rows=_rising(kept.rows), overwrite=overwrite))

@@ -1,4 +1,9 @@
-"""Sets of equal and nearly equal records."""
+"""Sets of equal and nearly equal records, as the page lists them.
+
+Each kind of set has ``kind``, ``label`` and ``text`` in words, ``threshold``, numbers of ``sets`` and ``rows``, and the
+largest sets as ``shown``: some of their ``rows``, their ``size``, the ``kept`` row, and the ``similarity`` of each of
+the rows to it where that is known (None for the kept row itself), else None.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +27,11 @@ if TYPE_CHECKING:
 MOST_ROWS = 50_000
 """Rows that are compared for near-duplicates unless it is asked for."""
 
-_SHOWN_SETS, _SHOWN_ROWS = 50, 20
+SHOWN_SETS, SHOWN_ROWS = 50, 20
+"""Sets that the page lists, the largest first, and rows of each."""
+
+NEAR_LABEL = "near-duplicates"
+_LABELS = {"exact": "equal records", MINHASH: NEAR_LABEL}
 
 
 def exact_sets(table: ScoredTable, methods: Sequence[Method]) -> dict[str, Any]:
@@ -32,7 +41,7 @@ def exact_sets(table: ScoredTable, methods: Sequence[Method]) -> dict[str, Any]:
     begins = np.flatnonzero(np.concatenate([[True], hashes[1:] != hashes[:-1]])) if len(hashes) else np.zeros(0, int)
     sizes = np.diff(np.append(begins, len(hashes)))
     many = np.flatnonzero(sizes > 1)
-    largest = many[np.argsort(-sizes[many], kind="stable")][:_SHOWN_SETS]
+    largest = many[np.argsort(-sizes[many], kind="stable")][:SHOWN_SETS]
     sets = [table.hashed[order[begins[at] : begins[at] + sizes[at]]].tolist() for at in largest]
     without = table.seen - len(hashes)
     text = "records that are equal in every column"
@@ -106,13 +115,19 @@ def _described(
     first = methods[0].ranks if methods else None
     return {
         "kind": kind,
+        "label": _LABELS[kind],
         "text": text,
         "threshold": threshold,
         "sets": sets,
         "rows": rows,
         "shown": [
-            {"rows": list(one[:_SHOWN_ROWS]), "size": len(one), "kept": _best(one, table, first)}
-            for one in found[:_SHOWN_SETS]
+            {
+                "rows": list(one[:SHOWN_ROWS]),
+                "size": len(one),
+                "kept": _best(one, table, first),
+                "similarity": None,
+            }
+            for one in found[:SHOWN_SETS]
         ],
     }
 
@@ -131,4 +146,4 @@ def _best(rows: Sequence[int], table: ScoredTable, ranks: Array | None) -> int |
     return int(numbers[there][at])
 
 
-__all__ = ["MOST_ROWS", "exact_sets", "near_sets", "why_not_near"]
+__all__ = ["MOST_ROWS", "NEAR_LABEL", "SHOWN_ROWS", "SHOWN_SETS", "exact_sets", "near_sets", "why_not_near"]

@@ -27,7 +27,8 @@ from donod_fast.reports.blocks import Array, Block, array_block, json_block, ref
 from donod_fast.reports.chosen_texts import ChosenTexts, choose_texts, no_texts
 from donod_fast.reports.clusters import CLUSTER, cluster_texts
 from donod_fast.reports.columns import Category, ReportColumns, categories_of, report_columns
-from donod_fast.reports.duplicates import exact_sets, near_sets, why_not_near
+from donod_fast.reports.duplicates import NEAR_LABEL, exact_sets, near_sets, why_not_near
+from donod_fast.reports.given_sets import described_sets, empty_files, read_given
 from donod_fast.reports.masks import masker_of
 from donod_fast.reports.methods import Method, described, length_warning, ranked_methods, totals_of
 from donod_fast.reports.quality import facts, folder_warnings, quality, statuses
@@ -41,6 +42,7 @@ from donod_fast.scores.token_losses import has_token_losses, read_token_losses
 from donod_fast.selection.out_of_core.groups import BY_FILE
 from donod_fast.system.escaping import one_line
 from donod_fast.system.places import refuse_url
+from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from donod_fast.data.reading import Corpus
@@ -92,7 +94,8 @@ def write_report(
         corpus: the records; None opens the inputs that the folder names.
 
     Raises:
-        InputError: an unknown method, too many rows, or a file that would be larger than asked for.
+        InputError: an unknown method, too many rows, a file that would be larger than asked for, or a file of sets that
+            is wrong or of another folder.
         StoreError: the folder has no scores or is damaged, or the file exists or cannot be written.
     """
     refuse_url(out, "a report")
@@ -111,7 +114,9 @@ class _Report:
 
     def __init__(self, folder: ScoresFolder, options: ReportOptions, corpus: Corpus | None) -> None:
         self._folder, self._options = folder, options
+        self._given = read_given(folder, options.sets)
         self._table = read_scored(folder)
+        self._listed = described_sets(self._given, folder, self._table)
         self._warnings = folder_warnings(folder, self._table)
         self._corpus = self._opened(corpus)
         clusters, self._clusters = cluster_texts(folder, self._table)
@@ -208,7 +213,7 @@ class _Report:
         return self._categories[first[0]] if first else None
 
     def _sets(self) -> tuple[list[dict[str, Any]], str | None]:
-        """Sets of duplicates, and why near-duplicates are not among them."""
+        """Sets of duplicates, the given ones last, and why near-duplicates were not looked for."""
         sets = [exact_sets(self._table, self._methods)]
         readable = self._corpus is not None and bool(self._folder.manifest.get("masks"))
         why = why_not_near(self._options.near_duplicates, self._table.seen, readable=readable)
@@ -219,7 +224,7 @@ class _Report:
                 sets.append(near_sets(self._folder, records, self._table, self._methods))
             except CorpusError as error:
                 why = f"not looked for: {error}"
-        return sets, why
+        return [*sets, *self._listed], why
 
     def _texts(self, meta: dict[str, Any], sample: Sample, budget: int) -> ChosenTexts:
         if not self._options.records:
@@ -229,7 +234,10 @@ class _Report:
         masker, why = masker_of(self._folder)
         texts = RowTexts(self._folder, self._corpus, self._table, masker, _losses_of(self._folder))
         shown = [one["example"]["row"] for each in meta["statuses"] for one in each["causes"] if one["example"]]
-        shown += [row for found in meta["sets"] for one in found["shown"][:10] for row in one["rows"][:4]]
+        named = [row for found in meta["sets"] for one in found["shown"][:10] for row in one["rows"][:4]]
+        named += [row for found in self._listed for one in found["shown"] for row in one["rows"]]
+        read = {summary.number for summary in self._table.summaries}  # a given set may have rows of other parts
+        shown += [row for row in named if self._folder.plan.part_of(row) in read]
         return choose_texts(texts, self._table, self._methods, self._options.keep, shown, sample.places, budget, why)
 
     def _meta(
@@ -257,7 +265,12 @@ class _Report:
             "facts": facts(folder, table),
             "warnings": self._warnings,
             "statuses": statuses(table),
-            "quality": [*quality(folder, table), *_quality_of_sets(sets, near), *_clusters_line(self._clusters)],
+            "quality": [
+                *quality(folder, table),
+                *_quality_of_sets(sets, near),
+                *empty_files(self._given),
+                *_clusters_line(self._clusters),
+            ],
             "sets": [one for one in sets if one["sets"]],
             "columns": columns.described,
             "methods": [
@@ -275,13 +288,12 @@ class _Report:
 
 
 def _quality_of_sets(sets: Sequence[dict[str, Any]], near: str | None) -> list[dict[str, Any]]:
-    labels = {"exact": "equal records", "minhash": "near-duplicates"}
     found = []
     for one in sets:
-        text = f"{one['sets']:,} sets of {one['text']}" if one["sets"] else f"none: no set of {one['text']}"
-        found.append({"label": labels[one["kind"]], "text": one_line(text), "rows": one["rows"]})
+        text = f"{plural(one['sets'], 'set')} of {one['text']}" if one["sets"] else f"none: no set of {one['text']}"
+        found.append({"label": one["label"], "text": one_line(text), "rows": one["rows"]})
     if near is not None:
-        found.append({"label": labels["minhash"], "text": one_line(near), "rows": None})
+        found.append({"label": NEAR_LABEL, "text": one_line(near), "rows": None})
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from donod_fast.errors import InputError
 from donod_fast.selection.keeping import parse_keep
@@ -30,6 +31,7 @@ class ReportOptions:
         sample: rows that are shown one by one; of more rows, a stratified sample.
         records: whether the text of rows is in the file.
         near_duplicates: ``"minhash"``, ``"none"``, or ``"auto"``: by MinHash if it is installed and the rows are few.
+        sets: files that ``select --sets`` wrote, whose sets of similar rows the page lists.
         title: heading of the page; "" for the name of the folder.
         max_mb: size of the file at most, in 10⁶ bytes.
         overwrite: replace the file.
@@ -60,6 +62,12 @@ class ReportOptions:
         help="Look for near-duplicates: minhash, none, or auto (minhash if it is installed and the rows are few).",
         panel=CONTENTS,
         choices=(AUTO, NONE, MINHASH),
+    )
+    sets: tuple[str | Path, ...] = option(
+        (),
+        help="List the sets of similar rows of this file too, which select --sets wrote; may be repeated.",
+        panel=CONTENTS,
+        type=tuple[Path, ...],
     )
     title: str = option("", help="Heading of the page.", panel=CONTENTS, shown="the name of SCORES")
     max_mb: float = option(30.0, help="Size of the file at most, in MB.", panel=OUTPUT)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from donod_fast.data.record_files import new_file
 
 Rows = npt.NDArray[np.int64]
 
@@ -85,26 +81,4 @@ class SimilarSets:
         }
 
 
-def write_sets(sets: Sequence[SimilarSets], out: Path, *, overwrite: bool = False) -> int:
-    """Write a line of JSON for each set: kind, kept row, dropped rows, their similarity. Returns the number of sets.
-
-    Raises:
-        InputError: the file is there, and may not be replaced.
-        StoreError: it cannot be written.
-    """
-    written = 0
-    with new_file(out, overwrite=overwrite) as stream:
-        for kind in sets:
-            for one in kind:
-                found = {
-                    "kind": kind.kind,
-                    "kept": one.kept,
-                    "dropped": one.dropped,
-                    "similarity": [round(value, 6) for value in one.similarity],
-                }
-                stream.write(json.dumps(found).encode() + b"\n")
-                written += 1
-    return written
-
-
-__all__ = ["SimilarSet", "SimilarSets", "write_sets"]
+__all__ = ["SimilarSet", "SimilarSets"]

@@ -160,3 +160,20 @@ def test_an_address_opens_a_row(watched: Watched, case: Case) -> None:
     page = watched.open(f"#row={row}")
     assert page.get_attribute("#conversation", "data-row") == str(row)
     settled(page)
+
+
+def test_sets_of_similar_rows_show_similarities_and_open_rows(page: Any, case: Case) -> None:
+    sets = page.locator("details.sets")
+    assert sets.count() == 2 and sets.nth(0).locator("summary").inner_text() == "exact: 1 set of 2 rows"
+    given = sets.nth(1)
+    assert given.locator("summary").inner_text() == "duplicates by MinHash: 70 sets of 210 rows"
+    given.locator("summary").press("Enter")
+    kept, *others = [int(case.rows[at]) for at in (9, 4, 7)]
+    shown = " ".join(given.locator("li").inner_text().split())
+    assert shown == f"{kept} (kept) {others[0]} 0.913 {others[1]} 0.850 and 9 more rows"
+    assert "The largest 1 set of 70 is listed" in given.inner_text()
+    for row in (*others, kept):
+        given.locator("button", has_text=str(row)).first.click()
+        page.wait_for_selector(f'#conversation[data-row="{row}"]')
+        assert f"What is {row} plus one?" in page.inner_text("#conversation")
+    assert "similarity" not in sets.nth(0).text_content()

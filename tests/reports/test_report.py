@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ranked_folders import drawn, folder_of
+from ranked_folders import drawn, fake_scores, folder_of
 from report_blocks import blocks_of, read_page, texts_of
 from score_runs import assert_one_line_error, invoke, write_lines
 
-from donod_fast.data.reading import open_corpus
-from donod_fast.data.shards import plan_shards
 from donod_fast.demo.corpus import DATA
 from donod_fast.errors import StoreError
 from donod_fast.reports.report import write_report
@@ -201,29 +199,6 @@ def test_a_small_file_holds_the_texts_that_matter_most(tmp_path: Path) -> None:
         ranks = blocks[f"r{at}"]
         order = blocks["row"][np.argsort(ranks)]
         assert {*order[:20].tolist(), *order[-20:].tolist(), *order[200:220].tolist()} <= there
-
-
-def fake_scores(place: Path, data: Path) -> ScoresFolder:
-    """Scores of a corpus without a model: numbers are made up, the last row has none."""
-    corpus = open_corpus([str(data)])
-    manifest = {
-        "input": corpus.describe(),
-        "part_rows": 300,
-        "model": {"weight_norm": 1.0},
-        "update": {"update": "sgd", "lr": 0.1, "storage_dtype": None},
-    }
-    folder = ScoresFolder.open_or_create(place, manifest, plan_shards(corpus, 300))
-    draw = np.random.default_rng(0)
-    don, nod = draw.normal(size=corpus.rows), draw.random(corpus.rows) + 1
-    for part in range(folder.parts):
-        rows = [
-            ScoreRow(row, f"r{row}", "scored", "", 9, 3, False, 1.0, 1.0, 1.0, 1.0, float(don[row]), float(nod[row]))
-            if row < corpus.rows - 1
-            else ScoreRow(row, "last", "empty_response", "data.jsonl, line 1: output is empty")
-            for row in range(*folder.part_range(part))
-        ]
-        folder.write_part(part, rows)
-    return folder
 
 
 def test_many_points_are_a_stated_sample_beside_exact_totals(tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from donod_fast.criteria.base import Column
-from donod_fast.data.shards import ShardPlan
+from donod_fast.data.reading import open_corpus
+from donod_fast.data.shards import ShardPlan, plan_shards
 from donod_fast.scores.columns import arrow_array, arrow_field
 from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scores.parts import signals_of
-from donod_fast.scores.rows import SCORE_COLUMNS, schema
+from donod_fast.scores.rows import SCORE_COLUMNS, ScoreRow, schema
 from donod_fast.scores.signals import SignalEntry
 from donod_fast.selection.ranking import ScoreColumns
 from donod_fast.system.storage import open_storage
@@ -114,3 +115,26 @@ def drawn(count: int, seed: int = 0, *, grid: bool = False) -> dict[str, Any]:
     columns = {name: np.where(draw.random(count) < 0.1, -0.0, column) for name, column in columns.items()}
     unscored = draw.random(count) < 0.1
     return {name: np.where(unscored, np.nan, column) for name, column in columns.items()}
+
+
+def fake_scores(place: Path, data: Path) -> ScoresFolder:
+    """Scores of a corpus without a model: numbers are made up, the last row has none."""
+    corpus = open_corpus([str(data)])
+    manifest = {
+        "input": corpus.describe(),
+        "part_rows": 300,
+        "model": {"weight_norm": 1.0},
+        "update": {"update": "sgd", "lr": 0.1, "storage_dtype": None},
+    }
+    folder = ScoresFolder.open_or_create(place, manifest, plan_shards(corpus, 300))
+    draw = np.random.default_rng(0)
+    don, nod = draw.normal(size=corpus.rows), draw.random(corpus.rows) + 1
+    for part in range(folder.parts):
+        rows = [
+            ScoreRow(row, f"r{row}", "scored", "", 9, 3, False, 1.0, 1.0, 1.0, 1.0, float(don[row]), float(nod[row]))
+            if row < corpus.rows - 1
+            else ScoreRow(row, "last", "empty_response", "data.jsonl, line 1: output is empty")
+            for row in range(*folder.part_range(part))
+        ]
+        folder.write_part(part, rows)
+    return folder

@@ -25,34 +25,38 @@ function statusRow(status, of, store) {
   ];
 }
 
+// A row of a set opens its text; behind it, how similar it is to the kept row.
+function setRow(set, row, at, store) {
+  const similarity = set.similarity?.[at];
+  const isKept = row === set.kept;
+  return [
+    h("button", { class: `link${isKept ? " strong" : ""}`, type: "button", onclick: () => store.show(row) }, isKept ? `${row} (kept)` : String(row)),
+    typeof similarity === "number" ? h("span", { class: "soft small", title: "similarity to the kept row" }, ` ${similarity.toFixed(3)}`) : null,
+    " ",
+  ];
+}
+
 function setsOf(sets, store) {
-  return sets.map((group) =>
-    h(
+  return sets.map((group) => {
+    const shown = group.shown ?? [];
+    const measured = shown.some((set) => set.similarity);
+    return h(
       "details",
-      { class: "sets" },
-      h("summary", null, `${group.kind}: ${plural(group.sets, "set")} of ${plural(group.rows, "row")}`),
+      { class: "sets", "data-kind": group.kind },
+      h("summary", null, data(group.label ?? group.kind), `: ${plural(group.sets, "set")} of ${plural(group.rows, "row")}`),
       group.text ? h("p", { class: "soft" }, data(group.text)) : null,
+      measured ? h("p", { class: "soft" }, "The number behind a row is its similarity to the kept row. Choose a row to read it.") : null,
       h(
         "ul",
         { class: "plain" },
-        (group.shown ?? []).map((set) =>
-          h(
-            "li",
-            null,
-            set.rows.map((row) => [
-              h(
-                "button",
-                { class: `link${row === set.kept ? " strong" : ""}`, type: "button", onclick: () => store.show(row) },
-                row === set.kept ? `${row} (kept)` : String(row),
-              ),
-              " ",
-            ]),
-          ),
-        ),
+        shown.map((set) => {
+          const more = (set.size ?? set.rows.length) - set.rows.length;
+          return h("li", null, set.rows.map((row, at) => setRow(set, row, at, store)), more > 0 ? h("span", { class: "soft" }, `and ${plural(more, "more row")}`) : null);
+        }),
       ),
-      group.sets > (group.shown ?? []).length ? h("p", { class: "soft" }, `${plural(group.shown.length, "set")} shown here`) : null,
-    ),
-  );
+      group.sets > shown.length ? h("p", { class: "soft" }, `The largest ${plural(shown.length, "set")} of ${count(group.sets)} ${shown.length === 1 ? "is" : "are"} listed.`) : null,
+    );
+  });
 }
 
 /** Fills the head and the section about quality. */
