@@ -249,6 +249,13 @@ def test_a_selection_says_what_it_is(scores: Scores) -> None:
     assert "..." in repr(scores.select(0.5).explain(1))
 
 
+@pytest.mark.parametrize("engine", ["memory", "duckdb"])
+@pytest.mark.parametrize("count", [0, -1, "x", 2.5, None])
+def test_a_wrong_number_of_explained_rows_is_refused(scores: Scores, engine: str, count: Any) -> None:
+    with pytest.raises(InputError, match="count must be at least 1"):
+        scores.select(0.5, engine=engine).explain(count)
+
+
 def test_a_subset_does_not_replace_a_file(scores: Scores, tmp_path: Path) -> None:
     selection = scores.select(3)
     assert selection.write(tmp_path / "a.parquet") == tmp_path / "a.parquet"
