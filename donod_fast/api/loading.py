@@ -30,8 +30,10 @@ def load_scores(place: str | Path, *, data: Any = None) -> Scores:
     Raises:
         StoreError: the folder holds no scores, or is damaged.
         CorpusError: the exported file cannot be read or holds no scores, or ``data`` are not the rows that were scored.
-        InputError: ``data`` is given for scores of files.
+        InputError: ``data`` is given for scores of files, or ``place`` is neither a text nor a path.
     """
+    if not isinstance(place, str | Path):
+        raise InputError(f"scores are opened by the path or URL of their folder, got a {type(place).__name__}")
     name = str(place)
     if _is_export(name):
         from donod_fast.data.reading import open_corpus

@@ -71,10 +71,18 @@ class Scorer(scoring.Scorer):
         from donod_fast.errors import InputError
         from donod_fast.scores.opening import settled_part_rows
         from donod_fast.system.locking import locked
+        from donod_fast.system.storage import open_storage
 
         only = {"part_rows": part_rows, "workers": workers, "overwrite": overwrite, "rescore_changed": rescore_changed}
         if out is None and (given := [name for name, value in only.items() if value not in (None, False)]):
             raise InputError(f"{given[0]} is for scores in a folder; name one with out=")
+        for name, whole in (("part_rows", part_rows), ("workers", workers)):
+            if whole is not None and (isinstance(whole, bool) or not isinstance(whole, int)):
+                raise InputError(f"{name} must be a whole number, got {whole!r}")
+        if not (progress is None or isinstance(progress, bool) or callable(progress)):
+            raise InputError(f"progress must be True, False or a function of (rows, tokens), got {progress!r}")
+        if out is not None:
+            open_storage(out)  # refuses a wrong name before the data is read
         corpus = scoring.as_corpus(data)
         if out is None:
             with _shown(progress, corpus.rows) as seen:

@@ -103,9 +103,14 @@ class Scores:
             yield from batch.to_pylist()
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
-        """Arrow's stream of record batches, a part at a time: polars, DuckDB, pyarrow and others read it."""
+        """Arrow's stream of record batches, a part at a time: polars, DuckDB, pyarrow and others read it.
+
+        Raises:
+            StoreError: the folder is unfinished.
+        """
         import pyarrow as pa
 
+        self.folder.part_files()  # here, because the reader would wrap the refusal in an error of its own
         reader = pa.RecordBatchReader.from_batches(self.schema, self._batches())
         return reader.__arrow_c_stream__(requested_schema)
 

@@ -63,7 +63,7 @@ class Selection:
         self._source, self._folder = source, folder
         self._settings = (how, choice, filters)
         if keeps_one_row(choice):
-            _log.warning("keep=1 keeps ONE row; keep=1.0 or keep='100%%' keeps all rows")
+            _log.warning("keep=1 keeps ONE row; keep=1.0 or keep='100%' keeps all rows")
         with self._chosen() as found:
             ranking = found.ranking
             kept = found.kept.rows

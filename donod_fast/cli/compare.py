@@ -52,10 +52,12 @@ def compare(
     if out is not None:
         draw_comparison(found, out, title=f"{Path(folder.name).name}: {plural(found.rows, 'row')}")
     if page.html is not None:
+        from donod_fast.data.record_files import refuse_inputs
         from donod_fast.reports.compare_page import comparison_page
         from donod_fast.reports.document import document_pieces
         from donod_fast.reports.shell import write_page
 
+        refuse_inputs(folder.manifest["input"].get("inputs") or (), page.html)
         pieces = document_pieces(comparison_page(found, Path(folder.name).name))
         write_page(pieces, page.html, overwrite=page.overwrite)
     written = {name: str(path) for name, path in (("out", out), ("html", page.html)) if path is not None}

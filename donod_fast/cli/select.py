@@ -100,7 +100,7 @@ def select(
     """Rank the rows of SCORES and write the original records of the best to OUT, unchanged."""
     from donod_fast.cli.registering import Registration
     from donod_fast.cli.token_target import check_target, write_tokens
-    from donod_fast.data.record_files import refuse_existing
+    from donod_fast.data.record_files import refuse_existing, refuse_inputs
     from donod_fast.data.targets import refuse_target
     from donod_fast.scores.folder import ScoresFolder
     from donod_fast.selection.choosing import choosing, keeps_one_row, refuse_no_amount
@@ -122,6 +122,9 @@ def select(
     if sets is not None:
         if how.dedupe == NONE and how.diversify is None:
             raise InputError("--sets writes the sets of --dedupe or --diversify; give one of them")
+        if str(sets) == STDOUT or sets.resolve() == out.resolve():
+            raise InputError(f"--sets {sets}: give the name of a file of its own")
+        refuse_inputs(folder.manifest["input"].get("inputs") or (), sets)
         refuse_existing(sets, overwrite)
     check_target(tokenized, None if to_stdout else out, overwrite=overwrite)
     registration = Registration.of(dataset_info, dataset, None if to_stdout else out, overwrite=overwrite)

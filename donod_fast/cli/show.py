@@ -170,9 +170,11 @@ def show(
     rows = ShownRows(corpus, model, masks, scores, losses=shown.losses)
     views = rows.of(choice.numbers(), count=choice.rows, status=choice.status, ids=choice.id)
     if shown.page.html is not None:
+        from donod_fast.data.record_files import refuse_inputs
         from donod_fast.reports.row_page import row_page
         from donod_fast.reports.shell import write_page
 
+        refuse_inputs(({"path": name} for name in corpus.data), shown.page.html)
         counted = count()  # rows are read while the page is written, and none is kept
         title = f"{', '.join(corpus.data)} as {model.model} sees it"
         pieces = row_page(title, (view for view, _ in zip(views, counted, strict=False)))

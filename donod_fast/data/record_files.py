@@ -11,7 +11,7 @@ import gzip
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
@@ -36,6 +36,23 @@ def new_file(out: Path, overwrite: bool) -> Iterator[BinaryIO]:
     with atomic_writer(out.resolve() if out.is_symlink() else out) as file:
         yield file
         refuse_existing(out, overwrite)  # it may have appeared meanwhile
+
+
+def refuse_inputs(inputs: Iterable[Mapping[str, Any]], out: Path) -> None:
+    """Refuse to replace an input of a corpus, or a file in one that is a folder, whatever may be overwritten.
+
+    Args:
+        inputs: the entries of the inputs, as a manifest has them.
+        out: the file or folder to write.
+
+    Raises:
+        StoreError: it is an input.
+    """
+    target = out.resolve()
+    for entry in inputs:
+        path = None if entry.get("path") is None else Path(entry["path"]).resolve()
+        if path == target or (path in target.parents and target.exists()):
+            raise StoreError(f"{out} is one of the inputs of the corpus; write to another name")
 
 
 def refuse_existing(out: Path, overwrite: bool) -> None:
@@ -197,6 +214,7 @@ __all__ = [
     "json_text",
     "new_file",
     "refuse_existing",
+    "refuse_inputs",
     "write_csv",
     "write_json_array",
     "write_own_rows",

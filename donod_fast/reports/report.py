@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from donod_fast._version import __version__
-from donod_fast.data.record_files import refuse_existing
+from donod_fast.data.record_files import refuse_existing, refuse_inputs
 from donod_fast.errors import CorpusError, InputError, StoreError
 from donod_fast.reports.agreement import agreement, warn_of_pairs
 from donod_fast.reports.blocks import Array, Block, array_block, json_block, refuse_large, size_of
@@ -100,6 +100,7 @@ def write_report(
     """
     refuse_url(out, "a report")
     path = Path(out)
+    refuse_inputs(folder.manifest["input"].get("inputs") or (), path)
     refuse_existing(path, options.overwrite)
     report = _Report(folder, options, corpus)
     page = report.page()

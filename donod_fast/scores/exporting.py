@@ -21,7 +21,17 @@ from donod_fast.data.json_values import to_json
 from donod_fast.data.reading import Corpus
 from donod_fast.data.reading.csv_files import header_columns
 from donod_fast.data.reading.source import Source
-from donod_fast.data.record_files import CSV, JSON, JSON_LINES, PARQUET, TSV, compressing, write_csv, write_json_array
+from donod_fast.data.record_files import (
+    CSV,
+    JSON,
+    JSON_LINES,
+    PARQUET,
+    TSV,
+    compressing,
+    refuse_inputs,
+    write_csv,
+    write_json_array,
+)
 from donod_fast.data.record_tables import write_parquet
 from donod_fast.data.source_tables import arrow_sources, batch_check, common_schema, write_batches
 from donod_fast.data.targets import common_header, has_common_header, is_table
@@ -102,6 +112,7 @@ def export_file(
     if records not in ("columns", "json"):
         raise InputError(f"records must be columns or json, got {records!r}")
     refuse_export_name(out, corpus.sources, records)
+    refuse_inputs(folder.manifest["input"].get("inputs") or (), out)
     folder.part_files()  # all are there
     if out.exists() and not overwrite:
         raise StoreError(f"{out} exists already; give another name, or add --overwrite")

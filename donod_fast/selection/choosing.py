@@ -31,7 +31,7 @@ def refuse_no_amount(how: RankOptions, choice: KeepOptions) -> None:
 
 def keeps_one_row(choice: KeepOptions) -> bool:
     """Whether ``keep`` is the count 1, which many mean as the share 1.0."""
-    return isinstance(choice.keep, int) and choice.keep == 1
+    return isinstance(choice.keep, int) and not isinstance(choice.keep, bool) and choice.keep == 1
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,12 @@ class ExplainedRow:
     text: str
 
 
+def check_extent(count: int, width: int) -> None:
+    """Refuse a number of rows below 1 or a width below 10. Raises InputError."""
+    if not (isinstance(count, int) and isinstance(width, int) and count >= 1 and width >= 10):
+        raise InputError(f"count must be at least 1 and width at least 10, got {count!r} and {width!r}")
+
+
 def best_and_worst(
     ranking: Ranking,
     columns: ScoreColumns,
@@ -67,8 +73,7 @@ def best_and_worst(
         InputError: ``count``, ``width`` or ``encoding`` out of range.
         CorpusError: a row is not in the corpus.
     """
-    if count < 1 or width < 10:
-        raise InputError(f"count must be at least 1 and width at least 10, got {count} and {width}")
+    check_extent(count, width)
     try:
         codecs.lookup(encoding)
     except LookupError:

@@ -24,12 +24,13 @@ from donod_fast.data.record_files import (
     json_line,
     json_text,
     new_file,
+    refuse_inputs,
     write_json_array,
     write_own_rows,
 )
 from donod_fast.data.targets import common_header, refuse_suffix, sources_of
 from donod_fast.data.types import Record
-from donod_fast.errors import CorpusError, InputError, StoreError
+from donod_fast.errors import CorpusError, InputError
 from donod_fast.selection.out_of_core.row_set import RowSet
 from donod_fast.selection.settings import check_row_order
 from donod_fast.system.wording import plural
@@ -139,9 +140,7 @@ def subset_file(
 
 def refuse_input(corpus: Records, out: Path) -> None:
     """Refuse to write over an input of the corpus. Raises StoreError."""
-    for entry in corpus.describe().get("inputs", ()):
-        if entry.get("path") is not None and Path(entry["path"]).resolve() == out.resolve():
-            raise StoreError(f"{out} is one of the inputs of the corpus; write the subset elsewhere")
+    refuse_inputs(corpus.describe().get("inputs", ()), out)
 
 
 def _write_table(corpus: Records, numbers: list[int] | RowSet, file: BinaryIO, order: str) -> tuple[str, ...]:

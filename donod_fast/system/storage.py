@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from donod_fast.confidential import hide, reveal
-from donod_fast.errors import StoreError
+from donod_fast.errors import InputError, StoreError
 from donod_fast.system import places
 from donod_fast.system.files import atomic_writer, open_regular, read_regular, remove, storage_error
 from donod_fast.system.retrying import as_os_error, retrying
@@ -73,10 +73,16 @@ def open_storage(place: str | Path | Storage) -> Storage:
     """Open the storage of a folder; an open one is returned as it is.
 
     Raises:
-        StoreError: no file system supports the URL, or its package is not installed.
+        StoreError: no file system supports the URL, or its package is not installed; or the name is empty, which would
+            be the current folder (``--out "$UNSET"``).
+        InputError: it is no name at all.
     """
     if not isinstance(place, str | Path):
+        if not hasattr(place, "local"):
+            raise InputError(f"a folder is named by a text or a path, got {place!r}")
         return place
+    if place == "":
+        raise StoreError("the name of the folder is empty; name one, or . for the current folder")
     path = places.local_path(place) if isinstance(place, str) else place
     return ObjectStorage(str(place)) if path is None else LocalStorage(path)
 

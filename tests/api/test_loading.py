@@ -71,7 +71,8 @@ def test_an_unfinished_folder_says_what_is_missing(place: Path, tmp_path: Path) 
     assert status.missing == (scores.folder.part_range(1), scores.folder.part_range(2))
     assert status.missing_rows == sum(stop - start for start, stop in status.missing)
     assert "rows 16–31, 32–39" in repr(status)
-    for use in (lambda: scores.table, scores.rank, lambda: scores.select(3), scores.compare, lambda: scores["don"]):
+    reading = (lambda: scores.table, lambda: pa.table(scores), lambda: scores["don"])
+    for use in (*reading, scores.rank, lambda: scores.select(3), scores.compare):
         with pytest.raises(StoreError, match=r"unfinished|damaged"):
             use()
     for shown in (repr(scores), scores._repr_html_(), status._repr_html_()):
@@ -140,6 +141,12 @@ def test_a_file_without_the_scores_of_all_rows_is_refused(kind: str, place: Path
     pq.write_table(_spoiled(whole, kind), tmp_path / "b.parquet")
     with pytest.raises(CorpusError, match=r"b\.parquet"):
         donod_fast.load_scores(tmp_path / "b.parquet")
+
+
+@pytest.mark.parametrize("wrong", ["", None, 3, object(), {"don": [1.0]}])
+def test_what_is_no_name_is_refused(wrong: Any) -> None:
+    with pytest.raises(DonodError, match=r"folder"):
+        donod_fast.load_scores(wrong)
 
 
 def test_what_holds_no_scores_is_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from scored_folders import committed
 
 import donod_fast
 from donod_fast.demo.corpus import CORPUS_FILE, MODEL_FOLDER
-from donod_fast.errors import InputError, SettingsMismatchError
+from donod_fast.errors import DonodError, InputError, SettingsMismatchError
 
 BUDGET = 256
 
@@ -112,6 +112,26 @@ def test_another_setting_is_refused_by_the_folder(scorer: donod_fast.Scorer, cor
 def test_an_option_of_folders_needs_one(scorer: donod_fast.Scorer, corpus: Path, given: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(given))):
         scorer.score(corpus, **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "part"),
+    [
+        ({"out": ""}, "empty"),
+        ({"out": 3}, "a text or a path"),
+        ({"out": "scores", "part_rows": "5"}, "part_rows must be a whole number"),
+        ({"out": "scores", "part_rows": 2.5}, "part_rows must be a whole number"),
+        ({"out": "scores", "workers": True}, "workers must be a whole number"),
+        ({"progress": "yes"}, "progress must be"),
+    ],
+)
+def test_a_wrong_argument_is_refused_before_data_is_read(
+    scorer: donod_fast.Scorer, given: dict[str, Any], part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DonodError, match=part):
+        scorer.score((pytest.fail("read the data") for _ in "a"), **given)
+    assert not list(tmp_path.iterdir())
 
 
 def test_rows_from_python_stay_with_their_scores(scorer: donod_fast.Scorer, corpus: Path, tmp_path: Path) -> None:

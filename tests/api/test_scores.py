@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import html.parser
 import inspect
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,7 @@ from score_runs import assert_same_bits, invoke
 
 import donod_fast
 from donod_fast.api.scores import Scores
-from donod_fast.errors import InputError, StoreError
+from donod_fast.errors import DonodError, InputError, StoreError
 from donod_fast.selection.filter_options import FilterOptions
 from donod_fast.selection.settings import CompareOptions, KeepOptions, OrderOptions, PreferOptions, RankOptions
 from donod_fast.system.options import options_of
@@ -181,12 +182,35 @@ def test_every_option_of_the_command_is_an_argument(method: str) -> None:
         ({"keep": 0.3, "where": "loss"}, "loss"),
         ({"keep": 0.3, "where": "don=9:"}, "none of the"),
         ({"keep": 0.3, "seed": -1, "method": "random"}, "seed"),
+        ({"keep": 0.3, "memory": 0}, "memory must be at least 1 byte"),
+        ({"keep": 0.3, "memory": -5}, "memory must be at least 1 byte"),
+        ({"keep": 0.3, "lr": "fast"}, "lr must be a number or None"),
+        ({"keep": 0.3, "weights": 0.5}, "two numbers"),
     ],
 )
 def test_a_wrong_option_is_refused_by_name(scores: Scores, given: dict[str, Any], part: str) -> None:
     with pytest.raises(InputError) as refused:
         scores.select(**given)
     assert part in str(refused.value)
+
+
+ODD = [True, 1.5, "word", object(), [1, 2], {"a": 1}, b"a", float("nan"), [None], ("don", 3), np.array([1, 2])]
+
+
+@pytest.mark.parametrize("name", [field.name for kind in KINDS["select"] for field in options_of(kind)])
+def test_a_value_of_any_type_is_taken_or_refused(name: str, scores: Scores, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An option ends in no error of Python's, also one that the method does not look at."""
+    if name == "embedding_model":
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for value in ODD:
+        for more in ({"keep": 0.3}, {"method": "don-threshold", "don_quantile": 0.5}):
+            with contextlib.suppress(DonodError):
+                scores.select(**{**more, name: value})
+    hint = get_type_hints(RankOptions) | get_type_hints(KeepOptions) | get_type_hints(FilterOptions)
+    if hint[name] in (int, float, float | None, int | None):
+        for value in (True, "word", [1.5], b"a"):
+            with pytest.raises(InputError, match=name):
+                scores.select(**{"keep": 0.3, name: value})
 
 
 @pytest.mark.parametrize(
@@ -198,6 +222,11 @@ def test_a_wrong_option_is_refused_by_name(scores: Scores, given: dict[str, Any]
         ({"keep": 0.3, "weights": [0.9, 0.1]}, {"keep": 0.3, "weights": "0.9,0.1"}),
         ({"keep": 0.3, "memory": "1GiB"}, {"keep": 0.3, "memory": 1 << 30}),
         ({"keep": 0.9, "where": "source=b"}, {"keep": 0.9, "where": ["source=b"]}),
+        ({"keep": 0.3, "lr": "1e-3"}, {"keep": 0.3, "lr": 1e-3}),
+        ({"keep": 0.3, "seed": "7", "method": "random"}, {"keep": 0.3, "seed": 7, "method": "random"}),
+        ({"keep": 0.3, "memory": 2e9}, {"keep": 0.3, "memory": 2 * 10**9}),
+        ({"keep": 0.3, "dedupe": None, "where": None, "memory": None}, {"keep": 0.3}),
+        ({"keep": 0.3, "by": "record.source"}, {"keep": 0.3, "by": "source"}),
     ],
 )
 def test_values_are_taken_as_people_write_them(scores: Scores, given: dict[str, Any], same: dict[str, Any]) -> None:
@@ -206,7 +235,7 @@ def test_values_are_taken_as_people_write_them(scores: Scores, given: dict[str, 
 
 def test_keeping_one_row_is_said(scores: Scores, caplog: pytest.LogCaptureFixture) -> None:
     assert len(scores.select(1)) == 1
-    assert "keeps ONE row" in caplog.text
+    assert "keeps ONE row; keep=1.0 or keep='100%' keeps all" in caplog.text
 
 
 def test_a_selection_says_what_it_is(scores: Scores) -> None:
@@ -218,6 +247,13 @@ def test_a_selection_says_what_it_is(scores: Scores) -> None:
     assert len(list(selection.records())) == len(selection.dataset()) == len(selection)
     assert selection.dataset()["n"][:] == selection.rows.tolist()
     assert "..." in repr(scores.select(0.5).explain(1))
+
+
+@pytest.mark.parametrize("engine", ["memory", "duckdb"])
+@pytest.mark.parametrize("count", [0, -1, "x", 2.5, None])
+def test_a_wrong_number_of_explained_rows_is_refused(scores: Scores, engine: str, count: Any) -> None:
+    with pytest.raises(InputError, match="count must be at least 1"):
+        scores.select(0.5, engine=engine).explain(count)
 
 
 def test_a_subset_does_not_replace_a_file(scores: Scores, tmp_path: Path) -> None:

@@ -95,6 +95,9 @@ def test_what_cannot_be_done_is_refused_before_the_work(scores: Path, tmp_path: 
     for options, code, said in (
         (["--sets", tmp_path / "s.jsonl"], 2, "--sets writes the sets of --dedupe or --diversify"),
         (["--dedupe", "exact", "--sets", there], 5, "exists already"),
+        (["--dedupe", "exact", "--sets", out, "--overwrite"], 2, "a file of its own"),
+        (["--dedupe", "exact", "--sets", "-"], 2, "a file of its own"),
+        (["--dedupe", "exact", "--sets", scores.parent / "data.jsonl", "--overwrite"], 5, "one of the inputs"),
         (["--dedupe", "exact", "--method", "kcenter"], 2, "needs a ranking of all rows"),
         (["--dedupe", "minhash", "--dedupe-threshold", "2"], 2, "above 0 and at most 1"),
         (["--diversify", "kcenter", "--pool", "0.1"], 2, "at least 1 candidate"),

@@ -87,7 +87,7 @@ class CarriedGroups:
 
 
 def groups_by(folder: ScoresFolder, by: str | None) -> Groups:
-    """Make the groups of ``--by``: None for one group, ``"file"``, or a carried column.
+    """Make the groups of ``--by``: None for one group, ``"file"``, or a carried column (``NAME`` or ``record.NAME``).
 
     Raises:
         InputError: the folder does not carry that column.
@@ -99,6 +99,9 @@ def groups_by(folder: ScoresFolder, by: str | None) -> Groups:
         return CarriedGroups(by)
     if by == BY_FILE:
         return FileGroups(folder)
+    by = by.removeprefix(CARRIED)  # the name of the column in the scores
+    if by in carried:
+        return CarriedGroups(by)
     there = f"it carries {', '.join(carried)}" if carried else "it carries no column"
     raise InputError(
         f"--by {by}: {folder.name} does not carry the records' column {by!r} ({there}); score into a new folder with "

@@ -57,8 +57,9 @@ class LargerThanMemory:
         return self._ranking.order()
 
     def explain(self, corpus: Records, count: int, width: int, encoding: str) -> list[ExplainedRow]:
-        from donod_fast.selection.explain import best_and_worst
+        from donod_fast.selection.explain import best_and_worst, check_extent
 
+        check_extent(count, width)
         ranking, columns, ranks = self._ranking.ends(count)
         shown = best_and_worst(ranking, columns, corpus, count, width, encoding=encoding)
         return [replace(row, rank=rank) for row, rank in zip(shown, ranks, strict=True)]

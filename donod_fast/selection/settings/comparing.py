@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from donod_fast.selection.keeping import parse_keep
-from donod_fast.selection.settings.names import CHOOSING, CORRELATIONS, RUNNING, normalise_option, parse_size
+from donod_fast.selection.settings.names import (
+    CHOOSING,
+    CORRELATIONS,
+    RUNNING,
+    check_memory,
+    normalise_option,
+    parse_size,
+)
 from donod_fast.system.options import check_choices, option
 
 
@@ -56,6 +63,7 @@ class CompareOptions:
 
     def __post_init__(self) -> None:
         check_choices(self)
+        check_memory(self.memory)
 
 
 __all__ = ["CompareOptions"]

@@ -45,6 +45,12 @@ def parse_size(text: str) -> int:
     return int(float(found[1]) * _UNITS[unit])
 
 
+def check_memory(memory: int) -> None:
+    """Refuse a limit below one byte. Raises InputError."""
+    if memory < 1:
+        raise InputError(f"memory must be at least 1 byte, got {memory}; write for example 2GiB or 500MB")
+
+
 def parse_weights(text: str) -> tuple[float, float]:
     """Read the weights of DON and NOD, as ``"0.5,0.5"``.
 
@@ -84,6 +90,7 @@ __all__ = [
     "RANKING",
     "ROW_ORDERS",
     "RUNNING",
+    "check_memory",
     "normalise_option",
     "parse_size",
     "parse_weights",

@@ -15,6 +15,7 @@ from donod_fast.selection.settings.names import (
     ENGINES,
     RANKING,
     RUNNING,
+    check_memory,
     normalise_option,
     parse_size,
     parse_weights,
@@ -48,7 +49,7 @@ class OrderOptions:
         temp_dir: folder for what does not fit in memory; None for the system's.
 
     Raises:
-        InputError: the engine or the normalisation is unknown.
+        InputError: the engine or the normalisation is unknown, or the memory is below one byte.
     """
 
     method: str = option(
@@ -80,6 +81,7 @@ class OrderOptions:
 
     def __post_init__(self) -> None:
         check_choices(self)
+        check_memory(self.memory)
 
 
 @dataclass(frozen=True)
