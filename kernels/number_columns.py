@@ -29,10 +29,10 @@ def doubles(name: str, column: Any) -> NDArray[np.float64]:
         column = column.detach().cpu()
         column = (column.double() if column.is_floating_point() else column).numpy()
     elif isinstance(column, np.ma.MaskedArray):
-        is_number = column.dtype.kind in "fiu"
-        column = (
-            column.astype(np.float64).filled(np.nan) if is_number else np.array([*column.tolist(), None], object)[:-1]
-        )
+        if column.dtype.kind in "fiu":
+            column = np.where(np.ma.getmaskarray(column), np.nan, column.data)
+        else:
+            column = np.array([*column.tolist(), None], object)[:-1]  # None where the mask is
     elif type(column).__module__.partition(".")[0] == "pyarrow":
         if not hasattr(column, "to_numpy"):
             raise InputError(f"{name} must be one column, got a {type(column).__name__}")
@@ -64,7 +64,8 @@ def refuse_other_order(don: Any, nod: Any) -> None:
     Raises:
         InputError: the indexes differ.
     """
-    first, second = (getattr(column, "index", None) for column in (don, nod))
+    first: Any = getattr(don, "index", None)
+    second: Any = getattr(nod, "index", None)
     if hasattr(first, "equals") and hasattr(second, "equals") and not first.equals(second):
         raise InputError("don and nod have different indexes, and rows are paired by place; align the columns first")
 
