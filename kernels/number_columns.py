@@ -28,7 +28,14 @@ def doubles(name: str, column: Any) -> NDArray[np.float64]:
     if isinstance(column, Tensor):
         column = column.detach().cpu()
         column = (column.double() if column.is_floating_point() else column).numpy()
+    elif isinstance(column, np.ma.MaskedArray):
+        if column.dtype.kind in "fiu":
+            column = np.where(np.ma.getmaskarray(column), np.nan, column.data)
+        else:
+            column = np.array([*column.tolist(), None], object)[:-1]  # None where the mask is
     elif type(column).__module__.partition(".")[0] == "pyarrow":
+        if not hasattr(column, "to_numpy"):
+            raise InputError(f"{name} must be one column, got a {type(column).__name__}")
         column = column.to_numpy(zero_copy_only=False)
     elif hasattr(column, "to_numpy"):
         column = column.to_numpy()
@@ -51,6 +58,18 @@ def doubles(name: str, column: Any) -> NDArray[np.float64]:
     return found
 
 
+def refuse_other_order(don: Any, nod: Any) -> None:
+    """Refuse two columns of pandas whose rows are not in one order: rows are paired by place, not by index.
+
+    Raises:
+        InputError: the indexes differ.
+    """
+    first: Any = getattr(don, "index", None)
+    second: Any = getattr(nod, "index", None)
+    if hasattr(first, "equals") and hasattr(second, "equals") and not first.equals(second):
+        raise InputError("don and nod have different indexes, and rows are paired by place; align the columns first")
+
+
 def _of_values(name: str, values: list[Any]) -> NDArray[np.float64]:
     found = np.full(len(values), np.nan)
     for at, value in enumerate(values):
@@ -65,4 +84,4 @@ def _of_values(name: str, values: list[Any]) -> NDArray[np.float64]:
     return found
 
 
-__all__ = ["doubles"]
+__all__ = ["doubles", "refuse_other_order"]

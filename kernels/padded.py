@@ -57,6 +57,9 @@ def don_nod_padded(
         InputError: names the argument with a wrong shape, dtype, device or value.
         BackendError: the backend that was named does not support the input.
     """
+    for name, given in (("hidden", hidden), ("weight", weight), ("labels", labels)):
+        if not isinstance(given, Tensor):
+            raise InputError(f"{name} must be a torch.Tensor, got a {type(given).__name__}")
     if hidden.ndim != 3:
         packed = "; packed samples are for don_nod(hidden, weight, labels, cu_seqlens)" if hidden.ndim == 2 else ""
         raise InputError(f"hidden must be (batch, length, dim), got shape {tuple(hidden.shape)}{packed}")

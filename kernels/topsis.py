@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from donod_fast.errors import BackendError, InputError, suggest
-from donod_fast.kernels.number_columns import doubles
+from donod_fast.kernels.number_columns import doubles, refuse_other_order
 
 NORMALISATIONS = ("vector", "range", "sum")
 """Names of the sizes by which a column is divided."""
@@ -124,8 +124,8 @@ def topsis(
         is 0/0, and each of them gets 0.5. A constant column has no influence.
 
     Raises:
-        InputError: shapes, devices or dtypes do not match; an entry is infinite (this check is the only
-            wait for the device in this function); the weights are invalid; an unknown normalisation.
+        InputError: shapes, devices, dtypes or pandas' indexes do not match; an entry is infinite (this check is the
+            only wait for the device in this function); the weights are invalid; an unknown normalisation.
         BackendError: the named backend does not support the input.
     """
     if backend not in ("auto", "torch", "triton"):
@@ -133,6 +133,7 @@ def topsis(
     check_normalise(normalise)
     share = normalised_weights(weights)
     if not isinstance(don, Tensor):
+        refuse_other_order(don, nod)
         first, second = (torch.from_numpy(doubles(name, one)) for name, one in (("don", don), ("nod", nod)))
         return topsis(first, second, weights=weights, normalise=normalise, backend=backend).numpy()
     if not isinstance(nod, Tensor):

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from donod_fast.errors import InputError, SettingsMismatchError, StoreError
-from donod_fast.kernels.number_columns import doubles
+from donod_fast.kernels.number_columns import doubles, refuse_other_order
 from donod_fast.kernels.topsis import (
     DEFAULT_NORMALISE,
     check_normalise,
@@ -217,6 +217,7 @@ class TopsisConstants:
         return replace(self, don=don, nod=nod, per_lr=per_lr)
 
     def _checked(self, don: Any, nod: Any) -> tuple[Tensor, Tensor]:
+        refuse_other_order(don, nod)
         first, second = (torch.from_numpy(doubles(name, one)) for name, one in (("don", don), ("nod", nod)))
         if first.shape != second.shape:
             raise InputError(f"don and nod must have the same length, got {len(first)} and {len(second)}")

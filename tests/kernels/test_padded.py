@@ -160,6 +160,9 @@ def test_wrong_arguments_are_refused_by_name() -> None:
     hidden, weight, labels = batch(2, 4)
     wrong: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
         (r"hidden must be \(batch, length, dim\).*cu_seqlens", (hidden[0], weight, labels[0]), {}),
+        ("hidden must be a torch.Tensor, got a list", (hidden.tolist(), weight, labels), {}),
+        ("weight must be a torch.Tensor, got a ndarray", (hidden, weight.numpy(), labels), {}),
+        ("labels must be a torch.Tensor, got a ndarray", (hidden, weight, labels.numpy()), {}),
         (r"labels must be \(2, 4\)", (hidden, weight, labels[:, 1:]), {}),
         ("int64 or int32, got torch.float32", (hidden, weight, labels.float()), {}),
         ("batch of 0", (hidden[:0], weight, labels[:0]), {}),

@@ -367,3 +367,25 @@ def test_what_is_no_column_of_numbers_is_refused_by_name(column: Any) -> None:
     for call in (topsis, topsis_constants({"don": [1.0, 2.0], "nod": [1.0, 2.0]}).apply):
         with pytest.raises(InputError, match=r"^nod must"):
             call([1.0, 2.0], column)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64, object])
+def test_a_masked_value_is_not_scored(dtype: type) -> None:
+    masked = np.ma.MaskedArray(np.array([9, 1, 2, 3], dtype), mask=[True, False, False, False])
+    nod = [1.0, 3.0, 2.0, 1.0]
+    np.testing.assert_array_equal(topsis(masked, nod), topsis([None, 1.0, 2.0, 3.0], nod))
+    np.testing.assert_array_equal(topsis(nod, masked), topsis(nod, [None, 1.0, 2.0, 3.0]))
+
+
+def test_columns_of_pandas_in_two_orders_are_refused() -> None:
+    """Rows are paired by place; pandas would pair them by index, so one of the two would be wrong unseen."""
+    frame = pd.DataFrame({"don": [1.0, 2.0, 3.0], "nod": [3.0, 1.0, 2.0]}, index=["a", "b", "c"])
+    np.testing.assert_array_equal(topsis(frame["don"], frame["nod"]), topsis([1.0, 2.0, 3.0], [3.0, 1.0, 2.0]))
+    with pytest.raises(InputError, match="different indexes"):
+        topsis(frame["don"], frame["nod"].sort_values())
+    topsis(frame["don"], frame["nod"].sort_values().to_numpy())
+
+
+def test_a_table_is_no_column() -> None:
+    with pytest.raises(InputError, match="one column"):
+        topsis(pa.table({"don": [1.0]}), [1.0])
