@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 UNRANKED = 0xFFFFFFFF
 LONG, SHORT = 2 / 3, 1 / 3
-"""Bounds of the share of kept rows that are longer than the median row: above LONG a method keeps mostly long rows, below
-SHORT mostly short ones."""
+"""Bounds of the share of kept rows that are longer than the median row: from LONG on a method keeps mostly long rows,
+up to SHORT mostly short ones."""
 
 FEWEST_KEPT = 20
 """Of fewer kept rows, nothing is said about their lengths."""
