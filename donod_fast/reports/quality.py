@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from donod_fast.data.types import Status
@@ -38,7 +39,7 @@ def facts(folder: ScoresFolder, table: ScoredTable) -> list[list[str]]:
         ["criteria", ", ".join(entry.name for entry in folder.signals)],
         ["carried columns", ", ".join(folder.carry)],
         ["step", StepFacts.of(table.summaries).line() or ""],
-        ["scored", str(manifest.get("created") or "")],
+        ["scored", _moment(str(manifest.get("created") or ""))],
         ["versions", ", ".join(f"{name} {value}" for name, value in (manifest.get("versions") or {}).items())],
     ]
     return [[label, shorten(one_line(text))] for label, text in found if text]
@@ -147,6 +148,15 @@ def _masks(manifest: Mapping[str, Any]) -> str:
     """Template and mask in words; "" for scores that were not made by ``donod-fast score``."""
     masks = manifest.get("masks") or {}
     return masks_text(manifest) if masks.get("template") and masks.get("train_on") else ""
+
+
+def _moment(written: str) -> str:
+    """``2026-05-04 03:02 UTC``; what is no time stays as it is."""
+    try:
+        moment = datetime.fromisoformat(written)
+    except ValueError:
+        return written
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if moment.tzinfo else f"{moment:%Y-%m-%d %H:%M}"
 
 
 def _inputs(described: Mapping[str, Any]) -> str:

@@ -283,7 +283,11 @@ class _Report:
             "length": columns.places["tokens"],
             "cluster": columns.places.get(CLUSTER),
             "agreement": self._agreement,
-            "default": {"method": self._methods[0].name if self._methods else None, "keep": options.keep},
+            "default": {
+                "method": self._methods[0].name if self._methods else None,
+                # JSON in a browser knows no difference between 1 row and all of them, 1.0.
+                "keep": options.keep if isinstance(options.keep, float) else str(options.keep),
+            },
             "texts": {},
         }
 

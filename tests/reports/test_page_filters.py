@@ -147,10 +147,26 @@ def test_typed_bounds_stay_and_nonsense_is_refused(page: Any, case: Case) -> Non
     set_bound(page, "nod", "high", "0.2")
     assert "nod=0.1:0.2" in command(page)
     assert selected(page) == rows_of_command(command(page), case)
-    for text in ("abc", "0.05"):
+    for text in ("abc", "0.05", "0,5", "12,34", "0,150"):
         set_bound(page, "nod", "high", text)
         assert page.get_attribute('[data-column="nod"] input[id$=high]', "aria-invalid") == "true", text
         assert "nod=0.1:0.2" in command(page)
+    set_bound(page, "tokens", "high", "1,000")
+    assert "tokens=:1000" in command(page)
+
+
+def test_a_selection_of_nothing_is_not_offered(page: Any) -> None:
+    set_bound(page, "tokens", "high", "0")
+    assert selected(page) == []
+    assert page.is_disabled("#copy") and "would refuse" in page.inner_text("#command-view")
+    set_bound(page, "tokens", "high", "")
+    assert page.is_enabled("#copy") and "would refuse" not in page.inner_text("#command-view")
+
+
+def test_the_ends_of_a_histogram_are_values_of_the_column(page: Any, case: Case) -> None:
+    tokens = case.numbers["tokens"]
+    ends = page.locator('[data-column="tokens"] .ends span').all_inner_texts()
+    assert (ends[0], ends[-1]) == (f"{tokens.min():,.0f}", f"{tokens.max():,.0f}")
 
 
 def test_the_keyboard_brushes_and_escape_clears(page: Any, case: Case) -> None:
@@ -224,8 +240,9 @@ def test_a_rectangle_by_numbers_is_two_conditions(page: Any, case: Case) -> None
     assert page.input_value('[data-column="nod"] input[id$=high]') == "0.3"
 
 
-def test_filters_of_rounded_values_stay_clear_of_both_sides(browser: Any, tmp_path: Any) -> None:
-    case = report_case(50_500, dense=True)
+@pytest.mark.parametrize("step", [3e-7, 7e-8], ids=["apart", "neighbours"])
+def test_filters_of_rounded_values_stay_clear_of_both_sides(browser: Any, tmp_path: Any, step: float) -> None:
+    case = report_case(50_500, dense=step)
     file = tmp_path / "large.html"
     file.write_text(page_of(case), encoding="utf-8")
     watched = Watched(browser, file)

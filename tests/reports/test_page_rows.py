@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from report_cases import Case, page_of, report_case
 from report_pages import Watched, chromium, kept, set_bound, set_keep, settled
@@ -79,6 +80,31 @@ def test_lists_hold_best_worst_border_and_filtered_rows(page: Any, case: Case) -
     unscored = show(page, "unscored")
     assert len(unscored) == 20
     assert not set(unscored) & set(order)
+
+
+def test_the_border_of_groups_is_at_the_cut_of_each(page: Any, case: Case) -> None:
+    order = case.orders["topsis"].tolist()
+    group = dict(zip(case.rows.tolist(), np.where(case.rows % 97 == 0, 3, case.source).tolist(), strict=True))
+    page.select_option("#by", "source")
+    set_keep(page, "0.2")
+    rows = set(kept(page))
+    nearest: dict[bool, list[tuple[float, int, int]]] = {True: [], False: []}
+    for number in set(group.values()):
+        ranked = [row for row in order if group[row] == number]
+        cut = sum(row in rows for row in ranked)
+        for at, row in enumerate(ranked):
+            nearest[row in rows].append((abs(at + 0.5 - cut), order.index(row), row))
+    expected = [row for side in nearest.values() for *_, row in sorted(side)[:25]]
+    assert show(page, "border") == sorted(expected, key=order.index)
+    assert len({group[row] for row in expected}) == 4
+
+
+def test_a_row_says_where_its_mask_is_another_one(page: Any, case: Case) -> None:
+    for row in (next(int(row) for row in case.rows if row % 4 == rest) for rest in (0, 1)):
+        find(page, f"row:{row}")
+        page.wait_for_selector(f'#conversation[data-row="{row}"]')
+        told = page.locator("#row-detail")
+        assert told.all_inner_texts() == (["scored with another mask"] if row % 4 == 0 else [])
 
 
 def test_pages_of_a_list_follow_each_other(page: Any, case: Case) -> None:

@@ -126,6 +126,7 @@ def test_the_address_sets_the_selection_and_follows_it(watched: Watched, case: C
     set_keep(page, "12")
     assert "method=don&keep=12" in page.evaluate("location.hash")
     page = watched.open("#method=nonsense&keep=-3&row=abc&by=nothing")
+    assert "the method nonsense, which this report does not hold" in page.inner_text("#about")
     assert kept(page) == sorted(case.orders["topsis"][: kept_count(0.3, 980)].tolist())
 
 

@@ -16,7 +16,9 @@ from score_runs import assert_one_line_error, invoke, write_lines
 
 from donod_fast.demo.corpus import DATA
 from donod_fast.errors import StoreError
+from donod_fast.reports.quality import facts
 from donod_fast.reports.report import write_report
+from donod_fast.reports.scored_table import read_scored
 from donod_fast.reports.settings import ReportOptions
 from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scores.rows import ScoreRow
@@ -163,6 +165,20 @@ def test_a_command_never_holds_what_cannot_be_typed(page: Path) -> None:
     assert meta["groups"] == [{"name": "record.source", "column": meta["columns"].index(source), "by": "source"}]
 
 
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("2026-05-04T03:02:01+00:00", "2026-05-04 03:02 UTC"),
+        ("2026-05-04T03:02:01.5+05:00", "2026-05-03 22:02 UTC"),
+        ("yesterday", "yesterday"),
+    ],
+)
+def test_the_time_of_scoring_is_short_and_of_one_zone(tmp_path: Path, written: str, shown: str) -> None:
+    folder = folder_of(tmp_path / "scores", drawn(20), [20])
+    folder.manifest["created"] = written
+    assert ["scored", shown] in facts(folder, read_scored(folder))
+
+
 def test_quality_names_unused_columns_template_and_tokens(page: Path, hostile: ScoresFolder) -> None:
     lines = blocks_of(page)["meta"]["quality"]
     labels = {line["label"]: line for line in lines}
@@ -278,6 +294,9 @@ def test_the_command_writes_a_page_and_says_what_is_in_it(hostile: ScoresFolder,
     found = json.loads(done.out)
     assert found["texts"] == 0 and found["bytes"] == out.stat().st_size
     assert blocks_of(out)["meta"]["default"] == {"method": "topsis", "keep": 0.4}
+    for given, stored in (("1", "1"), ("1.0", 1.0)):  # one row, and all of them
+        done = invoke("report", hostile.name, "--out", out, "--overwrite", "--no-records", "--keep", given)
+        assert done.code == 0 and repr(blocks_of(out)["meta"]["default"]["keep"]) == repr(stored)
 
 
 @pytest.mark.parametrize(

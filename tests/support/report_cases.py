@@ -62,7 +62,7 @@ def packed(name: str, kind: str, value: Any) -> Block:
 
 
 def report_case(
-    points: int = SCORED, *, hostile: bool = False, sample_of: int | None = None, dense: bool = False
+    points: int = SCORED, *, hostile: bool = False, sample_of: int | None = None, dense: float | None = None
 ) -> Case:
     """A report of ``points`` scored rows, among rows without a score.
 
@@ -70,7 +70,7 @@ def report_case(
         points: number of points.
         hostile: put markup and control characters into every text.
         sample_of: number of scored rows of which the points are said to be a sample; ranks then have gaps.
-        dense: let values of NOD lie so close together that 32 bits hardly tell them apart.
+        dense: step between the values of NOD, above 1: 32 bits hardly tell them apart.
     """
     rng = np.random.default_rng(5)
     total = sample_of or max(ROWS, points)
@@ -84,8 +84,8 @@ def report_case(
         "tokens": tokens,
         "scored_tokens": np.floor(tokens * rng.uniform(0.3, 0.8, points)) + 1,
     }
-    if dense:
-        numbers["nod"] = 1 + rng.permutation(points) * 3.1417e-7
+    if dense is not None:
+        numbers["nod"] = 1 + rng.permutation(points) * dense
     numbers["loss"][rng.choice(points, points // 50, replace=False)] = np.nan
     source = rng.choice(3, points, p=[0.5, 0.3, 0.2])
     ranks = _ranks(numbers, rng, total if sample_of else points)
@@ -214,17 +214,7 @@ def _meta(
             {
                 "kind": "exact", "text": name("the same record"), "threshold": None, "sets": 1, "rows": 2,
                 "shown": [{"rows": [int(rows[0]), int(rows[1])], "kept": int(rows[0])}],
-            },
-            {
-                "kind": "minhash", "label": name("duplicates by MinHash"), "text": name("read from sets.jsonl"),
-                "threshold": 0.8, "sets": 70, "rows": 210,
-                "shown": [
-                    {
-                        "rows": [int(rows[9]), int(rows[4]), int(rows[7])], "size": 12, "kept": int(rows[9]),
-                        "similarity": [None, 0.9127, 0.85],
-                    }
-                ],
-            },
+            }
         ],
         "columns": columns, "methods": methods,
         "groups": [{"name": name("source"), "column": 5, "by": "source"}],
@@ -274,7 +264,8 @@ def _texts(meta: dict[str, Any], rows: np.ndarray, name: Any) -> list[Block]:
         ]
         entry = {
             "row": row, "id": name(f"id-{row}"), "status": "scored" if row in scored else "malformed",
-            "detail": "" if row in scored else name("not JSON"), "place": name(f"three.jsonl, line {row + 1}"),
+            "detail": ("scored with another mask" if row % 4 == 0 else "") if row in scored else name("not JSON"),
+            "place": name(f"three.jsonl, line {row + 1}"),
             "pieces": pieces, "losses": [None, 0.1, 2.5, 0.4] if row % 2 == 0 and row in scored else None,
             "scores": {},
         }  # fmt: skip

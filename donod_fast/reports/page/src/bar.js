@@ -80,6 +80,7 @@ export function showBar(store, place, below) {
     const warnings = (method.warnings ?? []).filter((warning) => !said.has(warning)).map((warning) => h("p", { class: "warning small" }, data(warning)));
     put(
       text,
+      store.absent.map((name) => h("p", { class: "warning small" }, "The address asks for the method ", data(name), ", which this report does not hold; it shows ", data(method.label), ".")),
       h("p", null, method.label, ": ", data(method.text ?? ""), fixed ? ". This method chose its rows once, so the share is fixed." : null),
       corpus.sampled ? h("p", null, `The points on this page are a sample of ${count(meta.sample.points)} of ${count(meta.sample.of)} scored rows: `, data(meta.sample.text), ". Ranks and totals are those of all rows.") : null,
       warnings,

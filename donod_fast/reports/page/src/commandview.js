@@ -53,7 +53,9 @@ export function showCommand(store, place) {
     const exactly = store.filters.active ? (corpus.sampled ? "" : `It selects ${plural(selected, "row")}: exactly those that are kept and pass the filters. `) : `It selects ${plural(store.keptA.rows, "row")}. `;
     const file = command.reasons.length ? `A command cannot say ${command.reasons.join(" and ")}: download rows.txt and put it beside your folder. ` : "";
     const sample = corpus.sampled && command.reasons.length ? "The points are a sample, so that rows.txt lists rows of the sample only; filter with histograms or the rectangle to select among all rows. " : "";
-    put(note, exactly, file, sample, corpus.sampled && store.filters.active && !command.reasons.length ? "The filters apply to all rows, also to those outside the sample." : "");
+    const nothing = !corpus.sampled && selected === 0 ? "No kept row passes the filters: donod-fast select would refuse to write nothing. " : "";
+    button.disabled = Boolean(nothing);
+    put(note, nothing || exactly, file, sample, corpus.sampled && store.filters.active && !command.reasons.length ? "The filters apply to all rows, also to those outside the sample." : "");
   }
   store.on((what) => (what.has("selection") || what.has("filters")) && update());
   update();

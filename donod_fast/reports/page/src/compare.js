@@ -1,6 +1,5 @@
 // Two methods side by side: overlap, what only one keeps, and the rows near the cut.
 
-import { UNRANKED } from "./corpus.js";
 import { data, h, put, table } from "./dom.js";
 import { count, percent, plural, short } from "./format.js";
 
@@ -14,12 +13,6 @@ function median(values) {
 /** Points that both keep, only A, only B, neither: 3, 1, 2, 0. */
 export function sideOf(store, at) {
   return store.keptA.kept[at] + 2 * (store.keptB?.kept[at] ?? 0);
-}
-
-/** How near a point is to the cut of a method, in ranks; Infinity without a rank. */
-export function distanceToCut(method, rows, at) {
-  const rank = method.rank[at];
-  return rank === UNRANKED ? Infinity : Math.abs(rank + 0.5 - rows);
 }
 
 /** Fills the section about two methods; without a second one it says how to choose it. */
@@ -38,7 +31,7 @@ export function showCompare(store, place, listRows) {
     const near = Math.max(10, Math.round(store.keptA.rows * 0.02));
     let close = 0;
     for (const at of [...onlyA, ...onlyB]) {
-      if (Math.min(distanceToCut(store.a, store.keptA.rows, at), distanceToCut(store.b, store.keptB.rows, at)) <= near) close += 1;
+      if (Math.min(Math.abs(store.keptA.toCut(at)), Math.abs(store.keptB.toCut(at))) <= near) close += 1;
     }
     const button = (text, mode) => h("button", { type: "button", onclick: () => listRows(mode), "data-mode": mode }, text);
     const facts = [

@@ -76,7 +76,7 @@ export function showComposition(store, place) {
       if (made.how) parts.push(h("p", { class: "soft" }, made.how));
     };
     if (chosen !== null) show(chosen, "By ".concat(choices.find(([value]) => Number(value) === chosen)[1]));
-    show("length", "By length in tokens, a tenth of the rows each");
+    show("length", "By length in tokens, about a tenth of the rows each");
     put(body, parts);
   }
   store.on((what) => (what.has("selection") || what.has("filters")) && update());

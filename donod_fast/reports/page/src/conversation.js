@@ -56,6 +56,7 @@ export function showConversation(store, place, texts) {
       h("h3", null, `Row ${row}`, entry?.id !== null && entry?.id !== undefined ? h("small", null, " id ", data(entry.id)) : null),
       h("p", { class: "soft" }, [entry?.place ? data(entry.place) : null, verdict ? h("span", null, entry?.place ? " · " : "", data(verdict)) : null]),
       at < 0 && entry?.status ? h("p", { class: "warning" }, data(entry.status), entry.detail ? [": ", data(entry.detail)] : null) : null,
+      at >= 0 && entry?.detail ? h("p", { class: "warning", id: "row-detail" }, data(entry.detail)) : null,
       entry
         ? [legend(entry, texts.meta, hottest), texts.meta.mask === false && texts.meta.why ? h("p", { class: "soft" }, data(texts.meta.why)) : null, h("div", { class: "conversation", tabindex: "0", dir: "auto", role: "region", "aria-label": `Text of row ${row}` }, pieces(entry, hottest))]
         : h("p", { class: "soft" }, `This report does not hold the text of the row. It holds ${plural(texts.meta.rows, "text")} of ${count(texts.meta.of)}. `, data(texts.meta.text ?? "")),

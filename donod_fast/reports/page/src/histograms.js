@@ -88,7 +88,7 @@ function numberCard(store, column) {
     brush.setAttribute("width", Math.max(0, right - left));
     svg.classList.toggle("brushed", Boolean(range));
   };
-  const ends = h("div", { class: "ends soft", "aria-hidden": "true" }, h("span", null, short(edges[0])), log ? h("span", null, "log scale") : null, h("span", null, short(edges[size])));
+  const ends = h("div", { class: "ends soft", "aria-hidden": "true" }, h("span", null, short(column.low ?? edges[0])), log ? h("span", null, "log scale") : null, h("span", null, short(column.high ?? edges[size])));
   return { parts: [svg, ends, rangeFields(store, column, "filter")], update };
 }
 
@@ -137,7 +137,7 @@ function categoryCard(store, column) {
 export function showHistograms(store, place) {
   const { corpus } = store;
   const cards = corpus.columns.map((column) => {
-    const made = column.kind === "number" ? (column.size ? numberCard(store, column) : null) : categoryCard(store, column);
+    const made = column.kind === "number" ? (column.size && column.low !== null ? numberCard(store, column) : null) : categoryCard(store, column);
     const clear = h("button", { type: "button", class: "link clear", "aria-label": `Clear the filter of ${column.label}`, onclick: () => clearOne(column) }, "clear");
     const counts = h("small", { class: "soft", "aria-live": "off" });
     const better = column.better === "high" ? " · higher is better" : column.better === "low" ? " · lower is better" : "";

@@ -19,7 +19,8 @@ function fieldOf(store, column, isLow, prefix) {
   };
   field.addEventListener("change", () => {
     const text = field.value.trim();
-    const value = Number(text.replaceAll(",", ""));
+    // A comma may only part thousands: in 0,5 it would be lost, and the bound were 5.
+    const value = /^[+-]?\d{1,3}(,\d{3})+(\.\d*)?$/.test(text) && !/^[+-]?0,/.test(text) ? Number(text.replaceAll(",", "")) : Number(text);
     const wrong = text !== "" && !Number.isFinite(value);
     field.setAttribute("aria-invalid", String(wrong));
     if (!wrong) apply(text === "" ? null : value);

@@ -61,10 +61,10 @@ export function showRows(store, place, texts) {
     if (!store.a) return [];
     if (which === "worst") return order().reverse().map(rowOf);
     if (which === "border") {
-      const all = orderOf(store.a);
-      const below = all.findIndex((at) => store.a.rank[at] >= store.keptA.rows);
-      const cut = below < 0 ? all.length : below;
-      return all.slice(Math.max(0, cut - PAGE / 2), cut + PAGE / 2).map(rowOf);
+      // With groups each has a cut of its own: the rows nearest to theirs, in the order of the method.
+      const { kept, toCut } = store.keptA;
+      const near = (side) => order().filter((at) => kept[at] === side).sort((one, two) => Math.abs(toCut(one)) - Math.abs(toCut(two)) || store.a.rank[one] - store.a.rank[two]).slice(0, PAGE / 2);
+      return [...near(1), ...near(0)].sort((one, two) => store.a.rank[one] - store.a.rank[two]).map(rowOf);
     }
     if (which === "selected") return order().filter((at) => store.selected(at)).map(rowOf);
     if (which === "only-a") return store.b ? order().filter((at) => sideOf(store, at) === 1).map(rowOf) : [];

@@ -5,14 +5,18 @@ import { Filters } from "./filters.js";
 import { decimalBetween } from "./format.js";
 import { keptCount, parseKeep, shares } from "./keeping.js";
 
-/** What a method keeps: points, the number of rows among all ranked ones, and the rank of the cut. */
+/**
+ * What a method keeps: points, and the number of rows among all ranked ones. `toCut(at)`: ranks between a point and the
+ * cut of its own group, below zero for what is kept; Infinity without a rank.
+ */
 export function keptBy(corpus, method, keep, group) {
   const kept = new Uint8Array(corpus.m);
   const effective = method.fixed === null || method.fixed === undefined ? keep : { kind: "count", value: method.fixed };
   if (!group || method.fixed) {
     const rows = keptCount(effective, method.ranked);
     for (let at = 0; at < corpus.m; at += 1) kept[at] = method.rank[at] < rows ? 1 : 0;
-    return { kept, rows, quotas: null };
+    const toCut = (at) => (method.rank[at] === UNRANKED ? Infinity : method.rank[at] + 0.5 - rows);
+    return { kept, rows, quotas: null, toCut };
   }
   const { of, size } = groupsOf(corpus, group);
   const scored = new Array(size).fill(0);
@@ -20,13 +24,13 @@ export function keptBy(corpus, method, keep, group) {
   for (const at of order) scored[of[at]] += 1;
   const quotas = shares(effective, scored);
   const left = [...quotas];
+  const distances = new Float64Array(corpus.m).fill(Infinity);
   for (const at of order) {
-    if (left[of[at]] > 0) {
-      left[of[at]] -= 1;
-      kept[at] = 1;
-    }
+    distances[at] = 0.5 - left[of[at]];
+    left[of[at]] -= 1;
+    if (distances[at] < 0) kept[at] = 1;
   }
-  return { kept, rows: quotas.reduce((sum, rows) => sum + rows, 0), quotas };
+  return { kept, rows: quotas.reduce((sum, rows) => sum + rows, 0), quotas, toCut: (at) => distances[at] };
 }
 
 /** State of the page; every setter marks what changed. */
@@ -56,6 +60,8 @@ export class Store {
     const wanted = new URLSearchParams(location.hash.slice(1));
     const named = (name) => this.corpus.methods.find((method) => method.name === wanted.get(name)) ?? null;
     this.a = named("method") ?? this.a;
+    const asked = ["method", "beside"].map((name) => wanted.get(name)).filter((name) => name);
+    this.absent = asked.filter((name) => !this.corpus.methods.some((method) => method.name === name));
     this.b = named("beside") ?? this.b;
     const groups = this.corpus.meta.groups ?? [];
     this.group = groups.find((each) => each.by === wanted.get("by") && canGroup(this.corpus, each)) ?? this.group;
@@ -84,7 +90,7 @@ export class Store {
 
   choose() {
     const { corpus } = this;
-    const none = { kept: new Uint8Array(corpus.m), rows: 0, quotas: null };
+    const none = { kept: new Uint8Array(corpus.m), rows: 0, quotas: null, toCut: () => Infinity };
     this.keptA = this.a ? keptBy(corpus, this.a, this.keep, this.group) : none;
     this.keptB = this.b ? keptBy(corpus, this.b, this.keep, this.group) : null;
   }
@@ -130,6 +136,7 @@ export class Store {
 
   setMethod(slot, name) {
     this[slot] = this.corpus.methods.find((method) => method.name === name) ?? null;
+    this.absent = [];
     this.changed("selection");
   }
 
@@ -224,8 +231,23 @@ function shortBound(sorted, values, bound, isLow) {
   if (at === 0 || at === sorted.length) return bound;
   let below = sorted[at - 1];
   let above = sorted[at];
-  if (values instanceof Float32Array) [below, above] = [below + (above - below) * 0.25, above - (above - below) * 0.25];
+  if (values instanceof Float32Array) {
+    const quarter = (above - below) / 4;
+    const [most, least] = [halfway(below, 1), halfway(above, -1)];
+    [below, above] = [Math.max(below + quarter, most), Math.min(above - quarter, least)];
+  }
   return decimalBetween(below, above, isLow);
+}
+
+const FLOAT = new Float32Array(1);
+const BITS = new Int32Array(FLOAT.buffer);
+
+// The number between a value of 32 bits and its neighbour above (1) or below (-1): what lies beyond was not rounded to it.
+function halfway(value, step) {
+  FLOAT[0] = value;
+  if (value === 0) BITS[0] = step > 0 ? 1 : -0x7fffffff;
+  else BITS[0] += value > 0 ? step : -step;
+  return (value + FLOAT[0]) / 2;
 }
 
 export { NONE };
