@@ -247,7 +247,7 @@ def test_filters_of_rounded_values_stay_clear_of_both_sides(browser: Any, tmp_pa
     file.write_text(page_of(case), encoding="utf-8")
     watched = Watched(browser, file)
     page = watched.open("#keep=1.0")
-    shares = np.random.default_rng(1).uniform(size=(12, 2))
+    shares = np.random.default_rng(1).uniform(size=(4, 2))
     shares.sort(axis=1)
     bounds = [np.quantile(case.numbers["nod"].astype(np.float32), pair).tolist() for pair in shares]
     found = page.evaluate(

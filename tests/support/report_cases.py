@@ -214,7 +214,17 @@ def _meta(
             {
                 "kind": "exact", "text": name("the same record"), "threshold": None, "sets": 1, "rows": 2,
                 "shown": [{"rows": [int(rows[0]), int(rows[1])], "kept": int(rows[0])}],
-            }
+            },
+            {
+                "kind": "minhash", "label": name("duplicates by MinHash"), "text": name("read from sets.jsonl"),
+                "threshold": 0.8, "sets": 70, "rows": 210,
+                "shown": [
+                    {
+                        "rows": [int(rows[9]), int(rows[4]), int(rows[7])], "size": 12, "kept": int(rows[9]),
+                        "similarity": [None, 0.9127, 0.85],
+                    }
+                ],
+            },
         ],
         "columns": columns, "methods": methods,
         "groups": [{"name": name("source"), "column": 5, "by": "source"}],
