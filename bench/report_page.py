@@ -27,7 +27,15 @@ from rank_parts import write_folder
 from record import print_rows, write_rows
 
 BROWSERS = ("chromium", "google-chrome", "google-chrome-stable")
+FIRST_PAINT = """() => new Promise((resolve) => {
+  const seen = (list) => {
+    const found = list.getEntriesByName("first-contentful-paint")[0];
+    if (found) resolve(found.startTime);
+  };
+  new PerformanceObserver(seen).observe({ type: "paint", buffered: true });
+})"""
 FLAGS = (
+    "--headless=new",
     "--no-sandbox",
     "--disable-background-networking",
     "--disable-component-update",
@@ -106,9 +114,7 @@ def in_browser(page: Path) -> dict[str, Any]:
             tab = context.new_page()
             tab.goto(page.absolute().as_uri())
             ready = tab.evaluate("async () => { await window.donodReport.ready; return performance.now(); }")
-            paint = tab.evaluate(
-                "() => performance.getEntriesByName('first-contentful-paint').map(entry => entry.startTime)[0]"
-            )
+            paint = tab.evaluate(FIRST_PAINT)
             brush = tab.evaluate("() => window.donodReport.timeOfOneChange()")
             about = tab.evaluate("() => window.donodReport.about")
             return {
