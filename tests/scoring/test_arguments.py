@@ -90,23 +90,23 @@ def test_every_setting_is_a_plain_keyword_with_its_name() -> None:
 
 
 def test_plain_keywords_score_as_the_settings_do(model: Any) -> None:
-    plain = made(model, update="sgd", lr=1e-3, max_length=18, signals="el2n", carry="question").score(ROWS)
+    plain = made(model, update="sgd", lr=1e-3, max_length=18, signals="el2n", carry="question").score_table(ROWS)
     settings = made(
         model,
         update=UpdateSettings("sgd", lr=1e-3),
         masks=MaskSettings(max_length=18),
         signals=[ErrorNorm()],
         carry=("question",),
-    ).score(ROWS)
+    ).score_table(ROWS)
     assert plain.equals(settings)
     assert plain.column("record.question").to_pylist() == ["how many", "which"]
     assert plain.column("truncated").to_pylist() == [False, True]
 
 
 def test_an_eps_of_the_update_reaches_the_scores(model: Any) -> None:
-    given = made(model, update=AdamW(eps=1e-3)).score(ROWS).column("nod").to_pylist()
-    assert given == made(model, eps=1e-3).score(ROWS).column("nod").to_pylist()
-    assert given != made(model).score(ROWS).column("nod").to_pylist()
+    given = made(model, update=AdamW(eps=1e-3)).score_table(ROWS).column("nod").to_pylist()
+    assert given == made(model, eps=1e-3).score_table(ROWS).column("nod").to_pylist()
+    assert given != made(model).score_table(ROWS).column("nod").to_pylist()
 
 
 def state() -> AdamState:
