@@ -40,8 +40,8 @@ def processes_with(marker: str) -> list[int]:
     return found
 
 
-def wait_for(condition, seconds: float = 20.0) -> bool:
-    """Wait until ``condition()`` holds; whether it came to hold."""
+def wait_for(condition, seconds: float = 300.0) -> bool:
+    """Wait until ``condition()`` holds; whether it came to hold. A busy machine must not reach the limit."""
     until = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > until:
