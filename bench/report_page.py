@@ -1,13 +1,14 @@
 """The report of a scores folder: time to write it, its size, and the time until a browser shows its first picture.
 
     python bench/report_page.py --scores gsm8k-scores --label "GSM8K train"
-    python bench/report_page.py --synthetic 1000000
+    python bench/report_rows.py --rows 1000000 --write FOLDER
+    python bench/report_page.py --scores FOLDER/scores --label "10^6 synthetic rows"
 
 ``donod-fast report`` runs as a process of its own, as a user runs it; the peak is that of the process (VmHWM). Then
 headless Chromium opens the file from disk several times, each time with a new profile; without a GPU it draws WebGL
-in software. ``paint_ms`` is the first contentful paint, ``ready_ms`` is when the plane is drawn and controls work, both
-since the start of the navigation, as medians. ``brush_ms`` is the time of one change of the keep slider until the page
-has counted and drawn again. ``load`` is the machine's load average at the end. Appends to results/report.csv.
+in software. ``paint_s`` is the first contentful paint, ``ready_s`` is when the plane is drawn and controls work, both
+since the start of the navigation, as medians. ``change_s`` is the time of one change of the keep slider until the page
+has counted and drawn again. ``load`` is the machine's load average at the end. Appends to results/report_page.csv.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rank_parts import write_folder
 from record import print_rows, write_rows
 
 BROWSERS = ("chromium", "google-chrome", "google-chrome-stable")
@@ -34,6 +34,7 @@ FIRST_PAINT = """() => new Promise((resolve) => {
   };
   new PerformanceObserver(seen).observe({ type: "paint", buffered: true });
 })"""
+TIMES = ("paint_s", "ready_s", "change_s")
 FLAGS = (
     "--headless=new",
     "--no-sandbox",
@@ -49,8 +50,7 @@ FLAGS = (
 def main() -> None:
     """Measure and record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scores", type=Path, help="a finished scores folder")
-    parser.add_argument("--synthetic", type=int, help="make a folder of so many rows instead")
+    parser.add_argument("--scores", type=Path, required=True, help="a finished scores folder")
     parser.add_argument("--label", help="name of the corpus in the table")
     parser.add_argument("--options", default="", help="further options of `donod-fast report`")
     parser.add_argument("--repeats", type=int, default=5)
@@ -58,30 +58,24 @@ def main() -> None:
     options = parser.parse_args()
     scratch = Path(tempfile.mkdtemp(prefix="donod-fast-bench-"))
     try:
-        scores = options.scores
-        if options.synthetic:
-            scores = scratch / "scores"
-            write_folder(scores, options.synthetic, 10**5)
         page = scratch / "report.html"
-        written = timed_report(scores, page, options.options.split())
+        written = timed_report(options.scores, page, options.options.split())
         opened = [in_browser(page) for _ in range(options.repeats)]
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     row = {
-        "corpus": options.label or (f"{options.synthetic:,} synthetic rows" if options.synthetic else str(scores)),
+        "corpus": options.label or options.scores.name,
         "rows": opened[0]["rows"],
         "points": opened[0]["points"],
         **written,
-        **{
-            name: round(statistics.median(one[name] for one in opened)) for name in ("paint_ms", "ready_ms", "brush_ms")
-        },
+        **{name: round(statistics.median(one[name] for one in opened) / 1000, 2) for name in TIMES},
         "repeats": options.repeats,
         "browser": opened[0]["browser"],
         "load": round(os.getloadavg()[0], 1),
     }
     print_rows([row])
     if not options.no_record:
-        print("recorded in", write_rows("report", [row], kind="cpu"))
+        print("recorded in", write_rows("report_page", [row], kind="cpu"))
 
 
 def timed_report(scores: Path, page: Path, options: list[str]) -> dict[str, Any]:
@@ -118,9 +112,9 @@ def in_browser(page: Path) -> dict[str, Any]:
             brush = tab.evaluate("() => window.donodReport.timeOfOneChange()")
             about = tab.evaluate("() => window.donodReport.about")
             return {
-                "paint_ms": paint,
-                "ready_ms": ready,
-                "brush_ms": brush,
+                "paint_s": paint,
+                "ready_s": ready,
+                "change_s": brush,
                 "rows": about["rows"],
                 "points": about["points"],
                 "browser": f"{browser.browser_type.name} {browser.version}",
