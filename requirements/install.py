@@ -68,8 +68,8 @@ def check() -> None:
     only_a_file = {line.partition("==")[0] for line in locked if "==" in line}
     done = subprocess.run([sys.executable, "-m", "pip", "check"], check=False, capture_output=True, text=True)
     wrong = [line for line in done.stdout.splitlines() if line.partition(" ")[0] not in only_a_file]
-    if done.returncode and wrong:
-        raise SystemExit("\n".join([*wrong, "pip check failed: these packages do not fit together"]))
+    if done.returncode and (wrong or not done.stdout):
+        raise SystemExit("\n".join([*wrong, done.stderr, "pip check failed: these packages do not fit together"]))
 
 
 def pip(*arguments: str) -> None:
