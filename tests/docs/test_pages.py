@@ -89,3 +89,20 @@ def test_pages_are_in_plain_english(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_no_page_names_a_path_of_the_authors_machine(page: Path) -> None:
     assert not re.search(r"\.\./shared|/work/|/home/|/tmp/", page.read_text(encoding="utf-8"))
+
+
+def slugs(page: Path) -> set[str]:
+    """The anchors of a page's headings, as Markdown makes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title in titles}
+
+
+def test_anchors_that_links_name_exist() -> None:
+    lost = []
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        for target, anchor in re.findall(r"\]\(([\w./-]*\.md)?#([\w-]+)\)", page.read_text(encoding="utf-8")):
+            place = (page.parent / target).resolve() if target else page
+            if place.exists() and "generated" not in place.parts and anchor not in slugs(place):
+                lost.append(f"{page.relative_to(ROOT)}: {target}#{anchor}")
+    assert not lost
