@@ -81,20 +81,9 @@ def compared(folder: ScoresFolder, how: CompareOptions) -> Compared:
         InputError: an unknown name or a wrong option, or too many rows for the memory.
         StoreError: the folder is unfinished or damaged.
     """
-    from donod_fast.selection.comparison import compare_folder
+    from donod_fast.selection.comparison import compare_by
 
-    found = compare_folder(
-        folder,
-        how.columns or None,
-        share=how.keep,
-        measure=how.correlation,
-        normalise=how.normalise,
-        sample=how.sample,
-        seed=how.seed,
-        embedding_model=how.embedding_model,
-        memory=how.memory,
-    )
-    return Compared(found, Path(folder.name).name)
+    return Compared(compare_by(folder, how), Path(folder.name).name)
 
 
 __all__ = ["Compared", "compared"]

@@ -29,7 +29,7 @@ def compare(
 ) -> None:
     """Show rank correlations and top-k overlaps between all number columns of SCORES, and the methods."""
     from donod_fast.scores.folder import ScoresFolder
-    from donod_fast.selection.comparison import compare_folder
+    from donod_fast.selection.comparison import compare_by
     from donod_fast.selection.comparison.picture import check_picture, draw_comparison
     from donod_fast.selection.comparison.tables import render
 
@@ -38,17 +38,7 @@ def compare(
         if out.exists() and not page.overwrite:
             raise StoreError(f"{out} exists already; give another name, or --overwrite")
     folder = ScoresFolder.open(scores)
-    found = compare_folder(
-        folder,
-        options.columns or None,
-        share=options.keep,
-        normalise=options.normalise,
-        measure=options.correlation,
-        sample=options.sample,
-        seed=options.seed,
-        embedding_model=options.embedding_model,
-        memory=options.memory,
-    )
+    found = compare_by(folder, options)
     if out is not None:
         draw_comparison(found, out, title=f"{Path(folder.name).name}: {plural(found.rows, 'row')}")
     if page.html is not None:

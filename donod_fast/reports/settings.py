@@ -7,17 +7,13 @@ from pathlib import Path
 
 from donod_fast.errors import InputError
 from donod_fast.selection.keeping import parse_keep
-from donod_fast.system.options import check_choices, option
+from donod_fast.system.options import check_choices, option, parse_names
 
 CONTENTS = "Contents"
 OUTPUT = "Output"
 AUTO, NONE, MINHASH = "auto", "none", "minhash"
 POINTS = 200_000
 """Rows that are shown one by one; of more rows, a sample."""
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,7 @@ class ReportOptions:
 
     methods: tuple[str, ...] = option(
         text="",
-        parse=_names,
+        parse=parse_names,
         help="Methods to choose from, separated by commas; the first is shown at the beginning.",
         panel=CONTENTS,
         shown="topsis and all others that the scores allow",

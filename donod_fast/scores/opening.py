@@ -15,6 +15,7 @@ from donod_fast.scores.manifest import OPTIONS, TOKEN_LOSSES, differences
 from donod_fast.scores.part_store import PARTS
 from donod_fast.scores.revising import finish_revision, revise
 from donod_fast.scores.signals import SignalEntry
+from donod_fast.system.options import parse_names
 from donod_fast.system.storage import Storage, open_storage
 from donod_fast.system.wording import plural
 
@@ -166,15 +167,11 @@ def record_options(folder: ScoresFolder, options: Mapping[str, Any]) -> None:
         StoreError: the manifest cannot be written.
     """
     before = folder.manifest.get(OPTIONS) or {}
-    signals = dict.fromkeys([*_names(before.get("signals")), *_names(options.get("signals"))])
+    signals = dict.fromkeys([*parse_names(before.get("signals") or ""), *parse_names(options.get("signals") or "")])
     references = dict.fromkeys([*(before.get("reference") or ()), *(options.get("reference") or ())])
     recorded = {**options, "signals": ",".join(signals) or None, "reference": list(references)}
     if recorded != before:
         folder.write_manifest({**folder.manifest, OPTIONS: recorded})
-
-
-def _names(text: str | None) -> list[str]:
-    return [] if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def known_files(out: Path | str) -> dict[str, KnownFile]:

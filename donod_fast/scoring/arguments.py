@@ -25,6 +25,7 @@ from donod_fast.errors import InputError, suggest
 from donod_fast.kernels import AdamW, FactoredAdamW, Update
 from donod_fast.kernels.updates import resolve_update
 from donod_fast.scoring.settings import ColumnSettings, UpdateSettings
+from donod_fast.system.options import parse_names
 
 if TYPE_CHECKING:
     from donod_fast.models.placement import DeviceMap, MaxMemory
@@ -229,7 +230,7 @@ def criteria_of(signals: object, options: CriterionOptions) -> tuple[Criterion, 
         CorpusError: a reference set cannot be read.
     """
     given = _several(signals)
-    names = [name for one in given if isinstance(one, str) for name in _split(one)]
+    names = [name for one in given if isinstance(one, str) for name in parse_names(one)]
     wrong = next((one for one in given if not isinstance(one, str | Criterion)), None)
     if wrong is not None:
         remedy = f"; give an object of it, as {wrong.__name__}()" if isinstance(wrong, type) else ""
@@ -243,7 +244,9 @@ def criteria_of(signals: object, options: CriterionOptions) -> tuple[Criterion, 
         named = {one.name: one for one in _in_python(lambda: named_criteria(names, settings))}
     found: list[Criterion] = []
     for one in given:
-        found += [one] if isinstance(one, Criterion) else [named[name] for name in _split(str(one)) if name in named]
+        found += (
+            [one] if isinstance(one, Criterion) else [named[name] for name in parse_names(str(one)) if name in named]
+        )
     for one in found:
         if sum(other.name == one.name for other in found) > 1:
             raise InputError(f"signals names {one.name} twice")
@@ -254,7 +257,7 @@ def _several(signals: object) -> tuple[object, ...]:
     if signals is None:
         return ()
     if isinstance(signals, str):
-        if not _split(signals):
+        if not parse_names(signals):
             raise InputError(f"signals is {signals!r}; name criteria, as signals='ifd,el2n', or leave it out")
         return (signals,)
     if isinstance(signals, Criterion | type) or not isinstance(signals, Iterable):
@@ -262,10 +265,6 @@ def _several(signals: object) -> tuple[object, ...]:
     if isinstance(signals, AbstractSet):
         raise InputError("signals is a set, which has no order; give a list")
     return tuple(signals)
-
-
-def _split(names: str) -> list[str]:
-    return [name.strip() for name in names.split(",") if name.strip()]
 
 
 def _references(reference: object) -> tuple[str, ...]:

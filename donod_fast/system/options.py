@@ -71,6 +71,11 @@ class OptionField:
     option: Option
 
 
+def parse_names(text: str) -> tuple[str, ...]:
+    """Read names separated by commas; empty ones count for nothing."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def option(default: Any = _UNSET, *, help: str, panel: str, **more: Any) -> Any:
     """A dataclass field that is an option as well. ``more`` are further attributes of :class:`Option`.
 
@@ -209,5 +214,6 @@ __all__ = [
     "is_settings",
     "option",
     "options_of",
+    "parse_names",
     "python_only",
 ]

@@ -5,29 +5,17 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from report_cases import SOURCES, Case, page_of, report_case
-from report_pages import Watched, chromium, command, kept, selected, set_bound, settled
+from report_pages import Watched, command, kept, selected, set_bound, settled
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def case() -> Case:
-    return report_case()
-
-
-@pytest.fixture(scope="module")
-def watched(case: Case, browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    file = tmp_path_factory.mktemp("page") / "report.html"
-    file.write_text(page_of(case), encoding="utf-8")
+def watched(browser: Any, file: Path) -> Iterator[Watched]:
     watched = Watched(browser, file, accept_downloads=True)
     yield watched
     watched.close()

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from report_cases import SOURCES, Case, page_of, report_case
-from report_pages import Watched, chromium, command, kept, selected, set_keep, settled
+from report_cases import SOURCES, Case
+from report_pages import Watched, command, kept, selected, set_keep, settled
 
 from donod_fast.selection.keeping import kept_count, parse_keep
 from donod_fast.selection.out_of_core.shares import shares
 
 
 @pytest.fixture(scope="module")
-def case() -> Case:
-    return report_case()
-
-
-@pytest.fixture(scope="module")
-def watched(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    file = tmp_path_factory.mktemp("page") / "report.html"
-    file.write_text(page_of(case), encoding="utf-8")
-    with chromium() as browser:
-        watched = Watched(browser, file)
-        yield watched
-        watched.close()
+def watched(browser: Any, file: Path) -> Iterator[Watched]:
+    watched = Watched(browser, file)
+    yield watched
+    watched.close()
 
 
 @pytest.fixture

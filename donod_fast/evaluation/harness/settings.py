@@ -5,17 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from donod_fast.system.options import check_choices, option
+from donod_fast.system.options import check_choices, option, parse_names
 
 TASKS = "Tasks"
 PROMPTS = "Prompts and answers"
 OUTPUT = "Output"
 
 STYLES = ("loglikelihood", "generate")
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +55,7 @@ class QuestionSettings:
     problems: Path = option(help="Folder with AGIEval's files (version 1).", panel=TASKS)
     sets: tuple[str, ...] = option(
         text="",
-        parse=_names,
+        parse=parse_names,
         help="Sets, separated by commas: lsat-ar, lsat-lr, logiqa-en, lsat-rc, sat-en, aqua-rat, sat-math.",
         panel=TASKS,
         shown="all",

@@ -4,7 +4,7 @@
 the columns of a folder, ``tables.py`` and ``picture.py`` show the result. The command is ``donod-fast compare``.
 """
 
-from donod_fast.selection.comparison.loading import compare_folder
+from donod_fast.selection.comparison.loading import compare_by, compare_folder
 from donod_fast.selection.comparison.measures import Comparison, compare_columns
 
-__all__ = ["Comparison", "compare_columns", "compare_folder"]
+__all__ = ["Comparison", "compare_by", "compare_columns", "compare_folder"]

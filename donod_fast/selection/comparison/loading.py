@@ -14,7 +14,7 @@ from donod_fast.selection.comparison.measures import RANKED, Comparison, compare
 from donod_fast.selection.out_of_core.loading import number_columns, read_columns, weight_norm
 from donod_fast.selection.rankers import ranked
 from donod_fast.selection.ranking import ScoreColumns
-from donod_fast.selection.settings import BY_EMBEDDINGS, KMEANS_IFD, RankOptions
+from donod_fast.selection.settings import BY_EMBEDDINGS, KMEANS_IFD, CompareOptions, RankOptions
 from donod_fast.selection.turn_names import turn_column, turn_columns
 from donod_fast.system.wording import plural
 
@@ -27,6 +27,21 @@ DEFAULT_MEMORY = 2 << 30
 
 # Measured: for each criterion its column, value, selection and ranks; and for each row its number and position.
 _BYTES_PER_VALUE, _BYTES_PER_ROW = 48, 400
+
+
+def compare_by(folder: ScoresFolder, how: CompareOptions) -> Comparison:
+    """Compare the criteria of a folder as the options say; see :func:`compare_folder`."""
+    return compare_folder(
+        folder,
+        how.columns or None,
+        share=how.keep,
+        measure=how.correlation,
+        normalise=how.normalise,
+        sample=how.sample,
+        seed=how.seed,
+        embedding_model=how.embedding_model,
+        memory=how.memory,
+    )
 
 
 def compare_folder(

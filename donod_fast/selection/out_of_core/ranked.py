@@ -146,13 +146,17 @@ class BigRanking:
             self._write_cuts({group: (cut.key, self.total) for group, cut in cuts.items()})
         return self._chosen(most if best_first else None)
 
+    @property
+    def _by_rank(self) -> str:
+        """What the rows are sorted by, best first."""
+        return "value, row DESC" if self.method == "nodon" else "value DESC, row"
+
     def order(self) -> tuple[Any, Any]:
         """All ranked rows, best first, and their figures of merit: (n,) int64 and (n,) float64 of NumPy.
 
         They need 16 bytes a row. Raises StoreError: there is not enough disk space or memory.
         """
-        by_rank = "value, row DESC" if self.method == "nodon" else "value DESC, row"
-        found = self._database.columns(f"SELECT row, value FROM merit ORDER BY {by_rank}")
+        found = self._database.columns(f"SELECT row, value FROM merit ORDER BY {self._by_rank}")
         value = np.ascontiguousarray(found["value"], np.float64)
         return np.ascontiguousarray(found["row"], np.int64), 1 - value if self.method == "nodon" else value
 
@@ -190,8 +194,7 @@ class BigRanking:
         Raises:
             StoreError: there is not enough disk space or memory.
         """
-        by_rank = "value, row DESC" if self.method == "nodon" else "value DESC, row"
-        found = self._database.columns(f"SELECT row, grp FROM merit ORDER BY {by_rank}")
+        found = self._database.columns(f"SELECT row, grp FROM merit ORDER BY {self._by_rank}")
         names = tuple(self._groups.names)
         groups = None if names == (None,) else found["grp"].astype("int32")
         return found["row"], groups, names, tuple(self._rows.tolist()), tuple(self._scored)

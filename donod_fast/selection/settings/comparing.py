@@ -13,11 +13,7 @@ from donod_fast.selection.settings.names import (
     normalise_option,
     parse_size,
 )
-from donod_fast.system.options import check_choices, option
-
-
-def _listed(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+from donod_fast.system.options import check_choices, option, parse_names
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,7 @@ class CompareOptions:
 
     columns: tuple[str, ...] = option(
         text="",
-        parse=_listed,
+        parse=parse_names,
         help="Methods and columns to compare, separated by commas, for example topsis,loss@high,el2n,kmeans-ifd.",
         panel=CHOOSING,
         shown="all number columns",

@@ -9,18 +9,13 @@ from typing import Any
 
 from donod_fast.errors import InputError
 from donod_fast.selection.settings import normalise_option
-from donod_fast.system.options import option
+from donod_fast.system.options import option, parse_names
 
 INPUT = "Input"
 STUDY = "Study"
 TRAINING = "Training"
 KEEP = 0.3
 """Share of the rows that a study keeps by default."""
-
-
-def parse_names(text: str) -> tuple[str, ...]:
-    """Read names separated by commas."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def shares_of(name: str) -> Callable[[str], tuple[float, ...]]:
