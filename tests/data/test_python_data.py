@@ -236,6 +236,13 @@ def test_strings_that_are_names_are_opened(tmp_path: Path) -> None:
             corpus_of(missing)
 
 
+@pytest.mark.parametrize("line", ["{}", '{"text":"a"}', '{"text": "a b"}', '{"text":"a/b"}', ' {"text": "é"}'])
+@pytest.mark.parametrize("beside", [[], ["yes"], ["a text"]])
+def test_json_lines_are_refused_with_both_remedies(line: str, beside: list[str]) -> None:
+    with pytest.raises(InputError, match=rf"string {len(beside)} is a JSON object; parse them.* or give the file"):
+        corpus_of([*beside, line])
+
+
 def test_a_pattern_of_files_that_are_here_is_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     old(write_lines(tmp_path / "part 1.jsonl", [{"text": "a b"}]))

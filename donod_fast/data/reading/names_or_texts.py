@@ -6,7 +6,7 @@ without a slash. Other strings are open: one word, which may be a hub id (``squa
 a slash, as in a path.
 
 Names and open strings are opened as inputs. Texts and open strings are texts. Names beside texts are refused, and so
-are texts that are JSON objects.
+are JSON objects, except where a file has that name.
 """
 
 from __future__ import annotations
@@ -50,17 +50,15 @@ def are_texts(strings: Sequence[str | Path]) -> bool:
     here: list[str] = []
     found = [_meaning(one, here) for one in strings]
     texts = [at for at, one in enumerate(found) if one is _Meaning.TEXT]
-    if not texts:
-        return False
-    if _Meaning.NAME in found:
+    if texts and _Meaning.NAME in found:
         name, text = strings[found.index(_Meaning.NAME)], strings[texts[0]]
         raise InputError(f"a list names an input ({str(name)!r:.80}) and holds a text ({text!r:.80}); {REMEDY}")
-    json_text = next((at for at, one in enumerate(strings) if _is_json(str(one))), None)
-    if json_text is not None:
-        raise InputError(
-            f"string {json_text} is a JSON object; parse them, [json.loads(line) for line in lines], or give the file"
-        )
-    return True
+    for at, one in enumerate(strings):
+        if found[at] is not _Meaning.NAME and _is_json(str(one)):
+            raise InputError(
+                f"string {at} is a JSON object; parse them, [json.loads(line) for line in lines], or give the file"
+            )
+    return bool(texts)
 
 
 def refuse_text(name: str) -> None:
