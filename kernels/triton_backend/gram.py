@@ -180,9 +180,9 @@ def gram_kernel(
     do_not_specialize=["left_first", "left_samples", "right_first", "right_samples", "first_block", "partials_stride"]
 )
 def cross_kernel(
-    left_hidden, left_exps, left_share, left_signal, left_labels, left_slot_row, left_slot_start, left_counts,
-    right_hidden, right_exps, right_share, right_signal, right_labels, right_slot_row, right_slot_start, right_counts,
-    left_tile_sample, right_tile_sample, partials,
+    left_hidden, left_exps, left_share, left_label_signal, left_labels, left_slot_row, left_slot_start, left_counts,
+    right_hidden, right_exps, right_share, right_label_signal, right_labels, right_slot_row, right_slot_start, right_counts,
+    left_step_sample, right_step_sample, partials,
     left_first, left_samples, right_first, right_samples, first_block, columns,
     left_hidden_stride, left_exps_stride, right_hidden_stride, right_exps_stride, partials_stride, dim,
     EVEN_DIM: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr,
@@ -200,16 +200,16 @@ def cross_kernel(
         right_begin >= tl.load(right_slot_start + right_first + right_samples)
     ):
         return
-    left_sample = tl.load(left_tile_sample + left_begin // BLOCK_TOKENS)
-    right_sample = tl.load(right_tile_sample + right_begin // BLOCK_TOKENS)
+    left_sample = tl.load(left_step_sample + left_begin // BLOCK_TOKENS)
+    right_sample = tl.load(right_step_sample + right_begin // BLOCK_TOKENS)
     left_last = tl.load(left_slot_start + left_sample) + tl.load(left_counts + left_sample) - 1
     right_last = tl.load(right_slot_start + right_sample) + tl.load(right_counts + right_sample) - 1
     offsets = tl.arange(0, BLOCK_TOKENS)
     l_row, l_slot, l_label, l_share, l_signal = load_tokens(
-        left_begin + offsets, left_last, left_slot_row, left_labels, left_share, left_signal
+        left_begin + offsets, left_last, left_slot_row, left_labels, left_share, left_label_signal
     )
     r_row, r_slot, r_label, r_share, r_signal = load_tokens(
-        right_begin + offsets, right_last, right_slot_row, right_labels, right_share, right_signal
+        right_begin + offsets, right_last, right_slot_row, right_labels, right_share, right_label_signal
     )
     total = pair_products(
         left_hidden, right_hidden, left_exps, right_exps, l_row, r_row, l_slot - left_base, r_slot - right_base,

@@ -37,7 +37,7 @@ _FIXED = {
     "token_weight": "fp64",
     "out": "fp64",
 }
-_FLOAT32 = ("log_rest", "tile_", "relative", "label_slope", "factors", "partials", "numbers")
+_FLOAT32 = ("log_rest", "tile_", "relative", "label_slope", "factors", "share", "label_signal", "partials", "numbers")
 _FLOATS = ("logit_scale", "softcap", "lr", "weight_decay", "beta1", "beta2", "step_size", "root_scale", "eps",
            "magnitude", "sign", "don_weight", "nod_weight")  # fmt: skip
 _INTEGERS = ("first", "samples", "base_sample", "token_offset", "tokens_bound", "columns", "columns_stored", "stored",
@@ -179,18 +179,14 @@ def _matrix_kernels(architecture: str, dtype: torch.dtype) -> Iterator[Variant]:
                      "exp_avg": "fp32", "exp_avg_sq": "fp32"}  # fmt: skip
             yield Variant("direct", f"{shape}: {label}", architecture, name, d.warps, d.stages,
                           tuple(constants.items()), tuple(types.items()))  # fmt: skip
-    for mapped in () if half else (False, True):
-        configs = chosen[mapped, "short", False]
-        g, tile_width = configs.gram, configs.logits.tile
-        tile = {"BLOCK_TOKENS": g.tokens, "BLOCK_COLUMNS": min(g.columns, tile_width), "BLOCK_DIM": g.dim}
-        for factors in (True, False):
-            constants = {**_BASE, **tile, "HAS_FACTORS": factors, "HAS_CAP": mapped, "TILE": tile_width}
-            label = ("stored" if factors else "again") + (", soft-cap" if mapped else "")
-            yield Variant("gram", label, architecture, name, g.warps, g.stages, tuple(constants.items()),
-                          (("exps", _NAMES[signals]),))  # fmt: skip
-        types = {f"{side}_exps": _NAMES[signals] for side in ("left", "right")}
-        yield Variant("cross", "soft-cap" if mapped else "", architecture, name, g.warps, g.stages,
-                      tuple({**_BASE, **tile, "HAS_CAP": mapped}.items()), tuple(types.items()))  # fmt: skip
+    for width in () if half else ("even", "ragged", "odd"):
+        g = chosen[False, "short", width == "odd"].gram
+        constants = {**_BASE, "ODD": width == "odd", "EVEN_DIM": width == "even", "BLOCK_TOKENS": g.tokens,
+                     "BLOCK_COLUMNS": g.columns, "BLOCK_DIM": g.dim}  # fmt: skip
+        for kernel in ("gram", "cross"):
+            types = {f"{side}exps": _NAMES[signals] for side in ("", "left_", "right_")}
+            yield Variant(kernel, f"{width} dim", architecture, name, g.warps, g.stages, tuple(constants.items()),
+                          tuple(types.items()))  # fmt: skip
 
 
 def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:

@@ -112,9 +112,7 @@ def test_chunks_of_the_vocabulary_add_up_to_the_squared_norm(width: int) -> None
 
 @pytest.mark.parametrize("levels", [(40.0,), (-40.0,), (40.0, -40.0, 0.0), (-40.0, 3.0)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_products_hold_at_both_ends_of_the_range_of_a_reference(
-    dtype: torch.dtype, levels: tuple[float, ...]
-) -> None:
+def test_products_hold_at_both_ends_of_the_range_of_a_reference(dtype: torch.dtype, levels: tuple[float, ...]) -> None:
     made = make_side((50, 3), dtype=dtype, log_rest=levels, few_labels=True)
     torch.testing.assert_close(squares(made.side, 2), made.gradients.square().sum((1, 2)), rtol=1e-5, atol=0.0)
 
@@ -150,9 +148,7 @@ def test_rectangles_of_tiles_give_the_products_of_two_sets(dtype: torch.dtype, w
     tiles = [len(made.side.layout.slot_row) // CONFIG.tokens for made in (one, two)]
     partials = torch.zeros(tiles[0], tiles[1])
     for first in range(0, COLUMNS, width):
-        left, right = (
-            replace(made.side, exps=made.side.exps[:, first : first + width]) for made in (one, two)
-        )
+        left, right = (replace(made.side, exps=made.side.exps[:, first : first + width]) for made in (one, two))
         gram.launch_cross(left, right, partials, CONFIG, first_column=first)
     expected = torch.einsum("ivd,jvd->ij", one.gradients, two.gradients)
     scale = one.gradients.flatten(1).norm(dim=1).unsqueeze(1) * two.gradients.flatten(1).norm(dim=1)
