@@ -61,7 +61,9 @@ class DirectConfig(_Launch):
 
 @dataclass(frozen=True, slots=True)
 class GramConfig(_Launch):
-    """Pair of tiles of ``tokens``; ``columns`` vocabulary rows, then ``dim`` hidden dimensions at a time.
+    """Pair of tiles of ``tokens``; ``columns`` vocabulary rows, or ``dim`` hidden dimensions, at a time.
+
+    The epilogue processes a pair in ``split`` parts (1, 2 or 4).
 
     The vocabulary is divided among up to ``programs`` programs, with at least ``blocks_of_a_part`` column blocks each.
     """
@@ -69,6 +71,7 @@ class GramConfig(_Launch):
     tokens: int
     columns: int
     dim: int
+    split: int = 1
     programs: int = 1024
     blocks_of_a_part: int = 16
 

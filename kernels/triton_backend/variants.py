@@ -14,7 +14,7 @@ import torch
 import triton.language as tl
 
 from donod_fast.kernels.triton_backend import direct, gram, logits, normalise, pack, products, reduce, rows, topsis
-from donod_fast.kernels.triton_backend.configs import NORMALISE, PACK, REDUCE, ROWS, fixed_configs
+from donod_fast.kernels.triton_backend.configs import NORMALISE, PACK, REDUCE, ROWS, GramConfig, fixed_configs
 
 _NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 # Pointers with a fixed element type; all others have the type of the case.
@@ -37,11 +37,13 @@ _FIXED = {
     "token_weight": "fp64",
     "out": "fp64",
 }
-_FLOAT32 = ("log_rest", "tile_", "relative", "label_slope", "factors", "share", "label_signal", "partials", "numbers")
+_FLOAT32 = ("log_rest", "tile_", "relative", "label_slope", "factors", "share", "label_signal", "states", "partials",
+            "numbers")  # fmt: skip
 _FLOATS = ("logit_scale", "softcap", "lr", "weight_decay", "beta1", "beta2", "step_size", "root_scale", "eps",
            "magnitude", "sign", "don_weight", "nod_weight")  # fmt: skip
 _INTEGERS = ("first", "samples", "base_sample", "token_offset", "tokens_bound", "columns", "columns_stored", "stored",
-             "vocab", "dim", "parts", "items", "rows", "slots", "n", "vocab_tiles", "align")  # fmt: skip
+             "vocab", "dim", "parts", "width", "right_tiles", "items", "rows", "slots", "n", "vocab_tiles",
+             "align")  # fmt: skip
 OF_ROWS = ("dim", "hidden_stride", "weight_stride", "state_stride")
 
 
@@ -66,8 +68,9 @@ KERNELS = {
     "normalise": normalise.normalise_kernel,
     "pack": pack.pack_kernel,
     "direct": direct.direct_kernel,
+    "states": gram.states_kernel,
+    "labels": gram.labels_kernel,
     "gram": gram.gram_kernel,
-    "cross": gram.cross_kernel,
     "segment_sums": reduce.segment_sums_kernel,
     "squares": reduce.squares_kernel,
     "rectangle_sums": products.rectangle_sums_kernel,
@@ -180,13 +183,23 @@ def _matrix_kernels(architecture: str, dtype: torch.dtype) -> Iterator[Variant]:
             yield Variant("direct", f"{shape}: {label}", architecture, name, d.warps, d.stages,
                           tuple(constants.items()), tuple(types.items()))  # fmt: skip
     for width in () if half else ("even", "ragged", "odd"):
-        g = chosen[False, "short", width == "odd"].gram
-        constants = {**_BASE, "ODD": width == "odd", "EVEN_DIM": width == "even", "BLOCK_TOKENS": g.tokens,
-                     "BLOCK_COLUMNS": g.columns, "BLOCK_DIM": g.dim}  # fmt: skip
-        for kernel in ("gram", "cross"):
-            types = {f"{side}exps": _NAMES[signals] for side in ("", "left_", "right_")}
-            yield Variant(kernel, f"{width} dim", architecture, name, g.warps, g.stages, tuple(constants.items()),
-                          tuple(types.items()))  # fmt: skip
+        yield from _pair_kernels(
+            architecture, name, _NAMES[signals], chosen[False, "short", width == "odd"].gram, width
+        )
+
+
+def _pair_kernels(architecture: str, dtype: str, signals: str, g: GramConfig, width: str) -> Iterator[Variant]:
+    types = tuple((f"{side}_exps", signals) for side in ("left", "right"))
+    products = {**_BASE, "BLOCK_TOKENS": g.tokens}
+    for cross in (False, True):
+        cases = {"states": {**products, "ODD": width == "odd", "EVEN_DIM": width == "even", "BLOCK_DIM": g.dim}}
+        if width == "even":
+            cases["labels"] = {"BLOCK_TOKENS": g.tokens, "BLOCK_COLUMNS": g.columns, "BLOCK_LABELS": 16}
+            cases["gram"] = {**products, "SPLIT": g.split, "BLOCK_COLUMNS": g.columns}
+        for kernel, constants in cases.items():
+            name = ("two sets, " if cross else "") + f"{width} dim"
+            yield Variant(kernel, name, architecture, dtype, g.warps, g.stages,
+                          tuple({**constants, "CROSS": cross}.items()), types)  # fmt: skip
 
 
 def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:
