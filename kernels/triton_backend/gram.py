@@ -5,9 +5,9 @@
 The unit of work is a pair of token tiles: within one sample i ≥ j, where pairs off the diagonal count twice, or one of
 each set (CROSS). Three kernels, so that each keeps one tile of sums in registers:
 
-    states_kernel   S_ts = h_t · h_s of a pair, stored
-    labels_kernel   Σ share_t share_s L_ts S_ts of the stored columns
-    gram_kernel     Σ share_t share_s (E_t · E_s) S_ts over a part of the stored columns
+    states_kernel        S_ts = h_t · h_s of a pair, stored
+    label_terms_kernel   Σ share_t share_s L_ts S_ts of the stored columns
+    gram_kernel          Σ share_t share_s (E_t · E_s) S_ts over a part of the stored columns
 
 Long samples are distributed over many programs, and few pairs over parts of the vocabulary. On the diagonal both tiles
 are the same rows, which are loaded once.
@@ -71,7 +71,7 @@ def states_kernel(
         "width",
     ]
 )  # fmt: skip
-def labels_kernel(
+def label_terms_kernel(
     left_exps, right_exps, left_share, right_share, left_label_signal, right_label_signal, left_labels, right_labels,
     left_slot_row, right_slot_row, left_slot_start, right_slot_start, left_counts, right_counts, left_step_sample,
     right_step_sample, pair_start, states, partials,
@@ -289,7 +289,7 @@ def _launch(
                 **products,
                 **tile,
             )
-        labels_kernel[(some,)](
+        label_terms_kernel[(some,)](
             left.exps,
             right.exps,
             *shares,
