@@ -42,6 +42,13 @@ _FLOATS = ("logit_scale", "softcap", "lr", "weight_decay", "beta1", "beta2", "st
            "magnitude", "sign", "don_weight", "nod_weight")  # fmt: skip
 _INTEGERS = ("first", "samples", "base_sample", "token_offset", "tokens_bound", "columns", "columns_stored", "stored",
              "vocab", "dim", "parts", "items", "rows", "slots", "n", "vocab_tiles", "align")  # fmt: skip
+# Constants whose product is the number of elements of a program's result.
+OUTPUT_TILES = {
+    "logits": ("BLOCK_TOKENS", "BLOCK_VOCAB"),
+    "direct": ("BLOCK_VOCAB", "BLOCK_DIM"),
+    "gram": ("BLOCK_TOKENS", "BLOCK_TOKENS"),
+    "cross": ("BLOCK_TOKENS", "BLOCK_TOKENS"),
+}
 OF_ROWS = ("dim", "hidden_stride", "weight_stride", "state_stride")
 
 
