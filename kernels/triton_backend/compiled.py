@@ -26,6 +26,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from donod_fast.kernels.triton_backend.configs import ARCHITECTURES
+from donod_fast.kernels.triton_backend.language import LAUNCH_OPTIONS
 from donod_fast.kernels.triton_backend.machine_code import Count, count, parse_amdgcn, parse_sass
 from donod_fast.kernels.triton_backend.occupancy import MULTIPROCESSORS, programs_per_multiprocessor
 from donod_fast.kernels.triton_backend.variants import KERNELS, OF_ROWS, OUTPUT_TILES, Variant, type_of, variants
@@ -108,7 +109,7 @@ def compile_variant(variant: Variant) -> Compiled:
         if signature[argument].startswith("*") or (signature[argument] == "i32" and not varies):
             aligned[(index,)] = [["tt.divisibility", 16]]
     target = TARGETS[variant.architecture]
-    options = {"num_warps": variant.warps, "num_stages": variant.stages}
+    options = {"num_warps": variant.warps, "num_stages": variant.stages, **LAUNCH_OPTIONS}
     source = ASTSource(kernel, signature, constexprs=constants, attrs=aligned)
     built = triton.compile(source, target=target, options=options)
     registers, stack, spilled = _resources(built, target)

@@ -13,8 +13,20 @@ from typing import Any
 import torch
 import triton.language as tl
 
-from donod_fast.kernels.triton_backend import direct, gram, logits, normalise, pack, products, reduce, rows, topsis
-from donod_fast.kernels.triton_backend.configs import NORMALISE, PACK, REDUCE, ROWS, fixed_configs
+from donod_fast.kernels.triton_backend import (
+    direct,
+    gram,
+    label_entries,
+    label_logits,
+    logits,
+    pack,
+    products,
+    reduce,
+    rescue,
+    rows,
+    topsis,
+)
+from donod_fast.kernels.triton_backend.configs import ENTRIES, PACK, REDUCE, RESCUE, ROWS, fixed_configs
 
 _NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 # Pointers with a fixed element type; all others have the type of the case.
@@ -32,16 +44,18 @@ _FIXED = {
     "row_start": "i32",
     "column_start": "i32",
     "statistics": "fp64",
-    "sums": "fp64",
+    "label_values": "fp64",
+    "flagged": "i32",
     "scale": "fp64",
     "token_weight": "fp64",
     "out": "fp64",
 }
-_FLOAT32 = ("log_rest", "tile_", "relative", "label_slope", "factors", "partials", "numbers")
-_FLOATS = ("logit_scale", "softcap", "lr", "weight_decay", "beta1", "beta2", "step_size", "root_scale", "eps",
+_FLOAT32 = ("reference", "rest", "sums", "share", "label_signal", "label_slope", "coefficient", "partials", "numbers")
+_FLOATS = ("scale_log2", "decay_rate", "cap_log2", "slope_scale", "product_scale", "lr", "weight_decay", "beta1", "beta2", "step_size", "root_scale", "eps",
            "magnitude", "sign", "don_weight", "nod_weight")  # fmt: skip
 _INTEGERS = ("first", "samples", "base_sample", "token_offset", "tokens_bound", "columns", "columns_stored", "stored",
-             "vocab", "dim", "parts", "items", "rows", "slots", "n", "vocab_tiles", "align")  # fmt: skip
+             "vocab", "dim", "parts", "items", "rows", "slots", "n", "blocks", "token_blocks", "part_columns",
+             "align")  # fmt: skip
 # Constants whose product is the number of elements of a program's result.
 OUTPUT_TILES = {
     "logits": ("BLOCK_TOKENS", "BLOCK_VOCAB"),
@@ -67,10 +81,12 @@ class Variant:
 
 
 KERNELS = {
+    "label_logits": label_logits.label_logits_kernel,
     "logits": logits.logits_kernel,
+    "rescue": rescue.rescue_kernel,
     "token_statistics": rows.token_statistics_kernel,
     "sample_sums": rows.sample_sums_kernel,
-    "normalise": normalise.normalise_kernel,
+    "label_entries": label_entries.label_entries_kernel,
     "pack": pack.pack_kernel,
     "direct": direct.direct_kernel,
     "gram": gram.gram_kernel,
@@ -87,9 +103,8 @@ KERNELS = {
 class _LogitsCase:
     name: str
     mapped: bool = False
-    scale: bool = False
     bias: bool = False
-    normalised: bool = False
+    again: bool = False
     only_statistics: bool = False
     width: str = "even"
 
@@ -97,9 +112,8 @@ class _LogitsCase:
     def flags(self) -> dict[str, bool]:
         return {
             "HAS_BIAS": self.bias,
-            "HAS_SCALE": self.scale,
             "HAS_CAP": self.mapped,
-            "NORMALISED": self.normalised,
+            "SUMS": not self.again,
             "STORE": not self.only_statistics,
             "EVEN_DIM": self.width == "even",
         }
@@ -107,17 +121,17 @@ class _LogitsCase:
 
 _BASE: dict[str, Any] = {"PRECISION": "ieee", "INTERPRETED": False}
 # Hidden dimensions: "even" is a multiple of the block, "ragged" a multiple of 16, "odd" neither.
-_ALL = {"mapped": True, "scale": True, "bias": True}
+_ALL = {"mapped": True, "bias": True}
 _LOGITS_CASES = (
     _LogitsCase("plain"),
-    _LogitsCase("plain, ragged dim", scale=True, width="ragged"),
+    _LogitsCase("plain, ragged dim", width="ragged"),
     _LogitsCase("soft-cap", mapped=True),
     _LogitsCase("all, ragged dim", **_ALL, width="ragged"),
     _LogitsCase("all, odd dim", **_ALL, width="odd"),
     _LogitsCase("statistics only", only_statistics=True),
     _LogitsCase("statistics only, all", **_ALL, only_statistics=True, width="ragged"),
-    _LogitsCase("again", normalised=True),
-    _LogitsCase("again, all, ragged dim", **_ALL, normalised=True, width="ragged"),
+    _LogitsCase("again", again=True),
+    _LogitsCase("again, all, ragged dim", **_ALL, again=True, width="ragged"),
 )
 # Label, rule, storage, packed, width.
 _DIRECT_CASES = (
@@ -188,33 +202,44 @@ def _matrix_kernels(architecture: str, dtype: torch.dtype) -> Iterator[Variant]:
                           tuple(constants.items()), tuple(types.items()))  # fmt: skip
     for mapped in () if half else (False, True):
         configs = chosen[mapped, "short", False]
+        if mapped and configs.logits.tile == chosen[False, "short", False].logits.tile:
+            continue
         g, tile_width = configs.gram, configs.logits.tile
         tile = {"BLOCK_TOKENS": g.tokens, "BLOCK_COLUMNS": min(g.columns, tile_width), "BLOCK_DIM": g.dim}
-        for factors in (True, False):
-            constants = {**_BASE, **tile, "HAS_FACTORS": factors, "HAS_CAP": mapped, "TILE": tile_width}
-            label = ("stored" if factors else "again") + (", soft-cap" if mapped else "")
-            yield Variant("gram", label, architecture, name, g.warps, g.stages, tuple(constants.items()),
-                          (("exps", _NAMES[signals]),))  # fmt: skip
+        label = "soft-cap" if mapped else ""
+        yield Variant("gram", label, architecture, name, g.warps, g.stages,
+                      tuple({**_BASE, **tile, "TILE": tile_width}.items()), (("exps", _NAMES[signals]),))  # fmt: skip
         types = {f"{side}_exps": _NAMES[signals] for side in ("left", "right")}
-        yield Variant("cross", "soft-cap" if mapped else "", architecture, name, g.warps, g.stages,
-                      tuple({**_BASE, **tile, "HAS_CAP": mapped}.items()), tuple(types.items()))  # fmt: skip
+        yield Variant("cross", label, architecture, name, g.warps, g.stages,
+                      tuple({**_BASE, **tile}.items()), tuple(types.items()))  # fmt: skip
 
 
 def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:
-    rows_tile = {"BLOCK_TOKENS": ROWS.tokens, "BLOCK_TILES": ROWS.tiles, "BLOCK_DIM": ROWS.dim}
+    exps = (("exps", dtype),)
     for cap in (False, True):
-        constants = {"HAS_BIAS": cap, "HAS_SCALE": cap, "HAS_CAP": cap, "BY_SLOT": True, **rows_tile}
+        head = {"HAS_BIAS": cap, "HAS_CAP": cap}
         label = "soft-cap" if cap else "plain"
-        yield Variant("token_statistics", label, architecture, dtype, ROWS.warps, 3, tuple(constants.items()))
-        element = torch.float32 if dtype == "fp32" else torch.bfloat16
-        tile = fixed_configs(architecture, element, element, mapped=cap, direct="short").logits.tile
-        constants = {"HAS_FACTORS": True, "HAS_CAP": cap, "INTERPRETED": False, "TILE": tile,
-                     "BLOCK_SLOTS": NORMALISE.slots, "BLOCK_VOCAB": min(NORMALISE.vocab, tile)}  # fmt: skip
-        yield Variant("normalise", label, architecture, dtype, NORMALISE.warps, 3, tuple(constants.items()))
-    yield Variant("sample_sums", "", architecture, dtype, ROWS.warps, 3,
-                  (("BLOCK", ROWS.sample_block),))  # fmt: skip
+        yield Variant("label_logits", label, architecture, dtype, ROWS.warps, 3,
+                      tuple({**head, "BLOCK_TOKENS": ROWS.label_tokens, "BLOCK_DIM": ROWS.label_dim}.items()))  # fmt: skip
+        for again in (False, True):
+            tile = {"BLOCK_TOKENS": ROWS.tokens, "BLOCK_PARTS": ROWS.blocks}
+            yield Variant("token_statistics", label + (", again" if again else ""), architecture, dtype, ROWS.warps, 3,
+                          tuple({**head, "AGAIN": again, **tile}.items()))  # fmt: skip
+        for tops in (False, True):
+            tile = {"BLOCK_TOKENS": ROWS.tokens, "BLOCK_VOCAB": RESCUE.vocab, "BLOCK_DIM": RESCUE.dim}
+            constants = {**_BASE, **head, **tile, "TOPS": tops, "STORE": not tops, "PARTS": RESCUE.parts,
+                         "BLOCK_FLAGS": RESCUE.flags}  # fmt: skip
+            yield Variant("rescue", label + (", tops" if tops else ""), architecture, dtype, RESCUE.warps,
+                          RESCUE.stages, tuple(constants.items()), exps)  # fmt: skip
+        yield Variant("sample_sums", label, architecture, dtype, ROWS.warps, 3,
+                      (("HAS_CAP", cap), ("BLOCK", ROWS.sample_block)), (("sums", "fp64"),))  # fmt: skip
+    for clear in (False, True):
+        constants = {"CLEAR": clear, "INTERPRETED": False, "BLOCK_SLOTS": ENTRIES.slots,
+                     "BLOCK_COLUMNS": ENTRIES.columns}  # fmt: skip
+        yield Variant("label_entries", "clear" if clear else "", architecture, dtype, ENTRIES.warps, 3,
+                      tuple(constants.items()), exps)  # fmt: skip
     yield Variant("pack", "", architecture, dtype, PACK.warps, 3,
-                  (("INTERPRETED", False), ("BLOCK_SLOTS", PACK.slots), ("BLOCK_DIM", PACK.vocab)))  # fmt: skip
+                  (("INTERPRETED", False), ("BLOCK_SLOTS", PACK.slots), ("BLOCK_DIM", PACK.columns)))  # fmt: skip
     for by_bounds in (False, True):
         yield Variant("segment_sums", "bounds" if by_bounds else "rows", architecture, dtype, REDUCE.warps, 3,
                       (("BY_BOUNDS", by_bounds), ("BLOCK", REDUCE.block)))  # fmt: skip
