@@ -29,7 +29,15 @@ from donod_fast.kernels.triton_backend.configs import ARCHITECTURES
 from donod_fast.kernels.triton_backend.language import LAUNCH_OPTIONS
 from donod_fast.kernels.triton_backend.machine_code import Count, count, parse_amdgcn, parse_sass
 from donod_fast.kernels.triton_backend.occupancy import MULTIPROCESSORS, programs_per_multiprocessor
-from donod_fast.kernels.triton_backend.variants import KERNELS, OF_ROWS, OUTPUT_TILES, Variant, type_of, variants
+from donod_fast.kernels.triton_backend.variants import (
+    KERNELS,
+    OF_ROWS,
+    OUTPUT_TILES,
+    Variant,
+    is_core,
+    type_of,
+    variants,
+)
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -204,9 +212,9 @@ def compile_all(chosen: list[Variant], workers: int | None = None) -> list[Compi
 
 
 def chosen_variants(
-    architectures: list[str] | None, kernels: list[str] | None, part: str, dtypes: list[str] | None
+    architectures: list[str] | None, kernels: list[str] | None, part: str, dtypes: list[str] | None, *, core: bool
 ) -> list[Variant]:
-    """Variants of architectures, kernels and dtypes (all where None) whose name contains ``part``."""
+    """Variants of architectures, kernels and dtypes (all where None) whose name contains ``part``; maybe core ones."""
     return [
         variant
         for architecture in architectures or ARCHITECTURES
@@ -214,6 +222,7 @@ def chosen_variants(
         if (not kernels or variant.kernel in kernels)
         and part in variant.name
         and (not dtypes or variant.dtype in dtypes)
+        and (not core or is_core(variant))
     ]
 
 
@@ -224,9 +233,10 @@ def main() -> int:
     parser.add_argument("--kernel", action="append", choices=tuple(KERNELS))
     parser.add_argument("--variant", default="", help="part of the variant's name")
     parser.add_argument("--dtype", action="append", choices=("bf16", "fp16", "fp32", "fp64"))
+    parser.add_argument("--core", action="store_true", help="only what large models use: bfloat16 at even sizes")
     parser.add_argument("--csv", type=Path)
     options = parser.parse_args()
-    chosen = chosen_variants(options.architecture, options.kernel, options.variant, options.dtype)
+    chosen = chosen_variants(options.architecture, options.kernel, options.variant, options.dtype, core=options.core)
     if not chosen:
         parser.error("no variant has this architecture, kernel, name and dtype")
     found = compile_all(chosen)

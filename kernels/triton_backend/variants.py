@@ -247,6 +247,12 @@ def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:
                   (("BLOCK_ROWS", REDUCE.rows), ("BLOCK", REDUCE.width)), (("partials", "fp64"),))  # fmt: skip
 
 
+def is_core(variant: Variant) -> bool:
+    """Whether large models use a variant: bfloat16 (or a dtype that its kernel has alone) at even sizes."""
+    alone = variant.kernel in ("rectangle_sums", "topsis_constants", "topsis_closeness")
+    return (variant.dtype == "bf16" or alone) and not any(word in variant.name for word in ("ragged", "odd", ", rows"))
+
+
 def type_of(argument: str, variant: Variant, types: dict[str, str]) -> str:
     """Type of an argument in Triton's notation; ``types`` are the pointers whose type the variant sets."""
     bare = argument.removeprefix("left_").removeprefix("right_")
