@@ -56,6 +56,13 @@ _FLOATS = ("scale_log2", "decay_rate", "cap_log2", "slope_scale", "product_scale
 _INTEGERS = ("first", "samples", "base_sample", "token_offset", "tokens_bound", "columns", "columns_stored", "stored",
              "vocab", "dim", "parts", "items", "rows", "slots", "n", "blocks", "token_blocks", "part_columns",
              "align")  # fmt: skip
+# Constants whose product is the number of elements of a program's result.
+OUTPUT_TILES = {
+    "logits": ("BLOCK_TOKENS", "BLOCK_VOCAB"),
+    "direct": ("BLOCK_VOCAB", "BLOCK_DIM"),
+    "gram": ("BLOCK_TOKENS", "BLOCK_TOKENS"),
+    "cross": ("BLOCK_TOKENS", "BLOCK_TOKENS"),
+}
 OF_ROWS = ("dim", "hidden_stride", "weight_stride", "state_stride")
 
 
@@ -234,6 +241,12 @@ def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:
                       (("BY_BOUNDS", by_bounds), ("BLOCK", REDUCE.block)))  # fmt: skip
     yield Variant("squares", "", architecture, dtype, REDUCE.warps, 3,
                   (("BLOCK_ROWS", REDUCE.rows), ("BLOCK", REDUCE.width)), (("partials", "fp64"),))  # fmt: skip
+
+
+def is_core(variant: Variant) -> bool:
+    """Whether large models use a variant: bfloat16 (or a dtype that its kernel has alone) at even sizes."""
+    alone = variant.kernel in ("rectangle_sums", "topsis_constants", "topsis_closeness")
+    return (variant.dtype == "bf16" or alone) and not any(word in variant.name for word in ("ragged", "odd", ", rows"))
 
 
 def type_of(argument: str, variant: Variant, types: dict[str, str]) -> str:
