@@ -146,6 +146,9 @@ REDUCE = ReduceConfig()
 # Samples shorter than this on average count as short. Steps of 32 slots waste 16 slots per sample. Steps of 64 waste
 # twice as many but halve the loop overhead, which pays for long samples.
 SHORT = 320
+# Samples shorter than this on average are mostly one Gram tile of 64, whose products are a quarter of those of a tile of
+# 128. Longer ones load E from the cache half as often with tiles of 128, which is their limit.
+BRIEF = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +161,7 @@ class _Row:
     long: DirectConfig
     heavy: DirectConfig  # given state, rounding: more arrays in the epilogue
     gram: GramConfig
+    brief: GramConfig  # Gram tiles for samples of mostly one tile
 
 
 # Direct tiles of four warps leave room for two programs per multiprocessor. For short samples the epilogue takes as
@@ -169,7 +173,8 @@ _HOPPER = _Row(
     short=DirectConfig(vocab=128, dim=128, step=32, split=4, warps=4, stages=4),
     long=DirectConfig(vocab=128, dim=256, step=64, split=4, warps=8, stages=3),
     heavy=DirectConfig(vocab=128, dim=128, step=32, split=4, warps=8, stages=4),
-    gram=GramConfig(tokens=64, columns=64, dim=64, warps=8, stages=3),
+    gram=GramConfig(tokens=128, columns=64, dim=64, split=4, warps=8, stages=3),
+    brief=GramConfig(tokens=64, columns=64, dim=64, warps=4, stages=3),
 )
 # 163 KiB of shared memory; mma.sync keeps its operands in registers too.
 _AMPERE = _Row(
@@ -178,7 +183,8 @@ _AMPERE = _Row(
     short=DirectConfig(vocab=128, dim=128, step=32, split=4, warps=4, stages=3),
     long=DirectConfig(vocab=128, dim=128, step=32, split=4, warps=4, stages=4),
     heavy=DirectConfig(vocab=128, dim=128, step=32, split=4, warps=8, stages=3),
-    gram=GramConfig(tokens=64, columns=64, dim=64, warps=8, stages=3),
+    gram=GramConfig(tokens=128, columns=64, dim=64, split=2, warps=8, stages=3),
+    brief=GramConfig(tokens=64, columns=64, dim=64, warps=4, stages=3),
 )
 _TABLE: dict[str, _Row] = {
     "sm_80": _AMPERE,
@@ -189,11 +195,15 @@ _TABLE: dict[str, _Row] = {
         mapped=replace(_AMPERE.mapped, stages=3),
         short=replace(_AMPERE.short, warps=8),
         long=replace(_AMPERE.long, warps=8, stages=3),
-        gram=replace(_AMPERE.gram, stages=2),
     ),
     "sm_90": _HOPPER,
     # Sums stay in tensor memory, which leaves registers for the epilogue of a soft-cap.
-    "sm_100": replace(_HOPPER, mapped=_HOPPER.plain, heavy=DirectConfig(vocab=128, dim=64, step=32, warps=8, stages=4)),
+    "sm_100": replace(
+        _HOPPER,
+        mapped=_HOPPER.plain,
+        heavy=DirectConfig(vocab=128, dim=64, step=32, warps=8, stages=4),
+        brief=replace(_HOPPER.brief, warps=8),
+    ),
     # 64 KiB of LDS, wavefronts of 64.
     "gfx942": _Row(
         plain=LogitsConfig(tokens=128, vocab=128, dim=32, split=2, warps=8, stages=2),
@@ -201,7 +211,8 @@ _TABLE: dict[str, _Row] = {
         short=DirectConfig(vocab=128, dim=128, step=32, split=4, warps=4, stages=2),
         long=DirectConfig(vocab=128, dim=128, step=32, split=4, warps=4, stages=2),
         heavy=DirectConfig(vocab=128, dim=128, step=32, split=4, warps=4, stages=2),
-        gram=GramConfig(tokens=64, columns=32, dim=32, warps=4, stages=2),
+        gram=GramConfig(tokens=128, columns=32, dim=32, split=2, warps=8, stages=2),
+        brief=GramConfig(tokens=64, columns=32, dim=32, warps=4, stages=2),
     ),
 }
 # float32 products run on the ordinary units, each operand through registers; rows of an odd length are unaligned.
@@ -212,6 +223,7 @@ _SMALL = _Row(
     long=DirectConfig(vocab=64, dim=64, step=16, split=2, warps=4, stages=2),
     heavy=DirectConfig(vocab=64, dim=32, step=16, split=2, warps=4, stages=2),
     gram=GramConfig(tokens=32, columns=16, dim=32, warps=4, stages=2),
+    brief=GramConfig(tokens=32, columns=16, dim=32, warps=4, stages=2),
 )
 _SMALL_ON = {"sm_100": replace(_SMALL, mapped=replace(_SMALL.mapped, split=4))}
 ARCHITECTURES = tuple(_TABLE)
@@ -244,18 +256,26 @@ def shape_class(tokens: int, samples: int) -> str:
 
 
 def fixed_configs(
-    architecture: str, dtype: torch.dtype, signals: torch.dtype, *, mapped: bool, direct: str, odd: bool = False
+    architecture: str,
+    dtype: torch.dtype,
+    signals: torch.dtype,
+    *,
+    mapped: bool,
+    direct: str,
+    odd: bool = False,
+    brief: bool = False,
 ) -> Configs:
     """The shipped choice for inputs of ``dtype`` with error signals of ``signals``.
 
     ``mapped``: the head has a bias or soft-cap; ``direct``: ``"short"``, ``"long"`` or ``"heavy"``; ``odd``: the hidden
-    dimension is not a multiple of 16, so that rows are unaligned and loads narrow: small tiles for every dtype.
+    dimension is not a multiple of 16, so that rows are unaligned and loads narrow: small tiles for every dtype;
+    ``brief``: samples are mostly one small tile of the Gram kernel.
     """
     large, small = _TABLE[architecture], _SMALL_ON.get(architecture, _SMALL)
     outer = small if odd or dtype == torch.float32 else large
     inner = small if odd or signals == torch.float32 else large
     tiles = {"short": inner.short, "long": inner.long, "heavy": inner.heavy}[direct]
-    return Configs(outer.mapped if mapped else outer.plain, outer.mapped, tiles, inner.gram)
+    return Configs(outer.mapped if mapped else outer.plain, outer.mapped, tiles, inner.brief if brief else inner.gram)
 
 
 def configs_for(
@@ -273,7 +293,15 @@ def configs_for(
     if _override:
         return _override[-1]
     direct = "heavy" if heavy else shape_class(tokens, samples)
-    return fixed_configs(architecture_of(device), dtype, signals, mapped=mapped, direct=direct, odd=dim % 16 != 0)
+    return fixed_configs(
+        architecture_of(device),
+        dtype,
+        signals,
+        mapped=mapped,
+        direct=direct,
+        odd=dim % 16 != 0,
+        brief=tokens < BRIEF * samples,
+    )
 
 
 @contextmanager

@@ -57,6 +57,13 @@ _FLOATS = ("scale_log2", "decay_rate", "cap_log2", "slope_scale", "product_scale
 _INTEGERS = ("first", "samples", "base_sample", "token_offset", "tokens_bound", "columns", "columns_stored", "stored",
              "vocab", "dim", "parts", "items", "rows", "slots", "n", "width", "right_tiles", "blocks",
              "token_blocks", "part_columns", "align")  # fmt: skip
+# Constants whose product is the number of elements of a program's result.
+OUTPUT_TILES = {
+    "logits": ("BLOCK_TOKENS", "BLOCK_VOCAB"),
+    "direct": ("BLOCK_VOCAB", "BLOCK_DIM"),
+    "states": ("BLOCK_TOKENS", "BLOCK_TOKENS"),
+    "gram": ("BLOCK_TOKENS", "BLOCK_TOKENS"),
+}
 OF_ROWS = ("dim", "hidden_stride", "weight_stride", "state_stride")
 
 
@@ -195,24 +202,31 @@ def _matrix_kernels(architecture: str, dtype: torch.dtype) -> Iterator[Variant]:
                      "exp_avg": "fp32", "exp_avg_sq": "fp32"}  # fmt: skip
             yield Variant("direct", f"{shape}: {label}", architecture, name, d.warps, d.stages,
                           tuple(constants.items()), tuple(types.items()))  # fmt: skip
-    for width in () if half else ("even", "ragged", "odd"):
-        yield from _pair_kernels(
-            architecture, name, _NAMES[signals], chosen[False, "short", width == "odd"].gram, width
-        )
+    if not half:
+        yield from _pair_kernels(architecture, dtype, signals)
 
 
-def _pair_kernels(architecture: str, dtype: str, signals: str, g: GramConfig, width: str) -> Iterator[Variant]:
-    types = tuple((f"{side}_exps", signals) for side in ("left", "right"))
-    products = {**_BASE, "BLOCK_TOKENS": g.tokens}
-    for cross in (False, True):
+def _pair_kernels(architecture: str, dtype: torch.dtype, signals: torch.dtype) -> Iterator[Variant]:
+    types = tuple((f"{side}_exps", _NAMES[signals]) for side in ("left", "right"))
+    done: list[GramConfig] = []
+    for brief, width in ((False, "even"), (False, "ragged"), (False, "odd"), (True, "even"), (True, "ragged")):
+        g = fixed_configs(
+            architecture, dtype, signals, mapped=False, direct="short", odd=width == "odd", brief=brief
+        ).gram  # fmt: skip
+        if brief and g in done:
+            continue
+        done.append(g)
+        products = {**_BASE, "BLOCK_TOKENS": g.tokens}
         cases = {"states": {**products, "ODD": width == "odd", "EVEN_DIM": width == "even", "BLOCK_DIM": g.dim}}
         if width == "even":
-            cases["label_terms"] = {"BLOCK_TOKENS": g.tokens, "BLOCK_COLUMNS": g.columns, "BLOCK_LABELS": 16}
+            cases["label_terms"] = {"BLOCK_TOKENS": g.tokens, "BLOCK_COLUMNS": g.columns, "BLOCK_LABELS": gram.LABELS}
             cases["gram"] = {**products, "SPLIT": g.split, "BLOCK_COLUMNS": g.columns}
         for kernel, constants in cases.items():
-            name = ("two sets, " if cross else "") + f"{width} dim"
-            yield Variant(kernel, name, architecture, dtype, g.warps, g.stages,
-                          tuple({**constants, "CROSS": cross}.items()), types)  # fmt: skip
+            for sets in (1, 2):
+                # The name says what differs: tiles for short samples, products with another set, the width of rows.
+                words = ["brief"] * brief + ["two sets"] * (sets == 2) + [f"{width} dim"] * (kernel == "states")
+                yield Variant(kernel, ", ".join(words), architecture, _NAMES[dtype], g.warps, g.stages,
+                              tuple({**constants, "CROSS": sets == 2}.items()), types)  # fmt: skip
 
 
 def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:
@@ -220,8 +234,8 @@ def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:
     for cap in (False, True):
         head = {"HAS_BIAS": cap, "HAS_CAP": cap}
         label = "soft-cap" if cap else "plain"
-        yield Variant("label_logits", label, architecture, dtype, ROWS.warps, 3,
-                      tuple({**head, "BLOCK_TOKENS": ROWS.label_tokens, "BLOCK_DIM": ROWS.label_dim}.items()))  # fmt: skip
+        tile = {"BLOCK_TOKENS": ROWS.label_tokens, "BLOCK_DIM": ROWS.label_dim}
+        yield Variant("label_logits", label, architecture, dtype, ROWS.warps, 3, tuple({**head, **tile}.items()))
         for again in (False, True):
             tile = {"BLOCK_TOKENS": ROWS.tokens, "BLOCK_PARTS": ROWS.blocks}
             yield Variant("token_statistics", label + (", again" if again else ""), architecture, dtype, ROWS.warps, 3,
@@ -246,6 +260,12 @@ def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:
                       (("BY_BOUNDS", by_bounds), ("BLOCK", REDUCE.block)))  # fmt: skip
     yield Variant("squares", "", architecture, dtype, REDUCE.warps, 3,
                   (("BLOCK_ROWS", REDUCE.rows), ("BLOCK", REDUCE.width)), (("partials", "fp64"),))  # fmt: skip
+
+
+def is_core(variant: Variant) -> bool:
+    """Whether large models use a variant: bfloat16 (or a dtype that its kernel has alone) at even sizes."""
+    alone = variant.kernel in ("rectangle_sums", "topsis_constants", "topsis_closeness")
+    return (variant.dtype == "bf16" or alone) and not any(word in variant.name for word in ("ragged", "odd", ", rows"))
 
 
 def type_of(argument: str, variant: Variant, types: dict[str, str]) -> str:
