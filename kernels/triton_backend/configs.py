@@ -146,7 +146,7 @@ REDUCE = ReduceConfig()
 # Samples shorter than this on average count as short. Steps of 32 slots waste 16 slots per sample. Steps of 64 waste
 # twice as many but halve the loop overhead, which pays for long samples.
 SHORT = 320
-# Samples shorter than this on average are mostly one Gram tile of 64, whose products are a quarter of those of a tile of
+# Samples shorter than this on average are mostly one Gram tile of 64, with a quarter of the products of a tile of
 # 128. Longer ones load E from the cache half as often with tiles of 128, which is their limit.
 BRIEF = 80
 

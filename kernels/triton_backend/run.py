@@ -159,11 +159,11 @@ class _Run:
         """Add the sums of some columns; return the products of hidden states, for the next columns."""
         call, group, config = self.call, plan.group, self.configs.gram
         pairs = gram.pairs_at_most(group, config)
-        if states is None:
-            shape = (gram.pairs_held(pairs, self.plan.partial_bytes, config), config.tokens**2)
-            states = torch.empty(shape, dtype=torch.float32, device=exps.device)
         parts = gram.vocabulary_parts(pairs, exps.shape[1], config)
         partials = torch.empty((pairs, 1 + parts), dtype=torch.float32, device=exps.device)
+        if states is None:
+            held = gram.pairs_held(pairs, self.plan.partial_bytes - 4 * partials.numel(), config)
+            states = torch.empty((held, config.tokens**2), dtype=torch.float32, device=exps.device)
         tokens = self.tokens
         side = Side(call.hidden, exps, tokens.share, tokens.label_signal, call.labels, self.layout, group)
         gram.launch_gram(side, self.pair_start, states, partials, config, first_column=first)

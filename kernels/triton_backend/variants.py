@@ -208,23 +208,27 @@ def _matrix_kernels(architecture: str, dtype: torch.dtype) -> Iterator[Variant]:
 
 def _pair_kernels(architecture: str, dtype: torch.dtype, signals: torch.dtype) -> Iterator[Variant]:
     types = tuple((f"{side}_exps", _NAMES[signals]) for side in ("left", "right"))
-    done: list[GramConfig] = []
+    done: list[tuple[GramConfig, str]] = []
     for brief, width in ((False, "even"), (False, "ragged"), (False, "odd"), (True, "even"), (True, "ragged")):
         g = fixed_configs(
             architecture, dtype, signals, mapped=False, direct="short", odd=width == "odd", brief=brief
         ).gram  # fmt: skip
-        if brief and g in done:
+        if (g, width) in done:
             continue
-        done.append(g)
+        done.append((g, width))
         products = {**_BASE, "BLOCK_TOKENS": g.tokens}
         cases = {"states": {**products, "ODD": width == "odd", "EVEN_DIM": width == "even", "BLOCK_DIM": g.dim}}
-        if width == "even":
+        if width != "ragged":
             cases["label_terms"] = {"BLOCK_TOKENS": g.tokens, "BLOCK_COLUMNS": g.columns, "BLOCK_LABELS": gram.LABELS}
             cases["gram"] = {**products, "SPLIT": g.split, "BLOCK_COLUMNS": g.columns}
         for kernel, constants in cases.items():
             for sets in (1, 2):
                 # The name says what differs: tiles for short samples, products with another set, the width of rows.
-                words = ["brief"] * brief + ["two sets"] * (sets == 2) + [f"{width} dim"] * (kernel == "states")
+                words = (
+                    ["brief"] * brief
+                    + ["two sets"] * (sets == 2)
+                    + [f"{width} dim"] * (kernel == "states" or width == "odd")
+                )
                 yield Variant(kernel, ", ".join(words), architecture, _NAMES[dtype], g.warps, g.stages,
                               tuple({**constants, "CROSS": sets == 2}.items()), types)  # fmt: skip
 
