@@ -37,6 +37,7 @@ from donod_fast.kernels.triton_backend.configs import (
     ROWS,
     fixed_configs,
 )
+from donod_fast.kernels.triton_backend.language import LAUNCH_OPTIONS
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -74,8 +75,8 @@ _FIXED = {
     "token_weight": "fp64",
     "out": "fp64",
 }
-_FLOAT32 = ("log_rest", "tile_", "relative", "label_slope", "factors", "partials", "numbers")
-_FLOATS = ("logit_scale", "softcap", "lr", "weight_decay", "beta1", "beta2", "step_size", "root_scale", "eps",
+_FLOAT32 = ("log_rest", "tile_", "relative", "label_slope", "factors", "partials", "numbers", "coefficient")
+_FLOATS = ("logit_scale", "softcap", "lr", "inverse_lr", "weight_decay", "beta1", "beta2", "step_size", "root_scale", "eps",
            "magnitude", "sign", "don_weight", "nod_weight")  # fmt: skip
 _INTEGERS = ("first", "samples", "base_sample", "token_offset", "tokens_bound", "columns", "columns_stored", "stored",
              "vocab", "dim", "parts", "items", "rows", "slots", "n", "vocab_tiles", "align")  # fmt: skip
@@ -178,9 +179,10 @@ _LOGITS_CASES = (
     _LogitsCase("again", normalised=True),
     _LogitsCase("again, all, ragged dim", **_ALL, normalised=True, width="ragged"),
 )
-# Label, rule, storage, packed, width.
+# Label, rule, storage, packed, width. "No TMA": W or its rows are unaligned, or Triton is older than 3.4.
 _DIRECT_CASES = (
     ("adamw", "adamw", None, True, "even"),
+    ("adamw, no TMA", "adamw", None, True, "even"),
     ("adamw, ragged dim", "adamw", None, True, "ragged"),
     ("adamw, odd dim", "adamw", None, True, "odd"),
     ("adamw, rows", "adamw", None, False, "even"),
@@ -238,11 +240,20 @@ def _matrix_kernels(architecture: str, dtype: torch.dtype) -> Iterator[Variant]:
             if half and packed:
                 continue
             d = chosen[False, shape, width == "odd"].direct
+            if "no TMA" in label and not d.tma:
+                continue
+            tma = d.tma and packed and "no TMA" not in label
             constants = {**_BASE, "ODD": width == "odd", "RULE": rule, "NEEDS_WEIGHT": rule != "sgd",
-                         "STORAGE": storage, "PACKED": packed, "EVEN_DIM": width == "even", "BLOCK_VOCAB": d.vocab,
-                         "BLOCK_DIM": d.dim, "STEP": d.step, "SPLIT": d.split, "KEEP": d.keep}  # fmt: skip
+                         "STORAGE": storage, "PACKED": packed, "TMA": tma, "EVEN_DIM": width == "even" or tma,
+                         "RECIPROCAL": "gcn" if architecture.startswith("gfx") else "ptx", "BLOCK_VOCAB": d.vocab,
+                         "BLOCK_DIM": d.dim, "STEP": d.step, "SPLIT": d.split, "KEEP": d.keep and not tma,
+                         "LOADED_ZERO": d.loaded_zero}  # fmt: skip
             types = {"signals": _NAMES[signals], "hidden": _NAMES[signals] if packed else name,
                      "exp_avg": "fp32", "exp_avg_sq": "fp32"}  # fmt: skip
+            if tma:
+                types["signals"] = _descriptor(signals, d.step, d.vocab)
+                types["hidden"] = _descriptor(signals, d.step, d.dim)
+                types["weight"] = _descriptor(dtype, d.vocab, d.dim)
             yield Variant("direct", f"{shape}: {label}", architecture, name, d.warps, d.stages,
                           tuple(constants.items()), tuple(types.items()))  # fmt: skip
     for mapped in () if half else (False, True):
@@ -298,7 +309,7 @@ def compile_variant(variant: Variant) -> Compiled:
         if signature[argument].startswith("*") or (signature[argument] == "i32" and not varies):
             aligned[(index,)] = [["tt.divisibility", 16]]
     target = TARGETS[variant.architecture]
-    options = {"num_warps": variant.warps, "num_stages": variant.stages}
+    options = {"num_warps": variant.warps, "num_stages": variant.stages, **LAUNCH_OPTIONS}
     source = ASTSource(kernel, signature, constexprs=constants, attrs=aligned)
     built = triton.compile(source, target=target, options=options)
     registers, stack, spilled = _resources(built, target)
@@ -321,7 +332,7 @@ def compile_variant(variant: Variant) -> Compiled:
 def _type_of(argument: str, variant: Variant, types: dict[str, str]) -> str:
     bare = argument.removeprefix("left_").removeprefix("right_")
     if argument in types:
-        return "*" + types[argument]
+        return types[argument] if types[argument].startswith("tensordesc") else "*" + types[argument]
     if argument in _FLOATS:
         return "fp32"
     if bare.endswith("_stride") or argument == "stride" or bare.startswith("first") or bare in _INTEGERS:
@@ -331,6 +342,11 @@ def _type_of(argument: str, variant: Variant, types: dict[str, str]) -> str:
     if bare == "slope" or bare.startswith(_FLOAT32):
         return "*fp32"
     return "*" + variant.dtype
+
+
+def _descriptor(dtype: torch.dtype, *block: int) -> str:
+    """Type of a descriptor argument for tiles of ``block``."""
+    return f"tensordesc<{_NAMES[dtype]}{list(block)}>"
 
 
 def _resources(built: Any, target: GPUTarget) -> tuple[int, int, int]:

@@ -266,6 +266,7 @@ class _Run:
                 first_column=first,
                 needs_weight=not call.linear,
                 packed=plan.pack,
+                coefficient=None if plan.pack else torch.ones_like(self.log_rest),
                 lr=call.lr,
                 weight_decay=call.weight_decay,
                 storage_dtype=call.storage_dtype,

@@ -208,19 +208,21 @@ def test_gradient_tiles_give_update_squares_and_weight_products(rule: str, packe
     if packed:
         states = torch.full((layout.slot_row.shape[0], DIM), math.nan)
         pack.launch_pack(case.hidden, layout, group, states)
+    coefficient = torch.ones(len(signals)) if packed else torch.linspace(0.5, 2.0, len(signals))
     scale = torch.tensor([1.0, 0.5, 3.0], dtype=torch.float64)
     numbers, unit = direct.update_numbers(RULES[rule], scale)
     tiles = direct.tiles_of(COLUMNS, DIM, TINY.direct)
     partials = torch.full((len(LENGTHS), 2, tiles), math.nan)
     direct.launch_direct(
         signals, states, case.weight, RULES[rule], numbers, layout, group, partials, TINY.direct,
-        base_sample=0, first_column=0, needs_weight=True, packed=packed, lr=1.0, weight_decay=0.0, storage_dtype=None,
+        base_sample=0, first_column=0, needs_weight=True, packed=packed, coefficient=None if packed else coefficient, lr=1.0, weight_decay=0.0, storage_dtype=None,
     )  # fmt: skip
     starts, slots = layout.scored_start.tolist(), layout.token_slot.long()
     weight = case.weight.double()
     for sample in (1, 2):
         own = slice(starts[sample], starts[sample + 1])
         h = case.hidden[layout.token_row[own].long()].double()
+        h *= coefficient[slots[own]].double().unsqueeze(1)
         g = scale[sample] * (signals[slots[own], :VOCAB].double().T @ h)
         if rule == "state":
             first, second = 0.9 * STATE.exp_avg.double() + 0.1 * g, 0.999 * STATE.exp_avg_sq.double() + 0.001 * g * g
