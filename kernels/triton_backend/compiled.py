@@ -76,8 +76,8 @@ _FIXED = {
     "out": "fp64",
 }
 _FLOAT32 = ("log_rest", "tile_", "relative", "label_slope", "factors", "partials", "numbers", "coefficient")
-_FLOATS = ("logit_scale", "softcap", "lr", "inverse_lr", "weight_decay", "beta1", "beta2", "step_size", "root_scale", "eps",
-           "magnitude", "sign", "don_weight", "nod_weight")  # fmt: skip
+_FLOATS = ("logit_scale", "softcap", "lr", "inverse_lr", "weight_decay", "beta1", "beta2", "step_size", "root_scale",
+           "eps", "magnitude", "sign", "don_weight", "nod_weight")  # fmt: skip
 _INTEGERS = ("first", "samples", "base_sample", "token_offset", "tokens_bound", "columns", "columns_stored", "stored",
              "vocab", "dim", "parts", "items", "rows", "slots", "n", "vocab_tiles", "align")  # fmt: skip
 
@@ -246,7 +246,7 @@ def _matrix_kernels(architecture: str, dtype: torch.dtype) -> Iterator[Variant]:
             constants = {**_BASE, "ODD": width == "odd", "RULE": rule, "NEEDS_WEIGHT": rule != "sgd",
                          "STORAGE": storage, "PACKED": packed, "TMA": tma, "EVEN_DIM": width == "even" or tma,
                          "RECIPROCAL": "gcn" if architecture.startswith("gfx") else "ptx", "BLOCK_VOCAB": d.vocab,
-                         "BLOCK_DIM": d.dim, "STEP": d.step, "SPLIT": d.split, "KEEP": d.keep and not tma,
+                         "BLOCK_DIM": d.dim, "STEP": d.step, "SPLIT": d.parts(packed), "KEEP": d.keep and not tma,
                          "LOADED_ZERO": d.loaded_zero}  # fmt: skip
             types = {"signals": _NAMES[signals], "hidden": _NAMES[signals] if packed else name,
                      "exp_avg": "fp32", "exp_avg_sq": "fp32"}  # fmt: skip
