@@ -47,21 +47,28 @@ class LogitsConfig(_Launch):
 
 @dataclass(frozen=True, slots=True)
 class DirectConfig(_Launch):
-    """Tile of vocabulary rows × hidden dimensions; the epilogue processes it in ``split`` parts (1, 2, 4 or 8).
+    """Tile of vocabulary rows × hidden dimensions; ``step`` slots are multiplied at a time.
 
-    ``step`` slots are multiplied at a time. ``tma`` loads tiles by descriptors where rows are aligned (``tma.py``), and
-    holds the tile of W in shared memory; without it, ``keep`` holds that tile in registers instead of reloading it.
-    ``loaded_zero``: on sm_90 a sample begins with a zero from memory, because ptxas spends 192 instructions on a
-    constant one.
+    Attributes:
+        split: parts of the epilogue (1, 2, 4 or 8).
+        rows_split: the same where hidden states are looked up, which takes registers; 0: as ``split``.
+        tma: load tiles by descriptors where rows are aligned (``tma.py``), and hold the tile of W in shared memory.
+        keep: without descriptors, hold the tile of W in registers instead of loading it for every sample.
+        loaded_zero: begin a sample with a zero from memory. On sm_90 ptxas spends 192 instructions on a constant one.
     """
 
     vocab: int
     dim: int
     step: int
     split: int = 1
+    rows_split: int = 0
     keep: bool = False
     tma: bool = False
     loaded_zero: bool = False
+
+    def parts(self, packed: bool) -> int:
+        """Parts of the epilogue."""
+        return self.split if packed else self.rows_split or self.split
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +175,15 @@ class _Row:
 _HOPPER = _Row(
     plain=LogitsConfig(tokens=128, vocab=256, dim=64, split=4, warps=8, stages=4),
     mapped=LogitsConfig(tokens=128, vocab=128, dim=64, split=2, warps=8, stages=3),
-    short=DirectConfig(vocab=128, dim=128, step=32, split=8, warps=4, stages=4, tma=True, loaded_zero=True),
-    long=DirectConfig(vocab=128, dim=256, step=64, split=8, warps=8, stages=3, tma=True, loaded_zero=True),
-    heavy=DirectConfig(vocab=128, dim=128, step=32, split=4, warps=8, stages=4, tma=True, loaded_zero=True),
+    short=DirectConfig(
+        vocab=128, dim=128, step=32, split=8, rows_split=4, warps=4, stages=4, tma=True, loaded_zero=True
+    ),
+    long=DirectConfig(
+        vocab=128, dim=256, step=64, split=8, rows_split=4, warps=8, stages=3, tma=True, loaded_zero=True
+    ),
+    heavy=DirectConfig(
+        vocab=128, dim=128, step=32, split=4, rows_split=8, warps=8, stages=4, tma=True, loaded_zero=True
+    ),
     gram=GramConfig(tokens=64, columns=64, dim=64, warps=8, stages=3),
 )
 # 163 KiB of shared memory; mma.sync keeps its operands in registers too.
@@ -198,7 +211,7 @@ _TABLE: dict[str, _Row] = {
     "sm_100": replace(
         _HOPPER,
         mapped=_HOPPER.plain,
-        short=replace(_HOPPER.short, loaded_zero=False),
+        short=replace(_HOPPER.short, rows_split=8, loaded_zero=False),
         long=replace(_HOPPER.long, loaded_zero=False),
         heavy=DirectConfig(vocab=128, dim=64, step=32, warps=8, stages=4, tma=True),
     ),
@@ -216,8 +229,8 @@ _TABLE: dict[str, _Row] = {
 _SMALL = _Row(
     plain=LogitsConfig(tokens=64, vocab=64, dim=16, split=2, warps=4, stages=2),
     mapped=LogitsConfig(tokens=64, vocab=64, dim=16, split=2, warps=4, stages=2),
-    short=DirectConfig(vocab=64, dim=64, step=16, split=2, warps=4, stages=2),
-    long=DirectConfig(vocab=64, dim=64, step=16, split=2, warps=4, stages=2),
+    short=DirectConfig(vocab=64, dim=64, step=16, split=4, warps=4, stages=2),
+    long=DirectConfig(vocab=64, dim=64, step=16, split=4, warps=4, stages=2),
     heavy=DirectConfig(vocab=64, dim=32, step=16, split=2, warps=4, stages=2),
     gram=GramConfig(tokens=32, columns=16, dim=32, warps=4, stages=2),
 )
