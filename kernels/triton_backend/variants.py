@@ -51,8 +51,8 @@ _FIXED = {
     "out": "fp64",
 }
 _FLOAT32 = ("reference", "rest", "sums", "share", "label_signal", "label_slope", "coefficient", "partials", "numbers")
-_FLOATS = ("scale_log2", "decay_rate", "cap_log2", "slope_scale", "product_scale", "lr", "weight_decay", "beta1", "beta2", "step_size", "root_scale", "eps",
-           "magnitude", "sign", "don_weight", "nod_weight")  # fmt: skip
+_FLOATS = ("scale_log2", "decay_rate", "cap_log2", "slope_scale", "product_scale", "lr", "weight_decay", "beta1",
+           "beta2", "step_size", "root_scale", "eps", "magnitude", "sign", "don_weight", "nod_weight")  # fmt: skip
 _INTEGERS = ("first", "samples", "base_sample", "token_offset", "tokens_bound", "columns", "columns_stored", "stored",
              "vocab", "dim", "parts", "items", "rows", "slots", "n", "blocks", "token_blocks", "part_columns",
              "align")  # fmt: skip
@@ -200,18 +200,14 @@ def _matrix_kernels(architecture: str, dtype: torch.dtype) -> Iterator[Variant]:
                      "exp_avg": "fp32", "exp_avg_sq": "fp32"}  # fmt: skip
             yield Variant("direct", f"{shape}: {label}", architecture, name, d.warps, d.stages,
                           tuple(constants.items()), tuple(types.items()))  # fmt: skip
-    for mapped in () if half else (False, True):
-        configs = chosen[mapped, "short", False]
-        if mapped and configs.logits.tile == chosen[False, "short", False].logits.tile:
-            continue
-        g, tile_width = configs.gram, configs.logits.tile
-        tile = {"BLOCK_TOKENS": g.tokens, "BLOCK_COLUMNS": min(g.columns, tile_width), "BLOCK_DIM": g.dim}
-        label = "soft-cap" if mapped else ""
-        yield Variant("gram", label, architecture, name, g.warps, g.stages,
-                      tuple({**_BASE, **tile, "TILE": tile_width}.items()), (("exps", _NAMES[signals]),))  # fmt: skip
-        types = {f"{side}_exps": _NAMES[signals] for side in ("left", "right")}
-        yield Variant("cross", label, architecture, name, g.warps, g.stages,
-                      tuple({**_BASE, **tile}.items()), tuple(types.items()))  # fmt: skip
+    for width in () if half else ("even", "ragged", "odd"):
+        g = chosen[False, "short", width == "odd"].gram
+        constants = {**_BASE, "ODD": width == "odd", "EVEN_DIM": width == "even", "BLOCK_TOKENS": g.tokens,
+                     "BLOCK_COLUMNS": g.columns, "BLOCK_DIM": g.dim}  # fmt: skip
+        for kernel in ("gram", "cross"):
+            types = {f"{side}exps": _NAMES[signals] for side in ("", "left_", "right_")}
+            yield Variant(kernel, f"{width} dim", architecture, name, g.warps, g.stages, tuple(constants.items()),
+                          tuple(types.items()))  # fmt: skip
 
 
 def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:
@@ -219,8 +215,8 @@ def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:
     for cap in (False, True):
         head = {"HAS_BIAS": cap, "HAS_CAP": cap}
         label = "soft-cap" if cap else "plain"
-        yield Variant("label_logits", label, architecture, dtype, ROWS.warps, 3,
-                      tuple({**head, "BLOCK_TOKENS": ROWS.label_tokens, "BLOCK_DIM": ROWS.label_dim}.items()))  # fmt: skip
+        tile = {"BLOCK_TOKENS": ROWS.label_tokens, "BLOCK_DIM": ROWS.label_dim}
+        yield Variant("label_logits", label, architecture, dtype, ROWS.warps, 3, tuple({**head, **tile}.items()))
         for again in (False, True):
             tile = {"BLOCK_TOKENS": ROWS.tokens, "BLOCK_PARTS": ROWS.blocks}
             yield Variant("token_statistics", label + (", again" if again else ""), architecture, dtype, ROWS.warps, 3,
