@@ -47,9 +47,12 @@ class LogitsConfig(_Launch):
 
 @dataclass(frozen=True, slots=True)
 class DirectConfig(_Launch):
-    """Tile of vocabulary rows × hidden dimensions; the epilogue processes it in ``split`` parts (1, 2 or 4).
+    """Tile of vocabulary rows × hidden dimensions; the epilogue processes it in ``split`` parts (1, 2, 4 or 8).
 
-    ``step`` slots are multiplied at a time; ``keep`` holds the tile of W in registers instead of reloading it.
+    ``step`` slots are multiplied at a time. ``tma`` loads tiles by descriptors where rows are aligned (``tma.py``), and
+    holds the tile of W in shared memory; without it, ``keep`` holds that tile in registers instead of reloading it.
+    ``loaded_zero``: on sm_90 a sample begins with a zero from memory, because ptxas spends 192 instructions on a
+    constant one.
     """
 
     vocab: int
@@ -57,6 +60,8 @@ class DirectConfig(_Launch):
     step: int
     split: int = 1
     keep: bool = False
+    tma: bool = False
+    loaded_zero: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,17 +168,17 @@ class _Row:
 _HOPPER = _Row(
     plain=LogitsConfig(tokens=128, vocab=256, dim=64, split=4, warps=8, stages=4),
     mapped=LogitsConfig(tokens=128, vocab=128, dim=64, split=2, warps=8, stages=3),
-    short=DirectConfig(vocab=128, dim=128, step=32, split=4, warps=4, stages=4),
-    long=DirectConfig(vocab=128, dim=256, step=64, split=4, warps=8, stages=3),
-    heavy=DirectConfig(vocab=128, dim=128, step=32, split=4, warps=8, stages=4),
+    short=DirectConfig(vocab=128, dim=128, step=32, split=8, warps=4, stages=4, tma=True, loaded_zero=True),
+    long=DirectConfig(vocab=128, dim=256, step=64, split=8, warps=8, stages=3, tma=True, loaded_zero=True),
+    heavy=DirectConfig(vocab=128, dim=128, step=32, split=4, warps=8, stages=4, tma=True, loaded_zero=True),
     gram=GramConfig(tokens=64, columns=64, dim=64, warps=8, stages=3),
 )
 # 163 KiB of shared memory; mma.sync keeps its operands in registers too.
 _AMPERE = _Row(
     plain=LogitsConfig(tokens=128, vocab=128, dim=32, split=2, warps=8, stages=4),
     mapped=LogitsConfig(tokens=128, vocab=128, dim=32, split=4, warps=8, stages=4),
-    short=DirectConfig(vocab=128, dim=128, step=32, split=4, warps=4, stages=3),
-    long=DirectConfig(vocab=128, dim=128, step=32, split=4, warps=4, stages=4),
+    short=DirectConfig(vocab=128, dim=128, step=32, split=8, warps=4, stages=3),
+    long=DirectConfig(vocab=128, dim=128, step=32, split=8, warps=4, stages=4),
     heavy=DirectConfig(vocab=128, dim=128, step=32, split=4, warps=8, stages=3),
     gram=GramConfig(tokens=64, columns=64, dim=64, warps=8, stages=3),
 )
@@ -184,19 +189,25 @@ _TABLE: dict[str, _Row] = {
         _AMPERE,
         plain=replace(_AMPERE.plain, stages=3),
         mapped=replace(_AMPERE.mapped, stages=3),
-        short=replace(_AMPERE.short, warps=8),
-        long=replace(_AMPERE.long, warps=8, stages=3),
+        short=replace(_AMPERE.short, split=4, warps=8),
+        long=replace(_AMPERE.long, split=4, warps=8, stages=3),
         gram=replace(_AMPERE.gram, stages=2),
     ),
     "sm_90": _HOPPER,
     # Sums stay in tensor memory, which leaves registers for the epilogue of a soft-cap.
-    "sm_100": replace(_HOPPER, mapped=_HOPPER.plain, heavy=DirectConfig(vocab=128, dim=64, step=32, warps=8, stages=4)),
+    "sm_100": replace(
+        _HOPPER,
+        mapped=_HOPPER.plain,
+        short=replace(_HOPPER.short, loaded_zero=False),
+        long=replace(_HOPPER.long, loaded_zero=False),
+        heavy=DirectConfig(vocab=128, dim=64, step=32, warps=8, stages=4, tma=True),
+    ),
     # 64 KiB of LDS, wavefronts of 64.
     "gfx942": _Row(
         plain=LogitsConfig(tokens=128, vocab=128, dim=32, split=2, warps=8, stages=2),
         mapped=LogitsConfig(tokens=128, vocab=128, dim=32, split=4, warps=8, stages=2),
-        short=DirectConfig(vocab=128, dim=128, step=32, split=4, warps=4, stages=2),
-        long=DirectConfig(vocab=128, dim=128, step=32, split=4, warps=4, stages=2),
+        short=DirectConfig(vocab=128, dim=128, step=32, split=8, warps=4, stages=2),
+        long=DirectConfig(vocab=128, dim=128, step=32, split=8, warps=4, stages=2),
         heavy=DirectConfig(vocab=128, dim=128, step=32, split=4, warps=4, stages=2),
         gram=GramConfig(tokens=64, columns=32, dim=32, warps=4, stages=2),
     ),

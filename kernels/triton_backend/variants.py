@@ -51,8 +51,9 @@ _FIXED = {
     "out": "fp64",
 }
 _FLOAT32 = ("reference", "rest", "sums", "share", "label_signal", "label_slope", "coefficient", "partials", "numbers")
-_FLOATS = ("scale_log2", "decay_rate", "cap_log2", "slope_scale", "product_scale", "lr", "weight_decay", "beta1",
-           "beta2", "step_size", "root_scale", "eps", "magnitude", "sign", "don_weight", "nod_weight")  # fmt: skip
+_FLOATS = ("scale_log2", "decay_rate", "cap_log2", "slope_scale", "product_scale", "lr", "inverse_lr",
+           "weight_decay", "beta1", "beta2", "step_size", "root_scale", "eps", "magnitude",
+           "sign", "don_weight", "nod_weight")  # fmt: skip
 _INTEGERS = ("first", "samples", "base_sample", "token_offset", "tokens_bound", "columns", "columns_stored", "stored",
              "vocab", "dim", "parts", "items", "rows", "slots", "n", "blocks", "token_blocks", "part_columns",
              "align")  # fmt: skip
@@ -133,9 +134,10 @@ _LOGITS_CASES = (
     _LogitsCase("again", again=True),
     _LogitsCase("again, all, ragged dim", **_ALL, again=True, width="ragged"),
 )
-# Label, rule, storage, packed, width.
+# Label, rule, storage, packed, width. "No TMA": W or its rows are unaligned, or Triton is older than 3.4.
 _DIRECT_CASES = (
     ("adamw", "adamw", None, True, "even"),
+    ("adamw, no TMA", "adamw", None, True, "even"),
     ("adamw, ragged dim", "adamw", None, True, "ragged"),
     ("adamw, odd dim", "adamw", None, True, "odd"),
     ("adamw, rows", "adamw", None, False, "even"),
@@ -193,11 +195,20 @@ def _matrix_kernels(architecture: str, dtype: torch.dtype) -> Iterator[Variant]:
             if half and packed:
                 continue
             d = chosen[False, shape, width == "odd"].direct
+            if "no TMA" in label and not d.tma:
+                continue
+            tma = d.tma and packed and "no TMA" not in label
             constants = {**_BASE, "ODD": width == "odd", "RULE": rule, "NEEDS_WEIGHT": rule != "sgd",
-                         "STORAGE": storage, "PACKED": packed, "EVEN_DIM": width == "even", "BLOCK_VOCAB": d.vocab,
-                         "BLOCK_DIM": d.dim, "STEP": d.step, "SPLIT": d.split, "KEEP": d.keep}  # fmt: skip
+                         "STORAGE": storage, "PACKED": packed, "TMA": tma, "EVEN_DIM": width == "even" or tma,
+                         "RECIPROCAL": "gcn" if architecture.startswith("gfx") else "ptx", "BLOCK_VOCAB": d.vocab,
+                         "BLOCK_DIM": d.dim, "STEP": d.step, "SPLIT": d.split, "KEEP": d.keep and not tma,
+                         "LOADED_ZERO": d.loaded_zero}  # fmt: skip
             types = {"signals": _NAMES[signals], "hidden": _NAMES[signals] if packed else name,
                      "exp_avg": "fp32", "exp_avg_sq": "fp32"}  # fmt: skip
+            if tma:
+                types["signals"] = _descriptor(signals, d.step, d.vocab)
+                types["hidden"] = _descriptor(signals, d.step, d.dim)
+                types["weight"] = _descriptor(dtype, d.vocab, d.dim)
             yield Variant("direct", f"{shape}: {label}", architecture, name, d.warps, d.stages,
                           tuple(constants.items()), tuple(types.items()))  # fmt: skip
     for width in () if half else ("even", "ragged", "odd"):
@@ -253,7 +264,7 @@ def type_of(argument: str, variant: Variant, types: dict[str, str]) -> str:
     """Type of an argument in Triton's notation; ``types`` are the pointers whose type the variant sets."""
     bare = argument.removeprefix("left_").removeprefix("right_")
     if argument in types:
-        return "*" + types[argument]
+        return types[argument] if types[argument].startswith("tensordesc") else "*" + types[argument]
     if argument in _FLOATS:
         return "fp32"
     if bare.endswith("_stride") or argument == "stride" or bare.startswith("first") or bare in _INTEGERS:
@@ -263,3 +274,8 @@ def type_of(argument: str, variant: Variant, types: dict[str, str]) -> str:
     if bare == "slope" or bare.startswith(_FLOAT32):
         return "*fp32"
     return "*" + variant.dtype
+
+
+def _descriptor(dtype: torch.dtype, *block: int) -> str:
+    """Type of a descriptor argument for tiles of ``block``."""
+    return f"tensordesc<{_NAMES[dtype]}{list(block)}>"

@@ -23,7 +23,6 @@ from donod_fast.kernels.triton_backend import (
     gram,
     label_entries,
     label_logits,
-    logits,
     pack,
     reduce,
     rescue,
@@ -294,9 +293,9 @@ def test_gradient_tiles_give_update_squares_and_weight_products(rule: str, packe
     tiles = direct.tiles_of(COLUMNS, DIM, TINY.direct)
     partials = torch.full((len(LENGTHS), 2, tiles), math.nan)
     direct.launch_direct(
-        signals, states, case.weight, RULES[rule], numbers, None if packed else coefficient, layout, group, partials,
-        TINY.direct, base_sample=0, first_column=0, needs_weight=True, packed=packed, lr=1.0, weight_decay=0.0,
-        storage_dtype=None,
+        signals, states, case.weight, RULES[rule], numbers, layout, group, partials, TINY.direct,
+        base_sample=0, first_column=0, needs_weight=True, packed=packed, coefficient=None if packed else coefficient,
+        lr=1.0, weight_decay=0.0, storage_dtype=None,
     )  # fmt: skip
     starts, slots = layout.scored_start.tolist(), layout.token_slot.long()
     weight = case.weight.double()
@@ -338,7 +337,7 @@ def test_pairs_of_tokens_give_the_squared_norm_of_each_samples_gradient(parts: i
     pair_start = gram.pair_bounds(layout.counts, TINY.gram)
     partials = torch.zeros(gram.pairs_at_most(group, TINY.gram), parts)
     side = gram.Side(case.hidden, exps, share, signal, case.labels, layout, group)
-    gram.launch_gram(side, pair_start, partials, TINY.gram, first_column=0, tile=TINY.logits.tile)
+    gram.launch_gram(side, pair_start, partials, TINY.gram, first_column=0)
     norms = torch.zeros(4, dtype=torch.float64)
     reduce.launch_segment_sums(partials, pair_start, norms, 0, 4)
     starts, slots = layout.scored_start.tolist(), layout.token_slot.long()
