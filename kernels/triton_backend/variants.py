@@ -51,8 +51,8 @@ _FIXED = {
     "out": "fp64",
 }
 _FLOAT32 = ("reference", "rest", "sums", "share", "label_signal", "label_slope", "coefficient", "partials", "numbers")
-_FLOATS = ("scale_log2", "decay_rate", "cap_log2", "slope_scale", "product_scale", "lr", "weight_decay", "beta1", "beta2", "step_size", "root_scale", "eps",
-           "magnitude", "sign", "don_weight", "nod_weight")  # fmt: skip
+_FLOATS = ("scale_log2", "decay_rate", "cap_log2", "slope_scale", "product_scale", "lr", "weight_decay", "beta1",
+           "beta2", "step_size", "root_scale", "eps", "magnitude", "sign", "don_weight", "nod_weight")  # fmt: skip
 _INTEGERS = ("first", "samples", "base_sample", "token_offset", "tokens_bound", "columns", "columns_stored", "stored",
              "vocab", "dim", "parts", "items", "rows", "slots", "n", "blocks", "token_blocks", "part_columns",
              "align")  # fmt: skip
@@ -212,8 +212,8 @@ def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:
     for cap in (False, True):
         head = {"HAS_BIAS": cap, "HAS_CAP": cap}
         label = "soft-cap" if cap else "plain"
-        yield Variant("label_logits", label, architecture, dtype, ROWS.warps, 3,
-                      tuple({**head, "BLOCK_TOKENS": ROWS.label_tokens, "BLOCK_DIM": ROWS.label_dim}.items()))  # fmt: skip
+        tile = {"BLOCK_TOKENS": ROWS.label_tokens, "BLOCK_DIM": ROWS.label_dim}
+        yield Variant("label_logits", label, architecture, dtype, ROWS.warps, 3, tuple({**head, **tile}.items()))
         for again in (False, True):
             tile = {"BLOCK_TOKENS": ROWS.tokens, "BLOCK_PARTS": ROWS.blocks}
             yield Variant("token_statistics", label + (", again" if again else ""), architecture, dtype, ROWS.warps, 3,

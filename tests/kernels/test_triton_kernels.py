@@ -23,10 +23,8 @@ from donod_fast.kernels.triton_backend import (
     gram,
     label_entries,
     label_logits,
-    logits,
     pack,
     reduce,
-    rescue,
     rows,
 )
 from donod_fast.kernels.triton_backend.language import INTERPRETING, LOG2_E, log1p, narrow, softplus
@@ -172,41 +170,6 @@ def test_columns_computed_again_are_those_of_the_first_time(head: str, margins: 
     torch.testing.assert_close(exps, whole[:, first : first + 64], rtol=2e-5, atol=1e-30, equal_nan=True)
     pads = layout.slot_row < 0
     assert bool(exps[pads].isnan().all()), "pads are left alone"
-
-
-def test_a_token_that_is_not_far_keeps_every_bit_beside_those_that_are() -> None:
-    case, layout, group = prepared(HEADS["plain"], margins=(3.0, 90.0, 4.0))
-    tokens, exps = finished(case, HEADS["plain"], layout, group)
-    near = case._replace(hidden=case.hidden.clone())
-    far = torch.arange(len(near.labels)) % 3 == 1
-    near.hidden[far] *= 0.1
-    others, other_exps = finished(near, HEADS["plain"], layout, group)
-    kept = layout.token_slot[: int(layout.counts.sum())].long()
-    kept = kept[~far[layout.slot_row[kept].long()]]
-    assert torch.equal(exps[kept], other_exps[kept])
-    assert torch.equal(tokens.statistics[:, kept], others.statistics[:, kept])
-
-
-def test_no_token_is_rescued_for_nan_and_few_programs_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    case, layout, group = prepared(HEADS["plain"])
-    case.hidden[3:5] = math.nan
-    looked: list[tuple[int, ...]] = []
-    real = rescue.rescue_kernel
-
-    class Watched:
-        def __getitem__(self, grid: tuple[int, ...]) -> Any:
-            looked.append(grid)
-            return real[grid]
-
-    monkeypatch.setattr(rescue, "rescue_kernel", Watched())
-    flags: list[Tensor] = []
-    launch = rescue.launch_rescue
-    monkeypatch.setattr(
-        rescue, "launch_rescue", lambda *args, **options: (flags.append(args[12]), launch(*args, **options))
-    )
-    finished(case, HEADS["plain"], layout, group)
-    assert [int(x.sum()) for x in flags] == [0]
-    assert looked == [(1, 1), (1, 1)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
