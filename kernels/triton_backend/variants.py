@@ -56,6 +56,13 @@ _FLOATS = ("scale_log2", "decay_rate", "cap_log2", "slope_scale", "product_scale
 _INTEGERS = ("first", "samples", "base_sample", "token_offset", "tokens_bound", "columns", "columns_stored", "stored",
              "vocab", "dim", "parts", "items", "rows", "slots", "n", "blocks", "token_blocks", "part_columns",
              "align")  # fmt: skip
+# Constants whose product is the number of elements of a program's result.
+OUTPUT_TILES = {
+    "logits": ("BLOCK_TOKENS", "BLOCK_VOCAB"),
+    "direct": ("BLOCK_VOCAB", "BLOCK_DIM"),
+    "gram": ("BLOCK_TOKENS", "BLOCK_TOKENS"),
+    "cross": ("BLOCK_TOKENS", "BLOCK_TOKENS"),
+}
 OF_ROWS = ("dim", "hidden_stride", "weight_stride", "state_stride")
 
 
@@ -193,18 +200,14 @@ def _matrix_kernels(architecture: str, dtype: torch.dtype) -> Iterator[Variant]:
                      "exp_avg": "fp32", "exp_avg_sq": "fp32"}  # fmt: skip
             yield Variant("direct", f"{shape}: {label}", architecture, name, d.warps, d.stages,
                           tuple(constants.items()), tuple(types.items()))  # fmt: skip
-    for mapped in () if half else (False, True):
-        configs = chosen[mapped, "short", False]
-        if mapped and configs.logits.tile == chosen[False, "short", False].logits.tile:
-            continue
-        g, tile_width = configs.gram, configs.logits.tile
-        tile = {"BLOCK_TOKENS": g.tokens, "BLOCK_COLUMNS": min(g.columns, tile_width), "BLOCK_DIM": g.dim}
-        label = "soft-cap" if mapped else ""
-        yield Variant("gram", label, architecture, name, g.warps, g.stages,
-                      tuple({**_BASE, **tile, "TILE": tile_width}.items()), (("exps", _NAMES[signals]),))  # fmt: skip
-        types = {f"{side}_exps": _NAMES[signals] for side in ("left", "right")}
-        yield Variant("cross", label, architecture, name, g.warps, g.stages,
-                      tuple({**_BASE, **tile}.items()), tuple(types.items()))  # fmt: skip
+    for width in () if half else ("even", "ragged", "odd"):
+        g = chosen[False, "short", width == "odd"].gram
+        constants = {**_BASE, "ODD": width == "odd", "EVEN_DIM": width == "even", "BLOCK_TOKENS": g.tokens,
+                     "BLOCK_COLUMNS": g.columns, "BLOCK_DIM": g.dim}  # fmt: skip
+        for kernel in ("gram", "cross"):
+            types = {f"{side}exps": _NAMES[signals] for side in ("", "left_", "right_")}
+            yield Variant(kernel, f"{width} dim", architecture, name, g.warps, g.stages, tuple(constants.items()),
+                          tuple(types.items()))  # fmt: skip
 
 
 def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:
@@ -238,6 +241,12 @@ def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:
                       (("BY_BOUNDS", by_bounds), ("BLOCK", REDUCE.block)))  # fmt: skip
     yield Variant("squares", "", architecture, dtype, REDUCE.warps, 3,
                   (("BLOCK_ROWS", REDUCE.rows), ("BLOCK", REDUCE.width)), (("partials", "fp64"),))  # fmt: skip
+
+
+def is_core(variant: Variant) -> bool:
+    """Whether large models use a variant: bfloat16 (or a dtype that its kernel has alone) at even sizes."""
+    alone = variant.kernel in ("rectangle_sums", "topsis_constants", "topsis_closeness")
+    return (variant.dtype == "bf16" or alone) and not any(word in variant.name for word in ("ragged", "odd", ", rows"))
 
 
 def type_of(argument: str, variant: Variant, types: dict[str, str]) -> str:
