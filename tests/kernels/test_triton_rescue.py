@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_triton_kernels import HEADS, finished, prepared
+from token_cases import HEADS, finished, prepared
 from torch import Tensor
 from triton_cases import interpreted
 
