@@ -47,6 +47,7 @@ from shapes import LENGTHS, SHAPES  # noqa: E402
 
 from donod_fast.benchmark import table  # noqa: E402
 from donod_fast.benchmark.corpus import LENGTHS as PROFILES  # noqa: E402
+from donod_fast.kernels.triton_backend.architectures import CONSERVATIVE, architecture_of  # noqa: E402
 from donod_fast.models import shapes as models  # noqa: E402
 
 LIMIT = 540.0
@@ -230,8 +231,7 @@ def missing_imports(source: str) -> list[str]:
 
 def _compile_table() -> Step:
     """The compiler's report for the device's architecture, from the installed Triton."""
-    capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else (9, 0)
-    architecture = {8: "sm_89" if capability[1] >= 6 else "sm_80", 9: "sm_90"}.get(capability[0], "sm_100")
+    architecture = architecture_of(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     spec = find_spec("triton")
     version = metadata.version("triton") if spec else "none"
     recorded = is_recorded("compiled", device="", architecture=architecture, triton=version)
@@ -239,7 +239,10 @@ def _compile_table() -> Step:
     command = ("-P", "-m", "donod_fast.kernels.triton_backend.compiled", "--architecture", architecture, "--csv",
                f"bench/results/{path.name}")  # fmt: skip
     missing = "" if recorded or path.exists() else path.name
-    return Step(f"compile table: {architecture}", command, 120.0, missing, "" if spec else "not installed: triton")
+    obstacle = "the device's architecture is not in the table" if architecture == CONSERVATIVE else ""
+    return Step(
+        f"compile table: {architecture}", command, 120.0, missing, obstacle if spec else "not installed: triton"
+    )
 
 
 def _throughput(device: str) -> list[Step]:
