@@ -27,7 +27,7 @@ def architecture_of(device: torch.device) -> str:
 
 
 def _of_nvidia(major: int, minor: int) -> str:
-    """Row of a compute capability, by the shared memory of a block (CUDA programming guide, technical specifications)."""
+    """Row of a compute capability, by the shared memory of a block (CUDA guide, technical specifications)."""
     if major == 8:
         return "sm_80" if minor == 0 else "sm_89"  # 163 KiB; 8.7 has as much, 8.6 and 8.9 have 99 KiB
     if major == 9:
