@@ -31,6 +31,8 @@ MARGINS = (0.0, 9.0, 30.0)
 CASE = make_case((1, 0, 35), VOCAB, DIM, dtype=torch.bfloat16, margins=MARGINS)
 # Too wide for hidden states to be packed in a stored group.
 WIDE = make_case((2, 33), VOCAB, 208, dtype=torch.bfloat16, margins=MARGINS)
+# More tokens than a block of the logits kernel: the sums of all of them need more memory than those of a block.
+TALL = make_case((2, 160), VOCAB, DIM, dtype=torch.bfloat16, margins=MARGINS)
 MAPPED = {"bias": make_bias(VOCAB), "softcap": 20.0, "logit_scale": -0.7}
 ROUNDED = {"storage_dtype": torch.bfloat16, "lr": 1e-3, "weight_decay": 0.1}
 # name: (case, class of the direct kernel's tiles, arguments, what the plan does, whether bounds are on the host)
@@ -44,11 +46,11 @@ CALLS: dict[str, tuple[Case, str, dict[str, Any], set[str], bool]] = {
     "heavy, rounded": (WIDE, "heavy", ROUNDED, {"stored", "looked up"}, True),
     "soft-cap": (CASE, "short", {"softcap": 20.0}, {"stored", "packed"}, True),
     "bias": (CASE, "short", {"bias": make_bias(VOCAB)}, {"stored", "packed"}, True),
-    "all, streamed": (CASE, "short", MAPPED, PATHS["chunks"], False),
+    "all, streamed": (TALL, "short", MAPPED, PATHS["chunks"], False),
     "sign": (CASE, "long", {"update": "sign"}, {"stored", "packed"}, True),
     "pairs": (CASE, "short", {"update": "sgd"}, {"stored", "pairs"}, True),
     "pairs, soft-cap": (CASE, "long", {"update": "sgd", **MAPPED}, {"stored", "pairs"}, True),
-    "pairs, streamed": (CASE, "short", {"update": "sgd", "bias": make_bias(VOCAB)}, {*PATHS["chunks"], "pairs"}, False),
+    "pairs, streamed": (TALL, "short", {"update": "sgd", "bias": make_bias(VOCAB)}, {*PATHS["chunks"], "pairs"}, False),
 }
 
 
