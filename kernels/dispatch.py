@@ -10,7 +10,14 @@ from torch import Tensor
 
 from donod_fast.errors import BackendError, InputError
 from donod_fast.kernels import fused, torch_backend
-from donod_fast.kernels.arguments import DEFAULT_WORKSPACE, HeadArguments, check_call, check_labels, gather_batch
+from donod_fast.kernels.arguments import (
+    DEFAULT_WORKSPACE,
+    HeadArguments,
+    check_call,
+    check_labels,
+    gather_batch,
+    prefers_torch,
+)
 from donod_fast.kernels.scores import DonNod
 from donod_fast.kernels.token_statistics import mean_error_norm
 from donod_fast.kernels.updates import SGD, FactoredAdamW, Update
@@ -100,7 +107,7 @@ def don_nod(
     )
     if isinstance(call.update, FactoredAdamW) and "gradient_norm" in call.extras:
         return _with_plain_norm(call, backend)
-    if backend == "torch" or (backend == "auto" and hidden.device.type == "cpu"):
+    if backend == "torch" or (backend == "auto" and prefers_torch(hidden.device)):
         return torch_backend.torch_don_nod(gather_batch(call))
     if backend == "inductor":
         reason = why_not_inductor(call)
@@ -110,9 +117,12 @@ def don_nod(
         return torch_backend.torch_don_nod(gather_batch(call), fused=True)
     reason = why_not_triton(call)
     if reason is None:
-        from donod_fast.kernels.triton_backend.op import triton_don_nod
+        from donod_fast.kernels.triton_backend.op import attempt_don_nod
 
-        return _with_extras(call, triton_don_nod(call))
+        scores = attempt_don_nod(call)
+        if scores is not None:
+            return _with_extras(call, scores)
+        reason = why_not_triton(call)  # known since the attempt
     if backend == "triton":
         check_labels(labels, weight.shape[0])  # report a wrong argument first, then the unsupported backend
         raise BackendError(f"backend 'triton' does not support this call: {reason}; use 'torch' or 'auto'")
@@ -127,14 +137,20 @@ def _with_extras(call: HeadArguments, scores: DonNod) -> DonNod:
         plain = replace(call, update=SGD(), weight_decay=0.0, storage_dtype=None, weight_norm=0.0, extras=frozenset())
         if call.update.linear and call.storage_dtype is None and call.weight_decay == 0.0:
             found = scores
-        elif why_not_triton(plain) is None:
-            from donod_fast.kernels.triton_backend.op import triton_don_nod
-
-            found = triton_don_nod(plain)
         else:
-            found = torch_backend.torch_don_nod(gather_batch(plain))
+            found = _plain_scores(plain)
         scores = scores._replace(gradient_norm=found.update_norm)
     return scores
+
+
+def _plain_scores(plain: HeadArguments) -> DonNod:
+    if why_not_triton(plain) is None:
+        from donod_fast.kernels.triton_backend.op import attempt_don_nod
+
+        found = attempt_don_nod(plain)
+        if found is not None:
+            return found
+    return torch_backend.torch_don_nod(gather_batch(plain))
 
 
 def _with_plain_norm(call: HeadArguments, backend: str) -> DonNod:

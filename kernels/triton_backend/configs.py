@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from donod_fast.kernels.triton_backend.architectures import architecture_of
+
 
 @dataclass(frozen=True, slots=True)
 class _Launch:
@@ -245,20 +247,6 @@ def ceil_div(number: int, divisor: int) -> int:
     return -(-number // divisor)
 
 
-def architecture_of(device: torch.device) -> str:
-    """The table's row for a device: the nearest one at or below its own architecture (CPU: as Hopper)."""
-    if device.type != "cuda":
-        return "sm_90"
-    if torch.version.hip:
-        return "gfx942"
-    major, minor = torch.cuda.get_device_capability(device)
-    if major >= 10:
-        return "sm_100"
-    if major == 9:
-        return "sm_90"
-    return "sm_89" if (major, minor) >= (8, 6) else "sm_80"
-
-
 def shape_class(tokens: int, samples: int) -> str:
     """``"short"`` or ``"long"``, by the mean length: known from shapes, so nothing is read from a device."""
     return "short" if tokens < SHORT * samples else "long"
@@ -267,12 +255,13 @@ def shape_class(tokens: int, samples: int) -> str:
 def fixed_configs(
     architecture: str, dtype: torch.dtype, signals: torch.dtype, *, mapped: bool, direct: str, odd: bool = False
 ) -> Configs:
-    """The shipped choice for inputs of ``dtype`` with error signals of ``signals``.
+    """The shipped choice for inputs of ``dtype`` with error signals of ``signals``, on any architecture.
 
     ``mapped``: the head has a bias or soft-cap; ``direct``: ``"short"``, ``"long"`` or ``"heavy"``; ``odd``: the hidden
     dimension is not a multiple of 16, so that rows are unaligned and loads narrow: small tiles for every dtype.
     """
-    large, small = _TABLE[architecture], _SMALL_ON.get(architecture, _SMALL)
+    small = _SMALL_ON.get(architecture, _SMALL)
+    large = _TABLE.get(architecture, small)  # an unknown architecture gets small tiles for every dtype
     outer = small if odd or dtype == torch.float32 else large
     inner = small if odd or signals == torch.float32 else large
     tiles = {"short": inner.short, "long": inner.long, "heavy": inner.heavy}[direct]
