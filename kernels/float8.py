@@ -64,7 +64,7 @@ def rounded_states(states: Tensor) -> tuple[Tensor, Tensor]:
     NaN stays NaN.
     """
     scale = states.abs().nan_to_num(0.0, torch.inf).amax(1) / _LARGEST
-    return _rounded(states * _inverse(scale).unsqueeze(1)), scale
+    return rounded(states * _inverse(scale).unsqueeze(1)), scale
 
 
 def row_scales(
@@ -82,14 +82,15 @@ def add_product(
     row_scale: Tensor,  # (rows,) of row_scales, over all tokens of the sample
 ) -> None:
     """Add Dᵀ times states to ``total``, with both rounded to float8."""
-    rounded = _rounded(signals * states[1].unsqueeze(1) * _inverse(row_scale))
-    total.addcmul_(rounded.t() @ states[0], row_scale.unsqueeze(1))
+    scaled = rounded(signals * states[1].unsqueeze(1) * _inverse(row_scale))
+    total.addcmul_(scaled.t() @ states[0], row_scale.unsqueeze(1))
+
+
+def rounded(values: Tensor) -> Tensor:
+    """Values rounded to float8, in their dtype. What is past the largest value becomes that; NaN stays NaN."""
+    # The cast alone would make NaN of it, and a product with an inverse can be past it by a digit.
+    return values.clamp(-_LARGEST, _LARGEST).to(_FORMAT).to(values.dtype)
 
 
 def _inverse(scale: Tensor) -> Tensor:
     return torch.where(scale * _LARGEST > _TINY, 1.0 / scale, 0.0)
-
-
-def _rounded(values: Tensor) -> Tensor:
-    # The cast makes NaN of what is past the largest value, as a rounded factor may be by a digit.
-    return values.clamp(-_LARGEST, _LARGEST).to(_FORMAT).to(values.dtype)
