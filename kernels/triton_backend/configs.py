@@ -100,13 +100,34 @@ class Configs:
 
 @dataclass(frozen=True, slots=True)
 class RowsConfig:
-    """Second stage: tokens, vocabulary tiles and hidden dimensions at a time; tokens of a sample at a time."""
+    """Passes over tokens.
 
-    tokens: int = 16
-    tiles: int = 32
-    dim: int = 128
+    Statistics: ``tokens`` × ``blocks`` sums of blocks of the vocabulary at a time. Logits of the labels:
+    ``label_tokens`` × ``label_dim``. Sums of samples: ``sample_block`` tokens of a sample.
+    """
+
+    tokens: int = 32
+    blocks: int = 32
+    label_tokens: int = 4
+    label_dim: int = 512
     sample_block: int = 128
     warps: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class RescueConfig:
+    """Second computation of a few tokens: ``ROWS.tokens`` tokens × ``vocab`` rows, ``dim`` deep.
+
+    At most ``lanes`` × ``parts`` programs: lanes share the blocks of tokens, parts the vocabulary.
+    """
+
+    vocab: int = 64
+    dim: int = 64
+    lanes: int = 16
+    parts: int = 16
+    flags: int = 1024
+    warps: int = 4
+    stages: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +135,7 @@ class PassConfig:
     """A pass over slots × columns."""
 
     slots: int = 16
-    vocab: int = 256
+    columns: int = 256
     warps: int = 4
 
 
@@ -129,7 +150,8 @@ class ReduceConfig:
 
 
 ROWS = RowsConfig()
-NORMALISE = PassConfig(slots=64)  # as wide as a logits tile, usually 64 columns
+RESCUE = RescueConfig()
+ENTRIES = PassConfig(columns=1024)
 PACK = PassConfig()
 QUANTISE = PassConfig(slots=64, vocab=64)
 REDUCE = ReduceConfig()

@@ -2,7 +2,7 @@
 
 For sample i with gradient G = s · g and a tile of vocabulary rows × hidden dimensions:
 
-    g = Σ_t D_tᵀ h_t              over the sample's slots, on the tensor cores, float32
+    g = Σ_t E_tᵀ (c_t h_t)        over the sample's slots, on the tensor cores, float32
     u = U / unit                  in registers (below)
     Σ u²,  Σ W ∘ u                summed over the tile, stored per (sample, tile); the tile is discarded
 
@@ -29,7 +29,7 @@ import triton.language as tl
 from torch import Tensor
 
 from donod_fast.kernels.triton_backend.configs import DirectConfig, ceil_div
-from donod_fast.kernels.triton_backend.language import INTERPRETING, dot, element, narrow, share_of
+from donod_fast.kernels.triton_backend.language import INTERPRETING, dot, element, narrow, share_of, tensor_or
 from donod_fast.kernels.triton_backend.layout import Group, Layout
 from donod_fast.kernels.updates import SGD, AdamW, Sign, Update
 
@@ -98,6 +98,7 @@ def direct_kernel(
     exp_avg,
     exp_avg_sq,
     numbers,
+    coefficient,
     slot_row,
     slot_start,
     step_sample,
@@ -164,8 +165,8 @@ def direct_kernel(
             row = tl.load(slot_row + current * STEP + rows)
             right = hidden + row.to(tl.int64)[:, None] * hidden_stride + k[None, :]
             h = tl.load(right, mask=(row >= 0)[:, None] & (k < dim)[None, :], other=0.0)
-            if h.dtype != d.dtype:
-                h = narrow(h.to(tl.float32), d.dtype, INTERPRETED)
+            c = tl.load(coefficient + current * STEP + rows)
+            h = narrow(h.to(tl.float32) * c[:, None], d.dtype, INTERPRETED)
         left += STEP * signals_stride
         g = dot(d, h, g, PRECISION, INTERPRETED)
         sample = tl.load(step_sample + current)
@@ -236,11 +237,12 @@ def supports(update: Update, storage_dtype: torch.dtype | None) -> str | None:
 
 
 def launch_direct(
-    signals: Tensor,  # (slots, columns) D of the group, from base_sample's first slot on
-    hidden: Tensor,  # (slots, dim) packed like the signals, or (rows, dim) where packed is False
+    signals: Tensor,  # (slots, columns) E with the label's entries, from base_sample's first slot on
+    hidden: Tensor,  # (slots, dim) c h packed like the signals, or (rows, dim) h where packed is False
     weight: Tensor,  # (vocab, dim)
     update: Update,
     numbers: Tensor,  # (all samples, 4) float32 of update_numbers
+    coefficient: Tensor | None,  # (all slots,) float32 c, where packed is False
     layout: Layout,
     group: Group,  # the samples of this launch
     partials: Tensor,  # (samples, 2, tiles) float32, written: Σ u² and Σ W ∘ u
@@ -267,6 +269,7 @@ def launch_direct(
         weight if state is None else state.exp_avg,
         weight if state is None else state.exp_avg_sq,
         numbers,
+        tensor_or(coefficient, numbers),
         layout.slot_row,
         layout.slot_start,
         layout.step_sample,

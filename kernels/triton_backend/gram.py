@@ -2,13 +2,13 @@
 
     ⟨G_i, G_j⟩ = s_i s_j Σ_{t ∈ i} Σ_{s ∈ j} r_t r_s (D_t · D_s)(h_t · h_s)
 
-With Q the softmax without the label (E of ``logits.py`` times its factors), ℓ = f′(a_y) (1 for a plain head):
+With E of ``logits.py`` (0 at the label), ``share`` and λ = ``label_signal`` of ``rows.py``, r_t D_t is share_t times
+E_t with −λ_t at the label:
 
-    D_t · D_s = Q_t · Q_s − ℓ_s Q_t[y_s] − ℓ_t Q_s[y_t] + ℓ_t ℓ_s [y_t = y_s]
+    r_t r_s (D_t · D_s) = share_t share_s (E_t · E_s − λ_s E_t[y_s] − λ_t E_s[y_t] + λ_t λ_s [y_t = y_s])
 
-Q_t · Q_s is computed on the tensor cores in the stored type; factors and labels are applied in float32. So the column
-of the label, which dominates all others, is never rounded. The sum is linear in Q, so parts of the vocabulary can be
-added.
+E_t · E_s is computed on the tensor cores in the stored type; labels are applied in float32. So the column of the label,
+which dominates all others, is never rounded. The sum is linear in E, so parts of the vocabulary can be added.
 
 The unit of work is a pair of token tiles (within one sample: i ≥ j, pairs off the diagonal count twice) and a part of
 the vocabulary. A program finds its pair by bisecting ``pair_start`` on the device. So one launch covers a batch, and
@@ -25,7 +25,7 @@ import triton.language as tl
 from torch import Tensor
 
 from donod_fast.kernels.triton_backend.configs import GramConfig, ceil_div
-from donod_fast.kernels.triton_backend.language import INTERPRETING, dot, tensor_or
+from donod_fast.kernels.triton_backend.language import INTERPRETING, dot
 from donod_fast.kernels.triton_backend.layout import Group, Layout
 
 
@@ -36,61 +36,49 @@ class Side:
     Attributes:
         hidden: (rows, dim).
         exps: (slots, columns) E of the group.
-        factors: (vocab tiles, slots) float32, or None if E is normalised already.
-        relative: (all slots,) float32.
-        label_slope: (all slots,) float32, or None without a soft-cap.
+        share, label_signal: (all slots,) float32.
         labels: (rows,).
         layout, group: positions of the tokens.
     """
 
     hidden: Tensor
     exps: Tensor
-    factors: Tensor | None
-    relative: Tensor
-    label_slope: Tensor | None
+    share: Tensor
+    label_signal: Tensor
     labels: Tensor
     layout: Layout
     group: Group
 
 
 @triton.jit
-def load_tokens(slots, end, slot_row, labels, relative, label_slope, HAS_CAP: tl.constexpr):
-    """Load rows of hidden, a mask of real tokens, labels, magnitudes and label signals of a tile of slots."""
+def load_tokens(slots, end, slot_row, labels, shares, label_signal):
+    """Load rows of hidden, a mask of real tokens, labels, shares and label signals of a tile of slots."""
     row = tl.load(slot_row + slots, mask=slots < end, other=-1)
     real = row >= 0
     label = tl.load(labels + row, mask=real, other=-1).to(tl.int64)
-    share = tl.load(relative + slots, mask=real, other=0.0)
-    if HAS_CAP:
-        signal = tl.load(label_slope + slots, mask=real, other=0.0)
-    else:
-        signal = tl.where(real, 1.0, 0.0)
+    share = tl.load(shares + slots, mask=real, other=0.0)
+    signal = tl.load(label_signal + slots, mask=real, other=0.0)
     return row.to(tl.int64), real, label, share, signal
 
 
 @triton.jit
 def label_terms(
-    exps, factors, local, real, other_label, other_signal, first_column, start, stop, exps_stride, factor_stride,
-    HAS_FACTORS: tl.constexpr, TILE: tl.constexpr,
+    exps, local, real, other_label, other_signal, first_column, start, stop, exps_stride
 ):  # fmt: skip
-    """Compute Q_t[y_s] ℓ_s for tokens t (rows) and s (columns), 0 if y_s is not in start … stop (this part)."""
+    """Compute E_t[y_s] λ_s for tokens t (rows) and s (columns), 0 if y_s is not in start … stop (this part)."""
     inside = real[:, None] & ((other_label >= start) & (other_label < stop))[None, :]
     place = exps + local.to(tl.int64)[:, None] * exps_stride + (other_label - first_column)[None, :]
-    q = tl.load(place, mask=inside, other=0.0).to(tl.float32)
-    if HAS_FACTORS:
-        tile = (other_label // TILE)[None, :] * factor_stride + local[:, None]
-        q *= tl.load(factors + tile, mask=inside, other=0.0)
-    return q * other_signal[None, :]
+    return tl.load(place, mask=inside, other=0.0).to(tl.float32) * other_signal[None, :]
 
 
 @triton.jit
 def pair_products(
-    left_hidden, right_hidden, left_exps, right_exps, left_factors, right_factors,
+    left_hidden, right_hidden, left_exps, right_exps,
     left_row, right_row, left_real, right_real, left_local, right_local,
     left_label, right_label, left_share, right_share, left_signal, right_signal,
     first_column, columns, part, parts,
     left_hidden_stride, right_hidden_stride, left_exps_stride, right_exps_stride,
-    left_factor_stride, right_factor_stride, dim,
-    HAS_FACTORS: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr, TILE: tl.constexpr,
+    dim, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr,
     BLOCK_TOKENS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr, BLOCK_DIM: tl.constexpr,
 ):  # fmt: skip
     """Compute Σ_ts r_t r_s (D_t · D_s)(h_t · h_s) over one pair of token tiles and one part of the columns."""
@@ -103,30 +91,20 @@ def pair_products(
     left = left_exps + left_local.to(tl.int64)[:, None] * left_exps_stride + c[None, :]
     right = right_exps + right_local.to(tl.int64)[None, :] * right_exps_stride + c[:, None]
     signal = tl.zeros((BLOCK_TOKENS, BLOCK_TOKENS), dtype=tl.float32)
-    nothing = tl.zeros((BLOCK_TOKENS, BLOCK_TOKENS), dtype=tl.float32)
-    for block in range(first_block, last_block):
+    for _ in range(first_block, last_block):
         e_left = tl.load(left, mask=left_real[:, None], other=0.0)
         e_right = tl.load(right, mask=right_real[None, :], other=0.0)
-        if HAS_FACTORS:
-            tile = ((first_column + block * BLOCK_COLUMNS) // TILE).to(tl.int64)
-            of_left = tl.load(left_factors + tile * left_factor_stride + left_local, mask=left_real, other=0.0)
-            of_right = tl.load(right_factors + tile * right_factor_stride + right_local, mask=right_real, other=0.0)
-            product = dot(e_left, e_right, nothing, PRECISION, INTERPRETED)
-            signal += product * (of_left[:, None] * of_right[None, :])
-        else:
-            signal = dot(e_left, e_right, signal, PRECISION, INTERPRETED)
+        signal = dot(e_left, e_right, signal, PRECISION, INTERPRETED)
         left += BLOCK_COLUMNS
         right += BLOCK_COLUMNS
 
     start = first_column + first_block * BLOCK_COLUMNS
     stop = first_column + last_block * BLOCK_COLUMNS
     signal -= label_terms(
-        left_exps, left_factors, left_local, left_real, right_label, right_signal, first_column,
-        start, stop, left_exps_stride, left_factor_stride, HAS_FACTORS, TILE,
+        left_exps, left_local, left_real, right_label, right_signal, first_column, start, stop, left_exps_stride
     )  # fmt: skip
     signal -= tl.trans(label_terms(
-        right_exps, right_factors, right_local, right_real, left_label, left_signal, first_column,
-        start, stop, right_exps_stride, right_factor_stride, HAS_FACTORS, TILE,
+        right_exps, right_local, right_real, left_label, left_signal, first_column, start, stop, right_exps_stride
     ))  # fmt: skip
     same = (left_label[:, None] == right_label[None, :]) & ((left_label >= start) & (left_label < stop))[:, None]
     signal += tl.where(same, left_signal[:, None] * right_signal[None, :], 0.0)
@@ -146,10 +124,10 @@ def pair_products(
 
 @triton.jit(do_not_specialize=["first_sample", "samples", "first_tile", "parts"])
 def gram_kernel(
-    hidden, exps, factors, relative, label_slope, labels, slot_row, slot_start, counts, pair_start, partials,
+    hidden, exps, share, label_signal, labels, slot_row, slot_start, counts, pair_start, partials,
     first_sample, samples, first_tile, columns, parts,
-    hidden_stride, exps_stride, factor_stride, dim,
-    HAS_FACTORS: tl.constexpr, HAS_CAP: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr,
+    hidden_stride, exps_stride, dim,
+    PRECISION: tl.constexpr, INTERPRETED: tl.constexpr,
     TILE: tl.constexpr, BLOCK_TOKENS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr, BLOCK_DIM: tl.constexpr,
 ):  # fmt: skip
     """‖G/s‖² of one pair of tiles of one sample. Grid: (pairs at most, parts)."""
@@ -180,16 +158,16 @@ def gram_kernel(
     left = begin + i * BLOCK_TOKENS + offsets
     right = begin + j * BLOCK_TOKENS + offsets
     l_row, l_real, l_label, l_share, l_signal = load_tokens(
-        left, end, slot_row, labels, relative, label_slope, HAS_CAP
+        left, end, slot_row, labels, share, label_signal
     )  # fmt: skip
     r_row, r_real, r_label, r_share, r_signal = load_tokens(
-        right, end, slot_row, labels, relative, label_slope, HAS_CAP
+        right, end, slot_row, labels, share, label_signal
     )  # fmt: skip
     total = pair_products(
-        hidden, hidden, exps, exps, factors, factors, l_row, r_row, l_real, r_real, left - base, right - base,
+        hidden, hidden, exps, exps, l_row, r_row, l_real, r_real, left - base, right - base,
         l_label, r_label, l_share, r_share, l_signal, r_signal, first_column, columns, tl.program_id(1), parts,
-        hidden_stride, hidden_stride, exps_stride, exps_stride, factor_stride, factor_stride, dim,
-        HAS_FACTORS, PRECISION, INTERPRETED, TILE, BLOCK_TOKENS, BLOCK_COLUMNS, BLOCK_DIM,
+        hidden_stride, hidden_stride, exps_stride, exps_stride, dim,
+        PRECISION, INTERPRETED, BLOCK_TOKENS, BLOCK_COLUMNS, BLOCK_DIM,
     )  # fmt: skip
     twice = tl.where(i == j, 1.0, 2.0)
     tl.store(partials + tl.program_id(0).to(tl.int64) * parts + tl.program_id(1), total * twice)
@@ -197,11 +175,11 @@ def gram_kernel(
 
 @triton.jit(do_not_specialize=["left_first", "left_samples", "right_first", "right_samples", "first_block"])
 def cross_kernel(
-    left_hidden, left_exps, left_relative, left_slope, left_labels, left_slot_row, left_slot_start,
-    right_hidden, right_exps, right_relative, right_slope, right_labels, right_slot_row, right_slot_start,
+    left_hidden, left_exps, left_share, left_label_signal, left_labels, left_slot_row, left_slot_start,
+    right_hidden, right_exps, right_share, right_label_signal, right_labels, right_slot_row, right_slot_start,
     partials, left_first, left_samples, right_first, right_samples, first_block, columns,
     left_hidden_stride, left_exps_stride, right_hidden_stride, right_exps_stride, partials_stride, dim,
-    HAS_CAP: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr,
+    PRECISION: tl.constexpr, INTERPRETED: tl.constexpr,
     BLOCK_TOKENS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr, BLOCK_DIM: tl.constexpr,
 ):  # fmt: skip
     """One pair of tiles, one of each set; slots are aligned to BLOCK_TOKENS, so a tile belongs to one sample.
@@ -220,17 +198,17 @@ def cross_kernel(
     ):
         return
     l_row, l_real, l_label, l_share, l_signal = load_tokens(
-        left_base + left_local, left_end, left_slot_row, left_labels, left_relative, left_slope, HAS_CAP
+        left_base + left_local, left_end, left_slot_row, left_labels, left_share, left_label_signal
     )
     r_row, r_real, r_label, r_share, r_signal = load_tokens(
-        right_base + right_local, right_end, right_slot_row, right_labels, right_relative, right_slope, HAS_CAP
+        right_base + right_local, right_end, right_slot_row, right_labels, right_share, right_label_signal
     )
     total = pair_products(
-        left_hidden, right_hidden, left_exps, right_exps, left_exps, right_exps,
+        left_hidden, right_hidden, left_exps, right_exps,
         l_row, r_row, l_real, r_real, left_local, right_local,
         l_label, r_label, l_share, r_share, l_signal, r_signal, first_column, columns, 0, 1,
-        left_hidden_stride, right_hidden_stride, left_exps_stride, right_exps_stride, 0, 0, dim,
-        False, PRECISION, INTERPRETED, BLOCK_COLUMNS, BLOCK_TOKENS, BLOCK_COLUMNS, BLOCK_DIM,
+        left_hidden_stride, right_hidden_stride, left_exps_stride, right_exps_stride, dim,
+        PRECISION, INTERPRETED, BLOCK_TOKENS, BLOCK_COLUMNS, BLOCK_DIM,
     )  # fmt: skip
     at = partials + tl.program_id(0).to(tl.int64) * partials_stride + tl.program_id(1)
     tl.store(at, tl.load(at) + total)  # chunks of the vocabulary are added; no other program writes these cells
@@ -278,9 +256,8 @@ def launch_gram(
     gram_kernel[tuple(partials.shape)](
         side.hidden,
         side.exps,
-        tensor_or(side.factors, side.relative),
-        side.relative,
-        tensor_or(side.label_slope, side.relative),
+        side.share,
+        side.label_signal,
         side.labels,
         layout.slot_row,
         layout.slot_start,
@@ -294,10 +271,7 @@ def launch_gram(
         partials.shape[1],
         side.hidden.stride(0),
         side.exps.stride(0),
-        0 if side.factors is None else side.factors.stride(0),
         side.hidden.shape[1],
-        HAS_FACTORS=side.factors is not None,
-        HAS_CAP=side.label_slope is not None,
         PRECISION=config.precision(side.exps.dtype),
         INTERPRETED=INTERPRETING,
         TILE=tile,
@@ -310,7 +284,7 @@ def launch_gram(
 
 
 def launch_cross(
-    left: Side,  # E normalised (factors None), slots aligned to config.tokens
+    left: Side,  # slots aligned to config.tokens
     right: Side,  # as left
     partials: Tensor,  # (left tiles, right tiles) float32, added to
     config: GramConfig,
@@ -323,15 +297,15 @@ def launch_cross(
     cross_kernel[tuple(partials.shape)](
         left.hidden,
         left.exps,
-        left.relative,
-        tensor_or(left.label_slope, left.relative),
+        left.share,
+        left.label_signal,
         left.labels,
         left.layout.slot_row,
         left.layout.slot_start,
         right.hidden,
         right.exps,
-        right.relative,
-        tensor_or(right.label_slope, right.relative),
+        right.share,
+        right.label_signal,
         right.labels,
         right.layout.slot_row,
         right.layout.slot_start,
@@ -348,7 +322,6 @@ def launch_cross(
         right.exps.stride(0),
         partials.stride(0),
         left.hidden.shape[1],
-        HAS_CAP=left.label_slope is not None,
         PRECISION=config.precision(left.exps.dtype),
         INTERPRETED=INTERPRETING,
         BLOCK_TOKENS=config.tokens,

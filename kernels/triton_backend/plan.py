@@ -3,7 +3,7 @@
 Memory of a group of S slots with C stored columns of E (e bytes per element):
 
     E                       S · C · e
-    sums of tiles           S · tiles · 4 · (3 or 4)
+    sums of blocks          S · blocks · 4 · (2 or 3)
     packed hidden states    S · d · e                      (direct kernel, if they fit; else it looks rows up)
     partial sums            samples of a launch · tiles of W · 8   (direct kernel), pairs · parts · 4 (Gram)
 
@@ -11,7 +11,7 @@ Memory of a group of S slots with C stored columns of E (e bytes per element):
 
 - *stored*: C = V. One logits product; the second stage reads E. A group takes whole samples until it is full.
 - *streamed*: the workspace cannot hold E of the group. One logits product gives the normalisers, then E is computed
-  chunk by chunk. The first chunk is kept from the first product if the sums of tiles leave room. The others need a
+  chunk by chunk. The first chunk is kept from the first product if the sums leave room. The others need a
   second product each, 2 − C/V products in total. This applies to a sample that is longer than a stored group, and to a
   batch that does not fit and whose bounds the host does not know (bounds on the device are never read back).
 
@@ -39,7 +39,7 @@ class GroupPlan:
         group: its samples.
         columns: columns of E in memory, a multiple of the tiles'; all of them if they fit.
         keep_first: whether the first chunk is kept from the product for the normalisers.
-        statistics_tokens: tokens whose sums of tiles are in memory at once.
+        statistics_tokens: tokens whose sums are in memory at once.
         pack: whether hidden states are copied to their slots.
         by_pairs: whether a linear update uses the Gram kernel.
     """
@@ -67,7 +67,7 @@ class Problem:
     vocab: int
     dim: int
     element: int  # bytes of an element of E
-    sums: int  # sums of a tile: 3, or 4 with a bias or soft-cap
+    sums: int  # sums of a block: 2, or 3 with a bias or soft-cap
     linear: bool  # SGD without rounding: Gram kernel if it is cheaper
     workspace_bytes: int
 
@@ -83,6 +83,11 @@ class _TooLarge:
 def gram_limit(vocab: int, dim: int) -> float:
     """Largest number of scored tokens for which the Gram kernel costs less than gradient tiles: N (V + d) ≤ 2 V d."""
     return 2.0 * vocab * dim / (vocab + dim)
+
+
+def table_blocks(blocks: int) -> int:
+    """Rows of the table of sums of so many blocks of the vocabulary; ``rescue.py`` needs two."""
+    return max(blocks, 2)
 
 
 def full_columns(vocab: int, configs: Configs) -> int:
@@ -103,8 +108,7 @@ def make_plan(
     partial_bytes = problem.workspace_bytes // _PARTIALS
     budget = problem.workspace_bytes - partial_bytes
     columns = full_columns(problem.vocab, configs)
-    tiles = columns // configs.logits.tile
-    sums = tiles * 4 * problem.sums
+    sums = table_blocks(columns // configs.logits.vocab) * 4 * problem.sums
     # Bytes of a slot in a stored group; hidden states are packed if they are at most a quarter of it.
     packs = not problem.linear and 4 * problem.dim <= columns
     slot = columns * problem.element + sums + (problem.dim * problem.element if packs else 0)
@@ -190,14 +194,14 @@ def _streamed_in(
     tile = max(configs.logits.vocab, configs.direct.vocab)
     slots, row = group.slots_bound, group.slots_bound * problem.element
     pairs = _by_pairs(group, problem)
-    # If the first chunk is kept, the sums of tiles of all tokens must fit in addition.
+    # If the first chunk is kept, the sums of all tokens must fit in addition.
     kept = min((budget - slots * sums) // row // tile * tile, columns)
     with_first = GroupPlan(group, kept, True, group.tokens_bound, pack, pairs)
     if kept >= tile and kept >= columns // 2:
         return with_first
     # Otherwise the table has the sums of one block of tokens at a time, which leaves more room for columns.
     config = configs.statistics
-    sums = ceil_div(problem.vocab, config.vocab) * config.split * 4 * problem.sums
+    sums = table_blocks(ceil_div(problem.vocab, config.vocab)) * 4 * problem.sums
     fresh = min((budget - config.tokens * sums) // row // tile * tile, columns)
     if fresh < tile:
         if kept >= tile:

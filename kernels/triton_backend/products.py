@@ -1,6 +1,6 @@
 """⟨G_i, G_j⟩ between two sets of samples, kernel by kernel (the mathematics is in ``gram.py``).
 
-    per set: layout → normalisers, for one block of tokens at a time → scales and magnitudes
+    per set: layout → references and normalisers, for one block of tokens at a time → scales, factors of the tokens
     per range of the vocabulary: E of both sets (one logits product each) → sums of products of token tiles
     per pair of samples: its rectangle of tiles, in float64
 
@@ -21,12 +21,13 @@ from torch import Tensor
 from donod_fast.errors import BackendError
 from donod_fast.kernels.arguments import HeadArguments, check_bounds, check_labels
 from donod_fast.kernels.head_map import HeadMap
-from donod_fast.kernels.softmax import constant_slope
-from donod_fast.kernels.triton_backend import gram, logits, rows
+from donod_fast.kernels.triton_backend import gram, logits
 from donod_fast.kernels.triton_backend.configs import Configs, ceil_div, configs_for
 from donod_fast.kernels.triton_backend.language import OnDevice
 from donod_fast.kernels.triton_backend.layout import Group, Layout, make_layout, slots_bound
 from donod_fast.kernels.triton_backend.op import bounds_of
+from donod_fast.kernels.triton_backend.plan import table_blocks
+from donod_fast.kernels.triton_backend.tokens import Tokens
 
 
 @triton.jit
@@ -142,74 +143,26 @@ class _Set:
         self.samples, tokens = bounds.shape[0] - 1, hidden.shape[0]
         slots = self.layout.slot_row.shape[0]
         device = hidden.device
-        self.log_rest = torch.empty(slots, dtype=torch.float32, device=device)
-        self.relative = torch.empty(slots, dtype=torch.float32, device=device)
-        self.label_slope = None if head.softcap is None else torch.empty_like(self.log_rest)
+        self.tokens = Tokens.empty(hidden, weight, head, self.labels, self.layout)
         self.scale = torch.empty(self.samples, dtype=torch.float64, device=device)
         self.sound = (self.layout.counts > 0) & self.layout.valid
         self.group = Group(0, self.samples, tokens, slots)
 
     def normalise(self, workspace_bytes: int) -> None:
-        """Finish the softmax of every token, and compute scales and magnitudes."""
-        device = self.hidden.device
-        statistics = torch.empty((4, self.group.slots_bound), dtype=torch.float64, device=device)
-        if self.group.tokens_bound:
-            self._statistics(statistics, workspace_bytes)
-        ones = torch.ones(self.samples, dtype=torch.float64, device=device)
-        rows.launch_sample_sums(
-            statistics,
-            self.layout,
-            self.group,
-            ones / self.layout.counts.clamp_min(1) if self.mean else ones,
-            torch.empty((self.samples, 4), dtype=torch.float64, device=device),
-            self.scale,
-            self.relative,
-            slope=constant_slope(self.head),
-        )
-
-    def _statistics(self, statistics: Tensor, workspace_bytes: int) -> None:
+        """Finish the softmax of every token, and compute scales and the factors of the tokens."""
         config, vocab = self.configs.statistics, self.weight.shape[0]
-        tiles = ceil_div(vocab, config.vocab) * config.split
-        sums = 3 if self.head.bias is None and self.head.softcap is None else 4
-        fits = workspace_bytes // (tiles * sums * 4) // config.tokens * config.tokens
+        sums = 3 if self.head.bias is not None or self.head.softcap is not None else 2
+        token = table_blocks(ceil_div(vocab, config.vocab)) * sums * 4
+        fits = workspace_bytes // token // config.tokens * config.tokens
         if fits == 0:
             raise BackendError(
                 f"backend 'triton' does not support this call: workspace_bytes = {workspace_bytes} is too small; "
-                f"give it at least {tiles * sums * 4 * config.tokens}"
+                f"give it at least {token * config.tokens}"
             )
-        block = min(fits, ceil_div(self.group.tokens_bound, config.tokens) * config.tokens)
-        table = torch.empty((sums, tiles, block), dtype=torch.float32, device=self.hidden.device)
-        for offset in range(0, self.group.tokens_bound, block):
-            some = min(block, self.group.tokens_bound - offset)
-            logits.launch_logits(
-                self.hidden,
-                self.weight,
-                self.head,
-                self.labels,
-                self.layout,
-                self.group,
-                None,
-                table,
-                None,
-                config,
-                token_offset=offset,
-                tokens_bound=some,
-            )
-            rows.launch_token_statistics(
-                self.hidden,
-                self.weight,
-                self.head,
-                self.labels,
-                self.layout,
-                self.group,
-                table,
-                statistics,
-                self.log_rest,
-                self.label_slope,
-                by_slot=False,
-                token_offset=offset,
-                tokens_bound=some,
-            )
+        self.tokens.normalise(self.group, None, min(fits, self.group.tokens_bound), config)
+        ones = torch.ones(self.samples, dtype=torch.float64, device=self.hidden.device)
+        weight = ones / self.layout.counts.clamp_min(1) if self.mean else ones
+        self.tokens.sum_samples(self.group, weight, ones.new_empty((self.samples, 4)), self.scale)
 
     def groups(self, most_slots: int) -> list[Group]:
         """Consecutive samples with at most so many slots (or one sample); all if the host does not know the bounds."""
@@ -228,20 +181,9 @@ class _Set:
 
     def stored(self, group: Group, exps: Tensor, first: int) -> gram.Side:
         """E of a group for the columns from ``first`` on."""
-        logits.launch_logits(
-            self.hidden,
-            self.weight,
-            self.head,
-            self.labels,
-            self.layout,
-            group,
-            exps,
-            None,
-            self.log_rest,
-            self.configs.logits,
-            first_column=first,
-        )
-        return gram.Side(self.hidden, exps, None, self.relative, self.label_slope, self.labels, self.layout, group)
+        self.tokens.exponentials(group, exps, self.configs.logits, first_column=first)
+        tokens = self.tokens
+        return gram.Side(self.hidden, exps, tokens.share, tokens.label_signal, self.labels, self.layout, group)
 
 
 def _pieces(left: _Set, right: _Set, signals: torch.dtype, workspace_bytes: int) -> list[tuple[Group, Group, int]]:

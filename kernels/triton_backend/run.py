@@ -1,11 +1,14 @@
 """Run one call kernel by kernel: from a batch of hidden states to the four sums of each sample.
 
     labels, bounds → layout → plan → per group:
-        logits kernel            E and sums of tiles              (logits.py)
-        token statistics         loss, entropy, log u, dot        (rows.py)
+        label logits             reference of each token          (label_logits.py)
+        logits kernel            E and sums of blocks             (logits.py)
+        token statistics         loss, entropy, log u, dot, R     (rows.py)
+        rescue                   tokens far from their reference  (rescue.py)
         sample sums              loss, entropy, ⟨W, G⟩, scale     (rows.py)
         Gram kernel              ‖G‖² of linear updates           (gram.py), or
-        normalise, direct        ‖U‖², ⟨W, U⟩ of the others       (normalise.py, direct.py)
+        label entries, pack      E and c · h at their slots       (label_entries.py, pack.py), and
+        direct kernel            ‖U‖², ⟨W, U⟩ of the others       (direct.py)
         row sums                 partial sums → float64           (reduce.py)
 
 Nothing is read back from the device: grids follow from shapes, and from the bounds if they are on the host.
@@ -20,11 +23,11 @@ from torch import Tensor
 
 from donod_fast.errors import BackendError
 from donod_fast.kernels.head_map import HeadMap
-from donod_fast.kernels.softmax import constant_slope
-from donod_fast.kernels.triton_backend import direct, gram, logits, normalise, pack, reduce, rows
-from donod_fast.kernels.triton_backend.configs import Configs, ceil_div
+from donod_fast.kernels.triton_backend import direct, gram, label_entries, logits, pack, reduce
+from donod_fast.kernels.triton_backend.configs import Configs
 from donod_fast.kernels.triton_backend.layout import Group, Layout, make_layout
 from donod_fast.kernels.triton_backend.plan import GroupPlan, Plan, Problem, make_plan
+from donod_fast.kernels.triton_backend.tokens import Tokens
 from donod_fast.kernels.updates import Update
 
 
@@ -70,7 +73,7 @@ class Call:
     def problem(self) -> Problem:
         """Inputs of the plan."""
         vocab, dim = self.weight.shape
-        return Problem(vocab, dim, self.signals.itemsize, 4 if self.mapped else 3, self.linear, self.workspace_bytes)
+        return Problem(vocab, dim, self.signals.itemsize, 3 if self.mapped else 2, self.linear, self.workspace_bytes)
 
     def plan(self, configs: Configs) -> Plan | str:
         """Make the plan, or say why the workspace is too small."""
@@ -107,10 +110,8 @@ class _Run:
         self.layout: Layout = make_layout(call.labels, call.bounds, configs.direct.step)
         samples, slots = call.bounds.shape[0] - 1, self.layout.slot_row.shape[0]
         self.out = torch.zeros((samples, 4), dtype=torch.float64, device=device)
-        self.statistics = torch.empty((4, slots), dtype=torch.float64, device=device)
-        self.log_rest = torch.empty(slots, dtype=torch.float32, device=device)
-        self.relative = torch.empty(slots, dtype=torch.float32, device=device)
-        self.label_slope = None if call.head.softcap is None else torch.empty_like(self.log_rest)
+        self.tokens = Tokens.empty(call.hidden, call.weight, call.head, call.labels, self.layout)
+        self.coefficient = torch.empty(slots, dtype=torch.float32, device=device)
         ones = torch.ones(samples, dtype=torch.float64, device=device)
         self.token_weight = ones / self.layout.counts.clamp_min(1) if call.mean else ones
         self.scale = torch.empty(samples, dtype=torch.float64, device=device)
@@ -136,116 +137,56 @@ class _Run:
         rows, slot_row = self.call.labels.shape[0], self.layout.slot_row
         # Pads go to one place past the end, which is cut off.
         places = torch.where(slot_row >= 0, slot_row, rows).long()
-        found = self.statistics.new_zeros(rows + 1).scatter_(0, places, self.statistics[0])[:rows]
+        found = self.out.new_zeros(rows + 1).scatter_(0, places, self.tokens.statistics[0])[:rows]
         return torch.where(self.layout.valid, found, torch.nan)
 
     def _group(self, plan: GroupPlan) -> None:
-        call, layout, group = self.call, self.layout, plan.group
+        call, group = self.call, plan.group
         if group.tokens_bound == 0:
             return
-        vocab = call.weight.shape[0]
         exps = torch.empty((group.slots_bound, plan.columns), dtype=call.signals, device=call.hidden.device)
-        factors = self._normalisers(plan, exps)
-        rows.launch_sample_sums(
-            self.statistics,
-            layout,
-            group,
-            self.token_weight,
-            self.out,
-            self.scale,
-            self.relative,
-            slope=constant_slope(call.head),
-        )
-        states = call.hidden
-        if plan.pack:
-            states = torch.empty((group.slots_bound, call.hidden.shape[1]), dtype=exps.dtype, device=exps.device)
-            pack.launch_pack(call.hidden, layout, group, states)
-        for first in range(0, vocab, plan.columns):
-            if first or factors is None:
-                factors = None
-                logits.launch_logits(
-                    call.hidden,
-                    call.weight,
-                    call.head,
-                    call.labels,
-                    layout,
-                    group,
-                    exps,
-                    None,
-                    self.log_rest,
-                    self.configs.logits,
-                    first_column=first,
-                )
+        config = self.configs.logits if plan.keep_first else self.configs.statistics
+        self.tokens.normalise(group, exps if plan.keep_first else None, plan.statistics_tokens, config)
+        self.tokens.sum_samples(group, self.token_weight, self.out, self.scale)
+        states: Tensor | None = None
+        for first in range(0, call.weight.shape[0], plan.columns):
+            if first or not plan.keep_first:
+                self.tokens.exponentials(group, exps, self.configs.logits, first_column=first)
             if plan.by_pairs:
-                self._by_pairs(plan, exps, factors, first)
+                self._by_pairs(plan, exps, first)
             else:
-                self._by_tiles(plan, exps, factors, states, first)
+                states = self._by_tiles(plan, exps, states, first)
 
-    def _normalisers(self, plan: GroupPlan, exps: Tensor) -> Tensor | None:
-        """Finish the softmax of the group's tokens; compute the factors of E if the first columns were kept."""
-        call, group, configs = self.call, plan.group, self.configs
-        config = configs.logits if plan.keep_first else configs.statistics
-        tiles = ceil_div(call.weight.shape[0], config.vocab) * config.split
-        width = group.slots_bound if plan.keep_first else plan.statistics_tokens
-        width = ceil_div(width, 16) * 16  # rows of the table at aligned addresses for every batch
-        sums = torch.empty((call.problem.sums, tiles, width), dtype=torch.float32, device=call.hidden.device)
-        for offset in range(0, group.tokens_bound, plan.statistics_tokens):
-            bound = min(plan.statistics_tokens, group.tokens_bound - offset)
-            logits.launch_logits(
-                call.hidden,
-                call.weight,
-                call.head,
-                call.labels,
-                self.layout,
-                group,
-                exps if plan.keep_first else None,
-                sums,
-                None,
-                config,
-                token_offset=offset,
-                tokens_bound=bound,
-            )
-            rows.launch_token_statistics(
-                call.hidden,
-                call.weight,
-                call.head,
-                call.labels,
-                self.layout,
-                group,
-                sums,
-                self.statistics,
-                self.log_rest,
-                self.label_slope,
-                by_slot=plan.keep_first,
-                token_offset=offset,
-                tokens_bound=bound,
-            )
-        return sums[0] if plan.keep_first else None
-
-    def _by_pairs(self, plan: GroupPlan, exps: Tensor, factors: Tensor | None, first: int) -> None:
+    def _by_pairs(self, plan: GroupPlan, exps: Tensor, first: int) -> None:
         call, group, config = self.call, plan.group, self.configs.gram
         pairs = gram.pairs_at_most(group, config)
         parts = gram.vocabulary_parts(pairs, exps.shape[1], config)
         partials = torch.empty((pairs, parts), dtype=torch.float32, device=exps.device)
-        side = gram.Side(call.hidden, exps, factors, self.relative, self.label_slope, call.labels, self.layout, group)
+        tokens = self.tokens
+        side = gram.Side(call.hidden, exps, tokens.share, tokens.label_signal, call.labels, self.layout, group)
         gram.launch_gram(side, self.pair_start, partials, config, first_column=first, tile=self.configs.logits.tile)
         reduce.launch_segment_sums(partials, self.pair_start, self.parts[0], group.first_sample, group.samples)
 
-    def _by_tiles(self, plan: GroupPlan, exps: Tensor, factors: Tensor | None, states: Tensor, first: int) -> None:
+    def _by_tiles(self, plan: GroupPlan, exps: Tensor, states: Tensor | None, first: int) -> Tensor:
+        """Add the sums of some columns; return the hidden states that the kernel read, for the next columns."""
         call, group, layout, config = self.call, plan.group, self.layout, self.configs.direct
-        vocab, dim = call.weight.shape
-        normalise.launch_normalise(
+        dim = call.weight.shape[1]
+        label_entries.launch_label_entries(
             exps,
-            factors,
-            self.relative,
-            self.label_slope,
+            self.tokens.share,
+            self.tokens.label_signal,
+            self.coefficient,
             call.labels,
             layout,
             group,
-            vocab=vocab,
             first_column=first,
-            tile=self.configs.logits.tile,
+            clear=states is None,
         )
+        if states is None:
+            states = call.hidden
+            if plan.pack:
+                states = torch.empty((group.slots_bound, dim), dtype=exps.dtype, device=exps.device)
+                pack.launch_pack(call.hidden, self.coefficient, layout, group, states)
         numbers, _ = direct.update_numbers(call.update, self.scale)
         tiles = direct.tiles_of(exps.shape[1], dim, config)
         step = max(1, min(group.samples, self.plan.partial_bytes // (8 * tiles)))
@@ -258,6 +199,7 @@ class _Run:
                 call.weight,
                 call.update,
                 numbers,
+                None if plan.pack else self.coefficient,
                 layout,
                 some,
                 partials,
@@ -273,3 +215,4 @@ class _Run:
             reduce.launch_row_sums(partials[: some.samples, 0], self.parts[0], some.first_sample)
             if not call.linear:
                 reduce.launch_row_sums(partials[: some.samples, 1], self.parts[1], some.first_sample)
+        return states
