@@ -74,6 +74,20 @@ class DirectConfig(_Launch):
 
 
 @dataclass(frozen=True, slots=True)
+class Float8Config(_Launch):
+    """Tile of the float8 product; its slots at a time are those of the direct kernel.
+
+    ``promote``: the sum of each step of slots is added to the tile in float32, because the tensor cores keep too few
+    bits of a running sum.
+    """
+
+    vocab: int
+    dim: int
+    split: int
+    promote: bool
+
+
+@dataclass(frozen=True, slots=True)
 class GramConfig(_Launch):
     """Pair of tiles of ``tokens``; ``columns`` vocabulary rows, then ``dim`` hidden dimensions at a time.
 
@@ -95,6 +109,7 @@ class Configs:
     statistics: LogitsConfig
     direct: DirectConfig
     gram: GramConfig
+    float8: Float8Config | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +167,7 @@ ROWS = RowsConfig()
 RESCUE = RescueConfig()
 ENTRIES = PassConfig(columns=1024)
 PACK = PassConfig()
+QUANTISE = PassConfig(slots=64, vocab=64)
 REDUCE = ReduceConfig()
 
 # Samples shorter than this on average count as short. Steps of 32 slots waste 16 slots per sample. Steps of 64 waste
@@ -227,6 +243,14 @@ _TABLE: dict[str, _Row] = {
         gram=GramConfig(tokens=64, columns=32, dim=32, warps=4, stages=2),
     ),
 }
+# Two sums a tile on Ada and Hopper, which keep about 14 bits of a running sum of float8 products: narrower tiles leave
+# registers for them, and for three programs on a multiprocessor of Hopper.
+FLOAT8 = {
+    "sm_89": Float8Config(vocab=128, dim=128, split=4, promote=True, warps=8, stages=3),
+    "sm_90": Float8Config(vocab=128, dim=64, split=4, promote=True, warps=4, stages=4),
+    "sm_100": Float8Config(vocab=128, dim=128, split=4, promote=False, warps=4, stages=4),
+    "gfx942": Float8Config(vocab=128, dim=128, split=4, promote=False, warps=4, stages=2),
+}
 # float32 products run on the ordinary units, each operand through registers; rows of an odd length are unaligned.
 _SMALL = _Row(
     plain=LogitsConfig(tokens=64, vocab=64, dim=16, split=2, warps=4, stages=2),
@@ -265,7 +289,7 @@ def fixed_configs(
     outer = small if odd or dtype == torch.float32 else large
     inner = small if odd or signals == torch.float32 else large
     tiles = {"short": inner.short, "long": inner.long, "heavy": inner.heavy}[direct]
-    return Configs(outer.mapped if mapped else outer.plain, outer.mapped, tiles, inner.gram)
+    return Configs(outer.mapped if mapped else outer.plain, outer.mapped, tiles, inner.gram, FLOAT8.get(architecture))
 
 
 def configs_for(

@@ -189,7 +189,8 @@ def _matrix_kernels(architecture: str, dtype: torch.dtype) -> Iterator[Variant]:
     for case in _LOGITS_CASES[:5] if half else _LOGITS_CASES:
         configs = chosen[case.mapped, "short", case.width == "odd"]
         config = configs.statistics if case.only_statistics else configs.logits
-        constants = {**_BASE, **_reciprocal(architecture), **case.flags, "ODD": case.width == "odd", "BLOCK_TOKENS": config.tokens,
+        constants = {**_BASE, **_reciprocal(architecture), **case.flags, "ODD": case.width == "odd",
+                     "BLOCK_TOKENS": config.tokens,
                      "BLOCK_VOCAB": config.vocab, "BLOCK_DIM": config.dim, "SPLIT": config.split,
                      "GROUP": config.group}  # fmt: skip
         yield Variant("logits", case.name, architecture, name, config.warps, config.stages,
@@ -240,7 +241,8 @@ def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:
                           tuple({**head, "AGAIN": again, **tile}.items()))  # fmt: skip
         for tops in (False, True):
             tile = {"BLOCK_TOKENS": ROWS.tokens, "BLOCK_VOCAB": RESCUE.vocab, "BLOCK_DIM": RESCUE.dim}
-            constants = {**_BASE, **_reciprocal(architecture), **head, **tile, "TOPS": tops, "STORE": not tops, "PARTS": RESCUE.parts,
+            constants = {**_BASE, **_reciprocal(architecture), **head, **tile, "TOPS": tops, "STORE": not tops,
+                         "PARTS": RESCUE.parts,
                          "BLOCK_FLAGS": RESCUE.flags}  # fmt: skip
             yield Variant("rescue", label + (", tops" if tops else ""), architecture, dtype, RESCUE.warps,
                           RESCUE.stages, tuple(constants.items()), exps)  # fmt: skip
