@@ -81,7 +81,8 @@ class Compiled:
     epilogue_128: float
     loops_special: str
     epilogue_special: int
-    float64: int
+    loops_float64: str
+    epilogue_float64: int
     barriers: int
     epilogue_barriers: int
     epilogue_shared: int
@@ -155,7 +156,8 @@ def compile_variant(variant: Variant) -> Compiled:
         epilogue_128=round(counted.epilogue.instructions * 128 / share, 1) if share else 0.0,
         loops_special="+".join(str(loop.special) for loop in counted.loops),
         epilogue_special=counted.epilogue.special,
-        float64=counted.whole.float64,
+        loops_float64="+".join(str(loop.float64) for loop in counted.loops),
+        epilogue_float64=counted.epilogue.float64,
         barriers=counted.whole.barriers,
         epilogue_barriers=counted.epilogue.barriers,
         epilogue_shared=counted.epilogue.shared_bytes,

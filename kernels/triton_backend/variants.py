@@ -52,8 +52,9 @@ _FIXED = {
 }
 _FLOAT32 = ("reference", "rest", "sums", "share", "label_signal", "label_slope", "coefficient", "states", "partials",
             "numbers")  # fmt: skip
-_FLOATS = ("scale_log2", "decay_rate", "cap_log2", "slope_scale", "product_scale", "lr", "weight_decay", "beta1",
-           "beta2", "step_size", "root_scale", "eps", "magnitude", "sign", "don_weight", "nod_weight")  # fmt: skip
+_FLOATS = ("scale_log2", "decay_rate", "cap_log2", "slope_scale", "product_scale", "lr", "inverse_lr",
+           "weight_decay", "beta1", "beta2", "step_size", "root_scale", "eps", "magnitude",
+           "sign", "don_weight", "nod_weight")  # fmt: skip
 _INTEGERS = ("first", "samples", "base_sample", "token_offset", "tokens_bound", "columns", "columns_stored", "stored",
              "vocab", "dim", "parts", "items", "rows", "slots", "n", "width", "right_tiles", "blocks",
              "token_blocks", "part_columns", "align")  # fmt: skip
@@ -122,6 +123,12 @@ class _LogitsCase:
 
 
 _BASE: dict[str, Any] = {"PRECISION": "ieee", "INTERPRETED": False}
+
+
+def _reciprocal(architecture: str) -> dict[str, str]:
+    return {"RECIPROCAL": "gcn" if architecture.startswith("gfx") else "ptx"}
+
+
 # Hidden dimensions: "even" is a multiple of the block, "ragged" a multiple of 16, "odd" neither.
 _ALL = {"mapped": True, "bias": True}
 _LOGITS_CASES = (
@@ -135,9 +142,10 @@ _LOGITS_CASES = (
     _LogitsCase("again", again=True),
     _LogitsCase("again, all, ragged dim", **_ALL, again=True, width="ragged"),
 )
-# Label, rule, storage, packed, width.
+# Label, rule, storage, packed, width. "No TMA": W or its rows are unaligned, or Triton is older than 3.4.
 _DIRECT_CASES = (
     ("adamw", "adamw", None, True, "even"),
+    ("adamw, no TMA", "adamw", None, True, "even"),
     ("adamw, ragged dim", "adamw", None, True, "ragged"),
     ("adamw, odd dim", "adamw", None, True, "odd"),
     ("adamw, rows", "adamw", None, False, "even"),
@@ -183,7 +191,8 @@ def _matrix_kernels(architecture: str, dtype: torch.dtype) -> Iterator[Variant]:
     for case in _LOGITS_CASES[:5] if half else _LOGITS_CASES:
         configs = chosen[case.mapped, "short", case.width == "odd"]
         config = configs.statistics if case.only_statistics else configs.logits
-        constants = {**_BASE, **case.flags, "ODD": case.width == "odd", "BLOCK_TOKENS": config.tokens,
+        constants = {**_BASE, **_reciprocal(architecture), **case.flags, "ODD": case.width == "odd",
+                     "BLOCK_TOKENS": config.tokens,
                      "BLOCK_VOCAB": config.vocab, "BLOCK_DIM": config.dim, "SPLIT": config.split,
                      "GROUP": config.group}  # fmt: skip
         yield Variant("logits", case.name, architecture, name, config.warps, config.stages,
@@ -195,11 +204,20 @@ def _matrix_kernels(architecture: str, dtype: torch.dtype) -> Iterator[Variant]:
             if half and packed:
                 continue
             d = chosen[False, shape, width == "odd"].direct
+            if "no TMA" in label and not d.tma:
+                continue
+            tma = d.tma and packed and "no TMA" not in label
             constants = {**_BASE, "ODD": width == "odd", "RULE": rule, "NEEDS_WEIGHT": rule != "sgd",
-                         "STORAGE": storage, "PACKED": packed, "EVEN_DIM": width == "even", "BLOCK_VOCAB": d.vocab,
-                         "BLOCK_DIM": d.dim, "STEP": d.step, "SPLIT": d.split, "KEEP": d.keep}  # fmt: skip
+                         "STORAGE": storage, "PACKED": packed, "TMA": tma, "EVEN_DIM": width == "even" or tma,
+                         "RECIPROCAL": "gcn" if architecture.startswith("gfx") else "ptx", "BLOCK_VOCAB": d.vocab,
+                         "BLOCK_DIM": d.dim, "STEP": d.step, "SPLIT": d.parts(packed), "KEEP": d.keep and not tma,
+                         "LOADED_ZERO": d.loaded_zero}  # fmt: skip
             types = {"signals": _NAMES[signals], "hidden": _NAMES[signals] if packed else name,
                      "exp_avg": "fp32", "exp_avg_sq": "fp32"}  # fmt: skip
+            if tma:
+                types["signals"] = _descriptor(signals, d.step, d.vocab)
+                types["hidden"] = _descriptor(signals, d.step, d.dim)
+                types["weight"] = _descriptor(dtype, d.vocab, d.dim)
             yield Variant("direct", f"{shape}: {label}", architecture, name, d.warps, d.stages,
                           tuple(constants.items()), tuple(types.items()))  # fmt: skip
     if not half:
@@ -224,12 +242,9 @@ def _pair_kernels(architecture: str, dtype: torch.dtype, signals: torch.dtype) -
         for kernel, constants in cases.items():
             for sets in (1, 2):
                 # The name says what differs: tiles for short samples, products with another set, the width of rows.
-                words = (
-                    ["brief"] * brief
-                    + ["two sets"] * (sets == 2)
-                    + [f"{width} dim"] * (kernel == "states" or width == "odd")
-                )
-                yield Variant(kernel, ", ".join(words), architecture, _NAMES[dtype], g.warps, g.stages,
+                words = ("brief" if brief else "", "two sets" if sets == 2 else "",
+                         f"{width} dim" if kernel == "states" or width == "odd" else "")  # fmt: skip
+                yield Variant(kernel, ", ".join(word for word in words if word), architecture, _NAMES[dtype], g.warps, g.stages,
                               tuple({**constants, "CROSS": sets == 2}.items()), types)  # fmt: skip
 
 
@@ -246,7 +261,8 @@ def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:
                           tuple({**head, "AGAIN": again, **tile}.items()))  # fmt: skip
         for tops in (False, True):
             tile = {"BLOCK_TOKENS": ROWS.tokens, "BLOCK_VOCAB": RESCUE.vocab, "BLOCK_DIM": RESCUE.dim}
-            constants = {**_BASE, **head, **tile, "TOPS": tops, "STORE": not tops, "PARTS": RESCUE.parts,
+            constants = {**_BASE, **_reciprocal(architecture), **head, **tile, "TOPS": tops, "STORE": not tops,
+                         "PARTS": RESCUE.parts,
                          "BLOCK_FLAGS": RESCUE.flags}  # fmt: skip
             yield Variant("rescue", label + (", tops" if tops else ""), architecture, dtype, RESCUE.warps,
                           RESCUE.stages, tuple(constants.items()), exps)  # fmt: skip
@@ -276,7 +292,7 @@ def type_of(argument: str, variant: Variant, types: dict[str, str]) -> str:
     """Type of an argument in Triton's notation; ``types`` are the pointers whose type the variant sets."""
     bare = argument.removeprefix("left_").removeprefix("right_")
     if argument in types:
-        return "*" + types[argument]
+        return types[argument] if types[argument].startswith("tensordesc") else "*" + types[argument]
     if argument in _FLOATS:
         return "fp32"
     if bare.endswith("_stride") or argument == "stride" or bare.startswith("first") or bare in _INTEGERS:
@@ -286,3 +302,8 @@ def type_of(argument: str, variant: Variant, types: dict[str, str]) -> str:
     if bare == "slope" or bare.startswith(_FLOAT32):
         return "*fp32"
     return "*" + variant.dtype
+
+
+def _descriptor(dtype: torch.dtype, *block: int) -> str:
+    """Type of a descriptor argument for tiles of ``block``."""
+    return f"tensordesc<{_NAMES[dtype]}{list(block)}>"
