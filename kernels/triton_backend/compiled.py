@@ -112,10 +112,10 @@ def compile_variant(variant: Variant) -> Compiled:
             signature[argument] = "constexpr"
             continue
         signature[argument] = type_of(argument, variant, types)
-        # As at run time: pointers and fixed sizes are multiples of 16, but sizes that change from batch to batch need
+        # As at run time: pointers and fixed sizes are multiples of 16, but those that change from batch to batch need
         # not be. An odd dim also leaves rows unaligned.
         varies = kernel.params[index].do_not_specialize or (odd and argument in OF_ROWS)
-        if signature[argument].startswith("*") or (signature[argument] == "i32" and not varies):
+        if not varies and (signature[argument].startswith("*") or signature[argument] == "i32"):
             aligned[(index,)] = [["tt.divisibility", 16]]
     target = TARGETS[variant.architecture]
     options = {"num_warps": variant.warps, "num_stages": variant.stages, **LAUNCH_OPTIONS}

@@ -31,7 +31,7 @@ from donod_fast.kernels.triton_backend.plan import table_blocks
 from donod_fast.kernels.triton_backend.tokens import Tokens
 
 
-@triton.jit(do_not_specialize=["partials_stride", "out_stride"])
+@triton.jit(do_not_specialize=["out", "partials_stride", "out_stride"])
 def rectangle_sums_kernel(
     partials, row_start, column_start, out, align, partials_stride, out_stride, BLOCK: tl.constexpr
 ):

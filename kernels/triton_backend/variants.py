@@ -244,7 +244,8 @@ def _pair_kernels(architecture: str, dtype: torch.dtype, signals: torch.dtype) -
                 # The name says what differs: tiles for short samples, products with another set, the width of rows.
                 words = ("brief" if brief else "", "two sets" if sets == 2 else "",
                          f"{width} dim" if kernel == "states" or width == "odd" else "")  # fmt: skip
-                yield Variant(kernel, ", ".join(word for word in words if word), architecture, _NAMES[dtype], g.warps, g.stages,
+                label = ", ".join(word for word in words if word)
+                yield Variant(kernel, label, architecture, _NAMES[dtype], g.warps, g.stages,
                               tuple({**constants, "CROSS": sets == 2}.items()), types)  # fmt: skip
 
 
