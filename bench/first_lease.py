@@ -111,7 +111,8 @@ def run_all(steps: list[Step], out: Path, *, dry: bool, budget: float, limit: fl
         allowed = min(limit or step.seconds, left)
         print(f"\n=== {step.name}: {step.what} (at most {max(allowed, 0):.0f} s)", flush=True)
         started = time.monotonic()
-        failure = "no time was left" if allowed < 5 else _supervise(step, environment, allowed, dry)
+        command = _command(step, allowed, dry)
+        failure = "no time was left" if allowed < 5 else supervise(command, step, environment, allowed)
         failed += [f"{step.name}: {failure}"] if failure else []
         collect(step, failure, time.monotonic() - started, out, dry=dry)
     print(f"\n=== {time.monotonic() - begin:.0f} s, {len(failed)} of {len(steps)} steps failed", *failed, sep="\n    ")
@@ -124,7 +125,7 @@ def _environment(dry: bool) -> dict[str, str]:
 
     environment = {
         **os.environ,
-        "PYTHONPATH": str(build_tree()),
+        "PYTHONPATH": os.pathsep.join([str(build_tree()), str(ROOT / "bench"), os.environ.get("PYTHONPATH", "")]),
         "PYTHONUNBUFFERED": "1",
         "TRITON_CACHE_DIR": os.environ.get("TRITON_CACHE_DIR", str(ROOT / "build" / "triton")),
     }
@@ -135,18 +136,16 @@ def _environment(dry: bool) -> dict[str, str]:
     return environment
 
 
-def _supervise(step: Step, environment: dict[str, str], allowed: float, dry: bool) -> str:
-    """Run a step as a process group; returns "" or why it failed. Its output goes to its log and is shown."""
-    command = [sys.executable, "-P", str(Path(__file__).resolve()), "--step", step.name, "--file", str(rows_file(step)),
-               "--limit", str(allowed), *(["--dry-run"] if dry else [])]  # fmt: skip
+def _command(step: Step, allowed: float, dry: bool) -> list[str]:
+    return [sys.executable, "-P", str(Path(__file__).resolve()), "--step", step.name, "--file", str(rows_file(step)),
+            "--limit", str(allowed), *(["--dry-run"] if dry else [])]  # fmt: skip
+
+
+def supervise(command: list[str], step: Step, environment: dict[str, str], allowed: float) -> str:
+    """Run a step as a process group; returns "" or why it failed. Its output goes to its log, and the end is shown."""
     with log_file(step).open("wb") as log:
         process = subprocess.Popen(
-            command,
-            cwd=ROOT / "bench",
-            env={**environment, "PYTHONPATH": os.pathsep.join([environment["PYTHONPATH"], str(ROOT / "bench")])},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+            command, cwd=ROOT / "bench", env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
             status = process.wait(timeout=allowed)
@@ -183,9 +182,21 @@ def run_step(name: str, file: Path, *, dry: bool, seconds: float) -> int:
 
         target(setting)
         return 0
-    module = next(step.module for step in STEPS if step.name == name)
-    importlib.import_module(f"lease.{module}").run(setting)
+    module = importlib.import_module(f"lease.{next(step.module for step in STEPS if step.name == name)}")
+    with _small_tiles() if dry else contextlib.nullcontext():
+        module.run(setting)
     return 0
+
+
+def _small_tiles() -> contextlib.AbstractContextManager[None]:
+    """The interpreter is slow."""
+    import torch
+
+    from donod_fast.kernels.triton_backend.architectures import CONSERVATIVE
+    from donod_fast.kernels.triton_backend.configs import fixed_configs, override
+
+    half = torch.bfloat16
+    return override(fixed_configs(CONSERVATIVE, half, half, mapped=False, direct="short"))
 
 
 def collect(step: Step, failure: str, taken: float, out: Path, *, dry: bool) -> None:
@@ -196,6 +207,7 @@ def collect(step: Step, failure: str, taken: float, out: Path, *, dry: bool) -> 
     file = rows_file(step)
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
     outcome = {**dict.fromkeys(COLUMNS, ""), "step": step.name, "case": "step", "name": "outcome"}
+    rows = [{**dict.fromkeys(COLUMNS, ""), **row} for row in rows]
     rows.append({**outcome, "value": failure or "ok", "note": f"{taken:.0f} s"})
     if dry:
         record.RESULTS = WORK / "results"
