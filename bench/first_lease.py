@@ -66,6 +66,7 @@ def main() -> int:
     parser.add_argument("--prepare", action="store_true", help="copy what must travel, and print the command")
     parser.add_argument("--only", nargs="+", default=[], help="only the steps whose names begin with these texts")
     parser.add_argument("--budget", type=float, default=TOTAL, help="seconds for all steps")
+    parser.add_argument("--if-missing", action="store_true", help="only steps not done for this device and commit")
     parser.add_argument("--limit", type=float, help="seconds for each step, instead of its own limit")
     parser.add_argument("--out", type=Path, default=os.environ.get("OUT", WORK / "out"), help="folder of the archive")
     parser.add_argument("--step", help=argparse.SUPPRESS)
@@ -77,6 +78,18 @@ def main() -> int:
         print(prepare())
         return 0
     wanted = [step for step in STEPS if not options.only or step.name.startswith(tuple(options.only))]
+    sys.path.insert(0, str(ROOT / "bench"))
+    import gpu  # noqa: F401 - puts donod_fast on the path where it is not installed
+    import record
+    from lease.rows import TABLE
+
+    if not options.dry_run and record.device_name("cpu") == record.device_name():
+        print("no CUDA device; --dry-run needs none", file=sys.stderr)
+        return 2
+    if options.if_missing:
+        commit = record.circumstances()["commit"]
+        done = {"name": "outcome", "value": "ok", "commit": commit}
+        wanted = [step for step in wanted if not record.is_recorded(TABLE, step=step.name, **done)]
     return run_all(wanted, Path(options.out), dry=options.dry_run, budget=options.budget, limit=options.limit)
 
 
@@ -120,7 +133,6 @@ def run_all(steps: list[Step], out: Path, *, dry: bool, budget: float, limit: fl
 
 
 def _environment(dry: bool) -> dict[str, str]:
-    sys.path.insert(0, str(ROOT / "bench"))
     from gpu import build_tree
 
     environment = {
@@ -202,7 +214,7 @@ def _small_tiles() -> contextlib.AbstractContextManager[None]:
 def collect(step: Step, failure: str, taken: float, out: Path, *, dry: bool) -> None:
     """Add the step's rows and its outcome to the table, and replace the archive."""
     import record
-    from lease.rows import COLUMNS
+    from lease.rows import COLUMNS, TABLE
 
     file = rows_file(step)
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
@@ -211,7 +223,7 @@ def collect(step: Step, failure: str, taken: float, out: Path, *, dry: bool) -> 
     rows.append({**outcome, "value": failure or "ok", "note": f"{taken:.0f} s"})
     if dry:
         record.RESULTS = WORK / "results"
-    record.write_rows("first_lease", rows)
+    record.write_rows(TABLE, rows)
     archive(out)
 
 
