@@ -44,7 +44,7 @@ def tuned(call: Call, fixed: Configs) -> Configs:
     if key not in _chosen:
         stored = _parsed(_read().get(key))
         if stored is not None:
-            _chosen[key] = stored
+            _chosen[key] = replace(stored, float8=fixed.float8)
         elif _capturing(call):
             return fixed
         else:
