@@ -23,8 +23,6 @@ from donod_fast.kernels.triton_backend.run import Call, head_sums
 from lease.calls import Inputs, Kind, configs_of, kinds, plan_of
 from lease.rows import Setting, digits, median_ms
 
-# Names of launch functions in bench/roofline.py, where they differ.
-_PREDICTED_AS = {"token_statistics": "statistics"}
 # Modules that compile ahead of time, which no call imports.
 _ALSO_COMPILED = ("compiled", "variants")
 # Changes of the direct kernel's tiles. None: exact division instead of the approximate reciprocal.
@@ -144,7 +142,7 @@ def add_times(
         if ms is None:
             continue
         total += ms
-        expected = predicted.get(name, predicted.get(_PREDICTED_AS.get(name, "")))
+        expected = predicted.get(name)
         setting.add(case, name, calls=len(mine), median_ms=digits(ms), value=digits(ms / product), unit="products",
                     predicted_ms="" if expected is None else digits(1e3 * expected))  # fmt: skip
     return total
