@@ -196,7 +196,7 @@ def launch_states(
         LIMIT=torch.finfo(states.dtype).max,
         INTERPRETED=INTERPRETING,
         BLOCK_SLOTS=QUANTISE.slots,
-        BLOCK_DIM=QUANTISE.vocab,
+        BLOCK_DIM=QUANTISE.columns,
         num_warps=QUANTISE.warps,
     )
 
@@ -214,7 +214,7 @@ def launch_signals(
     columns = signals.shape[1]
     # A sample's slots are whole steps; a larger block would run into the next sample's.
     slots = min(QUANTISE.slots, layout.align)
-    signals_kernel[(some.samples, ceil_div(columns, QUANTISE.vocab))](
+    signals_kernel[(some.samples, ceil_div(columns, QUANTISE.columns))](
         signals,
         operands.state_scale,
         layout.slot_start,
@@ -228,6 +228,6 @@ def launch_signals(
         LIMIT=torch.finfo(operands.signals.dtype).max,
         INTERPRETED=INTERPRETING,
         BLOCK_SLOTS=slots,
-        BLOCK_COLUMNS=QUANTISE.vocab,
+        BLOCK_COLUMNS=QUANTISE.columns,
         num_warps=QUANTISE.warps,
     )
