@@ -153,7 +153,7 @@ ROWS = RowsConfig()
 RESCUE = RescueConfig()
 ENTRIES = PassConfig(columns=1024)
 PACK = PassConfig()
-QUANTISE = PassConfig(slots=64, vocab=64)
+QUANTISE = PassConfig(slots=64, columns=64)
 REDUCE = ReduceConfig()
 
 # Samples shorter than this on average count as short. Steps of 32 slots waste 16 slots per sample. Steps of 64 waste

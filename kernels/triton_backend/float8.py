@@ -32,7 +32,7 @@ from donod_fast.kernels.float8 import LEAST_TOKENS
 from donod_fast.kernels.triton_backend.configs import FLOAT8, Float8Config, architecture_of, ceil_div
 from donod_fast.kernels.triton_backend.direct import rule_of, tile_sums
 from donod_fast.kernels.triton_backend.float8_operands import Operands
-from donod_fast.kernels.triton_backend.language import INTERPRETING, share_of
+from donod_fast.kernels.triton_backend.language import INTERPRETING, LAUNCH_OPTIONS, share_of
 from donod_fast.kernels.triton_backend.layout import Group, Layout
 from donod_fast.kernels.updates import Update
 
@@ -197,6 +197,7 @@ def launch_float8(
         PROMOTE=config.promote,
         num_warps=config.warps,
         num_stages=config.stages,
+        **LAUNCH_OPTIONS,
     )
 
 

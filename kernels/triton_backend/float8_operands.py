@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from donod_fast.kernels.triton_backend.configs import QUANTISE, Float8Config, ceil_div
-from donod_fast.kernels.triton_backend.language import INTERPRETING
+from donod_fast.kernels.triton_backend.language import INTERPRETING, LAUNCH_OPTIONS
 from donod_fast.kernels.triton_backend.layout import Group, Layout
 
 # Below this, 1 / scale would overflow; such a row of g is below any eps.
@@ -150,20 +150,16 @@ class Operands:
     states: Tensor
     state_scale: Tensor
 
-
-def allocate(columns: int, dim: int, slots: int, config: Float8Config, device: torch.device) -> Operands:
-    """Operands of a group, not filled."""
-    dtype = storage_type(device)
-    return Operands(
-        torch.empty((columns, slots), dtype=dtype, device=device),
-        torch.empty((padded(dim, config), slots), dtype=dtype, device=device),
-        torch.empty(slots, dtype=torch.float32, device=device),
-    )
-
-
-def padded(dim: int, config: Float8Config) -> int:
-    """The hidden dimension in whole tiles."""
-    return ceil_div(dim, config.dim) * config.dim
+    @staticmethod
+    def empty(columns: int, dim: int, slots: int, config: Float8Config, device: torch.device) -> Operands:
+        """Operands of a group, not filled."""
+        dtype = storage_type(device)
+        rows = ceil_div(dim, config.dim) * config.dim
+        return Operands(
+            torch.empty((columns, slots), dtype=dtype, device=device),
+            torch.empty((rows, slots), dtype=dtype, device=device),
+            torch.empty(slots, dtype=torch.float32, device=device),
+        )
 
 
 def launch_states(
@@ -196,8 +192,9 @@ def launch_states(
         LIMIT=torch.finfo(states.dtype).max,
         INTERPRETED=INTERPRETING,
         BLOCK_SLOTS=QUANTISE.slots,
-        BLOCK_DIM=QUANTISE.vocab,
+        BLOCK_DIM=QUANTISE.columns,
         num_warps=QUANTISE.warps,
+        **LAUNCH_OPTIONS,
     )
 
 
@@ -214,7 +211,7 @@ def launch_signals(
     columns = signals.shape[1]
     # A sample's slots are whole steps; a larger block would run into the next sample's.
     slots = min(QUANTISE.slots, layout.align)
-    signals_kernel[(some.samples, ceil_div(columns, QUANTISE.vocab))](
+    signals_kernel[(some.samples, ceil_div(columns, QUANTISE.columns))](
         signals,
         operands.state_scale,
         layout.slot_start,
@@ -228,6 +225,7 @@ def launch_signals(
         LIMIT=torch.finfo(operands.signals.dtype).max,
         INTERPRETED=INTERPRETING,
         BLOCK_SLOTS=slots,
-        BLOCK_COLUMNS=QUANTISE.vocab,
+        BLOCK_COLUMNS=QUANTISE.columns,
         num_warps=QUANTISE.warps,
+        **LAUNCH_OPTIONS,
     )
