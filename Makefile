@@ -62,9 +62,11 @@ bench: $(VENV)/.dev
 	cd bench && ../$(BIN)/python end_to_end.py --model ../../shared/models/tiny-instruct --data ../../shared/data/gsm8k/test.jsonl
 	cd bench && ../$(BIN)/python end_to_end.py --model ../../shared/models/tiny-instruct --data ../../shared/data/gsm8k/test.jsonl --head 32000
 
-# Table of shared memory, registers and spills of every shipped tile shape. It takes some minutes and needs no GPU.
+# Table of the machine code of every shipped tile shape, and the times that are predicted from it. It takes some ten
+# minutes on two cores and needs no GPU.
 compiled: $(VENV)/.dev
 	$(BIN)/python -m donod_fast.kernels.triton_backend.compiled --csv bench/results/compiled.csv
+	cd bench && ../$(BIN)/python roofline.py --csv results/roofline.csv
 
 # Uses the machine's own python3, which has a CUDA build of torch. Every step ends within nine minutes;
 # GPU_OPTIONS="--budget 540" stops after as many steps as fit, and the next run continues.

@@ -215,6 +215,11 @@ def check_plain_call(
     return check_call(hidden, weight, labels, cu_seqlens, lr=0.0, update="sgd", weight_norm=0.0, **options)
 
 
+def prefers_torch(device: torch.device) -> bool:
+    """Whether ``backend="auto"`` is the torch backend on a device, whatever Triton supports."""
+    return device.type == "cpu"
+
+
 def check_labels(labels: Tensor, vocab: int) -> None:
     """Raise InputError for a label outside the vocabulary.
 

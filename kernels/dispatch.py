@@ -10,7 +10,14 @@ from torch import Tensor
 
 from donod_fast.errors import BackendError, InputError
 from donod_fast.kernels import fused, torch_backend
-from donod_fast.kernels.arguments import DEFAULT_WORKSPACE, HeadArguments, check_call, check_labels, gather_batch
+from donod_fast.kernels.arguments import (
+    DEFAULT_WORKSPACE,
+    HeadArguments,
+    check_call,
+    check_labels,
+    gather_batch,
+    prefers_torch,
+)
 from donod_fast.kernels.float8 import why_not_float8
 from donod_fast.kernels.scores import DonNod
 from donod_fast.kernels.token_statistics import mean_error_norm
@@ -113,7 +120,7 @@ def don_nod(
             raise BackendError(
                 f"precision 'float8' is not supported here: hidden is {hidden.dtype} but weight is {weight.dtype}"
             )
-    plain_torch = backend == "torch" or (backend == "auto" and hidden.device.type == "cpu")
+    plain_torch = backend == "torch" or (backend == "auto" and prefers_torch(hidden.device))
     rounds = isinstance(call.update, FactoredAdamW) or (call.precision == "float8" and plain_torch)
     if rounds and "gradient_norm" in call.extras:
         return _with_plain_norm(call, backend)
@@ -127,9 +134,12 @@ def don_nod(
         return torch_backend.torch_don_nod(gather_batch(call), fused=True)
     reason = why_not_triton(call)
     if reason is None:
-        from donod_fast.kernels.triton_backend.op import triton_don_nod
+        from donod_fast.kernels.triton_backend.op import attempt_don_nod
 
-        return _with_extras(call, triton_don_nod(call))
+        scores = attempt_don_nod(call)
+        if scores is not None:
+            return _with_extras(call, scores)
+        reason = why_not_triton(call)  # known since the attempt
     if call.precision == "float8":
         raise BackendError(f"precision 'float8' is not supported here: {reason}")
     if backend == "triton":
@@ -170,14 +180,20 @@ def _with_extras(call: HeadArguments, scores: DonNod) -> DonNod:
         )
         if call.update.linear and call.storage_dtype is None and call.weight_decay == 0.0:
             found = scores
-        elif why_not_triton(plain) is None:
-            from donod_fast.kernels.triton_backend.op import triton_don_nod
-
-            found = triton_don_nod(plain)
         else:
-            found = torch_backend.torch_don_nod(gather_batch(plain))
+            found = _plain_scores(plain)
         scores = scores._replace(gradient_norm=found.update_norm)
     return scores
+
+
+def _plain_scores(plain: HeadArguments) -> DonNod:
+    if why_not_triton(plain) is None:
+        from donod_fast.kernels.triton_backend.op import attempt_don_nod
+
+        found = attempt_don_nod(plain)
+        if found is not None:
+            return found
+    return torch_backend.torch_don_nod(gather_batch(plain))
 
 
 def _with_plain_norm(call: HeadArguments, backend: str) -> DonNod:

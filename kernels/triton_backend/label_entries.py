@@ -51,11 +51,11 @@ def label_entries_kernel(
     # 32 bits are enough: the signals of a label outside the vocabulary are NaN.
     label = tl.load(labels + row, mask=real, other=-1).to(tl.int32) - first_column
     signal = tl.load(label_signal + slots, mask=real, other=0.0)
-    rounded = narrow(signal, exps.dtype.element_ty, INTERPRETED)
+    entry = narrow(-signal, exps.dtype.element_ty, INTERPRETED)
     rows = exps + local.to(tl.int64) * exps_stride
-    tl.store(rows + label, -rounded, mask=real & (label >= 0) & (label < columns_stored))
+    tl.store(rows + label, entry, mask=real & (label >= 0) & (label < columns_stored))
     if CLEAR:
-        kept = rounded.to(tl.float32)
+        kept = -entry.to(tl.float32)
         part = tl.load(share + slots, mask=real, other=0.0)
         c = tl.where(kept == 0.0, part, part * (signal / tl.where(kept == 0.0, 1.0, kept)))
         tl.store(coefficient + slots, c, mask=inside)

@@ -20,10 +20,12 @@ from torch import Tensor
 from donod_fast.kernels.head_map import HeadMap
 
 INTERPRETING = os.environ.get("TRITON_INTERPRET", "") not in ("", "0")
-# Replaces −∞ in an excluded column: exp gives 0, and 0 · z is 0, whereas 0 · (−inf) is NaN.
-LEFT_OUT = tl.constexpr(-1e30)
+# How ``reciprocal`` computes.
+RECIPROCAL = "divide" if INTERPRETING else "gcn" if torch.version.hip else "ptx"
 # Options of every launch: multiplications and additions are fused, whatever a release of Triton does by default.
 LAUNCH_OPTIONS: dict[str, Any] = {"enable_fp_fusion": True}
+# Replaces −∞ in an excluded column: exp gives 0, and 0 · z is 0, whereas 0 · (−inf) is NaN.
+LEFT_OUT = tl.constexpr(-1e30)
 LOG2_E = math.log2(math.e)
 
 
@@ -48,6 +50,60 @@ def narrow(x, dtype: tl.constexpr, INTERPRETED: tl.constexpr):  # float32
 
 
 @triton.jit
+def reciprocal(x, HOW: tl.constexpr):  # float32, |x| from 2⁻¹²⁶ to 2¹²⁶
+    """1 / x in one instruction, to 1 ulp; a division takes about ten more to cover subnormal numbers.
+
+    A subnormal x counts as 0, and the result is 0 past 2¹²⁶.
+    """
+    if HOW == "ptx":
+        y = tl.inline_asm_elementwise("rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
+    elif HOW == "gcn":
+        y = tl.inline_asm_elementwise("v_rcp_f32 $0, $1", "=v,v", [x], dtype=tl.float32, is_pure=True, pack=1)
+    else:
+        y = 1.0 / x
+    return y
+
+
+@triton.jit
+def exp2(x, HOW: tl.constexpr):  # float32
+    """2^x in one instruction, to 2 ulp; 0 below 2⁻¹²⁶ (the compiler's own scales subnormal results around it)."""
+    if HOW == "ptx":
+        y = tl.inline_asm_elementwise("ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
+    elif HOW == "gcn":
+        y = tl.inline_asm_elementwise("v_exp_f32 $0, $1", "=v,v", [x], dtype=tl.float32, is_pure=True, pack=1)
+    else:
+        y = tl.exp2(x)
+    return y
+
+
+@triton.jit
+def widen(x, HOW: tl.constexpr):  # bf16/fp16/fp32
+    """Cast to float32; two bfloat16 of a register in two instructions, where the compiler's cast takes three."""
+    if HOW == "ptx" and x.dtype == tl.bfloat16:
+        y = tl.inline_asm_elementwise(
+            "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;", "=r,=r,r", [x], dtype=tl.float32, is_pure=True, pack=2
+        )
+    else:
+        y = x.to(tl.float32)
+    return y
+
+
+@triton.jit
+def _add_both(a, b, c, d):
+    return a + c, b + d
+
+
+@triton.jit
+def two_sums(x, y, INTERPRETED: tl.constexpr):  # of the same shape
+    """Sums of all elements of x and of y, with one exchange between the warps instead of two."""
+    if INTERPRETED:
+        first, second = tl.sum(x), tl.sum(y)
+    else:
+        first, second = tl.reduce((x, y), None, _add_both)
+    return first, second
+
+
+@triton.jit
 def halves(x, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # (ROWS, COLUMNS)
     """Left and right half of the columns; in the tensor cores' layout no value moves."""
     return tl.split(tl.permute(tl.reshape(x, (ROWS, 2, COLUMNS // 2)), (0, 2, 1)))
@@ -55,21 +111,15 @@ def halves(x, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # (ROWS, COLUMNS)
 
 @triton.jit
 def share_of(x, part: tl.constexpr, SPLIT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # (ROWS, COLUMNS)
-    """Part number ``part`` of the columns, out of ``SPLIT`` (1, 2 or 4) equal parts."""
+    """Part number ``part`` of the columns, out of ``SPLIT`` (1, 2, 4 or 8) equal parts."""
     if SPLIT == 1:
         share = x
     else:
         left, right = halves(x, ROWS, COLUMNS)
         if part < SPLIT // 2:
-            share = left
+            share = share_of(left, part, SPLIT // 2, ROWS, COLUMNS // 2)
         else:
-            share = right
-        if SPLIT == 4:
-            left, right = halves(share, ROWS, COLUMNS // 2)
-            if part % 2 == 0:
-                share = left
-            else:
-                share = right
+            share = share_of(right, part - SPLIT // 2, SPLIT // 2, ROWS, COLUMNS // 2)
     return share
 
 

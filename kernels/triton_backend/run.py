@@ -176,7 +176,7 @@ class _Run:
         partials = torch.empty((pairs, parts), dtype=torch.float32, device=exps.device)
         tokens = self.tokens
         side = gram.Side(call.hidden, exps, tokens.share, tokens.label_signal, call.labels, self.layout, group)
-        gram.launch_gram(side, self.pair_start, partials, config, first_column=first, tile=self.configs.logits.tile)
+        gram.launch_gram(side, self.pair_start, partials, config, first_column=first)
         reduce.launch_segment_sums(partials, self.pair_start, self.parts[0], group.first_sample, group.samples)
 
     def _by_tiles(self, plan: GroupPlan, exps: Tensor, states: _States | None, first: int) -> _States:
@@ -237,7 +237,6 @@ class _Run:
                 call.weight,
                 call.update,
                 numbers,
-                None if plan.pack else self.coefficient,
                 self.layout,
                 some,
                 partials,
@@ -246,6 +245,7 @@ class _Run:
                 first_column=first,
                 needs_weight=not call.linear,
                 packed=plan.pack,
+                coefficient=None if plan.pack else self.coefficient,
                 lr=call.lr,
                 weight_decay=call.weight_decay,
                 storage_dtype=call.storage_dtype,

@@ -51,11 +51,19 @@ _FIXED = {
     "out": "fp64",
 }
 _FLOAT32 = ("reference", "rest", "sums", "share", "label_signal", "label_slope", "coefficient", "partials", "numbers")
-_FLOATS = ("scale_log2", "decay_rate", "cap_log2", "slope_scale", "product_scale", "lr", "weight_decay", "beta1", "beta2", "step_size", "root_scale", "eps",
-           "magnitude", "sign", "don_weight", "nod_weight")  # fmt: skip
+_FLOATS = ("scale_log2", "decay_rate", "cap_log2", "slope_scale", "product_scale", "lr", "inverse_lr",
+           "weight_decay", "beta1", "beta2", "step_size", "root_scale", "eps", "magnitude",
+           "sign", "don_weight", "nod_weight")  # fmt: skip
 _INTEGERS = ("first", "samples", "base_sample", "token_offset", "tokens_bound", "columns", "columns_stored", "stored",
              "vocab", "dim", "parts", "items", "rows", "slots", "n", "blocks", "token_blocks", "part_columns",
              "align")  # fmt: skip
+# Constants whose product is the number of elements of a program's result.
+OUTPUT_TILES = {
+    "logits": ("BLOCK_TOKENS", "BLOCK_VOCAB"),
+    "direct": ("BLOCK_VOCAB", "BLOCK_DIM"),
+    "gram": ("BLOCK_TOKENS", "BLOCK_TOKENS"),
+    "cross": ("BLOCK_TOKENS", "BLOCK_TOKENS"),
+}
 OF_ROWS = ("dim", "hidden_stride", "weight_stride", "state_stride")
 
 
@@ -113,6 +121,12 @@ class _LogitsCase:
 
 
 _BASE: dict[str, Any] = {"PRECISION": "ieee", "INTERPRETED": False}
+
+
+def _reciprocal(architecture: str) -> dict[str, str]:
+    return {"RECIPROCAL": "gcn" if architecture.startswith("gfx") else "ptx"}
+
+
 # Hidden dimensions: "even" is a multiple of the block, "ragged" a multiple of 16, "odd" neither.
 _ALL = {"mapped": True, "bias": True}
 _LOGITS_CASES = (
@@ -126,9 +140,10 @@ _LOGITS_CASES = (
     _LogitsCase("again", again=True),
     _LogitsCase("again, all, ragged dim", **_ALL, again=True, width="ragged"),
 )
-# Label, rule, storage, packed, width.
+# Label, rule, storage, packed, width. "No TMA": W or its rows are unaligned, or Triton is older than 3.4.
 _DIRECT_CASES = (
     ("adamw", "adamw", None, True, "even"),
+    ("adamw, no TMA", "adamw", None, True, "even"),
     ("adamw, ragged dim", "adamw", None, True, "ragged"),
     ("adamw, odd dim", "adamw", None, True, "odd"),
     ("adamw, rows", "adamw", None, False, "even"),
@@ -174,7 +189,8 @@ def _matrix_kernels(architecture: str, dtype: torch.dtype) -> Iterator[Variant]:
     for case in _LOGITS_CASES[:5] if half else _LOGITS_CASES:
         configs = chosen[case.mapped, "short", case.width == "odd"]
         config = configs.statistics if case.only_statistics else configs.logits
-        constants = {**_BASE, **case.flags, "ODD": case.width == "odd", "BLOCK_TOKENS": config.tokens,
+        constants = {**_BASE, **_reciprocal(architecture), **case.flags, "ODD": case.width == "odd",
+                     "BLOCK_TOKENS": config.tokens,
                      "BLOCK_VOCAB": config.vocab, "BLOCK_DIM": config.dim, "SPLIT": config.split,
                      "GROUP": config.group}  # fmt: skip
         yield Variant("logits", case.name, architecture, name, config.warps, config.stages,
@@ -186,25 +202,30 @@ def _matrix_kernels(architecture: str, dtype: torch.dtype) -> Iterator[Variant]:
             if half and packed:
                 continue
             d = chosen[False, shape, width == "odd"].direct
+            if "no TMA" in label and not d.tma:
+                continue
+            tma = d.tma and packed and "no TMA" not in label
             constants = {**_BASE, "ODD": width == "odd", "RULE": rule, "NEEDS_WEIGHT": rule != "sgd",
-                         "STORAGE": storage, "PACKED": packed, "EVEN_DIM": width == "even", "BLOCK_VOCAB": d.vocab,
-                         "BLOCK_DIM": d.dim, "STEP": d.step, "SPLIT": d.split, "KEEP": d.keep}  # fmt: skip
+                         "STORAGE": storage, "PACKED": packed, "TMA": tma, "EVEN_DIM": width == "even" or tma,
+                         "RECIPROCAL": "gcn" if architecture.startswith("gfx") else "ptx", "BLOCK_VOCAB": d.vocab,
+                         "BLOCK_DIM": d.dim, "STEP": d.step, "SPLIT": d.parts(packed), "KEEP": d.keep and not tma,
+                         "LOADED_ZERO": d.loaded_zero}  # fmt: skip
             types = {"signals": _NAMES[signals], "hidden": _NAMES[signals] if packed else name,
                      "exp_avg": "fp32", "exp_avg_sq": "fp32"}  # fmt: skip
+            if tma:
+                types["signals"] = _descriptor(signals, d.step, d.vocab)
+                types["hidden"] = _descriptor(signals, d.step, d.dim)
+                types["weight"] = _descriptor(dtype, d.vocab, d.dim)
             yield Variant("direct", f"{shape}: {label}", architecture, name, d.warps, d.stages,
                           tuple(constants.items()), tuple(types.items()))  # fmt: skip
-    for mapped in () if half else (False, True):
-        configs = chosen[mapped, "short", False]
-        if mapped and configs.logits.tile == chosen[False, "short", False].logits.tile:
-            continue
-        g, tile_width = configs.gram, configs.logits.tile
-        tile = {"BLOCK_TOKENS": g.tokens, "BLOCK_COLUMNS": min(g.columns, tile_width), "BLOCK_DIM": g.dim}
-        label = "soft-cap" if mapped else ""
-        yield Variant("gram", label, architecture, name, g.warps, g.stages,
-                      tuple({**_BASE, **tile, "TILE": tile_width}.items()), (("exps", _NAMES[signals]),))  # fmt: skip
-        types = {f"{side}_exps": _NAMES[signals] for side in ("left", "right")}
-        yield Variant("cross", label, architecture, name, g.warps, g.stages,
-                      tuple({**_BASE, **tile}.items()), tuple(types.items()))  # fmt: skip
+    for width in () if half else ("even", "ragged", "odd"):
+        g = chosen[False, "short", width == "odd"].gram
+        constants = {**_BASE, "ODD": width == "odd", "EVEN_DIM": width == "even", "BLOCK_TOKENS": g.tokens,
+                     "BLOCK_COLUMNS": g.columns, "BLOCK_DIM": g.dim}  # fmt: skip
+        for kernel in ("gram", "cross"):
+            types = {f"{side}exps": _NAMES[signals] for side in ("", "left_", "right_")}
+            yield Variant(kernel, f"{width} dim", architecture, name, g.warps, g.stages, tuple(constants.items()),
+                          tuple(types.items()))  # fmt: skip
 
 
 def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:
@@ -212,15 +233,16 @@ def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:
     for cap in (False, True):
         head = {"HAS_BIAS": cap, "HAS_CAP": cap}
         label = "soft-cap" if cap else "plain"
-        yield Variant("label_logits", label, architecture, dtype, ROWS.warps, 3,
-                      tuple({**head, "BLOCK_TOKENS": ROWS.label_tokens, "BLOCK_DIM": ROWS.label_dim}.items()))  # fmt: skip
+        tile = {"BLOCK_TOKENS": ROWS.label_tokens, "BLOCK_DIM": ROWS.label_dim}
+        yield Variant("label_logits", label, architecture, dtype, ROWS.warps, 3, tuple({**head, **tile}.items()))
         for again in (False, True):
             tile = {"BLOCK_TOKENS": ROWS.tokens, "BLOCK_PARTS": ROWS.blocks}
             yield Variant("token_statistics", label + (", again" if again else ""), architecture, dtype, ROWS.warps, 3,
                           tuple({**head, "AGAIN": again, **tile}.items()))  # fmt: skip
         for tops in (False, True):
             tile = {"BLOCK_TOKENS": ROWS.tokens, "BLOCK_VOCAB": RESCUE.vocab, "BLOCK_DIM": RESCUE.dim}
-            constants = {**_BASE, **head, **tile, "TOPS": tops, "STORE": not tops, "PARTS": RESCUE.parts,
+            constants = {**_BASE, **_reciprocal(architecture), **head, **tile, "TOPS": tops, "STORE": not tops,
+                         "PARTS": RESCUE.parts,
                          "BLOCK_FLAGS": RESCUE.flags}  # fmt: skip
             yield Variant("rescue", label + (", tops" if tops else ""), architecture, dtype, RESCUE.warps,
                           RESCUE.stages, tuple(constants.items()), exps)  # fmt: skip
@@ -240,11 +262,17 @@ def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:
                   (("BLOCK_ROWS", REDUCE.rows), ("BLOCK", REDUCE.width)), (("partials", "fp64"),))  # fmt: skip
 
 
+def is_core(variant: Variant) -> bool:
+    """Whether large models use a variant: bfloat16 (or a dtype that its kernel has alone) at even sizes."""
+    alone = variant.kernel in ("rectangle_sums", "topsis_constants", "topsis_closeness")
+    return (variant.dtype == "bf16" or alone) and not any(word in variant.name for word in ("ragged", "odd", ", rows"))
+
+
 def type_of(argument: str, variant: Variant, types: dict[str, str]) -> str:
     """Type of an argument in Triton's notation; ``types`` are the pointers whose type the variant sets."""
     bare = argument.removeprefix("left_").removeprefix("right_")
     if argument in types:
-        return "*" + types[argument]
+        return types[argument] if types[argument].startswith("tensordesc") else "*" + types[argument]
     if argument in _FLOATS:
         return "fp32"
     if bare.endswith("_stride") or argument == "stride" or bare.startswith("first") or bare in _INTEGERS:
@@ -254,3 +282,8 @@ def type_of(argument: str, variant: Variant, types: dict[str, str]) -> str:
     if bare == "slope" or bare.startswith(_FLOAT32):
         return "*fp32"
     return "*" + variant.dtype
+
+
+def _descriptor(dtype: torch.dtype, *block: int) -> str:
+    """Type of a descriptor argument for tiles of ``block``."""
+    return f"tensordesc<{_NAMES[dtype]}{list(block)}>"
