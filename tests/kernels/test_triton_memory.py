@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from torch import Tensor
 from triton_cases import PATHS, call_of, interpreted, paths_of, scores_of, workspace_for
 
 from donod_fast.kernels import AdamW, don_nod, gradient_products, topsis, triton_backend
-from donod_fast.kernels.triton_backend import configs, logits
+from donod_fast.kernels.triton_backend import configs, float8, logits
 from donod_fast.kernels.triton_backend.configs import Configs, fixed_configs
 
 pytestmark = interpreted
@@ -98,6 +99,17 @@ def test_with_shipped_tiles_old_memory_is_no_part_of_the_scores(name: str) -> No
             assert_identical(run(), expected)
 
 
+def test_nor_is_it_of_scores_in_float8(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(float8, "LEAST_TOKENS", 10)
+    call = replace(call_of(CASE), float8=True)
+    tiles = hopper("short", mapped=False)
+    with poisoned(0.0, 0):
+        expected = scores_of(call, tiles)
+    with poisoned(*POISONS[0]), checked_memory() as launches:
+        assert_identical(scores_of(call, tiles), expected)
+    assert "float8_kernel" in launches.names
+
+
 @pytest.mark.parametrize(("options", "workspace"), [({}, 64 << 20), (MAPPED, 1 << 20)], ids=["stored", "streamed, all"])
 def test_nor_is_it_of_the_products_of_two_sets(options: dict[str, Any], workspace: int) -> None:
     other = make_case((2, 0, 66), VOCAB, DIM, dtype=torch.bfloat16, margins=MARGINS, seed=1)
@@ -115,16 +127,18 @@ def modules_with_kernels() -> list[Any]:
 
 
 def test_every_kernel_accesses_only_the_tensors_that_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also no two programs store to one address, and none loads what another stores. Every kernel is launched."""
+    """No two programs store to one address either, and none loads what another stores. Every kernel is launched."""
+    monkeypatch.setattr(float8, "LEAST_TOKENS", 10)
     ragged = make_case((3, 0, 18), vocab=131, dim=33, dtype=torch.bfloat16, margins=MARGINS)
+    mapped = {**MAPPED, "bias": make_bias(131)}
     with checked_memory() as launches:
-        for update in ("adamw", "sgd"):
-            don_nod(*ragged, update=update, backend="triton")
-            monkeypatch.setattr(logits, "SMALL_HEAD", 1 << 23)
-            don_nod(
-                *ragged, update=update, backend="triton", extras=("token_loss",), **{**MAPPED, "bias": make_bias(131)}
-            )
+        scores_of(replace(call_of(ragged), float8=True), hopper("short", mapped=False))
+        don_nod(*ragged, backend="triton")
+        don_nod(*ragged, update="sgd", backend="triton")
         crossed(ragged, ragged)
+        monkeypatch.setattr(logits, "SMALL_HEAD", 1 << 23)
+        for update in ("adamw", "sgd"):
+            don_nod(*ragged, update=update, backend="triton", extras=("token_loss",), **mapped)
         topsis(torch.rand(1025, dtype=torch.float64), torch.rand(1025, dtype=torch.float64), backend="triton")
     assert launches.names >= kernels_of(*modules_with_kernels())
 
