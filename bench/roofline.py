@@ -86,6 +86,7 @@ def row_of(case: Prediction, unlimited: Prediction, tokens: int, workspace_mib: 
         "shape": case.shape.name,
         "update": case.update,
         "length": str(case.length),
+        "case": f"{'AdamW' if case.update == 'adamw' else 'SGD'}, {case.length} tokens",
         "tokens": str(tokens),
         "workspace_mib": str(workspace_mib),
         "group_tokens": f"{case.group_tokens:.0f}",
