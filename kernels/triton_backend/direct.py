@@ -84,9 +84,9 @@ def tile_update(
         root = second * tl.rsqrt(tl.maximum(second, 1e-37))
         u = first * step_size * reciprocal(root * root_scale + eps, RECIPROCAL)
     elif RULE == "sign":
-        # With a scale of 0 every token's magnitude is 0, and so is the gradient.
-        live = tl.where(tl.load(number) > 0.0, 1.0, 0.0)
-        u = tl.where(g > 0.0, live, 0.0) - tl.where(g < 0.0, live, 0.0)
+        # With a scale of 0 every token's magnitude is 0, and so is the gradient. The two factors take the smallest
+        # number, 2⁻¹⁴⁹, past 1.
+        u = tl.clamp(g * tl.where(tl.load(number) > 0.0, 2.0**100, 0.0) * 2.0**100, -1.0, 1.0)
     else:
         u = g
     if STORAGE is not None:
@@ -339,7 +339,7 @@ def launch_direct(
         BLOCK_VOCAB=config.vocab,
         BLOCK_DIM=config.dim,
         STEP=config.step,
-        SPLIT=config.split,
+        SPLIT=config.parts(packed),
         KEEP=config.keep and not tma,
         LOADED_ZERO=config.loaded_zero,
         num_warps=config.warps,

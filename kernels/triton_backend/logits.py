@@ -34,9 +34,12 @@ from donod_fast.kernels.triton_backend.language import (
     INTERPRETING,
     LAUNCH_OPTIONS,
     LEFT_OUT,
+    RECIPROCAL,
     HeadNumbers,
     dot,
+    exp2,
     narrow,
+    reciprocal,
     share_of,
     tensor_or,
 )
@@ -48,7 +51,7 @@ SMALL_HEAD = 1 << 23
 @triton.jit
 def shifted_logits(
     a, columns, reference, bias, vocab, scale_log2, decay_rate, cap_log2, slope_scale,
-    HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr,
+    HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr, RECIPROCAL: tl.constexpr,
 ):  # fmt: skip
     """Compute x = z − reference in units of log 2, and f′ under a soft-cap, of pre-activations a (tokens, columns)."""
     x = a
@@ -57,8 +60,8 @@ def shifted_logits(
         x += tl.load(bias + columns, mask=columns < vocab, other=0.0).to(tl.float32)[None, :]
     if HAS_CAP:
         # tanh and its derivative from exp(−2|x|): the derivative loses no digits when the cap saturates.
-        decay = tl.exp2(tl.abs(x) * decay_rate)
-        inverse = 1.0 / (1.0 + decay)
+        decay = exp2(tl.abs(x) * decay_rate, RECIPROCAL)
+        inverse = reciprocal(1.0 + decay, RECIPROCAL)
         slope = decay * inverse * inverse * slope_scale
         x = tl.where(x < 0.0, -cap_log2, cap_log2) * ((1.0 - decay) * inverse) - reference[:, None]
     else:
@@ -72,7 +75,8 @@ def shifted_logits(
 def finish_part(
     a, columns, place, label, reference, local, valid, excludes, stores, bias, exps, vocab, exps_stride,
     scale_log2, decay_rate, cap_log2, slope_scale,
-    HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr, SUMS: tl.constexpr, STORE: tl.constexpr, INTERPRETED: tl.constexpr,
+    HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr, SUMS: tl.constexpr, STORE: tl.constexpr, RECIPROCAL: tl.constexpr,
+    INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     """Store the exponentials of pre-activations a (tokens, columns) and return their sums per token.
 
@@ -80,12 +84,23 @@ def finish_part(
     whether E holds these columns, at ``place`` in the rows ``local``; rows of tokens that are not ``valid`` stay.
     """
     x, slope = shifted_logits(
-        a, columns, reference, bias, vocab, scale_log2, decay_rate, cap_log2, slope_scale, HAS_BIAS, HAS_CAP
+        a,
+        columns,
+        reference,
+        bias,
+        vocab,
+        scale_log2,
+        decay_rate,
+        cap_log2,
+        slope_scale,
+        HAS_BIAS,
+        HAS_CAP,
+        RECIPROCAL,
     )
     if excludes:
         others = (columns < vocab)[None, :] & (columns[None, :] != label[:, None])
         x = tl.where(others, x, LEFT_OUT)
-    e = tl.exp2(x)
+    e = exp2(x, RECIPROCAL)
     rest = tl.zeros_like(reference)
     shifted = tl.zeros_like(reference)
     products = tl.zeros_like(reference)
@@ -140,6 +155,7 @@ def logits_kernel(
     STORE: tl.constexpr,
     EVEN_DIM: tl.constexpr,
     PRECISION: tl.constexpr,
+    RECIPROCAL: tl.constexpr,
     INTERPRETED: tl.constexpr,
     BLOCK_TOKENS: tl.constexpr,
     BLOCK_VOCAB: tl.constexpr,
@@ -205,7 +221,8 @@ def logits_kernel(
         more_rest, more_shifted, more_products = finish_part(
             share_of(a, part, SPLIT, BLOCK_TOKENS, BLOCK_VOCAB), first + tl.arange(0, TILE), place + tl.arange(0, TILE),
             label, base_value, local, valid, excludes, place < stored, bias, exps, vocab, exps_stride,
-            scale_log2, decay_rate, cap_log2, slope_scale, HAS_BIAS, HAS_CAP, SUMS, STORE, INTERPRETED,
+            scale_log2, decay_rate, cap_log2, slope_scale, HAS_BIAS, HAS_CAP, SUMS, STORE, RECIPROCAL,
+            INTERPRETED,
         )  # fmt: skip
         rest += more_rest
         shifted += more_shifted
@@ -286,6 +303,7 @@ def launch_logits(
         STORE=exps is not None,
         EVEN_DIM=dim % config.dim == 0,
         PRECISION=config.precision(hidden.dtype),
+        RECIPROCAL=RECIPROCAL,
         INTERPRETED=INTERPRETING,
         BLOCK_TOKENS=config.tokens,
         BLOCK_VOCAB=config.vocab,

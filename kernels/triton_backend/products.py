@@ -21,7 +21,7 @@ from torch import Tensor
 from donod_fast.errors import BackendError
 from donod_fast.kernels.arguments import HeadArguments, check_bounds, check_labels
 from donod_fast.kernels.head_map import HeadMap
-from donod_fast.kernels.triton_backend import gram, logits
+from donod_fast.kernels.triton_backend import gram, logits, op, resources
 from donod_fast.kernels.triton_backend.configs import Configs, ceil_div, configs_for
 from donod_fast.kernels.triton_backend.language import OnDevice
 from donod_fast.kernels.triton_backend.layout import Group, Layout, make_layout, slots_bound
@@ -47,6 +47,16 @@ def rectangle_sums_kernel(
             total += tl.load(line + at, mask=at < last_column, other=0.0).to(tl.float64)
         line += partials_stride
     tl.store(out + tl.program_id(0).to(tl.int64) * out_stride + tl.program_id(1), tl.sum(total, 0))
+
+
+def supports(left: HeadArguments, right: HeadArguments) -> str | None:
+    """Reason why the kernels do not support a call of ``gradient_products``, or None."""
+    return op.supports(left) or op.supports(right) or resources.reason_for(lambda: ("products", op.kind_of(left)))
+
+
+def attempt_products(left: HeadArguments, right: HeadArguments) -> Tensor | None:
+    """``triton_products``, or None if the tiles do not fit the device; ``supports`` gives the reason from then on."""
+    return resources.attempt(lambda: ("products", op.kind_of(left)), lambda: triton_products(left, right))
 
 
 def triton_products(left: HeadArguments, right: HeadArguments) -> Tensor:

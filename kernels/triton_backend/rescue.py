@@ -24,6 +24,7 @@ from donod_fast.kernels.triton_backend.language import (
     INTERPRETING,
     LAUNCH_OPTIONS,
     LEFT_OUT,
+    RECIPROCAL,
     HeadNumbers,
     dot,
     tensor_or,
@@ -71,6 +72,7 @@ def rescue_kernel(
     TOPS: tl.constexpr,
     STORE: tl.constexpr,
     PRECISION: tl.constexpr,
+    RECIPROCAL: tl.constexpr,
     INTERPRETED: tl.constexpr,
     PARTS: tl.constexpr,
     BLOCK_TOKENS: tl.constexpr,
@@ -124,7 +126,18 @@ def rescue_kernel(
                     a = dot(h, w, a, PRECISION, INTERPRETED)
                 if TOPS:
                     z, _ = shifted_logits(
-                        a, columns, own, bias, vocab, scale_log2, decay_rate, cap_log2, slope_scale, HAS_BIAS, HAS_CAP
+                        a,
+                        columns,
+                        own,
+                        bias,
+                        vocab,
+                        scale_log2,
+                        decay_rate,
+                        cap_log2,
+                        slope_scale,
+                        HAS_BIAS,
+                        HAS_CAP,
+                        RECIPROCAL,
                     )
                     others = (columns < vocab)[None, :] & (columns[None, :] != label[:, None])
                     top = tl.maximum(top, tl.max(tl.where(others, z, LEFT_OUT), 1))
@@ -132,7 +145,7 @@ def rescue_kernel(
                     more_rest, more_shifted, more_products = finish_part(
                         a, columns, columns, label, own, local, real, True, first < stored, bias, exps, vocab,
                         exps_stride, scale_log2, decay_rate, cap_log2, slope_scale,
-                        HAS_BIAS, HAS_CAP, True, STORE, INTERPRETED,
+                        HAS_BIAS, HAS_CAP, True, STORE, RECIPROCAL, INTERPRETED,
                     )  # fmt: skip
                     sum_rest += more_rest
                     sum_shifted += more_shifted
@@ -211,6 +224,7 @@ def launch_rescue(
             TOPS=tops,
             STORE=exps is not None and not tops,
             PRECISION=config.precision(hidden.dtype),
+            RECIPROCAL=RECIPROCAL,
             INTERPRETED=INTERPRETING,
             PARTS=parts,
             BLOCK_TOKENS=ROWS.tokens,

@@ -121,6 +121,12 @@ class _LogitsCase:
 
 
 _BASE: dict[str, Any] = {"PRECISION": "ieee", "INTERPRETED": False}
+
+
+def _reciprocal(architecture: str) -> dict[str, str]:
+    return {"RECIPROCAL": "gcn" if architecture.startswith("gfx") else "ptx"}
+
+
 # Hidden dimensions: "even" is a multiple of the block, "ragged" a multiple of 16, "odd" neither.
 _ALL = {"mapped": True, "bias": True}
 _LOGITS_CASES = (
@@ -183,7 +189,8 @@ def _matrix_kernels(architecture: str, dtype: torch.dtype) -> Iterator[Variant]:
     for case in _LOGITS_CASES[:5] if half else _LOGITS_CASES:
         configs = chosen[case.mapped, "short", case.width == "odd"]
         config = configs.statistics if case.only_statistics else configs.logits
-        constants = {**_BASE, **case.flags, "ODD": case.width == "odd", "BLOCK_TOKENS": config.tokens,
+        constants = {**_BASE, **_reciprocal(architecture), **case.flags, "ODD": case.width == "odd",
+                     "BLOCK_TOKENS": config.tokens,
                      "BLOCK_VOCAB": config.vocab, "BLOCK_DIM": config.dim, "SPLIT": config.split,
                      "GROUP": config.group}  # fmt: skip
         yield Variant("logits", case.name, architecture, name, config.warps, config.stages,
@@ -201,7 +208,7 @@ def _matrix_kernels(architecture: str, dtype: torch.dtype) -> Iterator[Variant]:
             constants = {**_BASE, "ODD": width == "odd", "RULE": rule, "NEEDS_WEIGHT": rule != "sgd",
                          "STORAGE": storage, "PACKED": packed, "TMA": tma, "EVEN_DIM": width == "even" or tma,
                          "RECIPROCAL": "gcn" if architecture.startswith("gfx") else "ptx", "BLOCK_VOCAB": d.vocab,
-                         "BLOCK_DIM": d.dim, "STEP": d.step, "SPLIT": d.split, "KEEP": d.keep and not tma,
+                         "BLOCK_DIM": d.dim, "STEP": d.step, "SPLIT": d.parts(packed), "KEEP": d.keep and not tma,
                          "LOADED_ZERO": d.loaded_zero}  # fmt: skip
             types = {"signals": _NAMES[signals], "hidden": _NAMES[signals] if packed else name,
                      "exp_avg": "fp32", "exp_avg_sq": "fp32"}  # fmt: skip
@@ -234,7 +241,8 @@ def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:
                           tuple({**head, "AGAIN": again, **tile}.items()))  # fmt: skip
         for tops in (False, True):
             tile = {"BLOCK_TOKENS": ROWS.tokens, "BLOCK_VOCAB": RESCUE.vocab, "BLOCK_DIM": RESCUE.dim}
-            constants = {**_BASE, **head, **tile, "TOPS": tops, "STORE": not tops, "PARTS": RESCUE.parts,
+            constants = {**_BASE, **_reciprocal(architecture), **head, **tile, "TOPS": tops, "STORE": not tops,
+                         "PARTS": RESCUE.parts,
                          "BLOCK_FLAGS": RESCUE.flags}  # fmt: skip
             yield Variant("rescue", label + (", tops" if tops else ""), architecture, dtype, RESCUE.warps,
                           RESCUE.stages, tuple(constants.items()), exps)  # fmt: skip

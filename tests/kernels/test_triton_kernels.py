@@ -9,15 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 import triton
 import triton.language as tl
-from head_cases import Case, make_bias, make_case
+from head_cases import Case
+from token_cases import COLUMNS, DIM, HEADS, LENGTHS, VOCAB, Softmax, empty_tokens, finished, prepared
 from torch import Tensor
 from triton_cases import TINY, interpreted
 
-from donod_fast.kernels import IGNORE_INDEX, AdamState, AdamW
-from donod_fast.kernels.head_map import HeadMap
+from donod_fast.kernels import AdamState, AdamW
 from donod_fast.kernels.triton_backend import (
     direct,
     gram,
@@ -25,77 +24,13 @@ from donod_fast.kernels.triton_backend import (
     label_logits,
     pack,
     reduce,
-    rescue,
     rows,
 )
 from donod_fast.kernels.triton_backend.language import INTERPRETING, LOG2_E, log1p, narrow, softplus
-from donod_fast.kernels.triton_backend.layout import Group, Layout, make_layout
-from donod_fast.kernels.triton_backend.tokens import Tokens
+from donod_fast.kernels.triton_backend.layout import Layout
 from donod_fast.kernels.updates import SGD, Sign
 
 pytestmark = interpreted
-
-VOCAB, DIM, COLUMNS = 67, 18, 128  # two blocks of 64 columns
-LENGTHS = (0, 2, 17)
-HEADS: dict[str, HeadMap] = {
-    "plain": HeadMap(),
-    "scale": HeadMap(logit_scale=-0.7),
-    "bias": HeadMap(bias=make_bias(VOCAB)),
-    "bias-scale-softcap": HeadMap(make_bias(VOCAB), 1.3, 9.0),
-}
-
-
-def prepared(
-    head: HeadMap, lengths: tuple[int, ...] = LENGTHS, margins: tuple[float, ...] = (0.0, 6.0, 25.0)
-) -> tuple[Case, Layout, Group]:
-    """A case and its tables, every sample in one group."""
-    case = make_case(lengths, VOCAB, DIM, margins=margins)
-    layout = make_layout(case.labels, case.cu_seqlens.long(), TINY.direct.step)
-    group = Group(0, len(lengths), len(case.labels), layout.slot_row.shape[0])
-    return case, layout, group
-
-
-class Softmax:
-    """The softmax without the label of every scored token in float64, in the order of the rows."""
-
-    def __init__(self, case: Case, head: HeadMap) -> None:
-        self.rows = (case.labels != IGNORE_INDEX).nonzero().squeeze(1)
-        self.labels = case.labels[self.rows]
-        index = self.labels.unsqueeze(1)
-        a = case.hidden[self.rows].double() @ case.weight.double().T
-        wide = HeadMap(None if head.bias is None else head.bias.double(), head.logit_scale, head.softcap)
-        z = wide.logits(a)
-        slope = torch.full_like(a, 1.0) * wide.derivative(a)
-        self.z, self.label_z = z, z.gather(1, index).squeeze(1)
-        self.log_rest = z.scatter(1, index, -math.inf).logsumexp(1)
-        margin = self.log_rest - self.label_z
-        self.loss = F.softplus(margin, threshold=100.0)
-        self.log_miss = -F.softplus(-margin, threshold=100.0)
-        p = torch.softmax(z, 1)
-        self.entropy = torch.special.entr(p).sum(1)
-        self.q = torch.softmax(z.scatter(1, index, -math.inf), 1)
-        self.label_slope = slope.gather(1, index).squeeze(1)
-        self.label_a = a.gather(1, index).squeeze(1)
-        self.dot = (self.q * slope * a).sum(1) - (slope * a).gather(1, index).squeeze(1)
-        # As stored: a constant slope is left to the sample's scale.
-        varies = slope if head.softcap is not None else torch.ones_like(slope)
-        self.signals = (self.q * varies).scatter(1, index, -varies.gather(1, index))
-
-
-def empty_tokens(case: Case, head: HeadMap, layout: Layout) -> Tokens:
-    """Every tensor full of NaN."""
-    tokens = Tokens.empty(case.hidden, case.weight, head, case.labels, layout)
-    for tensor in (tokens.label_values, tokens.reference, tokens.statistics, tokens.rest, tokens.share):
-        tensor.fill_(math.nan)
-    tokens.label_signal.fill_(math.nan)
-    return tokens
-
-
-def finished(case: Case, head: HeadMap, layout: Layout, group: Group) -> tuple[Tokens, Tensor]:
-    """Statistics of all tokens at once, and E."""
-    tokens, exps = empty_tokens(case, head, layout), torch.full((layout.slot_row.shape[0], COLUMNS), math.nan)
-    tokens.normalise(group, exps, group.tokens_bound, TINY.logits)
-    return tokens, exps
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -171,41 +106,6 @@ def test_columns_computed_again_are_those_of_the_first_time(head: str, margins: 
     torch.testing.assert_close(exps, whole[:, first : first + 64], rtol=2e-5, atol=1e-30, equal_nan=True)
     pads = layout.slot_row < 0
     assert bool(exps[pads].isnan().all()), "pads are left alone"
-
-
-def test_a_token_that_is_not_far_keeps_every_bit_beside_those_that_are() -> None:
-    case, layout, group = prepared(HEADS["plain"], margins=(3.0, 90.0, 4.0))
-    tokens, exps = finished(case, HEADS["plain"], layout, group)
-    near = case._replace(hidden=case.hidden.clone())
-    far = torch.arange(len(near.labels)) % 3 == 1
-    near.hidden[far] *= 0.1
-    others, other_exps = finished(near, HEADS["plain"], layout, group)
-    kept = layout.token_slot[: int(layout.counts.sum())].long()
-    kept = kept[~far[layout.slot_row[kept].long()]]
-    assert torch.equal(exps[kept], other_exps[kept])
-    assert torch.equal(tokens.statistics[:, kept], others.statistics[:, kept])
-
-
-def test_no_token_is_rescued_for_nan_and_few_programs_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    case, layout, group = prepared(HEADS["plain"])
-    case.hidden[3:5] = math.nan
-    looked: list[tuple[int, ...]] = []
-    real = rescue.rescue_kernel
-
-    class Watched:
-        def __getitem__(self, grid: tuple[int, ...]) -> Any:
-            looked.append(grid)
-            return real[grid]
-
-    monkeypatch.setattr(rescue, "rescue_kernel", Watched())
-    flags: list[Tensor] = []
-    launch = rescue.launch_rescue
-    monkeypatch.setattr(
-        rescue, "launch_rescue", lambda *args, **options: (flags.append(args[12]), launch(*args, **options))
-    )
-    finished(case, HEADS["plain"], layout, group)
-    assert [int(x.sum()) for x in flags] == [0]
-    assert looked == [(1, 1), (1, 1)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
