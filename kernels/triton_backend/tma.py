@@ -1,7 +1,7 @@
 """Tensor descriptors: tiles that sm_90 and later copy to shared memory with one instruction of one thread (TMA).
 
-A pointer load takes an address per 16 bytes and thread. A descriptor load takes none, needs no registers on its way, and
-gives 0 outside the tensor. A kernel has a constexpr ``TMA`` and takes, in the same argument, a descriptor
+A pointer load takes an address per 16 bytes and thread. A descriptor load takes none, needs no registers on its way,
+and gives 0 outside the tensor. A kernel has a constexpr ``TMA`` and takes, in the same argument, a descriptor
 (``x.load([row, column])``) or a pointer. The launch function decides, for all of the kernel's tiles together:
 
     tma = config.tma and describable(x, y)

@@ -147,7 +147,7 @@ def test_sums_of_samples_are_weighted_and_their_scale_is_the_largest_miss() -> N
     scale = torch.zeros(samples, dtype=torch.float64)
     rows.launch_sample_sums(
         tokens.statistics, tokens.rest, None, layout, group, weight, sums, scale, tokens.share, tokens.label_signal,
-        slope=-2.0,
+        HeadMap(logit_scale=-2.0),
     )  # fmt: skip
     starts = layout.scored_start.tolist()
     slots = layout.token_slot.long()
