@@ -29,9 +29,25 @@ import triton.language as tl
 from torch import Tensor
 
 from donod_fast.kernels.triton_backend.configs import DirectConfig, ceil_div
-from donod_fast.kernels.triton_backend.language import INTERPRETING, dot, element, narrow, share_of, tensor_or
+from donod_fast.kernels.triton_backend.language import (
+    INTERPRETING,
+    LAUNCH_OPTIONS,
+    RECIPROCAL,
+    dot,
+    element,
+    narrow,
+    reciprocal,
+    share_of,
+    tensor_or,
+    two_sums,
+    widen,
+)
 from donod_fast.kernels.triton_backend.layout import Group, Layout
+from donod_fast.kernels.triton_backend.tma import describable, described
 from donod_fast.kernels.updates import SGD, AdamW, Sign, Update
+
+# Smallest normal float32.
+SMALLEST = 2.0**-126
 
 
 @triton.jit
@@ -46,48 +62,38 @@ def load_weight(weight, v, k, vocab, dim, weight_stride, EVEN_DIM: tl.constexpr)
 
 
 @triton.jit
-def tile_sums(
-    g, kept, v, k, number, weight, exp_avg, exp_avg_sq, vocab, dim, weight_stride, state_stride,
-    lr, weight_decay, beta1, beta2, step_size, root_scale, eps,
-    RULE: tl.constexpr, NEEDS_WEIGHT: tl.constexpr, STORAGE: tl.constexpr, EVEN_DIM: tl.constexpr,
-    KEEP: tl.constexpr, INTERPRETED: tl.constexpr,
+def tile_update(
+    g, w, v, k, number, exp_avg, exp_avg_sq, vocab, dim, state_stride,
+    lr, inverse_lr, weight_decay, beta1, beta2, step_size, root_scale, eps,
+    RULE: tl.constexpr, STORAGE: tl.constexpr, RECIPROCAL: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
-    """Compute Σ u² and Σ W ∘ u of a tile of gradient g, (vocabulary rows v, hidden dimensions k)."""
-    # Past the vocabulary g is 0, and so is u (except for a given state or rounding). So any row of W can be used there,
-    # and a clamped index needs no mask.
-    row = tl.minimum(v, vocab - 1).to(tl.int64)
+    """Compute u of a tile of gradient g, (vocabulary rows v, hidden dimensions k); w is read with a STORAGE only."""
+    # Past the vocabulary g is 0, and so is u (except for a given state or rounding).
     if RULE == "state" or STORAGE is not None:
         inside = (v < vocab)[:, None] & (k < dim)[None, :]
     if RULE == "adamw":
-        u = g / (tl.abs(g) * tl.load(number) + tl.load(number + 1))
+        u = g * reciprocal(tl.abs(g) * tl.load(number) + tl.load(number + 1), RECIPROCAL)
     elif RULE == "state":
         gradient = g * tl.load(number)
-        at = row[:, None] * state_stride + k[None, :]
+        at = tl.minimum(v, vocab - 1).to(tl.int64)[:, None] * state_stride + k[None, :]
         first = tl.load(exp_avg + at, mask=inside, other=0.0).to(tl.float32)
         second = tl.load(exp_avg_sq + at, mask=inside, other=0.0).to(tl.float32)
         first = first * beta1 + gradient * (1.0 - beta1)
         second = second * beta2 + gradient * gradient * (1.0 - beta2)
         # √x = x · rsqrt(x), in two instructions.
         root = second * tl.rsqrt(tl.maximum(second, 1e-37))
-        u = first * step_size / (root * root_scale + eps)
+        u = first * step_size * reciprocal(root * root_scale + eps, RECIPROCAL)
     elif RULE == "sign":
-        # With a scale of 0 every token's magnitude is 0, and so is the gradient.
-        live = tl.where(tl.load(number) > 0.0, 1.0, 0.0)
-        u = tl.where(g > 0.0, live, 0.0) - tl.where(g < 0.0, live, 0.0)
+        # With a scale of 0 every token's magnitude is 0, and so is the gradient. The two factors take the smallest
+        # number, 2⁻¹⁴⁹, past 1.
+        u = tl.clamp(g * tl.where(tl.load(number) > 0.0, 2.0**100, 0.0) * 2.0**100, -1.0, 1.0)
     else:
         u = g
-    products = 0.0
-    if NEEDS_WEIGHT:
-        if KEEP:
-            w = kept.to(tl.float32)
-        else:
-            w = load_weight(weight, v, k, vocab, dim, weight_stride, EVEN_DIM).to(tl.float32)
-        if STORAGE is not None:
-            new = w - lr * (u * tl.load(number + 2) + weight_decay * w)
-            u = (w - narrow(new, STORAGE, INTERPRETED).to(tl.float32)) / lr
-            u = tl.where(inside, u, 0.0)
-        products = tl.sum(u * w)
-    return tl.sum(u * u), products
+    if STORAGE is not None:
+        new = w - lr * (u * tl.load(number + 2) + weight_decay * w)
+        u = (w - narrow(new, STORAGE, INTERPRETED).to(tl.float32)) * inverse_lr
+        u = tl.where(inside, u, 0.0)
+    return u
 
 
 @triton.jit(do_not_specialize=["first_sample", "samples", "base_sample", "first_block"])
@@ -114,6 +120,7 @@ def direct_kernel(
     weight_stride,
     state_stride,
     lr,
+    inverse_lr,
     weight_decay,
     beta1,
     beta2,
@@ -124,73 +131,98 @@ def direct_kernel(
     NEEDS_WEIGHT: tl.constexpr,
     STORAGE: tl.constexpr,
     PACKED: tl.constexpr,
+    TMA: tl.constexpr,
     EVEN_DIM: tl.constexpr,
     PRECISION: tl.constexpr,
+    RECIPROCAL: tl.constexpr,
     INTERPRETED: tl.constexpr,
     BLOCK_VOCAB: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
     STEP: tl.constexpr,
     SPLIT: tl.constexpr,
     KEEP: tl.constexpr,
+    LOADED_ZERO: tl.constexpr,
 ):
-    """One tile of W, every sample of the launch. Grid: (column tiles · dim tiles,), dim tiles first."""
-    dim_tiles = tl.cdiv(dim, BLOCK_DIM)
-    tiles = tl.num_programs(0)
-    place = (tl.program_id(0) // dim_tiles) * BLOCK_VOCAB + tl.arange(0, BLOCK_VOCAB)
-    k_base = (tl.program_id(0) % dim_tiles) * BLOCK_DIM
+    """One tile of W, every sample of the launch. Grid: (dim tiles, column tiles)."""
+    tiles = tl.num_programs(0) * tl.num_programs(1)
+    tile = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
+    column = tl.program_id(1) * BLOCK_VOCAB
+    place = column + tl.arange(0, BLOCK_VOCAB)
+    k_base = tl.program_id(0) * BLOCK_DIM
     k = k_base + tl.arange(0, BLOCK_DIM)
     base = tl.load(slot_start + base_sample)  # the slot of the signals' first row
     step = tl.load(slot_start + first_sample) // STEP
     last = tl.load(slot_start + first_sample + samples) // STEP
 
     rows = tl.arange(0, STEP)
-    left = signals + place[:, None] + (step * STEP - base + rows).to(tl.int64)[None, :] * signals_stride
-    if PACKED:
-        right = hidden + (step * STEP - base + rows).to(tl.int64)[:, None] * hidden_stride + k[None, :]
+    if not TMA:
+        left = signals + place[:, None] + (step * STEP - base + rows).to(tl.int64)[None, :] * signals_stride
+        if PACKED:
+            right = hidden + (step * STEP - base + rows).to(tl.int64)[:, None] * hidden_stride + k[None, :]
     v = first_block * BLOCK_VOCAB + place
 
     kept = 0.0
-    if KEEP:
+    if NEEDS_WEIGHT and TMA:
+        kept = weight.load([first_block * BLOCK_VOCAB + column, k_base])
+    elif KEEP:
         kept = load_weight(weight, v, k, vocab, dim, weight_stride, EVEN_DIM)
+    sample = tl.load(step_sample + step)
     g = tl.zeros((BLOCK_VOCAB, BLOCK_DIM), dtype=tl.float32)
     for current in range(step, last):
-        d = tl.load(left)
-        if PACKED:
-            if EVEN_DIM:
-                h = tl.load(right)
-            else:
-                h = tl.load(right, mask=(k < dim)[None, :], other=0.0)
-            right += STEP * hidden_stride
+        if TMA:
+            d = signals.load([current * STEP - base, column])
+            h = hidden.load([current * STEP - base, k_base])
+            d = tl.trans(d)  # after both loads, which then share their barriers
         else:
-            row = tl.load(slot_row + current * STEP + rows)
-            right = hidden + row.to(tl.int64)[:, None] * hidden_stride + k[None, :]
-            h = tl.load(right, mask=(row >= 0)[:, None] & (k < dim)[None, :], other=0.0)
-            c = tl.load(coefficient + current * STEP + rows)
-            h = narrow(h.to(tl.float32) * c[:, None], d.dtype, INTERPRETED)
-        left += STEP * signals_stride
+            d = tl.load(left)
+            left += STEP * signals_stride
+            if PACKED:
+                if EVEN_DIM:
+                    h = tl.load(right)
+                else:
+                    h = tl.load(right, mask=(k < dim)[None, :], other=0.0)
+                right += STEP * hidden_stride
+            else:
+                row = tl.load(slot_row + current * STEP + rows)
+                right = hidden + row.to(tl.int64)[:, None] * hidden_stride + k[None, :]
+                h = tl.load(right, mask=(row >= 0)[:, None] & (k < dim)[None, :], other=0.0).to(tl.float32)
+                h = narrow(h * tl.load(coefficient + current * STEP + rows)[:, None], d.dtype, INTERPRETED)
         g = dot(d, h, g, PRECISION, INTERPRETED)
-        sample = tl.load(step_sample + current)
-        if tl.load(step_sample + current + 1) != sample:
+        following = tl.load(step_sample + current + 1)
+        if following != sample:
             number = numbers + sample * 4
-            target = partials + (sample - first_sample).to(tl.int64) * 2 * tiles + tl.program_id(0)
+            target = partials + (sample - first_sample).to(tl.int64) * 2 * tiles + tile
             # In parts, so that the epilogue's values fit in registers together with g.
-            squares = 0.0
-            dots = 0.0
+            squares = tl.zeros((BLOCK_VOCAB, BLOCK_DIM // SPLIT), dtype=tl.float32)
+            dots = tl.zeros((BLOCK_VOCAB, BLOCK_DIM // SPLIT), dtype=tl.float32)
             for part in tl.static_range(SPLIT):
-                more_squares, more_dots = tile_sums(
-                    share_of(g, part, SPLIT, BLOCK_VOCAB, BLOCK_DIM),
-                    share_of(kept, part, SPLIT, BLOCK_VOCAB, BLOCK_DIM) if KEEP else 0.0, v,
-                    k_base + part * (BLOCK_DIM // SPLIT) + tl.arange(0, BLOCK_DIM // SPLIT),
-                    number, weight, exp_avg, exp_avg_sq, vocab, dim, weight_stride, state_stride,
-                    lr, weight_decay, beta1, beta2, step_size, root_scale, eps,
-                    RULE, NEEDS_WEIGHT, STORAGE, EVEN_DIM, KEEP, INTERPRETED,
+                k_part = k_base + part * (BLOCK_DIM // SPLIT) + tl.arange(0, BLOCK_DIM // SPLIT)
+                w = 0.0
+                if NEEDS_WEIGHT:
+                    if TMA or KEEP:
+                        w = widen(share_of(kept, part, SPLIT, BLOCK_VOCAB, BLOCK_DIM), RECIPROCAL)
+                    else:
+                        w = widen(load_weight(weight, v, k_part, vocab, dim, weight_stride, EVEN_DIM), RECIPROCAL)
+                u = tile_update(
+                    share_of(g, part, SPLIT, BLOCK_VOCAB, BLOCK_DIM), w, v, k_part,
+                    number, exp_avg, exp_avg_sq, vocab, dim, state_stride,
+                    lr, inverse_lr, weight_decay, beta1, beta2, step_size, root_scale, eps,
+                    RULE, STORAGE, RECIPROCAL, INTERPRETED,
                 )  # fmt: skip
-                squares += more_squares
-                dots += more_dots
-            tl.store(target, squares)
+                squares += u * u
+                if NEEDS_WEIGHT:
+                    dots += u * w
             if NEEDS_WEIGHT:
-                tl.store(target + tiles, dots)
-            g = tl.zeros((BLOCK_VOCAB, BLOCK_DIM), dtype=tl.float32)
+                square, product = two_sums(squares, dots, INTERPRETED)
+                tl.store(target, square)
+                tl.store(target + tiles, product)
+            else:
+                tl.store(target, tl.sum(squares))
+            if LOADED_ZERO:
+                g = tl.full((BLOCK_VOCAB, BLOCK_DIM), tl.load(number + 3), dtype=tl.float32)
+            else:
+                g = tl.zeros((BLOCK_VOCAB, BLOCK_DIM), dtype=tl.float32)
+        sample = following
 
 
 def rule_of(update: Update) -> str:
@@ -206,19 +238,20 @@ def rule_of(update: Update) -> str:
 def update_numbers(update: Update, scale: Tensor) -> tuple[Tensor, Tensor]:
     """Numbers of each sample for the kernel, (samples, 4) float32, and the unit of its u, (samples,) float64.
 
-    ``scale`` is s, (samples,) float64. Columns: k₁ or s, k₀, unit, unused.
+    ``scale`` is s, (samples,) float64. Columns: k₁ or s, k₀, unit, 0 (the start of the sample's g).
     """
-    ones = torch.ones_like(scale)
+    ones, zeros = torch.ones_like(scale), torch.zeros_like(scale)
     if rule_of(update) == "adamw":
         assert isinstance(update, AdamW)
         large = scale >= update.eps
         k1 = torch.where(large, 1.0, scale / update.eps)
-        k0 = torch.where(large, update.eps / scale, 1.0)
+        # No denominator |g| k₁ + k₀ is subnormal, which the reciprocal would take for 0.
+        k0 = torch.where(large, update.eps / scale, 1.0).clamp_min(SMALLEST)
         unit = k1
     else:
         k1, k0 = scale, ones
         unit = scale if isinstance(update, SGD) else ones
-    return torch.stack([k1, k0, unit, ones], 1).float(), torch.where(scale.isnan(), scale, unit)
+    return torch.stack([k1, k0, unit, zeros], 1).float(), torch.where(scale.isnan(), scale, unit)
 
 
 def supports(update: Update, storage_dtype: torch.dtype | None) -> str | None:
@@ -242,7 +275,6 @@ def launch_direct(
     weight: Tensor,  # (vocab, dim)
     update: Update,
     numbers: Tensor,  # (all samples, 4) float32 of update_numbers
-    coefficient: Tensor | None,  # (all slots,) float32 c, where packed is False
     layout: Layout,
     group: Group,  # the samples of this launch
     partials: Tensor,  # (samples, 2, tiles) float32, written: Σ u² and Σ W ∘ u
@@ -252,20 +284,22 @@ def launch_direct(
     first_column: int,
     needs_weight: bool,
     packed: bool,
+    coefficient: Tensor | None,  # (all slots,) float32 c, where packed is False, else None
     lr: float,
     weight_decay: float,
     storage_dtype: torch.dtype | None,
 ) -> None:
     """Fill ``partials``; rows of samples without a scored token are not changed."""
+    assert packed == (coefficient is None)
     vocab, dim = weight.shape
-    tiles = tiles_of(signals.shape[1], dim, config)
+    tma = config.tma and packed and describable(signals, hidden, weight)
     state = update.state if isinstance(update, AdamW) else None
     beta1, beta2 = update.betas if isinstance(update, AdamW) else (0.0, 0.0)
     step = 0 if state is None else state.step + 1
-    direct_kernel[(tiles,)](
-        signals,
-        hidden,
-        weight,
+    direct_kernel[(ceil_div(dim, config.dim), signals.shape[1] // config.vocab)](
+        described(signals, (config.step, config.vocab), tma),
+        described(hidden, (config.step, config.dim), tma),
+        described(weight, (config.vocab, config.dim), tma),
         weight if state is None else state.exp_avg,
         weight if state is None else state.exp_avg_sq,
         numbers,
@@ -285,6 +319,7 @@ def launch_direct(
         weight.stride(0),
         0 if state is None else state.exp_avg.stride(0),
         lr,
+        0.0 if storage_dtype is None else 1.0 / lr,
         weight_decay,
         beta1,
         beta2,
@@ -295,16 +330,20 @@ def launch_direct(
         NEEDS_WEIGHT=needs_weight or storage_dtype is not None,
         STORAGE=None if storage_dtype is None else element(storage_dtype),
         PACKED=packed,
-        EVEN_DIM=dim % config.dim == 0,
+        TMA=tma,
+        EVEN_DIM=tma or dim % config.dim == 0,
         PRECISION=config.precision(signals.dtype),
+        RECIPROCAL=RECIPROCAL,
         INTERPRETED=INTERPRETING,
         BLOCK_VOCAB=config.vocab,
         BLOCK_DIM=config.dim,
         STEP=config.step,
-        SPLIT=config.split,
-        KEEP=config.keep,
+        SPLIT=config.parts(packed),
+        KEEP=config.keep and not tma,
+        LOADED_ZERO=config.loaded_zero,
         num_warps=config.warps,
         num_stages=config.stages,
+        **LAUNCH_OPTIONS,
     )
 
 

@@ -22,8 +22,8 @@ from donod_fast.kernels.head_map import HeadMap
 INTERPRETING = os.environ.get("TRITON_INTERPRET", "") not in ("", "0")
 # How ``reciprocal`` computes.
 RECIPROCAL = "divide" if INTERPRETING else "gcn" if torch.version.hip else "ptx"
-# Options of every launch: multiply-adds are fused (the default of Triton up to 3.9).
-LAUNCH_OPTIONS = {"enable_fp_fusion": True}
+# Options of every launch: multiplications and additions are fused, whatever a release of Triton does by default.
+LAUNCH_OPTIONS: dict[str, Any] = {"enable_fp_fusion": True}
 # Replaces −∞ in an excluded column: exp gives 0, and 0 · z is 0, whereas 0 · (−inf) is NaN.
 LEFT_OUT = tl.constexpr(-1e30)
 LOG2_E = math.log2(math.e)

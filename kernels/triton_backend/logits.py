@@ -29,6 +29,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from donod_fast.kernels.float8 import SMALL_HEAD
 from donod_fast.kernels.head_map import HeadMap
 from donod_fast.kernels.triton_backend.configs import LogitsConfig, ceil_div
 from donod_fast.kernels.triton_backend.language import (
@@ -46,8 +47,6 @@ from donod_fast.kernels.triton_backend.language import (
 )
 from donod_fast.kernels.triton_backend.layout import Group, Layout
 from donod_fast.kernels.triton_backend.tma import describable, described
-
-SMALL_HEAD = 1 << 23
 
 
 @triton.jit
@@ -104,7 +103,7 @@ def exponentials(
     return x, e, stored
 
 
-@triton.jit(do_not_specialize=["first_sample", "samples", "token_offset", "tokens_bound", "first_block"])
+@triton.jit(do_not_specialize=["first_sample", "samples", "token_offset", "tokens_bound", "first_block", "blocks"])
 def logits_kernel(
     hidden,
     weight,

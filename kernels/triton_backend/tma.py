@@ -1,8 +1,8 @@
 """Tensor descriptors: tiles that sm_90 and later copy to shared memory with one instruction of one thread (TMA).
 
-A pointer load takes an address per 16 bytes and thread. A descriptor load takes none, needs no registers on its way,
-and gives 0 outside the tensor. A kernel has a constexpr ``TMA`` and takes, in the same argument, a descriptor
-(``x.load([row, column])``) or a pointer. The launch function decides, for all of the kernel's tiles together:
+A pointer load computes an address per thread and 16 bytes. A descriptor load does not, and it gives 0 outside the
+tensor. A kernel has a constexpr ``TMA`` and takes, in the same argument, a descriptor (``x.load([row, column])``) or a
+pointer. The launch function decides, for all of the kernel's tiles together:
 
     tma = config.tma and describable(x, y)
     kernel[grid](described(x, (rows, columns), tma), described(y, (columns, dim), tma), ..., TMA=tma)
