@@ -52,7 +52,7 @@ _FIXED = {
 }
 _FLOAT32 = ("reference", "rest", "sums", "share", "label_signal", "label_slope", "coefficient", "states", "partials",
             "numbers")  # fmt: skip
-_FLOATS = ("scale_log2", "decay_rate", "cap_log2", "slope_scale", "product_scale", "lr", "inverse_lr",
+_FLOATS = ("scale_log2", "decay_rate", "cap_log2", "product_scale", "lr", "inverse_lr",
            "weight_decay", "beta1", "beta2", "step_size", "root_scale", "eps", "magnitude",
            "sign", "don_weight", "nod_weight")  # fmt: skip
 _INTEGERS = ("first", "samples", "base_sample", "token_offset", "tokens_bound", "columns", "columns_stored", "stored",
@@ -110,6 +110,8 @@ class _LogitsCase:
     again: bool = False
     only_statistics: bool = False
     width: str = "even"
+    even_vocab: bool = True
+    tma: bool = True
 
     @property
     def flags(self) -> dict[str, bool]:
@@ -119,14 +121,15 @@ class _LogitsCase:
             "SUMS": not self.again,
             "STORE": not self.only_statistics,
             "EVEN_DIM": self.width == "even",
+            "EVEN_VOCAB": self.even_vocab,
         }
 
 
 _BASE: dict[str, Any] = {"PRECISION": "ieee", "INTERPRETED": False}
 
 
-def _reciprocal(architecture: str) -> dict[str, str]:
-    return {"RECIPROCAL": "gcn" if architecture.startswith("gfx") else "ptx"}
+def _base(architecture: str) -> dict[str, Any]:
+    return {**_BASE, "RECIPROCAL": "gcn" if architecture.startswith("gfx") else "ptx"}
 
 
 # Hidden dimensions: "even" is a multiple of the block, "ragged" a multiple of 16, "odd" neither.
@@ -134,13 +137,15 @@ _ALL = {"mapped": True, "bias": True}
 _LOGITS_CASES = (
     _LogitsCase("plain"),
     _LogitsCase("plain, ragged dim", width="ragged"),
+    _LogitsCase("plain, ragged vocabulary", even_vocab=False),
+    _LogitsCase("plain, no TMA", tma=False),
     _LogitsCase("soft-cap", mapped=True),
-    _LogitsCase("all, ragged dim", **_ALL, width="ragged"),
-    _LogitsCase("all, odd dim", **_ALL, width="odd"),
+    _LogitsCase("all, ragged dim", **_ALL, width="ragged", even_vocab=False),
+    _LogitsCase("all, odd dim", **_ALL, width="odd", even_vocab=False),
     _LogitsCase("statistics only", only_statistics=True),
-    _LogitsCase("statistics only, all", **_ALL, only_statistics=True, width="ragged"),
+    _LogitsCase("statistics only, all", **_ALL, only_statistics=True, width="ragged", even_vocab=False),
     _LogitsCase("again", again=True),
-    _LogitsCase("again, all, ragged dim", **_ALL, again=True, width="ragged"),
+    _LogitsCase("again, all, ragged dim", **_ALL, again=True, width="ragged", even_vocab=False),
 )
 # Label, rule, storage, packed, width. "No TMA": W or its rows are unaligned, or Triton is older than 3.4.
 _DIRECT_CASES = (
@@ -188,15 +193,20 @@ def _matrix_kernels(architecture: str, dtype: torch.dtype) -> Iterator[Variant]:
     # float16 has the tiles of bfloat16 and the epilogue of float32. Its operands differ in the logits kernel, and when
     # hidden states are looked up and cast.
     half = dtype == torch.float16
-    for case in _LOGITS_CASES[:5] if half else _LOGITS_CASES:
+    for case in _LOGITS_CASES[:7] if half else _LOGITS_CASES:
         configs = chosen[case.mapped, "short", case.width == "odd"]
         config = configs.statistics if case.only_statistics else configs.logits
-        constants = {**_BASE, **_reciprocal(architecture), **case.flags, "ODD": case.width == "odd",
-                     "BLOCK_TOKENS": config.tokens,
-                     "BLOCK_VOCAB": config.vocab, "BLOCK_DIM": config.dim, "SPLIT": config.split,
-                     "GROUP": config.group}  # fmt: skip
+        tma = config.tma and case.width != "odd" and case.tma
+        if not case.tma and not config.tma:
+            continue
+        constants = {**_base(architecture), **case.flags, "ODD": case.width == "odd", "TMA": tma,
+                     "BLOCK_TOKENS": config.tokens, "BLOCK_VOCAB": config.vocab, "BLOCK_DIM": config.dim,
+                     "SPLIT": config.split, "GROUP": config.group}  # fmt: skip
+        types = {"exps": _NAMES[signals]}
+        if tma:
+            types["weight"] = _descriptor(dtype, config.vocab, config.dim)
         yield Variant("logits", case.name, architecture, name, config.warps, config.stages,
-                      tuple(constants.items()), (("exps", _NAMES[signals]),))  # fmt: skip
+                      tuple(constants.items()), tuple(types.items()))  # fmt: skip
     for shape in ("short", "long", "heavy"):
         if shape == "long" and chosen[False, "long", False] == chosen[False, "short", False]:
             continue
@@ -262,7 +272,7 @@ def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:
                           tuple({**head, "AGAIN": again, **tile}.items()))  # fmt: skip
         for tops in (False, True):
             tile = {"BLOCK_TOKENS": ROWS.tokens, "BLOCK_VOCAB": RESCUE.vocab, "BLOCK_DIM": RESCUE.dim}
-            constants = {**_BASE, **_reciprocal(architecture), **head, **tile, "TOPS": tops, "STORE": not tops,
+            constants = {**_base(architecture), **head, **tile, "TOPS": tops, "STORE": not tops,
                          "PARTS": RESCUE.parts,
                          "BLOCK_FLAGS": RESCUE.flags}  # fmt: skip
             yield Variant("rescue", label + (", tops" if tops else ""), architecture, dtype, RESCUE.warps,
