@@ -62,13 +62,17 @@ bench: $(VENV)/.dev
 	cd bench && ../$(BIN)/python end_to_end.py --model ../../shared/models/tiny-instruct --data ../../shared/data/gsm8k/test.jsonl
 	cd bench && ../$(BIN)/python end_to_end.py --model ../../shared/models/tiny-instruct --data ../../shared/data/gsm8k/test.jsonl --head 32000
 
-# Table of shared memory, registers and spills of every shipped tile shape. It takes some minutes and needs no GPU.
+# Table of the machine code of every shipped tile shape, and the times that are predicted from it. It takes some ten
+# minutes on two cores and needs no GPU.
 compiled: $(VENV)/.dev
 	$(BIN)/python -m donod_fast.kernels.triton_backend.compiled --csv bench/results/compiled.csv
+	cd bench && ../$(BIN)/python roofline.py --csv results/roofline.csv
 
-# Uses the machine's own python3, which has a CUDA build of torch. Every step ends within nine minutes;
+# Uses the machine's own python3, which has a CUDA build of torch. The first lease tells most within nine minutes; what it
+# has done for the device and commit is not repeated. Then every other step, within nine minutes each;
 # GPU_OPTIONS="--budget 540" stops after as many steps as fit, and the next run continues.
 gpu:
+	-$(PYTHON) bench/first_lease.py --if-missing
 	$(PYTHON) bench/gpu.py $(GPU_OPTIONS)
 
 # Source distribution and wheel, in dist/.

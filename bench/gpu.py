@@ -23,7 +23,7 @@ import threading
 import time
 from dataclasses import dataclass
 from importlib import metadata
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -230,8 +230,8 @@ def missing_imports(source: str) -> list[str]:
 
 def _compile_table() -> Step:
     """The compiler's report for the device's architecture, from the installed Triton."""
-    capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else (9, 0)
-    architecture = {8: "sm_89" if capability[1] >= 6 else "sm_80", 9: "sm_90"}.get(capability[0], "sm_100")
+    architectures = _without_the_package("kernels/triton_backend/architectures.py")
+    architecture = architectures.architecture_of(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     spec = find_spec("triton")
     version = metadata.version("triton") if spec else "none"
     recorded = is_recorded("compiled", device="", architecture=architecture, triton=version)
@@ -239,7 +239,19 @@ def _compile_table() -> Step:
     command = ("-P", "-m", "donod_fast.kernels.triton_backend.compiled", "--architecture", architecture, "--csv",
                f"bench/results/{path.name}")  # fmt: skip
     missing = "" if recorded or path.exists() else path.name
-    return Step(f"compile table: {architecture}", command, 120.0, missing, "" if spec else "not installed: triton")
+    obstacle = "the device's architecture is not in the table" if architecture == architectures.CONSERVATIVE else ""
+    return Step(
+        f"compile table: {architecture}", command, 120.0, missing, obstacle if spec else "not installed: triton"
+    )
+
+
+def _without_the_package(path: str) -> Any:
+    """A module that imports nothing of donod_fast, before the tree with the package exists."""
+    spec = spec_from_file_location(Path(path).stem, ROOT / path)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _throughput(device: str) -> list[Step]:
@@ -290,8 +302,9 @@ def _topsis(device: str) -> list[Step]:
 
 def _small_model(device: str) -> list[Step]:
     """The trained small model on real rows: against the paper's loop, and what each further criterion costs."""
-    shared = next((place for place in (ROOT.parent / "shared", ROOT / "shared") if place.is_dir()), None)
-    lacking = [name for name in ("transformers", "datasets", "pyarrow", "filelock") if find_spec(name) is None]
+    places = (ROOT.parent / "shared", ROOT / "shared", ROOT / "build" / "carry" / "shared")  # first_lease.py --prepare
+    shared = next((place for place in places if place.is_dir()), None)
+    lacking = [name for name in ("transformers", "pyarrow", "filelock") if find_spec(name) is None]
     obstacle = f"not installed: {', '.join(lacking)}" if lacking else ""
     at = "" if shared is None else os.path.relpath(shared, ROOT)
     rows = f"{at}/data/gsm8k/test.jsonl"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, TypedDict, Unpack
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from donod_fast.errors import InputError
+from donod_fast.kernels.float8 import LEAST_TOKENS, PRECISIONS
 from donod_fast.kernels.head_map import HeadMap
 from donod_fast.kernels.updates import AdamW, FactoredAdamW, Update, resolve_update
 
@@ -34,6 +35,7 @@ class HeadArguments:
         cu_seqlens: (samples + 1,) int32 or int64, on any device.
         weight_norm: ‖W‖, or None if it must be computed.
         extras: requested names of ``EXTRAS``.
+        precision: one of ``PRECISIONS``, of the gradient products.
     """
 
     hidden: Tensor
@@ -49,6 +51,7 @@ class HeadArguments:
     weight_norm: float | None
     workspace_bytes: int
     extras: frozenset[str] = frozenset()
+    precision: str = "full"
 
     @property
     def compute_dtype(self) -> torch.dtype:
@@ -67,6 +70,7 @@ class HeadBatch:
         labels: (scored,) int64, their labels.
         bounds: B + 1 host integers, indices into the scored rows.
         compute_dtype: float64 if any input is, else float32.
+        float8: numbers of the samples whose gradient products are rounded to float8.
     """
 
     hidden: Tensor
@@ -84,6 +88,7 @@ class HeadBatch:
     workspace_bytes: int
     compute_dtype: torch.dtype
     extras: frozenset[str] = frozenset()
+    float8: frozenset[int] = frozenset()
 
     @property
     def lengths(self) -> list[int]:
@@ -135,6 +140,7 @@ def check_call(
     weight_norm: float | None = None,
     workspace_bytes: int = DEFAULT_WORKSPACE,
     extras: Collection[str] = (),
+    precision: str = "full",
 ) -> HeadArguments:
     """Check everything except the values in tensors; raise an InputError that names the argument."""
     if hidden.ndim != 2:
@@ -175,7 +181,8 @@ def check_call(
     resolved = _check_update(update, weight)
     if isinstance(extras, str) or any(name not in EXTRAS for name in extras):
         raise InputError(f"extras must be a collection of names among {EXTRAS}, got {extras!r}")
-
+    if precision not in PRECISIONS:
+        raise InputError(f"precision must be one of {PRECISIONS}, got {precision!r}")
     if cu_seqlens.ndim != 1 or cu_seqlens.numel() < 2 or cu_seqlens.dtype not in (torch.int32, torch.int64):
         raise InputError(
             "cu_seqlens must be (samples + 1,) int32 with at least one sample, "
@@ -197,6 +204,7 @@ def check_call(
         weight_norm=weight_norm,
         workspace_bytes=int(workspace_bytes),
         extras=frozenset(extras),
+        precision=precision,
     )
 
 
@@ -205,6 +213,11 @@ def check_plain_call(
 ) -> HeadArguments:
     """``check_call`` for functions without a step."""
     return check_call(hidden, weight, labels, cu_seqlens, lr=0.0, update="sgd", weight_norm=0.0, **options)
+
+
+def prefers_torch(device: torch.device) -> bool:
+    """Whether ``backend="auto"`` is the torch backend on a device, whatever Triton supports."""
+    return device.type == "cpu"
 
 
 def check_labels(labels: Tensor, vocab: int) -> None:
@@ -232,7 +245,12 @@ def gather_batch(call: HeadArguments) -> HeadBatch:
     check_labels(labels, call.weight.shape[0])
     rows = (labels != IGNORE_INDEX).nonzero().squeeze(1)
     cut = torch.searchsorted(rows, torch.tensor(ends, device=rows.device, dtype=rows.dtype))
-    return batch_of(call, rows, labels.long()[rows], cut.tolist())
+    batch = batch_of(call, rows, labels.long()[rows], cut.tolist())
+    if call.precision != "float8":
+        return batch
+    # By rows, scored or not, because that is what the host knows of samples on an accelerator.
+    long = (sample for sample, (start, stop) in enumerate(pairwise(ends)) if stop - start >= LEAST_TOKENS)
+    return replace(batch, float8=frozenset(long))
 
 
 def batch_of(call: HeadArguments, rows: Tensor, labels: Tensor, bounds: list[int]) -> HeadBatch:

@@ -10,7 +10,15 @@ from torch import Tensor
 
 from donod_fast.errors import BackendError, InputError
 from donod_fast.kernels import fused, torch_backend
-from donod_fast.kernels.arguments import DEFAULT_WORKSPACE, HeadArguments, check_call, check_labels, gather_batch
+from donod_fast.kernels.arguments import (
+    DEFAULT_WORKSPACE,
+    HeadArguments,
+    check_call,
+    check_labels,
+    gather_batch,
+    prefers_torch,
+)
+from donod_fast.kernels.float8 import why_not_float8
 from donod_fast.kernels.scores import DonNod
 from donod_fast.kernels.token_statistics import mean_error_norm
 from donod_fast.kernels.updates import SGD, FactoredAdamW, Update
@@ -36,6 +44,7 @@ def don_nod(
     weight_norm: float | None = None,
     workspace_bytes: int = DEFAULT_WORKSPACE,
     extras: Collection[str] = (),
+    precision: str = "full",
 ) -> DonNod:
     """Compute DON and NOD of each sample: the effect of one training step on that sample on the output layer W.
 
@@ -68,16 +77,22 @@ def don_nod(
             ``"torch"`` and ``"inductor"`` take them from the same products. On ``"triton"`` the first costs one more
             logits product, the second costs a call with SGD (unless the update is SGD without decay), and the third
             comes from the same products.
+        precision: ``"full"``, or ``"float8"`` to multiply the gradient tiles of samples of at least 400 rows in float8
+            (e4m3). It is for AdamW from fresh state and Sign, bfloat16 or float16, and output layers of at least 2²³
+            elements, on devices with float8 tensor instructions (compute capability 8.9 and later, gfx942). It needs
+            ``cu_seqlens`` on the host: otherwise nothing is multiplied in float8. ``"torch"`` computes the same values
+            slowly, to measure their error; ``"auto"`` does so on a CPU only.
 
     Returns:
         ``DonNod`` of (samples,) tensors on the device of ``hidden``. Arithmetic is float32 (float64 where
         an input is) with float64 sums; the error of DON and NOD is at most 1e-5 · NOD for float32 inputs
-        and 1e-4 · NOD for bfloat16 inputs.
+        and 1e-4 · NOD for bfloat16 inputs. With ``precision="float8"`` it is of the order of 1e-4 · NOD, and at most
+        1e-3 · NOD where ``donod-fast check --head-precision float8`` passes.
 
     Raises:
         InputError: names the argument with a wrong shape, dtype, device or value. Label values on an
             accelerator are checked only if the environment variable ``DONOD_FAST_DEBUG`` is set.
-        BackendError: the backend that was named does not support the input.
+        BackendError: the backend that was named does not support the input, or nothing here has float8 for it.
     """
     if backend not in BACKENDS:
         raise InputError(f"backend must be one of {BACKENDS}, got {backend!r}")
@@ -97,10 +112,19 @@ def don_nod(
         weight_norm=weight_norm,
         workspace_bytes=workspace_bytes,
         extras=extras,
+        precision=precision,
     )
-    if isinstance(call.update, FactoredAdamW) and "gradient_norm" in call.extras:
+    if call.precision == "float8":
+        refuse_without_float8(call.weight, call.update, call.storage_dtype, backend)
+        if hidden.dtype != weight.dtype:
+            raise BackendError(
+                f"precision 'float8' is not supported here: hidden is {hidden.dtype} but weight is {weight.dtype}"
+            )
+    plain_torch = backend == "torch" or (backend == "auto" and prefers_torch(hidden.device))
+    rounds = isinstance(call.update, FactoredAdamW) or (call.precision == "float8" and plain_torch)
+    if rounds and "gradient_norm" in call.extras:
         return _with_plain_norm(call, backend)
-    if backend == "torch" or (backend == "auto" and hidden.device.type == "cpu"):
+    if plain_torch:
         return torch_backend.torch_don_nod(gather_batch(call))
     if backend == "inductor":
         reason = why_not_inductor(call)
@@ -110,13 +134,34 @@ def don_nod(
         return torch_backend.torch_don_nod(gather_batch(call), fused=True)
     reason = why_not_triton(call)
     if reason is None:
-        from donod_fast.kernels.triton_backend.op import triton_don_nod
+        from donod_fast.kernels.triton_backend.op import attempt_don_nod
 
-        return _with_extras(call, triton_don_nod(call))
+        scores = attempt_don_nod(call)
+        if scores is not None:
+            return _with_extras(call, scores)
+        reason = why_not_triton(call)  # known since the attempt
+    if call.precision == "float8":
+        raise BackendError(f"precision 'float8' is not supported here: {reason}")
     if backend == "triton":
         check_labels(labels, weight.shape[0])  # report a wrong argument first, then the unsupported backend
         raise BackendError(f"backend 'triton' does not support this call: {reason}; use 'torch' or 'auto'")
     return torch_backend.torch_don_nod(gather_batch(call))
+
+
+def refuse_without_float8(
+    weight: Tensor,  # (vocab, dim)
+    update: Update,
+    storage_dtype: torch.dtype | None,
+    backend: str,
+) -> None:
+    """Refuse float8 products that this output layer, update, backend or device does not have.
+
+    Raises:
+        BackendError: says which of them, and why.
+    """
+    reason = why_not_float8(weight, update, storage_dtype, backend)
+    if reason is not None:
+        raise BackendError(f"precision 'float8' is not supported here: {reason}")
 
 
 def _with_extras(call: HeadArguments, scores: DonNod) -> DonNod:
@@ -124,27 +169,43 @@ def _with_extras(call: HeadArguments, scores: DonNod) -> DonNod:
     if "error_norm" in call.extras:
         scores = scores._replace(error_norm=mean_error_norm(call))
     if "gradient_norm" in call.extras:
-        plain = replace(call, update=SGD(), weight_decay=0.0, storage_dtype=None, weight_norm=0.0, extras=frozenset())
+        plain = replace(
+            call,
+            update=SGD(),
+            weight_decay=0.0,
+            storage_dtype=None,
+            weight_norm=0.0,
+            extras=frozenset(),
+            precision="full",
+        )
         if call.update.linear and call.storage_dtype is None and call.weight_decay == 0.0:
             found = scores
-        elif why_not_triton(plain) is None:
-            from donod_fast.kernels.triton_backend.op import triton_don_nod
-
-            found = triton_don_nod(plain)
         else:
-            found = torch_backend.torch_don_nod(gather_batch(plain))
+            found = _plain_scores(plain)
         scores = scores._replace(gradient_norm=found.update_norm)
     return scores
 
 
+def _plain_scores(plain: HeadArguments) -> DonNod:
+    if why_not_triton(plain) is None:
+        from donod_fast.kernels.triton_backend.op import attempt_don_nod
+
+        found = attempt_don_nod(plain)
+        if found is not None:
+            return found
+    return torch_backend.torch_don_nod(gather_batch(plain))
+
+
 def _with_plain_norm(call: HeadArguments, backend: str) -> DonNod:
-    """Scores by a factored state, and ‖G‖ from a call without it: all signals of the first are divided by √v̂."""
+    """Scores, and ‖G‖ from another call: a factored state divides the signals of the first, float8 rounds its tiles."""
     if backend in ("triton", "inductor"):
         reason = why_not_triton(call) if backend == "triton" else why_not_inductor(call)
         if reason is not None:
             raise BackendError(f"backend {backend!r} does not support this call: {reason}; use 'torch' or 'auto'")
     scores = torch_backend.torch_don_nod(gather_batch(replace(call, extras=call.extras - {"gradient_norm"})))
-    plain = replace(call, update=SGD(), weight_decay=0.0, storage_dtype=None, weight_norm=0.0, extras=frozenset())
+    plain = replace(
+        call, update=SGD(), weight_decay=0.0, storage_dtype=None, weight_norm=0.0, extras=frozenset(), precision="full"
+    )
     return scores._replace(gradient_norm=torch_backend.torch_don_nod(gather_batch(plain)).update_norm)
 
 

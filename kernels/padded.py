@@ -21,6 +21,7 @@ class DonNodOptions(StepOptions, total=False):
     weight_norm: float | None
     workspace_bytes: int
     extras: Collection[str]
+    precision: str
 
 
 def don_nod_padded(

@@ -14,7 +14,14 @@ import torch
 from torch import Tensor
 
 from donod_fast.errors import BackendError, InputError
-from donod_fast.kernels.arguments import DEFAULT_WORKSPACE, HeadArguments, HeadBatch, check_plain_call, gather_batch
+from donod_fast.kernels.arguments import (
+    DEFAULT_WORKSPACE,
+    HeadArguments,
+    HeadBatch,
+    check_plain_call,
+    gather_batch,
+    prefers_torch,
+)
 from donod_fast.kernels.precision import full_precision
 from donod_fast.kernels.scores import precise_dtype
 from donod_fast.kernels.softmax import (
@@ -76,13 +83,16 @@ def gradient_products(
         )
         for states, targets, bounds in ((hidden, labels, cu_seqlens), (other_hidden, other_labels, other_cu_seqlens))
     ]
-    if backend == "torch" or (backend == "auto" and hidden.device.type == "cpu"):
+    if backend == "torch" or (backend == "auto" and prefers_torch(hidden.device)):
         return torch_products(gather_batch(sides[0]), gather_batch(sides[1]))
     reason = _why_not_triton(sides[0], sides[1])
     if reason is None:
-        from donod_fast.kernels.triton_backend.products import triton_products
+        from donod_fast.kernels.triton_backend.products import attempt_products
 
-        return triton_products(sides[0], sides[1])
+        found = attempt_products(sides[0], sides[1])
+        if found is not None:
+            return found
+        reason = _why_not_triton(sides[0], sides[1])
     if backend == "triton":
         raise BackendError(f"backend 'triton' does not support this call: {reason}; use 'torch' or 'auto'")
     return torch_products(gather_batch(sides[0]), gather_batch(sides[1]))
@@ -90,10 +100,10 @@ def gradient_products(
 
 def _why_not_triton(left: HeadArguments, right: HeadArguments) -> str | None:
     try:
-        from donod_fast.kernels.triton_backend.op import supports
+        from donod_fast.kernels.triton_backend.products import supports
     except ImportError as error:
         return f"Triton cannot be imported ({error})"
-    return supports(left) or supports(right)
+    return supports(left, right)
 
 
 @torch.no_grad()

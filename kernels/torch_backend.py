@@ -9,6 +9,7 @@ from torch import Tensor
 
 from donod_fast.kernels.arguments import HeadBatch
 from donod_fast.kernels.direct import TileSums, tile_step, unit_of
+from donod_fast.kernels.float8 import add_product, rounded_states, row_scales
 from donod_fast.kernels.fused import can_fuse, compiled_row_sums, denominators
 from donod_fast.kernels.gram import gram_norm_squared, weighted_gram_sum
 from donod_fast.kernels.precision import full_precision
@@ -138,11 +139,17 @@ class _Run:
                 norm_sq = gram_norm_squared(signals[spans[i]], hidden[spans[i]])
                 self.sums[group[i], 3] = norm_sq * magnitudes[i] ** 2
         if by_tiles:
-            self._tiles(
-                [group[i] for i in by_tiles],
-                [magnitudes[i] for i in by_tiles],
-                lambda i, v: torch.mm(signals[spans[by_tiles[i]], v].t(), hidden[spans[by_tiles[i]]], out=self._out(v)),
-            )
+            rounded = {i: rounded_states(hidden[spans[i]]) for i in by_tiles if group[i] in batch.float8}
+
+            def gradient(at: int, v: slice) -> Tensor:
+                i = by_tiles[at]
+                d, out = signals[spans[i], v], self._out(v)
+                if i in rounded:
+                    add_product(out.zero_(), d, rounded[i], row_scales(d, rounded[i][1]))
+                    return out
+                return torch.mm(d.t(), hidden[spans[i]], out=out)
+
+            self._tiles([group[i] for i in by_tiles], [magnitudes[i] for i in by_tiles], gradient)
 
     # ---- streamed signals: one long sample ---------------------------------------------------------
 
@@ -185,6 +192,13 @@ class _Run:
 
         def gradient(_: int, v: slice) -> Tensor:
             out = self._out(v).zero_()
+            if sample in batch.float8:
+                # The scale of a row is over all tokens, so it takes another pass over them.
+                scales = [row_scales(signals(block, v), rounded_states(scaled_hidden(block))[1]) for block in blocks]
+                for block in blocks:
+                    states = rounded_states(scaled_hidden(block))
+                    add_product(out, signals(block, v), states, torch.stack(scales).amax(0))
+                return out
             for block in blocks:
                 out.addmm_(signals(block, v).t(), scaled_hidden(block))
             return out

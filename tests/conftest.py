@@ -19,8 +19,8 @@ if not torch.cuda.is_available():
 
 torch.set_num_threads(1)  # the models are tiny: more threads cost more than they gain, most of all on a busy machine
 
-# A machine that does other work is slow, which says nothing about a test. Two runs of one commit try the same examples, so
-# that they give one answer; the nightly run draws new ones.
+# A machine that does other work is slow, which says nothing about a test. Two runs of one commit try the same examples,
+# so that they give one answer; the nightly run draws new ones.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 settings.register_profile("nightly", settings.get_profile("busy"), derandomize=False)
 settings.load_profile("nightly" if os.environ.get("DONOD_FAST_NIGHTLY") == "1" else "busy")

@@ -32,22 +32,23 @@ def check(
 ) -> None:
     """Compare our scores with float64 autograd and a real optimizer step on MODEL's own states.
 
-    With --against, and with --precision float8 (against bfloat16), also compare how both rank DATA.
+    With --against, and with --precision float8 (against bfloat16), also compare how both rank DATA. With
+    --head-precision float8 use the first rows of DATA that are long enough for it.
     """
     from donod_fast.data.reading import open_corpus
     from donod_fast.models.loading import load_settings
-    from donod_fast.scoring.numerics_check import check_scorer
+    from donod_fast.scoring.numerics_check import check_scorer, long_records
     from donod_fast.scoring.scorer import Scorer
 
-    def load(source: ModelSettings) -> Scorer:
+    def load(source: ModelSettings, head_precision: str = "full") -> Scorer:
         output.announce_model(source.model, source.revision, quiet=json)
-        return Scorer(load_settings(source))
+        return Scorer(load_settings(source), head_precision=head_precision)
 
     corpus = None if settings.data is None else open_corpus([settings.data])
     other = settings.against or ("bfloat16" if model.precision == "float8" else None)
     ranks = None
     if other is None:
-        scorer = load(model)
+        scorer = load(model, settings.head_precision)
     else:
         if corpus is None:
             raise InputError("ranks are compared on your own rows: give --data, the corpus that you want to score")
@@ -57,13 +58,18 @@ def check(
             reference = replace(model, model=other, revision=None, dtype="auto", precision="auto")
         ranks, scorer = _ranks(
             lambda: load(reference),
-            lambda: load(model),
+            lambda: load(model, settings.head_precision),
             corpus,
             settings.agreement_rows,
             settings.min_spearman,
             quiet=json,
         )
-    records = None if corpus is None else list(islice(corpus.records(), settings.rows))
+    if corpus is None:
+        records = None
+    elif settings.head_precision == "float8":
+        records = long_records(scorer, corpus.records(), settings.rows)
+    else:
+        records = list(islice(corpus.records(), settings.rows))
     lines = check_scorer(scorer, records, naive=settings.naive)
     failed = [line for line in lines if line.passed is False]
     if json:

@@ -75,6 +75,7 @@ class _Update(_Section):
     warm_rows: _Count | None = None
     warm_seed: int | None = None
     warm_state: _Hash | None = None
+    head_precision: Literal["full", "float8"] | None = None
 
 
 class _Head(_Section):

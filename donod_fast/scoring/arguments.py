@@ -43,6 +43,7 @@ class UpdateOptions(TypedDict, total=False):
     storage_dtype: str | torch.dtype | None
     warm_rows: int
     warm_seed: int
+    head_precision: str
 
 
 class MaskOptions(TypedDict, total=False):

@@ -15,6 +15,7 @@ from donod_fast.data.types import TokenizedSample
 from donod_fast.errors import InputError
 from donod_fast.kernels import DonNod, Update, don_nod, token_statistics
 from donod_fast.kernels.arguments import DEFAULT_WORKSPACE, MIB
+from donod_fast.kernels.dispatch import refuse_without_float8
 from donod_fast.kernels.scores import precise_dtype
 from donod_fast.models.batching import Batch, first_slots
 from donod_fast.models.head import Head
@@ -70,7 +71,17 @@ class HeadCall:
             weight_norm=self.weight_norm,
             workspace_bytes=workspace_bytes,
             extras=extras,
+            precision=settings.head_precision,
         )
+
+    def refuse_unsupported(self) -> None:
+        """Refuse a precision that the output layer, its device or the backend does not support.
+
+        Raises:
+            BackendError: says why.
+        """
+        if self.settings.head_precision == "float8":
+            refuse_without_float8(self.head.weight, self.settings.rule(), self.settings.rounding(), self.backend)
 
     def with_cheapest_update(self) -> HeadCall:
         """The same with an update that costs least, for what does not depend on the update."""

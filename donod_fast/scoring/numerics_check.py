@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from donod_fast.data.types import Record, Status, TokenizedSample
 from donod_fast.errors import InputError
 from donod_fast.kernels import DonNod, reference_don_nod
+from donod_fast.kernels.float8 import ERROR_LIMIT, LEAST_TOKENS
 from donod_fast.models.batching import collate
 from donod_fast.scoring.forward import HeadCall
 from donod_fast.scoring.scorer import Scorer
@@ -38,7 +39,7 @@ class CheckLine:
     """Largest errors of one way to compute the scores, over the samples, against float64 autograd.
 
     Attributes:
-        method: ``ours``, ``ours, one by one``, ``naive float32`` or ``naive bfloat16``.
+        method: ``ours``, ``ours, one by one``, ``ours, float8``, ``naive float32`` or ``naive bfloat16``.
         update: name of the update.
         don_error: |DON − truth| / NOD.
         nod_error: |NOD − truth| / NOD.
@@ -66,16 +67,21 @@ def check_scorer(scorer: Scorer, records: Sequence[Record] | None = None, *, nai
     """Compare ours, batched and one by one, and the obvious program with float64 autograd.
 
     Args:
-        scorer: the model to check with.
-        records: rows to check on; built-in sentences if None.
+        scorer: the model to check with; if its head precision is float8, that is compared as well.
+        records: rows to check on; built-in sentences if None. For float8 those of ``long_records``.
         naive: also run the obvious program (copy of W, optimizer step, difference of norms).
 
     Raises:
-        InputError: none of the rows can be scored.
+        InputError: none of the rows can be scored, or none is long enough for float8.
     """
     samples = [s for s in scorer.masker.tokenize_many(list(records or _built_in())) if s.status is Status.SCORED]
     if not samples:
         raise InputError("none of the rows can be scored; give rows in a known format (--data)")
+    precision = scorer.update.head_precision
+    if precision == "float8" and max(sample.scored_tokens for sample in samples) < LEAST_TOKENS:
+        raise InputError(
+            f"none of the rows has {LEAST_TOKENS} scored tokens, and float8 is for those only; give longer rows"
+        )
     hidden, labels, cu_seqlens = _head_input(scorer, samples)
     weight = scorer.head.weight
     limit = TOLERANCE[weight.dtype]
@@ -92,10 +98,26 @@ def check_scorer(scorer: Scorer, records: Sequence[Record] | None = None, *, nai
         ]
         joined = DonNod(*(torch.cat(column) for column in zip(*(one[:7] for one in single), strict=True)))
         lines.append(_line("ours, one by one", name, joined, truth, limit))
+        if precision == "float8" and name != "sgd":
+            rounded = replace(call, settings=replace(settings, head_precision=precision))
+            found = rounded.scores(hidden, labels, cu_seqlens)
+            lines.append(_line("ours, float8", name, found, truth, ERROR_LIMIT))
         for dtype in (torch.float32, torch.bfloat16) if naive else ():
             scores = _reference(call, hidden, labels, cu_seqlens, dtype, literal=True)
             lines.append(_line(f"naive {str(dtype)[6:]}", name, scores, truth, None))
     return lines
+
+
+def long_records(scorer: Scorer, records: Iterable[Record], rows: int) -> list[Record]:
+    """The first ``rows`` records with enough scored tokens for float8."""
+    found: list[Record] = []
+    for record in records:
+        sample = scorer.masker.tokenize_many([record])[0]
+        if sample.status is Status.SCORED and sample.scored_tokens >= LEAST_TOKENS:
+            found.append(record)
+        if len(found) == rows:
+            break
+    return found
 
 
 def _built_in() -> list[Record]:

@@ -91,6 +91,7 @@ class Scorer:
         ModelError: the model cannot be scored with (HeadMismatchError: its head is not ours).
         CorpusError: a reference set of the signals cannot be read.
         InputError: names an argument with a wrong value.
+        BackendError: the output layer, its device or the backend does not support ``head_precision="float8"``.
     """
 
     def __init__(
@@ -130,12 +131,14 @@ class Scorer:
             self.compiled: CompiledTrunk | None = None
             if compile:
                 self.trunk, self.compiled = compile_trunk(self.trunk, self.loaded)
-            if compile and backend == "auto" and self.loaded.device.type == "cpu":
+            full = self.update.head_precision == "full"
+            if compile and backend == "auto" and full and self.loaded.device.type == "cpu":
                 backend = "inductor"
             self.masks = masking.limited(self.loaded.max_length)
             vocab = self.head.weight.shape[0]
             self.masker = Masker(self.loaded.tokenizer, self.masks, vocab_size=vocab, carry=carry)
             call = HeadCall(self.head, self.update, self.weight_norm, backend)
+            call.refuse_unsupported()
             forward = Forward(self.trunk, call, workspace_bytes)
             self.warm: WarmState | None = None
             self.budget: Budget | None = None

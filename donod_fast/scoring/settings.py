@@ -22,6 +22,8 @@ WARM = "adamw-warm"
 """AdamW with a second moment that is estimated on a sample of the corpus."""
 
 REDUCTIONS = ("mean", "sum")
+HEAD_PRECISIONS = ("full", "float8")
+"""Of the kernels' ``don_nod``; a test compares them."""
 STORAGE_DTYPES = ("float32", "bfloat16", "float16")
 BACKENDS = ("auto", "torch", "inductor", "triton")
 SWITCH = ("auto", "on", "off")
@@ -49,6 +51,7 @@ class UpdateSettings:
         storage_dtype: name of the dtype that W′ is rounded to before the norms, or None.
         warm_rows: for adamw-warm: rows of the sample.
         warm_seed: for adamw-warm: seed of the sample.
+        head_precision: ``"float8"`` multiplies the output layer's gradients of long samples in float8, see ``don_nod``.
 
     Raises:
         InputError: names the setting with a wrong value.
@@ -74,6 +77,12 @@ class UpdateSettings:
     )
     warm_rows: int = option(256, help="For adamw-warm: rows of the sample.", panel=PANEL, minimum=1)
     warm_seed: int = option(0, help="For adamw-warm: seed of the sample.", panel=PANEL)
+    head_precision: str = option(
+        "full",
+        help="Multiply the output layer's gradients of long samples in full precision, or in float8.",
+        panel=PANEL,
+        choices=HEAD_PRECISIONS,
+    )
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -84,6 +93,11 @@ class UpdateSettings:
             raise InputError(f"warm rows must be at least 1, got {self.warm_rows}")
         if self.update != WARM and (self.warm_rows, self.warm_seed) != (256, 0):
             raise InputError(f"warm rows and warm seed are for update {WARM}, got update {self.update}")
+        if self.head_precision == "float8":
+            if self.update not in ("adamw", "sign"):
+                raise InputError(f"head precision float8 is for update adamw or sign, got {self.update}")
+            if self.storage_dtype is not None:
+                raise InputError(f"head precision float8 is without a storage dtype, got {self.storage_dtype}")
         if not 0.0 < self.lr < float("inf"):
             raise InputError(f"lr must be finite and > 0, got {self.lr}")
         if not 0.0 <= self.weight_decay < float("inf"):
@@ -92,8 +106,10 @@ class UpdateSettings:
             raise InputError(f"eps must be finite and > 0, got {self.eps}")
 
     def as_dict(self) -> dict[str, Any]:
-        """A JSON-able record of the settings, without those that the update does not have."""
+        """A JSON-able record of the settings, without those that the update does not have or that change nothing."""
         found = asdict(self)
+        if self.head_precision == "full":  # as in folders and studies that are older than it
+            del found["head_precision"]
         return found if self.update == WARM else {name: found[name] for name in found if not name.startswith("warm_")}
 
     def rule(self) -> Update:
@@ -228,6 +244,7 @@ class CheckSettings:
         agreement_rows: rows of ``data`` for the ranks.
         min_spearman: smallest rank correlation of DON and NOD that passes.
         naive: whether to show the errors of the straightforward program as well.
+        head_precision: what is checked, see :class:`UpdateSettings`.
     """
 
     data: str | None = option(None, help="Rows to check on.", panel="Input", shown="built-in sentences")
@@ -238,11 +255,21 @@ class CheckSettings:
     agreement_rows: int = option(200, help="Rows of DATA for the ranks.", panel=CHECKING, minimum=3)
     min_spearman: float = option(0.99, help="Smallest rank correlation of DON and NOD that passes.", panel=CHECKING)
     naive: bool = option(True, help="Also show the errors of the straightforward program.", panel=CHECKING)
+    head_precision: str = option(
+        "full",
+        help="Check the output layer's gradients in full precision, or in float8 (with DATA of long rows).",
+        panel=CHECKING,
+        choices=HEAD_PRECISIONS,
+    )
+
+    def __post_init__(self) -> None:
+        check_choices(self)
 
 
 __all__ = [
     "BACKENDS",
     "DEFAULT_NORMALISE",
+    "HEAD_PRECISIONS",
     "NORMALISATIONS",
     "REDUCTIONS",
     "STORAGE_DTYPES",

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 import triton
+from triton.runtime.errors import OutOfResources
 
 from donod_fast.kernels.triton_backend.configs import Configs, DirectConfig, GramConfig, LogitsConfig, shape_class
 from donod_fast.kernels.triton_backend.direct import rule_of
@@ -43,7 +44,7 @@ def tuned(call: Call, fixed: Configs) -> Configs:
     if key not in _chosen:
         stored = _parsed(_read().get(key))
         if stored is not None:
-            _chosen[key] = stored
+            _chosen[key] = replace(stored, float8=fixed.float8)
         elif _capturing(call):
             return fixed
         else:
@@ -53,8 +54,12 @@ def tuned(call: Call, fixed: Configs) -> Configs:
 
 
 def tune(call: Call, fixed: Configs, seconds: Callable[[Configs], float]) -> Configs:
-    """Fastest candidates, kernel by kernel; candidates that do not run (for example, too large) are skipped."""
-    best, least = fixed, seconds(fixed)
+    """Fastest candidates, kernel by kernel; those that do not run (for example, too large) are skipped."""
+    try:
+        best, least = fixed, seconds(fixed)
+    except OutOfResources as error:
+        _log.info("the fixed choice %s skipped: %s", fixed, error)
+        best, least = fixed, float("inf")
     for name in ("gram",) if call.linear else ("direct",):
         best, least = _best_of(name, best, least, seconds)
     return _best_of("logits", best, least, seconds)[0]
@@ -96,8 +101,10 @@ def candidates(name: str, configs: Configs) -> list[LogitsConfig | DirectConfig 
         ]
     gram = configs.gram
     return [
-        replace(gram, tokens=64, columns=64, dim=64, warps=4, stages=3),
-        replace(gram, tokens=64, columns=64, dim=64, warps=8, stages=4),
+        replace(gram, tokens=64, columns=64, dim=64, split=1, warps=4, stages=3),
+        replace(gram, tokens=64, columns=64, dim=64, split=1, warps=8, stages=4),
+        replace(gram, tokens=128, columns=64, dim=64, split=2, warps=8, stages=4),
+        replace(gram, tokens=128, columns=64, dim=64, split=4, warps=8, stages=3),
     ]
 
 

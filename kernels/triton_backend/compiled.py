@@ -1,10 +1,10 @@
 """Compile every shipped kernel config ahead of time for every architecture; no device is needed.
 
-    python -m donod_fast.kernels.triton_backend.compiled [--architecture sm_90] [--csv FILE]
+    python -m donod_fast.kernels.triton_backend.compiled [--architecture sm_90] [--kernel direct] [--csv FILE]
 
-prints shared memory, registers, stack and spilled bytes of each config. It exits with 1 if a config does not compile,
-needs more shared memory than its architecture has, or spills. It does not work under ``TRITON_INTERPRET=1``, which
-compiles nothing.
+prints shared memory, registers, spilled bytes and instructions of each config. It exits with 1 if a config does not
+compile, needs more shared memory than its architecture has, or spills. It does not work under ``TRITON_INTERPRET=1``,
+which compiles nothing.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import torch
 import triton
-import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from donod_fast.kernels.triton_backend import direct, gram, logits, normalise, pack, products, reduce, rows, topsis
-from donod_fast.kernels.triton_backend.configs import (
-    ARCHITECTURES,
-    NORMALISE,
-    PACK,
-    REDUCE,
-    ROWS,
-    fixed_configs,
-)
+from donod_fast.kernels.triton_backend.configs import ARCHITECTURES
 from donod_fast.kernels.triton_backend.language import LAUNCH_OPTIONS
+from donod_fast.kernels.triton_backend.machine_code import Count, count, parse_amdgcn, parse_sass
+from donod_fast.kernels.triton_backend.occupancy import MULTIPROCESSORS, programs_per_multiprocessor
+from donod_fast.kernels.triton_backend.variants import (
+    KERNELS,
+    OF_ROWS,
+    OUTPUT_TILES,
+    Variant,
+    is_core,
+    type_of,
+    variants,
+)
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -46,62 +46,19 @@ TARGETS = {
     "sm_100": GPUTarget("cuda", 100, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
-# Limits of one block (CUDA programming guide, technical specifications; CDNA 3: 64 KiB of LDS).
-SHARED_LIMIT = {
-    "sm_80": 163 * 1024,
-    "sm_89": 99 * 1024,
-    "sm_90": 227 * 1024,
-    "sm_100": 227 * 1024,
-    "gfx942": 64 * 1024,
-}
-_NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
-# Pointers with a fixed element type; all others have the type of the case.
-_FIXED = {
-    "labels": "i64",
-    "token_row": "i32",
-    "token_slot": "i32",
-    "scored_start": "i32",
-    "slot_start": "i32",
-    "slot_row": "i32",
-    "step_sample": "i32",
-    "counts": "i32",
-    "pair_start": "i32",
-    "bounds": "i32",
-    "row_start": "i32",
-    "column_start": "i32",
-    "statistics": "fp64",
-    "sums": "fp64",
-    "scale": "fp64",
-    "token_weight": "fp64",
-    "out": "fp64",
-}
-_FLOAT32 = ("log_rest", "tile_", "relative", "label_slope", "factors", "partials", "numbers", "coefficient")
-_FLOATS = ("logit_scale", "softcap", "lr", "inverse_lr", "weight_decay", "beta1", "beta2", "step_size", "root_scale",
-           "eps", "magnitude", "sign", "don_weight", "nod_weight")  # fmt: skip
-_INTEGERS = ("first", "samples", "base_sample", "token_offset", "tokens_bound", "columns", "columns_stored", "stored",
-             "vocab", "dim", "parts", "items", "rows", "slots", "n", "vocab_tiles", "align")  # fmt: skip
-
-
-_OF_ROWS = ("dim", "hidden_stride", "weight_stride", "state_stride")
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """One compilation: a kernel with its constants and the types of its pointers."""
-
-    kernel: str
-    name: str
-    architecture: str
-    dtype: str
-    warps: int
-    stages: int
-    constants: tuple[tuple[str, Any], ...]
-    types: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """Report of the compiler on a variant. Spills are counted in registers on gfx942, else in bytes."""
+    """One row of ``compiled.csv``: the compiler's report on a variant and the counts of ``machine_code.py``.
+
+    Spills are counted in registers on gfx942, else in bytes. Instructions are those of one warp. ``loops`` are
+    iterations of the main loops, separated by ``+``. ``..._128`` are per 128 elements of a thread's share of the tile
+    (0 where a kernel has no tile of products). ``special`` instructions are exponentials, logarithms, reciprocals and
+    roots. ``epilogue_shared`` are bytes a thread loads from and stores to shared memory. Kinds of instructions are
+    written as ``LDGSTS.128 16``, widths of loads and stores as bytes and their number: ``16:8 4:7``. ``programs`` run
+    on a multiprocessor at once.
+    """
 
     architecture: str
     kernel: str
@@ -115,6 +72,24 @@ class Compiled:
     registers: int
     stack_bytes: int
     spilled: int
+    programs: int
+    instructions: int
+    setup: int
+    loops: str
+    loops_128: str
+    epilogue: int
+    epilogue_128: float
+    loops_special: str
+    epilogue_special: int
+    loops_float64: str
+    epilogue_float64: int
+    barriers: int
+    epilogue_barriers: int
+    epilogue_shared: int
+    matrix: str
+    asynchronous: str
+    loads: str
+    stores: str
 
     @property
     def problem(self) -> str | None:
@@ -126,175 +101,9 @@ class Compiled:
         return None
 
 
-_KERNELS = {
-    "logits": logits.logits_kernel,
-    "token_statistics": rows.token_statistics_kernel,
-    "sample_sums": rows.sample_sums_kernel,
-    "normalise": normalise.normalise_kernel,
-    "pack": pack.pack_kernel,
-    "direct": direct.direct_kernel,
-    "gram": gram.gram_kernel,
-    "cross": gram.cross_kernel,
-    "segment_sums": reduce.segment_sums_kernel,
-    "squares": reduce.squares_kernel,
-    "rectangle_sums": products.rectangle_sums_kernel,
-    "topsis_constants": topsis.constants_kernel,
-    "topsis_closeness": topsis.closeness_kernel,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class _LogitsCase:
-    name: str
-    mapped: bool = False
-    scale: bool = False
-    bias: bool = False
-    normalised: bool = False
-    only_statistics: bool = False
-    width: str = "even"
-
-    @property
-    def flags(self) -> dict[str, bool]:
-        return {
-            "HAS_BIAS": self.bias,
-            "HAS_SCALE": self.scale,
-            "HAS_CAP": self.mapped,
-            "NORMALISED": self.normalised,
-            "STORE": not self.only_statistics,
-            "EVEN_DIM": self.width == "even",
-        }
-
-
-_BASE: dict[str, Any] = {"PRECISION": "ieee", "INTERPRETED": False}
-# Hidden dimensions: "even" is a multiple of the block, "ragged" a multiple of 16, "odd" neither.
-_ALL = {"mapped": True, "scale": True, "bias": True}
-_LOGITS_CASES = (
-    _LogitsCase("plain"),
-    _LogitsCase("plain, ragged dim", scale=True, width="ragged"),
-    _LogitsCase("soft-cap", mapped=True),
-    _LogitsCase("all, ragged dim", **_ALL, width="ragged"),
-    _LogitsCase("all, odd dim", **_ALL, width="odd"),
-    _LogitsCase("statistics only", only_statistics=True),
-    _LogitsCase("statistics only, all", **_ALL, only_statistics=True, width="ragged"),
-    _LogitsCase("again", normalised=True),
-    _LogitsCase("again, all, ragged dim", **_ALL, normalised=True, width="ragged"),
-)
-# Label, rule, storage, packed, width. "No TMA": W or its rows are unaligned, or Triton is older than 3.4.
-_DIRECT_CASES = (
-    ("adamw", "adamw", None, True, "even"),
-    ("adamw, no TMA", "adamw", None, True, "even"),
-    ("adamw, ragged dim", "adamw", None, True, "ragged"),
-    ("adamw, odd dim", "adamw", None, True, "odd"),
-    ("adamw, rows", "adamw", None, False, "even"),
-    ("sign", "sign", None, True, "even"),
-    ("sgd", "sgd", None, True, "even"),
-)
-_HEAVY_CASES = (
-    ("state", "state", None, True, "even"),
-    ("state, rows, ragged dim", "state", None, False, "ragged"),
-    ("state, rows, odd dim", "state", None, False, "odd"),
-    ("adamw, bf16 storage", "adamw", tl.bfloat16, True, "even"),
-    ("state, bf16 storage, ragged dim", "state", tl.bfloat16, True, "ragged"),
-)
-
-
-def variants(architecture: str) -> Iterator[Variant]:
-    """Every config that is shipped for an architecture, with the flags that change its registers or memory."""
-    for dtype in (torch.bfloat16, torch.float16, torch.float32):
-        yield from _matrix_kernels(architecture, dtype)
-    for name in ("bf16", "fp32"):
-        yield from _row_kernels(architecture, name)
-    yield Variant("rectangle_sums", "", architecture, "fp32", 2, 3, (("BLOCK", 64),))
-    for kernel, constants in (
-        ("topsis_constants", {"BLOCK": topsis.BLOCK}),
-        ("topsis_closeness", {"BLOCK": topsis.BLOCK}),
-    ):
-        yield Variant(kernel, "", architecture, "fp64", 4, 3, tuple(constants.items()))
-
-
-def _matrix_kernels(architecture: str, dtype: torch.dtype) -> Iterator[Variant]:
-    # Small heads multiply 16-bit inputs with float32 signals; they use the direct and Gram kernels of float32.
-    name = _NAMES[dtype]
-    signals = logits.signals_dtype(dtype)
-    chosen = {
-        (mapped, shape, odd): fixed_configs(architecture, dtype, signals, mapped=mapped, direct=shape, odd=odd)
-        for mapped in (False, True)
-        for shape in ("short", "long", "heavy")
-        for odd in (False, True)
-    }
-    # float16 has the tiles of bfloat16 and the epilogue of float32. Its operands differ in the logits kernel, and when
-    # hidden states are looked up and cast.
-    half = dtype == torch.float16
-    for case in _LOGITS_CASES[:5] if half else _LOGITS_CASES:
-        configs = chosen[case.mapped, "short", case.width == "odd"]
-        config = configs.statistics if case.only_statistics else configs.logits
-        constants = {**_BASE, **case.flags, "ODD": case.width == "odd", "BLOCK_TOKENS": config.tokens,
-                     "BLOCK_VOCAB": config.vocab, "BLOCK_DIM": config.dim, "SPLIT": config.split,
-                     "GROUP": config.group}  # fmt: skip
-        yield Variant("logits", case.name, architecture, name, config.warps, config.stages,
-                      tuple(constants.items()), (("exps", _NAMES[signals]),))  # fmt: skip
-    for shape in ("short", "long", "heavy"):
-        if shape == "long" and chosen[False, "long", False] == chosen[False, "short", False]:
-            continue
-        for label, rule, storage, packed, width in _HEAVY_CASES if shape == "heavy" else _DIRECT_CASES:
-            if half and packed:
-                continue
-            d = chosen[False, shape, width == "odd"].direct
-            if "no TMA" in label and not d.tma:
-                continue
-            tma = d.tma and packed and "no TMA" not in label
-            constants = {**_BASE, "ODD": width == "odd", "RULE": rule, "NEEDS_WEIGHT": rule != "sgd",
-                         "STORAGE": storage, "PACKED": packed, "TMA": tma, "EVEN_DIM": width == "even" or tma,
-                         "RECIPROCAL": "gcn" if architecture.startswith("gfx") else "ptx", "BLOCK_VOCAB": d.vocab,
-                         "BLOCK_DIM": d.dim, "STEP": d.step, "SPLIT": d.parts(packed), "KEEP": d.keep and not tma,
-                         "LOADED_ZERO": d.loaded_zero}  # fmt: skip
-            types = {"signals": _NAMES[signals], "hidden": _NAMES[signals] if packed else name,
-                     "exp_avg": "fp32", "exp_avg_sq": "fp32"}  # fmt: skip
-            if tma:
-                types["signals"] = _descriptor(signals, d.step, d.vocab)
-                types["hidden"] = _descriptor(signals, d.step, d.dim)
-                types["weight"] = _descriptor(dtype, d.vocab, d.dim)
-            yield Variant("direct", f"{shape}: {label}", architecture, name, d.warps, d.stages,
-                          tuple(constants.items()), tuple(types.items()))  # fmt: skip
-    for mapped in () if half else (False, True):
-        configs = chosen[mapped, "short", False]
-        g, tile_width = configs.gram, configs.logits.tile
-        tile = {"BLOCK_TOKENS": g.tokens, "BLOCK_COLUMNS": min(g.columns, tile_width), "BLOCK_DIM": g.dim}
-        for factors in (True, False):
-            constants = {**_BASE, **tile, "HAS_FACTORS": factors, "HAS_CAP": mapped, "TILE": tile_width}
-            label = ("stored" if factors else "again") + (", soft-cap" if mapped else "")
-            yield Variant("gram", label, architecture, name, g.warps, g.stages, tuple(constants.items()),
-                          (("exps", _NAMES[signals]),))  # fmt: skip
-        types = {f"{side}_exps": _NAMES[signals] for side in ("left", "right")}
-        yield Variant("cross", "soft-cap" if mapped else "", architecture, name, g.warps, g.stages,
-                      tuple({**_BASE, **tile, "HAS_CAP": mapped}.items()), tuple(types.items()))  # fmt: skip
-
-
-def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:
-    rows_tile = {"BLOCK_TOKENS": ROWS.tokens, "BLOCK_TILES": ROWS.tiles, "BLOCK_DIM": ROWS.dim}
-    for cap in (False, True):
-        constants = {"HAS_BIAS": cap, "HAS_SCALE": cap, "HAS_CAP": cap, "BY_SLOT": True, **rows_tile}
-        label = "soft-cap" if cap else "plain"
-        yield Variant("token_statistics", label, architecture, dtype, ROWS.warps, 3, tuple(constants.items()))
-        element = torch.float32 if dtype == "fp32" else torch.bfloat16
-        tile = fixed_configs(architecture, element, element, mapped=cap, direct="short").logits.tile
-        constants = {"HAS_FACTORS": True, "HAS_CAP": cap, "INTERPRETED": False, "TILE": tile,
-                     "BLOCK_SLOTS": NORMALISE.slots, "BLOCK_VOCAB": min(NORMALISE.vocab, tile)}  # fmt: skip
-        yield Variant("normalise", label, architecture, dtype, NORMALISE.warps, 3, tuple(constants.items()))
-    yield Variant("sample_sums", "", architecture, dtype, ROWS.warps, 3,
-                  (("BLOCK", ROWS.sample_block),))  # fmt: skip
-    yield Variant("pack", "", architecture, dtype, PACK.warps, 3,
-                  (("INTERPRETED", False), ("BLOCK_SLOTS", PACK.slots), ("BLOCK_DIM", PACK.vocab)))  # fmt: skip
-    for by_bounds in (False, True):
-        yield Variant("segment_sums", "bounds" if by_bounds else "rows", architecture, dtype, REDUCE.warps, 3,
-                      (("BY_BOUNDS", by_bounds), ("BLOCK", REDUCE.block)))  # fmt: skip
-    yield Variant("squares", "", architecture, dtype, REDUCE.warps, 3,
-                  (("BLOCK_ROWS", REDUCE.rows), ("BLOCK", REDUCE.width)), (("partials", "fp64"),))  # fmt: skip
-
-
 def compile_variant(variant: Variant) -> Compiled:
     """Compile one variant and read the compiler's report."""
-    kernel = _KERNELS[variant.kernel]
+    kernel = KERNELS[variant.kernel]
     constants, types = dict(variant.constants), dict(variant.types)
     signature, aligned = {}, {}
     odd = constants.pop("ODD", False)
@@ -302,17 +111,23 @@ def compile_variant(variant: Variant) -> Compiled:
         if argument in constants:
             signature[argument] = "constexpr"
             continue
-        signature[argument] = _type_of(argument, variant, types)
-        # As at run time: pointers and fixed sizes are multiples of 16, but sizes that change from batch to batch need
+        signature[argument] = type_of(argument, variant, types)
+        # As at run time: pointers and fixed sizes are multiples of 16, but those that change from batch to batch need
         # not be. An odd dim also leaves rows unaligned.
-        varies = kernel.params[index].do_not_specialize or (odd and argument in _OF_ROWS)
-        if signature[argument].startswith("*") or (signature[argument] == "i32" and not varies):
+        varies = kernel.params[index].do_not_specialize or (odd and argument in OF_ROWS)
+        if not varies and (signature[argument].startswith("*") or signature[argument] == "i32"):
             aligned[(index,)] = [["tt.divisibility", 16]]
     target = TARGETS[variant.architecture]
     options = {"num_warps": variant.warps, "num_stages": variant.stages, **LAUNCH_OPTIONS}
     source = ASTSource(kernel, signature, constexprs=constants, attrs=aligned)
     built = triton.compile(source, target=target, options=options)
     registers, stack, spilled = _resources(built, target)
+    shared = int(built.metadata.shared)
+    counted = count_of(built)
+    share = 1
+    for name in OUTPUT_TILES.get(variant.kernel, ()):
+        share *= constants[name]
+    share //= variant.warps * target.warp_size
     return Compiled(
         architecture=variant.architecture,
         kernel=variant.kernel,
@@ -321,32 +136,43 @@ def compile_variant(variant: Variant) -> Compiled:
         tile=" x ".join(str(value) for name, value in constants.items() if name.startswith("BLOCK") or name == "STEP"),
         warps=variant.warps,
         stages=variant.stages,
-        shared_bytes=int(built.metadata.shared),
-        shared_limit=SHARED_LIMIT[variant.architecture],
+        shared_bytes=shared,
+        shared_limit=MULTIPROCESSORS[variant.architecture].block_bytes,
         registers=registers,
         stack_bytes=stack,
         spilled=spilled,
+        programs=programs_per_multiprocessor(
+            variant.architecture,
+            warps=variant.warps,
+            registers=registers,
+            shared_bytes=shared,
+            tensor_columns=getattr(built.metadata, "tmem_size", None) or 0,
+        ),
+        instructions=counted.whole.instructions,
+        setup=counted.setup.instructions,
+        loops="+".join(str(loop.instructions) for loop in counted.loops),
+        loops_128="+".join(f"{loop.instructions * 128 / share:.1f}" for loop in counted.loops) if share else "",
+        epilogue=counted.epilogue.instructions,
+        epilogue_128=round(counted.epilogue.instructions * 128 / share, 1) if share else 0.0,
+        loops_special="+".join(str(loop.special) for loop in counted.loops),
+        epilogue_special=counted.epilogue.special,
+        loops_float64="+".join(str(loop.float64) for loop in counted.loops),
+        epilogue_float64=counted.epilogue.float64,
+        barriers=counted.whole.barriers,
+        epilogue_barriers=counted.epilogue.barriers,
+        epilogue_shared=counted.epilogue.shared_bytes,
+        matrix=" ".join(f"{kind} {number}" for kind, number in sorted(counted.matrix.items())),
+        asynchronous=" ".join(f"{kind} {number}" for kind, number in sorted(counted.asynchronous.items())),
+        loads=" ".join(f"{width}:{number}" for width, number in sorted(counted.loads.items(), reverse=True)),
+        stores=" ".join(f"{width}:{number}" for width, number in sorted(counted.stores.items(), reverse=True)),
     )
 
 
-def _type_of(argument: str, variant: Variant, types: dict[str, str]) -> str:
-    bare = argument.removeprefix("left_").removeprefix("right_")
-    if argument in types:
-        return types[argument] if types[argument].startswith("tensordesc") else "*" + types[argument]
-    if argument in _FLOATS:
-        return "fp32"
-    if bare.endswith("_stride") or argument == "stride" or bare.startswith("first") or bare in _INTEGERS:
-        return "i32"
-    if bare in _FIXED:
-        return "*" + _FIXED[bare]
-    if bare == "slope" or bare.startswith(_FLOAT32):
-        return "*fp32"
-    return "*" + variant.dtype
-
-
-def _descriptor(dtype: torch.dtype, *block: int) -> str:
-    """Type of a descriptor argument for tiles of ``block``."""
-    return f"tensordesc<{_NAMES[dtype]}{list(block)}>"
+def count_of(built: Any) -> Count:
+    """Count the machine code of a kernel that Triton compiled."""
+    if "amdgcn" in built.asm:
+        return count(parse_amdgcn(built.asm["amdgcn"]))
+    return count(parse_sass(_cuobjdump(built.asm["cubin"], "-sass")))
 
 
 def _resources(built: Any, target: GPUTarget) -> tuple[int, int, int]:
@@ -356,48 +182,91 @@ def _resources(built: Any, target: GPUTarget) -> tuple[int, int, int]:
         found = {
             name: int(value)
             for name, value in re.findall(
-                r"\.(vgpr_count|private_segment_fixed_size|vgpr_spill_count|sgpr_spill_count):\s+(\d+)", text
+                r"\.(amdhsa_next_free_vgpr|private_segment_fixed_size|vgpr_spill_count|sgpr_spill_count):?\s+(\d+)",
+                text,
             )
         }
-        return found["vgpr_count"], found["private_segment_fixed_size"], found["vgpr_spill_count"]
-    folder = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-    with tempfile.TemporaryDirectory() as scratch:
-        cubin = Path(scratch) / "kernel.cubin"
-        cubin.write_bytes(built.asm["cubin"])
-        text = subprocess.run(
-            [folder / "cuobjdump", "-res-usage", cubin], capture_output=True, text=True, check=True
-        ).stdout
-    usage = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", text))
+        return found["amdhsa_next_free_vgpr"], found["private_segment_fixed_size"], found["vgpr_spill_count"]
+    usage = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", _cuobjdump(built.asm["cubin"], "-res-usage")))
     # The source has no local arrays, so the stack contains spilled registers.
     return int(usage["REG"]), int(usage["STACK"]), int(usage["STACK"]) + int(usage["LOCAL"])
 
 
-def compile_all(architectures: tuple[str, ...] = ARCHITECTURES, workers: int | None = None) -> list[Compiled]:
-    """Compile every shipped config for the architectures, in several processes."""
-    todo = [variant for architecture in architectures for variant in variants(architecture)]
-    with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
-        return list(pool.map(compile_variant, todo))
+def _cuobjdump(cubin: bytes, option: str) -> str:
+    """Output of the program that Triton brings along."""
+    folder = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "kernel.cubin"
+        file.write_bytes(cubin)
+        return subprocess.run([folder / "cuobjdump", option, file], capture_output=True, text=True, check=True).stdout
+
+
+# Columns that are printed; the file has all of them.
+_PRINTED = ("architecture", "kernel", "variant", "dtype", "warps", "shared_bytes", "registers", "spilled", "programs",
+            "instructions", "setup", "loops", "epilogue", "epilogue_128", "epilogue_special", "epilogue_barriers",
+            "matrix", "asynchronous", "loads")  # fmt: skip
+
+
+def compile_all(chosen: list[Variant], workers: int | None = None) -> list[Compiled | str]:
+    """Compile variants, in as many processes as there are processors; the message of one that does not compile."""
+    with ProcessPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
+        return list(pool.map(_attempt, chosen))
+
+
+def _attempt(variant: Variant) -> Compiled | str:
+    try:
+        return compile_variant(variant)
+    except Exception as error:  # whatever the compiler raises
+        cause = str(error.__cause__ or error).strip() or type(error).__name__
+        name = f"{variant.architecture} {variant.kernel} ({variant.name}, {variant.dtype})"
+        return f"{name}: does not compile: {cause}"
+
+
+def chosen_variants(
+    architectures: list[str] | None, kernels: list[str] | None, part: str, dtypes: list[str] | None, *, core: bool
+) -> list[Variant]:
+    """Variants of architectures, kernels and dtypes (all where None) whose name contains ``part``; maybe core ones."""
+    return [
+        variant
+        for architecture in architectures or ARCHITECTURES
+        for variant in variants(architecture)
+        if (not kernels or variant.kernel in kernels)
+        and part in variant.name
+        and (not dtypes or variant.dtype in dtypes)
+        and (not core or is_core(variant))
+    ]
 
 
 def main() -> int:
     """Compile, print the table, and report configs that cannot be shipped."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--architecture", action="append", choices=ARCHITECTURES)
+    parser.add_argument("--kernel", action="append", choices=tuple(KERNELS))
+    parser.add_argument("--variant", default="", help="part of the variant's name")
+    parser.add_argument("--dtype", action="append", choices=("bf16", "fp16", "fp32", "fp64"))
+    parser.add_argument("--core", action="store_true", help="only what large models use: bfloat16 at even sizes")
     parser.add_argument("--csv", type=Path)
     options = parser.parse_args()
-    found = compile_all(tuple(options.architecture or ARCHITECTURES))
+    chosen = chosen_variants(options.architecture, options.kernel, options.variant, options.dtype, core=options.core)
+    if not chosen:
+        parser.error("no variant has this architecture, kernel, name and dtype")
+    done = compile_all(chosen)
+    found = [row for row in done if isinstance(row, Compiled)]
     names = [field.name for field in fields(Compiled)]
-    lines = [names, *([str(value) for value in asdict(row).values()] for row in found)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(names))]
-    for line in lines:
+    rows = [[str(value) for value in asdict(row).values()] for row in found]
+    shown = [[line[names.index(name)] for name in _PRINTED] for line in [names, *rows]]
+    widths = [max(len(line[i]) for line in shown) for i in range(len(_PRINTED))]
+    for line in shown:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     if options.csv:
         with options.csv.open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerows([[*lines[0], "triton"], *([*line, triton.__version__] for line in lines[1:])])
-    wrong = [row for row in found if row.problem]
-    for row in wrong:
-        print(f"{row.architecture} {row.kernel} ({row.variant}, {row.dtype}): {row.problem}", file=sys.stderr)
+            writer.writerows([[*names, "triton"], *([*line, triton.__version__] for line in rows)])
+    wrong = [row for row in done if isinstance(row, str)]
+    wrong += [f"{row.architecture} {row.kernel} ({row.variant}, {row.dtype}): {row.problem}" for row in found
+              if row.problem]  # fmt: skip
+    for line in wrong:
+        print(line, file=sys.stderr)
     return 1 if wrong else 0
 
 

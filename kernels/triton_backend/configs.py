@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from donod_fast.kernels.triton_backend.architectures import architecture_of
+
 
 @dataclass(frozen=True, slots=True)
 class _Launch:
@@ -72,8 +74,24 @@ class DirectConfig(_Launch):
 
 
 @dataclass(frozen=True, slots=True)
+class Float8Config(_Launch):
+    """Tile of the float8 product; its slots at a time are those of the direct kernel.
+
+    ``promote``: the sum of each step of slots is added to the tile in float32, because the tensor cores keep too few
+    bits of a running sum.
+    """
+
+    vocab: int
+    dim: int
+    split: int
+    promote: bool
+
+
+@dataclass(frozen=True, slots=True)
 class GramConfig(_Launch):
-    """Pair of tiles of ``tokens``; ``columns`` vocabulary rows, then ``dim`` hidden dimensions at a time.
+    """Pair of tiles of ``tokens``; ``columns`` vocabulary rows, or ``dim`` hidden dimensions, at a time.
+
+    The epilogue processes a pair in ``split`` parts (1, 2 or 4).
 
     The vocabulary is divided among up to ``programs`` programs, with at least ``blocks_of_a_part`` column blocks each.
     """
@@ -81,6 +99,7 @@ class GramConfig(_Launch):
     tokens: int
     columns: int
     dim: int
+    split: int = 1
     programs: int = 1024
     blocks_of_a_part: int = 16
 
@@ -93,17 +112,39 @@ class Configs:
     statistics: LogitsConfig
     direct: DirectConfig
     gram: GramConfig
+    float8: Float8Config | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RowsConfig:
-    """Second stage: tokens, vocabulary tiles and hidden dimensions at a time; tokens of a sample at a time."""
+    """Passes over tokens.
 
-    tokens: int = 16
-    tiles: int = 32
-    dim: int = 128
+    Statistics: ``tokens`` × ``blocks`` sums of blocks of the vocabulary at a time. Logits of the labels:
+    ``label_tokens`` × ``label_dim``. Sums of samples: ``sample_block`` tokens of a sample.
+    """
+
+    tokens: int = 32
+    blocks: int = 32
+    label_tokens: int = 4
+    label_dim: int = 512
     sample_block: int = 128
     warps: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class RescueConfig:
+    """Second computation of a few tokens: ``ROWS.tokens`` tokens × ``vocab`` rows, ``dim`` deep.
+
+    At most ``lanes`` × ``parts`` programs: lanes share the blocks of tokens, parts the vocabulary.
+    """
+
+    vocab: int = 64
+    dim: int = 64
+    lanes: int = 16
+    parts: int = 16
+    flags: int = 1024
+    warps: int = 4
+    stages: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +152,7 @@ class PassConfig:
     """A pass over slots × columns."""
 
     slots: int = 16
-    vocab: int = 256
+    columns: int = 256
     warps: int = 4
 
 
@@ -126,13 +167,18 @@ class ReduceConfig:
 
 
 ROWS = RowsConfig()
-NORMALISE = PassConfig(slots=64)  # as wide as a logits tile, usually 64 columns
+RESCUE = RescueConfig()
+ENTRIES = PassConfig(columns=1024)
 PACK = PassConfig()
+QUANTISE = PassConfig(slots=64, columns=64)
 REDUCE = ReduceConfig()
 
 # Samples shorter than this on average count as short. Steps of 32 slots waste 16 slots per sample. Steps of 64 waste
 # twice as many but halve the loop overhead, which pays for long samples.
 SHORT = 320
+# Samples shorter than this on average are mostly one Gram tile of 64, with a quarter of the products of a tile of
+# 128. Longer ones load E from the cache half as often with tiles of 128, which is their limit.
+BRIEF = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +191,7 @@ class _Row:
     long: DirectConfig
     heavy: DirectConfig  # given state, rounding: more arrays in the epilogue
     gram: GramConfig
+    brief: GramConfig  # Gram tiles for samples of mostly one tile
 
 
 # Direct tiles of four warps leave room for two programs per multiprocessor. For short samples the epilogue takes as
@@ -158,7 +205,8 @@ _HOPPER = _Row(
         vocab=128, dim=256, step=64, split=8, rows_split=4, warps=8, stages=3, tma=True, loaded_zero=True
     ),
     heavy=DirectConfig(vocab=128, dim=128, step=32, split=8, warps=8, stages=4, tma=True, loaded_zero=True),
-    gram=GramConfig(tokens=64, columns=64, dim=64, warps=8, stages=3),
+    gram=GramConfig(tokens=128, columns=64, dim=64, split=4, warps=8, stages=3),
+    brief=GramConfig(tokens=64, columns=64, dim=64, warps=4, stages=3),
 )
 # 163 KiB of shared memory; mma.sync keeps its operands in registers too.
 _AMPERE = _Row(
@@ -167,7 +215,8 @@ _AMPERE = _Row(
     short=DirectConfig(vocab=128, dim=128, step=32, split=8, warps=4, stages=3),
     long=DirectConfig(vocab=128, dim=128, step=32, split=8, warps=4, stages=4),
     heavy=DirectConfig(vocab=128, dim=128, step=32, split=4, warps=8, stages=3),
-    gram=GramConfig(tokens=64, columns=64, dim=64, warps=8, stages=3),
+    gram=GramConfig(tokens=128, columns=64, dim=64, split=2, warps=8, stages=3),
+    brief=GramConfig(tokens=64, columns=64, dim=64, warps=4, stages=3),
 )
 _TABLE: dict[str, _Row] = {
     "sm_80": _AMPERE,
@@ -178,7 +227,6 @@ _TABLE: dict[str, _Row] = {
         mapped=replace(_AMPERE.mapped, stages=3),
         short=replace(_AMPERE.short, split=4, warps=8),
         long=replace(_AMPERE.long, split=4, warps=8, stages=3),
-        gram=replace(_AMPERE.gram, stages=2),
     ),
     "sm_90": _HOPPER,
     # Sums stay in tensor memory, which leaves registers for the epilogue of a soft-cap.
@@ -188,6 +236,7 @@ _TABLE: dict[str, _Row] = {
         short=replace(_HOPPER.short, loaded_zero=False),
         long=replace(_HOPPER.long, loaded_zero=False),
         heavy=DirectConfig(vocab=128, dim=64, step=32, warps=8, stages=4, tma=True),
+        brief=replace(_HOPPER.brief, warps=8),
     ),
     # 64 KiB of LDS, wavefronts of 64.
     "gfx942": _Row(
@@ -196,8 +245,17 @@ _TABLE: dict[str, _Row] = {
         short=DirectConfig(vocab=128, dim=128, step=32, split=8, warps=4, stages=2),
         long=DirectConfig(vocab=128, dim=128, step=32, split=8, warps=4, stages=2),
         heavy=DirectConfig(vocab=128, dim=128, step=32, split=4, warps=4, stages=2),
-        gram=GramConfig(tokens=64, columns=32, dim=32, warps=4, stages=2),
+        gram=GramConfig(tokens=128, columns=32, dim=32, split=2, warps=8, stages=2),
+        brief=GramConfig(tokens=64, columns=32, dim=32, warps=4, stages=2),
     ),
+}
+# Two sums a tile on Ada and Hopper, which keep about 14 bits of a running sum of float8 products: narrower tiles leave
+# registers for them, and for three programs on a multiprocessor of Hopper.
+FLOAT8 = {
+    "sm_89": Float8Config(vocab=128, dim=128, split=4, promote=True, warps=8, stages=3),
+    "sm_90": Float8Config(vocab=128, dim=64, split=4, promote=True, warps=4, stages=4),
+    "sm_100": Float8Config(vocab=128, dim=128, split=4, promote=False, warps=4, stages=4),
+    "gfx942": Float8Config(vocab=128, dim=128, split=4, promote=False, warps=4, stages=2),
 }
 # float32 products run on the ordinary units, each operand through registers; rows of an odd length are unaligned.
 _SMALL = _Row(
@@ -207,6 +265,7 @@ _SMALL = _Row(
     long=DirectConfig(vocab=64, dim=64, step=16, split=4, warps=4, stages=2),
     heavy=DirectConfig(vocab=64, dim=32, step=16, split=2, warps=4, stages=2),
     gram=GramConfig(tokens=32, columns=16, dim=32, warps=4, stages=2),
+    brief=GramConfig(tokens=32, columns=16, dim=32, warps=4, stages=2),
 )
 _SMALL_ON = {"sm_100": replace(_SMALL, mapped=replace(_SMALL.mapped, split=4))}
 ARCHITECTURES = tuple(_TABLE)
@@ -219,38 +278,34 @@ def ceil_div(number: int, divisor: int) -> int:
     return -(-number // divisor)
 
 
-def architecture_of(device: torch.device) -> str:
-    """The table's row for a device: the nearest one at or below its own architecture (CPU: as Hopper)."""
-    if device.type != "cuda":
-        return "sm_90"
-    if torch.version.hip:
-        return "gfx942"
-    major, minor = torch.cuda.get_device_capability(device)
-    if major >= 10:
-        return "sm_100"
-    if major == 9:
-        return "sm_90"
-    return "sm_89" if (major, minor) >= (8, 6) else "sm_80"
-
-
 def shape_class(tokens: int, samples: int) -> str:
     """``"short"`` or ``"long"``, by the mean length: known from shapes, so nothing is read from a device."""
     return "short" if tokens < SHORT * samples else "long"
 
 
 def fixed_configs(
-    architecture: str, dtype: torch.dtype, signals: torch.dtype, *, mapped: bool, direct: str, odd: bool = False
+    architecture: str,
+    dtype: torch.dtype,
+    signals: torch.dtype,
+    *,
+    mapped: bool,
+    direct: str,
+    odd: bool = False,
+    brief: bool = False,
 ) -> Configs:
-    """The shipped choice for inputs of ``dtype`` with error signals of ``signals``.
+    """The shipped choice for inputs of ``dtype`` with error signals of ``signals``, on any architecture.
 
     ``mapped``: the head has a bias or soft-cap; ``direct``: ``"short"``, ``"long"`` or ``"heavy"``; ``odd``: the hidden
-    dimension is not a multiple of 16, so that rows are unaligned and loads narrow: small tiles for every dtype.
+    dimension is not a multiple of 16, so that rows are unaligned and loads narrow: small tiles for every dtype;
+    ``brief``: samples are mostly one small tile of the Gram kernel.
     """
-    large, small = _TABLE[architecture], _SMALL_ON.get(architecture, _SMALL)
+    small = _SMALL_ON.get(architecture, _SMALL)
+    large = _TABLE.get(architecture, small)  # an unknown architecture gets small tiles for every dtype
     outer = small if odd or dtype == torch.float32 else large
     inner = small if odd or signals == torch.float32 else large
     tiles = {"short": inner.short, "long": inner.long, "heavy": inner.heavy}[direct]
-    return Configs(outer.mapped if mapped else outer.plain, outer.mapped, tiles, inner.gram)
+    pairs = inner.brief if brief else inner.gram
+    return Configs(outer.mapped if mapped else outer.plain, outer.mapped, tiles, pairs, FLOAT8.get(architecture))
 
 
 def configs_for(
@@ -268,7 +323,15 @@ def configs_for(
     if _override:
         return _override[-1]
     direct = "heavy" if heavy else shape_class(tokens, samples)
-    return fixed_configs(architecture_of(device), dtype, signals, mapped=mapped, direct=direct, odd=dim % 16 != 0)
+    return fixed_configs(
+        architecture_of(device),
+        dtype,
+        signals,
+        mapped=mapped,
+        direct=direct,
+        odd=dim % 16 != 0,
+        brief=tokens < BRIEF * samples,
+    )
 
 
 @contextmanager

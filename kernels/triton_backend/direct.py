@@ -2,7 +2,7 @@
 
 For sample i with gradient G = s · g and a tile of vocabulary rows × hidden dimensions:
 
-    g = Σ_t D_tᵀ h_t              over the sample's slots, on the tensor cores, float32
+    g = Σ_t E_tᵀ (c_t h_t)        over the sample's slots, on the tensor cores, float32
     u = U / unit                  in registers (below)
     Σ u²,  Σ W ∘ u                summed over the tile, stored per (sample, tile); the tile is discarded
 
@@ -273,8 +273,8 @@ def supports(update: Update, storage_dtype: torch.dtype | None) -> str | None:
 
 
 def launch_direct(
-    signals: Tensor,  # (slots, columns) D of the group, from base_sample's first slot on
-    hidden: Tensor,  # (slots, dim) packed like the signals, or (rows, dim) where packed is False
+    signals: Tensor,  # (slots, columns) E with the label's entries, from base_sample's first slot on
+    hidden: Tensor,  # (slots, dim) c h packed like the signals, or (rows, dim) h where packed is False
     weight: Tensor,  # (vocab, dim)
     update: Update,
     numbers: Tensor,  # (all samples, 4) float32 of update_numbers
@@ -287,7 +287,7 @@ def launch_direct(
     first_column: int,
     needs_weight: bool,
     packed: bool,
-    coefficient: Tensor | None,  # (all slots,) float32, factors of looked-up hidden states; None where they are packed
+    coefficient: Tensor | None,  # (all slots,) float32 c, where packed is False, else None
     lr: float,
     weight_decay: float,
     storage_dtype: torch.dtype | None,

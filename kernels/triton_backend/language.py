@@ -8,21 +8,25 @@ hardware rounds to nearest even.
 
 from __future__ import annotations
 
+import math
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from donod_fast.kernels.head_map import HeadMap
+
 INTERPRETING = os.environ.get("TRITON_INTERPRET", "") not in ("", "0")
 # How ``reciprocal`` computes.
 RECIPROCAL = "divide" if INTERPRETING else "gcn" if torch.version.hip else "ptx"
-# Options of every launch: multiply-adds are fused (the default of Triton up to 3.9).
-LAUNCH_OPTIONS = {"enable_fp_fusion": True}
+# Options of every launch: multiplications and additions are fused, whatever a release of Triton does by default.
+LAUNCH_OPTIONS: dict[str, Any] = {"enable_fp_fusion": True}
 # Replaces −∞ in an excluded column: exp gives 0, and 0 · z is 0, whereas 0 · (−inf) is NaN.
 LEFT_OUT = tl.constexpr(-1e30)
+LOG2_E = math.log2(math.e)
 
 
 @triton.jit
@@ -57,6 +61,18 @@ def reciprocal(x, HOW: tl.constexpr):  # float32, |x| from 2⁻¹²⁶ to 2¹²�
         y = tl.inline_asm_elementwise("v_rcp_f32 $0, $1", "=v,v", [x], dtype=tl.float32, is_pure=True, pack=1)
     else:
         y = 1.0 / x
+    return y
+
+
+@triton.jit
+def exp2(x, HOW: tl.constexpr):  # float32
+    """2^x in one instruction, to 2 ulp; 0 below 2⁻¹²⁶ (the compiler's own scales subnormal results around it)."""
+    if HOW == "ptx":
+        y = tl.inline_asm_elementwise("ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
+    elif HOW == "gcn":
+        y = tl.inline_asm_elementwise("v_exp_f32 $0, $1", "=v,v", [x], dtype=tl.float32, is_pure=True, pack=1)
+    else:
+        y = tl.exp2(x)
     return y
 
 
@@ -118,6 +134,31 @@ def log1p(y):  # float64, y ≥ 0
 def softplus(x):  # float64
     """log(1 + eˣ) with a small relative error for both signs; NaN stays NaN, and ∞ stays ∞ (a label masked by −∞)."""
     return tl.where(x > 0.0, x, 0.0) + log1p(tl.exp(-tl.abs(x))) + tl.where(x == x, 0.0, x)
+
+
+class HeadNumbers(NamedTuple):
+    """Constants of z = f(a) for the kernels, which compute logits in units of log 2.
+
+    With x = a + bias:
+
+        no soft-cap     z / log 2 = x · scale_log2
+        soft-cap        decay = 2^(|x| · decay_rate) = exp(−2|logit_scale · x| / softcap)
+                        z / log 2 = sign(x) · cap_log2 · (1 − decay) / (1 + decay)
+                        f′ = slope_scale · decay / (1 + decay)²
+    """
+
+    scale_log2: float
+    decay_rate: float
+    cap_log2: float
+    slope_scale: float
+
+    @classmethod
+    def of(cls, head: HeadMap) -> HeadNumbers:
+        """Constants of a head."""
+        scale, cap = head.logit_scale, 1.0 if head.softcap is None else head.softcap
+        return cls(
+            scale * LOG2_E, -2.0 * abs(scale) * LOG2_E / cap, math.copysign(cap * LOG2_E, scale), 4.0 * scale
+        )  # fmt: skip
 
 
 def element(dtype: torch.dtype) -> Any:

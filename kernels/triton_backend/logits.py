@@ -1,17 +1,20 @@
-"""Head forward: logits tile by tile, their sums for the softmax without the label, and their exponentials.
+"""Head forward: logits tile by tile, their exponentials, and sums for the softmax without the label.
 
-For scored tokens t and vocabulary rows v, with a = W h and z = f(a) (``head_map.py``), per token and tile J of
-``config.tile`` vocabulary rows, with the label's column y excluded from every sum:
+For scored tokens t and vocabulary rows v, with a = W h and z = f(a) (``head_map.py``), a reference of each token
+(``label_logits.py``: the logit of its label, or ``rescue.py``) and x = z − reference:
 
-    top_J  = max_{v ∈ J, v ≠ y} z_v
-    sum_J  = Σ e^{z_v − top_J}                 → 1 − p_y, loss
-    dot_J  = Σ e^{z_v − top_J} (z_v − top_J)   → entropy, and ⟨W, G⟩ if f is a scale
-    a_J    = Σ e^{z_v − top_J} f′_v a_v        → ⟨W, G⟩ otherwise (bias, soft-cap)
+    E_tv = e^{x_v} (times f′_v under a soft-cap), 0 at the label y and past the vocabulary
 
-and E_tv = e^{z_v − top_J} (times f′_v under a soft-cap) for the vocabulary rows ``first_column`` to
-``first_column + stored``, 0 at the label and past the vocabulary. If the normaliser is known already
-(``NORMALISED``), only E_tv = e^{z_v − lse_t} is written: columns that the workspace could not hold the first time are
-computed again.
+and per token and block of ``config.vocab`` vocabulary rows, without the label's column:
+
+    Σ e^x           → 1 − p_y, loss
+    Σ e^x x         → entropy, and ⟨W, G⟩ if f is a scale
+    Σ e^x f′ a      → ⟨W, G⟩ otherwise (with a bias alone Σ e^x a)
+
+E has one scale per token, so no pass over it follows. bfloat16 has the range of float32: E is exact to its rounding
+while log Σ e^x is within ±``FAR`` of 0; ``rescue.py`` computes other tokens again. Columns that the workspace could not
+hold the first time are computed later without sums, with the same reference. Logits are in units of log 2 here: e^x
+is one instruction. The sums are in the same units.
 
 The tokens of a program are arbitrary rows of ``hidden`` and go to their slots in E (``layout.py``). Programs iterate
 over the tokens first, for one group of tiles at a time, so that W is read from memory once per group and the group's
@@ -25,66 +28,96 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from donod_fast.kernels.float8 import SMALL_HEAD
 from donod_fast.kernels.head_map import HeadMap
 from donod_fast.kernels.triton_backend.configs import LogitsConfig, ceil_div
-from donod_fast.kernels.triton_backend.language import INTERPRETING, LEFT_OUT, dot, narrow, share_of, tensor_or
+from donod_fast.kernels.triton_backend.language import (
+    INTERPRETING,
+    LAUNCH_OPTIONS,
+    LEFT_OUT,
+    RECIPROCAL,
+    HeadNumbers,
+    dot,
+    exp2,
+    narrow,
+    reciprocal,
+    share_of,
+    tensor_or,
+)
 from donod_fast.kernels.triton_backend.layout import Group, Layout
-
-SMALL_HEAD = 1 << 23
 
 
 @triton.jit
-def finish_tile(
-    a, base, label, valid, slots, local, numbered, bias, log_rest, exps, tile_top, tile_sum, tile_dot, tile_a,
-    vocab, first_column, stored, exps_stride, tile_stride, logit_scale, softcap,
-    HAS_BIAS: tl.constexpr, HAS_SCALE: tl.constexpr, HAS_CAP: tl.constexpr, NORMALISED: tl.constexpr,
-    STORE: tl.constexpr, INTERPRETED: tl.constexpr, TILE: tl.constexpr,
+def shifted_logits(
+    a, columns, reference, bias, vocab, scale_log2, decay_rate, cap_log2, slope_scale,
+    HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr, RECIPROCAL: tl.constexpr,
 ):  # fmt: skip
-    """Compute sums and exponentials of a tile of pre-activations a, (tokens, TILE), from vocabulary row ``base``."""
-    columns = base + tl.arange(0, TILE)
-    z = a
+    """Compute x = z − reference in units of log 2, and f′ under a soft-cap, of pre-activations a (tokens, columns)."""
+    x = a
+    slope = 1.0
     if HAS_BIAS:
-        z += tl.load(bias + columns, mask=columns < vocab, other=0.0).to(tl.float32)[None, :]
-    if HAS_SCALE:
-        z *= logit_scale
+        x += tl.load(bias + columns, mask=columns < vocab, other=0.0).to(tl.float32)[None, :]
     if HAS_CAP:
-        # tanh and its derivative from exp(−2|x|): neither loses digits when the cap saturates.
-        decay = tl.exp(tl.abs(z) * (-2.0 / softcap))
-        inverse = 1.0 / (1.0 + decay)
-        z = tl.where(z < 0.0, -softcap, softcap) * ((1.0 - decay) * inverse)
-    others = (columns < vocab)[None, :] & (columns[None, :] != label[:, None])
-    if NORMALISED:
-        rest = tl.load(log_rest + slots, mask=valid, other=0.0)
-        e = tl.where(others, tl.exp(z - rest[:, None]), 0.0)
-        if HAS_CAP:
-            e *= decay * inverse * inverse * (4.0 * logit_scale)
+        # tanh and its derivative from exp(−2|x|): the derivative loses no digits when the cap saturates.
+        decay = exp2(tl.abs(x) * decay_rate, RECIPROCAL)
+        inverse = reciprocal(1.0 + decay, RECIPROCAL)
+        slope = decay * inverse * inverse * slope_scale
+        x = tl.where(x < 0.0, -cap_log2, cap_log2) * ((1.0 - decay) * inverse) - reference[:, None]
     else:
+        x = x * scale_log2 - reference[:, None]
         if HAS_BIAS:
-            z = tl.where(z < LEFT_OUT, LEFT_OUT, z)  # a bias of −inf; not tl.maximum, which drops NaN
-        z = tl.where(others, z, LEFT_OUT)
-        top = tl.max(z, 1)
-        z -= top[:, None]
-        e = tl.where(others, tl.exp(z), 0.0)
-        at = (base // TILE).to(tl.int64) * tile_stride
-        if STORE:
-            at += local
-        else:
-            at += numbered
-        tl.store(tile_top + at, top, mask=valid)
-        tl.store(tile_sum + at, tl.sum(e, 1), mask=valid)
-        tl.store(tile_dot + at, tl.sum(e * z, 1), mask=valid)
-        if HAS_CAP:
-            e *= decay * inverse * inverse * (4.0 * logit_scale)
-        if HAS_BIAS or HAS_CAP:
-            tl.store(tile_a + at, tl.sum(e * a, 1), mask=valid)
-    if STORE or NORMALISED:
-        # Stored columns are whole tiles.
-        if base - first_column < stored:
-            place = exps + (base - first_column) + local[:, None] * exps_stride + tl.arange(0, TILE)[None, :]
-            tl.store(place, narrow(e, exps.dtype.element_ty, INTERPRETED), mask=valid[:, None])
+            x = tl.where(x < LEFT_OUT, LEFT_OUT, x)  # a bias of −inf; not tl.maximum, which drops NaN
+    return x, slope
 
 
-@triton.jit(do_not_specialize=["first_sample", "samples", "token_offset", "tokens_bound", "first_tile"])
+@triton.jit
+def finish_part(
+    a, columns, place, label, reference, local, valid, excludes, stores, bias, exps, vocab, exps_stride,
+    scale_log2, decay_rate, cap_log2, slope_scale,
+    HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr, SUMS: tl.constexpr, STORE: tl.constexpr, RECIPROCAL: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+):  # fmt: skip
+    """Store the exponentials of pre-activations a (tokens, columns) and return their sums per token.
+
+    ``excludes``: whether the columns contain a label of these tokens or pass the end of the vocabulary. ``stores``:
+    whether E holds these columns, at ``place`` in the rows ``local``; rows of tokens that are not ``valid`` stay.
+    """
+    x, slope = shifted_logits(
+        a,
+        columns,
+        reference,
+        bias,
+        vocab,
+        scale_log2,
+        decay_rate,
+        cap_log2,
+        slope_scale,
+        HAS_BIAS,
+        HAS_CAP,
+        RECIPROCAL,
+    )
+    if excludes:
+        others = (columns < vocab)[None, :] & (columns[None, :] != label[:, None])
+        x = tl.where(others, x, LEFT_OUT)
+    e = exp2(x, RECIPROCAL)
+    rest = tl.zeros_like(reference)
+    shifted = tl.zeros_like(reference)
+    products = tl.zeros_like(reference)
+    if SUMS:
+        rest = tl.sum(e, 1)
+        shifted = tl.sum(e * x, 1)
+    if HAS_CAP:
+        e *= slope
+    if SUMS and (HAS_BIAS or HAS_CAP):
+        products = tl.sum(e * a, 1)
+    if STORE:
+        if stores:
+            target = exps + local[:, None] * exps_stride + place[None, :]
+            tl.store(target, narrow(e, exps.dtype.element_ty, INTERPRETED), mask=valid[:, None])
+    return rest, shifted, products
+
+
+@triton.jit(do_not_specialize=["first_sample", "samples", "token_offset", "tokens_bound", "first_block", "blocks"])
 def logits_kernel(
     hidden,
     weight,
@@ -94,12 +127,9 @@ def logits_kernel(
     token_slot,
     scored_start,
     slot_start,
-    log_rest,
+    reference,
     exps,
-    tile_top,
-    tile_sum,
-    tile_dot,
-    tile_a,
+    sums,
     first_sample,
     samples,
     token_offset,
@@ -108,19 +138,23 @@ def logits_kernel(
     weight_stride,
     vocab,
     dim,
-    first_tile,
+    first_block,
+    blocks,
     stored,
     exps_stride,
-    tile_stride,
-    logit_scale,
-    softcap,
+    sum_stride,
+    block_stride,
+    scale_log2,
+    decay_rate,
+    cap_log2,
+    slope_scale,
     HAS_BIAS: tl.constexpr,
-    HAS_SCALE: tl.constexpr,
     HAS_CAP: tl.constexpr,
-    NORMALISED: tl.constexpr,
+    SUMS: tl.constexpr,
     STORE: tl.constexpr,
     EVEN_DIM: tl.constexpr,
     PRECISION: tl.constexpr,
+    RECIPROCAL: tl.constexpr,
     INTERPRETED: tl.constexpr,
     BLOCK_TOKENS: tl.constexpr,
     BLOCK_VOCAB: tl.constexpr,
@@ -128,35 +162,29 @@ def logits_kernel(
     SPLIT: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    """One tile of tokens × vocabulary; see the module's docstring. Grid: (token tiles · vocabulary tiles,)."""
-    token_tiles = tl.cdiv(tokens_bound, BLOCK_TOKENS)
-    if NORMALISED:
-        vocab_tiles = tl.cdiv(stored, BLOCK_VOCAB)
-    else:
-        vocab_tiles = tl.cdiv(vocab, BLOCK_VOCAB)
-    group = tl.program_id(0) // (GROUP * vocab_tiles)
-    in_group = tl.program_id(0) % (GROUP * vocab_tiles)
-    width = min(token_tiles - group * GROUP, GROUP)
-    token_tile = group * GROUP + in_group % width
-    vocab_tile = in_group // width
+    """One block of tokens × vocabulary; see the module's docstring. Grid: (token blocks · vocabulary blocks,)."""
+    token_blocks = tl.cdiv(tokens_bound, BLOCK_TOKENS)
+    group = tl.program_id(0) // (GROUP * blocks)
+    in_group = tl.program_id(0) % (GROUP * blocks)
+    width = min(token_blocks - group * GROUP, GROUP)
+    token_block = group * GROUP + in_group % width
+    block = in_group // width
 
     begin = tl.load(scored_start + first_sample) + token_offset
     end = min(tl.load(scored_start + first_sample + samples), begin + tokens_bound)
-    tokens = begin + token_tile * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
-    if begin + token_tile * BLOCK_TOKENS >= end:
+    tokens = begin + token_block * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
+    if begin + token_block * BLOCK_TOKENS >= end:
         return
     valid = tokens < end
     rows = tl.load(token_row + tokens, mask=valid, other=0)
-    label = tl.load(labels + rows, mask=valid, other=-1)
     slots = tl.load(token_slot + tokens, mask=valid, other=0)
+    # 32 bits are enough: a label outside the vocabulary has a reference of NaN.
+    label = tl.load(labels + rows, mask=valid, other=-1).to(tl.int32)
+    base_value = tl.load(reference + slots, mask=valid, other=0.0)
     local = (slots - tl.load(slot_start + first_sample)).to(tl.int64)
 
-    # Counted in tiles, so that the compiler knows how addresses are aligned.
-    first_column = first_tile * (BLOCK_VOCAB // SPLIT)
-    if NORMALISED:
-        base = first_column + vocab_tile * BLOCK_VOCAB
-    else:
-        base = vocab_tile * BLOCK_VOCAB
+    # Counted in blocks, so that the compiler knows how addresses are aligned.
+    base = (first_block + block) * BLOCK_VOCAB
     columns = base + tl.arange(0, BLOCK_VOCAB)
     # Rows past the end repeat a real one and are excluded below, so that the loop needs no mask.
     weight_rows = tl.minimum(columns, vocab - 1).to(tl.int64)
@@ -175,14 +203,35 @@ def logits_kernel(
         left += BLOCK_DIM
         right += BLOCK_DIM
 
-    # The epilogue processes one tile width at a time: its values for the whole block would not fit in registers.
+    # The epilogue processes one part at a time: its values for the whole block would not fit in registers. Few parts
+    # contain a label. The others need no comparison: a count of labels per part, 16 bits each, tells them apart.
+    TILE: tl.constexpr = BLOCK_VOCAB // SPLIT
+    inside = label - base
+    held = (inside >= 0) & (inside < BLOCK_VOCAB)
+    one = tl.full((BLOCK_TOKENS,), 1, dtype=tl.int64)
+    counts = tl.sum(tl.where(held, one << (tl.where(held, inside, 0) // TILE * 16).to(tl.int64), 0), 0)
+    rest = tl.zeros((BLOCK_TOKENS,), dtype=tl.float32)
+    shifted = tl.zeros((BLOCK_TOKENS,), dtype=tl.float32)
+    products = tl.zeros((BLOCK_TOKENS,), dtype=tl.float32)
     for part in tl.static_range(SPLIT):
-        finish_tile(
-            share_of(a, part, SPLIT, BLOCK_TOKENS, BLOCK_VOCAB), base + part * (BLOCK_VOCAB // SPLIT), label, valid,
-            slots, local, tokens - begin, bias, log_rest, exps, tile_top, tile_sum, tile_dot, tile_a,
-            vocab, first_column, stored, exps_stride, tile_stride, logit_scale, softcap,
-            HAS_BIAS, HAS_SCALE, HAS_CAP, NORMALISED, STORE, INTERPRETED, BLOCK_VOCAB // SPLIT,
+        first = base + part * TILE
+        excludes = (((counts >> (16 * part)) & 0xFFFF) > 0) | (first + TILE > vocab)
+        place = block * BLOCK_VOCAB + part * TILE
+        more_rest, more_shifted, more_products = finish_part(
+            share_of(a, part, SPLIT, BLOCK_TOKENS, BLOCK_VOCAB), first + tl.arange(0, TILE), place + tl.arange(0, TILE),
+            label, base_value, local, valid, excludes, place < stored, bias, exps, vocab, exps_stride,
+            scale_log2, decay_rate, cap_log2, slope_scale, HAS_BIAS, HAS_CAP, SUMS, STORE, RECIPROCAL,
+            INTERPRETED,
         )  # fmt: skip
+        rest += more_rest
+        shifted += more_shifted
+        products += more_products
+    if SUMS:
+        at = sums + block.to(tl.int64) * block_stride + (tokens - begin)
+        tl.store(at, rest, mask=valid)
+        tl.store(at + sum_stride, shifted, mask=valid)
+        if HAS_BIAS or HAS_CAP:
+            tl.store(at + 2 * sum_stride, products, mask=valid)
 
 
 def supports(hidden: Tensor, weight: Tensor) -> str | None:
@@ -200,41 +249,38 @@ def launch_logits(
     labels: Tensor,  # (rows,) int64 or int32
     layout: Layout,
     group: Group,
+    reference: Tensor,  # (all slots,) float32, in units of log 2
     exps: Tensor | None,  # (slots, columns) written where given; its columns are whole blocks
-    tiles: Tensor | None,  # (3 or 4, vocab tiles, tokens or slots) float32 sums; None: the normaliser is known
-    log_rest: Tensor | None,  # (all slots,) float32, read where the normaliser is known
+    sums: Tensor | None,  # (2 or 3, vocabulary blocks, tokens) float32, written where given, for the whole vocabulary
     config: LogitsConfig,
     *,
     first_column: int = 0,
     token_offset: int = 0,
     tokens_bound: int | None = None,
 ) -> None:
-    """Fill ``exps`` and ``tiles`` (indexed by slot where exps is given, else by token); no host sync.
+    """Fill ``exps`` from ``first_column`` on, and ``sums``; no host sync.
 
     It processes tokens ``token_offset`` to ``token_offset + tokens_bound`` of the group, by default all of them.
     """
     vocab, dim = weight.shape
-    normalised = tiles is None
     tokens_bound = group.tokens_bound if tokens_bound is None else tokens_bound
     stored = 0 if exps is None else exps.shape[1]
-    vocab_tiles = ceil_div(stored if normalised else vocab, config.vocab)
-    grid = (ceil_div(tokens_bound, config.tokens) * vocab_tiles,)
+    blocks = ceil_div(stored, config.vocab) if sums is None else vocabulary_blocks(vocab, stored, config)
+    grid = (ceil_div(tokens_bound, config.tokens) * blocks,)
     if grid[0] == 0:
         return
-    stand_in = hidden
-    parts = [stand_in] * 4 if tiles is None else [tiles[min(i, tiles.shape[0] - 1)] for i in range(4)]
     logits_kernel[grid](
         hidden,
         weight,
-        tensor_or(head.bias, stand_in),
+        tensor_or(head.bias, hidden),
         labels,
         layout.token_row,
         layout.token_slot,
         layout.scored_start,
         layout.slot_start,
-        tensor_or(log_rest, stand_in),
-        tensor_or(exps, stand_in),
-        *parts,
+        reference,
+        tensor_or(exps, hidden),
+        tensor_or(sums, reference),
         group.first_sample,
         group.samples,
         token_offset,
@@ -243,19 +289,20 @@ def launch_logits(
         weight.stride(0),
         vocab,
         dim,
-        first_column // config.tile,
+        first_column // config.vocab,
+        blocks,
         stored,
         0 if exps is None else exps.stride(0),
-        0 if tiles is None else tiles.stride(1),
-        head.logit_scale,
-        1.0 if head.softcap is None else head.softcap,
+        0 if sums is None else sums.stride(0),
+        0 if sums is None else sums.stride(1),
+        *HeadNumbers.of(head),
         HAS_BIAS=head.bias is not None,
-        HAS_SCALE=head.logit_scale != 1.0,
         HAS_CAP=head.softcap is not None,
-        NORMALISED=normalised,
+        SUMS=sums is not None,
         STORE=exps is not None,
         EVEN_DIM=dim % config.dim == 0,
         PRECISION=config.precision(hidden.dtype),
+        RECIPROCAL=RECIPROCAL,
         INTERPRETED=INTERPRETING,
         BLOCK_TOKENS=config.tokens,
         BLOCK_VOCAB=config.vocab,
@@ -264,7 +311,13 @@ def launch_logits(
         GROUP=config.group,
         num_warps=config.warps,
         num_stages=config.stages,
+        **LAUNCH_OPTIONS,
     )
+
+
+def vocabulary_blocks(vocab: int, stored: int, config: LogitsConfig) -> int:
+    """Blocks of the vocabulary for which ``launch_logits`` computes sums; those past its end have sums of 0."""
+    return ceil_div(max(vocab, stored), config.vocab)
 
 
 def signals_dtype(dtype: torch.dtype, elements: int | None = None) -> torch.dtype:

@@ -10,6 +10,7 @@ sample; neither causes reads outside of a tensor.
 from __future__ import annotations
 
 import os
+from collections.abc import Hashable
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from donod_fast.kernels.arguments import IGNORE_INDEX, HeadArguments, check_bounds, check_labels
 from donod_fast.kernels.head_map import HeadMap
 from donod_fast.kernels.scores import DonNod, don_and_nod, with_weight_decay
-from donod_fast.kernels.triton_backend import autotune, direct, logits
+from donod_fast.kernels.triton_backend import autotune, direct, logits, resources
 from donod_fast.kernels.triton_backend.configs import Configs, configs_for
 from donod_fast.kernels.triton_backend.language import INTERPRETING, OnDevice
 from donod_fast.kernels.triton_backend.reduce import squared_norm
@@ -54,7 +55,11 @@ def supports(call: HeadArguments) -> str | None:
     bounds = call.cu_seqlens.device
     if bounds.type != "cpu" and bounds != call.hidden.device:
         return f"cu_seqlens is on {bounds}, hidden on {call.hidden.device}; put it there or on the host"
-    return supports_tensors(call.hidden, call.weight) or direct.supports(call.update, call.storage_dtype)
+    return (
+        supports_tensors(call.hidden, call.weight)
+        or direct.supports(call.update, call.storage_dtype)
+        or resources.reason_for(lambda: kind_of(call))
+    )
 
 
 def supports_workspace(call: HeadArguments) -> str | None:
@@ -65,6 +70,19 @@ def supports_workspace(call: HeadArguments) -> str | None:
     made = _call_of(call, call.cu_seqlens, host)  # the device of the bounds does not affect the plan
     plan = made.plan(_configs(made))
     return plan if isinstance(plan, str) else None
+
+
+def kind_of(call: HeadArguments) -> Hashable:
+    """Calls of the same kind launch the same kernels with the same tiles."""
+    made = _call_of(call, call.cu_seqlens, None)
+    flags = (call.head.bias is not None, call.head.logit_scale != 1.0, call.head.softcap is not None)
+    rule = (direct.rule_of(call.update), call.storage_dtype, call.hidden.dtype, call.hidden.shape[1])
+    return (call.hidden.device, _configs(made), rule, flags)
+
+
+def attempt_don_nod(call: HeadArguments) -> DonNod | None:
+    """``triton_don_nod``, or None if the tiles do not fit the device; ``supports`` gives the reason from then on."""
+    return resources.attempt(lambda: kind_of(call), lambda: triton_don_nod(call))
 
 
 def triton_don_nod(call: HeadArguments) -> DonNod:
@@ -97,6 +115,7 @@ def triton_don_nod(call: HeadArguments) -> DonNod:
         call.storage_dtype,
         call.weight_norm,
         call.workspace_bytes,
+        call.precision,
         "token_loss" in call.extras,
     )
     loss, entropy, dot, update_norm, don, nod = scores.unbind(1)
@@ -129,6 +148,7 @@ def head_scores(
     storage_dtype: torch.dtype | None,
     weight_norm: float | None,
     workspace_bytes: int,
+    precision: str,
     token_losses: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(samples, 6) float64 [loss, entropy, ⟨W, U⟩, ‖U‖, DON, NOD], (samples,) int32 counts, and losses of the tokens.
@@ -143,7 +163,7 @@ def head_scores(
         rule = SGD() if update == "sgd" else Sign()
     arguments = HeadArguments(
         hidden, weight, labels, cu_seqlens, HeadMap(bias, logit_scale, softcap), rule, lr, weight_decay, mean,
-        storage_dtype, weight_norm, workspace_bytes,
+        storage_dtype, weight_norm, workspace_bytes, precision=precision,
     )  # fmt: skip
     check_labels(labels, weight.shape[0])
     if os.environ.get("DONOD_FAST_DEBUG"):
@@ -200,6 +220,7 @@ def _call_of(call: HeadArguments, bounds: Tensor, host: list[int] | None) -> Cal
         mean=call.mean,
         storage_dtype=call.storage_dtype,
         workspace_bytes=call.workspace_bytes,
+        float8=call.precision == "float8",
     )
 
 

@@ -1,7 +1,8 @@
-"""Copy hidden states to their slots, so that the direct kernel needs no look-ups.
+"""Copy hidden states to their slots, times the coefficient of their token, so that the direct kernel needs no look-ups.
 
-Pads become zeros (a NaN of another sample must not be multiplied by a zero signal), and float16 becomes bfloat16, the
-dtype of the signals.
+    packed_t = c_t h_t      rounded once, to the dtype of the signals
+
+Pads become zeros (a NaN of another sample must not be multiplied by a zero signal). See ``label_entries.py`` for c.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import triton.language as tl
 from torch import Tensor
 
 from donod_fast.kernels.triton_backend.configs import PACK, ceil_div
-from donod_fast.kernels.triton_backend.language import INTERPRETING, narrow
+from donod_fast.kernels.triton_backend.language import INTERPRETING, LAUNCH_OPTIONS, narrow
 from donod_fast.kernels.triton_backend.layout import Group, Layout
 
 
 @triton.jit(do_not_specialize=["first_sample", "samples"])
 def pack_kernel(
     hidden,
+    coefficient,
     slot_row,
     slot_start,
     packed,
@@ -40,25 +42,27 @@ def pack_kernel(
     k = tl.program_id(1) * BLOCK_DIM + tl.arange(0, BLOCK_DIM)
     mask = (row >= 0)[:, None] & (k < dim)[None, :]
     h = tl.load(hidden + row.to(tl.int64)[:, None] * hidden_stride + k[None, :], mask=mask, other=0.0)
-    if h.dtype != packed.dtype.element_ty:
-        h = narrow(h.to(tl.float32), packed.dtype.element_ty, INTERPRETED)
+    c = tl.load(coefficient + begin + local, mask=row >= 0, other=0.0)
+    h = narrow(h.to(tl.float32) * c[:, None], packed.dtype.element_ty, INTERPRETED)
     target = packed + local.to(tl.int64)[:, None] * dim + k[None, :]
     tl.store(target, h, mask=inside[:, None] & (k < dim)[None, :])
 
 
 def launch_pack(
     hidden: Tensor,  # (rows, dim)
+    coefficient: Tensor,  # (all slots,) float32 of launch_label_entries
     layout: Layout,
     group: Group,
     packed: Tensor,  # (slots, dim) written
 ) -> None:
     """Fill ``packed`` for the group's slots."""
     dim = hidden.shape[1]
-    grid = (ceil_div(group.slots_bound, PACK.slots), ceil_div(dim, PACK.vocab))
+    grid = (ceil_div(group.slots_bound, PACK.slots), ceil_div(dim, PACK.columns))
     if 0 in grid:
         return
     pack_kernel[grid](
         hidden,
+        coefficient,
         layout.slot_row,
         layout.slot_start,
         packed,
@@ -68,6 +72,7 @@ def launch_pack(
         dim,
         INTERPRETED=INTERPRETING,
         BLOCK_SLOTS=PACK.slots,
-        BLOCK_DIM=PACK.vocab,
+        BLOCK_DIM=PACK.columns,
         num_warps=PACK.warps,
+        **LAUNCH_OPTIONS,
     )

@@ -3,15 +3,17 @@
 Memory of a group of S slots with C stored columns of E (e bytes per element):
 
     E                       S · C · e
-    sums of tiles           S · tiles · 4 · (3 or 4)
+    sums of blocks          S · blocks · 4 · (2 or 3)
     packed hidden states    S · d · e                      (direct kernel, if they fit; else it looks rows up)
-    partial sums            samples of a launch · tiles of W · 8   (direct kernel), pairs · parts · 4 (Gram)
+    partial sums            samples of a launch · tiles of W · 8   (direct kernel), pairs · (1 + parts) · 4 (Gram)
+    products h · h          pairs of tiles held · tokens² · 4      (Gram, in the share of the partial sums)
+    float8 copies           S · (C + d)                    (on request), and C · 4 for each sample of a launch
 
 **The rule**, from operation counts (a logits product costs 2 V d per token, and so does a direct product):
 
 - *stored*: C = V. One logits product; the second stage reads E. A group takes whole samples until it is full.
 - *streamed*: the workspace cannot hold E of the group. One logits product gives the normalisers, then E is computed
-  chunk by chunk. The first chunk is kept from the first product if the sums of tiles leave room. The others need a
+  chunk by chunk. The first chunk is kept from the first product if the sums leave room. The others need a
   second product each, 2 − C/V products in total. This applies to a sample that is longer than a stored group, and to a
   batch that does not fit and whose bounds the host does not know (bounds on the device are never read back).
 
@@ -27,7 +29,7 @@ from itertools import pairwise
 from donod_fast.kernels.triton_backend.configs import Configs, ceil_div
 from donod_fast.kernels.triton_backend.layout import Group, slots_bound
 
-# Share of the workspace for partial sums of the direct kernel; slots get the rest.
+# Share of the workspace for partial sums of the direct kernel and products h · h; slots get the rest.
 _PARTIALS = 8
 
 
@@ -39,7 +41,7 @@ class GroupPlan:
         group: its samples.
         columns: columns of E in memory, a multiple of the tiles'; all of them if they fit.
         keep_first: whether the first chunk is kept from the product for the normalisers.
-        statistics_tokens: tokens whose sums of tiles are in memory at once.
+        statistics_tokens: tokens whose sums are in memory at once.
         pack: whether hidden states are copied to their slots.
         by_pairs: whether a linear update uses the Gram kernel.
     """
@@ -67,9 +69,19 @@ class Problem:
     vocab: int
     dim: int
     element: int  # bytes of an element of E
-    sums: int  # sums of a tile: 3, or 4 with a bias or soft-cap
+    sums: int  # sums of a block: 2, or 3 with a bias or soft-cap
     linear: bool  # SGD without rounding: Gram kernel if it is cheaper
     workspace_bytes: int
+    float8: bool = False  # float8 copies of E and of hidden states
+
+    @property
+    def stored(self) -> int:
+        """Bytes of an element of E and its copy."""
+        return self.element + int(self.float8)
+
+    def sample_bytes(self, columns: int, tiles: int) -> int:
+        """Bytes of partial sums, and scales of vocabulary rows, of a sample in a launch with so many tiles of W."""
+        return 8 * tiles + (4 * columns if self.float8 else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +95,11 @@ class _TooLarge:
 def gram_limit(vocab: int, dim: int) -> float:
     """Largest number of scored tokens for which the Gram kernel costs less than gradient tiles: N (V + d) ≤ 2 V d."""
     return 2.0 * vocab * dim / (vocab + dim)
+
+
+def table_blocks(blocks: int) -> int:
+    """Rows of the table of sums of so many blocks of the vocabulary; ``rescue.py`` needs two."""
+    return max(blocks, 2)
 
 
 def full_columns(vocab: int, configs: Configs) -> int:
@@ -103,11 +120,11 @@ def make_plan(
     partial_bytes = problem.workspace_bytes // _PARTIALS
     budget = problem.workspace_bytes - partial_bytes
     columns = full_columns(problem.vocab, configs)
-    tiles = columns // configs.logits.tile
-    sums = tiles * 4 * problem.sums
+    sums = table_blocks(columns // configs.logits.vocab) * 4 * problem.sums
     # Bytes of a slot in a stored group; hidden states are packed if they are at most a quarter of it.
     packs = not problem.linear and 4 * problem.dim <= columns
-    slot = columns * problem.element + sums + (problem.dim * problem.element if packs else 0)
+    slot = columns * problem.stored + sums + (problem.dim * problem.element if packs else 0)
+    slot += problem.dim if problem.float8 else 0
     capacity = budget // slot // align * align
 
     def stored(group: Group) -> GroupPlan:
@@ -131,7 +148,7 @@ def make_plan(
     least = _least_partials(columns, problem, configs)
     refused = [plan for plan in plans if isinstance(plan, _TooLarge)]
     if partial_bytes < least:
-        refused.append(_TooLarge("one sample's partial sums", _PARTIALS * least))
+        refused.append(_TooLarge("one sample's partial sums or a pair of its tiles", _PARTIALS * least))
     if refused:
         worst = max(refused, key=lambda piece: piece.need)
         return f"workspace_bytes = {problem.workspace_bytes} cannot hold {worst.piece}; give it at least {worst.need}"
@@ -160,8 +177,11 @@ def _gathered(bounds: list[int], capacity: int, align: int, limit: float) -> lis
 
 
 def _least_partials(columns: int, problem: Problem, configs: Configs) -> int:
-    """Bytes of one sample's partial sums of the direct kernel."""
-    return 8 * (columns // configs.direct.vocab) * ceil_div(problem.dim, configs.direct.dim)
+    """Bytes of one sample's partial sums of the direct kernel, or of one pair's products of hidden states (Gram)."""
+    pair = 4 * configs.gram.tokens**2 if problem.linear else 0
+    used = (configs.direct, configs.float8) if problem.float8 else (configs.direct,)
+    tiles = max(columns // one.vocab * ceil_div(problem.dim, one.dim) for one in used if one is not None)
+    return max(pair, problem.sample_bytes(columns, tiles))
 
 
 def _by_pairs(group: Group, problem: Problem) -> bool:
@@ -175,6 +195,8 @@ def _by_pairs(group: Group, problem: Problem) -> bool:
 def _streamed(
     group: Group, problem: Problem, configs: Configs, budget: int, columns: int, sums: int
 ) -> GroupPlan | _TooLarge:
+    if problem.float8:
+        budget -= group.slots_bound * problem.dim
     states = group.slots_bound * problem.dim * problem.element
     # Packed hidden states keep the direct kernel's loads asynchronous, which is worth an eighth of the memory.
     if not _by_pairs(group, problem) and 8 * states <= budget:
@@ -188,16 +210,16 @@ def _streamed_in(
     group: Group, problem: Problem, configs: Configs, budget: int, columns: int, sums: int, *, pack: bool
 ) -> GroupPlan | _TooLarge:
     tile = max(configs.logits.vocab, configs.direct.vocab)
-    slots, row = group.slots_bound, group.slots_bound * problem.element
+    slots, row = group.slots_bound, group.slots_bound * problem.stored
     pairs = _by_pairs(group, problem)
-    # If the first chunk is kept, the sums of tiles of all tokens must fit in addition.
+    # If the first chunk is kept, the sums of all tokens must fit in addition.
     kept = min((budget - slots * sums) // row // tile * tile, columns)
     with_first = GroupPlan(group, kept, True, group.tokens_bound, pack, pairs)
     if kept >= tile and kept >= columns // 2:
         return with_first
     # Otherwise the table has the sums of one block of tokens at a time, which leaves more room for columns.
     config = configs.statistics
-    sums = ceil_div(problem.vocab, config.vocab) * config.split * 4 * problem.sums
+    sums = table_blocks(ceil_div(problem.vocab, config.vocab)) * 4 * problem.sums
     fresh = min((budget - config.tokens * sums) // row // tile * tile, columns)
     if fresh < tile:
         if kept >= tile:

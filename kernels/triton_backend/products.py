@@ -1,6 +1,6 @@
 """⟨G_i, G_j⟩ between two sets of samples, kernel by kernel (the mathematics is in ``gram.py``).
 
-    per set: layout → normalisers, for one block of tokens at a time → scales and magnitudes
+    per set: layout → references and normalisers, for one block of tokens at a time → scales, factors of the tokens
     per range of the vocabulary: E of both sets (one logits product each) → sums of products of token tiles
     per pair of samples: its rectangle of tiles, in float64
 
@@ -21,15 +21,17 @@ from torch import Tensor
 from donod_fast.errors import BackendError
 from donod_fast.kernels.arguments import HeadArguments, check_bounds, check_labels
 from donod_fast.kernels.head_map import HeadMap
-from donod_fast.kernels.softmax import constant_slope
-from donod_fast.kernels.triton_backend import gram, logits, rows
+from donod_fast.kernels.triton_backend import gram, logits, op, resources
 from donod_fast.kernels.triton_backend.configs import Configs, ceil_div, configs_for
 from donod_fast.kernels.triton_backend.language import OnDevice
 from donod_fast.kernels.triton_backend.layout import Group, Layout, make_layout, slots_bound
 from donod_fast.kernels.triton_backend.op import bounds_of
+from donod_fast.kernels.triton_backend.pairs import Side
+from donod_fast.kernels.triton_backend.plan import table_blocks
+from donod_fast.kernels.triton_backend.tokens import Tokens
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["out", "partials_stride", "out_stride"])
 def rectangle_sums_kernel(
     partials, row_start, column_start, out, align, partials_stride, out_stride, BLOCK: tl.constexpr
 ):
@@ -46,6 +48,16 @@ def rectangle_sums_kernel(
             total += tl.load(line + at, mask=at < last_column, other=0.0).to(tl.float64)
         line += partials_stride
     tl.store(out + tl.program_id(0).to(tl.int64) * out_stride + tl.program_id(1), tl.sum(total, 0))
+
+
+def supports(left: HeadArguments, right: HeadArguments) -> str | None:
+    """Reason why the kernels do not support a call of ``gradient_products``, or None."""
+    return op.supports(left) or op.supports(right) or resources.reason_for(lambda: ("products", op.kind_of(left)))
+
+
+def attempt_products(left: HeadArguments, right: HeadArguments) -> Tensor | None:
+    """``triton_products``, or None if the tiles do not fit the device; ``supports`` gives the reason from then on."""
+    return resources.attempt(lambda: ("products", op.kind_of(left)), lambda: triton_products(left, right))
 
 
 def triton_products(left: HeadArguments, right: HeadArguments) -> Tensor:
@@ -107,7 +119,7 @@ def gradient_products_op(
         right.normalise(workspace_bytes)
         out = torch.empty((left.samples, right.samples), dtype=torch.float64, device=hidden.device)
         for a, b, width in pieces:
-            _fill(out, left, a, right, b, width, signals)
+            _fill(out, left, a, right, b, width, signals, workspace_bytes // 8)
         scaled = out * left.scale.unsqueeze(1) * right.scale
         sound = left.sound.unsqueeze(1) & right.sound
         return torch.where(sound, scaled, torch.nan)
@@ -142,74 +154,26 @@ class _Set:
         self.samples, tokens = bounds.shape[0] - 1, hidden.shape[0]
         slots = self.layout.slot_row.shape[0]
         device = hidden.device
-        self.log_rest = torch.empty(slots, dtype=torch.float32, device=device)
-        self.relative = torch.empty(slots, dtype=torch.float32, device=device)
-        self.label_slope = None if head.softcap is None else torch.empty_like(self.log_rest)
+        self.tokens = Tokens.empty(hidden, weight, head, self.labels, self.layout)
         self.scale = torch.empty(self.samples, dtype=torch.float64, device=device)
         self.sound = (self.layout.counts > 0) & self.layout.valid
         self.group = Group(0, self.samples, tokens, slots)
 
     def normalise(self, workspace_bytes: int) -> None:
-        """Finish the softmax of every token, and compute scales and magnitudes."""
-        device = self.hidden.device
-        statistics = torch.empty((4, self.group.slots_bound), dtype=torch.float64, device=device)
-        if self.group.tokens_bound:
-            self._statistics(statistics, workspace_bytes)
-        ones = torch.ones(self.samples, dtype=torch.float64, device=device)
-        rows.launch_sample_sums(
-            statistics,
-            self.layout,
-            self.group,
-            ones / self.layout.counts.clamp_min(1) if self.mean else ones,
-            torch.empty((self.samples, 4), dtype=torch.float64, device=device),
-            self.scale,
-            self.relative,
-            slope=constant_slope(self.head),
-        )
-
-    def _statistics(self, statistics: Tensor, workspace_bytes: int) -> None:
+        """Finish the softmax of every token, and compute scales and the factors of the tokens."""
         config, vocab = self.configs.statistics, self.weight.shape[0]
-        tiles = ceil_div(vocab, config.vocab) * config.split
-        sums = 3 if self.head.bias is None and self.head.softcap is None else 4
-        fits = workspace_bytes // (tiles * sums * 4) // config.tokens * config.tokens
+        sums = 3 if self.head.bias is not None or self.head.softcap is not None else 2
+        token = table_blocks(ceil_div(vocab, config.vocab)) * sums * 4
+        fits = workspace_bytes // token // config.tokens * config.tokens
         if fits == 0:
             raise BackendError(
                 f"backend 'triton' does not support this call: workspace_bytes = {workspace_bytes} is too small; "
-                f"give it at least {tiles * sums * 4 * config.tokens}"
+                f"give it at least {token * config.tokens}"
             )
-        block = min(fits, ceil_div(self.group.tokens_bound, config.tokens) * config.tokens)
-        table = torch.empty((sums, tiles, block), dtype=torch.float32, device=self.hidden.device)
-        for offset in range(0, self.group.tokens_bound, block):
-            some = min(block, self.group.tokens_bound - offset)
-            logits.launch_logits(
-                self.hidden,
-                self.weight,
-                self.head,
-                self.labels,
-                self.layout,
-                self.group,
-                None,
-                table,
-                None,
-                config,
-                token_offset=offset,
-                tokens_bound=some,
-            )
-            rows.launch_token_statistics(
-                self.hidden,
-                self.weight,
-                self.head,
-                self.labels,
-                self.layout,
-                self.group,
-                table,
-                statistics,
-                self.log_rest,
-                self.label_slope,
-                by_slot=False,
-                token_offset=offset,
-                tokens_bound=some,
-            )
+        self.tokens.normalise(self.group, None, min(fits, self.group.tokens_bound), config)
+        ones = torch.ones(self.samples, dtype=torch.float64, device=self.hidden.device)
+        weight = ones / self.layout.counts.clamp_min(1) if self.mean else ones
+        self.tokens.sum_samples(self.group, weight, ones.new_empty((self.samples, 4)), self.scale)
 
     def groups(self, most_slots: int) -> list[Group]:
         """Consecutive samples with at most so many slots (or one sample); all if the host does not know the bounds."""
@@ -226,22 +190,11 @@ class _Set:
             tokens, slots = tokens + length, slots + more
         return [*found, Group(first, self.samples - first, tokens, slots)]
 
-    def stored(self, group: Group, exps: Tensor, first: int) -> gram.Side:
+    def stored(self, group: Group, exps: Tensor, first: int) -> Side:
         """E of a group for the columns from ``first`` on."""
-        logits.launch_logits(
-            self.hidden,
-            self.weight,
-            self.head,
-            self.labels,
-            self.layout,
-            group,
-            exps,
-            None,
-            self.log_rest,
-            self.configs.logits,
-            first_column=first,
-        )
-        return gram.Side(self.hidden, exps, None, self.relative, self.label_slope, self.labels, self.layout, group)
+        self.tokens.exponentials(group, exps, self.configs.logits, first_column=first)
+        tokens = self.tokens
+        return Side(self.hidden, exps, tokens.share, tokens.label_signal, self.labels, self.layout, group)
 
 
 def _pieces(left: _Set, right: _Set, signals: torch.dtype, workspace_bytes: int) -> list[tuple[Group, Group, int]]:
@@ -251,7 +204,7 @@ def _pieces(left: _Set, right: _Set, signals: torch.dtype, workspace_bytes: int)
         BackendError: not even one tile fits.
     """
     tile, columns = _columns(left)
-    budget = workspace_bytes - workspace_bytes // 8  # an eighth for the sums of pairs of tiles
+    budget = workspace_bytes - workspace_bytes // 8  # an eighth for pairs of tiles
     # Groups that leave room for a wide range of the vocabulary: the products of E should cost more than h · h.
     wide = min(columns, 16 * tile)
     most = max(left.align, budget // (2 * wide * signals.itemsize) // left.align * left.align)
@@ -276,15 +229,20 @@ def _columns(side: _Set) -> tuple[int, int]:
     return tile, ceil_div(side.weight.shape[0], tile) * tile
 
 
-def _fill(out: Tensor, left: _Set, a: Group, right: _Set, b: Group, width: int, signals: torch.dtype) -> None:
-    """Write the unscaled products of two groups."""
+def _fill(
+    out: Tensor, left: _Set, a: Group, right: _Set, b: Group, width: int, signals: torch.dtype, nbytes: int
+) -> None:
+    """Write the unscaled products of two groups, with ``nbytes`` bytes for products of hidden states."""
+    config = left.configs.gram
     shape = (a.slots_bound // left.align, b.slots_bound // right.align)
     partials = torch.zeros(shape, dtype=torch.float32, device=out.device)
+    held = gram.pairs_held(partials.numel(), nbytes - 4 * partials.numel(), config)
+    states = torch.empty((held, config.tokens**2), dtype=torch.float32, device=out.device)
     e_left = torch.empty((a.slots_bound, width), dtype=signals, device=out.device)
     e_right = torch.empty((b.slots_bound, width), dtype=signals, device=out.device)
     for first in range(0, left.weight.shape[0], width):
         one, two = left.stored(a, e_left, first), right.stored(b, e_right, first)
-        gram.launch_cross(one, two, partials, left.configs.gram, first_column=first)
+        gram.launch_cross(one, two, states, partials, config, first_column=first)
     _sum_rectangles(partials, left, a, right, b, out)
 
 

@@ -1,18 +1,24 @@
-"""Second stage of the head forward: sums of tiles → statistics of tokens → sums of samples. No atomics.
+"""Second stage of the head forward: sums of blocks → statistics of tokens → sums of samples. No atomics.
 
-For a scored token with label y (notation of ``logits.py`` and ``softmax.py``), all in float64 and in a fixed order:
+For a scored token with label y, its reference and x = z − reference (``logits.py``), in float64 and in a fixed order:
 
-    a_y = W_y · h                                      (products of the inputs, summed in float64)
-    lse_rest = top + log Σ_J sum_J e^{top_J − top}     over v ≠ y
+    R = Σ e^x,  lse_rest = reference + log R     over v ≠ y
     loss = softplus(lse_rest − z_y),  log u = −softplus(z_y − lse_rest),  u = 1 − p_y
-    entropy = p_y loss + u (lse_rest − Σ q z − log u)
+    entropy = p_y loss + u (log R − Σ q x − log u)
     dot = Σ_v ε_v a_v / (w u)
 
-and per sample the sums, the largest log u, and the magnitude of each token relative to it. Tops of tiles are replaced
-by the factors e^{top_J − lse_rest} that make E of ``logits.py`` the softmax q.
+and per sample the sums, the largest log u, and for each token
+
+    share         r / R, with r its magnitude relative to the sample's largest
+    label_signal  R f′(a_y) (R alone if f′ is constant)
+
+so that its error signal relative to the sample's scale is D_tv = share (E_tv − [v = y] label_signal), with E of
+``logits.py``. Tokens whose |log R| exceeds ``FAR`` are counted in ``flagged``; ``rescue.py`` computes them again.
 """
 
 from __future__ import annotations
+
+import math
 
 import triton
 import triton.language as tl
@@ -20,158 +26,125 @@ from torch import Tensor
 
 from donod_fast.kernels.head_map import HeadMap
 from donod_fast.kernels.triton_backend.configs import ROWS, ceil_div
-from donod_fast.kernels.triton_backend.language import softplus, tensor_or
+from donod_fast.kernels.triton_backend.language import LAUNCH_OPTIONS, softplus, tensor_or
 from donod_fast.kernels.triton_backend.layout import Group, Layout
 
+# Nats between the reference of a token and the normaliser of the other logits. Within ±30 the products of two tokens'
+# exponentials, e^±60, keep 26 nats to the ends of float32's range, so that small ones are not lost either.
+FAR = 30.0
+_LOW = tl.constexpr(math.exp(-FAR))
+_HIGH = tl.constexpr(math.exp(FAR))
+_LOG_2 = tl.constexpr(math.log(2.0))
 
-@triton.jit(do_not_specialize=["first_sample", "samples", "token_offset", "tokens_bound", "vocab_tiles"])
+
+@triton.jit
+def is_far(rest):  # float32
+    """Whether R is too far from 1 for the reference (0 and ∞ are; NaN is not, no reference would change it)."""
+    return (rest < _LOW) | (rest > _HIGH)
+
+
+@triton.jit(do_not_specialize=["first_sample", "samples", "token_offset", "tokens_bound", "blocks"])
 def token_statistics_kernel(
-    hidden,
-    weight,
-    bias,
-    labels,
-    token_row,
     token_slot,
     scored_start,
-    slot_start,
-    tile_top,
-    tile_sum,
-    tile_dot,
-    tile_a,
+    sums,
+    reference,
+    label_values,
     statistics,
-    log_rest,
-    label_slope,
+    rest,
+    flagged,
     first_sample,
     samples,
     token_offset,
     tokens_bound,
-    vocab_tiles,
-    hidden_stride,
-    weight_stride,
-    vocab,
-    dim,
-    tile_stride,
+    blocks,
+    sum_stride,
+    block_stride,
     slots,
-    logit_scale,
-    softcap,
+    product_scale,
     HAS_BIAS: tl.constexpr,
-    HAS_SCALE: tl.constexpr,
     HAS_CAP: tl.constexpr,
-    BY_SLOT: tl.constexpr,
+    AGAIN: tl.constexpr,
     BLOCK_TOKENS: tl.constexpr,
-    BLOCK_TILES: tl.constexpr,
-    BLOCK_DIM: tl.constexpr,
+    BLOCK_PARTS: tl.constexpr,
 ):
-    """Statistics of a block of tokens into (4, slots) float64: loss, entropy, log u, dot."""
+    """Statistics of a block of tokens into (4, slots) float64: loss, entropy, log u, dot. Grid: (token blocks,).
+
+    With ``AGAIN`` only tokens that were far before are written.
+    """
+    if AGAIN:
+        if tl.load(flagged + tl.program_id(0)) == 0:
+            return
     begin = tl.load(scored_start + first_sample) + token_offset
     end = min(tl.load(scored_start + first_sample + samples), begin + tokens_bound)
     tokens = begin + tl.program_id(0) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
-    if begin + tl.program_id(0) * BLOCK_TOKENS >= end:
-        return
     valid = tokens < end
-    rows = tl.load(token_row + tokens, mask=valid, other=0).to(tl.int64)
     slot = tl.load(token_slot + tokens, mask=valid, other=0)
-    given = tl.load(labels + rows, mask=valid, other=0).to(tl.int64)
-    # Labels on a device are not checked before the launch: one outside the vocabulary affects its own sample only.
-    known = (given >= 0) & (given < vocab)
-    label = tl.where(known, given, 0)
+    if AGAIN:
+        valid &= is_far(tl.load(rest + slot, mask=valid, other=1.0))
 
-    label_a = tl.zeros((BLOCK_TOKENS,), dtype=tl.float64)
-    for start in range(0, dim, BLOCK_DIM):
-        k = start + tl.arange(0, BLOCK_DIM)
-        mask = valid[:, None] & (k < dim)[None, :]
-        h = tl.load(hidden + rows[:, None] * hidden_stride + k[None, :], mask=mask, other=0.0)
-        w = tl.load(weight + label[:, None] * weight_stride + k[None, :], mask=mask, other=0.0)
-        label_a += tl.sum(h.to(tl.float64) * w.to(tl.float64), 1)
-    label_a = tl.where(known, label_a, float("nan"))
-    scale = tl.zeros((BLOCK_TOKENS,), dtype=tl.float64) + logit_scale
-    label_z = label_a
-    if HAS_BIAS:
-        label_z += tl.load(bias + label, mask=valid, other=0.0).to(tl.float64)
-    if HAS_SCALE:
-        label_z *= scale
-    slope = scale
-    if HAS_CAP:
-        cap = tl.zeros((BLOCK_TOKENS,), dtype=tl.float64) + softcap
-        decay = tl.exp(tl.abs(label_z) * (-2.0 / cap))
-        slope = decay / ((1.0 + decay) * (1.0 + decay)) * (4.0 * scale)
-        label_z = tl.where(label_z < 0.0, -cap, cap) * ((1.0 - decay) / (1.0 + decay))
-
-    if BY_SLOT:
-        column = (slot - tl.load(slot_start + first_sample)).to(tl.int64)
-    else:
-        column = (tokens - begin).to(tl.int64)
-    top = tl.full((BLOCK_TOKENS,), float("-inf"), dtype=tl.float32)
-    for first in range(0, vocab_tiles, BLOCK_TILES):
-        tile = first + tl.arange(0, BLOCK_TILES)
-        at = tile.to(tl.int64)[:, None] * tile_stride + column[None, :]
-        mask = (tile < vocab_tiles)[:, None] & valid[None, :]
-        top = tl.maximum(top, tl.max(tl.load(tile_top + at, mask=mask, other=float("-inf")), 0))
-    rest = tl.zeros((BLOCK_TOKENS,), dtype=tl.float64)
-    shifted = tl.zeros((BLOCK_TOKENS,), dtype=tl.float64)
-    sum_a = tl.zeros((BLOCK_TOKENS,), dtype=tl.float64)
-    wide_top = top.to(tl.float64)
-    for first in range(0, vocab_tiles, BLOCK_TILES):
-        tile = first + tl.arange(0, BLOCK_TILES)
-        at = tile.to(tl.int64)[:, None] * tile_stride + column[None, :]
-        mask = (tile < vocab_tiles)[:, None] & valid[None, :]
-        below = tl.load(tile_top + at, mask=mask, other=-1e30).to(tl.float64) - wide_top[None, :]
-        share = tl.exp(below)
-        part = tl.load(tile_sum + at, mask=mask, other=0.0).to(tl.float64)
-        rest += tl.sum(share * part, 0)
-        # (below is −1e30 if a tile has the label only; its contribution is 0)
-        shifted += tl.sum(share * (tl.load(tile_dot + at, mask=mask, other=0.0).to(tl.float64) + part * below), 0)
+    # No load depends on another, so that many are on their way together.
+    total = tl.zeros((BLOCK_PARTS, BLOCK_TOKENS), dtype=tl.float64)
+    total_shifted = tl.zeros((BLOCK_PARTS, BLOCK_TOKENS), dtype=tl.float64)
+    total_products = tl.zeros((BLOCK_PARTS, BLOCK_TOKENS), dtype=tl.float64)
+    part = tl.arange(0, BLOCK_PARTS)
+    at = sums + part.to(tl.int64)[:, None] * block_stride + (tokens - begin)[None, :]
+    for first in range(0, blocks, BLOCK_PARTS):
+        mask = (part < blocks - first)[:, None] & valid[None, :]
+        total += tl.load(at, mask=mask, other=0.0).to(tl.float64)
+        total_shifted += tl.load(at + sum_stride, mask=mask, other=0.0).to(tl.float64)
         if HAS_BIAS or HAS_CAP:
-            sum_a += tl.sum(share * tl.load(tile_a + at, mask=mask, other=0.0).to(tl.float64), 0)
+            total_products += tl.load(at + 2 * sum_stride, mask=mask, other=0.0).to(tl.float64)
+        at += BLOCK_PARTS * block_stride
+    found = tl.sum(total, 0)
+    tl.store(rest + slot, found.to(tl.float32), mask=valid)
+    if not AGAIN:
+        tl.store(flagged + tl.program_id(0), tl.sum((valid & is_far(found.to(tl.float32))).to(tl.int32), 0))
+
     # A vocabulary of one row has no other column: u is 0, and so is the gradient.
-    alone = rest == 0.0
-    rest = tl.where(alone, 1.0, rest)
-    log_sum = tl.log(rest)
-    lse = wide_top + log_sum
-    margin = lse - label_z
+    alone = found == 0.0
+    divisor = tl.where(alone, 1.0, found)
+    label_z = tl.load(label_values + slot, mask=valid, other=0.0)
+    above = tl.load(reference + slot, mask=valid, other=0.0).to(tl.float64) - label_z
+    log_sum = tl.log(divisor)
+    margin = tl.where(alone, -1e30, log_sum) + above * _LOG_2
     loss = softplus(margin)
     log_miss = -softplus(-margin)
-    mean = shifted / rest  # of z − top under q
+    mean = tl.sum(total_shifted, 0) / divisor * _LOG_2  # of z − reference under q
     p_label = tl.exp(-loss)
     entropy = tl.where(p_label == 0.0, 0.0, p_label * loss) + tl.exp(log_miss) * (log_sum - mean - log_miss)
-    if HAS_CAP:
-        dots = sum_a / rest - slope * label_a
-    elif HAS_BIAS:
-        dots = scale * (sum_a / rest - label_a)
+    if HAS_BIAS or HAS_CAP:
+        of_label = tl.load(label_values + slots + slot, mask=valid, other=0.0)
+        scale = tl.zeros((BLOCK_TOKENS,), dtype=tl.float64) + product_scale
+        dots = scale * (tl.sum(total_products, 0) / divisor - of_label)
     else:
-        dots = (wide_top - label_z) + mean
+        dots = above * _LOG_2 + mean
     tl.store(statistics + slot, loss, mask=valid)
     tl.store(statistics + slots + slot, entropy, mask=valid)
     tl.store(statistics + 2 * slots + slot, log_miss, mask=valid)
     tl.store(statistics + 3 * slots + slot, dots, mask=valid)
-    tl.store(log_rest + slot, lse.to(tl.float32), mask=valid)
-    if HAS_CAP:
-        tl.store(label_slope + slot, slope.to(tl.float32), mask=valid)
-    if BY_SLOT:
-        for first in range(0, vocab_tiles, BLOCK_TILES):
-            tile = first + tl.arange(0, BLOCK_TILES)
-            at = tile.to(tl.int64)[:, None] * tile_stride + column[None, :]
-            mask = (tile < vocab_tiles)[:, None] & valid[None, :]
-            below = tl.load(tile_top + at, mask=mask, other=-1e30).to(tl.float64) - lse[None, :]
-            tl.store(tile_top + at, tl.exp(below).to(tl.float32), mask=mask)
 
 
 @triton.jit(do_not_specialize=["first_sample"])
 def sample_sums_kernel(
     statistics,
+    rest,
+    label_slope,
     slot_start,
     counts,
     token_weight,
     sums,
     scale,
-    relative,
+    share,
+    label_signal,
     first_sample,
     slots,
     magnitude,
     sign,
+    HAS_CAP: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Sums over a sample's tokens into (samples, 4), its scale, its tokens' relative magnitudes. Grid: (samples,)."""
+    """Sums over a sample's tokens into (samples, 4), its scale, and its tokens' two factors. Grid: (samples,)."""
     sample = first_sample + tl.program_id(0)
     begin = tl.load(slot_start + sample)
     end = tl.load(slot_start + sample + 1)
@@ -199,96 +172,102 @@ def sample_sums_kernel(
     tl.store(scale + sample, tl.exp(largest) * w * magnitude)
     for start in range(begin, end, BLOCK):
         at = start + tl.arange(0, BLOCK)
-        log_miss = tl.load(statistics + 2 * slots + at, mask=at < begin + count, other=float("-inf"))
+        mask = at < begin + count
+        log_miss = tl.load(statistics + 2 * slots + at, mask=mask, other=float("-inf"))
+        found = tl.load(rest + at, mask=mask, other=0.0)
         # exp(−∞ − largest) is 0 for pads, and for tokens with u = 0 among others.
-        share = tl.where(log_miss == float("-inf"), 0.0, tl.exp(log_miss - largest))
-        tl.store(relative + at, (share * sign).to(tl.float32), mask=at < end)
+        relative = tl.where((log_miss == float("-inf")) | (found == 0.0), 0.0, tl.exp(log_miss - largest))
+        divisor = tl.where(found == 0.0, 1.0, found).to(tl.float64)
+        tl.store(share + at, (relative / divisor * sign).to(tl.float32), mask=at < end)
+        if HAS_CAP:
+            found *= tl.load(label_slope + at, mask=mask, other=0.0)
+        tl.store(label_signal + at, found, mask=at < end)
 
 
 def launch_token_statistics(
-    hidden: Tensor,  # (rows, dim)
-    weight: Tensor,  # (vocab, dim)
     head: HeadMap,
-    labels: Tensor,  # (rows,)
     layout: Layout,
     group: Group,
-    tiles: Tensor,  # (3 or 4, vocab tiles, tokens or slots) float32 sums of launch_logits; tops become factors
-    statistics: Tensor,  # (4, all slots) float64: loss, entropy, log u, dot
-    log_rest: Tensor,  # (all slots,) float32
-    label_slope: Tensor | None,  # (all slots,) float32 f′(a_y), written under a soft-cap
+    sums: Tensor,  # (2 or 3, vocabulary blocks, tokens) float32 of launch_logits
+    reference: Tensor,  # (all slots,) float32, in units of log 2
+    label_values: Tensor,  # (2, all slots) float64 of launch_label_logits
+    statistics: Tensor,  # (4, all slots) float64, written: loss, entropy, log u, dot
+    rest: Tensor,  # (all slots,) float32, written: R
+    flagged: Tensor,  # (token blocks,) int32, written unless again: tokens of each block that are far
     *,
-    by_slot: bool,
+    blocks: int,
     token_offset: int = 0,
     tokens_bound: int | None = None,
+    again: bool = False,
 ) -> None:
-    """Finish the softmax of each token of the group (or of a block of its tokens)."""
-    vocab, dim = weight.shape
+    """Finish the softmax of each token of the group, or of ``tokens_bound`` of its tokens from ``token_offset`` on.
+
+    ``blocks`` is how many blocks of ``sums`` are read. With ``again`` only tokens that were far before are written.
+    """
     tokens_bound = group.tokens_bound if tokens_bound is None else tokens_bound
-    config = ROWS
-    grid = (ceil_div(tokens_bound, config.tokens),)
+    grid = (ceil_div(tokens_bound, ROWS.tokens),)
     if grid[0] == 0:
         return
     token_statistics_kernel[grid](
-        hidden,
-        weight,
-        tensor_or(head.bias, hidden),
-        labels,
-        layout.token_row,
         layout.token_slot,
         layout.scored_start,
-        layout.slot_start,
-        *(tiles[min(i, tiles.shape[0] - 1)] for i in range(4)),
+        sums,
+        reference,
+        label_values,
         statistics,
-        log_rest,
-        tensor_or(label_slope, log_rest),
+        rest,
+        flagged,
         group.first_sample,
         group.samples,
         token_offset,
         tokens_bound,
-        tiles.shape[1],
-        hidden.stride(0),
-        weight.stride(0),
-        vocab,
-        dim,
-        tiles.stride(1),
+        blocks,
+        sums.stride(0),
+        sums.stride(1),
         statistics.shape[1],
-        head.logit_scale,
-        1.0 if head.softcap is None else head.softcap,
+        1.0 if head.softcap is not None else head.logit_scale,
         HAS_BIAS=head.bias is not None,
-        HAS_SCALE=head.logit_scale != 1.0,
         HAS_CAP=head.softcap is not None,
-        BY_SLOT=by_slot,
-        BLOCK_TOKENS=config.tokens,
-        BLOCK_TILES=config.tiles,
-        BLOCK_DIM=config.dim,
-        num_warps=config.warps,
+        AGAIN=again,
+        BLOCK_TOKENS=ROWS.tokens,
+        BLOCK_PARTS=ROWS.blocks,
+        num_warps=ROWS.warps,
+        **LAUNCH_OPTIONS,
     )
 
 
 def launch_sample_sums(
     statistics: Tensor,  # (4, all slots) float64
+    rest: Tensor,  # (all slots,) float32 R
+    label_slope: Tensor | None,  # (all slots,) float32 f′(a_y), or None if f′ is constant
     layout: Layout,
     group: Group,
     token_weight: Tensor,  # (all samples,) float64, w of the loss: 1/N or 1
     sums: Tensor,  # (all samples, 4) float64; columns 0 to 2 written: loss, entropy, ⟨W, G⟩
     scale: Tensor,  # (all samples,) float64, written: s, the largest token magnitude w u |f′|
-    relative: Tensor,  # (all slots,) float32, written: each token's signed share of s, 0 for pads
+    share: Tensor,  # (all slots,) float32, written: each token's signed share of s over R, 0 for pads
+    label_signal: Tensor,  # (all slots,) float32, written: R f′(a_y), 0 for pads
     *,
     slope: float,
 ) -> None:
     """Sum tokens to samples."""
     sample_sums_kernel[(group.samples,)](
         statistics,
+        rest,
+        tensor_or(label_slope, rest),
         layout.slot_start,
         layout.counts,
         token_weight,
         sums,
         scale,
-        relative,
+        share,
+        label_signal,
         group.first_sample,
         statistics.shape[1],
         abs(slope),
         -1.0 if slope < 0.0 else 1.0,
+        HAS_CAP=label_slope is not None,
         BLOCK=ROWS.sample_block,
         num_warps=ROWS.warps,
+        **LAUNCH_OPTIONS,
     )

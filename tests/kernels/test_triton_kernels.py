@@ -9,168 +9,145 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 import triton
 import triton.language as tl
-from head_cases import Case, make_bias, make_case
+from head_cases import Case
+from token_cases import COLUMNS, DIM, HEADS, LENGTHS, VOCAB, Softmax, empty_tokens, finished, prepared
 from torch import Tensor
 from triton_cases import TINY, interpreted
 
-from donod_fast.kernels import IGNORE_INDEX, AdamState, AdamW
-from donod_fast.kernels.head_map import HeadMap
-from donod_fast.kernels.triton_backend import direct, gram, logits, normalise, pack, reduce, rows
-from donod_fast.kernels.triton_backend.language import INTERPRETING, log1p, narrow, softplus
-from donod_fast.kernels.triton_backend.layout import Group, Layout, make_layout
+from donod_fast.kernels import AdamState, AdamW
+from donod_fast.kernels.triton_backend import (
+    direct,
+    gram,
+    label_entries,
+    label_logits,
+    pack,
+    reduce,
+    rows,
+)
+from donod_fast.kernels.triton_backend.language import INTERPRETING, LOG2_E, log1p, narrow, softplus
+from donod_fast.kernels.triton_backend.layout import Layout
 from donod_fast.kernels.updates import SGD, Sign
 
 pytestmark = interpreted
 
-VOCAB, DIM, COLUMNS = 67, 18, 128  # 4 tiles of 32 columns
-LENGTHS = (0, 2, 17)
-HEADS: dict[str, HeadMap] = {
-    "plain": HeadMap(),
-    "scale": HeadMap(logit_scale=-0.7),
-    "bias": HeadMap(bias=make_bias(VOCAB)),
-    "bias-scale-softcap": HeadMap(make_bias(VOCAB), 1.3, 9.0),
-}
 
-
-def prepared(head: HeadMap, lengths: tuple[int, ...] = LENGTHS) -> tuple[Case, Layout, Group]:
-    """A case and its tables, every sample in one group."""
-    case = make_case(lengths, VOCAB, DIM, margins=(0.0, 6.0, 25.0))
-    layout = make_layout(case.labels, case.cu_seqlens.long(), TINY.direct.step)
-    group = Group(0, len(lengths), len(case.labels), layout.slot_row.shape[0])
-    return case, layout, group
-
-
-class Softmax:
-    """The softmax without the label of every scored token in float64, in the order of the rows."""
-
-    def __init__(self, case: Case, head: HeadMap) -> None:
-        self.rows = (case.labels != IGNORE_INDEX).nonzero().squeeze(1)
-        self.labels = case.labels[self.rows]
-        index = self.labels.unsqueeze(1)
-        a = case.hidden[self.rows].double() @ case.weight.double().T
-        wide = HeadMap(None if head.bias is None else head.bias.double(), head.logit_scale, head.softcap)
-        z = wide.logits(a)
-        slope = torch.full_like(a, 1.0) * wide.derivative(a)
-        self.log_rest = z.scatter(1, index, -math.inf).logsumexp(1)
-        margin = self.log_rest - z.gather(1, index).squeeze(1)
-        self.loss = F.softplus(margin, threshold=100.0)
-        self.log_miss = -F.softplus(-margin, threshold=100.0)
-        p = torch.softmax(z, 1)
-        self.entropy = torch.special.entr(p).sum(1)
-        self.q = torch.softmax(z.scatter(1, index, -math.inf), 1)
-        self.label_slope = slope.gather(1, index).squeeze(1)
-        self.dot = (self.q * slope * a).sum(1) - (slope * a).gather(1, index).squeeze(1)
-        # As stored: a constant slope is left to the sample's scale.
-        varies = slope if head.softcap is not None else torch.ones_like(slope)
-        self.signals = (self.q * varies).scatter(1, index, -varies.gather(1, index))
-
-
-def finished(case: Case, head: HeadMap, layout: Layout, group: Group, **tensors: Any) -> dict[str, Any]:
-    """Logits and token statistics: E, its factors and the statistics, by name."""
-    slots = layout.slot_row.shape[0]
-    found: dict[str, Any] = {
-        "exps": torch.full((slots, COLUMNS), math.nan),
-        "tiles": torch.full((4, 4, slots), math.nan),
-        "statistics": torch.full((4, slots), math.nan, dtype=torch.float64),
-        "log_rest": torch.full((slots,), math.nan),
-        "slope": torch.full((slots,), math.nan) if head.softcap is not None else None,
-    }
-    found.update(tensors)
-    logits.launch_logits(
-        case.hidden, case.weight, head, case.labels, layout, group, found["exps"], found["tiles"], None, TINY.logits
-    )
-    rows.launch_token_statistics(
-        case.hidden, case.weight, head, case.labels, layout, group, found["tiles"], found["statistics"],
-        found["log_rest"], found["slope"], by_slot=found["exps"] is not None,
+@pytest.mark.parametrize("head", HEADS)
+def test_the_labels_logit_is_that_of_float64(head: str) -> None:
+    case, layout, group = prepared(HEADS[head])
+    tokens, expected = empty_tokens(case, HEADS[head], layout), Softmax(case, HEADS[head])
+    label_logits.launch_label_logits(
+        case.hidden, case.weight, HEADS[head], case.labels, layout, group,
+        tokens.label_values, tokens.label_slope, tokens.reference,
     )  # fmt: skip
-    return found
-
-
-@pytest.mark.parametrize("head", HEADS)
-def test_logits_and_statistics_give_the_numbers_of_every_token(head: str) -> None:
-    case, layout, group = prepared(HEADS[head])
-    found, expected = finished(case, HEADS[head], layout, group), Softmax(case, HEADS[head])
     slots = layout.token_slot[: len(expected.rows)].long()
-    loss, entropy, log_miss, dot = found["statistics"][:, slots]
-    torch.testing.assert_close(loss, expected.loss, rtol=1e-5, atol=0.0)
-    torch.testing.assert_close(log_miss, expected.log_miss, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(entropy, expected.entropy, rtol=1e-5, atol=1e-15)
-    torch.testing.assert_close(dot, expected.dot, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(found["log_rest"][slots].double(), expected.log_rest, rtol=1e-5, atol=1e-5)
+    # Constants of the head are rounded to float32.
+    torch.testing.assert_close(tokens.label_values[0, slots] / LOG2_E, expected.label_z, rtol=2e-7, atol=1e-12)
+    torch.testing.assert_close(tokens.reference[slots].double(), tokens.label_values[0, slots], rtol=1e-7, atol=0.0)
+    product = expected.label_a
     if HEADS[head].softcap is not None:
-        torch.testing.assert_close(found["slope"][slots].double(), expected.label_slope, rtol=1e-5, atol=0.0)
+        assert tokens.label_slope is not None
+        torch.testing.assert_close(tokens.label_slope[slots].double(), expected.label_slope, rtol=1e-6, atol=0.0)
+        product = product * expected.label_slope
+    torch.testing.assert_close(tokens.label_values[1, slots], product, rtol=1e-6, atol=1e-12)
 
 
-@pytest.mark.parametrize("head", ["plain", "bias-scale-softcap"])
-def test_statistics_of_blocks_of_tokens_are_those_of_all_at_once(head: str) -> None:
-    case, layout, group = prepared(HEADS[head])
-    whole = finished(case, HEADS[head], layout, group)
-    statistics, log_rest = torch.zeros_like(whole["statistics"]), torch.zeros_like(whole["log_rest"])
-    for offset in range(0, group.tokens_bound, 5):
-        sums = torch.full((4, 4, 16), math.nan)
-        at = {"token_offset": offset, "tokens_bound": min(5, group.tokens_bound - offset)}
-        logits.launch_logits(
-            case.hidden, case.weight, HEADS[head], case.labels, layout, group, None, sums, None, TINY.logits, **at
-        )  # fmt: skip
-        rows.launch_token_statistics(
-            case.hidden, case.weight, HEADS[head], case.labels, layout, group, sums, statistics, log_rest,
-            whole["slope"], by_slot=False, **at,
-        )  # fmt: skip
-    slots = layout.token_slot[: int(layout.counts.sum())].long()
-    torch.testing.assert_close(statistics[:, slots], whole["statistics"][:, slots], rtol=1e-12, atol=0.0)
+FAR = (0.0, 29.0, -29.0, 45.0, -45.0, 95.0, -95.0, 160.0, -160.0)
 
 
-@pytest.mark.parametrize("first", [0, 32], ids=["first chunk", "second chunk"])
+@pytest.mark.parametrize("margins", [(0.0, 6.0, 25.0), FAR], ids=["near", "far"])
 @pytest.mark.parametrize("head", HEADS)
-def test_columns_normalised_at_once_are_the_softmax_without_the_label(head: str, first: int) -> None:
-    case, layout, group = prepared(HEADS[head])
+def test_logits_and_statistics_give_the_numbers_of_every_token(head: str, margins: tuple[float, ...]) -> None:
+    case, layout, group = prepared(HEADS[head], margins=margins)
+    tokens, exps = finished(case, HEADS[head], layout, group)
     expected = Softmax(case, HEADS[head])
     slots = layout.token_slot[: len(expected.rows)].long()
-    log_rest = torch.zeros(layout.slot_row.shape[0])
-    log_rest[slots] = expected.log_rest.float()
+    loss, entropy, log_miss, dot = tokens.statistics[:, slots]
+    rtol = 1e-5 if margins is not FAR else 4e-5  # the float32 logits themselves are larger
+    torch.testing.assert_close(loss, expected.loss, rtol=rtol, atol=0.0)
+    torch.testing.assert_close(log_miss, expected.log_miss, rtol=rtol, atol=1e-5)
+    torch.testing.assert_close(entropy, expected.entropy, rtol=rtol, atol=1e-15 if margins is not FAR else 4e-5)
+    torch.testing.assert_close(dot, expected.dot, rtol=rtol, atol=1e-5)
+    rest = tokens.rest[slots].double()
+    log_rest = tokens.reference[slots].double() / LOG2_E + rest.log()
+    torch.testing.assert_close(log_rest, expected.log_rest, rtol=1e-5, atol=1e-5)
+    assert bool((rest.log().abs() <= rows.FAR).all()), "a token is still far from its reference"
+    moved = (tokens.reference[slots].double() - tokens.label_values[0, slots]).abs() > 1e-3
+    assert torch.equal(moved, (expected.log_rest - expected.label_z).abs() > rows.FAR)
+    wanted = expected.signals.scatter(1, expected.labels.unsqueeze(1), 0.0)
+    scaled = exps[slots, :VOCAB].double() / rest.unsqueeze(1)
+    torch.testing.assert_close(scaled, wanted, rtol=3 * rtol, atol=1e-30)
+
+
+@pytest.mark.parametrize("margins", [(0.0, 6.0, 25.0), FAR], ids=["near", "far"])
+@pytest.mark.parametrize("head", ["plain", "bias-scale-softcap"])
+def test_statistics_of_blocks_of_tokens_are_those_of_all_at_once(head: str, margins: tuple[float, ...]) -> None:
+    case, layout, group = prepared(HEADS[head], margins=margins)
+    whole, _ = finished(case, HEADS[head], layout, group)
+    tokens = empty_tokens(case, HEADS[head], layout)
+    tokens.normalise(group, None, 5, TINY.logits)
+    slots = layout.token_slot[: int(layout.counts.sum())].long()
+    # (The interpreter's products of float32 depend on the row of the tile.)
+    for found, wanted in ((tokens.reference, whole.reference), (tokens.rest, whole.rest)):
+        torch.testing.assert_close(found[slots], wanted[slots], rtol=1e-5, atol=0.0)
+    torch.testing.assert_close(tokens.statistics[:, slots], whole.statistics[:, slots], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("first", [0, 64], ids=["first chunk", "second chunk"])
+@pytest.mark.parametrize("margins", [(0.0, 6.0, 25.0), FAR], ids=["near", "far"])
+@pytest.mark.parametrize("head", HEADS)
+def test_columns_computed_again_are_those_of_the_first_time(head: str, margins: tuple[float, ...], first: int) -> None:
+    case, layout, group = prepared(HEADS[head], margins=margins)
+    tokens, whole = finished(case, HEADS[head], layout, group)
     exps = torch.full((layout.slot_row.shape[0], 64), math.nan)
-    logits.launch_logits(
-        case.hidden, case.weight, HEADS[head], case.labels, layout, group, exps, None, log_rest, TINY.logits,
-        first_column=first,
-    )  # fmt: skip
-    index = expected.labels.unsqueeze(1)
-    wanted = F.pad(expected.signals.scatter(1, index, 0.0), (0, COLUMNS - VOCAB))[:, first : first + 64]
-    torch.testing.assert_close(exps[slots].double(), wanted, rtol=5e-5, atol=1e-7)
+    tokens.exponentials(group, exps, TINY.logits, first_column=first)
+    # (Rescued tokens were computed in other tiles, so their products are rounded in another order.)
+    torch.testing.assert_close(exps, whole[:, first : first + 64], rtol=2e-5, atol=1e-30, equal_nan=True)
     pads = layout.slot_row < 0
     assert bool(exps[pads].isnan().all()), "pads are left alone"
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("head", HEADS)
-def test_normalised_signals_match_the_formula_and_are_zero_elsewhere(head: str) -> None:
+def test_error_signals_match_the_formula_and_are_zero_elsewhere(head: str, dtype: torch.dtype) -> None:
     case, layout, group = prepared(HEADS[head])
-    found, expected = finished(case, HEADS[head], layout, group), Softmax(case, HEADS[head])
-    share = torch.linspace(0.1, 1.0, layout.slot_row.shape[0])
-    normalise.launch_normalise(
-        found["exps"], found["tiles"][0], share, found["slope"], case.labels, layout, group,
-        vocab=VOCAB, first_column=0, tile=TINY.logits.tile,
-    )  # fmt: skip
+    tokens, exps = finished(case, HEADS[head], layout, group)
+    exps, expected = exps.to(dtype), Softmax(case, HEADS[head])
     slots = layout.token_slot[: len(expected.rows)].long()
-    wanted = torch.zeros(layout.slot_row.shape[0], COLUMNS, dtype=torch.float64)
-    wanted[slots, :VOCAB] = expected.signals * share[slots].double().unsqueeze(1)
+    tokens.share.copy_(torch.linspace(0.1, 1.0, len(tokens.share)))
+    signal = tokens.rest * (1.0 if tokens.label_slope is None else tokens.label_slope)
+    signal[layout.slot_row < 0] = 0.0
+    coefficient = torch.full_like(signal, math.nan)
+    for first in (0, 64):
+        label_entries.launch_label_entries(
+            exps[:, first : first + 64], tokens.share, signal, coefficient, case.labels, layout, group,
+            first_column=first, clear=True,
+        )  # fmt: skip
     used = int(layout.slot_start[-1])
-    torch.testing.assert_close(found["exps"][:used].double(), wanted[:used], rtol=5e-5, atol=1e-7)
-    assert bool(found["exps"][:used, VOCAB:].eq(0.0).all())
+    wanted = torch.zeros(layout.slot_row.shape[0], COLUMNS, dtype=torch.float64)
+    scale = tokens.share[slots].double() * tokens.rest[slots].double()
+    wanted[slots, :VOCAB] = expected.signals * scale.unsqueeze(1)
+    found = exps.double() * coefficient.double().unsqueeze(1)
+    rtol = 5e-5 if dtype == torch.float32 else 2.0**-7
+    torch.testing.assert_close(found[:used], wanted[:used], rtol=rtol, atol=1e-30)
+    # Exact at the label, whatever the type.
+    at = (slots, expected.labels)
+    torch.testing.assert_close(found[at], wanted[at], rtol=5e-5, atol=0.0)
+    assert bool(exps[:used, VOCAB:].eq(0.0).all())
 
 
 def test_sums_of_samples_are_weighted_and_their_scale_is_the_largest_miss() -> None:
     case, layout, group = prepared(HEADS["plain"])
     expected = Softmax(case, HEADS["plain"])
-    found = finished(case, HEADS["plain"], layout, group)
+    tokens, _ = finished(case, HEADS["plain"], layout, group)
     samples = len(LENGTHS)
     weight = torch.tensor([1.0, 0.5, 0.25], dtype=torch.float64)
     sums = torch.zeros(samples, 4, dtype=torch.float64)
     scale = torch.zeros(samples, dtype=torch.float64)
-    relative = torch.full((layout.slot_row.shape[0],), math.nan)
     rows.launch_sample_sums(
-        found["statistics"], layout, group, weight, sums, scale, relative, slope=-2.0
+        tokens.statistics, tokens.rest, None, layout, group, weight, sums, scale, tokens.share, tokens.label_signal,
+        slope=-2.0,
     )  # fmt: skip
     starts = layout.scored_start.tolist()
     slots = layout.token_slot.long()
@@ -180,14 +157,17 @@ def test_sums_of_samples_are_weighted_and_their_scale_is_the_largest_miss() -> N
         wanted.append((miss * expected.dot[start:stop]).sum())
         torch.testing.assert_close(sums[sample, :3], torch.stack(wanted) * own, rtol=1e-5, atol=0.0)
         torch.testing.assert_close(scale[sample], miss.max() * own * 2.0, rtol=1e-5, atol=0.0)
-        share = relative[slots[start:stop]].double()
-        torch.testing.assert_close(share, -miss / miss.max(), rtol=2e-5, atol=0.0)
+        share, rest = (x[slots[start:stop]].double() for x in (tokens.share, tokens.rest))
+        torch.testing.assert_close(share * rest, -miss / miss.max(), rtol=2e-5, atol=0.0)
+        torch.testing.assert_close(tokens.label_signal[slots[start:stop]].double(), rest, rtol=0.0, atol=0.0)
     used = int(layout.slot_start[-1])
-    assert bool(relative[:used][layout.slot_row[:used] < 0].eq(0.0).all()), "pads weigh nothing"
+    pads = layout.slot_row[:used] < 0
+    assert bool(tokens.share[:used][pads].eq(0.0).all()), "pads weigh nothing"
+    assert bool(tokens.label_signal[:used][pads].eq(0.0).all())
 
 
 def signals_of(case: Case, layout: Layout) -> Tensor:
-    """(slots, COLUMNS) of order one, 0 past the vocabulary and in pads, as normalise leaves them."""
+    """(slots, COLUMNS) of order one, 0 past the vocabulary and in pads."""
     generator = torch.Generator().manual_seed(3)
     signals = torch.randn(layout.slot_row.shape[0], COLUMNS, generator=generator)
     signals[:, VOCAB:] = 0.0
@@ -204,11 +184,10 @@ RULES: dict[str, Any] = {"sgd": SGD(), "sign": Sign(), "adamw": AdamW(eps=1e-2),
 def test_gradient_tiles_give_update_squares_and_weight_products(rule: str, packed: bool) -> None:
     case, layout, group = prepared(HEADS["plain"])
     signals = signals_of(case, layout)
-    states = case.hidden
+    states, coefficient = case.hidden, torch.linspace(-1.0, 2.0, layout.slot_row.shape[0])
     if packed:
         states = torch.full((layout.slot_row.shape[0], DIM), math.nan)
-        pack.launch_pack(case.hidden, layout, group, states)
-    coefficient = torch.ones(len(signals)) if packed else torch.linspace(0.5, 2.0, len(signals))
+        pack.launch_pack(case.hidden, coefficient, layout, group, states)
     scale = torch.tensor([1.0, 0.5, 3.0], dtype=torch.float64)
     numbers, unit = direct.update_numbers(RULES[rule], scale)
     tiles = direct.tiles_of(COLUMNS, DIM, TINY.direct)
@@ -222,8 +201,7 @@ def test_gradient_tiles_give_update_squares_and_weight_products(rule: str, packe
     weight = case.weight.double()
     for sample in (1, 2):
         own = slice(starts[sample], starts[sample + 1])
-        h = case.hidden[layout.token_row[own].long()].double()
-        h *= coefficient[slots[own]].double().unsqueeze(1)
+        h = case.hidden[layout.token_row[own].long()].double() * coefficient[slots[own]].double().unsqueeze(1)
         g = scale[sample] * (signals[slots[own], :VOCAB].double().T @ h)
         if rule == "state":
             first, second = 0.9 * STATE.exp_avg.double() + 0.1 * g, 0.999 * STATE.exp_avg_sq.double() + 0.001 * g * g
@@ -235,31 +213,36 @@ def test_gradient_tiles_give_update_squares_and_weight_products(rule: str, packe
         torch.testing.assert_close(dots * unit[sample], (u * weight).sum(), rtol=1e-5, atol=1e-4)
 
 
-def test_packing_puts_hidden_states_at_their_slots_and_zeros_into_pads() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_packing_puts_scaled_hidden_states_at_their_slots_and_zeros_into_pads(dtype: torch.dtype) -> None:
     case, layout, group = prepared(HEADS["plain"])
-    packed = torch.full((layout.slot_row.shape[0], DIM), math.nan)
-    pack.launch_pack(case.hidden, layout, group, packed)
+    packed = torch.full((layout.slot_row.shape[0], DIM), math.nan, dtype=dtype)
+    coefficient = torch.linspace(-1.0, 2.0, layout.slot_row.shape[0])
+    coefficient[layout.slot_row < 0] = math.nan
+    pack.launch_pack(case.hidden, coefficient, layout, group, packed)
     used = int(layout.slot_start[-1])
     row = layout.slot_row[:used].long()
-    assert torch.equal(packed[:used], torch.where((row >= 0).unsqueeze(1), case.hidden[row.clamp_min(0)], 0.0))
+    scaled = (case.hidden[row.clamp_min(0)] * coefficient[:used].unsqueeze(1)).to(dtype)
+    assert torch.equal(packed[:used], torch.where((row >= 0).unsqueeze(1), scaled, 0.0))
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3])
 def test_pairs_of_tokens_give_the_squared_norm_of_each_samples_gradient(parts: int) -> None:
     case, layout, group = prepared(HEADS["plain"], (0, 2, 37, 16))
     expected = Softmax(case, HEADS["plain"])
-    found = finished(case, HEADS["plain"], layout, group)
+    tokens, exps = finished(case, HEADS["plain"], layout, group)
     used = layout.slot_row >= 0
-    share = torch.where(used, torch.linspace(-1.0, 1.0, len(used)), 0.0)
+    magnitude = torch.linspace(-1.0, 1.0, len(used))
+    share, signal = (torch.where(used, x, 0.0) for x in (magnitude / tokens.rest, tokens.rest))
     pair_start = gram.pair_bounds(layout.counts, TINY.gram)
     partials = torch.zeros(gram.pairs_at_most(group, TINY.gram), parts)
-    side = gram.Side(case.hidden, found["exps"], found["tiles"][0], share, None, case.labels, layout, group)
-    gram.launch_gram(side, pair_start, partials, TINY.gram, first_column=0, tile=TINY.logits.tile)
+    side = gram.Side(case.hidden, exps, share, signal, case.labels, layout, group)
+    gram.launch_gram(side, pair_start, partials, TINY.gram, first_column=0)
     norms = torch.zeros(4, dtype=torch.float64)
     reduce.launch_segment_sums(partials, pair_start, norms, 0, 4)
     starts, slots = layout.scored_start.tolist(), layout.token_slot.long()
     for sample, (start, stop) in enumerate(pairwise(starts)):
-        weighted = expected.signals[start:stop] * share[slots[start:stop]].double().unsqueeze(1)
+        weighted = expected.signals[start:stop] * magnitude[slots[start:stop]].double().unsqueeze(1)
         g = weighted.T @ case.hidden[layout.token_row[start:stop].long()].double()
         torch.testing.assert_close(norms[sample], g.square().sum(), rtol=1e-5, atol=0.0)
 

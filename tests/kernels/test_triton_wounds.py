@@ -19,7 +19,19 @@ from triton_cases import TINY, call_of, interpreted, on_path, scored, scores_of
 from donod_fast.errors import InputError
 from donod_fast.kernels import DonNod, don_nod
 from donod_fast.kernels.head_map import HeadMap
-from donod_fast.kernels.triton_backend import configs, direct, gram, logits, normalise, op, pack, reduce, rows
+from donod_fast.kernels.triton_backend import (
+    configs,
+    direct,
+    gram,
+    label_entries,
+    label_logits,
+    logits,
+    op,
+    pack,
+    reduce,
+    rescue,
+    rows,
+)
 
 pytestmark = interpreted
 
@@ -247,10 +259,12 @@ class Launches:
 
 
 KERNELS = [
+    (label_logits, "label_logits_kernel"),
     (logits, "logits_kernel"),
     (rows, "token_statistics_kernel"),
     (rows, "sample_sums_kernel"),
-    (normalise, "normalise_kernel"),
+    (rescue, "rescue_kernel"),
+    (label_entries, "label_entries_kernel"),
     (pack, "pack_kernel"),
     (direct, "direct_kernel"),
     (gram, "gram_kernel"),
