@@ -56,7 +56,7 @@ _FLOATS = ("scale_log2", "decay_rate", "cap_log2", "product_scale", "lr", "inver
            "weight_decay", "beta1", "beta2", "step_size", "root_scale", "eps", "magnitude",
            "sign", "don_weight", "nod_weight")  # fmt: skip
 _INTEGERS = ("first", "samples", "base_sample", "token_offset", "tokens_bound", "columns", "columns_stored", "stored",
-             "vocab", "dim", "parts", "items", "rows", "slots", "n", "width", "right_tiles", "blocks",
+             "vocab", "dim", "parts", "items", "rows", "slots", "n", "width", "tiles", "blocks",
              "token_blocks", "part_columns", "align")  # fmt: skip
 # Constants whose product is the number of elements of a program's result.
 OUTPUT_TILES = {
