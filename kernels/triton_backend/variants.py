@@ -56,7 +56,7 @@ _FLOATS = ("scale_log2", "decay_rate", "cap_log2", "slope_scale", "product_scale
            "weight_decay", "beta1", "beta2", "step_size", "root_scale", "eps", "magnitude",
            "sign", "don_weight", "nod_weight")  # fmt: skip
 _INTEGERS = ("first", "samples", "base_sample", "token_offset", "tokens_bound", "columns", "columns_stored", "stored",
-             "vocab", "dim", "parts", "items", "rows", "slots", "n", "width", "right_tiles", "blocks",
+             "vocab", "dim", "parts", "items", "rows", "slots", "n", "width", "tiles", "blocks",
              "token_blocks", "part_columns", "align")  # fmt: skip
 # Constants whose product is the number of elements of a program's result.
 OUTPUT_TILES = {
@@ -141,6 +141,8 @@ _LOGITS_CASES = (
     _LogitsCase("statistics only, all", **_ALL, only_statistics=True, width="ragged"),
     _LogitsCase("again", again=True),
     _LogitsCase("again, all, ragged dim", **_ALL, again=True, width="ragged"),
+    _LogitsCase("statistics only, soft-cap", mapped=True, only_statistics=True),
+    _LogitsCase("again, soft-cap", mapped=True, again=True),
 )
 # Label, rule, storage, packed, width. "No TMA": W or its rows are unaligned, or Triton is older than 3.4.
 _DIRECT_CASES = (
