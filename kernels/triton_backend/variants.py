@@ -146,6 +146,8 @@ _LOGITS_CASES = (
     _LogitsCase("statistics only, all", **_ALL, only_statistics=True, width="ragged", even_vocab=False),
     _LogitsCase("again", again=True),
     _LogitsCase("again, all, ragged dim", **_ALL, again=True, width="ragged", even_vocab=False),
+    _LogitsCase("statistics only, soft-cap", mapped=True, only_statistics=True),
+    _LogitsCase("again, soft-cap", mapped=True, again=True),
 )
 # Label, rule, storage, packed, width. "No TMA": W or its rows are unaligned, or Triton is older than 3.4.
 _DIRECT_CASES = (
