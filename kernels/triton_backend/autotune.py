@@ -101,8 +101,10 @@ def candidates(name: str, configs: Configs) -> list[LogitsConfig | DirectConfig 
         ]
     gram = configs.gram
     return [
-        replace(gram, tokens=64, columns=64, dim=64, warps=4, stages=3),
-        replace(gram, tokens=64, columns=64, dim=64, warps=8, stages=4),
+        replace(gram, tokens=64, columns=64, dim=64, split=1, warps=4, stages=3),
+        replace(gram, tokens=64, columns=64, dim=64, split=1, warps=8, stages=4),
+        replace(gram, tokens=128, columns=64, dim=64, split=2, warps=8, stages=4),
+        replace(gram, tokens=128, columns=64, dim=64, split=4, warps=8, stages=3),
     ]
 
 

@@ -117,7 +117,7 @@ def finish_part(
     return rest, shifted, products
 
 
-@triton.jit(do_not_specialize=["first_sample", "samples", "token_offset", "tokens_bound", "first_block"])
+@triton.jit(do_not_specialize=["first_sample", "samples", "token_offset", "tokens_bound", "first_block", "blocks"])
 def logits_kernel(
     hidden,
     weight,

@@ -27,6 +27,7 @@ from donod_fast.kernels.triton_backend import direct, float8, gram, label_entrie
 from donod_fast.kernels.triton_backend.configs import Configs
 from donod_fast.kernels.triton_backend.float8_operands import Operands, launch_signals, launch_states
 from donod_fast.kernels.triton_backend.layout import Group, Layout, make_layout
+from donod_fast.kernels.triton_backend.pairs import Side
 from donod_fast.kernels.triton_backend.plan import GroupPlan, Plan, Problem, make_plan
 from donod_fast.kernels.triton_backend.tokens import Tokens
 from donod_fast.kernels.updates import Update
@@ -164,20 +165,22 @@ class _Run:
         for first in range(0, call.weight.shape[0], plan.columns):
             if first or not plan.keep_first:
                 self.tokens.exponentials(group, exps, self.configs.logits, first_column=first)
-            if plan.by_pairs:
-                self._by_pairs(plan, exps, first)
-            else:
-                states = self._by_tiles(plan, exps, states, first)
+            states = (self._by_pairs if plan.by_pairs else self._by_tiles)(plan, exps, states, first)
 
-    def _by_pairs(self, plan: GroupPlan, exps: Tensor, first: int) -> None:
+    def _by_pairs(self, plan: GroupPlan, exps: Tensor, states: Tensor | None, first: int) -> Tensor:
+        """Add the sums of some columns; return the products of hidden states, for the next columns."""
         call, group, config = self.call, plan.group, self.configs.gram
         pairs = gram.pairs_at_most(group, config)
         parts = gram.vocabulary_parts(pairs, exps.shape[1], config)
-        partials = torch.empty((pairs, parts), dtype=torch.float32, device=exps.device)
+        partials = torch.empty((pairs, 1 + parts), dtype=torch.float32, device=exps.device)
+        if states is None:
+            held = gram.pairs_held(pairs, self.plan.partial_bytes - 4 * partials.numel(), config)
+            states = torch.empty((held, config.tokens**2), dtype=torch.float32, device=exps.device)
         tokens = self.tokens
-        side = gram.Side(call.hidden, exps, tokens.share, tokens.label_signal, call.labels, self.layout, group)
-        gram.launch_gram(side, self.pair_start, partials, config, first_column=first)
+        side = Side(call.hidden, exps, tokens.share, tokens.label_signal, call.labels, self.layout, group)
+        gram.launch_gram(side, self.pair_start, states, partials, config, first_column=first)
         reduce.launch_segment_sums(partials, self.pair_start, self.parts[0], group.first_sample, group.samples)
+        return states
 
     def _by_tiles(self, plan: GroupPlan, exps: Tensor, states: _States | None, first: int) -> _States:
         """Add the sums of some columns; return the hidden states that the kernels read, for the next columns."""

@@ -26,7 +26,7 @@ from donod_fast.kernels.triton_backend import (
     rows,
     topsis,
 )
-from donod_fast.kernels.triton_backend.configs import ENTRIES, PACK, REDUCE, RESCUE, ROWS, fixed_configs
+from donod_fast.kernels.triton_backend.configs import ENTRIES, PACK, REDUCE, RESCUE, ROWS, GramConfig, fixed_configs
 
 _NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 # Pointers with a fixed element type; all others have the type of the case.
@@ -50,19 +50,20 @@ _FIXED = {
     "token_weight": "fp64",
     "out": "fp64",
 }
-_FLOAT32 = ("reference", "rest", "sums", "share", "label_signal", "label_slope", "coefficient", "partials", "numbers")
+_FLOAT32 = ("reference", "rest", "sums", "share", "label_signal", "label_slope", "coefficient", "states", "partials",
+            "numbers")  # fmt: skip
 _FLOATS = ("scale_log2", "decay_rate", "cap_log2", "slope_scale", "product_scale", "lr", "inverse_lr",
            "weight_decay", "beta1", "beta2", "step_size", "root_scale", "eps", "magnitude",
            "sign", "don_weight", "nod_weight")  # fmt: skip
 _INTEGERS = ("first", "samples", "base_sample", "token_offset", "tokens_bound", "columns", "columns_stored", "stored",
-             "vocab", "dim", "parts", "items", "rows", "slots", "n", "blocks", "token_blocks", "part_columns",
-             "align")  # fmt: skip
+             "vocab", "dim", "parts", "items", "rows", "slots", "n", "width", "right_tiles", "blocks",
+             "token_blocks", "part_columns", "align")  # fmt: skip
 # Constants whose product is the number of elements of a program's result.
 OUTPUT_TILES = {
     "logits": ("BLOCK_TOKENS", "BLOCK_VOCAB"),
     "direct": ("BLOCK_VOCAB", "BLOCK_DIM"),
+    "states": ("BLOCK_TOKENS", "BLOCK_TOKENS"),
     "gram": ("BLOCK_TOKENS", "BLOCK_TOKENS"),
-    "cross": ("BLOCK_TOKENS", "BLOCK_TOKENS"),
 }
 OF_ROWS = ("dim", "hidden_stride", "weight_stride", "state_stride")
 
@@ -90,8 +91,9 @@ KERNELS = {
     "label_entries": label_entries.label_entries_kernel,
     "pack": pack.pack_kernel,
     "direct": direct.direct_kernel,
+    "states": gram.states_kernel,
+    "label_terms": gram.label_terms_kernel,
     "gram": gram.gram_kernel,
-    "cross": gram.cross_kernel,
     "segment_sums": reduce.segment_sums_kernel,
     "squares": reduce.squares_kernel,
     "rectangle_sums": products.rectangle_sums_kernel,
@@ -218,14 +220,33 @@ def _matrix_kernels(architecture: str, dtype: torch.dtype) -> Iterator[Variant]:
                 types["weight"] = _descriptor(dtype, d.vocab, d.dim)
             yield Variant("direct", f"{shape}: {label}", architecture, name, d.warps, d.stages,
                           tuple(constants.items()), tuple(types.items()))  # fmt: skip
-    for width in () if half else ("even", "ragged", "odd"):
-        g = chosen[False, "short", width == "odd"].gram
-        constants = {**_BASE, "ODD": width == "odd", "EVEN_DIM": width == "even", "BLOCK_TOKENS": g.tokens,
-                     "BLOCK_COLUMNS": g.columns, "BLOCK_DIM": g.dim}  # fmt: skip
-        for kernel in ("gram", "cross"):
-            types = {f"{side}exps": _NAMES[signals] for side in ("", "left_", "right_")}
-            yield Variant(kernel, f"{width} dim", architecture, name, g.warps, g.stages, tuple(constants.items()),
-                          tuple(types.items()))  # fmt: skip
+    if not half:
+        yield from _pair_kernels(architecture, dtype, signals)
+
+
+def _pair_kernels(architecture: str, dtype: torch.dtype, signals: torch.dtype) -> Iterator[Variant]:
+    types = tuple((f"{side}_exps", _NAMES[signals]) for side in ("left", "right"))
+    done: list[tuple[GramConfig, str]] = []
+    for brief, width in ((False, "even"), (False, "ragged"), (False, "odd"), (True, "even"), (True, "ragged")):
+        g = fixed_configs(
+            architecture, dtype, signals, mapped=False, direct="short", odd=width == "odd", brief=brief
+        ).gram  # fmt: skip
+        if (g, width) in done:
+            continue
+        done.append((g, width))
+        products = {**_BASE, "BLOCK_TOKENS": g.tokens}
+        cases = {"states": {**products, "ODD": width == "odd", "EVEN_DIM": width == "even", "BLOCK_DIM": g.dim}}
+        if width != "ragged":
+            cases["label_terms"] = {"BLOCK_TOKENS": g.tokens, "BLOCK_COLUMNS": g.columns, "BLOCK_LABELS": gram.LABELS}
+            cases["gram"] = {**products, "SPLIT": g.split, "BLOCK_COLUMNS": g.columns}
+        for kernel, constants in cases.items():
+            for sets in (1, 2):
+                # The name says what differs: tiles for short samples, products with another set, the width of rows.
+                words = ("brief" if brief else "", "two sets" if sets == 2 else "",
+                         f"{width} dim" if kernel == "states" or width == "odd" else "")  # fmt: skip
+                label = ", ".join(word for word in words if word)
+                yield Variant(kernel, label, architecture, _NAMES[dtype], g.warps, g.stages,
+                              tuple({**constants, "CROSS": sets == 2}.items()), types)  # fmt: skip
 
 
 def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:
