@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from donod_fast.kernels.head_map import HeadMap
-from donod_fast.kernels.softmax import constant_slope
 from donod_fast.kernels.triton_backend import label_logits, logits, rescue, rows
 from donod_fast.kernels.triton_backend.arena import Arena, Need
 from donod_fast.kernels.triton_backend.configs import ROWS, LogitsConfig, ceil_div
@@ -29,8 +28,8 @@ class Tokens:
         hidden, weight, labels: (rows, dim), (vocab, dim), (rows,).
         head: map from pre-activations to logits.
         layout: positions of the tokens.
-        label_values: (2, slots) float64, logit of the label in units of log 2, and its product with the slope.
-        label_slope: (slots,) float32 f′(a_y) under a soft-cap, else None.
+        label_values: (2, slots) float64, logit of the label in units of log 2, and φ a.
+        label_slope: (slots,) float32 φ of the label (``logits.py``) under a soft-cap, else None.
         reference: (slots,) float32, in units of log 2: what is subtracted from the token's logits.
         statistics: (4, slots) float64, loss, entropy, log u, dot.
         rest: (slots,) float32, R = Σ e^{z − reference} over the other vocabulary rows.
@@ -177,7 +176,7 @@ class Tokens:
             scale,
             self.share,
             self.label_signal,
-            slope=constant_slope(self.head),
+            self.head,
         )
 
     def exponentials(self, group: Group, exps: Tensor, config: LogitsConfig, *, first_column: int) -> None:
