@@ -17,6 +17,7 @@ from torch import Tensor
 from triton_cases import TINY, interpreted
 
 from donod_fast.kernels import AdamState, AdamW
+from donod_fast.kernels.head_map import HeadMap
 from donod_fast.kernels.triton_backend import (
     direct,
     gram,
