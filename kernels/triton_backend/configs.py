@@ -258,11 +258,11 @@ _TABLE: dict[str, _Row] = {
     ),
 }
 # Two sums a tile on Ada and Hopper, which keep about 14 bits of a running sum of float8 products: narrower tiles leave
-# registers for them, and for three programs on a multiprocessor of Hopper.
+# registers for them, and for three programs on a multiprocessor of Hopper. On sm_100 wider ones spill.
 FLOAT8 = {
     "sm_89": Float8Config(vocab=128, dim=128, split=4, promote=True, warps=8, stages=3),
     "sm_90": Float8Config(vocab=128, dim=64, split=4, promote=True, warps=4, stages=4),
-    "sm_100": Float8Config(vocab=128, dim=128, split=4, promote=False, warps=4, stages=4),
+    "sm_100": Float8Config(vocab=128, dim=64, split=4, promote=False, warps=4, stages=4),
     "gfx942": Float8Config(vocab=128, dim=128, split=4, promote=False, warps=4, stages=2),
 }
 # float32 products run on the ordinary units, each operand through registers; rows of an odd length are unaligned.

@@ -15,6 +15,8 @@ import triton.language as tl
 
 from donod_fast.kernels.triton_backend import (
     direct,
+    float8,
+    float8_operands,
     gram,
     label_entries,
     label_logits,
@@ -26,7 +28,17 @@ from donod_fast.kernels.triton_backend import (
     rows,
     topsis,
 )
-from donod_fast.kernels.triton_backend.configs import ENTRIES, PACK, REDUCE, RESCUE, ROWS, GramConfig, fixed_configs
+from donod_fast.kernels.triton_backend.configs import (
+    ENTRIES,
+    FLOAT8,
+    PACK,
+    QUANTISE,
+    REDUCE,
+    RESCUE,
+    ROWS,
+    GramConfig,
+    fixed_configs,
+)
 
 _NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 # Pointers with a fixed element type; all others have the type of the case.
@@ -51,18 +63,19 @@ _FIXED = {
     "out": "fp64",
 }
 _FLOAT32 = ("reference", "rest", "sums", "share", "label_signal", "label_slope", "coefficient", "states", "partials",
-            "numbers")  # fmt: skip
+            "numbers", "row_scale", "state_scale")  # fmt: skip
 _FLOATS = ("scale_log2", "decay_rate", "cap_log2", "product_scale", "lr", "inverse_lr",
            "weight_decay", "beta1", "beta2", "step_size", "root_scale", "eps", "magnitude",
            "sign", "don_weight", "nod_weight")  # fmt: skip
 _INTEGERS = ("first", "samples", "base_sample", "token_offset", "tokens_bound", "columns", "columns_stored", "stored",
-             "vocab", "dim", "parts", "items", "rows", "slots", "n", "width", "right_tiles", "blocks",
+             "vocab", "dim", "padded_dim", "parts", "items", "rows", "slots", "n", "width", "tiles", "blocks",
              "token_blocks", "part_columns", "align")  # fmt: skip
 # Constants whose product is the number of elements of a program's result.
 OUTPUT_TILES = {
     "logits": ("BLOCK_TOKENS", "BLOCK_VOCAB"),
     "direct": ("BLOCK_VOCAB", "BLOCK_DIM"),
     "states": ("BLOCK_TOKENS", "BLOCK_TOKENS"),
+    "float8": ("BLOCK_VOCAB", "BLOCK_DIM"),
     "gram": ("BLOCK_TOKENS", "BLOCK_TOKENS"),
 }
 OF_ROWS = ("dim", "hidden_stride", "weight_stride", "state_stride")
@@ -93,6 +106,9 @@ KERNELS = {
     "direct": direct.direct_kernel,
     "states": gram.states_kernel,
     "label_terms": gram.label_terms_kernel,
+    "float8_states": float8_operands.states_kernel,
+    "float8_signals": float8_operands.signals_kernel,
+    "float8": float8.float8_kernel,
     "gram": gram.gram_kernel,
     "segment_sums": reduce.segment_sums_kernel,
     "squares": reduce.squares_kernel,
@@ -146,6 +162,8 @@ _LOGITS_CASES = (
     _LogitsCase("statistics only, all", **_ALL, only_statistics=True, width="ragged", even_vocab=False),
     _LogitsCase("again", again=True),
     _LogitsCase("again, all, ragged dim", **_ALL, again=True, width="ragged", even_vocab=False),
+    _LogitsCase("statistics only, soft-cap", mapped=True, only_statistics=True),
+    _LogitsCase("again, soft-cap", mapped=True, again=True),
 )
 # Label, rule, storage, packed, width. "No TMA": W or its rows are unaligned, or Triton is older than 3.4.
 _DIRECT_CASES = (
@@ -172,6 +190,7 @@ def variants(architecture: str) -> Iterator[Variant]:
         yield from _matrix_kernels(architecture, dtype)
     for name in ("bf16", "fp32"):
         yield from _row_kernels(architecture, name)
+    yield from _float8_kernels(architecture)
     yield Variant("rectangle_sums", "", architecture, "fp32", 2, 3, (("BLOCK", 64),))
     for kernel, constants in (
         ("topsis_constants", {"BLOCK": topsis.BLOCK}),
@@ -257,6 +276,34 @@ def _pair_kernels(architecture: str, dtype: torch.dtype, signals: torch.dtype) -
                 label = ", ".join(word for word in words if word)
                 yield Variant(kernel, label, architecture, _NAMES[dtype], g.warps, g.stages,
                               tuple({**constants, "CROSS": sets == 2}.items()), types)  # fmt: skip
+
+
+def _float8_kernels(architecture: str) -> Iterator[Variant]:
+    config = FLOAT8.get(architecture)
+    if config is None:
+        return
+    # gfx942 has a format with another bias.
+    form, limit = ("fp8e4b8", 240.0) if architecture.startswith("gfx") else ("fp8e4nv", 448.0)
+    types = (("quantised", form), ("states", form))
+    bf16 = torch.bfloat16
+    both = (fixed_configs(architecture, bf16, bf16, mapped=False, direct=shape).direct for shape in ("short", "long"))
+    base = {"LIMIT": limit, "INTERPRETED": False, "BLOCK_SLOTS": QUANTISE.slots}
+    yield Variant("float8_states", "", architecture, "bf16", QUANTISE.warps, 3,
+                  tuple({**base, "BLOCK_DIM": QUANTISE.columns}.items()), types)  # fmt: skip
+    for step in sorted({one.step for one in both}):
+        tile = {"BLOCK_SLOTS": min(QUANTISE.slots, step), "BLOCK_COLUMNS": QUANTISE.columns}
+        yield Variant("float8_signals", f"steps of {step}", architecture, "bf16", QUANTISE.warps, 3,
+                      tuple({**base, **tile}.items()), types)  # fmt: skip
+        for label, rule, even in (
+            ("adamw", "adamw", True),
+            ("adamw, ragged dim", "adamw", False),
+            ("sign", "sign", True),
+        ):
+            constants = {"RULE": rule, "EVEN_DIM": even, "RECIPROCAL": _base(architecture)["RECIPROCAL"],
+                         "INTERPRETED": False, "BLOCK_VOCAB": config.vocab, "BLOCK_DIM": config.dim, "STEP": step, "SPLIT": config.split,
+                         "PROMOTE": config.promote}  # fmt: skip
+            yield Variant("float8", f"{label}, steps of {step}", architecture, "bf16", config.warps, config.stages,
+                          tuple(constants.items()), types)  # fmt: skip
 
 
 def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:
