@@ -109,11 +109,9 @@ def logits_time(
     # Without a stored chunk the kernel has the tiles of heads with a soft-cap.
     only_sums = not again and stored == 0
     c = configs.statistics if only_sums else configs.logits
-    name = "soft-cap" if shape.softcap else "plain"
-    if only_sums:
-        name = "statistics only, all" if shape.softcap else "statistics only"
-    elif again:
-        name = "again, all, ragged dim" if shape.softcap else "again"
+    name = ("statistics only" if only_sums else "again") if only_sums or again else "plain"
+    if shape.softcap:
+        name = f"{name}, soft-cap" if only_sums or again else "soft-cap"
     count = counts("logits", name, f"{c.tokens} x {c.vocab} x {c.dim}")
     blocks = ceil(tokens / c.tokens) * ceil(columns / c.vocab)
     passes = ceil(ceil(tokens / c.tokens) / c.group)

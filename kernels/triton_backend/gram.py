@@ -27,7 +27,7 @@ import triton.language as tl
 from torch import Tensor
 
 from donod_fast.kernels.triton_backend.configs import GramConfig, ceil_div
-from donod_fast.kernels.triton_backend.language import INTERPRETING, share_of
+from donod_fast.kernels.triton_backend.language import INTERPRETING, LAUNCH_OPTIONS, share_of
 from donod_fast.kernels.triton_backend.layout import Group
 from donod_fast.kernels.triton_backend.pairs import Side, chain, find_pair, load_row, load_shares
 
@@ -77,7 +77,7 @@ def label_terms_kernel(
     right_step_sample, pair_start, states, partials,
     left_first, left_samples, right_first, right_samples, first_pair, right_tiles, first_block, columns, width,
     left_exps_stride, right_exps_stride,
-    CROSS: tl.constexpr, BLOCK_TOKENS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr, BLOCKLABELS: tl.constexpr,
+    CROSS: tl.constexpr, BLOCK_TOKENS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr, BLOCK_LABELS: tl.constexpr,
 ):  # fmt: skip
     """Label terms of a pair, into the first of the ``width`` sums of a pair. Grid: (pairs at most,)."""
     pair = first_pair + tl.program_id(0)
@@ -99,10 +99,10 @@ def label_terms_kernel(
     t_place = (t - tl.load(left_slot_start + left_first)).to(tl.int64) * left_exps_stride
     right_base = tl.load(right_slot_start + right_first)
     place = states + tl.program_id(0).to(tl.int64) * (BLOCK_TOKENS * BLOCK_TOKENS)
-    place += tl.arange(0, BLOCK_TOKENS)[:, None] * BLOCK_TOKENS + tl.arange(0, BLOCKLABELS)[None, :]
-    total = tl.zeros((BLOCK_TOKENS, BLOCKLABELS), dtype=tl.float32)
-    for start in range(0, BLOCK_TOKENS, BLOCKLABELS):
-        s = right + start + tl.arange(0, BLOCKLABELS)
+    place += tl.arange(0, BLOCK_TOKENS)[:, None] * BLOCK_TOKENS + tl.arange(0, BLOCK_LABELS)[None, :]
+    total = tl.zeros((BLOCK_TOKENS, BLOCK_LABELS), dtype=tl.float32)
+    for start in range(0, BLOCK_TOKENS, BLOCK_LABELS):
+        s = right + start + tl.arange(0, BLOCK_LABELS)
         s_share = load_shares(s, right_last, right_share)
         s_column = tl.load(right_labels + load_row(s, right_last, right_slot_row)).to(tl.int32) - first_column
         s_stored = (s_column >= 0) & (s_column < columns)
@@ -119,7 +119,7 @@ def label_terms_kernel(
         equal = t_stored[:, None] & (t_column[:, None] == s_column[None, :])
         entries = tl.where(equal, t_signal[:, None] * s_signal[None, :], 0.0) - entries
         total += ((entries * t_share[:, None]) * s_share[None, :]) * tl.load(place)
-        place += BLOCKLABELS
+        place += BLOCK_LABELS
     at = partials + pair.to(tl.int64) * width
     if CROSS:
         # Chunks of the vocabulary are added; no other program writes this cell.
@@ -267,7 +267,7 @@ def _launch(
     rows = (left.layout.slot_row, right.layout.slot_row)
     shares = (left.share, right.share)
     strides = (left.exps.stride(0), right.exps.stride(0))
-    options: dict[str, Any] = {"num_warps": config.warps, "num_stages": config.stages}
+    options: dict[str, Any] = {"num_warps": config.warps, "num_stages": config.stages, **LAUNCH_OPTIONS}
     tile: dict[str, Any] = {"CROSS": right_tiles > 0, "BLOCK_TOKENS": config.tokens, **options}
     products = {"PRECISION": config.precision(left.exps.dtype), "INTERPRETED": INTERPRETING}
     for first_pair in range(0, pairs, held):
@@ -308,7 +308,7 @@ def _launch(
             width,
             *strides,
             BLOCK_COLUMNS=config.columns,
-            BLOCKLABELS=min(LABELS, config.tokens),
+            BLOCK_LABELS=min(LABELS, config.tokens),
             **tile,
         )
         gram_kernel[(some, parts)](
