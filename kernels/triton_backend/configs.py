@@ -200,15 +200,11 @@ class _Row:
 _HOPPER = _Row(
     plain=LogitsConfig(tokens=128, vocab=256, dim=64, split=4, warps=8, stages=4),
     mapped=LogitsConfig(tokens=128, vocab=128, dim=64, split=2, warps=8, stages=3),
-    short=DirectConfig(
-        vocab=128, dim=128, step=32, split=8, rows_split=4, warps=4, stages=4, tma=True, loaded_zero=True
-    ),
+    short=DirectConfig(vocab=128, dim=128, step=32, split=8, warps=4, stages=4, tma=True, loaded_zero=True),
     long=DirectConfig(
         vocab=128, dim=256, step=64, split=8, rows_split=4, warps=8, stages=3, tma=True, loaded_zero=True
     ),
-    heavy=DirectConfig(
-        vocab=128, dim=128, step=32, split=4, rows_split=8, warps=8, stages=4, tma=True, loaded_zero=True
-    ),
+    heavy=DirectConfig(vocab=128, dim=128, step=32, split=8, warps=8, stages=4, tma=True, loaded_zero=True),
     gram=GramConfig(tokens=128, columns=64, dim=64, split=4, warps=8, stages=3),
     brief=GramConfig(tokens=64, columns=64, dim=64, warps=4, stages=3),
 )
@@ -237,7 +233,7 @@ _TABLE: dict[str, _Row] = {
     "sm_100": replace(
         _HOPPER,
         mapped=_HOPPER.plain,
-        short=replace(_HOPPER.short, rows_split=8, loaded_zero=False),
+        short=replace(_HOPPER.short, loaded_zero=False),
         long=replace(_HOPPER.long, loaded_zero=False),
         heavy=DirectConfig(vocab=128, dim=64, step=32, warps=8, stages=4, tma=True),
         brief=replace(_HOPPER.brief, warps=8),

@@ -143,12 +143,12 @@ def direct_kernel(
     KEEP: tl.constexpr,
     LOADED_ZERO: tl.constexpr,
 ):
-    """One tile of W, every sample of the launch. Grid: (column tiles · dim tiles,), dim tiles first."""
-    dim_tiles = tl.cdiv(dim, BLOCK_DIM)
-    tiles = tl.num_programs(0)
-    column = (tl.program_id(0) // dim_tiles) * BLOCK_VOCAB
+    """One tile of W, every sample of the launch. Grid: (dim tiles, column tiles)."""
+    tiles = tl.num_programs(0) * tl.num_programs(1)
+    tile = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
+    column = tl.program_id(1) * BLOCK_VOCAB
     place = column + tl.arange(0, BLOCK_VOCAB)
-    k_base = (tl.program_id(0) % dim_tiles) * BLOCK_DIM
+    k_base = tl.program_id(0) * BLOCK_DIM
     k = k_base + tl.arange(0, BLOCK_DIM)
     base = tl.load(slot_start + base_sample)  # the slot of the signals' first row
     step = tl.load(slot_start + first_sample) // STEP
@@ -191,7 +191,7 @@ def direct_kernel(
         following = tl.load(step_sample + current + 1)
         if following != sample:
             number = numbers + sample * 4
-            target = partials + (sample - first_sample).to(tl.int64) * 2 * tiles + tl.program_id(0)
+            target = partials + (sample - first_sample).to(tl.int64) * 2 * tiles + tile
             # In parts, so that the epilogue's values fit in registers together with g.
             squares = tl.zeros((BLOCK_VOCAB, BLOCK_DIM // SPLIT), dtype=tl.float32)
             dots = tl.zeros((BLOCK_VOCAB, BLOCK_DIM // SPLIT), dtype=tl.float32)
@@ -293,11 +293,10 @@ def launch_direct(
     assert packed == (coefficient is None)
     vocab, dim = weight.shape
     tma = config.tma and packed and describable(signals, hidden, weight)
-    tiles = tiles_of(signals.shape[1], dim, config)
     state = update.state if isinstance(update, AdamW) else None
     beta1, beta2 = update.betas if isinstance(update, AdamW) else (0.0, 0.0)
     step = 0 if state is None else state.step + 1
-    direct_kernel[(tiles,)](
+    direct_kernel[(ceil_div(dim, config.dim), signals.shape[1] // config.vocab)](
         described(signals, (config.step, config.vocab), tma),
         described(hidden, (config.step, config.dim), tma),
         described(weight, (config.vocab, config.dim), tma),

@@ -30,9 +30,16 @@ from torch import Tensor
 
 from donod_fast.kernels.float8 import LEAST_TOKENS
 from donod_fast.kernels.triton_backend.configs import FLOAT8, Float8Config, architecture_of, ceil_div
-from donod_fast.kernels.triton_backend.direct import rule_of, tile_sums
+from donod_fast.kernels.triton_backend.direct import load_weight, rule_of, tile_update
 from donod_fast.kernels.triton_backend.float8_operands import Operands
-from donod_fast.kernels.triton_backend.language import INTERPRETING, share_of
+from donod_fast.kernels.triton_backend.language import (
+    INTERPRETING,
+    LAUNCH_OPTIONS,
+    RECIPROCAL,
+    share_of,
+    two_sums,
+    widen,
+)
 from donod_fast.kernels.triton_backend.layout import Group, Layout
 from donod_fast.kernels.updates import Update
 
@@ -65,6 +72,7 @@ def float8_kernel(
     weight_stride,
     RULE: tl.constexpr,
     EVEN_DIM: tl.constexpr,
+    RECIPROCAL: tl.constexpr,
     INTERPRETED: tl.constexpr,
     BLOCK_VOCAB: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
@@ -104,21 +112,23 @@ def float8_kernel(
             number = numbers + sample * 4
             local = (sample - first_sample).to(tl.int64)
             target = partials + local * 2 * tiles + tl.program_id(0)
-            g *= tl.load(row_scale + local * columns + place)[:, None]
-            squares = 0.0
-            dots = 0.0
+            scale = tl.load(row_scale + local * columns + place)[:, None]
+            # In parts, so that the epilogue's values fit in registers together with g.
+            squares = tl.zeros((BLOCK_VOCAB, BLOCK_DIM // SPLIT), dtype=tl.float32)
+            dots = tl.zeros((BLOCK_VOCAB, BLOCK_DIM // SPLIT), dtype=tl.float32)
             for part in tl.static_range(SPLIT):
-                more_squares, more_dots = tile_sums(
-                    share_of(g, part, SPLIT, BLOCK_VOCAB, BLOCK_DIM), 0.0, v,
-                    k_base + part * (BLOCK_DIM // SPLIT) + tl.arange(0, BLOCK_DIM // SPLIT),
-                    number, weight, weight, weight, vocab, dim, weight_stride, 0,
-                    0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0,
-                    RULE, True, None, EVEN_DIM, False, INTERPRETED,
+                k_part = k_base + part * (BLOCK_DIM // SPLIT) + tl.arange(0, BLOCK_DIM // SPLIT)
+                w = widen(load_weight(weight, v, k_part, vocab, dim, weight_stride, EVEN_DIM), RECIPROCAL)
+                u = tile_update(
+                    share_of(g, part, SPLIT, BLOCK_VOCAB, BLOCK_DIM) * scale, w, v, k_part,
+                    number, weight, weight, vocab, dim, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0,
+                    RULE, None, RECIPROCAL, INTERPRETED,
                 )  # fmt: skip
-                squares += more_squares
-                dots += more_dots
-            tl.store(target, squares)
-            tl.store(target + tiles, dots)
+                squares += u * u
+                dots += u * w
+            square, product = two_sums(squares, dots, INTERPRETED)
+            tl.store(target, square)
+            tl.store(target + tiles, product)
             g = tl.zeros((BLOCK_VOCAB, BLOCK_DIM), dtype=tl.float32)
 
 
@@ -189,6 +199,7 @@ def launch_float8(
         weight.stride(0),
         RULE=rule_of(update),
         EVEN_DIM=dim % config.dim == 0,
+        RECIPROCAL=RECIPROCAL,
         INTERPRETED=INTERPRETING,
         BLOCK_VOCAB=config.vocab,
         BLOCK_DIM=config.dim,
@@ -197,6 +208,7 @@ def launch_float8(
         PROMOTE=config.promote,
         num_warps=config.warps,
         num_stages=config.stages,
+        **LAUNCH_OPTIONS,
     )
 
 

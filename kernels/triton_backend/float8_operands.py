@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from donod_fast.kernels.triton_backend.configs import QUANTISE, Float8Config, ceil_div
-from donod_fast.kernels.triton_backend.language import INTERPRETING
+from donod_fast.kernels.triton_backend.language import INTERPRETING, LAUNCH_OPTIONS
 from donod_fast.kernels.triton_backend.layout import Group, Layout
 
 # Below this, 1 / scale would overflow; such a row of g is below any eps.
@@ -150,20 +150,16 @@ class Operands:
     states: Tensor
     state_scale: Tensor
 
-
-def allocate(columns: int, dim: int, slots: int, config: Float8Config, device: torch.device) -> Operands:
-    """Operands of a group, not filled."""
-    dtype = storage_type(device)
-    return Operands(
-        torch.empty((columns, slots), dtype=dtype, device=device),
-        torch.empty((padded(dim, config), slots), dtype=dtype, device=device),
-        torch.empty(slots, dtype=torch.float32, device=device),
-    )
-
-
-def padded(dim: int, config: Float8Config) -> int:
-    """The hidden dimension in whole tiles."""
-    return ceil_div(dim, config.dim) * config.dim
+    @staticmethod
+    def empty(columns: int, dim: int, slots: int, config: Float8Config, device: torch.device) -> Operands:
+        """Operands of a group, not filled."""
+        dtype = storage_type(device)
+        rows = ceil_div(dim, config.dim) * config.dim
+        return Operands(
+            torch.empty((columns, slots), dtype=dtype, device=device),
+            torch.empty((rows, slots), dtype=dtype, device=device),
+            torch.empty(slots, dtype=torch.float32, device=device),
+        )
 
 
 def launch_states(
@@ -198,6 +194,7 @@ def launch_states(
         BLOCK_SLOTS=QUANTISE.slots,
         BLOCK_DIM=QUANTISE.columns,
         num_warps=QUANTISE.warps,
+        **LAUNCH_OPTIONS,
     )
 
 
@@ -230,4 +227,5 @@ def launch_signals(
         BLOCK_SLOTS=slots,
         BLOCK_COLUMNS=QUANTISE.columns,
         num_warps=QUANTISE.warps,
+        **LAUNCH_OPTIONS,
     )

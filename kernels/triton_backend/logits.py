@@ -28,6 +28,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from donod_fast.kernels.float8 import SMALL_HEAD
 from donod_fast.kernels.head_map import HeadMap
 from donod_fast.kernels.triton_backend.configs import LogitsConfig, ceil_div
 from donod_fast.kernels.triton_backend.language import (
@@ -44,8 +45,6 @@ from donod_fast.kernels.triton_backend.language import (
     tensor_or,
 )
 from donod_fast.kernels.triton_backend.layout import Group, Layout
-
-SMALL_HEAD = 1 << 23
 
 
 @triton.jit

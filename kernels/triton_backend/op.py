@@ -115,6 +115,7 @@ def triton_don_nod(call: HeadArguments) -> DonNod:
         call.storage_dtype,
         call.weight_norm,
         call.workspace_bytes,
+        call.precision,
         "token_loss" in call.extras,
     )
     loss, entropy, dot, update_norm, don, nod = scores.unbind(1)
@@ -147,6 +148,7 @@ def head_scores(
     storage_dtype: torch.dtype | None,
     weight_norm: float | None,
     workspace_bytes: int,
+    precision: str,
     token_losses: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(samples, 6) float64 [loss, entropy, ⟨W, U⟩, ‖U‖, DON, NOD], (samples,) int32 counts, and losses of the tokens.
@@ -161,7 +163,7 @@ def head_scores(
         rule = SGD() if update == "sgd" else Sign()
     arguments = HeadArguments(
         hidden, weight, labels, cu_seqlens, HeadMap(bias, logit_scale, softcap), rule, lr, weight_decay, mean,
-        storage_dtype, weight_norm, workspace_bytes,
+        storage_dtype, weight_norm, workspace_bytes, precision=precision,
     )  # fmt: skip
     check_labels(labels, weight.shape[0])
     if os.environ.get("DONOD_FAST_DEBUG"):
@@ -218,6 +220,7 @@ def _call_of(call: HeadArguments, bounds: Tensor, host: list[int] | None) -> Cal
         mean=call.mean,
         storage_dtype=call.storage_dtype,
         workspace_bytes=call.workspace_bytes,
+        float8=call.precision == "float8",
     )
 
 

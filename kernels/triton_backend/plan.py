@@ -7,6 +7,7 @@ Memory of a group of S slots with C stored columns of E (e bytes per element):
     packed hidden states    S · d · e                      (direct kernel, if they fit; else it looks rows up)
     partial sums            samples of a launch · tiles of W · 8   (direct kernel), pairs · (1 + parts) · 4 (Gram)
     products h · h          pairs of tiles held · tokens² · 4      (Gram, in the share of the partial sums)
+    float8 copies           S · (C + d)                    (on request), and C · 4 for each sample of a launch
 
 **The rule**, from operation counts (a logits product costs 2 V d per token, and so does a direct product):
 
@@ -71,6 +72,16 @@ class Problem:
     sums: int  # sums of a block: 2, or 3 with a bias or soft-cap
     linear: bool  # SGD without rounding: Gram kernel if it is cheaper
     workspace_bytes: int
+    float8: bool = False  # float8 copies of E and of hidden states
+
+    @property
+    def stored(self) -> int:
+        """Bytes of an element of E and its copy."""
+        return self.element + int(self.float8)
+
+    def sample_bytes(self, columns: int, tiles: int) -> int:
+        """Bytes of partial sums, and scales of vocabulary rows, of a sample in a launch with so many tiles of W."""
+        return 8 * tiles + (4 * columns if self.float8 else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +123,8 @@ def make_plan(
     sums = table_blocks(columns // configs.logits.vocab) * 4 * problem.sums
     # Bytes of a slot in a stored group; hidden states are packed if they are at most a quarter of it.
     packs = not problem.linear and 4 * problem.dim <= columns
-    slot = columns * problem.element + sums + (problem.dim * problem.element if packs else 0)
+    slot = columns * problem.stored + sums + (problem.dim * problem.element if packs else 0)
+    slot += problem.dim if problem.float8 else 0
     capacity = budget // slot // align * align
 
     def stored(group: Group) -> GroupPlan:
@@ -168,7 +180,9 @@ def _gathered(bounds: list[int], capacity: int, align: int, limit: float) -> lis
 def _least_partials(columns: int, problem: Problem, configs: Configs, *, by_pairs: bool) -> int:
     """Bytes of one sample's partial sums of the direct kernel, or of one pair's products of hidden states (Gram)."""
     pair = 4 * configs.gram.tokens**2 if by_pairs else 0
-    return max(pair, 8 * (columns // configs.direct.vocab) * ceil_div(problem.dim, configs.direct.dim))
+    used = (configs.direct, configs.float8) if problem.float8 else (configs.direct,)
+    tiles = max(columns // one.vocab * ceil_div(problem.dim, one.dim) for one in used if one is not None)
+    return max(pair, problem.sample_bytes(columns, tiles))
 
 
 def _by_pairs(group: Group, problem: Problem) -> bool:
@@ -182,6 +196,8 @@ def _by_pairs(group: Group, problem: Problem) -> bool:
 def _streamed(
     group: Group, problem: Problem, configs: Configs, budget: int, columns: int, sums: int
 ) -> GroupPlan | _TooLarge:
+    if problem.float8:
+        budget -= group.slots_bound * problem.dim
     states = group.slots_bound * problem.dim * problem.element
     # Packed hidden states keep the direct kernel's loads asynchronous, which is worth an eighth of the memory.
     if not _by_pairs(group, problem) and 8 * states <= budget:
@@ -195,7 +211,7 @@ def _streamed_in(
     group: Group, problem: Problem, configs: Configs, budget: int, columns: int, sums: int, *, pack: bool
 ) -> GroupPlan | _TooLarge:
     tile = max(configs.logits.vocab, configs.direct.vocab)
-    slots, row = group.slots_bound, group.slots_bound * problem.element
+    slots, row = group.slots_bound, group.slots_bound * problem.stored
     pairs = _by_pairs(group, problem)
     # If the first chunk is kept, the sums of all tokens must fit in addition.
     kept = min((budget - slots * sums) // row // tile * tile, columns)

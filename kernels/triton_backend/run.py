@@ -8,7 +8,7 @@
         sample sums              loss, entropy, ⟨W, G⟩, scale     (rows.py)
         Gram kernel              ‖G‖² of linear updates           (gram.py), or
         label entries, pack      E and c · h at their slots       (label_entries.py, pack.py), and
-        direct kernel            ‖U‖², ⟨W, U⟩ of the others       (direct.py)
+        direct kernel            ‖U‖², ⟨W, U⟩ of the others       (direct.py; of long ones on request float8.py)
         row sums                 partial sums → float64           (reduce.py)
 
 Nothing is read back from the device: grids follow from shapes, and from the bounds if they are on the host.
@@ -23,8 +23,9 @@ from torch import Tensor
 
 from donod_fast.errors import BackendError
 from donod_fast.kernels.head_map import HeadMap
-from donod_fast.kernels.triton_backend import direct, gram, label_entries, logits, pack, reduce
+from donod_fast.kernels.triton_backend import direct, float8, gram, label_entries, logits, pack, reduce
 from donod_fast.kernels.triton_backend.configs import Configs
+from donod_fast.kernels.triton_backend.float8_operands import Operands, launch_signals, launch_states
 from donod_fast.kernels.triton_backend.layout import Group, Layout, make_layout
 from donod_fast.kernels.triton_backend.pairs import Side
 from donod_fast.kernels.triton_backend.plan import GroupPlan, Plan, Problem, make_plan
@@ -40,6 +41,7 @@ class Call:
         hidden, weight, labels: (rows, dim), (vocab, dim), (rows,).
         bounds: (samples + 1,) int64 on their device.
         host_bounds: the same on the host if they were given there, else None.
+        float8: whether gradient tiles of samples that are known to be long are multiplied in float8.
     """
 
     hidden: Tensor
@@ -54,6 +56,7 @@ class Call:
     mean: bool
     storage_dtype: torch.dtype | None
     workspace_bytes: int
+    float8: bool = False
 
     @property
     def signals(self) -> torch.dtype:
@@ -74,7 +77,8 @@ class Call:
     def problem(self) -> Problem:
         """Inputs of the plan."""
         vocab, dim = self.weight.shape
-        return Problem(vocab, dim, self.signals.itemsize, 3 if self.mapped else 2, self.linear, self.workspace_bytes)
+        sums, float8 = 3 if self.mapped else 2, self.float8 and self.host_bounds is not None
+        return Problem(vocab, dim, self.signals.itemsize, sums, self.linear, self.workspace_bytes, float8)
 
     def plan(self, configs: Configs) -> Plan | str:
         """Make the plan, or say why the workspace is too small."""
@@ -100,6 +104,14 @@ def head_sums(call: Call, configs: Configs, losses: Tensor | None = None) -> tup
     if losses is not None:
         losses.copy_(run.token_losses())
     return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _States:
+    """Hidden states of a group for the direct kernel (None if nothing reads them) and in float8 (None if not used)."""
+
+    plain: Tensor | None
+    float8: Operands | None
 
 
 class _Run:
@@ -149,7 +161,7 @@ class _Run:
         config = self.configs.logits if plan.keep_first else self.configs.statistics
         self.tokens.normalise(group, exps if plan.keep_first else None, plan.statistics_tokens, config)
         self.tokens.sum_samples(group, self.token_weight, self.out, self.scale)
-        states: Tensor | None = None
+        states: _States | None = None
         for first in range(0, call.weight.shape[0], plan.columns):
             if first or not plan.keep_first:
                 self.tokens.exponentials(group, exps, self.configs.logits, first_column=first)
@@ -170,10 +182,9 @@ class _Run:
         reduce.launch_segment_sums(partials, self.pair_start, self.parts[0], group.first_sample, group.samples)
         return states
 
-    def _by_tiles(self, plan: GroupPlan, exps: Tensor, states: Tensor | None, first: int) -> Tensor:
-        """Add the sums of some columns; return the hidden states that the kernel read, for the next columns."""
-        call, group, layout, config = self.call, plan.group, self.layout, self.configs.direct
-        dim = call.weight.shape[1]
+    def _by_tiles(self, plan: GroupPlan, exps: Tensor, states: _States | None, first: int) -> _States:
+        """Add the sums of some columns; return the hidden states that the kernels read, for the next columns."""
+        call, group, layout = self.call, plan.group, self.layout
         label_entries.launch_label_entries(
             exps,
             self.tokens.share,
@@ -185,28 +196,55 @@ class _Run:
             first_column=first,
             clear=states is None,
         )
+        runs = float8.runs_of(group, layout.align) if call.float8 else [(False, group)]
         if states is None:
-            states = call.hidden
+            states = self._states(plan, exps, runs)
+        for long, some in runs:
+            if long:
+                assert states.float8 is not None
+                self._float8_tiles(plan, some, exps, states.float8, first)
+            else:
+                assert states.plain is not None
+                self._direct_tiles(plan, some, exps, states.plain, first)
+        return states
+
+    def _states(self, plan: GroupPlan, exps: Tensor, runs: list[tuple[bool, Group]]) -> _States:
+        call, group, layout = self.call, plan.group, self.layout
+        dim = call.hidden.shape[1]
+        plain: Tensor | None = None
+        rounded: Operands | None = None
+        if not all(long for long, _ in runs):
+            plain = call.hidden
             if plan.pack:
-                states = torch.empty((group.slots_bound, dim), dtype=exps.dtype, device=exps.device)
-                pack.launch_pack(call.hidden, self.coefficient, layout, group, states)
+                plain = torch.empty((group.slots_bound, dim), dtype=exps.dtype, device=exps.device)
+                pack.launch_pack(call.hidden, self.coefficient, layout, group, plain)
+        if any(long for long, _ in runs):
+            assert self.configs.float8 is not None
+            rounded = Operands.empty(exps.shape[1], dim, group.slots_bound, self.configs.float8, exps.device)
+            for long, some in runs:
+                if long:
+                    first = group.first_sample
+                    launch_states(call.hidden, self.coefficient, layout, some, rounded, base_sample=first)
+        return _States(plain, rounded)
+
+    def _direct_tiles(self, plan: GroupPlan, run: Group, exps: Tensor, states: Tensor, first: int) -> None:
+        call, config = self.call, self.configs.direct
         numbers, _ = direct.update_numbers(call.update, self.scale)
-        tiles = direct.tiles_of(exps.shape[1], dim, config)
-        step = max(1, min(group.samples, self.plan.partial_bytes // (8 * tiles)))
+        tiles = direct.tiles_of(exps.shape[1], call.weight.shape[1], config)
+        step = max(1, min(run.samples, self.plan.partial_bytes // (8 * tiles)))
         partials = torch.empty((step, 2, tiles), dtype=torch.float32, device=exps.device)
-        for offset in range(0, group.samples, step):
-            some = Group(group.first_sample + offset, min(step, group.samples - offset), 0, 0)
+        for some in _parts(run, step):
             direct.launch_direct(
                 exps,
                 states,
                 call.weight,
                 call.update,
                 numbers,
-                layout,
+                self.layout,
                 some,
                 partials,
                 config,
-                base_sample=group.first_sample,
+                base_sample=plan.group.first_sample,
                 first_column=first,
                 needs_weight=not call.linear,
                 packed=plan.pack,
@@ -215,7 +253,43 @@ class _Run:
                 weight_decay=call.weight_decay,
                 storage_dtype=call.storage_dtype,
             )
-            reduce.launch_row_sums(partials[: some.samples, 0], self.parts[0], some.first_sample)
-            if not call.linear:
-                reduce.launch_row_sums(partials[: some.samples, 1], self.parts[1], some.first_sample)
-        return states
+            self._reduce(partials, some)
+
+    def _float8_tiles(self, plan: GroupPlan, run: Group, exps: Tensor, operands: Operands, first: int) -> None:
+        call, config, base = self.call, self.configs.float8, plan.group.first_sample
+        assert config is not None
+        numbers, _ = direct.update_numbers(call.update, self.scale)
+        columns = exps.shape[1]
+        tiles = float8.tiles_of(columns, call.weight.shape[1], config)
+        step = max(1, min(run.samples, self.plan.partial_bytes // call.problem.sample_bytes(columns, tiles)))
+        partials = torch.empty((step, 2, tiles), dtype=torch.float32, device=exps.device)
+        scales = torch.empty((step, columns), dtype=torch.float32, device=exps.device)
+        for some in _parts(run, step):
+            launch_signals(exps, self.layout, some, operands, scales, base_sample=base)
+            float8.launch_float8(
+                operands,
+                scales,
+                call.weight,
+                call.update,
+                numbers,
+                self.layout,
+                some,
+                partials,
+                config,
+                base_sample=base,
+                first_column=first,
+            )
+            self._reduce(partials, some)
+
+    def _reduce(self, partials: Tensor, some: Group) -> None:
+        reduce.launch_row_sums(partials[: some.samples, 0], self.parts[0], some.first_sample)
+        if not self.call.linear:
+            reduce.launch_row_sums(partials[: some.samples, 1], self.parts[1], some.first_sample)
+
+
+def _parts(run: Group, step: int) -> list[Group]:
+    """At most ``step`` samples for each launch."""
+    return [
+        Group(run.first_sample + offset, min(step, run.samples - offset), 0, 0)
+        for offset in range(0, run.samples, step)
+    ]

@@ -162,22 +162,25 @@ def test_the_parts_of_real_kernels(core: list[Row]) -> None:
     assert rows["pack"]["loops"] == "" and int(rows["pack"]["setup"]) == int(rows["pack"]["instructions"])
 
 
-def test_a_config_that_is_too_large_is_reported() -> None:
-    """The check can fail: a tile that needs more shared memory than there is."""
+def test_what_cannot_be_shipped_is_reported() -> None:
+    """The check can fail: a tile that needs more shared memory than there is, and a kernel that does not compile."""
     script = (
-        "import sys\n"
         "from dataclasses import replace\n"
         "from donod_fast.kernels.triton_backend import compiled, configs\n"
         "row = configs._TABLE['sm_89']\n"
         "configs._TABLE['sm_89'] = replace(row, plain=replace(row.plain, dim=64, stages=6))\n"
         "first = next(v for v in compiled.variants('sm_89') if v.kernel == 'logits')\n"
-        "print(compiled.compile_variant(first).problem)\n"
+        "broken = replace(first, constants=first.constants[:-1])\n"
+        "large, failed = compiled.compile_all([first, broken], workers=1)\n"
+        "print(large.problem)\n"
+        "print(failed)\n"
     )
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
         [sys.executable, "-P", "-W", "ignore", "-c", script], capture_output=True, text=True, env=environment
     )
-    assert "shared memory" in done.stdout + done.stderr
+    assert "shared memory" in done.stdout, done.stderr
+    assert "sm_89 logits (plain, bf16): does not compile: " in done.stdout, done.stderr
 
 
 def test_an_unknown_choice_of_variants_is_refused() -> None:

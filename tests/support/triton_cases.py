@@ -15,7 +15,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 from donod_fast.kernels import DonNod
 from donod_fast.kernels.head_map import HeadMap
 from donod_fast.kernels.scores import don_and_nod, with_weight_decay
-from donod_fast.kernels.triton_backend.configs import Configs, DirectConfig, GramConfig, LogitsConfig
+from donod_fast.kernels.triton_backend.configs import Configs, DirectConfig, Float8Config, GramConfig, LogitsConfig
 from donod_fast.kernels.triton_backend.language import INTERPRETING
 from donod_fast.kernels.triton_backend.plan import Plan, full_columns
 from donod_fast.kernels.triton_backend.run import Call, head_sums
@@ -34,6 +34,7 @@ TINY = Configs(
     statistics=_LOGITS,
     direct=DirectConfig(vocab=32, dim=16, step=16, split=2, warps=4, stages=2),
     gram=GramConfig(tokens=16, columns=16, dim=16, warps=4, stages=2, programs=12, blocks_of_a_part=2),
+    float8=Float8Config(vocab=32, dim=16, split=2, promote=True, warps=4, stages=2),
 )
 
 
@@ -50,6 +51,7 @@ def call_of(
     logit_scale: float = 1.0,
     softcap: float | None = None,
     storage_dtype: torch.dtype | None = None,
+    float8: bool = False,
 ) -> Call:
     """What the operator makes of ``don_nod``'s arguments, with a workspace of any size.
 
@@ -69,6 +71,7 @@ def call_of(
         mean=reduction == "mean",
         storage_dtype=storage_dtype,
         workspace_bytes=workspace_bytes,
+        float8=float8,
     )
 
 
