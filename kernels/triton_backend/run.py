@@ -162,25 +162,29 @@ class _Run:
         self.tokens.normalise(group, exps if plan.keep_first else None, plan.statistics_tokens, config)
         self.tokens.sum_samples(group, self.token_weight, self.out, self.scale)
         states: _States | None = None
+        products: Tensor | None = None
         for first in range(0, call.weight.shape[0], plan.columns):
             if first or not plan.keep_first:
                 self.tokens.exponentials(group, exps, self.configs.logits, first_column=first)
-            states = (self._by_pairs if plan.by_pairs else self._by_tiles)(plan, exps, states, first)
+            if plan.by_pairs:
+                products = self._by_pairs(plan, exps, products, first)
+            else:
+                states = self._by_tiles(plan, exps, states, first)
 
-    def _by_pairs(self, plan: GroupPlan, exps: Tensor, states: Tensor | None, first: int) -> Tensor:
+    def _by_pairs(self, plan: GroupPlan, exps: Tensor, products: Tensor | None, first: int) -> Tensor:
         """Add the sums of some columns; return the products of hidden states, for the next columns."""
         call, group, config = self.call, plan.group, self.configs.gram
         pairs = gram.pairs_at_most(group, config)
         parts = gram.vocabulary_parts(pairs, exps.shape[1], config)
         partials = torch.empty((pairs, 1 + parts), dtype=torch.float32, device=exps.device)
-        if states is None:
+        if products is None:
             held = gram.pairs_held(pairs, self.plan.partial_bytes - 4 * partials.numel(), config)
-            states = torch.empty((held, config.tokens**2), dtype=torch.float32, device=exps.device)
+            products = torch.empty((held, config.tokens**2), dtype=torch.float32, device=exps.device)
         tokens = self.tokens
         side = Side(call.hidden, exps, tokens.share, tokens.label_signal, call.labels, self.layout, group)
-        gram.launch_gram(side, self.pair_start, states, partials, config, first_column=first)
+        gram.launch_gram(side, self.pair_start, products, partials, config, first_column=first)
         reduce.launch_segment_sums(partials, self.pair_start, self.parts[0], group.first_sample, group.samples)
-        return states
+        return products
 
     def _by_tiles(self, plan: GroupPlan, exps: Tensor, states: _States | None, first: int) -> _States:
         """Add the sums of some columns; return the hidden states that the kernels read, for the next columns."""
