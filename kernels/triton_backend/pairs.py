@@ -1,4 +1,4 @@
-"""What the kernels over pairs of token tiles share (``gram.py``, ``cross.py``): a tile's tokens, products, label terms.
+"""Pairs of token tiles, for the kernels of ``gram.py``: where a pair is, what its tiles load, one chain of products.
 
 With E of ``logits.py`` (e^{z − reference}, 0 at the label), R_t = Σ_{v ≠ y} e^{z_v − reference}, ℓ_t = f′(a_y), r_t the
 magnitude of a token relative to its sample's largest, share_t = r_t / R_t and λ_t = R_t ℓ_t (``rows.py``):

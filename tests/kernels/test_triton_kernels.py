@@ -226,27 +226,6 @@ def test_packing_puts_scaled_hidden_states_at_their_slots_and_zeros_into_pads(dt
     assert torch.equal(packed[:used], torch.where((row >= 0).unsqueeze(1), scaled, 0.0))
 
 
-@pytest.mark.parametrize("parts", [1, 2, 3])
-def test_pairs_of_tokens_give_the_squared_norm_of_each_samples_gradient(parts: int) -> None:
-    case, layout, group = prepared(HEADS["plain"], (0, 2, 37, 16))
-    expected = Softmax(case, HEADS["plain"])
-    tokens, exps = finished(case, HEADS["plain"], layout, group)
-    used = layout.slot_row >= 0
-    magnitude = torch.linspace(-1.0, 1.0, len(used))
-    share, signal = (torch.where(used, x, 0.0) for x in (magnitude / tokens.rest, tokens.rest))
-    pair_start = gram.pair_bounds(layout.counts, TINY.gram)
-    partials = torch.zeros(gram.pairs_at_most(group, TINY.gram), parts)
-    side = gram.Side(case.hidden, exps, share, signal, case.labels, layout, group)
-    gram.launch_gram(side, pair_start, partials, TINY.gram, first_column=0)
-    norms = torch.zeros(4, dtype=torch.float64)
-    reduce.launch_segment_sums(partials, pair_start, norms, 0, 4)
-    starts, slots = layout.scored_start.tolist(), layout.token_slot.long()
-    for sample, (start, stop) in enumerate(pairwise(starts)):
-        weighted = expected.signals[start:stop] * magnitude[slots[start:stop]].double().unsqueeze(1)
-        g = weighted.T @ case.hidden[layout.token_row[start:stop].long()].double()
-        torch.testing.assert_close(norms[sample], g.square().sum(), rtol=1e-5, atol=0.0)
-
-
 def test_only_few_pairs_are_spread_over_parts_of_the_vocabulary() -> None:
     assert gram.vocabulary_parts(1, 192, TINY.gram) == 6, "blocks of 16 columns, two a part"
     assert gram.vocabulary_parts(4, 192, TINY.gram) == 3, "twelve programs"
