@@ -18,6 +18,7 @@ from unittest import mock
 import torch
 
 from donod_fast.kernels import gradient_products, triton_backend
+from donod_fast.kernels.float8 import LEAST_TOKENS
 from donod_fast.kernels.triton_backend.configs import Configs
 from donod_fast.kernels.triton_backend.run import Call, head_sums
 from lease.calls import Inputs, Kind, configs_of, kinds, plan_of
@@ -103,6 +104,8 @@ def run(setting: Setting) -> None:
         elif kind.shape.softcap is None:
             later.append((kind, inputs))
     for kind, inputs in later:
+        if kind.length >= LEAST_TOKENS:
+            setting.attempt(kind.name, "float8", lambda kind=kind, inputs=inputs: _float8(setting, kind, inputs))
         for name in VARIANTS:
             of = (setting, kind, inputs, name)
             setting.attempt(kind.name, f"direct: {name}", lambda of=of: _variant(*of))
@@ -182,6 +185,15 @@ def _variant(setting: Setting, kind: Kind, inputs: Inputs, name: str) -> None:
         mine = [launch for launch in launches if launch.name == "direct"]
         ms = sum(median_ms(one.run, seconds=0.3) for one in mine)
     setting.add(kind.name, f"direct: {name}", calls=len(mine), median_ms=digits(ms))
+
+
+def _float8(setting: Setting, kind: Kind, inputs: Inputs) -> None:
+    """Kernels of a call that multiplies the gradient tiles in float8."""
+    call = replace(inputs.call(kind), float8=True)
+    with recorded() as launches:
+        head_sums(call, configs_of(call))
+    product = median_ms(lambda: torch.mm(call.hidden, call.weight.t()), seconds=0.3)
+    add_times(setting, f"{kind.name}, float8", launches, {}, product)
 
 
 def _products(setting: Setting, kind: Kind, inputs: Inputs) -> None:

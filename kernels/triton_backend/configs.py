@@ -32,7 +32,8 @@ class _Launch:
 class LogitsConfig(_Launch):
     """Block of tokens × vocabulary rows, ``dim`` deep; ``group`` token blocks share a range of W.
 
-    The epilogue processes a block in ``split`` tiles (1, 2 or 4), each with separate sums.
+    The epilogue processes a block in ``split`` parts (1, 2 or 4). ``tma``: load W by descriptors where its rows are
+    aligned (``tma.py``).
     """
 
     tokens: int
@@ -40,6 +41,7 @@ class LogitsConfig(_Launch):
     dim: int
     split: int = 1
     group: int = 32
+    tma: bool = False
 
     @property
     def tile(self) -> int:
@@ -198,8 +200,8 @@ class _Row:
 # long as the products, and the two programs overlap them. For long samples the products dominate, and larger tiles need
 # less cache bandwidth.
 _HOPPER = _Row(
-    plain=LogitsConfig(tokens=128, vocab=256, dim=64, split=4, warps=8, stages=4),
-    mapped=LogitsConfig(tokens=128, vocab=128, dim=64, split=2, warps=8, stages=3),
+    plain=LogitsConfig(tokens=128, vocab=256, dim=64, split=4, warps=8, stages=4, tma=True),
+    mapped=LogitsConfig(tokens=128, vocab=128, dim=64, split=2, warps=8, stages=3, tma=True),
     short=DirectConfig(vocab=128, dim=128, step=32, split=8, warps=4, stages=4, tma=True, loaded_zero=True),
     long=DirectConfig(
         vocab=128, dim=256, step=64, split=8, rows_split=4, warps=8, stages=3, tma=True, loaded_zero=True
@@ -250,11 +252,11 @@ _TABLE: dict[str, _Row] = {
     ),
 }
 # Two sums a tile on Ada and Hopper, which keep about 14 bits of a running sum of float8 products: narrower tiles leave
-# registers for them, and for three programs on a multiprocessor of Hopper.
+# registers for them, and for three programs on a multiprocessor of Hopper. On sm_100 wider ones spill.
 FLOAT8 = {
     "sm_89": Float8Config(vocab=128, dim=128, split=4, promote=True, warps=8, stages=3),
     "sm_90": Float8Config(vocab=128, dim=64, split=4, promote=True, warps=4, stages=4),
-    "sm_100": Float8Config(vocab=128, dim=128, split=4, promote=False, warps=4, stages=4),
+    "sm_100": Float8Config(vocab=128, dim=64, split=4, promote=False, warps=4, stages=4),
     "gfx942": Float8Config(vocab=128, dim=128, split=4, promote=False, warps=4, stages=2),
 }
 # float32 products run on the ordinary units, each operand through registers; rows of an odd length are unaligned.

@@ -19,6 +19,9 @@ A program owns one tile of W and processes *all* samples of the launch in one lo
 is read from memory once for all samples, loads are prefetched across the ends of samples, and every program has the
 same amount of work for any lengths. The epilogue of one program overlaps with the products of the others on the same
 multiprocessor: the tiles are small enough for two or more programs.
+
+On sm_90 and later D, h and W are loaded by descriptors (``tma.py``), and W stays in shared memory for all samples. The
+epilogue reads it in the layout of g, so u is not moved. Else the epilogue loads W from the cache for every sample.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ import triton.language as tl
 from torch import Tensor
 
 from donod_fast.kernels.triton_backend.configs import GramConfig, ceil_div
-from donod_fast.kernels.triton_backend.language import INTERPRETING, share_of
+from donod_fast.kernels.triton_backend.language import INTERPRETING, LAUNCH_OPTIONS, share_of
 from donod_fast.kernels.triton_backend.layout import Group
 from donod_fast.kernels.triton_backend.pairs import Side, chain, find_pair, load_row, load_shares
 
@@ -267,7 +267,7 @@ def _launch(
     rows = (left.layout.slot_row, right.layout.slot_row)
     shares = (left.share, right.share)
     strides = (left.exps.stride(0), right.exps.stride(0))
-    options: dict[str, Any] = {"num_warps": config.warps, "num_stages": config.stages}
+    options: dict[str, Any] = {"num_warps": config.warps, "num_stages": config.stages, **LAUNCH_OPTIONS}
     tile: dict[str, Any] = {"CROSS": right_tiles > 0, "BLOCK_TOKENS": config.tokens, **options}
     products = {"PRECISION": config.precision(left.exps.dtype), "INTERPRETED": INTERPRETING}
     for first_pair in range(0, pairs, held):

@@ -145,7 +145,8 @@ def make_plan(
             slots = sum(ceil_div(length, align) * align for length in lengths)
             group = Group(first, len(lengths), sum(lengths), slots, lengths)
             plans.append(stored(group) if slots <= capacity else streamed(group))
-    least = _least_partials(columns, problem, configs)
+    by_pairs = problem.linear and any(isinstance(plan, _TooLarge) or plan.by_pairs for plan in plans)
+    least = _least_partials(columns, problem, configs, by_pairs=by_pairs)
     refused = [plan for plan in plans if isinstance(plan, _TooLarge)]
     if partial_bytes < least:
         refused.append(_TooLarge("one sample's partial sums or a pair of its tiles", _PARTIALS * least))
@@ -176,9 +177,9 @@ def _gathered(bounds: list[int], capacity: int, align: int, limit: float) -> lis
     return found
 
 
-def _least_partials(columns: int, problem: Problem, configs: Configs) -> int:
+def _least_partials(columns: int, problem: Problem, configs: Configs, *, by_pairs: bool) -> int:
     """Bytes of one sample's partial sums of the direct kernel, or of one pair's products of hidden states (Gram)."""
-    pair = 4 * configs.gram.tokens**2 if problem.linear else 0
+    pair = 4 * configs.gram.tokens**2 if by_pairs else 0
     used = (configs.direct, configs.float8) if problem.float8 else (configs.direct,)
     tiles = max(columns // one.vocab * ceil_div(problem.dim, one.dim) for one in used if one is not None)
     return max(pair, problem.sample_bytes(columns, tiles))

@@ -15,6 +15,8 @@ import triton.language as tl
 
 from donod_fast.kernels.triton_backend import (
     direct,
+    float8,
+    float8_operands,
     gram,
     label_entries,
     label_logits,
@@ -26,7 +28,17 @@ from donod_fast.kernels.triton_backend import (
     rows,
     topsis,
 )
-from donod_fast.kernels.triton_backend.configs import ENTRIES, PACK, REDUCE, RESCUE, ROWS, GramConfig, fixed_configs
+from donod_fast.kernels.triton_backend.configs import (
+    ENTRIES,
+    FLOAT8,
+    PACK,
+    QUANTISE,
+    REDUCE,
+    RESCUE,
+    ROWS,
+    GramConfig,
+    fixed_configs,
+)
 
 _NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 # Pointers with a fixed element type; all others have the type of the case.
@@ -51,18 +63,19 @@ _FIXED = {
     "out": "fp64",
 }
 _FLOAT32 = ("reference", "rest", "sums", "share", "label_signal", "label_slope", "coefficient", "states", "partials",
-            "numbers")  # fmt: skip
-_FLOATS = ("scale_log2", "decay_rate", "cap_log2", "slope_scale", "product_scale", "lr", "inverse_lr",
+            "numbers", "row_scale", "state_scale")  # fmt: skip
+_FLOATS = ("scale_log2", "decay_rate", "cap_log2", "product_scale", "lr", "inverse_lr",
            "weight_decay", "beta1", "beta2", "step_size", "root_scale", "eps", "magnitude",
            "sign", "don_weight", "nod_weight")  # fmt: skip
 _INTEGERS = ("first", "samples", "base_sample", "token_offset", "tokens_bound", "columns", "columns_stored", "stored",
-             "vocab", "dim", "parts", "items", "rows", "slots", "n", "width", "tiles", "blocks",
+             "vocab", "dim", "padded_dim", "parts", "items", "rows", "slots", "n", "width", "tiles", "blocks",
              "token_blocks", "part_columns", "align")  # fmt: skip
 # Constants whose product is the number of elements of a program's result.
 OUTPUT_TILES = {
     "logits": ("BLOCK_TOKENS", "BLOCK_VOCAB"),
     "direct": ("BLOCK_VOCAB", "BLOCK_DIM"),
     "states": ("BLOCK_TOKENS", "BLOCK_TOKENS"),
+    "float8": ("BLOCK_VOCAB", "BLOCK_DIM"),
     "gram": ("BLOCK_TOKENS", "BLOCK_TOKENS"),
 }
 OF_ROWS = ("dim", "hidden_stride", "weight_stride", "state_stride")
@@ -93,6 +106,9 @@ KERNELS = {
     "direct": direct.direct_kernel,
     "states": gram.states_kernel,
     "label_terms": gram.label_terms_kernel,
+    "float8_states": float8_operands.states_kernel,
+    "float8_signals": float8_operands.signals_kernel,
+    "float8": float8.float8_kernel,
     "gram": gram.gram_kernel,
     "segment_sums": reduce.segment_sums_kernel,
     "squares": reduce.squares_kernel,
@@ -110,6 +126,8 @@ class _LogitsCase:
     again: bool = False
     only_statistics: bool = False
     width: str = "even"
+    even_vocab: bool = True
+    tma: bool = True
 
     @property
     def flags(self) -> dict[str, bool]:
@@ -119,14 +137,15 @@ class _LogitsCase:
             "SUMS": not self.again,
             "STORE": not self.only_statistics,
             "EVEN_DIM": self.width == "even",
+            "EVEN_VOCAB": self.even_vocab,
         }
 
 
 _BASE: dict[str, Any] = {"PRECISION": "ieee", "INTERPRETED": False}
 
 
-def _reciprocal(architecture: str) -> dict[str, str]:
-    return {"RECIPROCAL": "gcn" if architecture.startswith("gfx") else "ptx"}
+def _base(architecture: str) -> dict[str, Any]:
+    return {**_BASE, "RECIPROCAL": "gcn" if architecture.startswith("gfx") else "ptx"}
 
 
 # Hidden dimensions: "even" is a multiple of the block, "ragged" a multiple of 16, "odd" neither.
@@ -134,13 +153,15 @@ _ALL = {"mapped": True, "bias": True}
 _LOGITS_CASES = (
     _LogitsCase("plain"),
     _LogitsCase("plain, ragged dim", width="ragged"),
+    _LogitsCase("plain, ragged vocabulary", even_vocab=False),
+    _LogitsCase("plain, no TMA", tma=False),
     _LogitsCase("soft-cap", mapped=True),
-    _LogitsCase("all, ragged dim", **_ALL, width="ragged"),
-    _LogitsCase("all, odd dim", **_ALL, width="odd"),
+    _LogitsCase("all, ragged dim", **_ALL, width="ragged", even_vocab=False),
+    _LogitsCase("all, odd dim", **_ALL, width="odd", even_vocab=False),
     _LogitsCase("statistics only", only_statistics=True),
-    _LogitsCase("statistics only, all", **_ALL, only_statistics=True, width="ragged"),
+    _LogitsCase("statistics only, all", **_ALL, only_statistics=True, width="ragged", even_vocab=False),
     _LogitsCase("again", again=True),
-    _LogitsCase("again, all, ragged dim", **_ALL, again=True, width="ragged"),
+    _LogitsCase("again, all, ragged dim", **_ALL, again=True, width="ragged", even_vocab=False),
     _LogitsCase("statistics only, soft-cap", mapped=True, only_statistics=True),
     _LogitsCase("again, soft-cap", mapped=True, again=True),
 )
@@ -169,6 +190,7 @@ def variants(architecture: str) -> Iterator[Variant]:
         yield from _matrix_kernels(architecture, dtype)
     for name in ("bf16", "fp32"):
         yield from _row_kernels(architecture, name)
+    yield from _float8_kernels(architecture)
     yield Variant("rectangle_sums", "", architecture, "fp32", 2, 3, (("BLOCK", 64),))
     for kernel, constants in (
         ("topsis_constants", {"BLOCK": topsis.BLOCK}),
@@ -190,15 +212,20 @@ def _matrix_kernels(architecture: str, dtype: torch.dtype) -> Iterator[Variant]:
     # float16 has the tiles of bfloat16 and the epilogue of float32. Its operands differ in the logits kernel, and when
     # hidden states are looked up and cast.
     half = dtype == torch.float16
-    for case in _LOGITS_CASES[:5] if half else _LOGITS_CASES:
+    for case in _LOGITS_CASES[:7] if half else _LOGITS_CASES:
         configs = chosen[case.mapped, "short", case.width == "odd"]
         config = configs.statistics if case.only_statistics else configs.logits
-        constants = {**_BASE, **_reciprocal(architecture), **case.flags, "ODD": case.width == "odd",
-                     "BLOCK_TOKENS": config.tokens,
-                     "BLOCK_VOCAB": config.vocab, "BLOCK_DIM": config.dim, "SPLIT": config.split,
-                     "GROUP": config.group}  # fmt: skip
+        tma = config.tma and case.width != "odd" and case.tma
+        if not case.tma and not config.tma:
+            continue
+        constants = {**_base(architecture), **case.flags, "ODD": case.width == "odd", "TMA": tma,
+                     "BLOCK_TOKENS": config.tokens, "BLOCK_VOCAB": config.vocab, "BLOCK_DIM": config.dim,
+                     "SPLIT": config.split, "GROUP": config.group}  # fmt: skip
+        types = {"exps": _NAMES[signals]}
+        if tma:
+            types["weight"] = _descriptor(dtype, config.vocab, config.dim)
         yield Variant("logits", case.name, architecture, name, config.warps, config.stages,
-                      tuple(constants.items()), (("exps", _NAMES[signals]),))  # fmt: skip
+                      tuple(constants.items()), tuple(types.items()))  # fmt: skip
     for shape in ("short", "long", "heavy"):
         if shape == "long" and chosen[False, "long", False] == chosen[False, "short", False]:
             continue
@@ -251,6 +278,34 @@ def _pair_kernels(architecture: str, dtype: torch.dtype, signals: torch.dtype) -
                               tuple({**constants, "CROSS": sets == 2}.items()), types)  # fmt: skip
 
 
+def _float8_kernels(architecture: str) -> Iterator[Variant]:
+    config = FLOAT8.get(architecture)
+    if config is None:
+        return
+    # gfx942 has a format with another bias.
+    form, limit = ("fp8e4b8", 240.0) if architecture.startswith("gfx") else ("fp8e4nv", 448.0)
+    types = (("quantised", form), ("states", form))
+    bf16 = torch.bfloat16
+    both = (fixed_configs(architecture, bf16, bf16, mapped=False, direct=shape).direct for shape in ("short", "long"))
+    base = {"LIMIT": limit, "INTERPRETED": False, "BLOCK_SLOTS": QUANTISE.slots}
+    yield Variant("float8_states", "", architecture, "bf16", QUANTISE.warps, 3,
+                  tuple({**base, "BLOCK_DIM": QUANTISE.columns}.items()), types)  # fmt: skip
+    for step in sorted({one.step for one in both}):
+        tile = {"BLOCK_SLOTS": min(QUANTISE.slots, step), "BLOCK_COLUMNS": QUANTISE.columns}
+        yield Variant("float8_signals", f"steps of {step}", architecture, "bf16", QUANTISE.warps, 3,
+                      tuple({**base, **tile}.items()), types)  # fmt: skip
+        for label, rule, even in (
+            ("adamw", "adamw", True),
+            ("adamw, ragged dim", "adamw", False),
+            ("sign", "sign", True),
+        ):
+            constants = {"RULE": rule, "EVEN_DIM": even, **_reciprocal(architecture), "INTERPRETED": False,
+                         "BLOCK_VOCAB": config.vocab, "BLOCK_DIM": config.dim, "STEP": step, "SPLIT": config.split,
+                         "PROMOTE": config.promote}  # fmt: skip
+            yield Variant("float8", f"{label}, steps of {step}", architecture, "bf16", config.warps, config.stages,
+                          tuple(constants.items()), types)  # fmt: skip
+
+
 def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:
     exps = (("exps", dtype),)
     for cap in (False, True):
@@ -264,7 +319,7 @@ def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:
                           tuple({**head, "AGAIN": again, **tile}.items()))  # fmt: skip
         for tops in (False, True):
             tile = {"BLOCK_TOKENS": ROWS.tokens, "BLOCK_VOCAB": RESCUE.vocab, "BLOCK_DIM": RESCUE.dim}
-            constants = {**_BASE, **_reciprocal(architecture), **head, **tile, "TOPS": tops, "STORE": not tops,
+            constants = {**_base(architecture), **head, **tile, "TOPS": tops, "STORE": not tops,
                          "PARTS": RESCUE.parts,
                          "BLOCK_FLAGS": RESCUE.flags}  # fmt: skip
             yield Variant("rescue", label + (", tops" if tops else ""), architecture, dtype, RESCUE.warps,

@@ -15,13 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from donod_fast.kernels.triton_backend.configs import ARCHITECTURES
+from donod_fast.kernels.triton_backend.configs import ARCHITECTURES, FLOAT8
 
 RECORDED = Path(__file__).parents[2] / "bench" / "results" / "compiled.csv"
 COLUMNS = ("architecture", "kernel", "variant", "dtype", "tile", "warps", "stages")
 MATRIX = ("logits", "direct", "states", "gram")
 # Instructions that multiply matrices of 16-bit elements.
 KINDS = {"sm_80": "HMMA", "sm_89": "HMMA", "sm_90": "HGMMA", "sm_100": "UTCHMMA", "gfx942": "MFMA"}
+FLOAT8_KINDS = {"sm_89": "QMMA", "sm_90": "QGMMA", "sm_100": "UTCQMMA", "gfx942": "MFMA"}
 Row = dict[str, str]
 
 
@@ -81,7 +82,8 @@ def test_what_large_models_use_compiles_everywhere_without_spilling(core: list[R
     everything = {row["kernel"] for row in read(RECORDED)}
     assert everything >= {*MATRIX, "token_statistics", "sample_sums", "label_logits", "rescue", "pack"}
     for architecture in ARCHITECTURES:
-        assert {row["kernel"] for row in core if row["architecture"] == architecture} == everything
+        wanted = {kernel for kernel in everything if architecture in FLOAT8 or not kernel.startswith("float8")}
+        assert {row["kernel"] for row in core if row["architecture"] == architecture} == wanted
     check(core)
 
 
@@ -111,6 +113,20 @@ def test_products_run_on_tensor_cores_and_their_operands_load_16_bytes(core: lis
             assert any(kind.endswith(".128") for kind in copies) or "16:" in row["loads"], place
         elif "rows" not in row["variant"]:
             assert copies and set(copies) <= {"LDGSTS.128", "UTMALDG"}, place
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_float8_products_run_on_tensor_cores_where_there_are_any(core: list[Row]) -> None:
+    assert set(FLOAT8) == set(FLOAT8_KINDS)
+    rows = [row for row in core if row["kernel"] == "float8"]
+    assert {row["architecture"] for row in rows} == set(FLOAT8)
+    for row in rows:
+        place = f"{row['architecture']} ({row['variant']})"
+        kinds = [word for word in row["matrix"].split() if not word.isdigit()]
+        assert kinds == [FLOAT8_KINDS[row["architecture"]]], place
+        if row["architecture"] != "gfx942":
+            assert set(row["asynchronous"].split()[::2]) == {"LDGSTS.128"}, place
 
 
 @pytest.mark.slow
