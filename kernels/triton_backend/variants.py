@@ -300,8 +300,12 @@ def _float8_kernels(architecture: str) -> Iterator[Variant]:
             ("sign", "sign", True),
         ):
             constants = {"RULE": rule, "EVEN_DIM": even, "RECIPROCAL": _base(architecture)["RECIPROCAL"],
+<<<<<<< HEAD
                          "INTERPRETED": False,
                          "BLOCK_VOCAB": config.vocab, "BLOCK_DIM": config.dim, "STEP": step, "SPLIT": config.split,
+=======
+                         "INTERPRETED": False, "BLOCK_VOCAB": config.vocab, "BLOCK_DIM": config.dim, "STEP": step, "SPLIT": config.split,
+>>>>>>> next
                          "PROMOTE": config.promote}  # fmt: skip
             yield Variant("float8", f"{label}, steps of {step}", architecture, "bf16", config.warps, config.stages,
                           tuple(constants.items()), types)  # fmt: skip
