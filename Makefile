@@ -68,9 +68,11 @@ compiled: $(VENV)/.dev
 	$(BIN)/python -m donod_fast.kernels.triton_backend.compiled --csv bench/results/compiled.csv
 	cd bench && ../$(BIN)/python roofline.py --csv results/roofline.csv
 
-# Uses the machine's own python3, which has a CUDA build of torch. Every step ends within nine minutes;
+# Uses the machine's own python3, which has a CUDA build of torch. The first lease tells most within nine minutes; what it
+# has done for the device and commit is not repeated. Then every other step, within nine minutes each;
 # GPU_OPTIONS="--budget 540" stops after as many steps as fit, and the next run continues.
 gpu:
+	-$(PYTHON) bench/first_lease.py --if-missing
 	$(PYTHON) bench/gpu.py $(GPU_OPTIONS)
 
 # Source distribution and wheel, in dist/.

@@ -66,6 +66,7 @@ def main() -> int:
     parser.add_argument("--prepare", action="store_true", help="copy what must travel, and print the command")
     parser.add_argument("--only", nargs="+", default=[], help="only the steps whose names begin with these texts")
     parser.add_argument("--budget", type=float, default=TOTAL, help="seconds for all steps")
+    parser.add_argument("--if-missing", action="store_true", help="only steps not done for this device and commit")
     parser.add_argument("--limit", type=float, help="seconds for each step, instead of its own limit")
     parser.add_argument("--out", type=Path, default=os.environ.get("OUT", WORK / "out"), help="folder of the archive")
     parser.add_argument("--step", help=argparse.SUPPRESS)
@@ -77,6 +78,18 @@ def main() -> int:
         print(prepare())
         return 0
     wanted = [step for step in STEPS if not options.only or step.name.startswith(tuple(options.only))]
+    sys.path.insert(0, str(ROOT / "bench"))
+    import gpu  # noqa: F401 - puts donod_fast on the path where it is not installed
+    import record
+    from lease.rows import TABLE
+
+    if not options.dry_run and record.device_name("cpu") == record.device_name():
+        print("no CUDA device; --dry-run needs none", file=sys.stderr)
+        return 2
+    if options.if_missing:
+        commit = record.circumstances()["commit"]
+        done = {"name": "outcome", "value": "ok", "commit": commit}
+        wanted = [step for step in wanted if not record.is_recorded(TABLE, step=step.name, **done)]
     return run_all(wanted, Path(options.out), dry=options.dry_run, budget=options.budget, limit=options.limit)
 
 
@@ -111,7 +124,8 @@ def run_all(steps: list[Step], out: Path, *, dry: bool, budget: float, limit: fl
         allowed = min(limit or step.seconds, left)
         print(f"\n=== {step.name}: {step.what} (at most {max(allowed, 0):.0f} s)", flush=True)
         started = time.monotonic()
-        failure = "no time was left" if allowed < 5 else _supervise(step, environment, allowed, dry)
+        command = _command(step, allowed, dry)
+        failure = "no time was left" if allowed < 5 else supervise(command, step, environment, allowed)
         failed += [f"{step.name}: {failure}"] if failure else []
         collect(step, failure, time.monotonic() - started, out, dry=dry)
     print(f"\n=== {time.monotonic() - begin:.0f} s, {len(failed)} of {len(steps)} steps failed", *failed, sep="\n    ")
@@ -119,12 +133,11 @@ def run_all(steps: list[Step], out: Path, *, dry: bool, budget: float, limit: fl
 
 
 def _environment(dry: bool) -> dict[str, str]:
-    sys.path.insert(0, str(ROOT / "bench"))
     from gpu import build_tree
 
     environment = {
         **os.environ,
-        "PYTHONPATH": str(build_tree()),
+        "PYTHONPATH": os.pathsep.join([str(build_tree()), str(ROOT / "bench"), os.environ.get("PYTHONPATH", "")]),
         "PYTHONUNBUFFERED": "1",
         "TRITON_CACHE_DIR": os.environ.get("TRITON_CACHE_DIR", str(ROOT / "build" / "triton")),
     }
@@ -135,18 +148,16 @@ def _environment(dry: bool) -> dict[str, str]:
     return environment
 
 
-def _supervise(step: Step, environment: dict[str, str], allowed: float, dry: bool) -> str:
-    """Run a step as a process group; returns "" or why it failed. Its output goes to its log and is shown."""
-    command = [sys.executable, "-P", str(Path(__file__).resolve()), "--step", step.name, "--file", str(rows_file(step)),
-               "--limit", str(allowed), *(["--dry-run"] if dry else [])]  # fmt: skip
+def _command(step: Step, allowed: float, dry: bool) -> list[str]:
+    return [sys.executable, "-P", str(Path(__file__).resolve()), "--step", step.name, "--file", str(rows_file(step)),
+            "--limit", str(allowed), *(["--dry-run"] if dry else [])]  # fmt: skip
+
+
+def supervise(command: list[str], step: Step, environment: dict[str, str], allowed: float) -> str:
+    """Run a step as a process group; returns "" or why it failed. Its output goes to its log, and the end is shown."""
     with log_file(step).open("wb") as log:
         process = subprocess.Popen(
-            command,
-            cwd=ROOT / "bench",
-            env={**environment, "PYTHONPATH": os.pathsep.join([environment["PYTHONPATH"], str(ROOT / "bench")])},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+            command, cwd=ROOT / "bench", env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
             status = process.wait(timeout=allowed)
@@ -183,23 +194,36 @@ def run_step(name: str, file: Path, *, dry: bool, seconds: float) -> int:
 
         target(setting)
         return 0
-    module = next(step.module for step in STEPS if step.name == name)
-    importlib.import_module(f"lease.{module}").run(setting)
+    module = importlib.import_module(f"lease.{next(step.module for step in STEPS if step.name == name)}")
+    with _small_tiles() if dry else contextlib.nullcontext():
+        module.run(setting)
     return 0
+
+
+def _small_tiles() -> contextlib.AbstractContextManager[None]:
+    """The interpreter is slow."""
+    import torch
+
+    from donod_fast.kernels.triton_backend.architectures import CONSERVATIVE
+    from donod_fast.kernels.triton_backend.configs import fixed_configs, override
+
+    half = torch.bfloat16
+    return override(fixed_configs(CONSERVATIVE, half, half, mapped=False, direct="short"))
 
 
 def collect(step: Step, failure: str, taken: float, out: Path, *, dry: bool) -> None:
     """Add the step's rows and its outcome to the table, and replace the archive."""
     import record
-    from lease.rows import COLUMNS
+    from lease.rows import COLUMNS, TABLE
 
     file = rows_file(step)
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
     outcome = {**dict.fromkeys(COLUMNS, ""), "step": step.name, "case": "step", "name": "outcome"}
+    rows = [{**dict.fromkeys(COLUMNS, ""), **row} for row in rows]
     rows.append({**outcome, "value": failure or "ok", "note": f"{taken:.0f} s"})
     if dry:
         record.RESULTS = WORK / "results"
-    record.write_rows("first_lease", rows)
+    record.write_rows(TABLE, rows)
     archive(out)
 
 

@@ -302,8 +302,9 @@ def _topsis(device: str) -> list[Step]:
 
 def _small_model(device: str) -> list[Step]:
     """The trained small model on real rows: against the paper's loop, and what each further criterion costs."""
-    shared = next((place for place in (ROOT.parent / "shared", ROOT / "shared") if place.is_dir()), None)
-    lacking = [name for name in ("transformers", "datasets", "pyarrow", "filelock") if find_spec(name) is None]
+    places = (ROOT.parent / "shared", ROOT / "shared", ROOT / "build" / "carry" / "shared")  # first_lease.py --prepare
+    shared = next((place for place in places if place.is_dir()), None)
+    lacking = [name for name in ("transformers", "pyarrow", "filelock") if find_spec(name) is None]
     obstacle = f"not installed: {', '.join(lacking)}" if lacking else ""
     at = "" if shared is None else os.path.relpath(shared, ROOT)
     rows = f"{at}/data/gsm8k/test.jsonl"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, inf
 
-from machine_counts import Counts, counts
+from machine_counts import Counts, MissingCountError, counts
 from shapes import Shape
 
 from donod_fast.kernels.triton_backend.configs import ENTRIES, PACK, ROWS, SHORT, Configs
@@ -109,11 +109,9 @@ def logits_time(
     # Without a stored chunk the kernel has the tiles of heads with a soft-cap.
     only_sums = not again and stored == 0
     c = configs.statistics if only_sums else configs.logits
-    name = "soft-cap" if shape.softcap else "plain"
-    if only_sums:
-        name = "statistics only, all" if shape.softcap else "statistics only"
-    elif again:
-        name = "again, all, ragged dim" if shape.softcap else "again"
+    name = ("statistics only" if only_sums else "again") if only_sums or again else "plain"
+    if shape.softcap:
+        name = f"{name}, soft-cap" if only_sums or again else "soft-cap"
     count = counts("logits", name, f"{c.tokens} x {c.vocab} x {c.dim}")
     blocks = ceil(tokens / c.tokens) * ceil(columns / c.vocab)
     passes = ceil(ceil(tokens / c.tokens) / c.group)
@@ -127,11 +125,11 @@ def logits_time(
     )
 
 
-def direct_time(device: Device, configs: Configs, shape: Shape, lengths: list[int], columns: int) -> float:
+def direct_time(device: Device, configs: Configs, shape: Shape, lengths: list[int], columns: int, rule: str) -> float:
     """Direct kernel over ``columns``: every sample ends with an epilogue in each tile."""
     c = configs.direct
     length = "long" if sum(lengths) >= SHORT * len(lengths) else "short"
-    count = counts("direct", f"{length}: adamw", f"{c.vocab} x {c.dim} x {c.step}")
+    count = counts("direct", f"{length}: {rule}", f"{c.vocab} x {c.dim} x {c.step}")
     slots = sum(ceil(length / c.step) * c.step for length in lengths)
     tiles = ceil(columns / c.vocab) * ceil(shape.dim / c.dim)
     # Without a place for the tile of W, each sample reads it from the cache.
@@ -147,22 +145,38 @@ def direct_time(device: Device, configs: Configs, shape: Shape, lengths: list[in
     )
 
 
-def gram_time(device: Device, configs: Configs, shape: Shape, plan: GroupPlan, columns: int) -> float:
-    """Pairs i ≥ j of token tiles: products h · h once, label terms and E · E for ``columns``."""
+def pair_counts(kernel: str, of_rows: str, tile: str) -> Counts:
+    """Counts of a kernel for pairs of token tiles; tiles for brief samples have a variant of their own."""
+    names = [", ".join(word for word in (brief, of_rows) if word) for brief in ("", "brief")]
+    try:
+        return counts(kernel, names[0], tile)
+    except MissingCountError:
+        return counts(kernel, names[1], tile)
+
+
+def states_time(device: Device, configs: Configs, shape: Shape, plan: GroupPlan) -> float:
+    """Products h · h of all pairs i ≥ j of token tiles."""
     c = configs.gram
     pairs = pairs_at_most(plan.group, c)
     cells = pairs * c.tokens**2
-    states = launch_time(
+    return launch_time(
         device,
-        counts("states", "even dim", f"{c.tokens} x {c.dim}"),
+        pair_counts("states", "even dim", f"{c.tokens} x {c.dim}"),
         pairs,
         products=tile_time(device, 2.0 * cells * shape.dim, c.tokens, c.tokens),
         iterations=ceil(shape.dim / c.dim),
         moved=4.0 * cells,
     )
+
+
+def gram_time(device: Device, configs: Configs, plan: GroupPlan, columns: int) -> float:
+    """Label terms and products E · E of all pairs over ``columns``."""
+    c = configs.gram
+    pairs = pairs_at_most(plan.group, c)
+    cells = pairs * c.tokens**2
     labels = launch_time(
         device,
-        counts("label_terms", "even dim"),
+        pair_counts("label_terms", "", f"{c.tokens} x {c.columns} x {LABELS}"),
         pairs,
         iterations=c.tokens / LABELS,
         # Entries of E at labels are read alone: 32 bytes of memory each.
@@ -170,15 +184,14 @@ def gram_time(device: Device, configs: Configs, shape: Shape, plan: GroupPlan, c
         waits=c.tokens / LABELS,
     )
     parts = vocabulary_parts(pairs, columns, c)
-    signals = launch_time(
+    return labels + launch_time(
         device,
-        counts("gram", "even dim", f"{c.tokens} x {c.columns}"),
+        pair_counts("gram", "", f"{c.tokens} x {c.columns}"),
         pairs * parts,
-        products=tile_time(device, 2.0 * cells * columns, c.tokens, c.tokens),
+        products=tile_time(device, 2.0 * cells * columns, c.tokens, c.tokens, more_bytes=4.0 * cells * parts),
         iterations=ceil(columns / c.columns / parts),
-        moved=2.0 * plan.group.slots_bound * columns + 4.0 * cells * parts,
+        moved=2.0 * plan.group.slots_bound * columns,
     )
-    return states + labels + signals
 
 
 def row_times(device: Device, configs: Configs, shape: Shape, plan: GroupPlan) -> Times:
@@ -264,11 +277,13 @@ def group_times(device: Device, configs: Configs, shape: Shape, plan: GroupPlan,
         for chunk in (chunks[1:] if plan.keep_first else chunks)
     )
     times |= row_times(device, configs, shape, plan)
-    if linear:
-        times["gram"] = sum(gram_time(device, configs, shape, plan, chunk) for chunk in chunks)
+    if plan.by_pairs:
+        states = states_time(device, configs, shape, plan)
+        times["gram"] = states + sum(gram_time(device, configs, plan, chunk) for chunk in chunks)
         return times
     times |= slot_times(device, shape, plan)
-    times["direct"] = sum(direct_time(device, configs, shape, lengths, chunk) for chunk in chunks)
+    rule = "sgd" if linear else "adamw"
+    times["direct"] = sum(direct_time(device, configs, shape, lengths, chunk, rule) for chunk in chunks)
     # Partial sums of every sample and tile, once for the squares and once for the products with W.
     c = configs.direct
     partials = len(lengths) * ceil(vocab / c.vocab) * ceil(shape.dim / c.dim)

@@ -19,7 +19,7 @@ import torch
 from kernel_times import H200, KERNELS, UNLIMITED, Device, Times, group_times
 from shapes import SHAPES, Shape
 
-from donod_fast.kernels.triton_backend.configs import fixed_configs, shape_class
+from donod_fast.kernels.triton_backend.configs import configs_for
 from donod_fast.kernels.triton_backend.plan import Problem, make_plan
 
 
@@ -52,7 +52,9 @@ def predict(device: Device, shape: Shape, update: str, length: int, tokens: int,
     samples = max(1, tokens // length)
     tokens = samples * length
     linear, capped, bf16 = update == "sgd", shape.softcap is not None, torch.bfloat16
-    configs = fixed_configs("sm_90", bf16, bf16, mapped=capped, direct=shape_class(tokens, samples))
+    # On a CPU the tiles are those of Hopper.
+    configs = configs_for(torch.device("cpu"), bf16, bf16, mapped=capped, heavy=False, tokens=tokens, samples=samples,
+                          dim=shape.dim)  # fmt: skip
     problem = Problem(shape.vocab, shape.dim, 2, 3 if capped else 2, linear, workspace)
     plan = make_plan(tokens, samples, list(range(0, tokens + 1, length)), problem, configs)
     if isinstance(plan, str):
@@ -86,6 +88,7 @@ def row_of(case: Prediction, unlimited: Prediction, tokens: int, workspace_mib: 
         "shape": case.shape.name,
         "update": case.update,
         "length": str(case.length),
+        "case": f"{'AdamW' if case.update == 'adamw' else 'SGD'}, {case.length} tokens",
         "tokens": str(tokens),
         "workspace_mib": str(workspace_mib),
         "group_tokens": f"{case.group_tokens:.0f}",

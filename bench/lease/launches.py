@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -19,14 +18,24 @@ from unittest import mock
 import torch
 
 from donod_fast.kernels import gradient_products, triton_backend
+from donod_fast.kernels.float8 import LEAST_TOKENS
 from donod_fast.kernels.triton_backend.configs import Configs
 from donod_fast.kernels.triton_backend.run import Call, head_sums
 from lease.calls import Inputs, Kind, configs_of, kinds, plan_of
 from lease.rows import Setting, digits, median_ms
 
-# Names of launch functions in bench/roofline.py, where they differ.
-_PREDICTED_AS = {"token_statistics": "statistics"}
+# Modules that compile ahead of time, which no call imports.
 _ALSO_COMPILED = ("compiled", "variants")
+# Changes of the direct kernel's tiles. None: exact division instead of the approximate reciprocal.
+VARIANTS: dict[str, dict[str, Any] | None] = {
+    "as shipped": {},
+    "exact division": None,
+    "no TMA": {"tma": False},
+    "no TMA, W kept": {"tma": False, "keep": True},
+    "step 64": {"step": 64},
+    "8 warps": {"warps": 8},
+    "3 stages": {"stages": 3},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +90,25 @@ def name_of(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
 
 
 def run(setting: Setting) -> None:
-    """Add the rows: every kernel at the shapes and lengths of ``kinds``, the product of two sets, then the variants."""
-    begin = time.perf_counter()
+    """Add the rows: every kernel at the shapes and lengths of ``kinds``, products of two sets, then the variants."""
     inputs: Inputs | None = None
+    later: list[tuple[Kind, Inputs]] = []
     for kind in kinds(setting):
         if inputs is None or inputs.shape != kind.shape:
-            inputs = None  # frees the last one before the next is allocated
             inputs = Inputs(kind.shape, setting)
-        of_call = setting.attempt(kind.name, "call", lambda kind=kind, inputs=inputs: inputs.call(kind))
-        if of_call is not None:
-            setting.attempt(kind.name, "launches", lambda kind=kind, call=of_call: time_call(setting, kind, call))
-            if kind.update == "adamw" and time.perf_counter() - begin < 0.7 * setting.seconds:
-                _variants(setting, kind, of_call)
+        setting.attempt(
+            kind.name, "launches", lambda kind=kind, inputs=inputs: time_call(setting, kind, inputs.call(kind))
+        )
         if kind.update == "sgd":
             setting.attempt(kind.name, "products", lambda kind=kind, inputs=inputs: _products(setting, kind, inputs))
+        elif kind.shape.softcap is None:
+            later.append((kind, inputs))
+    for kind, inputs in later:
+        if kind.length >= LEAST_TOKENS:
+            setting.attempt(kind.name, "float8", lambda kind=kind, inputs=inputs: _float8(setting, kind, inputs))
+        for name in VARIANTS:
+            of = (setting, kind, inputs, name)
+            setting.attempt(kind.name, f"direct: {name}", lambda of=of: _variant(*of))
 
 
 def time_call(setting: Setting, kind: Kind, call: Call) -> None:
@@ -131,7 +145,7 @@ def add_times(
         if ms is None:
             continue
         total += ms
-        expected = predicted.get(name, predicted.get(_PREDICTED_AS.get(name, "")))
+        expected = predicted.get(name)
         setting.add(case, name, calls=len(mine), median_ms=digits(ms), value=digits(ms / product), unit="products",
                     predicted_ms="" if expected is None else digits(1e3 * expected))  # fmt: skip
     return total
@@ -150,42 +164,36 @@ def _predictions(setting: Setting, kind: Kind, call: Call, configs: Configs) -> 
     return setting.attempt(kind.name, "prediction", predict) or {}
 
 
-def _variants(setting: Setting, kind: Kind, call: Call) -> None:
-    """Time the direct kernel with tiles and instructions that are not shipped; a refusal is a row too."""
+@contextmanager
+def varied(name: str, shipped: Configs) -> Iterator[Configs]:
+    """Configs of a variant; inside the block the backend computes as it does."""
     from donod_fast.kernels.triton_backend import direct
 
-    shipped = configs_of(call)
-    changes: dict[str, dict[str, Any]] = {
-        "as shipped": {},
-        "no TMA": {"tma": False},
-        "no TMA, W kept": {"tma": False, "keep": True},
-        "W kept": {"keep": True},
-        "step 64": {"step": 64},
-        "8 warps": {"warps": 8},
-        "3 stages": {"stages": 3},
-    }
-    for name, change in changes.items():
-        setting.attempt(
-            kind.name,
-            f"direct: {name}",
-            lambda change=change, name=name: _variant(
-                setting, f"direct: {name}", kind, call, replace(shipped, direct=replace(shipped.direct, **change))
-            ),
-        )
-
-    def divided() -> None:
-        with mock.patch.object(direct, "RECIPROCAL", "divide"):
-            _variant(setting, "direct: exact division", kind, call, shipped)
-
-    setting.attempt(kind.name, "direct: exact division", divided)
+    change = VARIANTS[name]
+    with ExitStack() as stack:
+        if change is None:
+            stack.enter_context(mock.patch.object(direct, "RECIPROCAL", "divide"))
+        yield replace(shipped, direct=replace(shipped.direct, **(change or {})))
 
 
-def _variant(setting: Setting, name: str, kind: Kind, call: Call, configs: Configs) -> None:
+def _variant(setting: Setting, kind: Kind, inputs: Inputs, name: str) -> None:
+    """Time the direct kernel with tiles or instructions that are not shipped."""
+    call = inputs.call(kind)
+    with varied(name, configs_of(call)) as configs:
+        with recorded() as launches:
+            head_sums(call, configs)
+        mine = [launch for launch in launches if launch.name == "direct"]
+        ms = sum(median_ms(one.run, seconds=0.3) for one in mine)
+    setting.add(kind.name, f"direct: {name}", calls=len(mine), median_ms=digits(ms))
+
+
+def _float8(setting: Setting, kind: Kind, inputs: Inputs) -> None:
+    """Kernels of a call that multiplies the gradient tiles in float8."""
+    call = replace(inputs.call(kind), float8=True)
     with recorded() as launches:
-        head_sums(call, configs)
-    mine = [launch for launch in launches if launch.name == "direct"]
-    ms = sum(median_ms(one.run, seconds=0.3) for one in mine)
-    setting.add(kind.name, name, calls=len(mine), median_ms=digits(ms))
+        head_sums(call, configs_of(call))
+    product = median_ms(lambda: torch.mm(call.hidden, call.weight.t()), seconds=0.3)
+    add_times(setting, f"{kind.name}, float8", launches, {}, product)
 
 
 def _products(setting: Setting, kind: Kind, inputs: Inputs) -> None:

@@ -50,6 +50,9 @@ def _rates(setting: Setting) -> None:
     rates = [digits(2e-9 * size**3 / ms) for ms in times]
     setting.add(f"bf16 {size}^3", "product", median_ms=digits(times[0]), value=rates[0], unit="TFLOP/s",
                 note=f"again: {rates[1]}")  # fmt: skip
+    one = torch.zeros(1, device=setting.device)
+    ms = median_ms(lambda: one.add_(1.0), rounds=200)
+    setting.add("one element", "shortest launch", median_ms=digits(ms), note="from one launch to the next")
     for name, mib in (("copy", 4096), ("copy inside the cache", 8)):
         source = torch.randn((mib << 20 if not setting.dry else 1 << 20) // 2, **place)
         target = torch.empty_like(source)

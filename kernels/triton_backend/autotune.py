@@ -91,18 +91,20 @@ def candidates(name: str, configs: Configs) -> list[LogitsConfig | DirectConfig 
     if name == "direct":
         direct = configs.direct
         return [
-            replace(direct, vocab=128, dim=128, step=32, split=4, warps=4, stages=3),
-            replace(direct, vocab=128, dim=128, step=64, split=4, warps=4, stages=3),
-            replace(direct, vocab=128, dim=128, step=32, split=2, warps=8, stages=4),
-            replace(direct, vocab=128, dim=128, step=32, split=1, warps=8, stages=4, keep=True),
-            replace(direct, vocab=128, dim=256, step=32, split=4, warps=8, stages=4),
-            replace(direct, vocab=128, dim=256, step=64, split=4, warps=8, stages=3),
-            replace(direct, vocab=128, dim=64, step=64, split=2, warps=4, stages=3),
+            replace(direct, vocab=128, dim=128, step=32, split=8, warps=4, stages=3),
+            replace(direct, vocab=128, dim=128, step=64, split=8, warps=4, stages=3),
+            replace(direct, vocab=128, dim=128, step=32, split=4, warps=8, stages=4),
+            replace(direct, vocab=128, dim=128, step=32, split=4, warps=8, stages=4, tma=False, keep=True),
+            replace(direct, vocab=128, dim=256, step=32, split=8, warps=8, stages=4),
+            replace(direct, vocab=128, dim=256, step=64, split=8, warps=8, stages=3),
+            replace(direct, vocab=128, dim=64, step=64, split=4, warps=4, stages=3),
         ]
     gram = configs.gram
     return [
-        replace(gram, tokens=64, columns=64, dim=64, warps=4, stages=3),
-        replace(gram, tokens=64, columns=64, dim=64, warps=8, stages=4),
+        replace(gram, tokens=64, columns=64, dim=64, split=1, warps=4, stages=3),
+        replace(gram, tokens=64, columns=64, dim=64, split=1, warps=8, stages=4),
+        replace(gram, tokens=128, columns=64, dim=64, split=2, warps=8, stages=4),
+        replace(gram, tokens=128, columns=64, dim=64, split=4, warps=8, stages=3),
     ]
 
 

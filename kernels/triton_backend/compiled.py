@@ -112,10 +112,10 @@ def compile_variant(variant: Variant) -> Compiled:
             signature[argument] = "constexpr"
             continue
         signature[argument] = type_of(argument, variant, types)
-        # As at run time: pointers and fixed sizes are multiples of 16, but sizes that change from batch to batch need
+        # As at run time: pointers and fixed sizes are multiples of 16, but those that change from batch to batch need
         # not be. An odd dim also leaves rows unaligned.
         varies = kernel.params[index].do_not_specialize or (odd and argument in OF_ROWS)
-        if signature[argument].startswith("*") or (signature[argument] == "i32" and not varies):
+        if not varies and (signature[argument].startswith("*") or signature[argument] == "i32"):
             aligned[(index,)] = [["tt.divisibility", 16]]
     target = TARGETS[variant.architecture]
     options = {"num_warps": variant.warps, "num_stages": variant.stages, **LAUNCH_OPTIONS}
@@ -207,10 +207,19 @@ _PRINTED = ("architecture", "kernel", "variant", "dtype", "warps", "shared_bytes
             "matrix", "asynchronous", "loads")  # fmt: skip
 
 
-def compile_all(chosen: list[Variant], workers: int | None = None) -> list[Compiled]:
-    """Compile variants, in as many processes as there are processors."""
+def compile_all(chosen: list[Variant], workers: int | None = None) -> list[Compiled | str]:
+    """Compile variants, in as many processes as there are processors; the message of one that does not compile."""
     with ProcessPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
-        return list(pool.map(compile_variant, chosen))
+        return list(pool.map(_attempt, chosen))
+
+
+def _attempt(variant: Variant) -> Compiled | str:
+    try:
+        return compile_variant(variant)
+    except Exception as error:  # whatever the compiler raises
+        cause = str(error.__cause__ or error).strip() or type(error).__name__
+        name = f"{variant.architecture} {variant.kernel} ({variant.name}, {variant.dtype})"
+        return f"{name}: does not compile: {cause}"
 
 
 def chosen_variants(
@@ -241,7 +250,8 @@ def main() -> int:
     chosen = chosen_variants(options.architecture, options.kernel, options.variant, options.dtype, core=options.core)
     if not chosen:
         parser.error("no variant has this architecture, kernel, name and dtype")
-    found = compile_all(chosen)
+    done = compile_all(chosen)
+    found = [row for row in done if isinstance(row, Compiled)]
     names = [field.name for field in fields(Compiled)]
     rows = [[str(value) for value in asdict(row).values()] for row in found]
     shown = [[line[names.index(name)] for name in _PRINTED] for line in [names, *rows]]
@@ -252,9 +262,11 @@ def main() -> int:
         with options.csv.open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerows([[*names, "triton"], *([*line, triton.__version__] for line in rows)])
-    wrong = [row for row in found if row.problem]
-    for row in wrong:
-        print(f"{row.architecture} {row.kernel} ({row.variant}, {row.dtype}): {row.problem}", file=sys.stderr)
+    wrong = [row for row in done if isinstance(row, str)]
+    wrong += [f"{row.architecture} {row.kernel} ({row.variant}, {row.dtype}): {row.problem}" for row in found
+              if row.problem]  # fmt: skip
+    for line in wrong:
+        print(line, file=sys.stderr)
     return 1 if wrong else 0
 
 

@@ -32,7 +32,8 @@ class _Launch:
 class LogitsConfig(_Launch):
     """Block of tokens × vocabulary rows, ``dim`` deep; ``group`` token blocks share a range of W.
 
-    The epilogue processes a block in ``split`` tiles (1, 2 or 4), each with separate sums.
+    The epilogue processes a block in ``split`` parts (1, 2 or 4). ``tma``: load W by descriptors where its rows are
+    aligned (``tma.py``).
     """
 
     tokens: int
@@ -40,6 +41,7 @@ class LogitsConfig(_Launch):
     dim: int
     split: int = 1
     group: int = 32
+    tma: bool = False
 
     @property
     def tile(self) -> int:
@@ -89,7 +91,9 @@ class Float8Config(_Launch):
 
 @dataclass(frozen=True, slots=True)
 class GramConfig(_Launch):
-    """Pair of tiles of ``tokens``; ``columns`` vocabulary rows, then ``dim`` hidden dimensions at a time.
+    """Pair of tiles of ``tokens``; ``columns`` vocabulary rows, or ``dim`` hidden dimensions, at a time.
+
+    The epilogue processes a pair in ``split`` parts (1, 2 or 4).
 
     The vocabulary is divided among up to ``programs`` programs, with at least ``blocks_of_a_part`` column blocks each.
     """
@@ -97,6 +101,7 @@ class GramConfig(_Launch):
     tokens: int
     columns: int
     dim: int
+    split: int = 1
     programs: int = 1024
     blocks_of_a_part: int = 16
 
@@ -173,6 +178,9 @@ REDUCE = ReduceConfig()
 # Samples shorter than this on average count as short. Steps of 32 slots waste 16 slots per sample. Steps of 64 waste
 # twice as many but halve the loop overhead, which pays for long samples.
 SHORT = 320
+# Samples shorter than this on average are mostly one Gram tile of 64, with a quarter of the products of a tile of
+# 128. Longer ones load E from the cache half as often with tiles of 128, which is their limit.
+BRIEF = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,24 +193,22 @@ class _Row:
     long: DirectConfig
     heavy: DirectConfig  # given state, rounding: more arrays in the epilogue
     gram: GramConfig
+    brief: GramConfig  # Gram tiles for samples of mostly one tile
 
 
 # Direct tiles of four warps leave room for two programs per multiprocessor. For short samples the epilogue takes as
 # long as the products, and the two programs overlap them. For long samples the products dominate, and larger tiles need
 # less cache bandwidth.
 _HOPPER = _Row(
-    plain=LogitsConfig(tokens=128, vocab=256, dim=64, split=4, warps=8, stages=4),
-    mapped=LogitsConfig(tokens=128, vocab=128, dim=64, split=2, warps=8, stages=3),
-    short=DirectConfig(
-        vocab=128, dim=128, step=32, split=8, rows_split=4, warps=4, stages=4, tma=True, loaded_zero=True
-    ),
+    plain=LogitsConfig(tokens=128, vocab=256, dim=64, split=4, warps=8, stages=4, tma=True),
+    mapped=LogitsConfig(tokens=128, vocab=128, dim=64, split=2, warps=8, stages=3, tma=True),
+    short=DirectConfig(vocab=128, dim=128, step=32, split=8, warps=4, stages=4, tma=True, loaded_zero=True),
     long=DirectConfig(
         vocab=128, dim=256, step=64, split=8, rows_split=4, warps=8, stages=3, tma=True, loaded_zero=True
     ),
-    heavy=DirectConfig(
-        vocab=128, dim=128, step=32, split=4, rows_split=8, warps=8, stages=4, tma=True, loaded_zero=True
-    ),
-    gram=GramConfig(tokens=64, columns=64, dim=64, warps=8, stages=3),
+    heavy=DirectConfig(vocab=128, dim=128, step=32, split=8, warps=8, stages=4, tma=True, loaded_zero=True),
+    gram=GramConfig(tokens=128, columns=64, dim=64, split=4, warps=8, stages=3),
+    brief=GramConfig(tokens=64, columns=64, dim=64, warps=4, stages=3),
 )
 # 163 KiB of shared memory; mma.sync keeps its operands in registers too.
 _AMPERE = _Row(
@@ -211,7 +217,8 @@ _AMPERE = _Row(
     short=DirectConfig(vocab=128, dim=128, step=32, split=8, warps=4, stages=3),
     long=DirectConfig(vocab=128, dim=128, step=32, split=8, warps=4, stages=4),
     heavy=DirectConfig(vocab=128, dim=128, step=32, split=4, warps=8, stages=3),
-    gram=GramConfig(tokens=64, columns=64, dim=64, warps=8, stages=3),
+    gram=GramConfig(tokens=128, columns=64, dim=64, split=2, warps=8, stages=3),
+    brief=GramConfig(tokens=64, columns=64, dim=64, warps=4, stages=3),
 )
 _TABLE: dict[str, _Row] = {
     "sm_80": _AMPERE,
@@ -222,16 +229,16 @@ _TABLE: dict[str, _Row] = {
         mapped=replace(_AMPERE.mapped, stages=3),
         short=replace(_AMPERE.short, split=4, warps=8),
         long=replace(_AMPERE.long, split=4, warps=8, stages=3),
-        gram=replace(_AMPERE.gram, stages=2),
     ),
     "sm_90": _HOPPER,
     # Sums stay in tensor memory, which leaves registers for the epilogue of a soft-cap.
     "sm_100": replace(
         _HOPPER,
         mapped=_HOPPER.plain,
-        short=replace(_HOPPER.short, rows_split=8, loaded_zero=False),
+        short=replace(_HOPPER.short, loaded_zero=False),
         long=replace(_HOPPER.long, loaded_zero=False),
         heavy=DirectConfig(vocab=128, dim=64, step=32, warps=8, stages=4, tma=True),
+        brief=replace(_HOPPER.brief, warps=8),
     ),
     # 64 KiB of LDS, wavefronts of 64.
     "gfx942": _Row(
@@ -240,7 +247,8 @@ _TABLE: dict[str, _Row] = {
         short=DirectConfig(vocab=128, dim=128, step=32, split=8, warps=4, stages=2),
         long=DirectConfig(vocab=128, dim=128, step=32, split=8, warps=4, stages=2),
         heavy=DirectConfig(vocab=128, dim=128, step=32, split=4, warps=4, stages=2),
-        gram=GramConfig(tokens=64, columns=32, dim=32, warps=4, stages=2),
+        gram=GramConfig(tokens=128, columns=32, dim=32, split=2, warps=8, stages=2),
+        brief=GramConfig(tokens=64, columns=32, dim=32, warps=4, stages=2),
     ),
 }
 # Two sums a tile on Ada and Hopper, which keep about 14 bits of a running sum of float8 products: narrower tiles leave
@@ -259,6 +267,7 @@ _SMALL = _Row(
     long=DirectConfig(vocab=64, dim=64, step=16, split=4, warps=4, stages=2),
     heavy=DirectConfig(vocab=64, dim=32, step=16, split=2, warps=4, stages=2),
     gram=GramConfig(tokens=32, columns=16, dim=32, warps=4, stages=2),
+    brief=GramConfig(tokens=32, columns=16, dim=32, warps=4, stages=2),
 )
 _SMALL_ON = {"sm_100": replace(_SMALL, mapped=replace(_SMALL.mapped, split=4))}
 ARCHITECTURES = tuple(_TABLE)
@@ -277,19 +286,28 @@ def shape_class(tokens: int, samples: int) -> str:
 
 
 def fixed_configs(
-    architecture: str, dtype: torch.dtype, signals: torch.dtype, *, mapped: bool, direct: str, odd: bool = False
+    architecture: str,
+    dtype: torch.dtype,
+    signals: torch.dtype,
+    *,
+    mapped: bool,
+    direct: str,
+    odd: bool = False,
+    brief: bool = False,
 ) -> Configs:
     """The shipped choice for inputs of ``dtype`` with error signals of ``signals``, on any architecture.
 
     ``mapped``: the head has a bias or soft-cap; ``direct``: ``"short"``, ``"long"`` or ``"heavy"``; ``odd``: the hidden
-    dimension is not a multiple of 16, so that rows are unaligned and loads narrow: small tiles for every dtype.
+    dimension is not a multiple of 16, so that rows are unaligned and loads narrow: small tiles for every dtype;
+    ``brief``: samples are mostly one small tile of the Gram kernel.
     """
     small = _SMALL_ON.get(architecture, _SMALL)
     large = _TABLE.get(architecture, small)  # an unknown architecture gets small tiles for every dtype
     outer = small if odd or dtype == torch.float32 else large
     inner = small if odd or signals == torch.float32 else large
     tiles = {"short": inner.short, "long": inner.long, "heavy": inner.heavy}[direct]
-    return Configs(outer.mapped if mapped else outer.plain, outer.mapped, tiles, inner.gram, FLOAT8.get(architecture))
+    pairs = inner.brief if brief else inner.gram
+    return Configs(outer.mapped if mapped else outer.plain, outer.mapped, tiles, pairs, FLOAT8.get(architecture))
 
 
 def configs_for(
@@ -307,7 +325,15 @@ def configs_for(
     if _override:
         return _override[-1]
     direct = "heavy" if heavy else shape_class(tokens, samples)
-    return fixed_configs(architecture_of(device), dtype, signals, mapped=mapped, direct=direct, odd=dim % 16 != 0)
+    return fixed_configs(
+        architecture_of(device),
+        dtype,
+        signals,
+        mapped=mapped,
+        direct=direct,
+        odd=dim % 16 != 0,
+        brief=tokens < BRIEF * samples,
+    )
 
 
 @contextmanager

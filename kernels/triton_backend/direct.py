@@ -19,6 +19,9 @@ A program owns one tile of W and processes *all* samples of the launch in one lo
 is read from memory once for all samples, loads are prefetched across the ends of samples, and every program has the
 same amount of work for any lengths. The epilogue of one program overlaps with the products of the others on the same
 multiprocessor: the tiles are small enough for two or more programs.
+
+On sm_90 and later D, h and W are loaded by descriptors (``tma.py``), and W stays in shared memory for all samples. The
+epilogue reads it in the layout of g, so u is not moved. Else the epilogue loads W from the cache for every sample.
 """
 
 from __future__ import annotations
@@ -143,12 +146,12 @@ def direct_kernel(
     KEEP: tl.constexpr,
     LOADED_ZERO: tl.constexpr,
 ):
-    """One tile of W, every sample of the launch. Grid: (column tiles · dim tiles,), dim tiles first."""
-    dim_tiles = tl.cdiv(dim, BLOCK_DIM)
-    tiles = tl.num_programs(0)
-    column = (tl.program_id(0) // dim_tiles) * BLOCK_VOCAB
+    """One tile of W, every sample of the launch. Grid: (dim tiles, column tiles)."""
+    tiles = tl.num_programs(0) * tl.num_programs(1)
+    tile = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
+    column = tl.program_id(1) * BLOCK_VOCAB
     place = column + tl.arange(0, BLOCK_VOCAB)
-    k_base = (tl.program_id(0) % dim_tiles) * BLOCK_DIM
+    k_base = tl.program_id(0) * BLOCK_DIM
     k = k_base + tl.arange(0, BLOCK_DIM)
     base = tl.load(slot_start + base_sample)  # the slot of the signals' first row
     step = tl.load(slot_start + first_sample) // STEP
@@ -191,7 +194,7 @@ def direct_kernel(
         following = tl.load(step_sample + current + 1)
         if following != sample:
             number = numbers + sample * 4
-            target = partials + (sample - first_sample).to(tl.int64) * 2 * tiles + tl.program_id(0)
+            target = partials + (sample - first_sample).to(tl.int64) * 2 * tiles + tile
             # In parts, so that the epilogue's values fit in registers together with g.
             squares = tl.zeros((BLOCK_VOCAB, BLOCK_DIM // SPLIT), dtype=tl.float32)
             dots = tl.zeros((BLOCK_VOCAB, BLOCK_DIM // SPLIT), dtype=tl.float32)
@@ -293,11 +296,10 @@ def launch_direct(
     assert packed == (coefficient is None)
     vocab, dim = weight.shape
     tma = config.tma and packed and describable(signals, hidden, weight)
-    tiles = tiles_of(signals.shape[1], dim, config)
     state = update.state if isinstance(update, AdamW) else None
     beta1, beta2 = update.betas if isinstance(update, AdamW) else (0.0, 0.0)
     step = 0 if state is None else state.step + 1
-    direct_kernel[(tiles,)](
+    direct_kernel[(ceil_div(dim, config.dim), signals.shape[1] // config.vocab)](
         described(signals, (config.step, config.vocab), tma),
         described(hidden, (config.step, config.dim), tma),
         described(weight, (config.vocab, config.dim), tma),

@@ -29,7 +29,8 @@ import triton.language as tl
 from torch import Tensor
 
 from donod_fast.kernels.float8 import is_long
-from donod_fast.kernels.triton_backend.configs import FLOAT8, Float8Config, architecture_of, ceil_div
+from donod_fast.kernels.triton_backend.architectures import architecture_of
+from donod_fast.kernels.triton_backend.configs import FLOAT8, Float8Config, ceil_div
 from donod_fast.kernels.triton_backend.direct import load_weight, rule_of, tile_update
 from donod_fast.kernels.triton_backend.float8_operands import Operands
 from donod_fast.kernels.triton_backend.language import (

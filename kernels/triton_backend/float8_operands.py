@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from donod_fast.kernels.triton_backend.arena import Need
 from donod_fast.kernels.triton_backend.configs import QUANTISE, Float8Config, ceil_div
 from donod_fast.kernels.triton_backend.language import INTERPRETING, LAUNCH_OPTIONS
 from donod_fast.kernels.triton_backend.layout import Group, Layout
@@ -150,16 +151,15 @@ class Operands:
     states: Tensor
     state_scale: Tensor
 
-    @staticmethod
-    def empty(columns: int, dim: int, slots: int, config: Float8Config, device: torch.device) -> Operands:
-        """Operands of a group, not filled."""
-        dtype = storage_type(device)
-        rows = ceil_div(dim, config.dim) * config.dim
-        return Operands(
-            torch.empty((columns, slots), dtype=dtype, device=device),
-            torch.empty((rows, slots), dtype=dtype, device=device),
-            torch.empty(slots, dtype=torch.float32, device=device),
-        )
+
+def operand_needs(columns: int, dim: int, slots: int, config: Float8Config, device: torch.device) -> dict[str, Need]:
+    """Sizes of the operands of a group, by the names of ``Operands``."""
+    dtype = storage_type(device)
+    return {
+        "signals": Need((columns, slots), dtype),
+        "states": Need((ceil_div(dim, config.dim) * config.dim, slots), dtype),
+        "state_scale": Need((slots,), torch.float32),
+    }
 
 
 def launch_states(

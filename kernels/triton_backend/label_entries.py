@@ -1,8 +1,8 @@
 """Complete the exponentials of the logits kernel to the error signals of the direct kernel.
 
-    E_ty = −L_t,  L_t = R_t f′(a_y) rounded to the type of E        the label's entry (``rows.py``)
+    E_ty = −L_t,  L_t = R_t φ_y rounded to the type of E        the label's entry (``rows.py``)
     E_t  = 0                                                        in the rows of pads
-    c_t  = share_t R_t f′(a_y) / L_t
+    c_t  = share_t R_t φ_y / L_t
 
 The direct kernel multiplies E by c_t h_t. So the label's entry, which dominates all others, is rounded as little as the
 hidden states are: what L_t lost, c_t gives back (and takes it from the other entries, one rounding each).

@@ -4,7 +4,7 @@ For a scored token with hidden state h and label y (``head_map.py``):
 
     a_y = W_y · h       products of the inputs, summed in float64
     z_y = f(a_y)        in units of log 2, like all logits inside the kernels
-    ℓ   = f′(a_y)       under a soft-cap
+    φ_y = f′(a_y) / (4 logit_scale) under a soft-cap (1 otherwise)
 
 ``reference`` is z_y rounded to float32. ``logits.py`` computes e^{z_v − reference}, so that a token has one scale for
 all tiles of the vocabulary. The rounding does not matter, because the float64 value stays beside it.
@@ -44,7 +44,6 @@ def label_logits_kernel(
     scale_log2,
     decay_rate,
     cap_log2,
-    slope_scale,
     HAS_BIAS: tl.constexpr,
     HAS_CAP: tl.constexpr,
     BLOCK_TOKENS: tl.constexpr,
@@ -82,7 +81,7 @@ def label_logits_kernel(
     if HAS_CAP:
         # tanh and its derivative from exp(−2|x|): the derivative loses no digits when the cap saturates.
         decay = tl.exp2(tl.abs(x) * (one * decay_rate))
-        slope = decay / ((1.0 + decay) * (1.0 + decay)) * (one * slope_scale)
+        slope = decay / ((1.0 + decay) * (1.0 + decay))
         z = tl.where(x < 0.0, -one, one) * ((one * cap_log2) * ((1.0 - decay) / (1.0 + decay)))
         product = a * slope
         tl.store(label_slope + slot, slope.to(tl.float32), mask=valid)
@@ -102,8 +101,8 @@ def launch_label_logits(
     labels: Tensor,  # (rows,) int64 or int32
     layout: Layout,
     group: Group,
-    label_values: Tensor,  # (2, all slots) float64, written: z_y in units of log 2, and a_y (f′(a_y) a_y under a cap)
-    label_slope: Tensor | None,  # (all slots,) float32 f′(a_y), written under a soft-cap
+    label_values: Tensor,  # (2, all slots) float64, written: z_y in units of log 2, and φ_y a_y
+    label_slope: Tensor | None,  # (all slots,) float32 φ_y, written under a soft-cap
     reference: Tensor,  # (all slots,) float32, written: z_y in units of log 2
 ) -> None:
     """Compute the label's logit of every token of the group; NaN for a label outside the vocabulary."""

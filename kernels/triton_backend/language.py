@@ -144,20 +144,19 @@ class HeadNumbers(NamedTuple):
         no soft-cap     z / log 2 = x · scale_log2
         soft-cap        decay = 2^(|x| · decay_rate) = exp(−2|logit_scale · x| / softcap)
                         z / log 2 = sign(x) · cap_log2 · (1 − decay) / (1 + decay)
-                        f′ = slope_scale · decay / (1 + decay)²
+                        f′ = 4 logit_scale · decay / (1 + decay)²
     """
 
     scale_log2: float
     decay_rate: float
     cap_log2: float
-    slope_scale: float
 
     @classmethod
     def of(cls, head: HeadMap) -> HeadNumbers:
         """Constants of a head."""
         scale, cap = head.logit_scale, 1.0 if head.softcap is None else head.softcap
         return cls(
-            scale * LOG2_E, -2.0 * abs(scale) * LOG2_E / cap, math.copysign(cap * LOG2_E, scale), 4.0 * scale
+            scale * LOG2_E, -2.0 * abs(scale) * LOG2_E / cap, math.copysign(cap * LOG2_E, scale)
         )  # fmt: skip
 
 

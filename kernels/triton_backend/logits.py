@@ -3,13 +3,14 @@
 For scored tokens t and vocabulary rows v, with a = W h and z = f(a) (``head_map.py``), a reference of each token
 (``label_logits.py``: the logit of its label, or ``rescue.py``) and x = z − reference:
 
-    E_tv = e^{x_v} (times f′_v under a soft-cap), 0 at the label y and past the vocabulary
+    E_tv = e^{x_v} φ_v, 0 at the label y and past the vocabulary
 
+with φ = f′ up to a constant factor that is left to the samples' scale: 1, or f′ / (4 logit_scale) under a soft-cap;
 and per token and block of ``config.vocab`` vocabulary rows, without the label's column:
 
     Σ e^x           → 1 − p_y, loss
     Σ e^x x         → entropy, and ⟨W, G⟩ if f is a scale
-    Σ e^x f′ a      → ⟨W, G⟩ otherwise (with a bias alone Σ e^x a)
+    Σ e^x φ a       → ⟨W, G⟩ otherwise
 
 E has one scale per token, so no pass over it follows. bfloat16 has the range of float32: E is exact to its rounding
 while log Σ e^x is within ±``FAR`` of 0; ``rescue.py`` computes other tokens again. Columns that the workspace could not
@@ -45,24 +46,32 @@ from donod_fast.kernels.triton_backend.language import (
     tensor_or,
 )
 from donod_fast.kernels.triton_backend.layout import Group, Layout
+from donod_fast.kernels.triton_backend.tma import describable, described
 
 
 @triton.jit
 def shifted_logits(
-    a, columns, reference, bias, vocab, scale_log2, decay_rate, cap_log2, slope_scale,
+    a, columns, reference, bias, vocab, scale_log2, decay_rate, cap_log2,
     HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr, RECIPROCAL: tl.constexpr,
 ):  # fmt: skip
-    """Compute x = z − reference in units of log 2, and f′ under a soft-cap, of pre-activations a (tokens, columns)."""
+    """Compute x = z − reference in units of log 2, and f′ / slope_scale under a soft-cap, of pre-activations a.
+
+    Both are (tokens, columns).
+    """
     x = a
     slope = 1.0
     if HAS_BIAS:
         x += tl.load(bias + columns, mask=columns < vocab, other=0.0).to(tl.float32)[None, :]
     if HAS_CAP:
-        # tanh and its derivative from exp(−2|x|): the derivative loses no digits when the cap saturates.
+        # tanh |x| = 1 − 2 tail and its derivative 4 tail (1 − tail), with a tail that keeps its digits when the cap
+        # saturates.
         decay = exp2(tl.abs(x) * decay_rate, RECIPROCAL)
         inverse = reciprocal(1.0 + decay, RECIPROCAL)
-        slope = decay * inverse * inverse * slope_scale
-        x = tl.where(x < 0.0, -cap_log2, cap_log2) * ((1.0 - decay) * inverse) - reference[:, None]
+        tail = decay * inverse
+        slope = tail * inverse
+        # With the sign of x, by its bit.
+        size = (cap_log2 - 2.0 * cap_log2 * tail).to(tl.int32, bitcast=True)
+        x = (size ^ (x.to(tl.int32, bitcast=True) & -0x80000000)).to(tl.float32, bitcast=True) - reference[:, None]
     else:
         x = x * scale_log2 - reference[:, None]
         if HAS_BIAS:
@@ -71,53 +80,30 @@ def shifted_logits(
 
 
 @triton.jit
-def finish_part(
-    a, columns, place, label, reference, local, valid, excludes, stores, bias, exps, vocab, exps_stride,
-    scale_log2, decay_rate, cap_log2, slope_scale,
-    HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr, SUMS: tl.constexpr, STORE: tl.constexpr, RECIPROCAL: tl.constexpr,
-    INTERPRETED: tl.constexpr,
+def exponentials(
+    a, first, place, label, reference, excludes, bias, vocab, scale_log2, decay_rate, cap_log2,
+    HAS_BIAS: tl.constexpr, HAS_CAP: tl.constexpr, EVEN_VOCAB: tl.constexpr, RECIPROCAL: tl.constexpr,
 ):  # fmt: skip
-    """Store the exponentials of pre-activations a (tokens, columns) and return their sums per token.
+    """Compute x, e^x and E of pre-activations a, (tokens, columns), of the vocabulary rows ``first`` + ``place``.
 
-    ``excludes``: whether the columns contain a label of these tokens or pass the end of the vocabulary. ``stores``:
-    whether E holds these columns, at ``place`` in the rows ``local``; rows of tokens that are not ``valid`` stay.
+    The last two are 0 at a label and past the vocabulary, which ``excludes`` says that these rows contain.
     """
     x, slope = shifted_logits(
-        a,
-        columns,
-        reference,
-        bias,
-        vocab,
-        scale_log2,
-        decay_rate,
-        cap_log2,
-        slope_scale,
-        HAS_BIAS,
-        HAS_CAP,
-        RECIPROCAL,
+        a, first + place, reference, bias, vocab, scale_log2, decay_rate, cap_log2, HAS_BIAS, HAS_CAP, RECIPROCAL
     )
     if excludes:
-        others = (columns < vocab)[None, :] & (columns[None, :] != label[:, None])
+        others = place[None, :] != (label - first)[:, None]
+        if not EVEN_VOCAB:
+            others &= (place < vocab - first)[None, :]
         x = tl.where(others, x, LEFT_OUT)
     e = exp2(x, RECIPROCAL)
-    rest = tl.zeros_like(reference)
-    shifted = tl.zeros_like(reference)
-    products = tl.zeros_like(reference)
-    if SUMS:
-        rest = tl.sum(e, 1)
-        shifted = tl.sum(e * x, 1)
+    stored = e
     if HAS_CAP:
-        e *= slope
-    if SUMS and (HAS_BIAS or HAS_CAP):
-        products = tl.sum(e * a, 1)
-    if STORE:
-        if stores:
-            target = exps + local[:, None] * exps_stride + place[None, :]
-            tl.store(target, narrow(e, exps.dtype.element_ty, INTERPRETED), mask=valid[:, None])
-    return rest, shifted, products
+        stored = e * slope
+    return x, e, stored
 
 
-@triton.jit(do_not_specialize=["first_sample", "samples", "token_offset", "tokens_bound", "first_block"])
+@triton.jit(do_not_specialize=["first_sample", "samples", "token_offset", "tokens_bound", "first_block", "blocks"])
 def logits_kernel(
     hidden,
     weight,
@@ -147,12 +133,13 @@ def logits_kernel(
     scale_log2,
     decay_rate,
     cap_log2,
-    slope_scale,
     HAS_BIAS: tl.constexpr,
     HAS_CAP: tl.constexpr,
     SUMS: tl.constexpr,
     STORE: tl.constexpr,
+    TMA: tl.constexpr,
     EVEN_DIM: tl.constexpr,
+    EVEN_VOCAB: tl.constexpr,
     PRECISION: tl.constexpr,
     RECIPROCAL: tl.constexpr,
     INTERPRETED: tl.constexpr,
@@ -171,13 +158,13 @@ def logits_kernel(
     block = in_group // width
 
     begin = tl.load(scored_start + first_sample) + token_offset
-    end = min(tl.load(scored_start + first_sample + samples), begin + tokens_bound)
-    tokens = begin + token_block * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
-    if begin + token_block * BLOCK_TOKENS >= end:
+    count = min(tl.load(scored_start + first_sample + samples) - begin, tokens_bound)
+    if token_block * BLOCK_TOKENS >= count:
         return
-    valid = tokens < end
-    rows = tl.load(token_row + tokens, mask=valid, other=0)
-    slots = tl.load(token_slot + tokens, mask=valid, other=0)
+    tokens = token_block * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
+    valid = tokens < count
+    rows = tl.load(token_row + begin + tokens, mask=valid, other=0)
+    slots = tl.load(token_slot + begin + tokens, mask=valid, other=0)
     # 32 bits are enough: a label outside the vocabulary has a reference of NaN.
     label = tl.load(labels + rows, mask=valid, other=-1).to(tl.int32)
     base_value = tl.load(reference + slots, mask=valid, other=0.0)
@@ -186,52 +173,70 @@ def logits_kernel(
     # Counted in blocks, so that the compiler knows how addresses are aligned.
     base = (first_block + block) * BLOCK_VOCAB
     columns = base + tl.arange(0, BLOCK_VOCAB)
-    # Rows past the end repeat a real one and are excluded below, so that the loop needs no mask.
-    weight_rows = tl.minimum(columns, vocab - 1).to(tl.int64)
+    weight_rows = columns.to(tl.int64)
+    if not EVEN_VOCAB:
+        # Rows past the end repeat a real one and are excluded below, so that the loop needs no mask.
+        weight_rows = tl.minimum(columns, vocab - 1).to(tl.int64)
     k = tl.arange(0, BLOCK_DIM)
     left = hidden + rows.to(tl.int64)[:, None] * hidden_stride + k[None, :]
-    right = weight + weight_rows[None, :] * weight_stride + k[:, None]
+    tl.assume(dim > 0)
     a = tl.zeros((BLOCK_TOKENS, BLOCK_VOCAB), dtype=tl.float32)
+    if not TMA:
+        right = weight + weight_rows[None, :] * weight_stride + k[:, None]
     for start in range(0, dim, BLOCK_DIM):
         if EVEN_DIM:
             h = tl.load(left)
-            w = tl.load(right)
         else:
             h = tl.load(left, mask=k[None, :] < dim - start, other=0.0)
+        if TMA:
+            w = tl.trans(weight.load([base, start]))
+        elif EVEN_DIM:
+            w = tl.load(right)
+        else:
             w = tl.load(right, mask=k[:, None] < dim - start, other=0.0)
         a = dot(h, w, a, PRECISION, INTERPRETED)
         left += BLOCK_DIM
-        right += BLOCK_DIM
+        if not TMA:
+            right += BLOCK_DIM
 
     # The epilogue processes one part at a time: its values for the whole block would not fit in registers. Few parts
-    # contain a label. The others need no comparison: a count of labels per part, 16 bits each, tells them apart.
+    # contain a label. The others need no comparison: a count of labels per part, 8 bits each, tells them apart.
+    tl.static_assert((BLOCK_TOKENS < 256) and (SPLIT <= 4))
     TILE: tl.constexpr = BLOCK_VOCAB // SPLIT
     inside = label - base
     held = (inside >= 0) & (inside < BLOCK_VOCAB)
-    one = tl.full((BLOCK_TOKENS,), 1, dtype=tl.int64)
-    counts = tl.sum(tl.where(held, one << (tl.where(held, inside, 0) // TILE * 16).to(tl.int64), 0), 0)
-    rest = tl.zeros((BLOCK_TOKENS,), dtype=tl.float32)
-    shifted = tl.zeros((BLOCK_TOKENS,), dtype=tl.float32)
-    products = tl.zeros((BLOCK_TOKENS,), dtype=tl.float32)
+    counts = tl.sum(tl.where(held, 1 << (tl.where(held, inside, 0) // TILE * 8), 0), 0)
+    target = exps + local[:, None] * exps_stride + (block * BLOCK_VOCAB + tl.arange(0, TILE))[None, :]
+    rest = tl.zeros((BLOCK_TOKENS, TILE // 8), dtype=tl.float32)
+    shifted = tl.zeros((BLOCK_TOKENS, TILE // 8), dtype=tl.float32)
+    products = tl.zeros((BLOCK_TOKENS, TILE // 8), dtype=tl.float32)
     for part in tl.static_range(SPLIT):
-        first = base + part * TILE
-        excludes = (((counts >> (16 * part)) & 0xFFFF) > 0) | (first + TILE > vocab)
-        place = block * BLOCK_VOCAB + part * TILE
-        more_rest, more_shifted, more_products = finish_part(
-            share_of(a, part, SPLIT, BLOCK_TOKENS, BLOCK_VOCAB), first + tl.arange(0, TILE), place + tl.arange(0, TILE),
-            label, base_value, local, valid, excludes, place < stored, bias, exps, vocab, exps_stride,
-            scale_log2, decay_rate, cap_log2, slope_scale, HAS_BIAS, HAS_CAP, SUMS, STORE, RECIPROCAL,
-            INTERPRETED,
+        excludes = (counts >> (8 * part)) & 0xFF > 0
+        if not EVEN_VOCAB:
+            excludes |= base + (part + 1) * TILE > vocab
+        own = share_of(a, part, SPLIT, BLOCK_TOKENS, BLOCK_VOCAB)
+        x, e, kept = exponentials(
+            own, base + part * TILE, tl.arange(0, TILE), label, base_value, excludes, bias, vocab,
+            scale_log2, decay_rate, cap_log2, HAS_BIAS, HAS_CAP, EVEN_VOCAB, RECIPROCAL,
         )  # fmt: skip
-        rest += more_rest
-        shifted += more_shifted
-        products += more_products
+        if SUMS:
+            # Folded within a thread, so that few registers hold the sums.
+            for fold in tl.static_range(8):
+                e_own = share_of(e, fold, 8, BLOCK_TOKENS, TILE)
+                rest += e_own
+                shifted += e_own * share_of(x, fold, 8, BLOCK_TOKENS, TILE)
+                if HAS_BIAS or HAS_CAP:
+                    a_own = share_of(own, fold, 8, BLOCK_TOKENS, TILE)
+                    products += share_of(kept, fold, 8, BLOCK_TOKENS, TILE) * a_own
+        if STORE:
+            if block * BLOCK_VOCAB < stored:
+                tl.store(target + part * TILE, narrow(kept, exps.dtype.element_ty, INTERPRETED), mask=valid[:, None])
     if SUMS:
-        at = sums + block.to(tl.int64) * block_stride + (tokens - begin)
-        tl.store(at, rest, mask=valid)
-        tl.store(at + sum_stride, shifted, mask=valid)
+        at = sums + block.to(tl.int64) * block_stride + tokens
+        tl.store(at, tl.sum(rest, 1), mask=valid)
+        tl.store(at + sum_stride, tl.sum(shifted, 1), mask=valid)
         if HAS_BIAS or HAS_CAP:
-            tl.store(at + 2 * sum_stride, products, mask=valid)
+            tl.store(at + 2 * sum_stride, tl.sum(products, 1), mask=valid)
 
 
 def supports(hidden: Tensor, weight: Tensor) -> str | None:
@@ -269,9 +274,10 @@ def launch_logits(
     grid = (ceil_div(tokens_bound, config.tokens) * blocks,)
     if grid[0] == 0:
         return
+    tma = config.tma and describable(weight)
     logits_kernel[grid](
         hidden,
-        weight,
+        described(weight, (config.vocab, config.dim), tma),
         tensor_or(head.bias, hidden),
         labels,
         layout.token_row,
@@ -300,7 +306,9 @@ def launch_logits(
         HAS_CAP=head.softcap is not None,
         SUMS=sums is not None,
         STORE=exps is not None,
+        TMA=tma,
         EVEN_DIM=dim % config.dim == 0,
+        EVEN_VOCAB=first_column + blocks * config.vocab <= vocab,
         PRECISION=config.precision(hidden.dtype),
         RECIPROCAL=RECIPROCAL,
         INTERPRETED=INTERPRETING,

@@ -5,8 +5,9 @@ Memory of a group of S slots with C stored columns of E (e bytes per element):
     E                       S · C · e
     sums of blocks          S · blocks · 4 · (2 or 3)
     packed hidden states    S · d · e                      (direct kernel, if they fit; else it looks rows up)
+    partial sums            samples of a launch · tiles of W · 8   (direct kernel), pairs · (1 + parts) · 4 (Gram)
+    products h · h          pairs of tiles held · tokens² · 4      (Gram, in the share of the partial sums)
     float8 copies           S · (C + d)                    (on request), and C · 4 for each sample of a launch
-    partial sums            samples of a launch · tiles of W · 8   (direct kernel), pairs · parts · 4 (Gram)
 
 **The rule**, from operation counts (a logits product costs 2 V d per token, and so does a direct product):
 
@@ -28,7 +29,7 @@ from itertools import pairwise
 from donod_fast.kernels.triton_backend.configs import Configs, ceil_div
 from donod_fast.kernels.triton_backend.layout import Group, slots_bound
 
-# Share of the workspace for partial sums of the direct kernel; slots get the rest.
+# Share of the workspace for partial sums of the direct kernel and products h · h; slots get the rest.
 _PARTIALS = 8
 
 
@@ -144,10 +145,11 @@ def make_plan(
             slots = sum(ceil_div(length, align) * align for length in lengths)
             group = Group(first, len(lengths), sum(lengths), slots, lengths)
             plans.append(stored(group) if slots <= capacity else streamed(group))
-    least = _least_partials(columns, problem, configs)
+    by_pairs = problem.linear and any(isinstance(plan, _TooLarge) or plan.by_pairs for plan in plans)
+    least = _least_partials(columns, problem, configs, by_pairs=by_pairs)
     refused = [plan for plan in plans if isinstance(plan, _TooLarge)]
     if partial_bytes < least:
-        refused.append(_TooLarge("one sample's partial sums", _PARTIALS * least))
+        refused.append(_TooLarge("one sample's partial sums or a pair of its tiles", _PARTIALS * least))
     if refused:
         worst = max(refused, key=lambda piece: piece.need)
         return f"workspace_bytes = {problem.workspace_bytes} cannot hold {worst.piece}; give it at least {worst.need}"
@@ -175,11 +177,12 @@ def _gathered(bounds: list[int], capacity: int, align: int, limit: float) -> lis
     return found
 
 
-def _least_partials(columns: int, problem: Problem, configs: Configs) -> int:
-    """Bytes of one sample's partial sums of the direct kernel."""
+def _least_partials(columns: int, problem: Problem, configs: Configs, *, by_pairs: bool) -> int:
+    """Bytes of one sample's partial sums of the direct kernel, or of one pair's products of hidden states (Gram)."""
+    pair = 4 * configs.gram.tokens**2 if by_pairs else 0
     used = (configs.direct, configs.float8) if problem.float8 else (configs.direct,)
     tiles = max(columns // one.vocab * ceil_div(problem.dim, one.dim) for one in used if one is not None)
-    return problem.sample_bytes(columns, tiles)
+    return max(pair, problem.sample_bytes(columns, tiles))
 
 
 def _by_pairs(group: Group, problem: Problem) -> bool:

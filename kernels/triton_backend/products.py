@@ -26,11 +26,12 @@ from donod_fast.kernels.triton_backend.configs import Configs, ceil_div, configs
 from donod_fast.kernels.triton_backend.language import OnDevice
 from donod_fast.kernels.triton_backend.layout import Group, Layout, make_layout, slots_bound
 from donod_fast.kernels.triton_backend.op import bounds_of
+from donod_fast.kernels.triton_backend.pairs import Side
 from donod_fast.kernels.triton_backend.plan import table_blocks
 from donod_fast.kernels.triton_backend.tokens import Tokens
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["out", "partials_stride", "out_stride"])
 def rectangle_sums_kernel(
     partials, row_start, column_start, out, align, partials_stride, out_stride, BLOCK: tl.constexpr
 ):
@@ -118,7 +119,7 @@ def gradient_products_op(
         right.normalise(workspace_bytes)
         out = torch.empty((left.samples, right.samples), dtype=torch.float64, device=hidden.device)
         for a, b, width in pieces:
-            _fill(out, left, a, right, b, width, signals)
+            _fill(out, left, a, right, b, width, signals, workspace_bytes // 8)
         scaled = out * left.scale.unsqueeze(1) * right.scale
         sound = left.sound.unsqueeze(1) & right.sound
         return torch.where(sound, scaled, torch.nan)
@@ -189,11 +190,11 @@ class _Set:
             tokens, slots = tokens + length, slots + more
         return [*found, Group(first, self.samples - first, tokens, slots)]
 
-    def stored(self, group: Group, exps: Tensor, first: int) -> gram.Side:
+    def stored(self, group: Group, exps: Tensor, first: int) -> Side:
         """E of a group for the columns from ``first`` on."""
         self.tokens.exponentials(group, exps, self.configs.logits, first_column=first)
         tokens = self.tokens
-        return gram.Side(self.hidden, exps, tokens.share, tokens.label_signal, self.labels, self.layout, group)
+        return Side(self.hidden, exps, tokens.share, tokens.label_signal, self.labels, self.layout, group)
 
 
 def _pieces(left: _Set, right: _Set, signals: torch.dtype, workspace_bytes: int) -> list[tuple[Group, Group, int]]:
@@ -203,7 +204,7 @@ def _pieces(left: _Set, right: _Set, signals: torch.dtype, workspace_bytes: int)
         BackendError: not even one tile fits.
     """
     tile, columns = _columns(left)
-    budget = workspace_bytes - workspace_bytes // 8  # an eighth for the sums of pairs of tiles
+    budget = workspace_bytes - workspace_bytes // 8  # an eighth for pairs of tiles
     # Groups that leave room for a wide range of the vocabulary: the products of E should cost more than h · h.
     wide = min(columns, 16 * tile)
     most = max(left.align, budget // (2 * wide * signals.itemsize) // left.align * left.align)
@@ -228,15 +229,20 @@ def _columns(side: _Set) -> tuple[int, int]:
     return tile, ceil_div(side.weight.shape[0], tile) * tile
 
 
-def _fill(out: Tensor, left: _Set, a: Group, right: _Set, b: Group, width: int, signals: torch.dtype) -> None:
-    """Write the unscaled products of two groups."""
+def _fill(
+    out: Tensor, left: _Set, a: Group, right: _Set, b: Group, width: int, signals: torch.dtype, nbytes: int
+) -> None:
+    """Write the unscaled products of two groups, with ``nbytes`` bytes for products of hidden states."""
+    config = left.configs.gram
     shape = (a.slots_bound // left.align, b.slots_bound // right.align)
     partials = torch.zeros(shape, dtype=torch.float32, device=out.device)
+    held = gram.pairs_held(partials.numel(), nbytes - 4 * partials.numel(), config)
+    states = torch.empty((held, config.tokens**2), dtype=torch.float32, device=out.device)
     e_left = torch.empty((a.slots_bound, width), dtype=signals, device=out.device)
     e_right = torch.empty((b.slots_bound, width), dtype=signals, device=out.device)
     for first in range(0, left.weight.shape[0], width):
         one, two = left.stored(a, e_left, first), right.stored(b, e_right, first)
-        gram.launch_cross(one, two, partials, left.configs.gram, first_column=first)
+        gram.launch_cross(one, two, states, partials, config, first_column=first)
     _sum_rectangles(partials, left, a, right, b, out)
 
 

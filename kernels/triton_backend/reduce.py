@@ -10,7 +10,7 @@ from torch import Tensor
 from donod_fast.kernels.triton_backend.configs import REDUCE, ceil_div
 
 
-@triton.jit(do_not_specialize=["first", "items", "stride"])
+@triton.jit(do_not_specialize=["partials", "bounds", "out", "first", "items", "stride", "out_stride"])
 def segment_sums_kernel(
     partials, bounds, out, first, items, stride, out_stride, BY_BOUNDS: tl.constexpr, BLOCK: tl.constexpr
 ):

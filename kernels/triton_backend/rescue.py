@@ -27,10 +27,11 @@ from donod_fast.kernels.triton_backend.language import (
     RECIPROCAL,
     HeadNumbers,
     dot,
+    narrow,
     tensor_or,
 )
 from donod_fast.kernels.triton_backend.layout import Group, Layout
-from donod_fast.kernels.triton_backend.logits import finish_part, shifted_logits
+from donod_fast.kernels.triton_backend.logits import exponentials, shifted_logits
 from donod_fast.kernels.triton_backend.rows import is_far, launch_token_statistics
 
 
@@ -66,7 +67,6 @@ def rescue_kernel(
     scale_log2,
     decay_rate,
     cap_log2,
-    slope_scale,
     HAS_BIAS: tl.constexpr,
     HAS_CAP: tl.constexpr,
     TOPS: tl.constexpr,
@@ -134,7 +134,6 @@ def rescue_kernel(
                         scale_log2,
                         decay_rate,
                         cap_log2,
-                        slope_scale,
                         HAS_BIAS,
                         HAS_CAP,
                         RECIPROCAL,
@@ -142,14 +141,18 @@ def rescue_kernel(
                     others = (columns < vocab)[None, :] & (columns[None, :] != label[:, None])
                     top = tl.maximum(top, tl.max(tl.where(others, z, LEFT_OUT), 1))
                 else:
-                    more_rest, more_shifted, more_products = finish_part(
-                        a, columns, columns, label, own, local, real, True, first < stored, bias, exps, vocab,
-                        exps_stride, scale_log2, decay_rate, cap_log2, slope_scale,
-                        HAS_BIAS, HAS_CAP, True, STORE, RECIPROCAL, INTERPRETED,
+                    x, e, kept = exponentials(
+                        a, first, tl.arange(0, BLOCK_VOCAB), label, own, True, bias, vocab,
+                        scale_log2, decay_rate, cap_log2, HAS_BIAS, HAS_CAP, False, RECIPROCAL,
                     )  # fmt: skip
-                    sum_rest += more_rest
-                    sum_shifted += more_shifted
-                    sum_products += more_products
+                    sum_rest += tl.sum(e, 1)
+                    sum_shifted += tl.sum(e * x, 1)
+                    if HAS_BIAS or HAS_CAP:
+                        sum_products += tl.sum(kept * a, 1)
+                    if STORE:
+                        if first < stored:
+                            target = exps + local[:, None] * exps_stride + columns[None, :]
+                            tl.store(target, narrow(kept, exps.dtype.element_ty, INTERPRETED), mask=real[:, None])
             if TOPS:
                 tl.store(at + (PARTS + part).to(tl.int64) * block_stride, top, mask=real)
             else:

@@ -10,9 +10,9 @@ For a scored token with label y, its reference and x = z − reference (``logits
 and per sample the sums, the largest log u, and for each token
 
     share         r / R, with r its magnitude relative to the sample's largest
-    label_signal  R f′(a_y) (R alone if f′ is constant)
+    label_signal  R φ_y
 
-so that its error signal relative to the sample's scale is D_tv = share (E_tv − [v = y] label_signal), with E of
+so that its error signal relative to the sample's scale is D_tv = share (E_tv − [v = y] label_signal), with E and φ of
 ``logits.py``. Tokens whose |log R| exceeds ``FAR`` are counted in ``flagged``; ``rescue.py`` computes them again.
 """
 
@@ -184,6 +184,11 @@ def sample_sums_kernel(
         tl.store(label_signal + at, found, mask=at < end)
 
 
+def signal_scale(head: HeadMap) -> float:
+    """Factor f′ / φ of all error signals, which E and ``label_signal`` omit; the samples' scale has it."""
+    return head.logit_scale if head.softcap is None else 4.0 * head.logit_scale
+
+
 def launch_token_statistics(
     head: HeadMap,
     layout: Layout,
@@ -225,7 +230,7 @@ def launch_token_statistics(
         sums.stride(0),
         sums.stride(1),
         statistics.shape[1],
-        1.0 if head.softcap is not None else head.logit_scale,
+        signal_scale(head),
         HAS_BIAS=head.bias is not None,
         HAS_CAP=head.softcap is not None,
         AGAIN=again,
@@ -239,16 +244,15 @@ def launch_token_statistics(
 def launch_sample_sums(
     statistics: Tensor,  # (4, all slots) float64
     rest: Tensor,  # (all slots,) float32 R
-    label_slope: Tensor | None,  # (all slots,) float32 f′(a_y), or None if f′ is constant
+    label_slope: Tensor | None,  # (all slots,) float32 φ_y, or None if f′ is constant
     layout: Layout,
     group: Group,
     token_weight: Tensor,  # (all samples,) float64, w of the loss: 1/N or 1
     sums: Tensor,  # (all samples, 4) float64; columns 0 to 2 written: loss, entropy, ⟨W, G⟩
-    scale: Tensor,  # (all samples,) float64, written: s, the largest token magnitude w u |f′|
+    scale: Tensor,  # (all samples,) float64, written: s, the largest w u of a token, times |signal_scale|
     share: Tensor,  # (all slots,) float32, written: each token's signed share of s over R, 0 for pads
-    label_signal: Tensor,  # (all slots,) float32, written: R f′(a_y), 0 for pads
-    *,
-    slope: float,
+    label_signal: Tensor,  # (all slots,) float32, written: R φ_y, 0 for pads
+    head: HeadMap,
 ) -> None:
     """Sum tokens to samples."""
     sample_sums_kernel[(group.samples,)](
@@ -264,8 +268,8 @@ def launch_sample_sums(
         label_signal,
         group.first_sample,
         statistics.shape[1],
-        abs(slope),
-        -1.0 if slope < 0.0 else 1.0,
+        abs(signal_scale(head)),
+        math.copysign(1.0, signal_scale(head)),
         HAS_CAP=label_slope is not None,
         BLOCK=ROWS.sample_block,
         num_warps=ROWS.warps,

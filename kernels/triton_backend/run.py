@@ -16,6 +16,7 @@ Nothing is read back from the device: grids follow from shapes, and from the bou
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -24,9 +25,16 @@ from torch import Tensor
 from donod_fast.errors import BackendError
 from donod_fast.kernels.head_map import HeadMap
 from donod_fast.kernels.triton_backend import direct, float8, gram, label_entries, logits, pack, reduce
+from donod_fast.kernels.triton_backend.arena import Arena, Need
 from donod_fast.kernels.triton_backend.configs import Configs
-from donod_fast.kernels.triton_backend.float8_operands import Operands, launch_signals, launch_states
+from donod_fast.kernels.triton_backend.float8_operands import (
+    Operands,
+    launch_signals,
+    launch_states,
+    operand_needs,
+)
 from donod_fast.kernels.triton_backend.layout import Group, Layout, make_layout
+from donod_fast.kernels.triton_backend.pairs import Side
 from donod_fast.kernels.triton_backend.plan import GroupPlan, Plan, Problem, make_plan
 from donod_fast.kernels.triton_backend.tokens import Tokens
 from donod_fast.kernels.updates import Update
@@ -105,14 +113,6 @@ def head_sums(call: Call, configs: Configs, losses: Tensor | None = None) -> tup
     return found
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _States:
-    """Hidden states of a group for the direct kernel (None if nothing reads them) and in float8 (None if not used)."""
-
-    plain: Tensor | None
-    float8: Operands | None
-
-
 class _Run:
     """Tensors of one call."""
 
@@ -130,6 +130,9 @@ class _Run:
         # Sums of squares and of products with W, in units of the samples' scales.
         self.parts = torch.zeros((2, samples), dtype=torch.float64, device=device)
         self.pair_start = gram.pair_bounds(self.layout.counts, configs.gram)
+        # One allocation for the groups, which differ in size: an allocator would divide its blocks anew for each.
+        groups = [group for group in plan.groups if group.group.tokens_bound]
+        self.arena = Arena(max((self._bytes(group) for group in groups), default=0), device)
 
     def sums(self) -> tuple[Tensor, Tensor]:
         for group in self.plan.groups:
@@ -153,84 +156,123 @@ class _Run:
         return torch.where(self.layout.valid, found, torch.nan)
 
     def _group(self, plan: GroupPlan) -> None:
-        call, group = self.call, plan.group
+        call, group, arena = self.call, plan.group, self.arena
         if group.tokens_bound == 0:
             return
-        exps = torch.empty((group.slots_bound, plan.columns), dtype=call.signals, device=call.hidden.device)
-        config = self.configs.logits if plan.keep_first else self.configs.statistics
-        self.tokens.normalise(group, exps if plan.keep_first else None, plan.statistics_tokens, config)
-        self.tokens.sum_samples(group, self.token_weight, self.out, self.scale)
-        states: _States | None = None
-        for first in range(0, call.weight.shape[0], plan.columns):
-            if first or not plan.keep_first:
-                self.tokens.exponentials(group, exps, self.configs.logits, first_column=first)
-            if plan.by_pairs:
-                self._by_pairs(plan, exps, first)
-            else:
-                states = self._by_tiles(plan, exps, states, first)
+        with arena.scope():
+            exps = arena.take(self._exps(plan))
+            with arena.scope():
+                kept, config = (exps, self.configs.logits) if plan.keep_first else (None, self.configs.statistics)
+                self.tokens.normalise(group, kept, plan.statistics_tokens, config, arena)
+            self.tokens.sum_samples(group, self.token_weight, self.out, self.scale)
+            states = self._states(plan)
+            for first in range(0, call.weight.shape[0], plan.columns):
+                if first or not plan.keep_first:
+                    self.tokens.exponentials(group, exps, self.configs.logits, first_column=first)
+                with arena.scope():
+                    if plan.by_pairs:
+                        self._by_pairs(plan, exps, states, first)
+                    else:
+                        self._by_tiles(plan, exps, states, first)
 
-    def _by_pairs(self, plan: GroupPlan, exps: Tensor, first: int) -> None:
-        call, group, config = self.call, plan.group, self.configs.gram
-        pairs = gram.pairs_at_most(group, config)
-        parts = gram.vocabulary_parts(pairs, exps.shape[1], config)
-        partials = torch.empty((pairs, parts), dtype=torch.float32, device=exps.device)
-        tokens = self.tokens
-        side = gram.Side(call.hidden, exps, tokens.share, tokens.label_signal, call.labels, self.layout, group)
-        gram.launch_gram(side, self.pair_start, partials, config, first_column=first)
+    def _bytes(self, plan: GroupPlan) -> int:
+        """Bytes that a group takes from the arena: E, with the tables of the normaliser or what the products need."""
+        kept, config = (plan.columns, self.configs.logits) if plan.keep_first else (0, self.configs.statistics)
+        tables = self.tokens.tables(kept, plan.statistics_tokens, config)
+        later = sum(need.bytes for need in self._state_needs(plan).values())
+        if plan.by_pairs:
+            later += self._pair_partials(plan).bytes
+        else:
+            later += max(sum(need.bytes for need in self._tile_partials(plan, *run)) for run in self._runs(plan))
+        return self._exps(plan).bytes + max(sum(need.bytes for need in tables), later)
+
+    def _exps(self, plan: GroupPlan) -> Need:
+        return Need((plan.group.slots_bound, plan.columns), self.call.signals)
+
+    def _runs(self, plan: GroupPlan) -> list[tuple[bool, Group]]:
+        """Samples of a group by whether their tiles are multiplied in float8."""
+        return float8.runs_of(plan.group, self.layout.align) if self.call.float8 else [(False, plan.group)]
+
+    def _state_needs(self, plan: GroupPlan) -> dict[str, Need]:
+        """Hidden states of a group that the direct kernel and float8 need, or products of them for pairs."""
+        group, (dim, device) = plan.group, (self.call.hidden.shape[1], self.call.hidden.device)
+        if plan.by_pairs:
+            config, partials = self.configs.gram, self._pair_partials(plan)
+            left = self.plan.partial_bytes - 4 * math.prod(partials.shape)
+            held = gram.pairs_held(partials.shape[0], left, config)
+            return {"pairs": Need((held, config.tokens**2), torch.float32)}
+        runs, needs = self._runs(plan), {}
+        if plan.pack and not all(long for long, _ in runs):
+            needs["plain"] = Need((group.slots_bound, dim), self.call.signals)
+        if any(long for long, _ in runs):
+            assert self.configs.float8 is not None
+            needs |= operand_needs(plan.columns, dim, group.slots_bound, self.configs.float8, device)
+        return needs
+
+    def _states(self, plan: GroupPlan) -> dict[str, Tensor]:
+        """Take ``_state_needs``; the first columns of E fill them, and later ones read them again."""
+        return {name: self.arena.take(need) for name, need in self._state_needs(plan).items()}
+
+    def _pair_partials(self, plan: GroupPlan) -> Need:
+        pairs = gram.pairs_at_most(plan.group, self.configs.gram)
+        return Need((pairs, 1 + gram.vocabulary_parts(pairs, plan.columns, self.configs.gram)), torch.float32)
+
+    def _by_pairs(self, plan: GroupPlan, exps: Tensor, states: dict[str, Tensor], first: int) -> None:
+        """Add the sums of some columns."""
+        call, group, tokens = self.call, plan.group, self.tokens
+        partials = self.arena.take(self._pair_partials(plan))
+        side = Side(call.hidden, exps, tokens.share, tokens.label_signal, call.labels, self.layout, group)
+        gram.launch_gram(side, self.pair_start, states["pairs"], partials, self.configs.gram, first_column=first)
         reduce.launch_segment_sums(partials, self.pair_start, self.parts[0], group.first_sample, group.samples)
 
-    def _by_tiles(self, plan: GroupPlan, exps: Tensor, states: _States | None, first: int) -> _States:
-        """Add the sums of some columns; return the hidden states that the kernels read, for the next columns."""
-        call, group, layout = self.call, plan.group, self.layout
+    def _by_tiles(self, plan: GroupPlan, exps: Tensor, states: dict[str, Tensor], first: int) -> None:
+        """Add the sums of some columns."""
         label_entries.launch_label_entries(
             exps,
             self.tokens.share,
             self.tokens.label_signal,
             self.coefficient,
-            call.labels,
-            layout,
-            group,
+            self.call.labels,
+            self.layout,
+            plan.group,
             first_column=first,
-            clear=states is None,
+            clear=first == 0,
         )
-        runs = float8.runs_of(group, layout.align) if call.float8 else [(False, group)]
-        if states is None:
-            states = self._states(plan, exps, runs)
-        for long, some in runs:
-            if long:
-                assert states.float8 is not None
-                self._float8_tiles(plan, some, exps, states.float8, first)
-            else:
-                assert states.plain is not None
-                self._direct_tiles(plan, some, exps, states.plain, first)
-        return states
-
-    def _states(self, plan: GroupPlan, exps: Tensor, runs: list[tuple[bool, Group]]) -> _States:
-        call, group, layout = self.call, plan.group, self.layout
-        dim = call.hidden.shape[1]
-        plain: Tensor | None = None
-        rounded: Operands | None = None
-        if not all(long for long, _ in runs):
-            plain = call.hidden
-            if plan.pack:
-                plain = torch.empty((group.slots_bound, dim), dtype=exps.dtype, device=exps.device)
-                pack.launch_pack(call.hidden, self.coefficient, layout, group, plain)
-        if any(long for long, _ in runs):
-            assert self.configs.float8 is not None
-            rounded = Operands.empty(exps.shape[1], dim, group.slots_bound, self.configs.float8, exps.device)
-            for long, some in runs:
+        if first == 0:
+            self._fill(plan, states)
+        for long, some in self._runs(plan):
+            with self.arena.scope():
                 if long:
-                    first = group.first_sample
-                    launch_states(call.hidden, self.coefficient, layout, some, rounded, base_sample=first)
-        return _States(plain, rounded)
+                    self._float8_tiles(plan, some, exps, _operands(states), first)
+                else:
+                    self._direct_tiles(plan, some, exps, states.get("plain", self.call.hidden), first)
+
+    def _fill(self, plan: GroupPlan, states: dict[str, Tensor]) -> None:
+        call, group, layout = self.call, plan.group, self.layout
+        if "plain" in states:
+            pack.launch_pack(call.hidden, self.coefficient, layout, group, states["plain"])
+        for long, some in self._runs(plan):
+            if long:
+                first = group.first_sample
+                launch_states(call.hidden, self.coefficient, layout, some, _operands(states), base_sample=first)
+
+    def _tile_partials(self, plan: GroupPlan, long: bool, run: Group) -> tuple[Need, ...]:
+        """Partial sums of a launch of as many samples as fit, and in float8 their scales of vocabulary rows."""
+        columns, dim = plan.columns, self.call.weight.shape[1]
+        if not long:
+            tiles = direct.tiles_of(columns, dim, self.configs.direct)
+            step = max(1, min(run.samples, self.plan.partial_bytes // (8 * tiles)))
+            return (Need((step, 2, tiles), torch.float32),)
+        assert self.configs.float8 is not None
+        tiles = float8.tiles_of(columns, dim, self.configs.float8)
+        step = max(1, min(run.samples, self.plan.partial_bytes // self.call.problem.sample_bytes(columns, tiles)))
+        return Need((step, 2, tiles), torch.float32), Need((step, columns), torch.float32)
 
     def _direct_tiles(self, plan: GroupPlan, run: Group, exps: Tensor, states: Tensor, first: int) -> None:
         call, config = self.call, self.configs.direct
         numbers, _ = direct.update_numbers(call.update, self.scale)
-        tiles = direct.tiles_of(exps.shape[1], call.weight.shape[1], config)
-        step = max(1, min(run.samples, self.plan.partial_bytes // (8 * tiles)))
-        partials = torch.empty((step, 2, tiles), dtype=torch.float32, device=exps.device)
-        for some in _parts(run, step):
+        (partials,) = (self.arena.take(need) for need in self._tile_partials(plan, False, run))
+        for some in _parts(run, partials.shape[0]):
             direct.launch_direct(
                 exps,
                 states,
@@ -256,12 +298,8 @@ class _Run:
         call, config, base = self.call, self.configs.float8, plan.group.first_sample
         assert config is not None
         numbers, _ = direct.update_numbers(call.update, self.scale)
-        columns = exps.shape[1]
-        tiles = float8.tiles_of(columns, call.weight.shape[1], config)
-        step = max(1, min(run.samples, self.plan.partial_bytes // call.problem.sample_bytes(columns, tiles)))
-        partials = torch.empty((step, 2, tiles), dtype=torch.float32, device=exps.device)
-        scales = torch.empty((step, columns), dtype=torch.float32, device=exps.device)
-        for some in _parts(run, step):
+        partials, scales = (self.arena.take(need) for need in self._tile_partials(plan, True, run))
+        for some in _parts(run, partials.shape[0]):
             launch_signals(exps, self.layout, some, operands, scales, base_sample=base)
             float8.launch_float8(
                 operands,
@@ -282,6 +320,10 @@ class _Run:
         reduce.launch_row_sums(partials[: some.samples, 0], self.parts[0], some.first_sample)
         if not self.call.linear:
             reduce.launch_row_sums(partials[: some.samples, 1], self.parts[1], some.first_sample)
+
+
+def _operands(states: dict[str, Tensor]) -> Operands:
+    return Operands(states["signals"], states["states"], states["state_scale"])
 
 
 def _parts(run: Group, step: int) -> list[Group]:

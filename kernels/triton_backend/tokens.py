@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from donod_fast.kernels.head_map import HeadMap
-from donod_fast.kernels.softmax import constant_slope
 from donod_fast.kernels.triton_backend import label_logits, logits, rescue, rows
+from donod_fast.kernels.triton_backend.arena import Arena, Need
 from donod_fast.kernels.triton_backend.configs import ROWS, LogitsConfig, ceil_div
 from donod_fast.kernels.triton_backend.layout import Group, Layout
 from donod_fast.kernels.triton_backend.plan import table_blocks
@@ -28,8 +28,8 @@ class Tokens:
         hidden, weight, labels: (rows, dim), (vocab, dim), (rows,).
         head: map from pre-activations to logits.
         layout: positions of the tokens.
-        label_values: (2, slots) float64, logit of the label in units of log 2, and its product with the slope.
-        label_slope: (slots,) float32 f′(a_y) under a soft-cap, else None.
+        label_values: (2, slots) float64, logit of the label in units of log 2, and φ a.
+        label_slope: (slots,) float32 φ of the label (``logits.py``) under a soft-cap, else None.
         reference: (slots,) float32, in units of log 2: what is subtracted from the token's logits.
         statistics: (4, slots) float64, loss, entropy, log u, dot.
         rest: (slots,) float32, R = Σ e^{z − reference} over the other vocabulary rows.
@@ -74,12 +74,20 @@ class Tokens:
         """Sums of a token and a block of the vocabulary."""
         return 3 if self.head.bias is not None or self.head.softcap is not None else 2
 
+    def tables(self, columns: int, tokens_at_once: int, config: LogitsConfig) -> tuple[Need, Need]:
+        """Sums and flags that ``normalise`` needs for so many tokens, if it writes so many columns of E."""
+        blocks = logits.vocabulary_blocks(self.weight.shape[0], columns, config)
+        width = ceil_div(tokens_at_once, 16) * 16  # rows of the table at aligned addresses for every batch
+        sums = Need((self.sums, table_blocks(blocks), width), torch.float32)
+        return sums, Need((ceil_div(tokens_at_once, ROWS.tokens),), torch.int32)
+
     def normalise(
         self,
         group: Group,
         exps: Tensor | None,  # (slots, columns), E of the first vocabulary rows: written where given
         tokens_at_once: int,
         config: LogitsConfig,
+        arena: Arena | None = None,  # for ``tables``; by default a new one
     ) -> None:
         """Compute the statistics of the group's tokens, ``tokens_at_once`` at a time."""
         if group.tokens_bound == 0:
@@ -95,11 +103,11 @@ class Tokens:
             self.label_slope,
             self.reference,
         )
-        blocks = logits.vocabulary_blocks(self.weight.shape[0], 0 if exps is None else exps.shape[1], config)
-        width = ceil_div(tokens_at_once, 16) * 16  # rows of the table at aligned addresses for every batch
-        device = self.hidden.device
-        sums = torch.empty((self.sums, table_blocks(blocks), width), dtype=torch.float32, device=device)
-        flagged = torch.empty(ceil_div(tokens_at_once, ROWS.tokens), dtype=torch.int32, device=device)
+        columns = 0 if exps is None else exps.shape[1]
+        blocks = logits.vocabulary_blocks(self.weight.shape[0], columns, config)
+        needs = self.tables(columns, tokens_at_once, config)
+        arena = arena or Arena(sum(need.bytes for need in needs), self.hidden.device)
+        sums, flagged = (arena.take(need) for need in needs)
         for offset in range(0, group.tokens_bound, tokens_at_once):
             bound = min(tokens_at_once, group.tokens_bound - offset)
             logits.launch_logits(
@@ -168,7 +176,7 @@ class Tokens:
             scale,
             self.share,
             self.label_signal,
-            slope=constant_slope(self.head),
+            self.head,
         )
 
     def exponentials(self, group: Group, exps: Tensor, config: LogitsConfig, *, first_column: int) -> None:

@@ -36,6 +36,7 @@ from donod_fast.kernels.triton_backend.configs import (
     REDUCE,
     RESCUE,
     ROWS,
+    GramConfig,
     fixed_configs,
 )
 
@@ -61,21 +62,21 @@ _FIXED = {
     "token_weight": "fp64",
     "out": "fp64",
 }
-_FLOAT32 = ("reference", "rest", "sums", "share", "label_signal", "label_slope", "coefficient", "partials", "numbers",
-            "row_scale", "state_scale")  # fmt: skip
-_FLOATS = ("scale_log2", "decay_rate", "cap_log2", "slope_scale", "product_scale", "lr", "inverse_lr",
+_FLOAT32 = ("reference", "rest", "sums", "share", "label_signal", "label_slope", "coefficient", "states", "partials",
+            "numbers", "row_scale", "state_scale")  # fmt: skip
+_FLOATS = ("scale_log2", "decay_rate", "cap_log2", "product_scale", "lr", "inverse_lr",
            "weight_decay", "beta1", "beta2", "step_size", "root_scale", "eps", "magnitude",
            "sign", "don_weight", "nod_weight")  # fmt: skip
 _INTEGERS = ("first", "samples", "base_sample", "token_offset", "tokens_bound", "columns", "columns_stored", "stored",
-             "vocab", "dim", "parts", "items", "rows", "slots", "n", "blocks", "token_blocks", "part_columns",
-             "align", "padded_dim")  # fmt: skip
+             "vocab", "dim", "padded_dim", "parts", "items", "rows", "slots", "n", "width", "tiles", "blocks",
+             "token_blocks", "part_columns", "align")  # fmt: skip
 # Constants whose product is the number of elements of a program's result.
 OUTPUT_TILES = {
     "logits": ("BLOCK_TOKENS", "BLOCK_VOCAB"),
     "direct": ("BLOCK_VOCAB", "BLOCK_DIM"),
+    "states": ("BLOCK_TOKENS", "BLOCK_TOKENS"),
     "float8": ("BLOCK_VOCAB", "BLOCK_DIM"),
     "gram": ("BLOCK_TOKENS", "BLOCK_TOKENS"),
-    "cross": ("BLOCK_TOKENS", "BLOCK_TOKENS"),
 }
 OF_ROWS = ("dim", "hidden_stride", "weight_stride", "state_stride")
 
@@ -103,11 +104,12 @@ KERNELS = {
     "label_entries": label_entries.label_entries_kernel,
     "pack": pack.pack_kernel,
     "direct": direct.direct_kernel,
+    "states": gram.states_kernel,
+    "label_terms": gram.label_terms_kernel,
     "float8_states": float8_operands.states_kernel,
     "float8_signals": float8_operands.signals_kernel,
     "float8": float8.float8_kernel,
     "gram": gram.gram_kernel,
-    "cross": gram.cross_kernel,
     "segment_sums": reduce.segment_sums_kernel,
     "squares": reduce.squares_kernel,
     "rectangle_sums": products.rectangle_sums_kernel,
@@ -124,6 +126,8 @@ class _LogitsCase:
     again: bool = False
     only_statistics: bool = False
     width: str = "even"
+    even_vocab: bool = True
+    tma: bool = True
 
     @property
     def flags(self) -> dict[str, bool]:
@@ -133,14 +137,15 @@ class _LogitsCase:
             "SUMS": not self.again,
             "STORE": not self.only_statistics,
             "EVEN_DIM": self.width == "even",
+            "EVEN_VOCAB": self.even_vocab,
         }
 
 
 _BASE: dict[str, Any] = {"PRECISION": "ieee", "INTERPRETED": False}
 
 
-def _reciprocal(architecture: str) -> dict[str, str]:
-    return {"RECIPROCAL": "gcn" if architecture.startswith("gfx") else "ptx"}
+def _base(architecture: str) -> dict[str, Any]:
+    return {**_BASE, "RECIPROCAL": "gcn" if architecture.startswith("gfx") else "ptx"}
 
 
 # Hidden dimensions: "even" is a multiple of the block, "ragged" a multiple of 16, "odd" neither.
@@ -148,13 +153,17 @@ _ALL = {"mapped": True, "bias": True}
 _LOGITS_CASES = (
     _LogitsCase("plain"),
     _LogitsCase("plain, ragged dim", width="ragged"),
+    _LogitsCase("plain, ragged vocabulary", even_vocab=False),
+    _LogitsCase("plain, no TMA", tma=False),
     _LogitsCase("soft-cap", mapped=True),
-    _LogitsCase("all, ragged dim", **_ALL, width="ragged"),
-    _LogitsCase("all, odd dim", **_ALL, width="odd"),
+    _LogitsCase("all, ragged dim", **_ALL, width="ragged", even_vocab=False),
+    _LogitsCase("all, odd dim", **_ALL, width="odd", even_vocab=False),
     _LogitsCase("statistics only", only_statistics=True),
-    _LogitsCase("statistics only, all", **_ALL, only_statistics=True, width="ragged"),
+    _LogitsCase("statistics only, all", **_ALL, only_statistics=True, width="ragged", even_vocab=False),
     _LogitsCase("again", again=True),
-    _LogitsCase("again, all, ragged dim", **_ALL, again=True, width="ragged"),
+    _LogitsCase("again, all, ragged dim", **_ALL, again=True, width="ragged", even_vocab=False),
+    _LogitsCase("statistics only, soft-cap", mapped=True, only_statistics=True),
+    _LogitsCase("again, soft-cap", mapped=True, again=True),
 )
 # Label, rule, storage, packed, width. "No TMA": W or its rows are unaligned, or Triton is older than 3.4.
 _DIRECT_CASES = (
@@ -203,15 +212,20 @@ def _matrix_kernels(architecture: str, dtype: torch.dtype) -> Iterator[Variant]:
     # float16 has the tiles of bfloat16 and the epilogue of float32. Its operands differ in the logits kernel, and when
     # hidden states are looked up and cast.
     half = dtype == torch.float16
-    for case in _LOGITS_CASES[:5] if half else _LOGITS_CASES:
+    for case in _LOGITS_CASES[:7] if half else _LOGITS_CASES:
         configs = chosen[case.mapped, "short", case.width == "odd"]
         config = configs.statistics if case.only_statistics else configs.logits
-        constants = {**_BASE, **_reciprocal(architecture), **case.flags, "ODD": case.width == "odd",
-                     "BLOCK_TOKENS": config.tokens,
-                     "BLOCK_VOCAB": config.vocab, "BLOCK_DIM": config.dim, "SPLIT": config.split,
-                     "GROUP": config.group}  # fmt: skip
+        tma = config.tma and case.width != "odd" and case.tma
+        if not case.tma and not config.tma:
+            continue
+        constants = {**_base(architecture), **case.flags, "ODD": case.width == "odd", "TMA": tma,
+                     "BLOCK_TOKENS": config.tokens, "BLOCK_VOCAB": config.vocab, "BLOCK_DIM": config.dim,
+                     "SPLIT": config.split, "GROUP": config.group}  # fmt: skip
+        types = {"exps": _NAMES[signals]}
+        if tma:
+            types["weight"] = _descriptor(dtype, config.vocab, config.dim)
         yield Variant("logits", case.name, architecture, name, config.warps, config.stages,
-                      tuple(constants.items()), (("exps", _NAMES[signals]),))  # fmt: skip
+                      tuple(constants.items()), tuple(types.items()))  # fmt: skip
     for shape in ("short", "long", "heavy"):
         if shape == "long" and chosen[False, "long", False] == chosen[False, "short", False]:
             continue
@@ -235,14 +249,33 @@ def _matrix_kernels(architecture: str, dtype: torch.dtype) -> Iterator[Variant]:
                 types["weight"] = _descriptor(dtype, d.vocab, d.dim)
             yield Variant("direct", f"{shape}: {label}", architecture, name, d.warps, d.stages,
                           tuple(constants.items()), tuple(types.items()))  # fmt: skip
-    for width in () if half else ("even", "ragged", "odd"):
-        g = chosen[False, "short", width == "odd"].gram
-        constants = {**_BASE, "ODD": width == "odd", "EVEN_DIM": width == "even", "BLOCK_TOKENS": g.tokens,
-                     "BLOCK_COLUMNS": g.columns, "BLOCK_DIM": g.dim}  # fmt: skip
-        for kernel in ("gram", "cross"):
-            types = {f"{side}exps": _NAMES[signals] for side in ("", "left_", "right_")}
-            yield Variant(kernel, f"{width} dim", architecture, name, g.warps, g.stages, tuple(constants.items()),
-                          tuple(types.items()))  # fmt: skip
+    if not half:
+        yield from _pair_kernels(architecture, dtype, signals)
+
+
+def _pair_kernels(architecture: str, dtype: torch.dtype, signals: torch.dtype) -> Iterator[Variant]:
+    types = tuple((f"{side}_exps", _NAMES[signals]) for side in ("left", "right"))
+    done: list[tuple[GramConfig, str]] = []
+    for brief, width in ((False, "even"), (False, "ragged"), (False, "odd"), (True, "even"), (True, "ragged")):
+        g = fixed_configs(
+            architecture, dtype, signals, mapped=False, direct="short", odd=width == "odd", brief=brief
+        ).gram  # fmt: skip
+        if (g, width) in done:
+            continue
+        done.append((g, width))
+        products = {**_BASE, "BLOCK_TOKENS": g.tokens}
+        cases = {"states": {**products, "ODD": width == "odd", "EVEN_DIM": width == "even", "BLOCK_DIM": g.dim}}
+        if width != "ragged":
+            cases["label_terms"] = {"BLOCK_TOKENS": g.tokens, "BLOCK_COLUMNS": g.columns, "BLOCK_LABELS": gram.LABELS}
+            cases["gram"] = {**products, "SPLIT": g.split, "BLOCK_COLUMNS": g.columns}
+        for kernel, constants in cases.items():
+            for sets in (1, 2):
+                # The name says what differs: tiles for short samples, products with another set, the width of rows.
+                words = ("brief" if brief else "", "two sets" if sets == 2 else "",
+                         f"{width} dim" if kernel == "states" or width == "odd" else "")  # fmt: skip
+                label = ", ".join(word for word in words if word)
+                yield Variant(kernel, label, architecture, _NAMES[dtype], g.warps, g.stages,
+                              tuple({**constants, "CROSS": sets == 2}.items()), types)  # fmt: skip
 
 
 def _float8_kernels(architecture: str) -> Iterator[Variant]:
@@ -286,7 +319,7 @@ def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:
                           tuple({**head, "AGAIN": again, **tile}.items()))  # fmt: skip
         for tops in (False, True):
             tile = {"BLOCK_TOKENS": ROWS.tokens, "BLOCK_VOCAB": RESCUE.vocab, "BLOCK_DIM": RESCUE.dim}
-            constants = {**_BASE, **_reciprocal(architecture), **head, **tile, "TOPS": tops, "STORE": not tops,
+            constants = {**_base(architecture), **head, **tile, "TOPS": tops, "STORE": not tops,
                          "PARTS": RESCUE.parts,
                          "BLOCK_FLAGS": RESCUE.flags}  # fmt: skip
             yield Variant("rescue", label + (", tops" if tops else ""), architecture, dtype, RESCUE.warps,

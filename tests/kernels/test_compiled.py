@@ -19,7 +19,7 @@ from donod_fast.kernels.triton_backend.configs import ARCHITECTURES, FLOAT8
 
 RECORDED = Path(__file__).parents[2] / "bench" / "results" / "compiled.csv"
 COLUMNS = ("architecture", "kernel", "variant", "dtype", "tile", "warps", "stages")
-MATRIX = ("logits", "direct", "gram", "cross")
+MATRIX = ("logits", "direct", "states", "gram")
 # Instructions that multiply matrices of 16-bit elements.
 KINDS = {"sm_80": "HMMA", "sm_89": "HMMA", "sm_90": "HGMMA", "sm_100": "UTCHMMA", "gfx942": "MFMA"}
 FLOAT8_KINDS = {"sm_89": "QMMA", "sm_90": "QGMMA", "sm_100": "UTCQMMA", "gfx942": "MFMA"}
@@ -173,27 +173,30 @@ def test_the_parts_of_real_kernels(core: list[Row]) -> None:
         assert int(row["epilogue_special"]) == elements  # one exponential
         assert row["loops_special"] == "0"
         assert "16:" in row["stores"]  # E
-        assert "+" in chosen(core, "gram", "", architecture)["loops"]  # columns, then hidden states
+        assert "+" in chosen(core, "gram", "", architecture)["loops"]  # tiles on the diagonal, and others
     rows = {row["kernel"]: row for row in core if row["architecture"] == "sm_90"}
     assert rows["pack"]["loops"] == "" and int(rows["pack"]["setup"]) == int(rows["pack"]["instructions"])
 
 
-def test_a_config_that_is_too_large_is_reported() -> None:
-    """The check can fail: a tile that needs more shared memory than there is."""
+def test_what_cannot_be_shipped_is_reported() -> None:
+    """The check can fail: a tile that needs more shared memory than there is, and a kernel that does not compile."""
     script = (
-        "import sys\n"
         "from dataclasses import replace\n"
         "from donod_fast.kernels.triton_backend import compiled, configs\n"
         "row = configs._TABLE['sm_89']\n"
         "configs._TABLE['sm_89'] = replace(row, plain=replace(row.plain, dim=64, stages=6))\n"
         "first = next(v for v in compiled.variants('sm_89') if v.kernel == 'logits')\n"
-        "print(compiled.compile_variant(first).problem)\n"
+        "broken = replace(first, constants=first.constants[:-1])\n"
+        "large, failed = compiled.compile_all([first, broken], workers=1)\n"
+        "print(large.problem)\n"
+        "print(failed)\n"
     )
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
         [sys.executable, "-P", "-W", "ignore", "-c", script], capture_output=True, text=True, env=environment
     )
-    assert "shared memory" in done.stdout + done.stderr
+    assert "shared memory" in done.stdout, done.stderr
+    assert "sm_89 logits (plain, bf16): does not compile: " in done.stdout, done.stderr
 
 
 def test_an_unknown_choice_of_variants_is_refused() -> None:

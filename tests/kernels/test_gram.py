@@ -15,6 +15,7 @@ from donod_fast.kernels import IGNORE_INDEX
 from donod_fast.kernels.triton_backend import gram, reduce
 from donod_fast.kernels.triton_backend.configs import GramConfig
 from donod_fast.kernels.triton_backend.layout import Group, make_layout
+from donod_fast.kernels.triton_backend.pairs import Side
 
 pytestmark = interpreted
 
@@ -26,7 +27,7 @@ CONFIG: GramConfig = TINY.gram
 class Made:
     """One side, and its samples' gradients in float64."""
 
-    side: gram.Side
+    side: Side
     gradients: Tensor  # (samples, VOCAB, dim)
 
 
@@ -69,22 +70,23 @@ def make_side(
 
     exps = torch.nn.functional.pad(placed(stored), (0, COLUMNS - VOCAB))
     group = Group(0, len(lengths), rows, slots, lengths)
-    side = gram.Side(hidden, exps, placed(share), placed(signal), labels, layout, group)
+    side = Side(hidden, exps, placed(share), placed(signal), labels, layout, group)
     errors = share.double().unsqueeze(1) * stored.double().scatter(1, label, -signal.double().unsqueeze(1))
     starts = layout.scored_start.tolist()
     gradients = [errors[a:b].T @ hidden[row[a:b]].double() for a, b in pairwise(starts)]
     return Made(side, torch.stack(gradients))
 
 
-def squares(side: gram.Side, parts: int, config: GramConfig = CONFIG, width: int = COLUMNS) -> Tensor:
-    """‖G‖² of every sample of a side, by chunks of ``width`` columns."""
+def squares(side: Side, parts: int, *, width: int = COLUMNS, nbytes: int = 1 << 20) -> Tensor:
+    """‖G‖² of every sample of a side, by chunks of ``width`` columns, with memory for ``nbytes`` of products h · h."""
     layout, group = side.layout, side.group
-    pair_start = gram.pair_bounds(layout.counts, config)
+    pair_start, pairs = gram.pair_bounds(layout.counts, CONFIG), gram.pairs_at_most(group, CONFIG)
+    states = torch.full((gram.pairs_held(pairs, nbytes, CONFIG), CONFIG.tokens**2), math.nan)
     norms = torch.zeros(len(layout.counts), dtype=torch.float64)
     for first in range(0, COLUMNS, width):
         chunk = replace(side, exps=side.exps[:, first : first + width])
-        partials = torch.full((gram.pairs_at_most(group, config), parts), math.nan)
-        gram.launch_gram(chunk, pair_start, partials, config, first_column=first)
+        partials = torch.full((pairs, 1 + parts), math.nan)
+        gram.launch_gram(chunk, pair_start, states, partials, CONFIG, first_column=first)
         reduce.launch_segment_sums(partials, pair_start, norms, group.first_sample, group.samples)
     return norms
 
@@ -103,10 +105,11 @@ def test_any_number_of_hidden_dimensions_gives_the_squared_norm(dim: int) -> Non
     torch.testing.assert_close(squares(made.side, 2), made.gradients.square().sum((1, 2)), rtol=1e-5, atol=0.0)
 
 
-@pytest.mark.parametrize("width", [16, 48])
-def test_chunks_of_the_vocabulary_add_up_to_the_squared_norm(width: int) -> None:
+@pytest.mark.parametrize("nbytes", [0, 3 << 10, 1 << 20], ids=["one pair", "three pairs", "all pairs"])
+@pytest.mark.parametrize("width", [16, 48, 96])
+def test_chunks_of_the_vocabulary_add_up_to_the_squared_norm(width: int, nbytes: int) -> None:
     made = make_side((5, 40), few_labels=True)
-    found = squares(made.side, 1, width=width)
+    found = squares(made.side, 1, width=width, nbytes=nbytes)
     torch.testing.assert_close(found, made.gradients.square().sum((1, 2)), rtol=1e-5, atol=0.0)
 
 
@@ -141,15 +144,17 @@ def test_a_sample_of_nan_leaves_its_neighbours_alone() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("held", [1, 7, 1000], ids=["one pair", "seven pairs", "all pairs"])
 @pytest.mark.parametrize("width", [96, 32])
-def test_rectangles_of_tiles_give_the_products_of_two_sets(dtype: torch.dtype, width: int) -> None:
+def test_rectangles_of_tiles_give_the_products_of_two_sets(dtype: torch.dtype, width: int, held: int) -> None:
     one = make_side((0, 20, 3, 30), dtype=dtype, few_labels=True, log_rest=(0.0, 40.0))
     two = make_side((33, 1, 18), dtype=dtype, few_labels=True, log_rest=(-40.0, 1.0), seed=1)
     tiles = [len(made.side.layout.slot_row) // CONFIG.tokens for made in (one, two)]
     partials = torch.zeros(tiles[0], tiles[1])
+    states = torch.full((min(held, partials.numel()), CONFIG.tokens**2), math.nan)
     for first in range(0, COLUMNS, width):
         left, right = (replace(made.side, exps=made.side.exps[:, first : first + width]) for made in (one, two))
-        gram.launch_cross(left, right, partials, CONFIG, first_column=first)
+        gram.launch_cross(left, right, states, partials, CONFIG, first_column=first)
     expected = torch.einsum("ivd,jvd->ij", one.gradients, two.gradients)
     scale = one.gradients.flatten(1).norm(dim=1).unsqueeze(1) * two.gradients.flatten(1).norm(dim=1)
     row, column = (made.side.layout.slot_start // CONFIG.tokens for made in (one, two))

@@ -17,7 +17,13 @@ from donod_fast.errors import BackendError
 from donod_fast.kernels import AdamW, DonNod, don_nod, float8
 from donod_fast.kernels.triton_backend import configs, direct, logits
 from donod_fast.kernels.triton_backend import float8 as kernels
-from donod_fast.kernels.triton_backend.float8_operands import Operands, launch_signals, launch_states, to_float8
+from donod_fast.kernels.triton_backend.float8_operands import (
+    Operands,
+    launch_signals,
+    launch_states,
+    operand_needs,
+    to_float8,
+)
 from donod_fast.kernels.triton_backend.language import INTERPRETING
 from donod_fast.kernels.triton_backend.layout import Group, Layout, make_layout
 from donod_fast.kernels.updates import Sign
@@ -78,7 +84,8 @@ def prepared() -> tuple[Layout, Tensor, Tensor, Operands, Tensor]:
     signals = signals.to(DTYPE)
     coefficient = torch.linspace(-1.0, 2.0, layout.slot_row.shape[0])
     assert CONFIG is not None
-    operands = Operands.empty(COLUMNS, DIM, slots, CONFIG, CASE.hidden.device)
+    needs = operand_needs(COLUMNS, DIM, slots, CONFIG, CASE.hidden.device)
+    operands = Operands(**{name: torch.empty(need.shape, dtype=need.dtype) for name, need in needs.items()})
     operands.state_scale.fill_(torch.nan)
     scales = torch.full((3, COLUMNS), torch.nan)
     some = Group(1, 3, 73, slots)

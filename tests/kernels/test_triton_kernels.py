@@ -17,6 +17,7 @@ from torch import Tensor
 from triton_cases import TINY, interpreted
 
 from donod_fast.kernels import AdamState, AdamW
+from donod_fast.kernels.head_map import HeadMap
 from donod_fast.kernels.triton_backend import (
     direct,
     gram,
@@ -147,7 +148,7 @@ def test_sums_of_samples_are_weighted_and_their_scale_is_the_largest_miss() -> N
     scale = torch.zeros(samples, dtype=torch.float64)
     rows.launch_sample_sums(
         tokens.statistics, tokens.rest, None, layout, group, weight, sums, scale, tokens.share, tokens.label_signal,
-        slope=-2.0,
+        HeadMap(logit_scale=-2.0),
     )  # fmt: skip
     starts = layout.scored_start.tolist()
     slots = layout.token_slot.long()
@@ -224,27 +225,6 @@ def test_packing_puts_scaled_hidden_states_at_their_slots_and_zeros_into_pads(dt
     row = layout.slot_row[:used].long()
     scaled = (case.hidden[row.clamp_min(0)] * coefficient[:used].unsqueeze(1)).to(dtype)
     assert torch.equal(packed[:used], torch.where((row >= 0).unsqueeze(1), scaled, 0.0))
-
-
-@pytest.mark.parametrize("parts", [1, 2, 3])
-def test_pairs_of_tokens_give_the_squared_norm_of_each_samples_gradient(parts: int) -> None:
-    case, layout, group = prepared(HEADS["plain"], (0, 2, 37, 16))
-    expected = Softmax(case, HEADS["plain"])
-    tokens, exps = finished(case, HEADS["plain"], layout, group)
-    used = layout.slot_row >= 0
-    magnitude = torch.linspace(-1.0, 1.0, len(used))
-    share, signal = (torch.where(used, x, 0.0) for x in (magnitude / tokens.rest, tokens.rest))
-    pair_start = gram.pair_bounds(layout.counts, TINY.gram)
-    partials = torch.zeros(gram.pairs_at_most(group, TINY.gram), parts)
-    side = gram.Side(case.hidden, exps, share, signal, case.labels, layout, group)
-    gram.launch_gram(side, pair_start, partials, TINY.gram, first_column=0)
-    norms = torch.zeros(4, dtype=torch.float64)
-    reduce.launch_segment_sums(partials, pair_start, norms, 0, 4)
-    starts, slots = layout.scored_start.tolist(), layout.token_slot.long()
-    for sample, (start, stop) in enumerate(pairwise(starts)):
-        weighted = expected.signals[start:stop] * magnitude[slots[start:stop]].double().unsqueeze(1)
-        g = weighted.T @ case.hidden[layout.token_row[start:stop].long()].double()
-        torch.testing.assert_close(norms[sample], g.square().sum(), rtol=1e-5, atol=0.0)
 
 
 def test_only_few_pairs_are_spread_over_parts_of_the_vocabulary() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from torch import Tensor
 from triton_cases import PATHS, call_of, interpreted, paths_of, scores_of, workspace_for
 
 from donod_fast.kernels import AdamW, don_nod, gradient_products, topsis, triton_backend
-from donod_fast.kernels.triton_backend import configs, logits
+from donod_fast.kernels.triton_backend import configs, float8, logits
 from donod_fast.kernels.triton_backend.configs import Configs, fixed_configs
 
 pytestmark = interpreted
@@ -33,6 +34,8 @@ CASE = make_case((1, 0, 35), VOCAB, DIM, dtype=torch.bfloat16, margins=MARGINS)
 WIDE = make_case((2, 33), VOCAB, 208, dtype=torch.bfloat16, margins=MARGINS)
 # More tokens than a block of the logits kernel: the sums of all of them need more memory than those of a block.
 TALL = make_case((2, 160), VOCAB, DIM, dtype=torch.bfloat16, margins=MARGINS)
+# Values of floats and of integers. Maxima and comparisons ignore NaN; a few calls also try a large number.
+POISONS = ((torch.nan, 2**30), (2.0**30, -(2**30)))
 MAPPED = {"bias": make_bias(VOCAB), "softcap": 20.0, "logit_scale": -0.7}
 ROUNDED = {"storage_dtype": torch.bfloat16, "lr": 1e-3, "weight_decay": 0.1}
 # name: (case, class of the direct kernel's tiles, arguments, what the plan does, whether bounds are on the host)
@@ -91,22 +94,31 @@ def test_with_shipped_tiles_old_memory_is_no_part_of_the_scores(name: str) -> No
         expected = run()
     live = expected.scored_tokens > 0
     assert bool(expected.nod[live].isfinite().all())
-    for floats, integers in ((torch.nan, 2**30), (2.0**30, -(2**30))):
+    for floats, integers in POISONS if name in ("short", "pairs") else POISONS[:1]:
         with poisoned(floats, integers), checked_memory():
             assert_identical(run(), expected)
 
 
-@pytest.mark.parametrize("options", [{}, MAPPED], ids=["plain", "all"])
-@pytest.mark.parametrize("workspace", [64 << 20, 1 << 20], ids=["stored", "streamed"])
+def test_nor_is_it_of_scores_in_float8(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(float8, "LEAST_TOKENS", 10)
+    call = replace(call_of(CASE), float8=True)
+    tiles = hopper("short", mapped=False)
+    with poisoned(0.0, 0):
+        expected = scores_of(call, tiles)
+    with poisoned(*POISONS[0]), checked_memory() as launches:
+        assert_identical(scores_of(call, tiles), expected)
+    assert "float8_kernel" in launches.names
+
+
+@pytest.mark.parametrize(("options", "workspace"), [({}, 64 << 20), (MAPPED, 1 << 20)], ids=["stored", "streamed, all"])
 def test_nor_is_it_of_the_products_of_two_sets(options: dict[str, Any], workspace: int) -> None:
     other = make_case((2, 0, 66), VOCAB, DIM, dtype=torch.bfloat16, margins=MARGINS, seed=1)
     with poisoned(0.0, 0):
         expected = crossed(CASE, other, workspace_bytes=workspace, **options)
     assert expected.isnan().tolist() == [[False, True, False], [True] * 3, [False, True, False]]
-    for floats, integers in ((torch.nan, 2**30), (2.0**30, -(2**30))):
-        with poisoned(floats, integers), checked_memory():
-            found = crossed(CASE, other, workspace_bytes=workspace, **options)
-        assert torch.equal(found.nan_to_num(7.0), expected.nan_to_num(7.0))
+    with poisoned(*POISONS[0]), checked_memory():
+        found = crossed(CASE, other, workspace_bytes=workspace, **options)
+    assert torch.equal(found.nan_to_num(7.0), expected.nan_to_num(7.0))
 
 
 def modules_with_kernels() -> list[Any]:
@@ -115,16 +127,18 @@ def modules_with_kernels() -> list[Any]:
 
 
 def test_every_kernel_accesses_only_the_tensors_that_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also no two programs store to one address, and none loads what another stores. Every kernel is launched."""
+    """No two programs store to one address either, and none loads what another stores. Every kernel is launched."""
+    monkeypatch.setattr(float8, "LEAST_TOKENS", 10)
     ragged = make_case((3, 0, 18), vocab=131, dim=33, dtype=torch.bfloat16, margins=MARGINS)
+    mapped = {**MAPPED, "bias": make_bias(131)}
     with checked_memory() as launches:
-        for update in ("adamw", "sgd"):
-            don_nod(*ragged, update=update, backend="triton")
-            monkeypatch.setattr(logits, "SMALL_HEAD", 1 << 23)
-            don_nod(
-                *ragged, update=update, backend="triton", extras=("token_loss",), **{**MAPPED, "bias": make_bias(131)}
-            )
+        scores_of(replace(call_of(ragged), float8=True), hopper("short", mapped=False))
+        don_nod(*ragged, backend="triton")
+        don_nod(*ragged, update="sgd", backend="triton")
         crossed(ragged, ragged)
+        monkeypatch.setattr(logits, "SMALL_HEAD", 1 << 23)
+        for update in ("adamw", "sgd"):
+            don_nod(*ragged, update=update, backend="triton", extras=("token_loss",), **mapped)
         topsis(torch.rand(1025, dtype=torch.float64), torch.rand(1025, dtype=torch.float64), backend="triton")
     assert launches.names >= kernels_of(*modules_with_kernels())
 
@@ -146,7 +160,7 @@ def launched(shift: int, n: int, per_program: int, same: bool = False) -> Launch
 @pytest.mark.parametrize(
     ("shift", "n", "per_program", "same", "problem"),
     [
-        (0, 33, 17, False, "a store of 16 addresses is outside"),
+        (0, 33, 17, False, "a load of 16 addresses is outside"),
         (1, 32, 16, False, "a load of 16 addresses is outside"),
         (-1, 32, 16, False, "a load of 16 addresses is outside"),
         (0, 32, 15, False, "two programs of shifted_kernel store to one address"),
@@ -159,6 +173,18 @@ def test_each_of_these_checks_can_fail(shift: int, n: int, per_program: int, sam
     """Memory on both sides of the row belongs to the same allocation, so that nothing crashes."""
     with pytest.raises(Exception, match=problem):
         launched(shift, n, per_program, same)
+
+
+@triton.jit
+def storing_kernel(y, n, BLOCK: tl.constexpr):
+    at = tl.arange(0, BLOCK)
+    tl.store(y + at, at.to(tl.float32), mask=at < n)
+
+
+def test_a_store_past_the_end_is_found_too() -> None:
+    rows = torch.zeros(3, 16)
+    with pytest.raises(Exception, match="a store of 17 addresses is outside"), checked_memory():
+        storing_kernel[(1,)](rows[1], 17, BLOCK=32)
 
 
 def test_a_kernel_without_a_fault_passes_them() -> None:

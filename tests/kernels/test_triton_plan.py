@@ -39,7 +39,9 @@ def bytes_held(part: GroupPlan, plan: Plan, problem: Problem, configs: Configs) 
     packed = group.slots_bound * problem.dim * problem.element if part.pack else 0
     if part.by_pairs:
         pairs = gram.pairs_at_most(group, configs.gram)
-        partials = 4 * pairs * gram.vocabulary_parts(pairs, part.columns, configs.gram)
+        partials = 4 * pairs * (1 + gram.vocabulary_parts(pairs, part.columns, configs.gram))
+        held = gram.pairs_held(pairs, plan.partial_bytes - partials, configs.gram)
+        partials += 4 * held * configs.gram.tokens**2
     else:
         tiles = direct.tiles_of(part.columns, problem.dim, configs.direct)
         partials = 8 * tiles * max(1, min(group.samples, plan.partial_bytes // (8 * tiles)))
@@ -154,8 +156,8 @@ def test_the_shipped_tiles_fit_together() -> None:
                 for mapped in (False, True):
                     for kind in ("short", "long", "heavy"):
                         found = shipped.fixed_configs(architecture, dtype, signals, mapped=mapped, direct=kind)
-                        assert found.logits.tile % min(found.gram.columns, found.logits.tile) == 0
                         tile = max(found.logits.vocab, found.direct.vocab)
+                        assert tile % found.gram.columns == 0
                         assert tile % found.logits.tile == 0
                         assert tile % found.logits.vocab == 0
                         assert tile % found.direct.vocab == 0

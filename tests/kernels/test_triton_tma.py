@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from head_cases import BOUNDS, assert_identical, assert_scores, every_update, make_case, truth
 from torch import Tensor
-from triton_cases import TINY, call_of, interpreted, paths_of, scored, scores_of
+from triton_cases import PATHS, TINY, call_of, interpreted, paths_of, scored, scores_of, workspace_for
 
 from donod_fast.kernels import AdamW
 from donod_fast.kernels.triton_backend import direct, tma
@@ -51,6 +51,16 @@ def test_descriptors_and_pointers_give_the_same_bits(
     assert not blocks
     assert_identical(scores_of(call, BY_DESCRIPTORS), pointers)
     assert blocks == [(16, 32), (16, 16), (32, 16)]
+
+
+@pytest.mark.parametrize("path", ["groups", "kept", "chunks"])
+def test_descriptors_find_the_place_of_a_group_and_of_a_chunk(path: str, blocks: list[tuple[int, int]]) -> None:
+    case = make_case((3, 20, 2), vocab=131, dim=12)
+    wanted = PATHS[path] | {"packed"}
+    size = workspace_for(lambda size: call_of(case, workspace_bytes=size), wanted)
+    call = call_of(case, workspace_bytes=size)
+    assert_identical(scores_of(call, BY_DESCRIPTORS), scores_of(call))
+    assert blocks
 
 
 @pytest.mark.parametrize("step", [1, 2])

@@ -129,7 +129,10 @@ def checked_memory() -> Iterator[Launches]:
 
 @contextmanager
 def poisoned(floats: float, integers: int) -> Iterator[None]:
-    """Whatever is allocated without a value in the block holds ``floats``, or ``integers`` in tensors of integers."""
+    """Whatever is allocated without a value in the block holds ``floats``, or ``integers`` in tensors of integers.
+
+    Bytes hold 0 where ``floats`` is 0, a pattern of NaN where it is NaN, else one that is some 10⁹ in every float type.
+    """
 
     def fill(allocate: Callable[..., Tensor]) -> Callable[..., Tensor]:
         @functools.wraps(allocate)
@@ -137,8 +140,9 @@ def poisoned(floats: float, integers: int) -> Iterator[None]:
             out = allocate(*args, **kwargs)
             if out.dtype == torch.bool or not out.numel():
                 return out
-            # Flags and bytes hold the lowest byte.
-            return out.fill_(floats if out.is_floating_point() else integers if out.element_size() > 1 else 0x7F)
+            if out.dtype == torch.uint8:  # an arena: read as floats, its bytes are NaN or large
+                return out.fill_(0 if floats == 0.0 else 0x4E if floats == floats else 0xFF)
+            return out.fill_(floats if out.is_floating_point() else integers)
 
         return filled
 

@@ -13,6 +13,7 @@ from triton_cases import TINY
 from donod_fast.kernels import IGNORE_INDEX
 from donod_fast.kernels.head_map import HeadMap
 from donod_fast.kernels.triton_backend.layout import Group, Layout, make_layout
+from donod_fast.kernels.triton_backend.rows import signal_scale
 from donod_fast.kernels.triton_backend.tokens import Tokens
 
 VOCAB, DIM, COLUMNS = 67, 18, 128  # two blocks of 64 columns
@@ -54,12 +55,12 @@ class Softmax:
         p = torch.softmax(z, 1)
         self.entropy = torch.special.entr(p).sum(1)
         self.q = torch.softmax(z.scatter(1, index, -math.inf), 1)
-        self.label_slope = slope.gather(1, index).squeeze(1)
+        # As stored: a constant factor is left to the sample's scale.
+        stored = slope / signal_scale(head)
+        self.label_slope = stored.gather(1, index).squeeze(1)
         self.label_a = a.gather(1, index).squeeze(1)
         self.dot = (self.q * slope * a).sum(1) - (slope * a).gather(1, index).squeeze(1)
-        # As stored: a constant slope is left to the sample's scale.
-        varies = slope if head.softcap is not None else torch.ones_like(slope)
-        self.signals = (self.q * varies).scatter(1, index, -varies.gather(1, index))
+        self.signals = (self.q * stored).scatter(1, index, -stored.gather(1, index))
 
 
 def empty_tokens(case: Case, head: HeadMap, layout: Layout) -> Tokens:
