@@ -299,7 +299,8 @@ def _float8_kernels(architecture: str) -> Iterator[Variant]:
             ("adamw, ragged dim", "adamw", False),
             ("sign", "sign", True),
         ):
-            constants = {"RULE": rule, "EVEN_DIM": even, **_reciprocal(architecture), "INTERPRETED": False,
+            constants = {"RULE": rule, "EVEN_DIM": even, "INTERPRETED": False,
+                         "RECIPROCAL": "gcn" if architecture.startswith("gfx") else "ptx",
                          "BLOCK_VOCAB": config.vocab, "BLOCK_DIM": config.dim, "STEP": step, "SPLIT": config.split,
                          "PROMOTE": config.promote}  # fmt: skip
             yield Variant("float8", f"{label}, steps of {step}", architecture, "bf16", config.warps, config.stages,
