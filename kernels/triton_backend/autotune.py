@@ -22,7 +22,14 @@ import torch
 import triton
 from triton.runtime.errors import OutOfResources
 
-from donod_fast.kernels.triton_backend.configs import Configs, DirectConfig, GramConfig, LogitsConfig, shape_class
+from donod_fast.kernels.triton_backend.configs import (
+    Configs,
+    DirectConfig,
+    GramConfig,
+    LogitsConfig,
+    is_brief,
+    shape_class,
+)
 from donod_fast.kernels.triton_backend.direct import rule_of
 from donod_fast.kernels.triton_backend.run import Call, head_sums
 
@@ -134,7 +141,8 @@ def _key(call: Call) -> str:
     device = call.hidden.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     vocab, dim = call.weight.shape
-    shape = shape_class(call.hidden.shape[0], call.bounds.shape[0] - 1)
+    tokens, samples = call.hidden.shape[0], call.bounds.shape[0] - 1
+    shape = "brief" if call.linear and is_brief(tokens, samples) else shape_class(tokens, samples)
     rounded = "" if call.storage_dtype is None else f"+{call.storage_dtype}"
     head = "mapped" if call.mapped else "plain"
     rule = rule_of(call.update) + rounded

@@ -265,8 +265,8 @@ def main() -> int:
     wrong = [row for row in done if isinstance(row, str)]
     wrong += [f"{row.architecture} {row.kernel} ({row.variant}, {row.dtype}): {row.problem}" for row in found
               if row.problem]  # fmt: skip
-    for line in wrong:
-        print(line, file=sys.stderr)
+    for reason in wrong:
+        print(reason, file=sys.stderr)
     return 1 if wrong else 0
 
 

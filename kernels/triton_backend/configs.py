@@ -291,6 +291,11 @@ def shape_class(tokens: int, samples: int) -> str:
     return "short" if tokens < SHORT * samples else "long"
 
 
+def is_brief(tokens: int, samples: int) -> bool:
+    """Whether samples are mostly one small tile of the Gram kernel, by the mean length."""
+    return tokens < BRIEF * samples
+
+
 def fixed_configs(
     architecture: str,
     dtype: torch.dtype,
@@ -338,7 +343,7 @@ def configs_for(
         mapped=mapped,
         direct=direct,
         odd=dim % 16 != 0,
-        brief=tokens < BRIEF * samples,
+        brief=is_brief(tokens, samples),
     )
 
 
