@@ -300,8 +300,8 @@ def _float8_kernels(architecture: str) -> Iterator[Variant]:
             ("sign", "sign", True),
         ):
             constants = {"RULE": rule, "EVEN_DIM": even, "RECIPROCAL": _base(architecture)["RECIPROCAL"],
-                         "INTERPRETED": False, "BLOCK_VOCAB": config.vocab, "BLOCK_DIM": config.dim, "STEP": step, "SPLIT": config.split,
-                         "PROMOTE": config.promote}  # fmt: skip
+                         "INTERPRETED": False, "BLOCK_VOCAB": config.vocab, "BLOCK_DIM": config.dim, "STEP": step,
+                         "SPLIT": config.split, "PROMOTE": config.promote}  # fmt: skip
             yield Variant("float8", f"{label}, steps of {step}", architecture, "bf16", config.warps, config.stages,
                           tuple(constants.items()), types)  # fmt: skip
 
@@ -333,7 +333,7 @@ def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:
         yield Variant("label_entries", "clear" if clear else "", architecture, dtype, ENTRIES.warps, 3,
                       tuple(constants.items()), exps)  # fmt: skip
     yield Variant("pack", "", architecture, dtype, PACK.warps, 3,
-                  (("INTERPRETED", False), ("BLOCK_SLOTS", PACK.slots), ("BLOCK_DIM", PACK.columns)))  # fmt: skip
+                  (("BLOCK_SLOTS", PACK.slots), ("BLOCK_DIM", PACK.columns)))  # fmt: skip
     for by_bounds in (False, True):
         yield Variant("segment_sums", "bounds" if by_bounds else "rows", architecture, dtype, REDUCE.warps, 3,
                       (("BY_BOUNDS", by_bounds), ("BLOCK", REDUCE.block)))  # fmt: skip
