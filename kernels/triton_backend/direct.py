@@ -36,6 +36,7 @@ from donod_fast.kernels.triton_backend.language import (
     INTERPRETING,
     LAUNCH_OPTIONS,
     RECIPROCAL,
+    dithered,
     dot,
     element,
     narrow,
@@ -191,7 +192,7 @@ def direct_kernel(
                 row = tl.load(slot_row + current * STEP + rows)
                 right = hidden + row.to(tl.int64)[:, None] * hidden_stride + k[None, :]
                 h = tl.load(right, mask=(row >= 0)[:, None] & (k < dim)[None, :], other=0.0).to(tl.float32)
-                h = narrow(h * tl.load(coefficient + current * STEP + rows)[:, None], d.dtype, INTERPRETED)
+                h = dithered(h * tl.load(coefficient + current * STEP + rows)[:, None], rows, k, d.dtype)
         g = dot(d, h, g, PRECISION, INTERPRETED)
         following = tl.load(step_sample + current + 1)
         if following != sample:

@@ -1,11 +1,11 @@
 """Complete the exponentials of the logits kernel to the error signals of the direct kernel.
 
-    E_ty = −L_t,  L_t = R_t φ_y rounded to the type of E        the label's entry (``rows.py``)
-    E_t  = 0                                                        in the rows of pads
-    c_t  = share_t R_t φ_y / L_t
+    E_ty = −R_t φ_y     the label's entry (``rows.py``), rounded to the type of E as the others are
+    E_t  = 0            in the rows of pads
 
-The direct kernel multiplies E by c_t h_t. So the label's entry, which dominates all others, is rounded as little as the
-hidden states are: what L_t lost, c_t gives back (and takes it from the other entries, one rounding each).
+The direct kernel multiplies E by share_t h_t. (A factor that compensates the rounding of the label's entry would scale
+all other entries of the token by up to 2⁻⁹: AdamW's update weighs every row of the vocabulary alike, so NOD would be
+off by as much. The label's entry alone is one row of many.)
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ from donod_fast.kernels.triton_backend.layout import Group, Layout
 @triton.jit(do_not_specialize=["first_sample", "samples", "first_column"])
 def label_entries_kernel(
     exps,
-    share,
     label_signal,
-    coefficient,
     labels,
     slot_row,
     slot_start,
@@ -38,7 +36,7 @@ def label_entries_kernel(
     BLOCK_SLOTS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
 ):
-    """Entries of a block of slots; with ``CLEAR`` also zeros in pads, and the coefficients. Grid: (slot blocks,)."""
+    """Entries of a block of slots; with ``CLEAR`` also zeros in pads. Grid: (slot blocks,)."""
     begin = tl.load(slot_start + first_sample)
     end = tl.load(slot_start + first_sample + samples)
     local = tl.program_id(0) * BLOCK_SLOTS + tl.arange(0, BLOCK_SLOTS)
@@ -55,10 +53,6 @@ def label_entries_kernel(
     rows = exps + local.to(tl.int64) * exps_stride
     tl.store(rows + label, entry, mask=real & (label >= 0) & (label < columns_stored))
     if CLEAR:
-        kept = -entry.to(tl.float32)
-        part = tl.load(share + slots, mask=real, other=0.0)
-        c = tl.where(kept == 0.0, part, part * (signal / tl.where(kept == 0.0, 1.0, kept)))
-        tl.store(coefficient + slots, c, mask=inside)
         pads = inside & (row < 0)
         if tl.sum(pads.to(tl.int32), 0) > 0:
             nothing = tl.zeros((BLOCK_SLOTS, BLOCK_COLUMNS), dtype=exps.dtype.element_ty)
@@ -70,9 +64,7 @@ def label_entries_kernel(
 
 def launch_label_entries(
     exps: Tensor,  # (slots, columns) E of launch_logits, completed
-    share: Tensor,  # (all slots,) float32 of launch_sample_sums
     label_signal: Tensor,  # (all slots,) float32 of launch_sample_sums
-    coefficient: Tensor,  # (all slots,) float32, c: written with clear
     labels: Tensor,  # (rows,) int64 or int32
     layout: Layout,
     group: Group,
@@ -80,15 +72,13 @@ def launch_label_entries(
     first_column: int,
     clear: bool,
 ) -> None:
-    """Write the label's entries; with ``clear`` also zeros in the rows of pads (they stay), and the coefficients."""
+    """Write the label's entries; with ``clear`` also zeros in the rows of pads, which stay."""
     grid = (ceil_div(group.slots_bound, ENTRIES.slots),)
     if grid[0] == 0:
         return
     label_entries_kernel[grid](
         exps,
-        share,
         label_signal,
-        coefficient,
         labels,
         layout.slot_row,
         layout.slot_start,

@@ -104,6 +104,21 @@ def two_sums(x, y, INTERPRETED: tl.constexpr):  # of the same shape
 
 
 @triton.jit
+def dithered(x, row, k, dtype: tl.constexpr):  # (rows, dimensions) float32
+    """Cast to ``dtype``; to bfloat16 up or down by a fixed pattern over rows (modulo 16) and dimensions k.
+
+    Values of bfloat16 times one factor are not rounded at random: a factor just above 1 is lost, for all of them. The
+    pattern's mean is that of x: its thresholds are spread evenly (multiples of the golden ratio, and of another number,
+    modulo 1).
+    """
+    if dtype == tl.bfloat16:
+        threshold = (k[None, :] * 40503 + (row & 15).to(tl.int32)[:, None] * 24157) & 0xFFFF
+        bits = (x.to(tl.int32, bitcast=True) + threshold) & -0x10000
+        x = tl.where(x == x, bits.to(tl.float32, bitcast=True), x)
+    return x.to(dtype)
+
+
+@triton.jit
 def halves(x, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # (ROWS, COLUMNS)
     """Left and right half of the columns; in the tensor cores' layout no value moves."""
     return tl.split(tl.permute(tl.reshape(x, (ROWS, 2, COLUMNS // 2)), (0, 2, 1)))

@@ -1,8 +1,8 @@
-"""Copy hidden states to their slots, times the coefficient of their token, so that the direct kernel needs no look-ups.
+"""Copy hidden states to their slots, times the share of their token, so that the direct kernel needs no look-ups.
 
-    packed_t = c_t h_t      rounded once, to the dtype of the signals
+    packed_t = share_t h_t      rounded once, to the dtype of the signals (``dithered``)
 
-Pads become zeros (a NaN of another sample must not be multiplied by a zero signal). See ``label_entries.py`` for c.
+Pads become zeros (a NaN of another sample must not be multiplied by a zero signal). See ``rows.py`` for ``share``.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import triton.language as tl
 from torch import Tensor
 
 from donod_fast.kernels.triton_backend.configs import PACK, ceil_div
-from donod_fast.kernels.triton_backend.language import INTERPRETING, LAUNCH_OPTIONS, narrow
+from donod_fast.kernels.triton_backend.language import LAUNCH_OPTIONS, dithered
 from donod_fast.kernels.triton_backend.layout import Group, Layout
 
 
 @triton.jit(do_not_specialize=["first_sample", "samples"])
 def pack_kernel(
     hidden,
-    coefficient,
+    share,
     slot_row,
     slot_start,
     packed,
@@ -27,7 +27,6 @@ def pack_kernel(
     samples,
     hidden_stride,
     dim,
-    INTERPRETED: tl.constexpr,
     BLOCK_SLOTS: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
 ):
@@ -42,15 +41,15 @@ def pack_kernel(
     k = tl.program_id(1) * BLOCK_DIM + tl.arange(0, BLOCK_DIM)
     mask = (row >= 0)[:, None] & (k < dim)[None, :]
     h = tl.load(hidden + row.to(tl.int64)[:, None] * hidden_stride + k[None, :], mask=mask, other=0.0)
-    c = tl.load(coefficient + begin + local, mask=row >= 0, other=0.0)
-    h = narrow(h.to(tl.float32) * c[:, None], packed.dtype.element_ty, INTERPRETED)
+    c = tl.load(share + begin + local, mask=row >= 0, other=0.0)
+    h = dithered(h.to(tl.float32) * c[:, None], local, k, packed.dtype.element_ty)
     target = packed + local.to(tl.int64)[:, None] * dim + k[None, :]
     tl.store(target, h, mask=inside[:, None] & (k < dim)[None, :])
 
 
 def launch_pack(
     hidden: Tensor,  # (rows, dim)
-    coefficient: Tensor,  # (all slots,) float32 of launch_label_entries
+    share: Tensor,  # (all slots,) float32 of launch_sample_sums
     layout: Layout,
     group: Group,
     packed: Tensor,  # (slots, dim) written
@@ -62,7 +61,7 @@ def launch_pack(
         return
     pack_kernel[grid](
         hidden,
-        coefficient,
+        share,
         layout.slot_row,
         layout.slot_start,
         packed,
@@ -70,7 +69,6 @@ def launch_pack(
         group.samples,
         hidden.stride(0),
         dim,
-        INTERPRETED=INTERPRETING,
         BLOCK_SLOTS=PACK.slots,
         BLOCK_DIM=PACK.columns,
         num_warps=PACK.warps,

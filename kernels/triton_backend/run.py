@@ -120,10 +120,9 @@ class _Run:
         self.call, self.configs, self.plan = call, configs, plan
         device = call.hidden.device
         self.layout: Layout = make_layout(call.labels, call.bounds, configs.direct.step)
-        samples, slots = call.bounds.shape[0] - 1, self.layout.slot_row.shape[0]
+        samples = call.bounds.shape[0] - 1
         self.out = torch.zeros((samples, 4), dtype=torch.float64, device=device)
         self.tokens = Tokens.empty(call.hidden, call.weight, call.head, call.labels, self.layout)
-        self.coefficient = torch.empty(slots, dtype=torch.float32, device=device)
         ones = torch.ones(samples, dtype=torch.float64, device=device)
         self.token_weight = ones / self.layout.counts.clamp_min(1) if call.mean else ones
         self.scale = torch.empty(samples, dtype=torch.float64, device=device)
@@ -229,9 +228,7 @@ class _Run:
         """Add the sums of some columns."""
         label_entries.launch_label_entries(
             exps,
-            self.tokens.share,
             self.tokens.label_signal,
-            self.coefficient,
             self.call.labels,
             self.layout,
             plan.group,
@@ -250,11 +247,11 @@ class _Run:
     def _fill(self, plan: GroupPlan, states: dict[str, Tensor]) -> None:
         call, group, layout = self.call, plan.group, self.layout
         if "plain" in states:
-            pack.launch_pack(call.hidden, self.coefficient, layout, group, states["plain"])
+            pack.launch_pack(call.hidden, self.tokens.share, layout, group, states["plain"])
         for long, some in self._runs(plan):
             if long:
                 first = group.first_sample
-                launch_states(call.hidden, self.coefficient, layout, some, _operands(states), base_sample=first)
+                launch_states(call.hidden, self.tokens.share, layout, some, _operands(states), base_sample=first)
 
     def _tile_partials(self, plan: GroupPlan, long: bool, run: Group) -> tuple[Need, ...]:
         """Partial sums of a launch of as many samples as fit, and in float8 their scales of vocabulary rows."""
@@ -287,7 +284,7 @@ class _Run:
                 first_column=first,
                 needs_weight=not call.linear,
                 packed=plan.pack,
-                coefficient=None if plan.pack else self.coefficient,
+                coefficient=None if plan.pack else self.tokens.share,
                 lr=call.lr,
                 weight_decay=call.weight_decay,
                 storage_dtype=call.storage_dtype,
