@@ -300,9 +300,8 @@ def _float8_kernels(architecture: str) -> Iterator[Variant]:
             ("sign", "sign", True),
         ):
             constants = {"RULE": rule, "EVEN_DIM": even, "RECIPROCAL": _base(architecture)["RECIPROCAL"],
-                         "INTERPRETED": False,
-                         "BLOCK_VOCAB": config.vocab, "BLOCK_DIM": config.dim, "STEP": step, "SPLIT": config.split,
-                         "PROMOTE": config.promote}  # fmt: skip
+                         "INTERPRETED": False, "BLOCK_VOCAB": config.vocab, "BLOCK_DIM": config.dim,
+                         "STEP": step, "SPLIT": config.split, "PROMOTE": config.promote}  # fmt: skip
             yield Variant("float8", f"{label}, steps of {step}", architecture, "bf16", config.warps, config.stages,
                           tuple(constants.items()), types)  # fmt: skip
 
@@ -319,7 +318,8 @@ def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:
             yield Variant("token_statistics", label + (", again" if again else ""), architecture, dtype, ROWS.warps, 3,
                           tuple({**head, "AGAIN": again, **tile}.items()))  # fmt: skip
         for tops in (False, True):
-            tile = {"BLOCK_TOKENS": ROWS.tokens, "BLOCK_VOCAB": RESCUE.vocab, "BLOCK_DIM": RESCUE.dim}
+            depth = RESCUE.depth(4 if dtype == "fp32" else 2)
+            tile = {"BLOCK_TOKENS": ROWS.tokens, "BLOCK_VOCAB": RESCUE.vocab, "BLOCK_DIM": depth}
             constants = {**_base(architecture), **head, **tile, "TOPS": tops, "STORE": not tops,
                          "PARTS": RESCUE.parts,
                          "BLOCK_FLAGS": RESCUE.flags}  # fmt: skip
