@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from donod_fast.errors import InputError
-from donod_fast.kernels.float8 import LEAST_TOKENS, PRECISIONS
+from donod_fast.kernels.float8 import PRECISIONS, is_long
 from donod_fast.kernels.head_map import HeadMap
 from donod_fast.kernels.updates import AdamW, FactoredAdamW, Update, resolve_update
 
@@ -249,7 +249,7 @@ def gather_batch(call: HeadArguments) -> HeadBatch:
     if call.precision != "float8":
         return batch
     # By rows, scored or not, because that is what the host knows of samples on an accelerator.
-    long = (sample for sample, (start, stop) in enumerate(pairwise(ends)) if stop - start >= LEAST_TOKENS)
+    long = (sample for sample, (start, stop) in enumerate(pairwise(ends)) if is_long(stop - start))
     return replace(batch, float8=frozenset(long))
 
 

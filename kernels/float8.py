@@ -58,6 +58,11 @@ def why_not_float8(
     return supports(weight.device)
 
 
+def is_long(rows: int) -> bool:
+    """Whether a sample of so many rows is multiplied in float8."""
+    return rows >= LEAST_TOKENS
+
+
 def rounded_states(states: Tensor) -> tuple[Tensor, Tensor]:
     """(tokens, dim) states over their scale, rounded to float8 values in the dtype of the states, and (tokens,) scales.
 

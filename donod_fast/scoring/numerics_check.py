@@ -12,7 +12,7 @@ from torch import Tensor
 from donod_fast.data.types import Record, Status, TokenizedSample
 from donod_fast.errors import InputError
 from donod_fast.kernels import DonNod, reference_don_nod
-from donod_fast.kernels.float8 import ERROR_LIMIT, LEAST_TOKENS
+from donod_fast.kernels.float8 import ERROR_LIMIT, LEAST_TOKENS, is_long
 from donod_fast.models.batching import collate
 from donod_fast.scoring.forward import HeadCall
 from donod_fast.scoring.scorer import Scorer
@@ -78,7 +78,7 @@ def check_scorer(scorer: Scorer, records: Sequence[Record] | None = None, *, nai
     if not samples:
         raise InputError("none of the rows can be scored; give rows in a known format (--data)")
     precision = scorer.update.head_precision
-    if precision == "float8" and max(sample.scored_tokens for sample in samples) < LEAST_TOKENS:
+    if precision == "float8" and not any(is_long(sample.scored_tokens) for sample in samples):
         raise InputError(
             f"none of the rows has {LEAST_TOKENS} scored tokens, and float8 is for those only; give longer rows"
         )
@@ -113,7 +113,7 @@ def long_records(scorer: Scorer, records: Iterable[Record], rows: int) -> list[R
     found: list[Record] = []
     for record in records:
         sample = scorer.masker.tokenize_many([record])[0]
-        if sample.status is Status.SCORED and sample.scored_tokens >= LEAST_TOKENS:
+        if sample.status is Status.SCORED and is_long(sample.scored_tokens):
             found.append(record)
         if len(found) == rows:
             break

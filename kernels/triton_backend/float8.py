@@ -28,7 +28,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from donod_fast.kernels.float8 import LEAST_TOKENS
+from donod_fast.kernels.float8 import is_long
 from donod_fast.kernels.triton_backend.architectures import architecture_of
 from donod_fast.kernels.triton_backend.configs import FLOAT8, Float8Config, ceil_div
 from donod_fast.kernels.triton_backend.direct import load_weight, rule_of, tile_update
@@ -154,7 +154,7 @@ def runs_of(group: Group, align: int) -> list[tuple[bool, Group]]:
     if group.lengths is None:
         return [(False, group)]
     found: list[tuple[bool, Group]] = []
-    for long, members in groupby(enumerate(group.lengths), lambda item: item[1] >= LEAST_TOKENS):
+    for long, members in groupby(enumerate(group.lengths), lambda item: is_long(item[1])):
         first, *_ = places = [sample for sample, _ in members]
         lengths = group.lengths[first : first + len(places)]
         slots = sum(ceil_div(length, align) * align for length in lengths)

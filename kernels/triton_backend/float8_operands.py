@@ -51,6 +51,7 @@ def states_kernel(
     dim,
     padded_dim,
     LIMIT: tl.constexpr,
+    ALIGN: tl.constexpr,
     INTERPRETED: tl.constexpr,
     BLOCK_SLOTS: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
@@ -59,10 +60,12 @@ def states_kernel(
     base = tl.load(slot_start + base_sample)
     begin = tl.load(slot_start + first_sample)
     end = tl.load(slot_start + first_sample + samples)
-    slots = begin + tl.program_id(0) * BLOCK_SLOTS + tl.arange(0, BLOCK_SLOTS)
     if begin + tl.program_id(0) * BLOCK_SLOTS >= end:
         return
-    inside = slots < end
+    # Samples begin at multiples of ALIGN: slots are stored 16 at a time.
+    places = tl.multiple_of(begin - base + tl.program_id(0) * BLOCK_SLOTS, ALIGN) + tl.arange(0, BLOCK_SLOTS)
+    inside = places < tl.multiple_of(end - base, ALIGN)
+    slots = base + places
     row = tl.load(slot_row + slots, mask=inside, other=-1)
     real = row >= 0
     c = tl.load(coefficient + slots, mask=real, other=0.0)
@@ -73,13 +76,13 @@ def states_kernel(
         h = tl.load(at + k[None, :], mask=real[:, None] & (k < dim)[None, :], other=0.0).to(tl.float32)
         top = tl.maximum(top, tl.max(tl.abs(h * c[:, None]), 1))
     live = top > _TINY
-    tl.store(state_scale + slots - base, tl.where(live, top / LIMIT, 0.0), mask=inside)
+    tl.store(state_scale + places, tl.where(live, top / LIMIT, 0.0), mask=inside)
     factor = tl.where(live, 1.0 / (top / LIMIT), 0.0)
     for first in range(0, padded_dim, BLOCK_DIM):
         k = first + tl.arange(0, BLOCK_DIM)
         h = tl.load(at + k[None, :], mask=real[:, None] & (k < dim)[None, :], other=0.0).to(tl.float32)
         scaled = to_float8(clamped(h * c[:, None] * factor[:, None], LIMIT), states.dtype.element_ty, INTERPRETED)
-        target = states + k.to(tl.int64)[None, :] * states_stride + (slots - base)[:, None]
+        target = states + k.to(tl.int64)[None, :] * states_stride + places[:, None]
         tl.store(target, scaled, mask=inside[:, None] & (k < padded_dim)[None, :])
 
 
@@ -108,7 +111,8 @@ def signals_kernel(
 ):
     """Compute a and D' of a sample and a block of columns. Grid: (samples, column blocks)."""
     base = tl.load(slot_start + base_sample)
-    begin = tl.load(slot_start + first_sample + tl.program_id(0)) - base
+    # A multiple of the step, of which BLOCK_SLOTS is a divisor: slots are stored 16 at a time.
+    begin = tl.multiple_of(tl.load(slot_start + first_sample + tl.program_id(0)) - base, BLOCK_SLOTS)
     end = tl.load(slot_start + first_sample + tl.program_id(0) + 1) - base
     v = tl.program_id(1) * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
     there = v < columns
@@ -190,6 +194,7 @@ def launch_states(
         hidden.shape[1],
         states.shape[0],
         LIMIT=torch.finfo(states.dtype).max,
+        ALIGN=layout.align,
         INTERPRETED=INTERPRETING,
         BLOCK_SLOTS=QUANTISE.slots,
         BLOCK_DIM=QUANTISE.columns,

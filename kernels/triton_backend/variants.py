@@ -318,7 +318,8 @@ def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:
             yield Variant("token_statistics", label + (", again" if again else ""), architecture, dtype, ROWS.warps, 3,
                           tuple({**head, "AGAIN": again, **tile}.items()))  # fmt: skip
         for tops in (False, True):
-            tile = {"BLOCK_TOKENS": ROWS.tokens, "BLOCK_VOCAB": RESCUE.vocab, "BLOCK_DIM": RESCUE.dim}
+            depth = RESCUE.depth(4 if dtype == "fp32" else 2)
+            tile = {"BLOCK_TOKENS": ROWS.tokens, "BLOCK_VOCAB": RESCUE.vocab, "BLOCK_DIM": depth}
             constants = {**_base(architecture), **head, **tile, "TOPS": tops, "STORE": not tops,
                          "PARTS": RESCUE.parts,
                          "BLOCK_FLAGS": RESCUE.flags}  # fmt: skip

@@ -113,7 +113,7 @@ def operator_arguments(update: str, **changed: Any) -> tuple[Any, ...]:
         "bias": make_bias(67), "exp_avg": state and state.exp_avg, "exp_avg_sq": state and state.exp_avg_sq,
         "update": update, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "step": 3 if state else -1, "lr": 1e-5,
         "weight_decay": 0.1, "mean": True, "logit_scale": 0.5, "softcap": 9.0, "storage_dtype": None,
-        "weight_norm": None, "workspace_bytes": 16 * MIB, "token_losses": False,
+        "weight_norm": None, "workspace_bytes": 16 * MIB, "precision": "full", "token_losses": False,
     }  # fmt: skip
     return (*CASE, *{**named, **changed}.values())
 
