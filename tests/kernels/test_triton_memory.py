@@ -34,6 +34,8 @@ CASE = make_case((1, 0, 35), VOCAB, DIM, dtype=torch.bfloat16, margins=MARGINS)
 WIDE = make_case((2, 33), VOCAB, 208, dtype=torch.bfloat16, margins=MARGINS)
 # More tokens than a block of the logits kernel: the sums of all of them need more memory than those of a block.
 TALL = make_case((2, 160), VOCAB, DIM, dtype=torch.bfloat16, margins=MARGINS)
+# Pairs need an eighth of the workspace for a pair of tiles of 128: a batch that does not fit in the rest.
+LARGE = make_case((2, 400), VOCAB, DIM, dtype=torch.bfloat16, margins=MARGINS)
 # Values of floats and of integers. Maxima and comparisons ignore NaN; a few calls also try a large number.
 POISONS = ((torch.nan, 2**30), (2.0**30, -(2**30)))
 MAPPED = {"bias": make_bias(VOCAB), "softcap": 20.0, "logit_scale": -0.7}
@@ -53,7 +55,7 @@ CALLS: dict[str, tuple[Case, str, dict[str, Any], set[str], bool]] = {
     "sign": (CASE, "long", {"update": "sign"}, {"stored", "packed"}, True),
     "pairs": (CASE, "short", {"update": "sgd"}, {"stored", "pairs"}, True),
     "pairs, soft-cap": (CASE, "long", {"update": "sgd", **MAPPED}, {"stored", "pairs"}, True),
-    "pairs, streamed": (TALL, "short", {"update": "sgd", "bias": make_bias(VOCAB)}, {*PATHS["chunks"], "pairs"}, False),
+    "pairs, streamed": (LARGE, "short", {"update": "sgd", "bias": make_bias(VOCAB)}, {*PATHS["kept"], "pairs"}, False),
 }
 
 
