@@ -44,7 +44,7 @@ UNLIMITED = Device(cache=inf, shared=1 << 30)
 
 Times = dict[str, float]  # seconds by kernel
 KERNELS = ("label_logits", "logits", "again", "token_statistics", "rescue", "sample_sums", "label_entries", "pack",
-           "direct", "row_sums", "gram")  # fmt: skip
+           "direct", "row_sums", "gram", "segment_sums")  # fmt: skip
 
 
 def tile_time(device: Device, operations: float, rows: int, columns: int, more_bytes: float = 0.0) -> float:
@@ -280,6 +280,7 @@ def group_times(device: Device, configs: Configs, shape: Shape, plan: GroupPlan,
     if plan.by_pairs:
         states = states_time(device, configs, shape, plan)
         times["gram"] = states + sum(gram_time(device, configs, plan, chunk) for chunk in chunks)
+        times["segment_sums"] = len(chunks) * (device.launch + device.latency)
         return times
     times |= slot_times(device, shape, plan)
     rule = "sgd" if linear else "adamw"

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from lease.launches import backend_modules
 from lease.rows import Setting
 
 _SECTIONS = ("SpeedOfLight", "LaunchStats", "Occupancy", "SchedulerStats", "WarpStateStats", "MemoryWorkloadAnalysis")
@@ -34,11 +35,11 @@ def run(setting: Setting) -> None:
         return
     report = setting.file.with_name("ncu.csv")
     sections = [part for name in _SECTIONS for part in ("--section", name)]
-    # The second invocation of each kernel: the first one compiles and finds the caches cold.
-    command = [ncu, "--clock-control", "none", "--csv", "--page", "details", *sections, "--kernel-id",
-               "::regex:_kernel:2", "--log-file", str(report), sys.executable, __file__]  # fmt: skip
+    # The second invocation of each of our kernels (torch has others): the first one compiles and finds the caches cold.
     program = Path(__file__).resolve().parents[1] / "first_lease.py"
-    command[-1:] = [str(program), "--step", "profiled", "--file", str(setting.file)]
+    command = [ncu, "--clock-control", "none", "--cache-control", "none", "--csv", "--page", "details", *sections,
+               "--kernel-id", f"::regex:^({'|'.join(kernel_names())})$:2", "--log-file", str(report),
+               sys.executable, str(program), "--step", "profiled", "--file", str(setting.file)]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=setting.seconds - 5, check=False)
     print(done.stdout[-4000:], done.stderr[-4000:])
     if done.returncode or not report.exists():
@@ -47,6 +48,12 @@ def run(setting: Setting) -> None:
     if report.exists():
         for kernel, metric, unit, value in read_report(report.read_text(encoding="utf-8").splitlines()):
             setting.add(kernel, metric, value=value, unit=unit)
+
+
+def kernel_names() -> list[str]:
+    """Names of the kernels of the Triton backend."""
+    found = {name for module in backend_modules() for name in vars(module) if name.endswith("_kernel")}
+    return sorted(found)
 
 
 def read_report(lines: Iterable[str]) -> list[tuple[str, str, str, str]]:

@@ -137,16 +137,22 @@ class RowsConfig:
 class RescueConfig:
     """Second computation of a few tokens: ``ROWS.tokens`` tokens × ``vocab`` rows, ``dim`` deep.
 
-    At most ``lanes`` × ``parts`` programs: lanes share the blocks of tokens, parts the vocabulary.
+    Products of float32 are ``wide_dim`` deep: their operands take registers. At most ``lanes`` × ``parts`` programs:
+    lanes share the blocks of tokens, parts the vocabulary.
     """
 
     vocab: int = 64
     dim: int = 64
+    wide_dim: int = 16
     lanes: int = 16
     parts: int = 16
     flags: int = 1024
     warps: int = 4
     stages: int = 2
+
+    def depth(self, element_bytes: int) -> int:
+        """Hidden dimensions at a time for inputs of this size."""
+        return self.dim if element_bytes < 4 else self.wide_dim
 
 
 @dataclass(frozen=True, slots=True)

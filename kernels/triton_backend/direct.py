@@ -170,6 +170,8 @@ def direct_kernel(
     elif KEEP:
         kept = load_weight(weight, v, k, vocab, dim, weight_stride, EVEN_DIM)
     sample = tl.load(step_sample + step)
+    # One sum of the whole tile has the fewest barriers. But ptxas for sm_80 computes all signs first, and spills.
+    APART: tl.constexpr = RULE == "sign" and not TMA
     g = tl.zeros((BLOCK_VOCAB, BLOCK_DIM), dtype=tl.float32)
     for current in range(step, last):
         if TMA:
@@ -196,8 +198,11 @@ def direct_kernel(
             number = numbers + sample * 4
             target = partials + (sample - first_sample).to(tl.int64) * 2 * tiles + tile
             # In parts, so that the epilogue's values fit in registers together with g.
-            squares = tl.zeros((BLOCK_VOCAB, BLOCK_DIM // SPLIT), dtype=tl.float32)
-            dots = tl.zeros((BLOCK_VOCAB, BLOCK_DIM // SPLIT), dtype=tl.float32)
+            if APART:
+                square, product = 0.0, 0.0
+            else:
+                squares = tl.zeros((BLOCK_VOCAB, BLOCK_DIM // SPLIT), dtype=tl.float32)
+                dots = tl.zeros((BLOCK_VOCAB, BLOCK_DIM // SPLIT), dtype=tl.float32)
             for part in tl.static_range(SPLIT):
                 k_part = k_base + part * (BLOCK_DIM // SPLIT) + tl.arange(0, BLOCK_DIM // SPLIT)
                 w = 0.0
@@ -212,15 +217,21 @@ def direct_kernel(
                     lr, inverse_lr, weight_decay, beta1, beta2, step_size, root_scale, eps,
                     RULE, STORAGE, RECIPROCAL, INTERPRETED,
                 )  # fmt: skip
-                squares += u * u
-                if NEEDS_WEIGHT:
-                    dots += u * w
-            if NEEDS_WEIGHT:
+                if APART:
+                    more_square, more_product = two_sums(u * u, u * w, INTERPRETED)
+                    square += more_square
+                    product += more_product
+                else:
+                    squares += u * u
+                    if NEEDS_WEIGHT:
+                        dots += u * w
+            if not NEEDS_WEIGHT:
+                square = tl.sum(squares)
+            elif not APART:
                 square, product = two_sums(squares, dots, INTERPRETED)
-                tl.store(target, square)
+            tl.store(target, square)
+            if NEEDS_WEIGHT:
                 tl.store(target + tiles, product)
-            else:
-                tl.store(target, tl.sum(squares))
             if LOADED_ZERO:
                 g = tl.full((BLOCK_VOCAB, BLOCK_DIM), tl.load(number + 3), dtype=tl.float32)
             else:

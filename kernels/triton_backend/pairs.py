@@ -1,4 +1,4 @@
-"""What the kernels over pairs of token tiles share (``gram.py``, ``cross.py``): a tile's tokens, products, label terms.
+"""Pairs of token tiles, for the kernels of ``gram.py``: where a pair is, what its tiles load, one chain of products.
 
 With E of ``logits.py`` (e^{z − reference}, 0 at the label), R_t = Σ_{v ≠ y} e^{z_v − reference}, ℓ_t = f′(a_y), r_t the
 magnitude of a token relative to its sample's largest, share_t = r_t / R_t and λ_t = R_t ℓ_t (``rows.py``):
@@ -12,7 +12,9 @@ the column of the label, which dominates all others, is never rounded. The sums 
 the vocabulary can be added.
 
 Range: tokens with |log R| > 40 have another reference, so E_t · E_s ≤ R_t R_s ≤ e^80 = 5.5e34 (float32 ends at 3.4e38).
-Each share, at most e^40, is multiplied separately: share_t share_s times h_t · h_s could overflow.
+At the other end λ_t λ_s is e^−80 = 1.8e-35 for a plain head, and products of small entries are subnormal, with steps of
+1.4e-45: V of them are wrong by 1e-5 of it at most (V = 128,000). Each share, at most e^40, is multiplied separately:
+share_t share_s times h_t · h_s could overflow.
 
 Slots past a sample's end are read as its last token, with a share of 0. So loads need no mask, and no value of another
 sample is touched.

@@ -22,6 +22,7 @@ from donod_fast.errors import BackendError
 from donod_fast.kernels.arguments import HeadArguments, check_bounds, check_labels
 from donod_fast.kernels.head_map import HeadMap
 from donod_fast.kernels.triton_backend import gram, logits, op, resources
+from donod_fast.kernels.triton_backend.arena import Arena, Need
 from donod_fast.kernels.triton_backend.configs import Configs, ceil_div, configs_for
 from donod_fast.kernels.triton_backend.language import OnDevice
 from donod_fast.kernels.triton_backend.layout import Group, Layout, make_layout, slots_bound
@@ -118,8 +119,10 @@ def gradient_products_op(
         left.normalise(workspace_bytes)
         right.normalise(workspace_bytes)
         out = torch.empty((left.samples, right.samples), dtype=torch.float64, device=hidden.device)
-        for a, b, width in pieces:
-            _fill(out, left, a, right, b, width, signals, workspace_bytes // 8)
+        needs = [_needs(left, a, b, width, signals, workspace_bytes // 8) for a, b, width in pieces]
+        arena = Arena(max(sum(need.bytes for need in some) for some in needs), hidden.device)
+        for (a, b, width), some in zip(pieces, needs, strict=True):
+            _fill(out, left, a, right, b, width, some, arena)
         scaled = out * left.scale.unsqueeze(1) * right.scale
         sound = left.sound.unsqueeze(1) & right.sound
         return torch.where(sound, scaled, torch.nan)
@@ -229,21 +232,31 @@ def _columns(side: _Set) -> tuple[int, int]:
     return tile, ceil_div(side.weight.shape[0], tile) * tile
 
 
-def _fill(
-    out: Tensor, left: _Set, a: Group, right: _Set, b: Group, width: int, signals: torch.dtype, nbytes: int
-) -> None:
-    """Write the unscaled products of two groups, with ``nbytes`` bytes for products of hidden states."""
+def _needs(left: _Set, a: Group, b: Group, width: int, signals: torch.dtype, nbytes: int) -> tuple[Need, ...]:
+    """Sums of pairs of tiles, products of hidden states in ``nbytes`` bytes with them, and E of two groups."""
     config = left.configs.gram
-    shape = (a.slots_bound // left.align, b.slots_bound // right.align)
-    partials = torch.zeros(shape, dtype=torch.float32, device=out.device)
-    held = gram.pairs_held(partials.numel(), nbytes - 4 * partials.numel(), config)
-    states = torch.empty((held, config.tokens**2), dtype=torch.float32, device=out.device)
-    e_left = torch.empty((a.slots_bound, width), dtype=signals, device=out.device)
-    e_right = torch.empty((b.slots_bound, width), dtype=signals, device=out.device)
-    for first in range(0, left.weight.shape[0], width):
-        one, two = left.stored(a, e_left, first), right.stored(b, e_right, first)
-        gram.launch_cross(one, two, states, partials, config, first_column=first)
-    _sum_rectangles(partials, left, a, right, b, out)
+    tiles = (a.slots_bound // left.align, b.slots_bound // left.align)
+    pairs = tiles[0] * tiles[1]
+    held = gram.pairs_held(pairs, nbytes - 4 * pairs, config)
+    return (
+        Need(tiles, torch.float32),
+        Need((held, config.tokens**2), torch.float32),
+        Need((a.slots_bound, width), signals),
+        Need((b.slots_bound, width), signals),
+    )
+
+
+def _fill(
+    out: Tensor, left: _Set, a: Group, right: _Set, b: Group, width: int, needs: tuple[Need, ...], arena: Arena
+) -> None:
+    """Write the unscaled products of two groups."""
+    with arena.scope():
+        partials, states, e_left, e_right = (arena.take(need) for need in needs)
+        partials.zero_()
+        for first in range(0, left.weight.shape[0], width):
+            one, two = left.stored(a, e_left, first), right.stored(b, e_right, first)
+            gram.launch_cross(one, two, states, partials, left.configs.gram, first_column=first)
+        _sum_rectangles(partials, left, a, right, b, out)
 
 
 def _sum_rectangles(partials: Tensor, left: _Set, a: Group, right: _Set, b: Group, out: Tensor) -> None:

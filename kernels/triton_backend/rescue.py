@@ -232,7 +232,7 @@ def launch_rescue(
             PARTS=parts,
             BLOCK_TOKENS=ROWS.tokens,
             BLOCK_VOCAB=RESCUE.vocab,
-            BLOCK_DIM=RESCUE.dim,
+            BLOCK_DIM=RESCUE.depth(hidden.element_size()),
             BLOCK_FLAGS=RESCUE.flags,
             num_warps=RESCUE.warps,
             num_stages=RESCUE.stages,

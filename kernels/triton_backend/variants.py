@@ -289,7 +289,7 @@ def _float8_kernels(architecture: str) -> Iterator[Variant]:
     both = (fixed_configs(architecture, bf16, bf16, mapped=False, direct=shape).direct for shape in ("short", "long"))
     base = {"LIMIT": limit, "INTERPRETED": False, "BLOCK_SLOTS": QUANTISE.slots}
     yield Variant("float8_states", "", architecture, "bf16", QUANTISE.warps, 3,
-                  tuple({**base, "ALIGN": 32, "BLOCK_DIM": QUANTISE.columns}.items()), types)  # fmt: skip
+                  tuple({**base, "BLOCK_DIM": QUANTISE.columns}.items()), types)  # fmt: skip
     for step in sorted({one.step for one in both}):
         tile = {"BLOCK_SLOTS": min(QUANTISE.slots, step), "BLOCK_COLUMNS": QUANTISE.columns}
         yield Variant("float8_signals", f"steps of {step}", architecture, "bf16", QUANTISE.warps, 3,
@@ -299,10 +299,9 @@ def _float8_kernels(architecture: str) -> Iterator[Variant]:
             ("adamw, ragged dim", "adamw", False),
             ("sign", "sign", True),
         ):
-            constants = {"RULE": rule, "EVEN_DIM": even, "INTERPRETED": False,
-                         "RECIPROCAL": "gcn" if architecture.startswith("gfx") else "ptx",
-                         "BLOCK_VOCAB": config.vocab, "BLOCK_DIM": config.dim, "STEP": step, "SPLIT": config.split,
-                         "PROMOTE": config.promote}  # fmt: skip
+            constants = {"RULE": rule, "EVEN_DIM": even, "RECIPROCAL": _base(architecture)["RECIPROCAL"],
+                         "INTERPRETED": False, "BLOCK_VOCAB": config.vocab, "BLOCK_DIM": config.dim,
+                         "STEP": step, "SPLIT": config.split, "PROMOTE": config.promote}  # fmt: skip
             yield Variant("float8", f"{label}, steps of {step}", architecture, "bf16", config.warps, config.stages,
                           tuple(constants.items()), types)  # fmt: skip
 
@@ -319,7 +318,8 @@ def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:
             yield Variant("token_statistics", label + (", again" if again else ""), architecture, dtype, ROWS.warps, 3,
                           tuple({**head, "AGAIN": again, **tile}.items()))  # fmt: skip
         for tops in (False, True):
-            tile = {"BLOCK_TOKENS": ROWS.tokens, "BLOCK_VOCAB": RESCUE.vocab, "BLOCK_DIM": RESCUE.dim}
+            depth = RESCUE.depth(4 if dtype == "fp32" else 2)
+            tile = {"BLOCK_TOKENS": ROWS.tokens, "BLOCK_VOCAB": RESCUE.vocab, "BLOCK_DIM": depth}
             constants = {**_base(architecture), **head, **tile, "TOPS": tops, "STORE": not tops,
                          "PARTS": RESCUE.parts,
                          "BLOCK_FLAGS": RESCUE.flags}  # fmt: skip

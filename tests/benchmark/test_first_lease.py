@@ -136,7 +136,9 @@ def test_results_of_verbose_tests_are_read_with_and_without_xdist(lease: ModuleT
 
 
 def test_counters_are_read_from_the_profilers_table(lease: ModuleType) -> None:
-    read = importlib.import_module("lease.profiling").read_report
+    profiling = importlib.import_module("lease.profiling")
+    assert {"direct_kernel", "logits_kernel", "token_statistics_kernel"} <= set(profiling.kernel_names())
+    read = profiling.read_report
     head = '"ID","Kernel Name","Section Name","Metric Name","Metric Unit","Metric Value"'
     lines = ["==PROF== Connected", head, '"0","direct_kernel","x","Duration","us","12.5"',
              '"0","direct_kernel","x","Something Else","%","1"']  # fmt: skip

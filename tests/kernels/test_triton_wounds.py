@@ -267,6 +267,8 @@ KERNELS = [
     (label_entries, "label_entries_kernel"),
     (pack, "pack_kernel"),
     (direct, "direct_kernel"),
+    (gram, "states_kernel"),
+    (gram, "label_terms_kernel"),
     (gram, "gram_kernel"),
     (reduce, "segment_sums_kernel"),
     (reduce, "squares_kernel"),
