@@ -211,7 +211,8 @@ def test_a_sample_scores_the_same_to_the_bit_in_any_company() -> None:
 def test_a_nan_spoils_its_own_sample_only() -> None:
     case = case_of()
     hidden = case.hidden.clone()
-    hidden[int(case.cu_seqlens[3]) + 7] = torch.nan
+    start = int(case.cu_seqlens[3])
+    hidden[start + int((case.labels[start:] >= 0).nonzero()[7])] = torch.nan
     clean, found = (scored(case._replace(hidden=h), float8=True) for h in (case.hidden, hidden))
     assert found.don.isnan().tolist() == [False, False, True, True, False]
     others = [0, 1, 4]
