@@ -333,7 +333,7 @@ def _row_kernels(architecture: str, dtype: str) -> Iterator[Variant]:
         yield Variant("label_entries", "clear" if clear else "", architecture, dtype, ENTRIES.warps, 3,
                       tuple(constants.items()), exps)  # fmt: skip
     yield Variant("pack", "", architecture, dtype, PACK.warps, 3,
-                  (("INTERPRETED", False), ("BLOCK_SLOTS", PACK.slots), ("BLOCK_DIM", PACK.columns)))  # fmt: skip
+                  (("BLOCK_SLOTS", PACK.slots), ("BLOCK_DIM", PACK.columns)))  # fmt: skip
     for by_bounds in (False, True):
         yield Variant("segment_sums", "bounds" if by_bounds else "rows", architecture, dtype, REDUCE.warps, 3,
                       (("BY_BOUNDS", by_bounds), ("BLOCK", REDUCE.block)))  # fmt: skip
