@@ -18,7 +18,7 @@ from donod_fast.kernels.arguments import (
     gather_batch,
     prefers_torch,
 )
-from donod_fast.kernels.float8 import why_not_float8
+from donod_fast.kernels.float8_support import why_not_float8
 from donod_fast.kernels.scores import DonNod
 from donod_fast.kernels.token_statistics import mean_error_norm
 from donod_fast.kernels.updates import SGD, FactoredAdamW, Update
