@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from donod_fast.kernels.float8 import SMALL_HEAD
+from donod_fast.kernels import float8
 from donod_fast.kernels.updates import AdamW, Sign, Update
 
 
@@ -24,8 +24,9 @@ def why_not_float8(
         return "a rounded step (storage_dtype) would hide differences as small as those of float8"
     if weight.dtype not in (torch.bfloat16, torch.float16):
         return f"it is for bfloat16 and float16, and the output layer is {str(weight.dtype)[6:]}"
-    if weight.numel() < SMALL_HEAD:
-        return f"an output layer of {weight.numel():,} elements is multiplied in float32; {SMALL_HEAD:,} are needed"
+    if weight.numel() < float8.SMALL_HEAD:
+        least = float8.SMALL_HEAD
+        return f"an output layer of {weight.numel():,} elements is multiplied in float32; {least:,} are needed"
     if weight.shape[1] % 16:
         return f"rows of {weight.shape[1]} elements are unaligned; a multiple of 16 is needed"
     if backend == "inductor":

@@ -316,8 +316,9 @@ def test_nor_by_the_operator_around_them(
         monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: x)  # there is no device to pin for
         case = case._replace(cu_seqlens=torch.tensor([0, 0, 2, 24], dtype=torch.int32))
     scores, counts, losses = op.head_scores._init_fn(
-        *case, None, None, None, "adamw", 0.9, 0.999, 1e-8, -1, 1e-5, 0.1, True, 1.0, None, None, None, 1 << 24, True
-    )
+        *case, None, None, None, "adamw", 0.9, 0.999, 1e-8, -1, 1e-5, 0.1, True, 1.0, None, None, None, 1 << 24,
+        "full", True,
+    )  # fmt: skip
     assert scores.shape == (3, 6)
     assert counts.shape == (3,)
     assert losses.shape == case.labels.shape
