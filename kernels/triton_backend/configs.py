@@ -55,7 +55,7 @@ class DirectConfig(_Launch):
 
     Attributes:
         split: parts of the epilogue (1, 2, 4 or 8).
-        rows_split: the same where hidden states are looked up, which takes registers; 0: as ``split``.
+        rows_dim: ``dim`` where hidden states are looked up, which takes registers; 0: the same.
         tma: load tiles by descriptors where rows are aligned (``tma.py``), and hold the tile of W in shared memory.
         keep: without descriptors, hold the tile of W in registers instead of loading it for every sample.
         loaded_zero: begin a sample with a zero from memory. On sm_90 ptxas spends 192 instructions on a constant one.
@@ -65,14 +65,15 @@ class DirectConfig(_Launch):
     dim: int
     step: int
     split: int = 1
-    rows_split: int = 0
+    rows_dim: int = 0
     keep: bool = False
     tma: bool = False
     loaded_zero: bool = False
 
-    def parts(self, packed: bool) -> int:
-        """Parts of the epilogue."""
-        return self.split if packed else self.rows_split or self.split
+    @property
+    def looked_up(self) -> DirectConfig:
+        """The tile where hidden states are looked up."""
+        return replace(self, dim=self.rows_dim or self.dim)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ class RescueConfig:
     lanes share the blocks of tokens, parts the vocabulary.
     """
 
-    vocab: int = 64
+    vocab: int = 16
     dim: int = 64
     wide_dim: int = 16
     lanes: int = 16
@@ -210,7 +211,7 @@ _HOPPER = _Row(
     mapped=LogitsConfig(tokens=128, vocab=128, dim=64, split=2, warps=8, stages=3, tma=True),
     short=DirectConfig(vocab=128, dim=128, step=32, split=8, warps=4, stages=4, tma=True, loaded_zero=True),
     long=DirectConfig(
-        vocab=128, dim=256, step=64, split=8, rows_split=4, warps=8, stages=3, tma=True, loaded_zero=True
+        vocab=128, dim=256, step=64, split=8, rows_dim=128, warps=8, stages=3, tma=True, loaded_zero=True
     ),
     heavy=DirectConfig(vocab=128, dim=128, step=32, split=8, warps=8, stages=4, tma=True, loaded_zero=True),
     gram=GramConfig(tokens=128, columns=64, dim=64, split=4, warps=8, stages=3),
@@ -235,12 +236,12 @@ _TABLE: dict[str, _Row] = {
         mapped=replace(_AMPERE.mapped, stages=3),
         short=replace(_AMPERE.short, split=4, warps=8),
         long=replace(_AMPERE.long, split=4, warps=8, stages=3),
+        heavy=replace(_AMPERE.heavy, split=8),
     ),
     "sm_90": _HOPPER,
-    # Sums stay in tensor memory, which leaves registers for the epilogue of a soft-cap.
     "sm_100": replace(
         _HOPPER,
-        mapped=_HOPPER.plain,
+        mapped=replace(_HOPPER.mapped, split=4),
         short=replace(_HOPPER.short, loaded_zero=False),
         long=replace(_HOPPER.long, loaded_zero=False),
         heavy=DirectConfig(vocab=128, dim=64, step=32, warps=8, stages=4, tma=True),
@@ -275,7 +276,7 @@ _SMALL = _Row(
     gram=GramConfig(tokens=32, columns=16, dim=32, warps=4, stages=2),
     brief=GramConfig(tokens=32, columns=16, dim=32, warps=4, stages=2),
 )
-_SMALL_ON = {"sm_100": replace(_SMALL, mapped=replace(_SMALL.mapped, split=4))}
+_SMALL_ON = dict.fromkeys(("sm_89", "sm_100"), replace(_SMALL, mapped=replace(_SMALL.mapped, split=4)))
 ARCHITECTURES = tuple(_TABLE)
 
 _override: list[Configs] = []

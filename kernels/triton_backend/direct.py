@@ -353,7 +353,7 @@ def launch_direct(
         BLOCK_VOCAB=config.vocab,
         BLOCK_DIM=config.dim,
         STEP=config.step,
-        SPLIT=config.parts(packed),
+        SPLIT=config.split,
         KEEP=config.keep and not tma,
         LOADED_ZERO=config.loaded_zero,
         num_warps=config.warps,

@@ -180,7 +180,7 @@ def _gathered(bounds: list[int], capacity: int, align: int, limit: float) -> lis
 def _least_partials(columns: int, problem: Problem, configs: Configs, *, by_pairs: bool) -> int:
     """Bytes of one sample's partial sums of the direct kernel, or of one pair's products of hidden states (Gram)."""
     pair = 4 * configs.gram.tokens**2 if by_pairs else 0
-    used = (configs.direct, configs.float8) if problem.float8 else (configs.direct,)
+    used = (configs.direct.looked_up, configs.float8 if problem.float8 else None)
     tiles = max(columns // one.vocab * ceil_div(problem.dim, one.dim) for one in used if one is not None)
     return max(pair, problem.sample_bytes(columns, tiles))
 

@@ -26,7 +26,7 @@ from donod_fast.errors import BackendError
 from donod_fast.kernels.head_map import HeadMap
 from donod_fast.kernels.triton_backend import direct, float8, gram, label_entries, logits, pack, reduce
 from donod_fast.kernels.triton_backend.arena import Arena, Need
-from donod_fast.kernels.triton_backend.configs import Configs
+from donod_fast.kernels.triton_backend.configs import Configs, DirectConfig
 from donod_fast.kernels.triton_backend.float8_operands import (
     Operands,
     launch_signals,
@@ -257,7 +257,7 @@ class _Run:
         """Partial sums of a launch of as many samples as fit, and in float8 their scales of vocabulary rows."""
         columns, dim = plan.columns, self.call.weight.shape[1]
         if not long:
-            tiles = direct.tiles_of(columns, dim, self.configs.direct)
+            tiles = direct.tiles_of(columns, dim, self._direct_config(plan))
             step = max(1, min(run.samples, self.plan.partial_bytes // (8 * tiles)))
             return (Need((step, 2, tiles), torch.float32),)
         assert self.configs.float8 is not None
@@ -265,8 +265,12 @@ class _Run:
         step = max(1, min(run.samples, self.plan.partial_bytes // self.call.problem.sample_bytes(columns, tiles)))
         return Need((step, 2, tiles), torch.float32), Need((step, columns), torch.float32)
 
+    def _direct_config(self, plan: GroupPlan) -> DirectConfig:
+        config = self.configs.direct
+        return config if plan.pack else config.looked_up
+
     def _direct_tiles(self, plan: GroupPlan, run: Group, exps: Tensor, states: Tensor, first: int) -> None:
-        call, config = self.call, self.configs.direct
+        call, config = self.call, self._direct_config(plan)
         numbers, _ = direct.update_numbers(call.update, self.scale)
         (partials,) = (self.arena.take(need) for need in self._tile_partials(plan, False, run))
         for some in _parts(run, partials.shape[0]):

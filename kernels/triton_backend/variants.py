@@ -233,13 +233,14 @@ def _matrix_kernels(architecture: str, dtype: torch.dtype) -> Iterator[Variant]:
             if half and packed:
                 continue
             d = chosen[False, shape, width == "odd"].direct
+            d = d if packed else d.looked_up
             if "no TMA" in label and not d.tma:
                 continue
             tma = d.tma and packed and "no TMA" not in label
             constants = {**_BASE, "ODD": width == "odd", "RULE": rule, "NEEDS_WEIGHT": rule != "sgd",
                          "STORAGE": storage, "PACKED": packed, "TMA": tma, "EVEN_DIM": width == "even" or tma,
                          "RECIPROCAL": "gcn" if architecture.startswith("gfx") else "ptx", "BLOCK_VOCAB": d.vocab,
-                         "BLOCK_DIM": d.dim, "STEP": d.step, "SPLIT": d.parts(packed), "KEEP": d.keep and not tma,
+                         "BLOCK_DIM": d.dim, "STEP": d.step, "SPLIT": d.split, "KEEP": d.keep and not tma,
                          "LOADED_ZERO": d.loaded_zero}  # fmt: skip
             types = {"signals": _NAMES[signals], "hidden": _NAMES[signals] if packed else name,
                      "exp_avg": "fp32", "exp_avg_sq": "fp32"}  # fmt: skip

@@ -605,4 +605,6 @@ def test_every_field_of_the_settings_is_compared() -> None:
         for field in dataclasses.fields(settings):
             if field.name.startswith("warm_"):
                 continue  # of adamw-warm alone, whose folders test_warm_scoring.py compares
+            if field.name == "head_precision":
+                continue  # needs a larger head, which test_head_precision.py resumes
             assert f"{section}.{ways.get(field.name, field.name)}" in told
