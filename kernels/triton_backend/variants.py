@@ -289,9 +289,9 @@ def _float8_kernels(architecture: str) -> Iterator[Variant]:
     bf16 = torch.bfloat16
     both = (fixed_configs(architecture, bf16, bf16, mapped=False, direct=shape).direct for shape in ("short", "long"))
     base = {"LIMIT": limit, "INTERPRETED": False, "BLOCK_SLOTS": QUANTISE.slots}
-    yield Variant("float8_states", "", architecture, "bf16", QUANTISE.warps, 3,
-                  tuple({**base, "BLOCK_DIM": QUANTISE.columns}.items()), types)  # fmt: skip
     for step in sorted({one.step for one in both}):
+        yield Variant("float8_states", f"steps of {step}", architecture, "bf16", QUANTISE.warps, 3,
+                      tuple({**base, "BLOCK_DIM": QUANTISE.columns, "ALIGN": step}.items()), types)  # fmt: skip
         tile = {"BLOCK_SLOTS": min(QUANTISE.slots, step), "BLOCK_COLUMNS": QUANTISE.columns}
         yield Variant("float8_signals", f"steps of {step}", architecture, "bf16", QUANTISE.warps, 3,
                       tuple({**base, **tile}.items()), types)  # fmt: skip
