@@ -159,20 +159,18 @@ def test_two_programs_of_the_direct_kernel_share_a_multiprocessor(core: list[Row
 @pytest.mark.timeout(1500)
 def test_the_parts_of_real_kernels(core: list[Row]) -> None:
     """The splitter's counts follow from the source: a MUFU per element, and loops without an epilogue's work."""
-    for architecture in ("sm_80", "sm_90", "gfx942"):
-        lanes = 64 if architecture == "gfx942" else 32
+    for architecture in ("sm_80", "sm_90"):  # gfx942 lists twice as many; why is not known yet
         row = chosen(core, "direct", "short: adamw", architecture)
         tile = [int(size) for size in row["tile"].split(" x ")]
-        elements = tile[0] * tile[1] // (lanes * int(row["warps"]))
-        # One reciprocal an element. On gfx942 the compiler emits two.
-        assert int(row["epilogue_special"]) == elements * (2 if lanes == 64 else 1)
+        elements = tile[0] * tile[1] // (32 * int(row["warps"]))
+        assert int(row["epilogue_special"]) == elements  # one reciprocal
         assert row["loops_special"] == "0"
         assert int(row["loops"]) < int(row["epilogue"]) / 4
         assert "4:" in row["stores"]
         row = chosen(core, "logits", "plain", architecture)
         tile = [int(size) for size in row["tile"].split(" x ")]
-        elements = tile[0] * tile[1] // (lanes * int(row["warps"]))
-        assert int(row["epilogue_special"]) == elements * (2 if lanes == 64 else 1)  # one exponential
+        elements = tile[0] * tile[1] // (32 * int(row["warps"]))
+        assert int(row["epilogue_special"]) == elements  # one exponential
         assert row["loops_special"] == "0"
         assert "16:" in row["stores"]  # E
         assert "+" in chosen(core, "gram", "", architecture)["loops"]  # tiles on the diagonal, and others
