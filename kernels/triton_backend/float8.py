@@ -9,11 +9,11 @@ A sum over tokens cannot have a scale per token outside, so the scale of a hidde
 with L the largest finite float8 (448, or 240 for the format of gfx942), D the error signals and c the coefficients of
 the tokens (``pack.py``). Both operands are stored with the slots contiguous, Dᵀ (columns, slots) and Hᵀ (dim, slots),
 because float8 tensor instructions take only operands whose summed dimension is contiguous. D is read twice and written
-once at half its size; the product takes half the time of bfloat16.
+once at half its size; the instructions of the product have twice the rate of bfloat16's.
 
 e4m3 has three bits of mantissa: an element is off by up to 1/16 of itself. Under AdamW and Sign most of U is ±1, so
-that only small |g| show it. ``bench/float8.py`` measured errors of DON and NOD below 1e-3 NOD, which is what
-``donod-fast check`` allows. Shorter samples than ``LEAST_TOKENS`` stay in bfloat16: their time is that of the epilogue.
+that only small |g| show it. ``bench/float8.py`` measures errors of DON and NOD, and ``donod-fast check`` allows 1e-3
+NOD. Shorter samples than ``LEAST_TOKENS`` stay in bfloat16: their time is that of the epilogue.
 
 The sum of a step of slots is added to g in float32: the tensor cores of Ada and Hopper keep about 14 bits of a float8
 product's running sum (DeepSeek-V3, arXiv 2412.19437, §3.3.2), which would be too few for 1,000 tokens.
