@@ -20,8 +20,8 @@ from memory_checks import Launches, checked_memory, kernels_of, poisoned
 from torch import Tensor
 from triton_cases import PATHS, call_of, interpreted, paths_of, scores_of, workspace_for
 
-from donod_fast.kernels import AdamW, don_nod, gradient_products, topsis, triton_backend
-from donod_fast.kernels.triton_backend import configs, float8, logits
+from donod_fast.kernels import AdamW, don_nod, float8, gradient_products, topsis, triton_backend
+from donod_fast.kernels.triton_backend import configs, logits
 from donod_fast.kernels.triton_backend.configs import Configs, fixed_configs
 
 pytestmark = interpreted
