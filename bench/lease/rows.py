@@ -54,7 +54,7 @@ class Setting:
         """Return what ``run`` returns; if it raises, add a row with the reason and return None."""
         try:
             return run()
-        except Exception as error:  # a step goes on with its other cases
+        except Exception as error:  # the other cases of the step follow
             self.add(case, name, note=f"{type(error).__name__}: {error}".splitlines()[0][:250])
             return None
 

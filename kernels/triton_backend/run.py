@@ -129,7 +129,7 @@ class _Run:
         # Sums of squares and of products with W, in units of the samples' scales.
         self.parts = torch.zeros((2, samples), dtype=torch.float64, device=device)
         self.pair_start = gram.pair_bounds(self.layout.counts, configs.gram)
-        # One allocation for the groups, which differ in size: an allocator would divide its blocks anew for each.
+        # One allocation for the groups, which differ in size: an allocator would divide its blocks again for each.
         groups = [group for group in plan.groups if group.group.tokens_bound]
         self.arena = Arena(max((self._bytes(group) for group in groups), default=0), device)
 

@@ -212,7 +212,7 @@ def test_gradient_tiles_give_update_squares_and_weight_products(rule: str, packe
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_packing_puts_scaled_hidden_states_at_their_slots_and_zeros_into_pads(dtype: torch.dtype) -> None:
+def test_packing_puts_scaled_states_at_their_slots_and_zeros_into_pads(dtype: torch.dtype) -> None:
     case, layout, group = prepared(HEADS["plain"])
     packed = torch.full((layout.slot_row.shape[0], DIM), math.nan, dtype=dtype)
     coefficient = torch.linspace(-1.0, 2.0, layout.slot_row.shape[0])
