@@ -98,7 +98,7 @@ def test_two_main_loops_and_a_search_before_them() -> None:
     assert found.matrix == {"HMMA": 2}
 
 
-def test_without_products_the_longest_loop_counts_and_without_a_loop_all_is_setup() -> None:
+def test_the_longest_loop_counts_without_products_or_all_is_setup() -> None:
     found = sass(
         "MOV R1, R2",
         "FADD R1, R2, R3",
