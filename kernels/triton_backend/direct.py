@@ -2,7 +2,7 @@
 
 For sample i with gradient G = s · g and a tile of vocabulary rows × hidden dimensions:
 
-    g = Σ_t E_tᵀ (c_t h_t)        over the sample's slots, on the tensor cores, float32
+    g = Σ_t E_tᵀ (share_t h_t)    over the sample's slots, on the tensor cores, float32
     u = U / unit                  in registers (below)
     Σ u²,  Σ W ∘ u                summed over the tile, stored per (sample, tile); the tile is discarded
 
@@ -108,7 +108,7 @@ def direct_kernel(
     exp_avg,
     exp_avg_sq,
     numbers,
-    coefficient,
+    share,
     slot_row,
     slot_start,
     step_sample,
@@ -192,7 +192,7 @@ def direct_kernel(
                 row = tl.load(slot_row + current * STEP + rows)
                 right = hidden + row.to(tl.int64)[:, None] * hidden_stride + k[None, :]
                 h = tl.load(right, mask=(row >= 0)[:, None] & (k < dim)[None, :], other=0.0).to(tl.float32)
-                h = dithered(h * tl.load(coefficient + current * STEP + rows)[:, None], rows, k, d.dtype)
+                h = dithered(h * tl.load(share + current * STEP + rows)[:, None], rows, k, d.dtype)
         g = dot(d, h, g, PRECISION, INTERPRETED)
         following = tl.load(step_sample + current + 1)
         if following != sample:
@@ -286,7 +286,7 @@ def supports(update: Update, storage_dtype: torch.dtype | None) -> str | None:
 
 def launch_direct(
     signals: Tensor,  # (slots, columns) E with the label's entries, from base_sample's first slot on
-    hidden: Tensor,  # (slots, dim) c h packed like the signals, or (rows, dim) h where packed is False
+    hidden: Tensor,  # (slots, dim) share · h packed like the signals, or (rows, dim) h where packed is False
     weight: Tensor,  # (vocab, dim)
     update: Update,
     numbers: Tensor,  # (all samples, 4) float32 of update_numbers
@@ -299,13 +299,13 @@ def launch_direct(
     first_column: int,
     needs_weight: bool,
     packed: bool,
-    coefficient: Tensor | None,  # (all slots,) float32 c, where packed is False, else None
+    share: Tensor | None,  # (all slots,) float32, where packed is False, else None
     lr: float,
     weight_decay: float,
     storage_dtype: torch.dtype | None,
 ) -> None:
     """Fill ``partials``; rows of samples without a scored token are not changed."""
-    assert packed == (coefficient is None)
+    assert packed == (share is None)
     vocab, dim = weight.shape
     tma = config.tma and packed and describable(signals, hidden, weight)
     state = update.state if isinstance(update, AdamW) else None
@@ -318,7 +318,7 @@ def launch_direct(
         weight if state is None else state.exp_avg,
         weight if state is None else state.exp_avg_sq,
         numbers,
-        tensor_or(coefficient, numbers),
+        tensor_or(share, numbers),
         layout.slot_row,
         layout.slot_start,
         layout.step_sample,

@@ -6,8 +6,8 @@ A sum over tokens cannot have a scale per token outside, so the scale of a hidde
     a_v = max_t |D_tv| b_t / L              D'_tv = D_tv b_t / a_v           per vocabulary row and sample
     g_vk = a_v Σ_t D'_tv H'_tk              float8 products, float32 sums
 
-with L the largest finite float8 (448, or 240 for the format of gfx942), D the error signals and c the coefficients of
-the tokens (``pack.py``). Both operands are stored with the slots contiguous, Dᵀ (columns, slots) and Hᵀ (dim, slots),
+with L the largest finite float8 (448, or 240 for the format of gfx942), D the error signals and c_t the share of
+the token (``pack.py``). Both operands are stored with the slots contiguous, Dᵀ (columns, slots) and Hᵀ (dim, slots),
 because float8 tensor instructions take only operands whose summed dimension is contiguous. D is read twice and written
 once at half its size; the instructions of the product have twice the rate of bfloat16's.
 

@@ -38,7 +38,7 @@ def to_float8(x, dtype: tl.constexpr, INTERPRETED: tl.constexpr):  # float32, |x
 @triton.jit(do_not_specialize=["base_sample", "first_sample", "samples"])
 def states_kernel(
     hidden,
-    coefficient,
+    share,
     slot_row,
     slot_start,
     states,
@@ -68,7 +68,7 @@ def states_kernel(
     slots = base + places
     row = tl.load(slot_row + slots, mask=inside, other=-1)
     real = row >= 0
-    c = tl.load(coefficient + slots, mask=real, other=0.0)
+    c = tl.load(share + slots, mask=real, other=0.0)
     at = hidden + row.to(tl.int64)[:, None] * hidden_stride
     top = tl.zeros((BLOCK_SLOTS,), dtype=tl.float32)
     for first in range(0, dim, BLOCK_DIM):
@@ -168,20 +168,20 @@ def operand_needs(columns: int, dim: int, slots: int, config: Float8Config, devi
 
 def launch_states(
     hidden: Tensor,  # (rows, dim)
-    coefficient: Tensor,  # (all slots,) float32 c
+    share: Tensor,  # (all slots,) float32
     layout: Layout,
     some: Group,  # the samples of this launch
     operands: Operands,  # states and state_scale are written
     *,
     base_sample: int,  # the group's first
 ) -> None:
-    """Round hidden states times coefficients."""
+    """Round hidden states times the share of their token."""
     if some.slots_bound == 0:
         return
     states = operands.states
     states_kernel[(ceil_div(some.slots_bound, QUANTISE.slots),)](
         hidden,
-        coefficient,
+        share,
         layout.slot_row,
         layout.slot_start,
         states,

@@ -11,10 +11,10 @@ E_t · E_s is one chain of products on the tensor cores in the stored type; L an
 the column of the label, which dominates all others, is never rounded. The sums are linear in the columns, so parts of
 the vocabulary can be added.
 
-Range: tokens with |log R| > 40 have another reference, so E_t · E_s ≤ R_t R_s ≤ e^80 = 5.5e34 (float32 ends at 3.4e38).
-At the other end λ_t λ_s is e^−80 = 1.8e-35 for a plain head, and products of small entries are subnormal, with steps of
-1.4e-45: V of them are wrong by 1e-5 of it at most (V = 128,000). Each share, at most e^40, is multiplied separately:
-share_t share_s times h_t · h_s could overflow.
+Range: tokens with |log R| > 30 (``rows.FAR``) have another reference, so E_t · E_s ≤ R_t R_s ≤ e^60 = 1.1e26, far from
+the end of float32. At the other end λ_t λ_s is e^−60 = 8.8e-27 for a plain head; products below 1.2e-38, the least
+normal number, sum to 2e-7 of it at most (V = 128,000), even where a device counts them as 0. Each share, at most e^30,
+is multiplied separately: share_t share_s times h_t · h_s could overflow.
 
 Slots past a sample's end are read as its last token, with a share of 0. So loads need no mask, and no value of another
 sample is touched.

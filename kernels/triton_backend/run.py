@@ -7,7 +7,7 @@
         rescue                   tokens far from their reference  (rescue.py)
         sample sums              loss, entropy, ⟨W, G⟩, scale     (rows.py)
         Gram kernel              ‖G‖² of linear updates           (gram.py), or
-        label entries, pack      E and c · h at their slots       (label_entries.py, pack.py), and
+        label entries, pack      E and share · h at their slots   (label_entries.py, pack.py), and
         direct kernel            ‖U‖², ⟨W, U⟩ of the others       (direct.py; of long ones on request float8.py)
         row sums                 partial sums → float64           (reduce.py)
 
@@ -288,7 +288,7 @@ class _Run:
                 first_column=first,
                 needs_weight=not call.linear,
                 packed=plan.pack,
-                coefficient=None if plan.pack else self.tokens.share,
+                share=None if plan.pack else self.tokens.share,
                 lr=call.lr,
                 weight_decay=call.weight_decay,
                 storage_dtype=call.storage_dtype,

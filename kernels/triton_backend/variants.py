@@ -62,7 +62,7 @@ _FIXED = {
     "token_weight": "fp64",
     "out": "fp64",
 }
-_FLOAT32 = ("reference", "rest", "sums", "share", "label_signal", "label_slope", "coefficient", "states", "partials",
+_FLOAT32 = ("reference", "rest", "sums", "share", "label_signal", "label_slope", "states", "partials",
             "numbers", "row_scale", "state_scale")  # fmt: skip
 _FLOATS = ("scale_log2", "decay_rate", "cap_log2", "product_scale", "lr", "inverse_lr",
            "weight_decay", "beta1", "beta2", "step_size", "root_scale", "eps", "magnitude",

@@ -192,7 +192,7 @@ def test_gradient_tiles_give_update_squares_and_weight_products(rule: str, packe
     partials = torch.full((len(LENGTHS), 2, tiles), math.nan)
     direct.launch_direct(
         signals, states, case.weight, RULES[rule], numbers, layout, group, partials, TINY.direct,
-        base_sample=0, first_column=0, needs_weight=True, packed=packed, coefficient=None if packed else coefficient,
+        base_sample=0, first_column=0, needs_weight=True, packed=packed, share=None if packed else coefficient,
         lr=1.0, weight_decay=0.0, storage_dtype=None,
     )  # fmt: skip
     starts, slots = layout.scored_start.tolist(), layout.token_slot.long()
