@@ -89,6 +89,7 @@ def crossed(case: Case, other: Case, **options: Any) -> Tensor:
         )  # fmt: skip
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("name", CALLS)
 def test_with_shipped_tiles_old_memory_is_no_part_of_the_scores(name: str) -> None:
     run = scored_by(name)
