@@ -10,19 +10,13 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from donod_fast.data.reading.inputs import (
-    find_sources,
-    is_same,
-    open_file,
-    open_hub_dataset,
-    open_saved_dataset,
-    restored_file,
-)
+from donod_fast.data.reading.inputs import find_sources, is_same
+from donod_fast.data.reading.kinds import OTHER_KINDS, open_file, restored_file
 from donod_fast.data.reading.names_or_texts import refuse_text
 from donod_fast.data.reading.python_data import Data, source_of
+from donod_fast.data.reading.saved_datasets import changed_input
 from donod_fast.data.reading.source import Checkpoint, KnownFile, Source
 from donod_fast.data.reading.streams import check_unchanged
-from donod_fast.data.reading.tables import DatasetRows
 from donod_fast.data.settings import STDIN, CorpusSettings
 from donod_fast.data.types import Record
 from donod_fast.errors import CorpusError, InputError
@@ -247,19 +241,13 @@ def _from_entries(
 
 
 def _restored(entry: Mapping[str, Any], checkpoints: Sequence[Checkpoint]) -> Source:
-    kind, name = entry["kind"], entry["name"]
-    if kind == "rows":
-        raise CorpusError("the rows were given from Python and are not in a file; give the same rows again")
-    if kind == "saved":
-        return _same_dataset(entry, open_saved_dataset(name, Path(entry["path"]), entry["split"]))
-    if kind == "hub":
-        return _same_dataset(entry, open_hub_dataset(entry["id"], entry["split"], entry["revision"]))
-    return restored_file(entry, checkpoints)
+    other = OTHER_KINDS.get(entry["kind"])
+    return restored_file(entry, checkpoints) if other is None else other.restore(entry)
 
 
 def _reopened(entry: Mapping[str, Any], checkpoints: Sequence[Checkpoint]) -> Source:
     kind, name = entry["kind"], entry["name"]
-    if kind in ("rows", "saved", "hub"):
+    if kind in OTHER_KINDS:
         return _restored(entry, checkpoints)
     place = place_of_entry(entry)
     try:
@@ -268,20 +256,10 @@ def _reopened(entry: Mapping[str, Any], checkpoints: Sequence[Checkpoint]) -> So
         raise CorpusError(f"{place}: the input is missing ({error.strerror or error}); restore it") from error
     # Compare the size first: it is known at once, but the hash needs a pass over the file.
     if stat.size != entry["size"]:
-        raise _changed(place, f"{stat.size} bytes, {entry['size']} before")
+        raise changed_input(place, f"{stat.size} bytes, {entry['size']} before")
     if is_same(entry, stat):
         return restored_file(entry, checkpoints)
     source = open_file(name, place, kind, entry["compression"], ReadLimits.from_json(entry.get("limits")))
     if source.digest != entry["digest"]:
-        raise _changed(place, "same size, different content")
+        raise changed_input(place, "same size, different content")
     return source
-
-
-def _same_dataset(entry: Mapping[str, Any], source: DatasetRows) -> DatasetRows:
-    if source.digest != entry["digest"]:
-        raise _changed(entry.get("path") or entry["id"], f"{source.digest}, {entry['digest']} before")
-    return source
-
-
-def _changed(path: object, what: str) -> CorpusError:
-    return CorpusError(f"{path}: the input has changed since it was scored ({what}); restore it, or score again")
