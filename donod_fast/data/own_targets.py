@@ -13,6 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from donod_fast.data.arrow_writing import ARROW_SUFFIXES, ArrowWriter
+from donod_fast.data.lance_writing import lance_sources, refuse_lance, write_lance
+from donod_fast.data.reading.lance_datasets import SUFFIX
 from donod_fast.data.reading.source import Source
 from donod_fast.data.record_files import new_file
 from donod_fast.data.source_tables import (
@@ -25,6 +27,7 @@ from donod_fast.data.source_tables import (
     write_batches,
 )
 from donod_fast.data.types import Record
+from donod_fast.data.webdataset_writing import TAR, refuse_tar, shards, write_tar
 from donod_fast.errors import CorpusError, InputError
 
 
@@ -101,7 +104,22 @@ def _write_arrow(chosen: Chosen, out: Path, overwrite: bool) -> None:
         chosen.refuse_missing(write_batches(schema, chosen.batches(arrow), writer))
 
 
-TARGETS = (OwnTarget(ARROW_SUFFIXES, lambda sources: arrow_sources(sources) is not None, _refuse_arrow, _write_arrow),)
+def _write_lance(chosen: Chosen, out: Path, overwrite: bool) -> None:
+    lance = lance_sources(chosen.sources)
+    chosen.refuse_missing(write_lance(lance, chosen.batches(list(lance)), out, overwrite))
+
+
+def _write_tar(chosen: Chosen, out: Path, overwrite: bool) -> None:
+    # Reading the records checks that they are those which were scored.
+    rows = (record.row for record in chosen.records())
+    write_tar(shards(chosen.sources), rows, out, overwrite)
+
+
+TARGETS = (
+    OwnTarget(ARROW_SUFFIXES, lambda sources: arrow_sources(sources) is not None, _refuse_arrow, _write_arrow),
+    OwnTarget((SUFFIX,), lambda sources: bool(lance_sources(sources)), refuse_lance, _write_lance, folder=True),
+    OwnTarget(TAR, lambda sources: bool(shards(sources)), refuse_tar, _write_tar),
+)
 """All such kinds."""
 
 

@@ -45,10 +45,17 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 @dataclass(frozen=True, slots=True)
 class _Opening:
-    """What opening a file depends on: the files that are known, by path or URL, and the limits."""
+    """What opening an input depends on: what is known, by path or URL, the limits, split and revision."""
 
     known: Mapping[str, KnownFile]
     limits: ReadLimits
+    split: str = "train"
+    revision: str | None = None
+
+    def folder(self, name: str, place: Place) -> Source | None:
+        """Open a folder of a known kind; None if it is of none."""
+        known = self.known.get(str(place))
+        return open_folder(name, place, self.split, self.revision, None if known is None else known.entry)
 
 
 def find_sources(
@@ -72,7 +79,7 @@ def find_sources(
     Raises:
         CorpusError: the input does not exist or cannot be read.
     """
-    opening = _Opening({} if known is None else known, limits)
+    opening = _Opening({} if known is None else known, limits, split, revision)
     if name == STDIN:
         place = LocalPlace(_spooled(sys.stdin.buffer, spool_dir).absolute())
         kind = FILE_KINDS["json"]  # or JSON Lines
@@ -80,19 +87,19 @@ def find_sources(
     try:
         path = local_path(name)
         if path is None:
-            return _remote_sources(name, split, opening)
-        return _local_sources(name, path, split, opening) or [open_hub_dataset(name, split, revision)]
+            return _remote_sources(name, opening)
+        return _local_sources(name, path, opening) or [open_hub_dataset(name, split, revision)]
     except (OSError, ValueError) as error:  # a name too long for the file system, a NUL in it
         reason = error.strerror if isinstance(error, OSError) else error
         raise CorpusError(f"{name[:200]!r}: cannot be opened: {reason}; check the path") from error
 
 
-def _local_sources(name: str, path: Path, split: str, opening: _Opening) -> list[Source]:
+def _local_sources(name: str, path: Path, opening: _Opening) -> list[Source]:
     """The sources at a path or glob; empty if the name can only be a hub id."""
     if not name:
         raise CorpusError("an input's name is empty; give a file, a folder, a pattern or a hub id")
     if path.is_dir():
-        return [_open_local_folder(name, path, split)]
+        return [_open_local_folder(name, path, opening)]
     if path.exists():
         return [_open_local(name, path, opening)]
     if glob.has_magic(name):
@@ -105,8 +112,8 @@ def _local_sources(name: str, path: Path, split: str, opening: _Opening) -> list
     raise CorpusError(f"{name}: there is no such file; check the path")
 
 
-def _open_local_folder(name: str, path: Path, split: str) -> Source:
-    source = open_folder(name, LocalPlace(path), split)
+def _open_local_folder(name: str, path: Path, opening: _Opening) -> Source:
+    source = opening.folder(name, LocalPlace(path.absolute()))
     if source is not None:
         return source
     within = sorted(child.name for child in path.iterdir() if is_saved_dataset(LocalPlace(child)))
@@ -122,7 +129,7 @@ def _open_local(name: str, path: Path, opening: _Opening) -> Source:
     return _open_by_suffix(name, LocalPlace(path.absolute()), path.name, opening)
 
 
-def _remote_sources(url: str, split: str, opening: _Opening) -> list[Source]:
+def _remote_sources(url: str, opening: _Opening) -> list[Source]:
     """The sources behind a URL, which may have wildcards."""
     with file_errors(url):
         try:
@@ -136,7 +143,7 @@ def _remote_sources(url: str, split: str, opening: _Opening) -> list[Source]:
             with ThreadPoolExecutor(REMOTE_OPENERS) as pool:
                 return list(pool.map(lambda match: _open_remote(match[0], opening, match[1]), matches))
     if info.get("type") == "directory":
-        source = open_folder(url, RemotePlace(url), split)
+        source = opening.folder(url, RemotePlace(url))
         if source is not None:
             return [source]
         raise CorpusError(f"{url}: a folder; give its files: '{url.rstrip('/')}/*.jsonl'")

@@ -15,6 +15,7 @@ from typing import Any
 from donod_fast.data.reading.csv_files import CsvFile, open_csv
 from donod_fast.data.reading.json_documents import JsonDocument, open_json_document, sniff_json
 from donod_fast.data.reading.json_files import JsonLinesFile, open_json_lines
+from donod_fast.data.reading.lance_datasets import LANCE, is_lance, open_lance, restored_lance
 from donod_fast.data.reading.line_scan import Checkpoints
 from donod_fast.data.reading.saved_datasets import (
     HUB,
@@ -27,6 +28,7 @@ from donod_fast.data.reading.saved_datasets import (
 from donod_fast.data.reading.source import Checkpoint, Source
 from donod_fast.data.reading.streams import CODECS, FileFacts, facts_of_entry
 from donod_fast.data.reading.tables import ParquetFile, open_parquet
+from donod_fast.data.reading.webdataset_files import WEBDATASET, WebDatasetFile, open_webdataset
 from donod_fast.errors import CorpusError
 from donod_fast.system.limits import ReadLimits
 from donod_fast.system.places import Place
@@ -74,6 +76,8 @@ class OtherKind:
         restore: opens the input of an entry again, and refuses one that has changed.
         is_one: whether a folder is of this kind; None if no folder is.
         open: opens such a folder: its name for messages, its place, the split.
+        open_version: opens a folder of versions: its name, its place, the revision asked for, and its entry in the
+            description of an earlier run.
     """
 
     name: str
@@ -81,6 +85,7 @@ class OtherKind:
     restore: Callable[[Mapping[str, Any]], Source]
     is_one: Callable[[Place], bool] | None = None
     open: Callable[[str, Place, str], Source] | None = None
+    open_version: Callable[[str, Place, str | None, Mapping[str, Any] | None], Source] | None = None
 
 
 def _refuse_rows(entry: Mapping[str, Any]) -> Source:
@@ -118,10 +123,18 @@ FILES = (
         lambda facts, entry, _: ParquetFile(facts, int(entry["rows"]), tuple(entry.get("row_groups", ()))),
         footer_only=True,
     ),
+    FileKind(
+        WEBDATASET,
+        (".tar",),
+        open_webdataset,
+        lambda facts, entry, places: WebDatasetFile(facts, int(entry["rows"]), Checkpoints(places)),
+        footer_only=True,
+    ),
 )
 
 OTHERS = (
     OtherKind(SAVED, ("path", "split"), restored_saved, is_saved_dataset, open_saved_dataset),
+    OtherKind(LANCE, ("path", "version"), restored_lance, is_lance, open_version=open_lance),
     OtherKind(HUB, ("id", "split"), restored_hub),
     OtherKind(ROWS, (), _refuse_rows),
 )
@@ -175,14 +188,28 @@ def restored_file(
     return FILE_KINDS[entry["kind"]].restore(facts_of_entry(entry, name, limits), entry, checkpoints)
 
 
-def open_folder(name: str, place: Place, split: str) -> Source | None:
+def open_folder(
+    name: str, place: Place, split: str, revision: str | None = None, known: Mapping[str, Any] | None = None
+) -> Source | None:
     """Open a folder of a known kind; None if it is of none.
+
+    Args:
+        name: the folder as the user gave it.
+        place: where it is.
+        split: the split of a dataset with splits.
+        revision: the version of a folder of versions.
+        known: its entry in the description of an earlier run.
 
     Raises:
         CorpusError: it cannot be read as the kind that it is.
     """
     for kind in FOLDER_KINDS:
-        if kind.is_one is not None and kind.open is not None and kind.is_one(place):
+        if kind.is_one is None or not kind.is_one(place):
+            continue
+        if kind.open_version is not None:
+            entry = known if known is not None and known.get("kind") == kind.name else None
+            return kind.open_version(name, place, revision, entry)
+        if kind.open is not None:
             return kind.open(name, place, split)
     return None
 
