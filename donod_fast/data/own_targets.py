@@ -16,6 +16,7 @@ from donod_fast.data.arrow_writing import ARROW_SUFFIXES, ArrowWriter
 from donod_fast.data.lance_writing import lance_sources, refuse_lance, write_lance
 from donod_fast.data.reading.lance_datasets import SUFFIX
 from donod_fast.data.reading.source import Source
+from donod_fast.data.reading.token_opening import SUFFIX as TOKEN_SUFFIX
 from donod_fast.data.record_files import new_file
 from donod_fast.data.source_tables import (
     ArrowSource,
@@ -26,6 +27,7 @@ from donod_fast.data.source_tables import (
     in_order,
     write_batches,
 )
+from donod_fast.data.token_writing import refuse_tokens, token_sources, write_tokens
 from donod_fast.data.types import Record
 from donod_fast.data.webdataset_writing import TAR, refuse_tar, shards, write_tar
 from donod_fast.errors import CorpusError, InputError
@@ -115,9 +117,14 @@ def _write_tar(chosen: Chosen, out: Path, overwrite: bool) -> None:
     write_tar(shards(chosen.sources), rows, out, overwrite)
 
 
+def _write_tokens(chosen: Chosen, out: Path, overwrite: bool) -> None:
+    chosen.refuse_missing(write_tokens(token_sources(chosen.sources), chosen.records(), out, overwrite))
+
+
 TARGETS = (
     OwnTarget(ARROW_SUFFIXES, lambda sources: arrow_sources(sources) is not None, _refuse_arrow, _write_arrow),
     OwnTarget((SUFFIX,), lambda sources: bool(lance_sources(sources)), refuse_lance, _write_lance, folder=True),
+    OwnTarget((TOKEN_SUFFIX,), lambda sources: bool(token_sources(sources)), refuse_tokens, _write_tokens),
     OwnTarget(TAR, lambda sources: bool(shards(sources)), refuse_tar, _write_tar),
 )
 """All such kinds."""

@@ -63,3 +63,51 @@ def archive(path: Path, members: Sequence[tuple[str, bytes | tarfile.TarInfo]], 
 def sample(key: str, record: Mapping[str, Any]) -> tuple[str, bytes]:
     """A member with a record."""
     return f"{key}.json", json.dumps(record).encode()
+
+
+def token_files(
+    path: Path,
+    documents: Sequence[Sequence[int]],
+    dtype: str,
+    *,
+    masks: Sequence[Sequence[int]] | None = None,
+    lines: Sequence[Sequence[object]] | None = None,
+    header: bool = False,
+) -> str:
+    """Documents as open-instruct and dolma write them: ``numpy.memmap`` for tokens and mask, gzip of CSV for metadata.
+
+    Args:
+        path: the file of tokens.
+        documents: their tokens.
+        dtype: of the tokens.
+        masks: for each document a mask of its tokens, written beside it.
+        lines: for each document further fields of its metadata; None for no metadata.
+        header: write a NumPy file with a header instead.
+    """
+    import csv
+    import gzip
+
+    import numpy as np
+
+    flat = np.array([token for document in documents for token in document], dtype)
+    if header:
+        np.save(path, flat)
+    else:
+        path.write_bytes(b"")
+        if len(flat):
+            tokens = np.memmap(path, mode="w+", dtype=dtype, shape=flat.shape)
+            tokens[:] = flat
+            tokens.flush()
+    if masks is not None:
+        name = path.name.replace("token_ids", "labels_mask") if "token_ids" in path.name else f"labels_mask_{path.name}"
+        mask = np.memmap(path.with_name(name), mode="w+", dtype=np.bool_, shape=flat.shape)
+        mask[:] = [one for many in masks for one in many]
+        mask.flush()
+    if lines is not None:
+        at = 0
+        with gzip.open(path.with_name(path.name.removesuffix(".npy") + ".csv.gz"), "wt", newline="") as file:
+            writer = csv.writer(file)
+            for document, line in zip(documents, lines, strict=True):
+                writer.writerow([at, at + len(document), *line])
+                at += len(document)
+    return str(old(path))

@@ -20,6 +20,7 @@ from donod_fast.data.reading.kinds import (
     FILE_KINDS,
     KNOWN_FILES,
     FileKind,
+    is_same,
     kind_and_codec,
     open_file,
     open_folder,
@@ -29,9 +30,10 @@ from donod_fast.data.reading.saved_datasets import is_saved_dataset, open_hub_da
 from donod_fast.data.reading.source import KnownFile, Source
 from donod_fast.data.reading.streams import BUFFER_BYTES, file_errors
 from donod_fast.data.settings import STDIN
+from donod_fast.data.token_rules import TokenRules
 from donod_fast.errors import CorpusError
 from donod_fast.system.limits import ReadLimits
-from donod_fast.system.patterns import matching_files
+from donod_fast.system.patterns import expanded, matching_files
 from donod_fast.system.places import LocalPlace, Place, RemotePlace, Stat, local_path, remote_info, remote_matches
 from donod_fast.system.wording import plural
 
@@ -51,6 +53,7 @@ class _Opening:
     limits: ReadLimits
     split: str = "train"
     revision: str | None = None
+    tokens: TokenRules | None = None
 
     def folder(self, name: str, place: Place) -> Source | None:
         """Open a folder of a known kind; None if it is of none."""
@@ -65,6 +68,7 @@ def find_sources(
     spool_dir: Path | None,
     known: Mapping[str, KnownFile] | None = None,
     limits: ReadLimits = ReadLimits.DEFAULT,
+    tokens: TokenRules | None = None,
 ) -> list[Source]:
     """Open all files or the dataset that one input name refers to.
 
@@ -75,20 +79,29 @@ def find_sources(
         spool_dir: where to keep a copy of standard input; None for a temporary file.
         known: files that need not be read, by path or URL; see :func:`open_corpus`.
         limits: the limits on its files.
+        tokens: what files of tokens do not say themselves.
 
     Raises:
         CorpusError: the input does not exist or cannot be read.
     """
-    opening = _Opening({} if known is None else known, limits, split, revision)
+    opening = _Opening({} if known is None else known, limits, split, revision, tokens)
     if name == STDIN:
         place = LocalPlace(_spooled(sys.stdin.buffer, spool_dir).absolute())
         kind = FILE_KINDS["json"]  # or JSON Lines
-        return [_known_source(STDIN, place, kind.may_be, None, opening) or _opened(STDIN, place, kind, None, limits)]
+        return [_known_source(STDIN, place, kind.may_be, None, opening) or _opened(STDIN, place, kind, None, opening)]
+    names = [name] if "{" not in name or os.path.lexists(name) else expanded(name)
+    if names != [name]:
+        return [source for one in names for source in _sources(one, opening)]
+    return _sources(name, opening)
+
+
+def _sources(name: str, opening: _Opening) -> list[Source]:
+    """The sources of a name without braces that stand for several."""
     try:
         path = local_path(name)
         if path is None:
             return _remote_sources(name, opening)
-        return _local_sources(name, path, opening) or [open_hub_dataset(name, split, revision)]
+        return _local_sources(name, path, opening) or [open_hub_dataset(name, opening.split, opening.revision)]
     except (OSError, ValueError) as error:  # a name too long for the file system, a NUL in it
         reason = error.strerror if isinstance(error, OSError) else error
         raise CorpusError(f"{name[:200]!r}: cannot be opened: {reason}; check the path") from error
@@ -164,12 +177,12 @@ def _open_by_suffix(name: str, place: Place, file_name: str, opening: _Opening, 
     source = _known_source(name, place, kind.may_be or (kind.name,), compression, opening, listed)
     if source is not None:
         return source
-    return _opened(name, place, kind, compression, opening.limits)
+    return _opened(name, place, kind, compression, opening)
 
 
-def _opened(name: str, place: Place, kind: FileKind, compression: str | None, limits: ReadLimits) -> Source:
-    found = kind.name if kind.content is None else kind.content(name, place, compression, limits)
-    return open_file(name, place, found, compression, limits)
+def _opened(name: str, place: Place, kind: FileKind, compression: str | None, opening: _Opening) -> Source:
+    found = kind.name if kind.content is None else kind.content(name, place, compression, opening.limits)
+    return open_file(name, place, found, compression, opening.limits, opening.tokens)
 
 
 def _known_source(
@@ -189,7 +202,7 @@ def _known_source(
         return None
     with file_errors(name):
         stat = place.stat() if listed is None else listed
-    if not is_same(file.entry, stat) or not _is_within(file.entry, opening.limits):
+    if not is_same(file.entry, stat, opening.tokens) or not _is_within(file.entry, opening.limits):
         return None
     try:
         return restored_file(file.entry, file.checkpoints, name, opening.limits)
@@ -207,14 +220,6 @@ def _is_within(entry: Mapping[str, Any], limits: ReadLimits) -> bool:
     if longest:  # where a CSV file continues after a row that is too large depends on the limit
         return bool(kind == "jsonl" or longest <= min(had, limits.record_bytes))
     return bool(entry.get("compression") is None and entry["size"] <= limits.record_bytes)
-
-
-def is_same(entry: Mapping[str, Any], stat: Stat) -> bool:
-    """Whether a file's size and time stamp agree with its entry.
-
-    An empty stamp (``""``: a web server that reports neither etag nor time) proves nothing.
-    """
-    return stat.stamp != "" and entry.get("size") == stat.size and entry.get("stamp") == stat.stamp
 
 
 def _spooled(stdin: BinaryIO, spool_dir: Path | None) -> Path:

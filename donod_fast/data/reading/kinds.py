@@ -28,10 +28,13 @@ from donod_fast.data.reading.saved_datasets import (
 from donod_fast.data.reading.source import Checkpoint, Source
 from donod_fast.data.reading.streams import CODECS, FileFacts, facts_of_entry
 from donod_fast.data.reading.tables import ParquetFile, open_parquet
+from donod_fast.data.reading.token_files import TOKENS
+from donod_fast.data.reading.token_opening import companions_same, open_tokens, reopened_tokens, restored_tokens
 from donod_fast.data.reading.webdataset_files import WEBDATASET, WebDatasetFile, open_webdataset
+from donod_fast.data.token_rules import TokenRules
 from donod_fast.errors import CorpusError
 from donod_fast.system.limits import ReadLimits
-from donod_fast.system.places import Place
+from donod_fast.system.places import Place, Stat
 
 ROWS = "rows"
 """Kind of rows that were given from Python."""
@@ -55,6 +58,8 @@ class FileKind:
         content: looks into a file and returns the name of the kind that it is; None if the suffix decides.
         may_be: names of the kinds that a file of these suffixes can be.
         footer_only: whether opening reads only the facts about the rows, so that limits on records do not count then.
+        reopen: opens the file of an entry again if ``open`` needs more than name, place, compression and limits.
+        same: whether the files beside a file are those of its entry, and the rules for tokens too, if they are given.
     """
 
     name: str
@@ -64,6 +69,8 @@ class FileKind:
     content: Callable[[str, Place, str | None, ReadLimits], str] | None = None
     may_be: tuple[str, ...] = ()
     footer_only: bool = False
+    reopen: Callable[[Mapping[str, Any]], Source] | None = None
+    same: Callable[[Mapping[str, Any], TokenRules | None], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +106,14 @@ def _csv_kind(name: str) -> FileKind:
     return FileKind(name, (f".{name}",), open_it, lambda facts, entry, _: CsvFile(facts, int(entry["rows"]), name))
 
 
+def _open_tokens(
+    name: str, place: Place, compression: str | None, limits: ReadLimits, rules: TokenRules | None = None
+) -> Source:
+    if compression is not None:
+        raise CorpusError(f"{name}: tokens are read at any place, so a compressed file is not; decompress it")
+    return open_tokens(name, place, limits, TokenRules() if rules is None else rules)
+
+
 FILES = (
     FileKind(
         "jsonl",
@@ -130,6 +145,15 @@ FILES = (
         lambda facts, entry, places: WebDatasetFile(facts, int(entry["rows"]), Checkpoints(places)),
         footer_only=True,
     ),
+    FileKind(
+        TOKENS,
+        (".npy",),
+        _open_tokens,
+        restored_tokens,
+        footer_only=True,
+        reopen=reopened_tokens,
+        same=companions_same,
+    ),
 )
 
 OTHERS = (
@@ -158,14 +182,41 @@ def kind_and_codec(file_name: str) -> tuple[FileKind, str | None] | None:
 
 
 def open_file(
-    name: str, place: Place, kind: str, compression: str | None, limits: ReadLimits = ReadLimits.DEFAULT
+    name: str,
+    place: Place,
+    kind: str,
+    compression: str | None,
+    limits: ReadLimits = ReadLimits.DEFAULT,
+    tokens: TokenRules | None = None,
 ) -> Source:
-    """Open a file of a known kind, counting and hashing it.
+    """Open a file of a known kind, counting and hashing it; ``tokens``: the rules for a file of tokens.
 
     Raises:
         CorpusError: it cannot be read as this kind.
     """
+    if kind == TOKENS:
+        return _open_tokens(name, place, compression, limits, tokens)
     return FILE_KINDS[kind].open(name, place, compression, limits)
+
+
+def reopened_file(entry: Mapping[str, Any], place: Place) -> Source:
+    """Open the file of an entry again, with the limits that it had. Raises CorpusError: it cannot be read."""
+    kind = FILE_KINDS[entry["kind"]]
+    if kind.reopen is not None:
+        return kind.reopen(entry)
+    limits = ReadLimits.from_json(entry.get("limits"))
+    return open_file(entry["name"], place, kind.name, entry["compression"], limits)
+
+
+def is_same(entry: Mapping[str, Any], stat: Stat, tokens: TokenRules | None = None) -> bool:
+    """Whether a file's size and time stamp agree with its entry, and those of the files beside it.
+
+    An empty stamp (``""``: a web server that reports neither etag nor time) proves nothing.
+    """
+    if stat.stamp == "" or entry.get("size") != stat.size or entry.get("stamp") != stat.stamp:
+        return False
+    same = FILE_KINDS[entry["kind"]].same
+    return same is None or same(entry, tokens)
 
 
 def restored_file(
@@ -228,9 +279,11 @@ __all__ = [
     "SUFFIXES",
     "FileKind",
     "OtherKind",
+    "is_same",
     "kind_and_codec",
     "needed_entries",
     "open_file",
     "open_folder",
+    "reopened_file",
     "restored_file",
 ]
