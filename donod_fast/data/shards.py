@@ -294,7 +294,7 @@ class _Cutter:
         self._close()
         groups = source.row_groups()
         if groups is None:
-            anywhere = source.checkpoint(0) is not None or source.describe()["kind"] in ("saved", "hub", "rows")
+            anywhere = source.checkpoint(0) is not None or source.reads_anywhere
             run = -1 if anywhere or rows <= self._part_rows else self._new_run()
             self._cut(input, source, 0, rows, run)
             return

@@ -33,7 +33,7 @@ from donod_fast.data.record_files import (
     write_json_array,
 )
 from donod_fast.data.record_tables import write_parquet
-from donod_fast.data.source_tables import arrow_sources, batch_check, common_schema, write_batches
+from donod_fast.data.source_tables import arrow_sources, batch_check, common_schema, write_parquet_batches
 from donod_fast.data.targets import common_header, has_common_header, is_table
 from donod_fast.data.types import Record
 from donod_fast.errors import InputError, StoreError
@@ -200,7 +200,7 @@ class _Join:
         first = next(tables)
         check = batch_check(self._corpus)
         batches = joined_batches(arrow, self._folder.rows, chain([first], tables), check)
-        write_batches(joined_schema(arrow, first[2].schema), batches, file)
+        write_parquet_batches(joined_schema(arrow, first[2].schema), batches, file)
         return ()
 
     def write_csv(self, file: BinaryIO, kind: str) -> None:
