@@ -130,6 +130,14 @@ class ShardPlan:
         stops = [*self._begin[1:], len(self._segments)]
         return (self._segments[begin:stop] for begin, stop in zip(self._begin, stops, strict=True))
 
+    def sizes(self) -> Any:
+        """(shards,) int64: bytes to read for each shard if they are known for all, else its rows."""
+        if not len(self):
+            return np.zeros(0, np.int64)
+        begin, end = self._segments[:, 6], self._segments[:, 7]
+        known = bool(((begin >= 0) & (end > begin)).all())
+        return np.add.reduceat(end - begin if known else self._segments[:, 4], self._begin)
+
     def tasks(self, parts: Sequence[int], most: int) -> list[tuple[int, ...]]:
         """Group part numbers into tasks for one worker each.
 

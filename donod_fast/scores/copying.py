@@ -8,10 +8,10 @@ from donod_fast.errors import StoreError
 from donod_fast.scores.folder import MANIFEST, ScoresFolder, locked
 from donod_fast.scores.loss_files import LOSS_FILES
 from donod_fast.scores.part_store import PARTS
-from donod_fast.scores.problems import PROBLEMS
+from donod_fast.scores.problems import PROBLEM_FILES
 from donod_fast.system.storage import open_storage
 
-_FILES = ("plan*.parquet", PARTS, LOSS_FILES, "warm-state.parquet", PROBLEMS)
+_FILES = ("plan*.parquet", PARTS, LOSS_FILES, "warm-state.parquet", PROBLEM_FILES)
 """Files of a scores folder besides its manifest; the state of ``adamw-warm`` is ``scoring.warm_state.FILE``."""
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from donod_fast.errors import StoreError
+from donod_fast.scores.array_status import ArrayState, array_state
 from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scores.loss_files import LOSS_FILES
 from donod_fast.scores.part_store import PARTS
@@ -51,6 +52,7 @@ class FolderStatus:
         signals: number of parts that have each further criterion, by name.
         step: facts about the step that made the scores.
         token_losses: number of parts that have the losses of their tokens; None if the folder does not record them.
+        array: the tasks of the array that scores it; None if there was no array.
     """
 
     name: str
@@ -72,6 +74,7 @@ class FolderStatus:
     signals: dict[str, int]
     step: StepFacts
     token_losses: int | None = None
+    array: ArrayState | None = None
 
     @property
     def finished(self) -> bool:
@@ -79,20 +82,21 @@ class FolderStatus:
         return self.parts_done == self.parts and not self.damaged
 
 
-def folder_status(place: Path | str, now: float | None = None) -> FolderStatus:
+def folder_status(place: Path | str, now: float | None = None, tasks: int | None = None) -> FolderStatus:
     """Determine the state of a folder that is being written, was interrupted, or is finished.
 
     Args:
         place: path or URL of the folder.
         now: seconds since 1970; None reads the clock.
+        tasks: divide the folder among an array of so many tasks; None for the newest array that scored it, if any.
 
     Raises:
         StoreError: it is not a scores folder, or its manifest or plan cannot be read.
     """
-    return status_of(ScoresFolder.open(place), now)
+    return status_of(ScoresFolder.open(place), now, tasks)
 
 
-def status_of(folder: ScoresFolder, now: float | None = None) -> FolderStatus:
+def status_of(folder: ScoresFolder, now: float | None = None, tasks: int | None = None) -> FolderStatus:
     """As :func:`folder_status`, of an open folder."""
     from donod_fast.scores.part_summary import whole_column
 
@@ -144,7 +148,19 @@ def status_of(folder: ScoresFolder, now: float | None = None) -> FolderStatus:
         signals={entry.name: sum(entry.name in part.signals for part in found) for entry in folder.signals},
         step=StepFacts.of(found),
         token_losses=_parts_with_losses(folder, found) if folder.losses.wanted else None,
+        array=array_state(folder, _unfinished(folder, found), tasks),
     )
+
+
+def _unfinished(folder: ScoresFolder, found: Sequence[PartSummary]) -> set[int]:
+    """Parts that are absent or damaged, or lack a criterion or the losses that the folder records."""
+    wanted = {entry.name: entry.fingerprint for entry in folder.signals}
+    losses = set(folder.storage.names(LOSS_FILES)) if folder.losses.wanted else None
+    return set(range(folder.parts)) - {
+        summary.number
+        for summary in found
+        if summary.has_signals(wanted) and (losses is None or folder.losses.name(summary.number) in losses)
+    }
 
 
 def _parts_with_losses(folder: ScoresFolder, found: Sequence[PartSummary]) -> int:

@@ -210,13 +210,16 @@ class PartStore:
         content = table_bytes(table, shard, self.settings, signals, samples, origin, gradient)
         self.storage.write(self.part_name(part), content)
 
-    def missing_parts(self, wanted: Mapping[str, str] = MappingProxyType({})) -> list[int]:
+    def missing_parts(
+        self, wanted: Mapping[str, str] = MappingProxyType({}), among: Sequence[int] | None = None
+    ) -> list[int]:
         """Parts that are absent, lack a ``wanted`` criterion or the losses that the folder records, or are damaged.
 
         A damaged file is removed.
 
         Args:
             wanted: criteria that every part must have: fingerprint of the settings by name.
+            among: the parts to look at; None for all.
         """
         there = set(self.storage.names(PARTS))
 
@@ -235,7 +238,8 @@ class PartStore:
             lacks_losses = self.losses.wanted and not self.losses.are_complete(part, table)
             return lacks_criteria or lacks_losses
 
-        return [part for part, missing in enumerate(self._of_each(is_missing)) if missing]
+        parts = range(self.parts) if among is None else among
+        return [part for part, missing in zip(parts, self._of_each(is_missing, parts), strict=True) if missing]
 
     def part_files(self) -> list[str]:
         """Paths or URLs of all parts, in order.
@@ -369,13 +373,14 @@ class PartStore:
         except OSError as error:
             raise StoreError(f"{url} cannot be read ({error})") from error
 
-    def _of_each(self, look: Callable[[int], _T]) -> list[_T]:
-        if self.storage.local is not None or self.parts < 2:
-            return [look(part) for part in range(self.parts)]
+    def _of_each(self, look: Callable[[int], _T], among: Sequence[int] | None = None) -> list[_T]:
+        parts = range(self.parts) if among is None else among
+        if self.storage.local is not None or len(parts) < 2:
+            return [look(part) for part in parts]
         with ThreadPoolExecutor(
             _READERS
         ) as pool:  # an object store answers slowly, but answers many requests in parallel
-            return list(pool.map(look, range(self.parts)))
+            return list(pool.map(look, parts))
 
     def _refuse_unfinished(self, there: int) -> None:
         if there < self.parts:
