@@ -90,14 +90,18 @@ class ScoresFolder(PartStore):
             folder = ScoresFolder.open(place)
             folder.refuse_other_settings(wanted)
             return folder
-        if storage.names(PARTS):
+        if not overwrite and storage.existing(storage.names(PARTS)):
             raise StoreError(f"{storage.name} holds parts but no {MANIFEST}; use another folder, or --overwrite")
         folder = ScoresFolder(storage, wanted)
         storage.make()
         if plan is not None:
             storage.write(PLAN, content)
             folder.__dict__["plan"] = plan
-        folder.write_manifest(wanted)
+        if storage.local is not None:
+            folder.write_manifest(wanted)
+        elif not storage.create(MANIFEST, manifest_bytes(wanted, wanted)):  # another process was faster
+            folder = ScoresFolder.open(place)
+            folder.refuse_other_settings(wanted)
         return folder
 
     def refuse_other_settings(self, wanted: Mapping[str, Any]) -> None:

@@ -13,9 +13,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from donod_fast.errors import StoreError
+from donod_fast.errors import StoreError, UnreachableError
 from donod_fast.scores.folder import ScoresFolder
-from donod_fast.scores.loss_files import LOSS_FILES
 from donod_fast.scores.part_store import PARTS
 from donod_fast.scores.part_summary import PartSummary
 from donod_fast.scores.problems import Problem
@@ -88,6 +87,7 @@ def folder_status(place: Path | str, now: float | None = None) -> FolderStatus:
 
     Raises:
         StoreError: it is not a scores folder, or its manifest or plan cannot be read.
+        UnreachableError: the object store refuses or does not answer.
     """
     return status_of(ScoresFolder.open(place), now)
 
@@ -101,10 +101,12 @@ def status_of(folder: ScoresFolder, now: float | None = None) -> FolderStatus:
     found: list[PartSummary] = []
     damaged: dict[int, str] = {}
     for part in range(folder.parts):
-        if folder.part_name(part) not in times:
-            continue
+        if folder.storage.local is not None and folder.part_name(part) not in times:
+            continue  # elsewhere the listing may lag: each part is read
         try:
             summary = folder.summary(part)
+        except UnreachableError:
+            raise
         except StoreError as error:
             damaged[part] = str(error)
         else:
@@ -114,9 +116,8 @@ def status_of(folder: ScoresFolder, now: float | None = None) -> FolderStatus:
         counts.update(summary.counts)
     done = sum(summary.rows for summary in found)
     running = is_locked(folder.storage)
-    commits = sorted(
-        ((times[folder.part_name(summary.number)], summary) for summary in found), key=lambda each: each[0]
-    )
+    timed = ((folder.part_name(summary.number), summary) for summary in found)
+    commits = sorted(((times[name], summary) for name, summary in timed if name in times), key=lambda each: each[0])
     rates = _rates(commits, created=_created(folder.manifest), now=now if running else None)
     left = folder.rows - done
     constants = {
@@ -148,8 +149,7 @@ def status_of(folder: ScoresFolder, now: float | None = None) -> FolderStatus:
 
 
 def _parts_with_losses(folder: ScoresFolder, found: Sequence[PartSummary]) -> int:
-    there = set(folder.storage.names(LOSS_FILES))
-    return sum(folder.losses.name(summary.number) in there for summary in found)
+    return len(folder.storage.existing(folder.losses.name(summary.number) for summary in found))
 
 
 Commit = tuple[float, PartSummary]

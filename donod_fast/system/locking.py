@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,9 @@ from pathlib import Path
 
 from donod_fast.errors import StoreError
 from donod_fast.system.files import remove, storage_error
-from donod_fast.system.storage import Storage, open_storage
+from donod_fast.system.storage import Storage, open_storage, unreadable
+
+_log = logging.getLogger(__name__)
 
 LOCK = ".lock"
 
@@ -35,7 +37,8 @@ def locked(place: Path | str) -> Iterator[None]:
     the lock is an object that its holder renews; another process takes it over two minutes after its holder died. There
     two processes may hold a folder at the same time if the store has no conditional PUT or if a holder was suspended
     for longer than that. Then work is done twice, but no score is wrong: a part is one PUT of bytes that depend only on
-    input and settings.
+    input and settings. On S3 the lock's age is told by the store's clock, so the clocks of the machines may differ; on
+    other stores they must agree to a minute.
 
     Raises:
         StoreError: another process holds the folder, or it cannot be written.
@@ -103,7 +106,7 @@ def _object_lock(storage: Storage) -> Iterator[None]:
         if _age(storage) < DEAD_SECONDS:
             raise _in_use(storage.name, _holder(storage))
         storage.write(LOCK, content)
-    if _token(storage) != token:  # another process took it over at the same moment
+    if _token_now(storage) != token:  # another process took it over at the same moment
         raise _in_use(storage.name, _holder(storage))
     over = threading.Event()
     beat = threading.Thread(target=_beat, args=(storage, content, token, over), name="lock", daemon=True)
@@ -113,8 +116,16 @@ def _object_lock(storage: Storage) -> Iterator[None]:
     finally:
         over.set()
         beat.join()
+        _release(storage, token)
+
+
+def _release(storage: Storage, token: str) -> None:
+    """Remove the lock, if the store lets us; an error here must not hide that of the run."""
+    try:
         if _token(storage) == token:
             storage.remove(LOCK)
+    except StoreError as error:
+        _log.warning("%s stays locked for %g s: %s", storage.name, DEAD_SECONDS, error)
 
 
 def _beat(storage: Storage, content: bytes, token: str, over: threading.Event) -> None:
@@ -129,16 +140,26 @@ def _beat(storage: Storage, content: bytes, token: str, over: threading.Event) -
 
 def _age(storage: Storage) -> float:
     try:
-        return max(0.0, time.time() - storage.modified(LOCK))
+        return storage.age(LOCK)
     except FileNotFoundError:
         return float("inf")
 
 
 def _token(storage: Storage) -> str | None:
+    """Whose lock it is; None if there is none or the store does not say."""
+    try:
+        return _token_now(storage)
+    except StoreError:
+        return None
+
+
+def _token_now(storage: Storage) -> str | None:
     try:
         return str(json.loads(storage.read(LOCK))["token"])
-    except (OSError, ValueError, KeyError):
+    except (FileNotFoundError, ValueError, KeyError):
         return None
+    except OSError as error:
+        raise unreadable(storage, LOCK, error) from error
 
 
 def _holder(storage: Storage) -> str:
