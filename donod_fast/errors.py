@@ -57,6 +57,10 @@ class StoreError(DonodError):
     exit_code = 5
 
 
+class UnreachableError(StoreError):
+    """The object store of a scores folder refuses or does not answer; what is in it may be intact."""
+
+
 class SettingsMismatchError(StoreError):
     """A scores folder holds scores made with other settings; the message names each difference."""
 

@@ -33,11 +33,9 @@ class ScoresStatus:
     def of(folder: ScoresFolder, place: str) -> ScoresStatus:
         """Look at a folder. Raises StoreError: its manifest or its plan cannot be read."""
         found = status_of(folder)
-        there = set(folder.storage.names("part-*.parquet"))
+        there = folder.present()
         missing = [
-            folder.part_range(part)
-            for part in range(folder.parts)
-            if folder.part_name(part) not in there or part in found.damaged
+            folder.part_range(part) for part in range(folder.parts) if part not in there or part in found.damaged
         ]
         return ScoresStatus(place, found, tuple(statuses_with_causes(folder)), tuple(missing))
 

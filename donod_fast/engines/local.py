@@ -18,7 +18,7 @@ from donod_fast.engines.adding_losses import added_losses
 from donod_fast.engines.prologue import Outcome, begin, open_folder
 from donod_fast.engines.request import RunOptions
 from donod_fast.engines.warming import warmed, with_state_of
-from donod_fast.errors import CorpusError, InputError, StoreError
+from donod_fast.errors import CorpusError, InputError, StoreError, UnreachableError
 from donod_fast.scores.array_tasks import ArrayTask
 from donod_fast.scores.background_writer import background_writer
 from donod_fast.scores.columns import arrow_array, arrow_field
@@ -245,6 +245,8 @@ def _scored_before(folder: ScoresFolder, part: int) -> tuple[pa.Table, PartSumma
     """The rows of a part that has its scores and lacks criteria only, with its summary."""
     try:
         table, summary = folder.read_part(part, hashes=True), folder.summary(part)
+    except UnreachableError:
+        raise
     except StoreError:  # damaged: as good as absent
         return None
     return None if table is None or summary is None else (table, summary)

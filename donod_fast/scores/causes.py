@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from donod_fast.data.types import Status
-from donod_fast.errors import StoreError
+from donod_fast.errors import StoreError, UnreachableError
 from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scores.unscored import kind_of, remedy_for
 
@@ -60,6 +60,8 @@ def statuses_with_causes(folder: ScoresFolder) -> list[StatusCount]:
             if summary is None or not set(summary.counts) - {str(Status.SCORED)}:
                 continue
             table = folder.read_columns(part, ["row", "status", "detail"])
+        except UnreachableError:
+            raise
         except StoreError:
             continue
         if table is None:

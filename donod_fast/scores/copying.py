@@ -8,11 +8,14 @@ from donod_fast.errors import StoreError
 from donod_fast.scores.folder import MANIFEST, ScoresFolder, locked
 from donod_fast.scores.loss_files import LOSS_FILES
 from donod_fast.scores.part_store import PARTS
-from donod_fast.scores.problems import PROBLEM_FILES
+from donod_fast.scores.problems import PROBLEM_FILES, PROBLEMS
 from donod_fast.system.storage import open_storage
 
-_FILES = ("plan*.parquet", PARTS, LOSS_FILES, "warm-state.parquet", PROBLEM_FILES)
-"""Files of a scores folder besides its manifest; the state of ``adamw-warm`` is ``scoring.warm_state.FILE``."""
+WARM_STATE = "warm-state.parquet"
+"""The state of ``adamw-warm``, ``scoring.warm_state.FILE``."""
+
+_FILES = ("plan*.parquet", PARTS, LOSS_FILES, WARM_STATE, PROBLEM_FILES)
+"""Files of a scores folder besides its manifest."""
 
 
 def copy_folder(folder: ScoresFolder, place: Path | str, *, overwrite: bool = False) -> ScoresFolder:
@@ -34,7 +37,7 @@ def copy_folder(folder: ScoresFolder, place: Path | str, *, overwrite: bool = Fa
     if storage.exists(MANIFEST) and not overwrite:
         raise StoreError(f"{place} holds scores already; name another folder, or give overwrite=True")
     with locked(place):
-        names = [name for pattern in _FILES for name in folder.storage.names(pattern)]
+        names = _names(folder)
         storage.remove(MANIFEST)
         for old in [name for pattern in _FILES for name in storage.names(pattern)]:
             storage.remove(old)
@@ -45,6 +48,18 @@ def copy_folder(folder: ScoresFolder, place: Path | str, *, overwrite: bool = Fa
         except OSError as error:
             raise StoreError(f"{folder.name} cannot be copied to {place} ({error})") from error
     return ScoresFolder.open(place)
+
+
+def _names(folder: ScoresFolder) -> list[str]:
+    """The files that a folder has besides its manifest. All but the problems of tasks are asked for by name: a listing
+    may lag.
+    """
+    plan = folder.manifest.get("plan")
+    known = [*([plan["file"]] if plan else []), WARM_STATE, *{PROBLEMS, *folder.storage.names(PROBLEM_FILES)}]
+    for part in range(folder.parts):
+        known += [folder.part_name(part), folder.losses.name(part)]
+    there = folder.storage.existing(known)
+    return [name for name in known if name in there]
 
 
 __all__ = ["copy_folder"]

@@ -96,7 +96,7 @@ class ScoresFolder(PartStore):
             if plan is not None:
                 folder._complete_plan(content)
             return folder
-        if storage.names(PARTS):
+        if not overwrite and storage.existing(storage.names(PARTS)):
             raise StoreError(f"{storage.name} holds parts but no {MANIFEST}; use another folder, or --overwrite")
         folder = ScoresFolder(storage, wanted)
         storage.make()
@@ -110,7 +110,11 @@ class ScoresFolder(PartStore):
         if plan is not None:
             storage.write(PLAN, content)
             folder.__dict__["plan"] = plan
-        folder.write_manifest(wanted)
+        if storage.local is not None:
+            folder.write_manifest(wanted)
+        elif not storage.create(MANIFEST, manifest_bytes(wanted, wanted)):  # another process was faster
+            folder = ScoresFolder.open(place)
+            folder.refuse_other_settings(wanted)
         return folder
 
     def _complete_plan(self, content: bytes) -> None:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from donod_fast.data.types import Status
-from donod_fast.errors import StoreError
+from donod_fast.errors import StoreError, UnreachableError
 from donod_fast.scores.manifest import TOKEN_LOSSES
 from donod_fast.scores.parts import damage
 from donod_fast.scores.rows import ScoreRow
 from donod_fast.system.sealed_parquet import open_sealed, sealed_bytes
+from donod_fast.system.storage import unreadable
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -113,7 +114,7 @@ class LossFiles:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StoreError(f"{url} cannot be read ({error})") from error
+            raise unreadable(self._parts.storage, self.name(part), error) from error
         start, stop = self._parts.part_range(part)
         rows = table.column(ROW).to_numpy() if table.column_names == [ROW, LOSSES] else np.zeros(1, np.int64)
         is_ours = (table.schema.metadata or {}).get(_MARK) == self._mark(part)
@@ -132,6 +133,8 @@ class LossFiles:
         try:
             table = self.read(part)
             fits = table is not None and lengths_of(table) == scored_lengths(scores)
+        except UnreachableError:  # it may be intact
+            raise
         except StoreError:
             fits = False
         if not fits:

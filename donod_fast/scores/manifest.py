@@ -14,6 +14,7 @@ from donod_fast.confidential import hidden
 from donod_fast.errors import StoreError
 from donod_fast.system.checked_json import CHECKSUM, DamagedError, parsed, verified, with_checksum
 from donod_fast.system.fingerprints import is_same_model
+from donod_fast.system.storage import unreadable
 
 if TYPE_CHECKING:
     from donod_fast.system.storage import Storage
@@ -75,6 +76,8 @@ def read_manifest(storage: Storage, name: str) -> dict[str, Any]:
     except DamagedError as error:
         raise StoreError(f"{file} is damaged ({error}); {_AGAIN}") from error
     except (OSError, MemoryError) as error:
+        if storage.local is None and isinstance(error, OSError):
+            raise unreadable(storage, MANIFEST, error) from error
         raise StoreError(f"{file} cannot be read ({error}); {_AGAIN}") from error
     if is_old:
         _warn_unchecked(name)

@@ -13,10 +13,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from donod_fast.errors import StoreError
+from donod_fast.errors import StoreError, UnreachableError
 from donod_fast.scores.array_status import ArrayState, array_state
 from donod_fast.scores.folder import ScoresFolder
-from donod_fast.scores.loss_files import LOSS_FILES
 from donod_fast.scores.part_store import PARTS
 from donod_fast.scores.part_summary import PartSummary
 from donod_fast.scores.problems import Problem
@@ -92,6 +91,7 @@ def folder_status(place: Path | str, now: float | None = None, tasks: int | None
 
     Raises:
         StoreError: it is not a scores folder, or its manifest or plan cannot be read.
+        UnreachableError: the object store refuses or does not answer.
     """
     return status_of(ScoresFolder.open(place), now, tasks)
 
@@ -105,10 +105,12 @@ def status_of(folder: ScoresFolder, now: float | None = None, tasks: int | None 
     found: list[PartSummary] = []
     damaged: dict[int, str] = {}
     for part in range(folder.parts):
-        if folder.part_name(part) not in times:
-            continue
+        if folder.storage.local is not None and folder.part_name(part) not in times:
+            continue  # elsewhere the listing may lag: each part is read
         try:
             summary = folder.summary(part)
+        except UnreachableError:
+            raise
         except StoreError as error:
             damaged[part] = str(error)
         else:
@@ -118,9 +120,8 @@ def status_of(folder: ScoresFolder, now: float | None = None, tasks: int | None 
         counts.update(summary.counts)
     done = sum(summary.rows for summary in found)
     running = is_locked(folder.storage)
-    commits = sorted(
-        ((times[folder.part_name(summary.number)], summary) for summary in found), key=lambda each: each[0]
-    )
+    timed = ((folder.part_name(summary.number), summary) for summary in found)
+    commits = sorted(((times[name], summary) for name, summary in timed if name in times), key=lambda each: each[0])
     rates = _rates(commits, created=_created(folder.manifest), now=now if running else None)
     left = folder.rows - done
     constants = {
@@ -155,7 +156,8 @@ def status_of(folder: ScoresFolder, now: float | None = None, tasks: int | None 
 def _unfinished(folder: ScoresFolder, found: Sequence[PartSummary]) -> set[int]:
     """Parts that are absent or damaged, or lack a criterion or the losses that the folder records."""
     wanted = {entry.name: entry.fingerprint for entry in folder.signals}
-    losses = set(folder.storage.names(LOSS_FILES)) if folder.losses.wanted else None
+    names = (folder.losses.name(summary.number) for summary in found)
+    losses = folder.storage.existing(names) if folder.losses.wanted else None
     return set(range(folder.parts)) - {
         summary.number
         for summary in found
@@ -164,8 +166,7 @@ def _unfinished(folder: ScoresFolder, found: Sequence[PartSummary]) -> set[int]:
 
 
 def _parts_with_losses(folder: ScoresFolder, found: Sequence[PartSummary]) -> int:
-    there = set(folder.storage.names(LOSS_FILES))
-    return sum(folder.losses.name(summary.number) in there for summary in found)
+    return len(folder.storage.existing(folder.losses.name(summary.number) for summary in found))
 
 
 Commit = tuple[float, PartSummary]

@@ -10,9 +10,7 @@ from donod_fast.data.reading.streams import check_content
 from donod_fast.data.shards import default_part_rows, plan_shards
 from donod_fast.errors import SettingsMismatchError, StoreError
 from donod_fast.scores.folder import MANIFEST, ScoresFolder
-from donod_fast.scores.loss_files import LOSS_FILES
 from donod_fast.scores.manifest import OPTIONS, TOKEN_LOSSES, differences
-from donod_fast.scores.part_store import PARTS
 from donod_fast.scores.revising import finish_revision, revise
 from donod_fast.scores.signals import SignalEntry
 from donod_fast.system.options import parse_names
@@ -92,12 +90,11 @@ def _check_missing(folder: ScoresFolder, corpus: Corpus, *, has_losses: bool) ->
     Raises:
         CorpusError: names the file.
     """
-    there = {*folder.storage.names(PARTS), *(folder.storage.names(LOSS_FILES) if has_losses else ())}
-
-    def is_missing(part: int) -> bool:
-        return not there.issuperset({folder.part_name(part), *([folder.losses.name(part)] if has_losses else [])})
-
-    missing = [shard for shard in folder.plan if is_missing(shard.number)]
+    there = folder.present()
+    if has_losses:
+        losses = folder.storage.existing(map(folder.losses.name, there))
+        there = {part for part in there if folder.losses.name(part) in losses}
+    missing = [shard for shard in folder.plan if shard.number not in there]
     for number in sorted({segment.input for shard in missing for segment in shard.segments}):
         facts = getattr(corpus.sources[number], "facts", None) if number < len(corpus.sources) else None
         if facts is not None:

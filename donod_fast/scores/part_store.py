@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from donod_fast.data.shards import ShardPlan
-from donod_fast.errors import StoreError
+from donod_fast.errors import StoreError, UnreachableError
 from donod_fast.scores.gradient_size import GradientSize
 from donod_fast.scores.loss_files import LossFiles, losses_of_rows
 from donod_fast.scores.manifest import has_unchecked_parts, settings_hash
@@ -31,7 +31,7 @@ from donod_fast.scores.parts import (
 from donod_fast.scores.rows import HASH, ScoreRow
 from donod_fast.scores.sample_counts import SampleCounts
 from donod_fast.scores.signals import SignalEntry
-from donod_fast.system.storage import Storage
+from donod_fast.system.storage import Storage, unreadable
 from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 PARTS = "part-*.parquet"
 
-_READERS = 4
+_READERS = 16
 
 _T = TypeVar("_T")
 
@@ -98,6 +98,8 @@ class PartStore:
         try:
             content = self.storage.read(entry["file"])
         except OSError as error:
+            if self.storage.local is None and not isinstance(error, FileNotFoundError):
+                raise unreadable(self.storage, entry["file"], error) from error
             raise StoreError(f"{file} cannot be read ({error}); score again with --overwrite") from error
         plan = ShardPlan.from_bytes(content, file, needs_seal=self.needs_seal)
         digest = entry.get("sha256")
@@ -143,6 +145,11 @@ class PartStore:
         """Whether the file of a part exists."""
         return self.storage.exists(self.part_name(part))
 
+    def present(self) -> set[int]:
+        """Numbers of the parts whose file exists; each file is asked for where a listing may lag. Raises StoreError."""
+        there = self.storage.existing(map(self.part_name, range(self.parts)))
+        return {part for part in range(self.parts) if self.part_name(part) in there}
+
     def part_range(self, part: int) -> tuple[int, int]:
         """First row of a part, and the row after its last."""
         return self.plan.part_range(part)
@@ -157,6 +164,9 @@ class PartStore:
         Args:
             part: number of the part.
             wanted: criteria that the part must have: fingerprint of the settings by name.
+
+        Raises:
+            UnreachableError: the object store refuses or does not answer.
         """
         if not self.has_part(part) or (self.losses.wanted and not self.losses.has(part)):
             return False
@@ -164,6 +174,8 @@ class PartStore:
             return True
         try:
             return self._has(part, wanted)
+        except UnreachableError:
+            raise
         except StoreError:
             return False
 
@@ -220,17 +232,22 @@ class PartStore:
         Args:
             wanted: criteria that every part must have: fingerprint of the settings by name.
             among: the parts to look at; None for all.
+
+        Raises:
+            UnreachableError: the object store refuses or does not answer; nothing is removed for that.
         """
-        there = set(self.storage.names(PARTS))
+        there = set(self.storage.names(PARTS)) if self.storage.local is not None else None  # else each is read
 
         def is_missing(part: int) -> bool:
-            if self.part_name(part) not in there:
+            if there is not None and self.part_name(part) not in there:
                 return True
             try:
                 table = self.read_part(part)
                 if table is None:
                     return True
                 lacks_criteria = bool(wanted and not self._has(part, wanted))
+            except UnreachableError:  # it may be intact
+                raise
             except StoreError:
                 self.storage.remove(self.part_name(part))
                 return True
@@ -247,10 +264,8 @@ class PartStore:
         Raises:
             StoreError: the run is unfinished.
         """
-        there = set(self.storage.names(PARTS))
-        names = [self.part_name(part) for part in range(self.parts)]
-        self._refuse_unfinished(sum(name in there for name in names))
-        return [self.storage.url(name) for name in names]
+        self._refuse_unfinished(len(self.present()))
+        return [self.storage.url(self.part_name(part)) for part in range(self.parts)]
 
     def summary(self, part: int) -> PartSummary | None:
         """Summary in the footer of a part; None if the part is absent.
@@ -262,8 +277,8 @@ class PartStore:
 
     def summaries(self) -> list[PartSummary | None]:
         """Summaries of all parts, in order. Raises StoreError."""
-        there = set(self.storage.names(PARTS))
-        return self._of_each(lambda part: self.summary(part) if self.part_name(part) in there else None)
+        there = self.present() if self.storage.local is not None else range(self.parts)  # else each is read
+        return self._of_each(lambda part: self.summary(part) if part in there else None)
 
     def column_summaries(self, *, sums: bool = False) -> tuple[ColumnSummary, ColumnSummary]:
         """Summaries of DON and NOD over all rows, from those of the parts.
@@ -371,7 +386,7 @@ class PartStore:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StoreError(f"{url} cannot be read ({error})") from error
+            raise unreadable(self.storage, name, error) from error
 
     def _of_each(self, look: Callable[[int], _T], among: Sequence[int] | None = None) -> list[_T]:
         parts = range(self.parts) if among is None else among

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from donod_fast.confidential import without_secrets
-from donod_fast.errors import StoreError
+from donod_fast.errors import StoreError, UnreachableError
 from donod_fast.scores.array_tasks import ArrayTask
 from donod_fast.system.checked_json import DamagedError, parsed, verified, with_checksum
-from donod_fast.system.storage import Storage
+from donod_fast.system.storage import Storage, unreadable
 
 PROBLEMS = "problems.json"
 PROBLEM_FILES = "problems*.json"
@@ -60,7 +59,11 @@ def _read(storage: Storage, name: str) -> list[Problem]:
         return [_problem(entry, at) for at, entry in enumerate(content)]
     except FileNotFoundError:
         return []
-    except (OSError, DamagedError) as error:
+    except OSError as error:
+        if storage.local is None:
+            raise unreadable(storage, name, error) from error
+        raise StoreError(f"{storage.url(name)} is damaged ({error}); it holds no scores: remove it") from error
+    except DamagedError as error:
         file = storage.url(name)
         raise StoreError(f"{file} is damaged ({error}); it holds no scores: remove it") from error
 
@@ -79,8 +82,12 @@ def add_problem(storage: Storage, part: int | None, text: str, task: ArrayTask |
     """
     name = PROBLEMS if task is None else f"problems-{task.index}-of-{task.count}.json"
     before: list[Problem] = []
-    with suppress(StoreError):
+    try:
         before = _read(storage, name)
+    except UnreachableError:  # it may be intact
+        raise
+    except StoreError:
+        pass
     problems = [*before, Problem(part, without_secrets(text), time.time())][-_MOST_PROBLEMS:]
     content = with_checksum({"problems": [asdict(problem) for problem in problems]})
     storage.write(name, json.dumps(content, indent=1).encode())

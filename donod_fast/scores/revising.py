@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from donod_fast.data.shards import ShardPlan
-from donod_fast.errors import StoreError
+from donod_fast.errors import StoreError, UnreachableError
 from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scores.loss_files import LOSS_FILES, ROW
 from donod_fast.scores.manifest import differences
@@ -113,10 +113,14 @@ def finish_revision(folder: ScoresFolder) -> None:
         for part in range(old.parts):
             try:
                 old.read_part(part)
+            except UnreachableError:
+                raise
             except StoreError:  # damaged: as good as absent
                 folder.storage.remove(old.part_name(part))
             try:
                 old.losses.read(part)
+            except UnreachableError:
+                raise
             except StoreError:
                 old.losses.remove(part)
         adopt(old, folder)

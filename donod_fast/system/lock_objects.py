@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import threading
@@ -14,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from donod_fast.errors import StoreError
-from donod_fast.system.storage import Storage
+from donod_fast.system.storage import Storage, unreadable
+
+_log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 20.0
 """Seconds between renewals of a lock object by its holder."""
@@ -58,7 +61,7 @@ def held_object(storage: Storage, name: str, *, patient: bool = False) -> Iterat
         if is_held(storage, name):
             raise InUse(holder(storage, name))
         storage.write(name, content)
-    if _token(storage, name) != token:  # another process took it over at the same moment
+    if _token_now(storage, name) != token:  # another process took it over at the same moment
         raise InUse(holder(storage, name))
     over = threading.Event()
     beat = threading.Thread(target=_beat, args=(storage, name, content, token, over), name="lock", daemon=True)
@@ -68,8 +71,7 @@ def held_object(storage: Storage, name: str, *, patient: bool = False) -> Iterat
     finally:
         over.set()
         beat.join()
-        if _token(storage, name) == token:
-            storage.remove(name)
+        _release(storage, name, token)
 
 
 def is_held(storage: Storage, name: str) -> bool:
@@ -80,7 +82,7 @@ def is_held(storage: Storage, name: str) -> bool:
 def age(storage: Storage, name: str) -> float:
     """Seconds since a lock object was last renewed; infinite if there is none."""
     try:
-        return max(0.0, time.time() - storage.modified(name))
+        return storage.age(name)
     except FileNotFoundError:
         return float("inf")
 
@@ -111,6 +113,15 @@ def _stamp(storage: Storage, name: str) -> float | None:
     return None
 
 
+def _release(storage: Storage, name: str, token: str) -> None:
+    """Remove the lock, if the store lets us; an error here must not hide that of the run."""
+    try:
+        if _token(storage, name) == token:
+            storage.remove(name)
+    except StoreError as error:
+        _log.warning("%s stays locked for %g s: %s", storage.name, DEAD_SECONDS, error)
+
+
 def _beat(storage: Storage, name: str, content: bytes, token: str, over: threading.Event) -> None:
     while not over.wait(BEAT_SECONDS):
         if _token(storage, name) not in (token, None):  # taken over while this process was suspended
@@ -130,8 +141,20 @@ def _content(storage: Storage, name: str) -> dict[str, Any]:
 
 
 def _token(storage: Storage, name: str) -> str | None:
-    token = _content(storage, name).get("token")
-    return None if token is None else str(token)
+    """Whose lock it is; None if there is none or the store does not say."""
+    try:
+        return _token_now(storage, name)
+    except StoreError:
+        return None
+
+
+def _token_now(storage: Storage, name: str) -> str | None:
+    try:
+        return str(json.loads(storage.read(name))["token"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    except OSError as error:
+        raise unreadable(storage, name, error) from error
 
 
 def _world() -> str | None:

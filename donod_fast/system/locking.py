@@ -21,7 +21,8 @@ def locked(place: Path | str) -> Iterator[None]:
     the lock is an object that its holder renews; another process takes it over two minutes after its holder died, on
     the same machine at once. There two processes may hold a folder at the same time if the store has no conditional PUT
     or if a holder was suspended for longer than that. Then work is done twice, but no score is wrong: a part is one PUT
-    of bytes that depend only on input and settings.
+    of bytes that depend only on input and settings. On S3 the lock's age is told by the store's clock, so the clocks of
+    the machines may differ; on other stores they must agree to a minute.
 
     Raises:
         StoreError: another process holds the folder, or tasks of an array do; or it cannot be written.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import io
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -48,6 +49,10 @@ class MemoryStorage:
         """Whether the file exists."""
         return name in self._files
 
+    def existing(self, names: Iterable[str]) -> set[str]:
+        """Which of these files exist."""
+        return self._files.keys() & set(names)
+
     def names(self, pattern: str) -> list[str]:
         """Names of the files that match a shell pattern, sorted."""
         return sorted(fnmatch.filter(tuple(self._files), pattern))
@@ -63,6 +68,10 @@ class MemoryStorage:
     def times(self, pattern: str) -> dict[str, float]:
         """When the files that match a shell pattern were written, by name."""
         return {name: self._files[name][1] for name in self.names(pattern)}
+
+    def age(self, name: str) -> float:
+        """Seconds since a file was written. Raises FileNotFoundError."""
+        return max(0.0, time.time() - self.modified(name))
 
     def url(self, name: str) -> str:
         """What messages call a file."""

@@ -2,21 +2,39 @@
 
 On a disk a file is written under another name, synced and renamed; on an object store it is one PUT. Calls to an object
 store are retried after temporary errors (``retrying.py``).
+
+Ask for a file by its name, and the answer is true. What a *listing* of an object store says is a hint: it may lack
+files that were written just now, and still have files that were removed.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import io
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 from donod_fast.confidential import hide, reveal
-from donod_fast.errors import InputError, StoreError
+from donod_fast.errors import InputError, StoreError, UnreachableError
 from donod_fast.system import places
 from donod_fast.system.files import atomic_writer, open_regular, read_regular, remove, storage_error
-from donod_fast.system.retrying import as_os_error, retrying
+from donod_fast.system.retrying import GaveUpError, retrying
+
+_ASKING = 16  # requests at once: a store answers slowly, but answers many in parallel
+_LARGEST_PUT = 5 << 30  # bytes; s3fs would write more than 100 MB in several requests
+
+_AGAIN = "; run the same command again when the store answers"
+_RENEW = "; renew or correct the credentials for the store, and run the same command again"
+_OTHERWISE = "; if the credentials have expired, renew them; then run the same command again"
+_SET_CLOCK = "; set the clock of this machine, and run the same command again"
+_OTHER_TIME = ("RequestTimeTooSkewed", "RequestExpired", "current time is too large")
+
+_T = TypeVar("_T")
 
 
 class Storage(Protocol):
@@ -46,10 +64,13 @@ class Storage(Protocol):
         """Write a new file; return False if it exists. Raises StoreError."""
 
     def exists(self, name: str) -> bool:
-        """Whether the file exists."""
+        """Whether the file exists. Raises UnreachableError: the store does not say."""
+
+    def existing(self, names: Iterable[str]) -> set[str]:
+        """Which of these files exist; as :meth:`exists`, of many files."""
 
     def names(self, pattern: str) -> list[str]:
-        """Names of the files that match a shell pattern, sorted."""
+        """Names of the files that match a shell pattern, sorted. On an object store a hint: see the module."""
 
     def remove(self, name: str) -> None:
         """Delete a file if it exists. Raises StoreError."""
@@ -58,7 +79,10 @@ class Storage(Protocol):
         """Modification time of a file in seconds since 1970. Raises FileNotFoundError."""
 
     def times(self, pattern: str) -> dict[str, float]:
-        """Modification times of all files that match a shell pattern, by name; see :meth:`modified`."""
+        """Modification times of all files that match a shell pattern, by name; a hint as :meth:`names`."""
+
+    def age(self, name: str) -> float:
+        """Seconds since a file was written, by the clock that stamped it. Raises FileNotFoundError."""
 
     def url(self, name: str) -> str:
         """A file's path or URL."""
@@ -130,6 +154,10 @@ class LocalStorage:
         """Whether the file exists."""
         return (self._path / name).exists()
 
+    def existing(self, names: Iterable[str]) -> set[str]:
+        """Which of these files exist, from one listing."""
+        return {path.name for path in self._path.glob("*")}.intersection(names)
+
     def names(self, pattern: str) -> list[str]:
         """Names of matching files."""
         return sorted(path.name for path in self._path.glob(pattern))
@@ -149,6 +177,10 @@ class LocalStorage:
             with suppress(FileNotFoundError):  # another process removed it
                 found[path.name] = path.stat().st_mtime
         return found
+
+    def age(self, name: str) -> float:
+        """Seconds since a file was written."""
+        return max(0.0, time.time() - self.modified(name))
 
     def url(self, name: str) -> str:
         """A file's path."""
@@ -189,41 +221,55 @@ class ObjectStorage:
 
     def write(self, name: str, content: bytes) -> None:
         """One PUT."""
-        self._changing(lambda: self._files.pipe_file(self._at(name), content), self.url(name))
+        self._changing(lambda: self._put(name, content), self.url(name))
         self._files.invalidate_cache(self._root)
 
     def create(self, name: str, content: bytes) -> bool:
-        """A conditional PUT that fails if the file exists, if the store supports it."""
+        """A conditional PUT that fails if the file exists, if the store supports it.
+
+        A PUT whose answer was lost is repeated, and then the file exists: with this content it counts as created.
+        """
         try:
-            self._files.pipe_file(self._at(name), content, mode="create")
-        except FileExistsError:
-            return False
+            retrying(lambda: self._put(name, content, mode="create"), f"creating {self.url(name)}")
         except (TypeError, ValueError, NotImplementedError):  # the store has no conditional PUT: check, then write
             if self.exists(name):
                 return False
             self.write(name, content)
-        except Exception as caught:  # clients of stores have errors of their own
-            error = as_os_error(caught, f"creating {self.url(name)}")
-            if not isinstance(error, OSError):
-                raise
-            if "recondition" in str(error) or "exists" in str(error).lower():
-                return False
-            raise _object_error(self.url(name), error) from caught
+        except OSError as error:
+            there = isinstance(error, FileExistsError) or "recondition" in str(error) or "exists" in str(error).lower()
+            if not there:
+                raise _object_error(self.url(name), error) from error
+            with suppress(FileNotFoundError):
+                return self._asking(lambda: self.read(name), self.url(name)) == content
+            return False
         self._files.invalidate_cache(self._root)
         return True
 
     def exists(self, name: str) -> bool:
         """Whether the file exists."""
         self._files.invalidate_cache(self._root)
-        return bool(retrying(lambda: self._files.exists(self._at(name)), f"looking for {self.url(name)}"))
+        what = f"looking for {self.url(name)}"
+        return self._asking(lambda: bool(retrying(lambda: self._files.exists(self._at(name)), what)), self.url(name))
+
+    def existing(self, names: Iterable[str]) -> set[str]:
+        """Which of these files exist: the store is asked for each, several at once."""
+        wanted = list(names)
+        if len(wanted) < 2:
+            return set(filter(self.exists, wanted))
+        with ThreadPoolExecutor(_ASKING) as pool:
+            return {name for name, there in zip(wanted, pool.map(self.exists, wanted), strict=True) if there}
 
     def names(self, pattern: str) -> list[str]:
         """Names of matching files."""
         self._files.invalidate_cache(self._root)
-        try:
-            found = retrying(lambda: self._files.ls(self._root, detail=False), f"listing {self.name}")
-        except FileNotFoundError:
-            return []
+
+        def listed() -> list[Any]:
+            try:
+                return list(retrying(lambda: self._files.ls(self._root, detail=False), f"listing {self.name}"))
+            except FileNotFoundError:
+                return []
+
+        found = self._asking(listed, self.name)
         names = (str(path).rstrip("/").rpartition("/")[2] for path in found)
         return sorted(name for name in names if fnmatch.fnmatchcase(name, pattern))
 
@@ -239,7 +285,25 @@ class ObjectStorage:
 
     def times(self, pattern: str) -> dict[str, float]:
         """Modification times of matching files."""
-        return {name: self.modified(name) for name in self.names(pattern)}
+        found = {}
+        for name in self.names(pattern):
+            with suppress(FileNotFoundError):
+                found[name] = self.modified(name)
+        return found
+
+    def age(self, name: str) -> float:
+        """Seconds since a file was written: on S3 by the store's clock, elsewhere by that of this machine."""
+        asked = getattr(self._files, "call_s3", None)
+        if asked is None:
+            return max(0.0, time.time() - self.modified(name))
+        bucket, key, _ = self._files.split_path(self._at(name))
+        what = f"looking at {self.url(name)}"
+        head = self._asking(
+            lambda: retrying(lambda: asked("head_object", Bucket=bucket, Key=key), what), self.url(name)
+        )
+        date = head["ResponseMetadata"]["HTTPHeaders"].get("date")
+        now = time.time() if date is None else parsedate_to_datetime(date).timestamp()
+        return max(0.0, now - float(head["LastModified"].timestamp()))
 
     def url(self, name: str) -> str:
         """A file's URL."""
@@ -247,6 +311,19 @@ class ObjectStorage:
 
     def _at(self, name: str) -> str:
         return f"{self._root}/{name}"
+
+    def _put(self, name: str, content: bytes, **options: Any) -> None:
+        if hasattr(self._files, "call_s3"):
+            options["chunksize"] = _LARGEST_PUT
+        self._files.pipe_file(self._at(name), content, **options)
+
+    def _asking(self, call: Callable[[], _T], url: str) -> _T:
+        try:
+            return call()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise unreachable(f"{url} cannot be read", error) from error
 
     def _changing(self, call: Any, what: str) -> None:
         try:
@@ -257,8 +334,25 @@ class ObjectStorage:
             raise _object_error(what, error) from error
 
 
+def unreachable(what: str, error: OSError) -> UnreachableError:
+    """The error for a call that an object store refused or did not answer, with the remedy."""
+    remedy = _OTHERWISE  # a HEAD has no body that names the reason
+    if isinstance(error, PermissionError):
+        said = f"{error} {error.__cause__}"
+        remedy = _SET_CLOCK if any(word in said for word in _OTHER_TIME) else _RENEW
+    elif isinstance(error, GaveUpError):
+        remedy = _AGAIN
+    return UnreachableError(f"{what} ({' '.join(str(error).split())}){remedy}")
+
+
 def _object_error(what: str, error: OSError) -> StoreError:
-    return StoreError(f"cannot write {what}: {error}")
+    return unreachable(f"cannot write {what}", error)
 
 
-__all__ = ["LocalStorage", "ObjectStorage", "Storage", "is_url", "open_storage"]
+def unreadable(storage: Storage, name: str, error: OSError) -> StoreError:
+    """The error for a file that is there and cannot be read: on an object store it may be intact."""
+    what = f"{storage.url(name)} cannot be read"
+    return unreachable(what, error) if storage.local is None else StoreError(f"{what} ({error})")
+
+
+__all__ = ["LocalStorage", "ObjectStorage", "Storage", "is_url", "open_storage", "unreadable"]
