@@ -31,10 +31,12 @@ def status(
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.", rich_help_panel="Output")] = False,
 ) -> None:
     """Show the progress of SCORES: rows by status, parts, speed, time left and problems."""
+    from donod_fast.scores.folded import KnownSummaries
     from donod_fast.scores.monitoring import folder_status
 
+    known = KnownSummaries()
     while True:
-        found = folder_status(scores)
+        found = folder_status(scores, known=known)
         if json:
             output.as_json({**asdict(found), "step": found.step.as_json(), "finished": found.finished})
         else:

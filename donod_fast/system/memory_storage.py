@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
+from donod_fast.system.storage import FileFacts
+
 
 class MemoryStorage:
     """Files in memory; they live as long as the object. It implements ``storage.Storage``.
@@ -63,6 +65,10 @@ class MemoryStorage:
     def times(self, pattern: str) -> dict[str, float]:
         """When the files that match a shell pattern were written, by name."""
         return {name: self._files[name][1] for name in self.names(pattern)}
+
+    def facts(self, pattern: str) -> dict[str, FileFacts]:
+        """When the files that match a shell pattern were written, by name; without marks."""
+        return {name: FileFacts(self._files[name][1], "") for name in self.names(pattern)}
 
     def url(self, name: str) -> str:
         """What messages call a file."""

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import fnmatch
 import io
+import os
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -17,6 +20,20 @@ from donod_fast.errors import InputError, StoreError
 from donod_fast.system import places
 from donod_fast.system.files import atomic_writer, open_regular, read_regular, remove, storage_error
 from donod_fast.system.retrying import as_os_error, retrying
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What a listing says about a file.
+
+    Attributes:
+        modified: modification time in seconds since 1970.
+        mark: a text that another one replaces when the content changes: size, times and identity of a file on a disk,
+            size and ETag of an object; empty if the storage knows no such thing.
+    """
+
+    modified: float
+    mark: str
 
 
 class Storage(Protocol):
@@ -59,6 +76,9 @@ class Storage(Protocol):
 
     def times(self, pattern: str) -> dict[str, float]:
         """Modification times of all files that match a shell pattern, by name; see :meth:`modified`."""
+
+    def facts(self, pattern: str) -> dict[str, FileFacts]:
+        """What one listing says about all files that match a shell pattern, by name."""
 
     def url(self, name: str) -> str:
         """A file's path or URL."""
@@ -148,6 +168,18 @@ class LocalStorage:
         for path in self._path.glob(pattern):
             with suppress(FileNotFoundError):  # another process removed it
                 found[path.name] = path.stat().st_mtime
+        return found
+
+    def facts(self, pattern: str) -> dict[str, FileFacts]:
+        """Facts about matching files."""
+        found: dict[str, FileFacts] = {}
+        with suppress(FileNotFoundError), os.scandir(self._path) as entries:
+            for entry in entries:
+                if fnmatch.fnmatchcase(entry.name, pattern):
+                    with suppress(FileNotFoundError):  # another process removed it
+                        now = entry.stat()
+                        mark = f"{now.st_size}-{now.st_mtime_ns}-{now.st_ctime_ns}-{now.st_ino}"
+                        found[entry.name] = FileFacts(now.st_mtime, mark)
         return found
 
     def url(self, name: str) -> str:
@@ -241,6 +273,16 @@ class ObjectStorage:
         """Modification times of matching files."""
         return {name: self.modified(name) for name in self.names(pattern)}
 
+    def facts(self, pattern: str) -> dict[str, FileFacts]:
+        """Facts about matching files, from one listing, which may lag; no mark where the store gives no ETag."""
+        self._files.invalidate_cache(self._root)
+        try:
+            found = retrying(lambda: self._files.ls(self._root, detail=True), f"listing {self.name}")
+        except FileNotFoundError:
+            return {}
+        named = ((str(entry["name"]).rstrip("/").rpartition("/")[2], entry) for entry in found)
+        return {name: _facts_of(entry) for name, entry in named if fnmatch.fnmatchcase(name, pattern)}
+
     def url(self, name: str) -> str:
         """A file's URL."""
         return f"{self.name}/{name}"
@@ -257,8 +299,18 @@ class ObjectStorage:
             raise _object_error(what, error) from error
 
 
+def _facts_of(entry: dict[str, Any]) -> FileFacts:
+    """Facts from the entry that fsspec gives for a file; its keys differ from store to store."""
+    tag = next((entry[key] for key in ("ETag", "etag", "md5Hash") if entry.get(key)), None)
+    when = next((entry[key] for key in ("LastModified", "last_modified", "updated", "created") if entry.get(key)), 0.0)
+    if isinstance(when, str):
+        when = datetime.fromisoformat(when)
+    seconds = when.timestamp() if isinstance(when, datetime) else float(when)
+    return FileFacts(seconds, "" if tag is None else f"{entry.get('size')}-{tag}")
+
+
 def _object_error(what: str, error: OSError) -> StoreError:
     return StoreError(f"cannot write {what}: {error}")
 
 
-__all__ = ["LocalStorage", "ObjectStorage", "Storage", "is_url", "open_storage"]
+__all__ = ["FileFacts", "LocalStorage", "ObjectStorage", "Storage", "is_url", "open_storage"]
