@@ -42,13 +42,15 @@ def status(
     ] = None,
 ) -> None:
     """Show the progress of SCORES: rows by status, parts, speed, time left and problems."""
+    from donod_fast.scores.folded import KnownSummaries
     from donod_fast.scores.monitoring import folder_status
 
     if missing_shards is not None:
         _submit_again(scores, missing_shards)
         return
+    known = KnownSummaries()
     while True:
-        found = folder_status(scores)
+        found = folder_status(scores, known=known)
         if json:
             output.as_json({**asdict(found), "step": found.step.as_json(), "finished": found.finished})
         else:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from donod_fast.data.shards import ShardPlan
 from donod_fast.errors import SettingsMismatchError, StoreError
 from donod_fast.scores.columns import Column
+from donod_fast.scores.folded import SUMMARIES
 from donod_fast.scores.loss_files import LOSS_FILES
 from donod_fast.scores.manifest import MANIFEST, TOKEN_LOSSES, VERSION, differences, manifest_bytes, read_manifest
 from donod_fast.scores.part_store import PARTS, PartStore, content_digest, plan_entry
@@ -86,7 +87,7 @@ class ScoresFolder(PartStore):
         if overwrite:
             # The manifest first: if the process is killed here, the rest does not count as a scores folder.
             # The parts last: as long as there is one, the folder is not taken for a new one.
-            notes = [*storage.names(PROBLEM_FILES), *storage.names(TASK_MARKS)]
+            notes = [SUMMARIES, *storage.names(PROBLEM_FILES), *storage.names(TASK_MARKS)]
             others = [*storage.names("plan*.parquet"), *notes, *storage.names(LOSS_FILES)]
             for old in [MANIFEST, *others, *storage.names(PARTS)]:
                 storage.remove(old)

@@ -13,11 +13,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from donod_fast.errors import StoreError, UnreachableError
 from donod_fast.scores.array_status import ArrayState, array_state
+from donod_fast.scores.folded import KnownSummaries
 from donod_fast.scores.folder import ScoresFolder
-from donod_fast.scores.part_store import PARTS
-from donod_fast.scores.part_summary import PartSummary
+from donod_fast.scores.part_summary import PartSummary, whole_column
 from donod_fast.scores.problems import Problem
 from donod_fast.scores.step_facts import StepFacts
 from donod_fast.system.locking import is_locked
@@ -81,47 +80,41 @@ class FolderStatus:
         return self.parts_done == self.parts and not self.damaged
 
 
-def folder_status(place: Path | str, now: float | None = None, tasks: int | None = None) -> FolderStatus:
+def folder_status(
+    place: Path | str, now: float | None = None, tasks: int | None = None, known: KnownSummaries | None = None
+) -> FolderStatus:
     """Determine the state of a folder that is being written, was interrupted, or is finished.
 
     Args:
         place: path or URL of the folder.
         now: seconds since 1970; None reads the clock.
         tasks: divide the folder among an array of so many tasks; None for the newest array that scored it, if any.
+        known: what an earlier call has read; give the same object again, and only what is new is read.
 
     Raises:
         StoreError: it is not a scores folder, or its manifest or plan cannot be read.
         UnreachableError: the object store refuses or does not answer.
     """
-    return status_of(ScoresFolder.open(place), now, tasks)
+    folder = ScoresFolder.open(place)
+    folder.known = KnownSummaries() if known is None else known
+    return status_of(folder, now, tasks)
 
 
 def status_of(folder: ScoresFolder, now: float | None = None, tasks: int | None = None) -> FolderStatus:
-    """As :func:`folder_status`, of an open folder."""
-    from donod_fast.scores.part_summary import whole_column
-
+    """As :func:`folder_status`, of an open folder. Where many footers were read, they are folded into a file."""
     now = time.time() if now is None else now
-    times = folder.storage.times(PARTS)
-    found: list[PartSummary] = []
-    damaged: dict[int, str] = {}
-    for part in range(folder.parts):
-        if folder.storage.local is not None and folder.part_name(part) not in times:
-            continue  # elsewhere the listing may lag: each part is read
-        try:
-            summary = folder.summary(part)
-        except UnreachableError:
-            raise
-        except StoreError as error:
-            damaged[part] = str(error)
-        else:
-            found += [] if summary is None else [summary]
+    look = folder.known.look(folder)
+    folder.known.write(folder)
+    found = [summary for summary in look.summaries if summary is not None]
+    damaged = {part: str(error) for part, error in look.damaged.items()}
+    times = look.times
     counts: Counter[str] = Counter()
     for summary in found:
         counts.update(summary.counts)
     done = sum(summary.rows for summary in found)
     running = is_locked(folder.storage)
-    timed = ((folder.part_name(summary.number), summary) for summary in found)
-    commits = sorted(((times[name], summary) for name, summary in timed if name in times), key=lambda each: each[0])
+    timed = ((times[summary.number], summary) for summary in found if summary.number in times)
+    commits = sorted(timed, key=lambda each: each[0])
     rates = _rates(commits, created=_created(folder.manifest), now=now if running else None)
     left = folder.rows - done
     constants = {

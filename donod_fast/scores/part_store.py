@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from donod_fast.data.shards import ShardPlan
 from donod_fast.errors import StoreError, UnreachableError
+from donod_fast.scores.folded import KnownSummaries
 from donod_fast.scores.gradient_size import GradientSize
 from donod_fast.scores.loss_files import LossFiles, losses_of_rows
 from donod_fast.scores.manifest import has_unchecked_parts, settings_hash
@@ -73,6 +74,7 @@ class PartStore:
     def __init__(self, storage: Storage, manifest: Mapping[str, Any]) -> None:
         self.storage = storage
         self.manifest = manifest
+        self.known = KnownSummaries()
 
     @property
     def name(self) -> str:
@@ -276,9 +278,11 @@ class PartStore:
         return self._read(part, read_summary)
 
     def summaries(self) -> list[PartSummary | None]:
-        """Summaries of all parts, in order. Raises StoreError."""
-        there = self.present() if self.storage.local is not None else range(self.parts)  # else each is read
-        return self._of_each(lambda part: self.summary(part) if part in there else None)
+        """Summaries of all parts, in order; None for an absent part. Raises StoreError: a part is damaged."""
+        look = self.known.look(self)
+        for error in look.damaged.values():
+            raise error
+        return look.summaries
 
     def column_summaries(self, *, sums: bool = False) -> tuple[ColumnSummary, ColumnSummary]:
         """Summaries of DON and NOD over all rows, from those of the parts.
