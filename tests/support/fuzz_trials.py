@@ -51,14 +51,12 @@ class Failure(Exception):
 def maskers(scorer: Scorer) -> list[Masker]:
     """Maskers of several templates and rules; the first one is that of the scorer, a trained model's."""
     tokenizers = [tokenizer_with(own) for own in (UNMARKED, MARKED, THINKING, STRICT, WITH_TOOLS)]
-    ways: list[dict[str, Any]] = [
-        {},
-        {"train_on": "last"},
-        {"text_only": True},
-        {"preference": "chosen"},
-        {"max_length": 48},
+    ways: list[dict[str, Any]] = [{}, {"train_on": "last"}, {"text_only": True}, {"preference": "chosen"}, {}]
+    lengths = (48, 512, 2048, 512, 300)  # a text of 10 MB has as many tokens as it likes where there is no limit
+    made = [
+        Masker(own, MaskSettings(**way, max_length=length), vocab_size=len(own))
+        for own, way, length in zip(tokenizers, ways, lengths, strict=True)
     ]
-    made = [Masker(own, MaskSettings(**way), vocab_size=len(own)) for own, way in zip(tokenizers, ways, strict=True)]
     return [scorer.masker, *made]
 
 
