@@ -7,7 +7,6 @@ schema and the values of tables.
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -246,7 +245,7 @@ def _as_json(record: Record) -> dict[str, Any]:
 def save_dataset(write_table: Callable[[BinaryIO], tuple[str, ...]], out: Path) -> tuple[str, ...]:
     """Make a saved dataset of the Parquet file that ``write_table`` writes, and return what it returns.
 
-    The folder is complete or absent: it is made beside its place and renamed.
+    The folder is complete or absent: it is made beside its place and renamed. One that it replaces is moved away first.
 
     Raises:
         StoreError: it cannot be written.
@@ -263,7 +262,7 @@ def save_dataset(write_table: Callable[[BinaryIO], tuple[str, ...]], out: Path) 
                 dataset: Any = datasets.Dataset.from_parquet(str(table), cache_dir=str(place / "cache"))
                 dataset.save_to_disk(str(saved))
             if out.is_dir():
-                shutil.rmtree(out)
+                out.rename(place / "replaced")  # whole or absent: removed in its place, a kill would leave half of it
             saved.rename(out)
         return json_columns
     except OSError as error:
