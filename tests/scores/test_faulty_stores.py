@@ -1,4 +1,4 @@
-"""A folder on an object store that fails, lags and refuses: the same parts in the end, or a clear error; nothing lost."""
+"""A folder on an object store that fails, lags and refuses: same parts in the end, or a clear error; nothing lost."""
 
 from __future__ import annotations
 
@@ -179,9 +179,7 @@ def test_every_object_is_written_by_one_put(store: FaultyStore, place: str) -> N
     assert [(one.method, one.query) for one in written] == [("PUT", frozenset())]
 
 
-def test_a_lock_whose_answer_was_lost_is_held(
-    store: FaultyStore, place: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lock_whose_answer_was_lost_is_held(store: FaultyStore, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locking, "DEAD_SECONDS", 120.0)
 
     class FirstPut(Weather):
