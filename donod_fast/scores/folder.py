@@ -121,8 +121,9 @@ class ScoresFolder(PartStore):
     def _complete_plan(self, content: bytes) -> None:
         """Write the plan that the manifest names if it is missing: the process that wrote the manifest was killed."""
         entry = self.manifest.get("plan")
-        is_ours = entry is not None and entry.get("sha256") == content_digest(content)
-        if is_ours and not self.storage.exists(entry["file"]):
+        if entry is None or entry.get("sha256") != content_digest(content):
+            return
+        if not self.storage.exists(entry["file"]):
             self.storage.write(entry["file"], content)
 
     def refuse_other_settings(self, wanted: Mapping[str, Any]) -> None:
