@@ -58,6 +58,7 @@ def open_scores(
                 "command once without --shard to finish that (it may be interrupted once it scores)"
             )
         finish_revision(folder)
+        folder.complete_plan(plan)
         changed = changed_inputs(folder.manifest["input"], manifest["input"])
         unlike = differences(folder.manifest, manifest, but=_INPUT)
         if changed and not unlike:
