@@ -71,7 +71,7 @@ def open_scores(
                 )
             revise(folder, manifest["input"], plan)
             return _with_additions(folder, manifest)
-        if not changed:
+        if not changed and not differences(folder.manifest, manifest):  # else it is refused below
             _check_missing(folder, corpus, has_losses=bool(manifest.get(TOKEN_LOSSES)) or folder.losses.wanted)
     folder = ScoresFolder.open_or_create(out, manifest, plan, overwrite=overwrite, shared=shared)
     return _with_additions(folder, manifest)
