@@ -95,7 +95,7 @@ class ScoresFolder(PartStore):
             folder = ScoresFolder.open(place)
             folder.refuse_other_settings(wanted)
             if plan is not None:
-                folder._complete_plan(content)
+                folder.complete_plan(plan)
             return folder
         if not overwrite and storage.existing(storage.names(PARTS)):
             raise StoreError(f"{storage.name} holds parts but no {MANIFEST}; use another folder, or --overwrite")
@@ -106,7 +106,8 @@ class ScoresFolder(PartStore):
             storage.create(MANIFEST, manifest_bytes(wanted, wanted))
             folder = ScoresFolder.open(place)
             folder.refuse_other_settings(wanted)
-            folder._complete_plan(content)
+            if plan is not None:
+                folder.complete_plan(plan)
             return folder
         if plan is not None:
             storage.write(PLAN, content)
@@ -118,12 +119,17 @@ class ScoresFolder(PartStore):
             folder.refuse_other_settings(wanted)
         return folder
 
-    def _complete_plan(self, content: bytes) -> None:
-        """Write the plan that the manifest names if it is missing: the process that wrote the manifest was killed."""
+    def complete_plan(self, plan: ShardPlan) -> None:
+        """Write the plan if its file is missing and this is the one that the manifest names.
+
+        The process that wrote the manifest has not written the plan so far, or was killed before it could. Raises
+        StoreError.
+        """
         entry = self.manifest.get("plan")
-        if entry is None or entry.get("sha256") != content_digest(content):
+        if entry is None or self.storage.exists(entry["file"]):
             return
-        if not self.storage.exists(entry["file"]):
+        content = plan.to_bytes()
+        if entry.get("sha256") == content_digest(content):
             self.storage.write(entry["file"], content)
 
     def refuse_other_settings(self, wanted: Mapping[str, Any]) -> None:

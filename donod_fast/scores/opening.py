@@ -56,6 +56,7 @@ def open_scores(
                 "command once without --shard to finish that (it may be interrupted once it scores)"
             )
         finish_revision(folder)
+        folder.complete_plan(plan)
         changed = changed_inputs(folder.manifest["input"], manifest["input"])
         unlike = differences(folder.manifest, manifest, but=_INPUT)
         if changed and not unlike:
@@ -68,7 +69,7 @@ def open_scores(
                 )
             revise(folder, manifest["input"], plan)
             return _with_additions(folder, manifest)
-        if not changed:
+        if not changed and not differences(folder.manifest, manifest):  # else it is refused below
             _check_missing(folder, corpus, has_losses=bool(manifest.get(TOKEN_LOSSES)) or folder.losses.wanted)
     folder = ScoresFolder.open_or_create(out, manifest, plan, overwrite=overwrite, shared=shared)
     return _with_additions(folder, manifest)
