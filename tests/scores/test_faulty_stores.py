@@ -1,4 +1,4 @@
-"""A folder on an object store that fails, lags and refuses: the same parts in the end, or a clear error; nothing lost."""
+"""A folder on an object store that fails, lags and refuses: the same parts in the end, or a clear error."""
 
 from __future__ import annotations
 
