@@ -232,7 +232,8 @@ class ObjectStorage:
         if whole is None:
             raise StoreError(f"{self.name}: {places.UNKNOWN_SECRET}")
         try:
-            self._files, self._root = fsspec.core.url_to_fs(whole)
+            # Without its cache of listings: s3fs takes a file that a cached listing lacks for absent.
+            self._files, self._root = fsspec.core.url_to_fs(whole, use_listings_cache=False)
         except (ImportError, ValueError, OSError) as error:
             raise StoreError(
                 f"{url}: {error}; install the package for this object store (for s3://: pip install 'donod-fast[s3]')"

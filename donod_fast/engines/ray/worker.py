@@ -162,7 +162,7 @@ class PartWorker:
                 kind, text = _kind(error), _text(error)
                 if not isinstance(error, CorpusError):  # after this the pool can be used again
                     self._close()
-                left = [shard.number for shard in shards if not self._is_committed(shard)]
+                left = [shard.number for shard in shards if not self._seems_committed(shard)]
             pulse.rows = sum(shard.rows for shard in shards if shard.number not in left)
         return Report(task, self._where, formats, problems, left, kind, text)
 
@@ -183,7 +183,7 @@ class PartWorker:
         pulse.rows = sum(shard.rows for shard in shards) - sum(shard.rows for shard in missing)
         if not missing:
             return {}
-        pulse.awaited = lambda: self._is_committed(missing[0])
+        pulse.awaited = lambda: self._seems_committed(missing[0])
         if self._pool is None:
             self._pool = self._job.pool(folder.corpus())
         parts = [shard.number for shard in missing]
@@ -191,6 +191,13 @@ class PartWorker:
 
     def _is_committed(self, shard: Shard) -> bool:
         return self._folder is not None and self._folder.is_committed(shard.number, self._wanted)
+
+    def _seems_committed(self, shard: Shard) -> bool:
+        """The same, or False where the store does not say: the driver asks again."""
+        try:
+            return self._is_committed(shard)
+        except StoreError:
+            return False
 
     def _close(self) -> None:
         if self._pool is not None:
