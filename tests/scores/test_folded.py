@@ -174,7 +174,7 @@ def test_whatever_changes_the_figures_are_those_of_the_footers(
     assert figures(folder.path) == without_file(folder.path)
 
 
-@pytest.mark.parametrize("trials", [40, pytest.param(2000, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("trials", [20, pytest.param(300, marks=pytest.mark.nightly)])
 def test_a_damaged_file_is_ignored(folder: ScoresFolder, trials: int, caplog: pytest.LogCaptureFixture) -> None:
     from flips import damaged
 
