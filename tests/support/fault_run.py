@@ -218,6 +218,9 @@ def main() -> int:
         with options.state.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         print(f"{one.area:8} {one.name}: {dict(counts)}", flush=True)
+    if not lines:
+        print("nothing was run")
+        return 1
     wrong = [f"{line['area']} {line['slice']}: {text}" for line in lines for text in line["wrong"]]
     rows = table(lines)
     print("\n" + printed(rows))

@@ -16,11 +16,15 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import typer
+import typer.main
 from eval_cases import human_eval_record, write_records
 from report_blocks import read_page
 from score_runs import short_rows, write_lines
 from tiny_models import save_tiny
 from training_cases import question_rows
+
+from donod_fast.cli.app import app
 
 ROWS, PART_ROWS = 10, 4
 
@@ -89,6 +93,7 @@ class Operation:
         changing: names of files (patterns) that may differ between two undisturbed runs: they hold times.
         weight: its share of the kills, compared with the others.
         needs_cluster: whether it runs on a Ray cluster.
+        option: an option that a release must have for it.
     """
 
     name: str
@@ -98,6 +103,7 @@ class Operation:
     changing: tuple[str, ...] = ()
     weight: float = 1.0
     needs_cluster: bool = False
+    option: str = ""
 
 
 def contents(place: Path) -> dict[str, bytes]:
@@ -229,7 +235,15 @@ def _evaluate(inputs: Inputs, place: Path) -> list[object]:
     return ["eval", "humaneval", *given, "-q", "--out", place / "result"]
 
 
-OPERATIONS: tuple[Operation, ...] = (
+def commands() -> dict[str, set[str]]:
+    """The options of each command of this release."""
+    group: Any = typer.main.get_command(app)
+    context = typer.Context(group)
+    found = {name: group.get_command(context, name) for name in group.list_commands(context)}
+    return {name: {text for one in command.params for text in one.opts} for name, command in found.items()}
+
+
+_ALL: tuple[Operation, ...] = (
     Operation("score", _score(), weight=3),
     Operation("score --token-losses", _score("--token-losses"), weight=2),
     Operation("score --token-losses, added", _score("--token-losses"), _finished),
@@ -277,6 +291,14 @@ OPERATIONS: tuple[Operation, ...] = (
         _merge("--overwrite"),
         lambda inputs, place, run: shutil.copytree(inputs.scores["table"], place / "merged"),
     ),
+    Operation(
+        "compact",
+        lambda inputs, place: ["compact", place / "scores", "--part-rows", 100],
+        _finished,
+        again=(),
+        weight=2,
+    ),
+    Operation("score --shard", _score("--shard", "0/2"), option="--shard", changing=("scores/problems.json",)),
     Operation("report", lambda inputs, place: ["report", inputs.scores["lines"], "-q", "--out", place / "report.html"]),
     Operation("train", _train, weight=2, again=()),
     Operation("eval", _evaluate, weight=2),
@@ -291,5 +313,14 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
 )
 
+_COMMANDS = commands()
 
-__all__ = ["OPERATIONS", "Inputs", "Operation", "canonical", "contents"]
+OPERATIONS = tuple(
+    one
+    for one in _ALL
+    if (name := one.name.split()[0]) in _COMMANDS and (not one.option or one.option in _COMMANDS[name])
+)
+"""The operations of this release."""
+
+
+__all__ = ["OPERATIONS", "Inputs", "Operation", "canonical", "commands", "contents"]
