@@ -1,4 +1,4 @@
-"""The array's job file on a real Slurm of this machine: a killed task is marked, submitted again, and nothing differs."""
+"""The array's job file on a real Slurm of this machine: a killed task is marked and submitted again."""
 
 from __future__ import annotations
 
