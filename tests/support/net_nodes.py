@@ -39,6 +39,7 @@ HEALTH = (
 
 _NETWORK = "198.18.77"  # of the range for benchmarks (RFC 2544)
 _NEW_NETWORK = 0x40000000
+_STARTS = 10
 _REAPER = """
 import os, signal
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
@@ -235,14 +236,23 @@ class Node:
 
     # --- Ray
 
-    def start_ray(self, head: Node | None = None, cpus: int = 1, environment: Mapping[str, str] = {}) -> None:
-        """Start Ray here: as the head, or as a node of another's cluster."""
+    def start_ray(self, head: Node | None = None, cpus: int = 1) -> None:
+        """Start Ray here: as the head, or as a node of another's cluster.
+
+        Ray gives a node 30 seconds to start. On a busy machine it is tried again, as a supervisor would.
+        """
         where = ["--head", f"--port={RAY_PORT}", "--include-dashboard=false", f"--system-config={HEALTH}"]
         if head is not None:
             where = [f"--address={head.address}:{RAY_PORT}"]
         common = [f"--node-ip-address={self.address}", f"--num-cpus={cpus}", "--num-gpus=0"]
         common += ["--object-store-memory=80000000", "--disable-usage-stats"]
-        self.run("ray", "start", *where, *common, environment=environment)
+        for _ in range(_STARTS):
+            started = self.start("ray", "start", *where, *common, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            said, _ = started.communicate()
+            if started.returncode == 0:
+                return
+            self.run("sh", "-c", "ray stop --force > /dev/null 2>&1 || true")
+        raise AssertionError(said)
 
     def processes(self, name: str) -> list[str]:
         """Command lines of the node's processes with this name in them."""
