@@ -301,6 +301,8 @@ class ObjectStorage:
                 return list(retrying(lambda: self._files.ls(self._root, detail=False), f"listing {self.name}"))
             except FileNotFoundError:
                 return []
+            finally:  # clients answer other questions from a listing that they keep, and it may lag
+                self._files.invalidate_cache(self._root)
 
         found = self._asking(listed, self.name)
         names = (str(path).rstrip("/").rpartition("/")[2] for path in found)
@@ -347,6 +349,8 @@ class ObjectStorage:
                 return list(retrying(lambda: self._files.ls(self._root, detail=True), f"listing {self.name}"))
             except FileNotFoundError:
                 return []
+            finally:  # clients answer other questions from a listing that they keep, and it may lag
+                self._files.invalidate_cache(self._root)
 
         found = self._asking(listed, self.name)
         named = ((str(entry["name"]).rstrip("/").rpartition("/")[2], entry) for entry in found)

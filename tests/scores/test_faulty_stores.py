@@ -28,7 +28,7 @@ from donod_fast.system.storage import open_storage
 
 ROWS = 24
 REMEDY = re.compile(r"run the same command again|run again|check the credentials|same command scores the rest")
-SEEDS = [pytest.param(seed, marks=[] if seed < 8 else [pytest.mark.nightly]) for seed in range(150)]
+SEEDS = [pytest.param(seed, marks=[] if seed < 5 else [pytest.mark.nightly]) for seed in range(150)]
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ nodes, so the network of this machine stays as it is. One node holds the object 
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import shutil
 import signal
@@ -38,6 +39,7 @@ HEALTH = (
 
 _NETWORK = "198.18.77"  # of the range for benchmarks (RFC 2544)
 _NEW_NETWORK = 0x40000000
+_STARTS = 10
 _REAPER = """
 import os, signal
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
@@ -57,7 +59,7 @@ def why_not() -> str:
     """Why such nodes cannot be made here; "" if they can."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "nodes of their own need Linux and root"
-    missing = [tool for tool in ("ip", "tc", "unshare", "nsenter") if shutil.which(tool) is None]
+    missing = [tool for tool in ("ip", "unshare", "nsenter") if shutil.which(tool) is None]
     if missing:
         return f"nodes of their own need {', '.join(missing)} (iproute2, util-linux)"
     name = f"df{os.getpid()}try"
@@ -176,10 +178,37 @@ class Node:
         """Connect it to the network again."""
         _ip("-n", self._switch, "link", "set", self._port, "up")
 
-    def slow_down(self, *how: str) -> None:
-        """Shape what it sends and what it gets, as ``tc … netem`` does: ``delay 200ms rate 1mbit loss 1%``."""
-        for namespace, port in ((self.namespace, "eth0"), (self._switch, self._port)):
-            subprocess.run(["tc", "-n", namespace, "qdisc", "replace", "dev", port, "root", "netem", *how], check=True)
+    @contextmanager
+    def slow(self, delay: float, rate: float, loss: float) -> Iterator[None]:
+        """Have a slow cable for a while: seconds, bits per second, and the share of frames that are lost."""
+        shown = subprocess.run(
+            ["ip", "-n", self.namespace, "-j", "link", "show", "eth0"], capture_output=True, check=True
+        )
+        card = json.loads(shown.stdout)[0]["address"]
+        arguments = (self.namespace, "slow0", self._switch, f"{self._port}s", delay, rate, loss)
+        cable = subprocess.Popen(
+            [sys.executable, f"{HELPERS}/slow_cable.py", *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert cable.stdin is not None and cable.stdout is not None and cable.stdout.readline() == "up\n"
+        _ip("-n", self._switch, "link", "set", f"{self._port}s", "master", "bridge", "up")
+        self._move_address("eth0", "slow0", card)
+        try:
+            yield
+        finally:
+            self._move_address("slow0", "eth0", card)
+            cable.stdin.close()
+            cable.wait()
+
+    def _move_address(self, old: str, new: str, card: str) -> None:
+        """Use another device from now on. The others see the same addresses, and connections live on."""
+        _ip("-n", self.namespace, "addr", "flush", "dev", old)
+        _ip("-n", self.namespace, "link", "set", old, "down")
+        _ip("-n", self.namespace, "link", "set", new, "address", card)
+        _ip("-n", self.namespace, "addr", "add", f"{self.address}/24", "dev", new)
+        _ip("-n", self.namespace, "link", "set", new, "up")
 
     def shift_clock(self, seconds: int) -> None:
         """Let programs that are started from now on see another time."""
@@ -207,14 +236,23 @@ class Node:
 
     # --- Ray
 
-    def start_ray(self, head: Node | None = None, cpus: int = 1, environment: Mapping[str, str] = {}) -> None:
-        """Start Ray here: as the head, or as a node of another's cluster."""
+    def start_ray(self, head: Node | None = None, cpus: int = 1) -> None:
+        """Start Ray here: as the head, or as a node of another's cluster.
+
+        Ray gives a node 30 seconds to start. On a busy machine it is tried again, as a supervisor would.
+        """
         where = ["--head", f"--port={RAY_PORT}", "--include-dashboard=false", f"--system-config={HEALTH}"]
         if head is not None:
             where = [f"--address={head.address}:{RAY_PORT}"]
         common = [f"--node-ip-address={self.address}", f"--num-cpus={cpus}", "--num-gpus=0"]
         common += ["--object-store-memory=80000000", "--disable-usage-stats"]
-        self.run("ray", "start", *where, *common, environment=environment)
+        for _ in range(_STARTS):
+            started = self.start("ray", "start", *where, *common, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            said, _ = started.communicate()
+            if started.returncode == 0:
+                return
+            self.run("sh", "-c", "ray stop --force > /dev/null 2>&1 || true")
+        raise AssertionError(said)
 
     def processes(self, name: str) -> list[str]:
         """Command lines of the node's processes with this name in them."""

@@ -91,13 +91,9 @@ def test_nodes_without_a_common_disk_write_the_bytes_of_one_process(network: Net
 
 
 def test_slow_lossy_links_change_no_byte(network: Network, wanted: dict[str, bytes]) -> None:
-    for node in (network.first, network.second):
-        node.slow_down("delay", "200ms", "rate", "1mbit", "loss", "1%")
-    try:
+    slow = {"delay": 0.1, "rate": 1e6, "loss": 0.01}  # 200 ms there and back
+    with network.first.slow(**slow), network.second.slow(**slow):
         network.finished(network.drive(network.head, "slow", pause=0.0, stall=600.0), "slow")
-    finally:
-        for node in (network.first, network.second):
-            node.slow_down("delay", "0ms")
     assert network.nodes.objects("slow/") == wanted
 
 

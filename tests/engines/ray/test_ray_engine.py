@@ -1,4 +1,9 @@
-"""A cluster gives the same scores as one process, even if nodes or processes are lost."""
+"""A cluster gives the same scores as one process, even if nodes or processes are lost.
+
+Each run starts three or four processes of Ray, which import all that they need: most of these trials are nightly. What
+they rest on is tested without a cluster: the ledger in ``test_ledger.py``, what a worker does with what it is given in
+``test_ray_worker.py``, rows that no process survives in ``tests/engines/test_device_faults.py``.
+"""
 
 from __future__ import annotations
 
@@ -93,6 +98,7 @@ def test_what_a_killed_worker_had_is_scored_by_another(
     assert any("a worker was lost at rows" in record.getMessage() for record in caplog.records)
 
 
+@pytest.mark.nightly
 def test_what_a_lost_node_had_is_scored_on_the_other(
     model: Path, scorer: Scorer, data: Path, place: Path, tmp_path: Path, nodes: TwoNodes
 ) -> None:
@@ -112,6 +118,7 @@ def test_what_a_lost_node_had_is_scored_on_the_other(
     assert any("a worker was lost at rows" in problem.text for problem in found.folder.problems())
 
 
+@pytest.mark.nightly
 def test_a_driver_that_was_killed_resumes_to_the_same_bits(
     model: Path, scorer: Scorer, data: Path, place: Path, tmp_path: Path, nodes: TwoNodes
 ) -> None:
@@ -134,6 +141,7 @@ def test_a_driver_that_was_killed_resumes_to_the_same_bits(
         wait_for(lambda worker=worker: is_gone(worker))  # also those of the killed driver
 
 
+@pytest.mark.nightly
 def test_a_row_that_no_process_survives_costs_one_row(
     model: Path, scorer: Scorer, place: Path, tmp_path: Path, nodes: TwoNodes
 ) -> None:
@@ -150,6 +158,7 @@ def test_a_row_that_no_process_survives_costs_one_row(
     assert any("row 13 is left out" in problem.text for problem in found.folder.problems())
 
 
+@pytest.mark.nightly
 def test_rows_that_kill_every_worker_are_named_after_all_others_are_done(
     model: Path, place: Path, tmp_path: Path, nodes: TwoNodes
 ) -> None:
@@ -162,7 +171,7 @@ def test_rows_that_kill_every_worker_are_named_after_all_others_are_done(
     assert ScoresFolder.open(tmp_path / "out").missing_parts() == [1]
 
 
-def test_errors_about_settings_or_a_vanished_file_name_the_node(
+def test_errors_about_settings_name_the_node(
     model: Path, data: Path, place: Path, tmp_path: Path, nodes: TwoNodes, scorer: Scorer
 ) -> None:
     out = tmp_path / "out"
@@ -170,6 +179,10 @@ def test_errors_about_settings_or_a_vanished_file_name_the_node(
     with pytest.raises(SettingsMismatchError, match=r"node \S+ \(\w+\): (.|\n)*update\.lr"):
         (place / "loaded").touch()
         on_ray(data, ClusterSpec(model, "unlike", place), out, nodes.address)
+
+
+@pytest.mark.nightly
+def test_errors_about_a_vanished_file_name_the_node(model: Path, place: Path, tmp_path: Path, nodes: TwoNodes) -> None:
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     here, gone = corpus / "a.jsonl", corpus / "b.jsonl"
