@@ -1,1 +1,1 @@
-"""Who runs the scoring of a corpus: this process, a process for each device, or a Ray cluster."""
+"""Who runs the scoring of a corpus: this process, a process for each device, a Ray cluster, or an array."""

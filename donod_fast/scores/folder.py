@@ -10,6 +10,7 @@ was made with; a run with other settings is refused. A process that scores into 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,7 +104,7 @@ class ScoresFolder(PartStore):
         storage.make()
         if shared and storage.local is None:
             # The manifest first: its one PUT decides whose settings count. Each process can then write the plan.
-            storage.create(MANIFEST, manifest_bytes(wanted, wanted))
+            _create_first(storage, MANIFEST, manifest_bytes(wanted, wanted))
             folder = ScoresFolder.open(place)
             folder.refuse_other_settings(wanted)
             if plan is not None:
@@ -232,6 +233,21 @@ class ScoresFolder(PartStore):
     def problems(self) -> list[Problem]:
         """Problems so far, oldest first; empty if they cannot be read."""
         return read_problems(self.storage)
+
+
+_TRIES = 100
+_PAUSE_SECONDS = 0.1
+
+
+def _create_first(storage: Storage, name: str, content: bytes) -> None:
+    """Create a file unless another process does; when this returns, the file can be read.
+
+    A store may refuse a PUT because of another one that it has not finished, and that it may still give up.
+    """
+    for _ in range(_TRIES):
+        if storage.create(name, content) or storage.exists(name):
+            return
+        time.sleep(_PAUSE_SECONDS)
 
 
 __all__ = ["LOCK", "MANIFEST", "ScoresFolder", "differences", "locked", "remove"]

@@ -15,6 +15,8 @@ import pytest
 from command_lines import parse
 from repository import ROOT, documents, pyproject, text
 
+from donod_fast.scores.array_tasks import ArrayTask
+
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 DOCKERFILES = sorted((ROOT / "docker").iterdir())
 SCRIPTS = [ROOT / ".ci/run", *sorted((ROOT / "examples").rglob("*.sbatch")), *sorted((ROOT / "examples").rglob("*.sh"))]
@@ -123,8 +125,11 @@ def test_the_slurm_job_requeues_itself_before_its_time_limit(tmp_path: Path, env
 
 
 @pytest.mark.parametrize("name", ["MODEL", "DATA", "OUT"])
-@pytest.mark.parametrize("script", ["slurm/score.sbatch", "ray/score.sh"])
+@pytest.mark.parametrize(
+    "script", ["slurm/score.sbatch", "slurm/array.sbatch", "ray/score.sh", "ssh/array.sh", "hf-jobs/array.sh"]
+)
 def test_a_job_without_its_variables_stops_at_once(script: str, name: str, environment: dict[str, str]) -> None:
+    environment |= {"HOSTS": "a b", "IMAGE": "image"}
     del environment[name]
     done = subprocess.run(
         ["bash", str(ROOT / "examples" / script)], env=environment, capture_output=True, text=True, check=False
@@ -162,6 +167,39 @@ def test_the_ray_job_asks_for_no_more_workers_than_it_has() -> None:
     assert score["ray_workers"] == workers["replicas"]
     assert score["gpus_per_worker"] == float(limits["nvidia.com/gpu"])
     assert score["cpus_per_worker"] <= float(limits["cpu"])
+
+
+def test_each_task_of_the_slurm_array_scores_its_share(environment: dict[str, str]) -> None:
+    script = str(ROOT / "examples/slurm/array.sbatch")
+    subprocess.run(["bash", script], env=environment, check=True)
+    subprocess.run(["bash", script], env={**environment, "DEVICES": "all"}, check=True)
+    one, more = (parse(arguments) for arguments in recorded(environment))
+    assert (one["command"], one["engine"], one["devices"]) == ("score", "slurm-array", None)
+    assert (more["engine"], more["devices"]) == ("slurm-array", "all")
+    assert (list(one["data"]), one["model"], one["out"]) == ([RUN["DATA"]], RUN["MODEL"], RUN["OUT"])
+
+
+def test_the_indexed_job_has_a_pod_for_each_task() -> None:
+    (job,) = documents("examples/kubernetes/array.yaml")
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    score = parse(container["args"])
+    assert job["spec"]["completionMode"] == "Indexed"
+    assert score["shard"] == f"$(JOB_COMPLETION_INDEX)/{job['spec']['completions']}"
+    assert "JOB_COMPLETION_INDEX" in {variable["name"] for variable in container["env"]}
+    assert ArrayTask.parse(score["shard"].replace("$(JOB_COMPLETION_INDEX)", "7")).count == 8
+
+
+def test_the_other_arrays_start_each_task_once(tmp_path: Path, environment: dict[str, str]) -> None:
+    stub(tmp_path / "bin", "ssh", 'while [ "$1" != -- ] && [[ $1 == -* ]]; do shift 2; done; shift; eval "$*"')
+    stub(tmp_path / "bin", "hf", 'while [ "$1" != donod-fast ]; do shift; done; exec "$@"')
+    ssh = {**environment, "HOSTS": "a b c"}
+    subprocess.run(["bash", str(ROOT / "examples/ssh/array.sh")], env=ssh, check=True)
+    hf = {**environment, "N": "3", "IMAGE": "image"}
+    subprocess.run(["bash", str(ROOT / "examples/hf-jobs/array.sh")], env=hf, check=True)
+    tasks = [parse(arguments) for arguments in recorded(environment)]
+    wanted = ["0/3", "1/3", "2/3"]
+    assert sorted(task["shard"] for task in tasks[:3]) == wanted and [task["shard"] for task in tasks[3:]] == wanted
+    assert all(list(task["data"]) == [RUN["DATA"]] and task["out"] == RUN["OUT"] for task in tasks)
 
 
 def test_a_wrong_option_in_a_job_file_would_be_noticed() -> None:
