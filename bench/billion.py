@@ -10,7 +10,8 @@ on, so that every value is tied; all other columns are constant, which saves dis
 ranking does not read them. The steps after it are of that folder. ``footers`` reads the footer of every part, ``fold``
 does so and writes ``summaries.parquet``; ``constants`` and ``status`` use that file. ``disk_mib`` is what a step keeps
 on disk at its end. The peak is that of the process with Python, PyTorch and Arrow (VmHWM of Linux). ``load`` is the
-machine's load average at the end: more than the number of threads means other work. Appends to results/billion.csv.
+machine's load average at the end: more than the number of threads means other work, and then ``cpu_seconds`` (of all
+threads) says more than ``seconds``. Appends to results/billion.csv.
 """
 
 from __future__ import annotations
@@ -93,9 +94,9 @@ def measured(step: str, home: Path, options: argparse.Namespace) -> dict[str, An
     if step == "plan":
         rows, part_rows = options.plan_rows, default_part_rows(options.plan_rows)
         write_corpus(home / "corpus", rows)
-    begin = time.perf_counter()
+    begin, busy = time.perf_counter(), time.process_time()
     facts = run_step(step, home, rows, part_rows, int(options.memory * 2**30))
-    seconds = time.perf_counter() - begin
+    seconds, busy = time.perf_counter() - begin, time.process_time() - busy
     status = Path("/proc/self/status").read_text()
     peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
     return {
@@ -103,6 +104,7 @@ def measured(step: str, home: Path, options: argparse.Namespace) -> dict[str, An
         "rows": rows,
         "part_rows": part_rows,
         "seconds": round(seconds, 2),
+        "cpu_seconds": round(busy, 2),
         "peak_mib": round(peak / 1024),
         "disk_mib": facts.get("disk_mib", ""),
         "found": facts["found"],

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from donod_fast.errors import CorpusError, InputError, StoreError
 from donod_fast.scores.folded import write_summaries
 from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scores.loss_files import LOSS_FILES
+from donod_fast.scores.manifest import COMPACTED
 from donod_fast.scores.part_store import plan_entry
 from donod_fast.scores.part_summary import PartSummary
 from donod_fast.scores.revising import finish_revision
@@ -181,7 +183,8 @@ def _join(
             _write_joined(folder, target, number, group, [one for one in summaries[group[0] : group[-1] + 1] if one])
     folder.storage.write(file, content)
     before = {name: old.get(name) for name in ("input", "plan", "generation")}
-    folder.write_manifest({**old, **entries, "before": before})
+    joined = {COMPACTED: datetime.now(UTC).isoformat()}  # last: the parts are older, so they say nothing of a speed
+    folder.write_manifest({**old, **entries, **joined, "before": before})
     finish_revision(folder)
 
 

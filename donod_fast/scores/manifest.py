@@ -37,6 +37,9 @@ OPTIONS = "options"
 TOKEN_LOSSES = "token_losses"
 """Entry of a folder that records the losses of its tokens. It decides no score."""
 
+COMPACTED = "compacted"
+"""Entry of a folder whose parts were joined: when. The times of older parts are not those of their scoring."""
+
 WORKING_FOLDER = "working_folder"
 """Key among the recorded options: the folder that their relative paths start from."""
 
@@ -173,6 +176,7 @@ def at(manifest: Mapping[str, Any], name: str) -> Any:
 
 
 __all__ = [
+    "COMPACTED",
     "MANIFEST",
     "OPTIONS",
     "TOKEN_LOSSES",

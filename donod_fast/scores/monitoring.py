@@ -16,6 +16,7 @@ from typing import Any
 from donod_fast.scores.array_status import ArrayState, array_state
 from donod_fast.scores.folded import KnownSummaries
 from donod_fast.scores.folder import ScoresFolder
+from donod_fast.scores.manifest import COMPACTED
 from donod_fast.scores.part_summary import PartSummary, whole_column
 from donod_fast.scores.problems import Problem
 from donod_fast.scores.step_facts import StepFacts
@@ -113,9 +114,11 @@ def status_of(folder: ScoresFolder, now: float | None = None, tasks: int | None 
         counts.update(summary.counts)
     done = sum(summary.rows for summary in found)
     running = is_locked(folder.storage)
+    joined = _moment(folder.manifest, COMPACTED)
     timed = ((times[summary.number], summary) for summary in found if summary.number in times)
-    commits = sorted(timed, key=lambda each: each[0])
-    rates = _rates(commits, created=_created(folder.manifest), now=now if running else None)
+    commits = sorted((each for each in timed if joined is None or each[0] > joined), key=lambda each: each[0])
+    created = _moment(folder.manifest, "created") if joined is None else None
+    rates = _rates(commits, created=created, now=now if running else None)
     left = folder.rows - done
     constants = {
         name: (column.scale * math.sqrt(column.squares), column.low, column.high)
@@ -192,9 +195,9 @@ def _rates(commits: Sequence[Commit], created: float | None, now: float | None) 
     return sum(s.rows for s in counted) / seconds, sum(s.tokens for s in counted) / seconds
 
 
-def _created(manifest: Mapping[str, Any]) -> float | None:
+def _moment(manifest: Mapping[str, Any], entry: str) -> float | None:
     try:
-        return datetime.fromisoformat(manifest["created"]).timestamp()
+        return datetime.fromisoformat(manifest[entry]).timestamp()
     except (KeyError, TypeError, ValueError):
         return None
 

@@ -22,6 +22,7 @@ from donod_fast.errors import InputError, StoreError
 from donod_fast.scores.compacting import compact
 from donod_fast.scores.folder import ScoresFolder, locked
 from donod_fast.scores.merging import merge
+from donod_fast.scores.monitoring import status_of
 from donod_fast.scores.part_store import PARTS
 from donod_fast.scores.token_losses import read_token_losses
 from donod_fast.scoring.sample_scorer import SampleScorer
@@ -111,6 +112,7 @@ def test_joined_parts_hold_what_the_small_ones_held(small: ScoresFolder, part_ro
     assert len(small.storage.names(PARTS)) == len(small.storage.names("losses-*")) == again.parts
     assert len(small.storage.names("plan*")) == 1 and "before" not in again.manifest
     assert_same_content(again, before)
+    assert status_of(again).rows_per_second is None, "the times of joined parts are not those of their scoring"
     assert compact(again, part_rows).after == again.parts, "nothing is left to join"
 
 
