@@ -170,3 +170,22 @@ def test_slices_add_up_to_one_table() -> None:
     }
     assert {row["commit"] for row in rows} == {"a+b"} and set(rows[0]) == set(fault_run.FIELDS)
     assert printed(rows).splitlines()[0].split() == ["kills", "score", "equal", "5,", "refused", "1"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="forks")
+@pytest.mark.parametrize("name", ["typed.parquet", "plain.parquet"])
+def test_no_flipped_byte_of_a_footer_ends_the_process(name: str, tmp_path: Path) -> None:
+    KINDS[name](tmp_path / "whole.parquet")
+    whole = (tmp_path / "whole.parquet").read_bytes()
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+
+    def outcomes(place: Path) -> Iterator[tuple[str, str]]:
+        file, draw = place / "flipped.parquet", random.Random(name)
+        for at in range(footer, len(whole) - 8, 3):
+            flipped = whole[at] ^ 1 << draw.randrange(8)
+            file.write_bytes(whole[:at] + bytes([flipped]) + whole[at + 1 :])
+            yield fuzz_trials.check_file(file), f"byte {at}"
+
+    found = fuzz_trials.forked(tmp_path / "flipped", outcomes)
+    assert [one for one in found if one[0] == "failed"] == []
+    assert len(found) == -(-(len(whole) - 8 - footer) // 3)

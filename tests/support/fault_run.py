@@ -133,21 +133,18 @@ def _add(found: Mapping[str, Any], counts: Counter[str], wrong: list[str]) -> No
 def table(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row for each area, kind and outcome, from the lines of a file of states."""
     counts: Counter[tuple[str, str, str]] = Counter()
-    commits: dict[str, None] = {}
+    about: dict[str, dict[str, Any]] = {}
     for line in lines:
-        commits[line["commit"]] = None
+        of = about.setdefault(line["area"], {"share": line["share"], "seed": line["seed"], "commit": [], "date": ""})
+        of["commit"] += [line["commit"]] if line["commit"] not in of["commit"] else []
+        of["date"] = max(of["date"], line["date"])
         for name, number in line["counts"].items():
             kind, _, outcome = name.rpartition("|")
             key = line["area"], kind, outcome
             counts[key] = 1 if outcome == "not tried" else counts[key] + number
-    about = {
-        "share": lines[0]["share"],
-        "seed": lines[0]["seed"],
-        "commit": "+".join(commits),
-        "date": max(line["date"] for line in lines),
-    }
     return [
-        {"area": area, "kind": kind, "outcome": outcome, "count": number, **about}
+        {"area": area, "kind": kind, "outcome": outcome, "count": number}
+        | {**about[area], "commit": "+".join(about[area]["commit"])}
         for (area, kind, outcome), number in counts.items()
     ]
 

@@ -1,16 +1,17 @@
 """The sizes of a Parquet file's pages, as their own headers tell them: what decompressing them will take.
 
 A page is decompressed as a whole, a value of a dictionary is copied into every row that names it, and a footer may say
-anything. The headers are read here before Arrow reads the pages, without decompressing any. They are structs in the
-compact protocol of Thrift (https://github.com/apache/parquet-format).
+anything. The headers are read here before Arrow reads the pages, without decompressing any.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from donod_fast.data.reading.parquet_footer import Chunk
+from donod_fast.data.reading.thrift import Struct
 from donod_fast.errors import CorpusError
 from donod_fast.system.limits import MIB, PAGE_BYTES, ReadLimits
 
@@ -22,7 +23,6 @@ _COUNTS = (
     7,
     8,
 )  # fields of PageHeader: a header of data, of a dictionary, of data in version 2; each has num_values
-_DEEPEST = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +47,13 @@ class Page:
         return self.plain - 4 * (self.values - 1) if self.is_dictionary else -(-self.plain // max(self.values, 1))
 
 
-def bytes_of_row(name: str, file: BinaryIO, group: Any, limits: ReadLimits) -> int:
+def bytes_of_row(name: str, file: BinaryIO, group: Sequence[Chunk], limits: ReadLimits) -> int:
     """Check the pages of a row group.
 
     Args:
         name: the file as the user gave it, and the place of the group.
         file: the file, seekable.
-        group: its metadata by pyarrow.
+        group: its columns.
         limits: how many times its stored size a column may give.
 
     Returns:
@@ -63,8 +63,7 @@ def bytes_of_row(name: str, file: BinaryIO, group: Any, limits: ReadLimits) -> i
         CorpusError: a page or a column is too large, or its headers are damaged.
     """
     total = 0
-    for at in range(group.num_columns):
-        column = group.column(at)
+    for column in group:
         pages = list(_pages(name, file, column))
         plain, stored = sum(page.plain for page in pages), sum(page.stored for page in pages)
         values = sum(page.values for page in pages if not page.is_dictionary)
@@ -82,30 +81,27 @@ def bytes_of_row(name: str, file: BinaryIO, group: Any, limits: ReadLimits) -> i
     return total
 
 
-def _refusal(name: str, column: Any, problem: str) -> CorpusError:
-    return CorpusError(f"{name}: the column {column.path_in_schema[:100]!r} {problem}")
+def _refusal(name: str, column: Chunk, problem: str) -> CorpusError:
+    return CorpusError(f"{name}: the column {column.path[:100]!r} {problem}")
 
 
-def _pages(name: str, file: BinaryIO, column: Any) -> Iterator[Page]:
-    begins = [column.data_page_offset]
-    if column.has_dictionary_page and column.dictionary_page_offset is not None:
-        begins.append(column.dictionary_page_offset)
-    at = min(begins)
+def _pages(name: str, file: BinaryIO, column: Chunk) -> Iterator[Page]:
+    at = column.begin
     values = 0
-    while values < column.num_values:
+    while values < column.values:
         page, size = _page(name, file, at, column)
         yield page
         values += 0 if page.is_dictionary else max(page.values, 0)
         at += size + page.stored
 
 
-def _page(name: str, file: BinaryIO, at: int, column: Any) -> tuple[Page, int]:
+def _page(name: str, file: BinaryIO, at: int, column: Chunk) -> tuple[Page, int]:
     size = _HEADER_BYTES
     while True:
         file.seek(at)
         content = file.read(size)
         try:
-            fields, length = _Struct(content).read()
+            fields, length = Struct(content).read()
             break
         except IndexError:
             if len(content) < size or size >= _MOST_HEADER_BYTES:
@@ -119,73 +115,8 @@ def _page(name: str, file: BinaryIO, at: int, column: Any) -> tuple[Page, int]:
     return Page(kind == _DICTIONARY, plain, stored, values), length  # type: ignore[arg-type]
 
 
-def _damaged(name: str, column: Any) -> CorpusError:
+def _damaged(name: str, column: Chunk) -> CorpusError:
     return _refusal(name, column, "cannot be read: the header of a page is damaged; fetch the file again")
-
-
-class _Struct:
-    """Reads a struct of Thrift's compact protocol; raises IndexError where the bytes end before it."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content, self._at = content, 0
-
-    def read(self) -> tuple[dict[int, Any], int]:
-        """The struct's numbers and structs by field, and the bytes that it takes."""
-        return self._struct(0), self._at
-
-    def _struct(self, depth: int) -> dict[int, Any]:
-        fields: dict[int, Any] = {}
-        field = 0
-        while head := self._byte():
-            field = field + (head >> 4) if head >> 4 else self._number()
-            fields[field] = self._value(head & 15, depth)
-        return fields
-
-    def _value(self, kind: int, depth: int) -> Any:
-        if depth > _DEEPEST:
-            raise IndexError
-        if kind in (1, 2):  # true and false
-            return kind == 1
-        if kind == 3:
-            return self._byte()
-        if kind in (4, 5, 6):
-            return self._number()
-        if kind == 7:
-            return self._skip(8)
-        if kind == 8:
-            return self._skip(self._varint())
-        if kind in (9, 10):
-            head = self._byte()
-            for _ in range(self._varint() if head >> 4 == 15 else head >> 4):
-                self._value(head & 15, depth + 1)
-            return None
-        if kind == 12:
-            return self._struct(depth + 1)
-        raise IndexError
-
-    def _skip(self, size: int) -> None:
-        self._at += size
-        if self._at > len(self._content):
-            raise IndexError
-
-    def _byte(self) -> int:
-        self._at += 1
-        return self._content[self._at - 1]
-
-    def _varint(self) -> int:
-        number = shift = 0
-        while True:
-            byte = self._byte()
-            number |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return number
-            if shift > 63:
-                raise IndexError
-
-    def _number(self) -> int:
-        found = self._varint()
-        return (found >> 1) ^ -(found & 1)
 
 
 __all__ = ["Page", "bytes_of_row"]

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from donod_fast.data.reading.arrow_values import conformed, python_rows
+from donod_fast.data.reading.parquet_footer import Chunk, row_groups
 from donod_fast.data.reading.parquet_pages import bytes_of_row
 from donod_fast.data.reading.record_hashes import row_hashes
 from donod_fast.data.reading.source import Anywhere, Unmarked
@@ -87,7 +88,7 @@ class ParquetFile(Unmarked):
         if self.groups or not self.rows:
             return self.groups
         with unchanged(self.facts), ExitStack() as stack:
-            return _groups(_open_parquet(stack, self.facts).metadata)
+            return _groups(_open_parquet(stack, self.facts)[0].metadata)
 
     def records(self, first_row: int, start: int, stop: int) -> Iterator[Record]:
         """Stream rows as records, row group by row group; see :class:`Source`."""
@@ -100,7 +101,7 @@ class ParquetFile(Unmarked):
             CorpusError: the file cannot be read, or has changed.
         """
         with unchanged(self.facts), ExitStack() as stack:
-            return _open_parquet(stack, self.facts).schema_arrow
+            return _open_parquet(stack, self.facts)[0].schema_arrow
 
     def arrow_batches(self, start: int, stop: int) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Stream the rows ``start <= i < stop`` as Arrow batches of at most ``BATCH_ROWS``, row group by row group.
@@ -114,10 +115,11 @@ class ParquetFile(Unmarked):
         if start >= stop:
             return
         with unchanged(self.facts), ExitStack() as stack:
-            file = _open_parquet(stack, self.facts)
+            file, stream = _open_parquet(stack, self.facts)
             plain = _local_file(stack, self.facts)
             if file.metadata.num_rows != self.rows:
                 raise changed_error(self.facts, f"{plural(file.metadata.num_rows, 'row')}, {self.rows} before")
+            columns: list[list[Chunk]] | None = None
             row = 0  # first row of the next row group
             for group, group_rows in enumerate(_groups(file.metadata)):
                 begin, row = row, row + group_rows
@@ -126,10 +128,13 @@ class ParquetFile(Unmarked):
                 place = f"{self.facts.name}, record {begin} and after"
                 metadata, given = file.metadata.row_group(group), 0
                 with file_errors(place):
-                    size = self._batch_rows(place, metadata, plain, group_rows)
+                    if columns is None:
+                        columns = row_groups(self.facts.name, stream, file.metadata.num_row_groups)
+                    stored = sum(column.stored for column in columns[group])
+                    size = self._batch_rows(place, metadata.total_byte_size, columns[group], plain, group_rows)
                     for batch in file.iter_batches(batch_size=size, row_groups=[group]):
                         given += batch.nbytes
-                        _check_expansion(place, given, _stored_bytes(metadata), self.facts.limits)
+                        _check_expansion(place, given, stored, self.facts.limits)
                         skipped, wanted = max(start - begin, 0), max(stop - begin, 0)
                         if (part := batch.slice(skipped, wanted - skipped)).num_rows:
                             yield begin + skipped, part
@@ -140,16 +145,12 @@ class ParquetFile(Unmarked):
                     what = f"{plural(group_rows - row + begin, 'row')} in row group {group}, {group_rows} by its footer"
                     raise CorpusError(f"{self.facts.name}: is damaged: {what}; restore it from a copy")
 
-    def _batch_rows(self, place: str, group: Any, file: BinaryIO | None, rows: int) -> int:
+    def _batch_rows(self, place: str, plain: int, group: list[Chunk], file: BinaryIO | None, rows: int) -> int:
         """Rows of a batch of a row group, after a check of its pages where they are on this machine."""
-        size = rows_of_batch(group.total_byte_size, rows)
+        size = rows_of_batch(plain, rows)
         if file is None:
             return size
         return max(1, min(size, PAGE_BYTES // max(bytes_of_row(place, file, group, self.facts.limits), 1)))
-
-
-def _stored_bytes(group: Any) -> int:
-    return sum(max(group.column(at).total_compressed_size, 0) for at in range(group.num_columns))
 
 
 def _check_expansion(place: str, given: int, stored: int, limits: ReadLimits) -> None:
@@ -226,7 +227,8 @@ def _groups(metadata: Any) -> tuple[int, ...]:
     return tuple(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
 
 
-def _open_parquet(stack: ExitStack, facts: FileFacts) -> Any:
+def _open_parquet(stack: ExitStack, facts: FileFacts) -> tuple[Any, Any]:
+    """The file opened by pyarrow, and a seekable stream of its bytes."""
     name, place = facts.name, facts.place
     with file_errors(name):
         if facts.compression is not None:
@@ -234,14 +236,14 @@ def _open_parquet(stack: ExitStack, facts: FileFacts) -> Any:
             plain = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
             with peeking(name, place, facts.compression, size=facts.size, limits=facts.limits) as stream:
                 shutil.copyfileobj(stream, plain)
-            return stack.enter_context(pq.ParquetFile(plain, **PAGE_BY_PAGE))
+            return stack.enter_context(pq.ParquetFile(plain, **PAGE_BY_PAGE)), plain
         # pyarrow opens local files itself and then reads without holding the GIL.
         file = stack.enter_context(place.open_table(facts.size))
         if _footer_hash(file, facts.size) != facts.sha256:
             raise changed_error(facts, "same size and time, but another footer")
         file.seek(0)
         source = place.path if isinstance(place, LocalPlace) else file
-        return stack.enter_context(pq.ParquetFile(source, **PAGE_BY_PAGE))
+        return stack.enter_context(pq.ParquetFile(source, **PAGE_BY_PAGE)), file
 
 
 def _local_file(stack: ExitStack, facts: FileFacts) -> BinaryIO | None:
