@@ -43,6 +43,8 @@ class _Input(_Section):
     sha256: _Hash | None = None
     footer_sha256: _Hash | None = None
     row_groups: list[_Count] | None = None
+    starts: list[_Count] | None = None
+    dictionaries: list[_Count] | None = None
 
 
 class _Corpus(_Section):
