@@ -95,7 +95,7 @@ class LocalPlace:
             file.seek(start)
         return file
 
-    def open_table(self, size: int) -> io.RawIOBase:
+    def open_table(self, size: int, block: int = TABLE_BLOCK) -> io.RawIOBase:
         """Open for reading at several positions; the same as :meth:`open`."""
         return self.open()
 
@@ -156,9 +156,14 @@ class RemotePlace:
         size = self.stat().size if size is None else size
         return RemoteFile(self.url, size, block=STREAM_BLOCK, start=start, end=end)
 
-    def open_table(self, size: int) -> io.RawIOBase:
-        """Open a file of known size for reading at several positions in turn, as Parquet is read."""
-        return RemoteFile(self.url, size, block=TABLE_BLOCK, kept=TABLE_BLOCKS_KEPT)
+    def open_table(self, size: int, block: int = TABLE_BLOCK) -> io.RawIOBase:
+        """Open a file of known size for reading at several positions in turn, as Parquet is read.
+
+        Args:
+            size: bytes of the file.
+            block: bytes per request.
+        """
+        return RemoteFile(self.url, size, block=block, kept=TABLE_BLOCKS_KEPT)
 
 
 Place = LocalPlace | RemotePlace
