@@ -28,6 +28,8 @@ class CorpusSettings:
             file of ``MaskSettings.dataset``, see :func:`with_data`.
         split: split of saved and hub datasets.
         data_revision: revision of hub datasets, None for the newest.
+        path_columns: names of the levels of folders in a tree of Parquet files, with commas between; see
+            :mod:`donod_fast.data.reading.trees`.
         max_record_size: largest record in MiB; a larger one gets a status.
         max_expansion: how many times its stored size a compressed file may give.
     """
@@ -40,6 +42,11 @@ class CorpusSettings:
     )
     split: str = option("train", help="Split of a saved or hub dataset.", panel=PANEL)
     data_revision: str | None = option(None, help="Revision of a hub dataset.", panel=PANEL)
+    path_columns: str | None = option(
+        None,
+        help="Name the levels of folders in a tree of Parquet files for `select --by`: category,language.",
+        panel=PANEL,
+    )
 
     max_record_size: int = option(
         RECORD_MIB, help="Largest record in MiB; a larger one is not scored.", panel=PANEL, minimum=1

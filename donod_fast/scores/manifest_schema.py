@@ -25,6 +25,14 @@ class _Section(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
 
 
+class _Tree(_Section):
+    """Where a file is in a tree of files."""
+
+    root: str
+    folder: str
+    columns: dict[str, str | None]
+
+
 class _Input(_Section):
     """One input of the corpus."""
 
@@ -43,6 +51,7 @@ class _Input(_Section):
     sha256: _Hash | None = None
     footer_sha256: _Hash | None = None
     row_groups: list[_Count] | None = None
+    tree: _Tree | None = None
     starts: list[_Count] | None = None
     dictionaries: list[_Count] | None = None
 
