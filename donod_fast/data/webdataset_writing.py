@@ -91,7 +91,7 @@ class _Keys:
         kind = hash(tuple(sorted(extension for extension, _ in sample.members)))
         if sample.key == self._last or self._extensions.setdefault(sample.key, kind) != kind:
             raise InputError(
-                f"{self._out}: two chosen samples have the key {sample.key!r}, and a reader would take their members for "
+                f"{self._out}: two chosen samples have the key {sample.key!r}, so that a reader would join them into "
                 "one sample; end the name in .jsonl, or score and select the shards apart"
             )
         self._last = sample.key

@@ -48,6 +48,14 @@ class _Beside(_Section):
     count: _Count | None = None
 
 
+class _Tree(_Section):
+    """Where a file is in a tree of files."""
+
+    root: str
+    folder: str
+    columns: dict[str, str | None]
+
+
 class _Input(_Section):
     """One input of the corpus."""
 
@@ -70,6 +78,7 @@ class _Input(_Section):
     tokens: _Tokens | None = None
     mask: _Beside | None = None
     metadata: _Beside | None = None
+    tree: _Tree | None = None
     starts: list[_Count] | None = None
     dictionaries: list[_Count] | None = None
 

@@ -291,6 +291,31 @@ def remote_matches(pattern: str) -> list[tuple[str, Stat | None]]:
     return matches
 
 
+def remote_tree(url: str) -> dict[str, tuple[str, Stat | None]]:
+    """All files in a folder behind a URL and its subfolders: path within it → its URL, and size and stamp if listed.
+
+    Raises:
+        OSError: the store cannot be reached or refuses.
+        CorpusError: see :func:`filesystem`.
+    """
+    fs, path = filesystem(url)
+    url = hide(url)
+
+    def look() -> dict[str, Any]:
+        fs.invalidate_cache()
+        return dict(fs.find(path, detail=True))
+
+    base = path.rstrip("/") + "/"
+    files: dict[str, tuple[str, Stat | None]] = {}
+    for name, info in sorted(retrying(look, f"listing {url}").items()):
+        inside = str(name).removeprefix(base) if str(name).startswith(base) else ""
+        if info.get("type") == "file" and inside and not inside.endswith("/"):
+            stamp, size = _stamp_in(info), info.get("size")
+            stat = Stat(size, stamp) if stamp and isinstance(size, int) else None
+            files[inside] = (f"{url.rstrip('/')}/{inside}", stat)
+    return files
+
+
 def _stamp(fs: Any, path: str, info: Mapping[str, Any]) -> str:
     stamp = _stamp_in(info)
     if stamp:

@@ -24,6 +24,7 @@ from donod_fast.data.reading.arrow_messages import (
     BATCH,
     DICTIONARY,
     SCHEMA,
+    Feed,
     Layout,
     LayoutError,
     Message,
@@ -140,7 +141,7 @@ class ArrowFile(Unmarked):
                 what = f"{plural(len(layout.batches), 'record batch', 'record batches')}, {len(self.groups)} before"
                 raise changed_error(self.facts, what)
             reader: Any = None
-            feed = _Feed(file)
+            feed = Feed(file)
             for at in wanted:
                 begin = stops[at] - self.groups[at]
                 with _layout_errors(f"{self.name}, record batch {at} (records {begin} to {stops[at] - 1})"):
@@ -162,7 +163,7 @@ class ArrowFile(Unmarked):
         return layout_of_footer(file, self._size(file)) if self.stream is None else self.stream
 
     def _add(
-        self, feed: _Feed, file: BinaryIO, layout: Layout, dictionaries: Iterable[int], batch: Message, is_first: bool
+        self, feed: Feed, file: BinaryIO, layout: Layout, dictionaries: Iterable[int], batch: Message, is_first: bool
     ) -> None:
         """Give pyarrow what it needs before a batch, and the batch."""
         size = self._size(file)
@@ -228,13 +229,19 @@ class _Scan:
         self._file = file
         self.digest = hashlib.sha256()
         self.groups: list[int] = []
+        self.columns = 0
+        self._arrays = -1
 
     def take(self, message: Message) -> None:
+        """Take a message. Raises LayoutError: a record batch lacks columns."""
         self.digest.update(message.header)
         for begin in sorted({message.body, max(message.body, message.stop - SAMPLE_BYTES)}):
             self._file.seek(begin)
             self.digest.update(self._file.read(min(SAMPLE_BYTES, message.stop - begin)))
         if message.kind == BATCH:
+            if message.arrays < self.columns or message.arrays != self._arrays >= 0:
+                raise LayoutError(f"it has {message.arrays} arrays for {plural(self.columns, 'column')}")
+            self._arrays = message.arrays
             self.groups.append(message.rows)
 
 
@@ -264,7 +271,7 @@ def _scan_file(name: str, file: BinaryIO, size: int, scan: _Scan) -> None:
             whole = whole_batches(file, size)
             raise LayoutError(f"{error}; it has {whole} whole record batches, and ends or is damaged after") from error
         schema = message_at(file, layout.schema, size)
-        _check_names(name, schema)
+        scan.columns = _check_names(name, schema)
         scan.take(schema)
     for kind, starts in ((DICTIONARY, layout.dictionaries), (BATCH, layout.batches)):
         for at, start in enumerate(starts):
@@ -289,7 +296,7 @@ def _scan_stream(name: str, file: BinaryIO, size: int, scan: _Scan) -> Layout:
             if (message.kind == SCHEMA) == bool(starts[SCHEMA]):
                 raise LayoutError("it must begin with its only schema")
             if message.kind == SCHEMA:
-                _check_names(name, message)
+                scan.columns = _check_names(name, message)
             starts[message.kind].append(message.start)
             scan.take(message)
     if not starts[SCHEMA]:
@@ -311,10 +318,12 @@ def _schema(message: Message) -> pa.Schema:
     return pa.ipc.read_schema(pa.py_buffer(message.header))
 
 
-def _check_names(name: str, message: Message) -> None:
+def _check_names(name: str, message: Message) -> int:
+    """Refuse columns of one name; how many columns there are."""
     columns = _schema(message).names
     if len(set(columns)) < len(columns):
         raise CorpusError(f"{name}: two columns have the same name; rename one")
+    return len(columns)
 
 
 def _refuse_expansion(facts: FileFacts, file: BinaryIO, message: Message) -> None:
@@ -357,40 +366,6 @@ def _layout_errors(name: str) -> Iterator[None]:
         raise CorpusError(
             f"{name}: cannot be read as Arrow: {reason}; the file may be damaged or truncated; fetch it again"
         ) from error
-
-
-class _Feed(io.RawIOBase):
-    """Messages of a file as one stream; more of them can be added while it is read."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._ranges: list[tuple[int, int]] = []
-        self.dictionaries = 0
-        """One past the first byte of the last dictionary that was added."""
-
-    def add(self, message: Message) -> None:
-        self._ranges.append((message.start, message.stop))
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        filled = 0
-        while filled < len(view) and self._ranges:
-            begin, end = self._ranges[0]
-            self._file.seek(begin)
-            content = self._file.read(min(len(view) - filled, end - begin))
-            if not content:
-                raise OSError(f"the file ends at byte {begin:,}")
-            view[filled : filled + len(content)] = content
-            filled += len(content)
-            begin += len(content)
-            if begin < end:
-                self._ranges[0] = (begin, end)
-            else:
-                del self._ranges[0]
-        return filled
 
 
 __all__ = ["ArrowFile", "open_arrow", "restored_arrow"]

@@ -7,10 +7,11 @@ header. pyarrow reads bodies, but has no way to read headers alone.
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 MAGIC = b"ARROW1"
 SCHEMA, DICTIONARY, BATCH = 1, 2, 3
@@ -38,6 +39,7 @@ class Message:
         body: the first byte of its body.
         stop: one past its last byte.
         rows: of a record batch, or the values of a dictionary; 0 for a schema.
+        arrays: how many arrays the body has, those inside of others too.
         header: the bytes before the body.
         buffers: byte within the body and length of each buffer that is compressed; empty if none is.
     """
@@ -47,6 +49,7 @@ class Message:
     body: int
     stop: int
     rows: int = 0
+    arrays: int = 0
     header: bytes = field(default=b"", repr=False)
     buffers: tuple[tuple[int, int], ...] = field(default=(), repr=False)
 
@@ -177,7 +180,7 @@ def _message(header: bytes, start: int, body: int, size: int, prefix: bytes) -> 
     if kind == DICTIONARY:
         batch = batch.table(1)
     if kind == SCHEMA:
-        return Message(kind, start, body, body + length, 0, prefix + header)
+        return Message(kind, start, body, body + length, header=prefix + header)
     rows = batch.number(0, "<q")
     if rows < 0:
         raise LayoutError(f"the {_KINDS[kind]} at byte {start:,} would have {rows:,} rows")
@@ -190,7 +193,7 @@ def _message(header: bytes, start: int, body: int, size: int, prefix: bytes) -> 
         buffers = tuple((begin, count) for begin, count in pairs if count > 0)
         if any(begin < 0 or begin + count > length for begin, count in buffers):
             raise LayoutError(f"a buffer of the {_KINDS[kind]} at byte {start:,} is outside of it")
-    return Message(kind, start, body, body + length, rows, prefix + header, buffers)
+    return Message(kind, start, body, body + length, rows, len(nodes), prefix + header, buffers)
 
 
 def plain_size(file: BinaryIO, message: Message) -> int:
@@ -201,6 +204,40 @@ def plain_size(file: BinaryIO, message: Message) -> int:
             file.seek(message.body + begin)
             size += max(int.from_bytes(_read(file, 8), "little", signed=True), 0)  # -1: this one is not compressed
     return size
+
+
+class Feed(io.RawIOBase):
+    """Messages of a file as one stream; more of them can be added while it is read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._ranges: list[tuple[int, int]] = []
+        self.dictionaries = 0
+        """One past the first byte of the last dictionary that was added."""
+
+    def add(self, message: Message) -> None:
+        self._ranges.append((message.start, message.stop))
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        filled = 0
+        while filled < len(view) and self._ranges:
+            begin, end = self._ranges[0]
+            self._file.seek(begin)
+            content = self._file.read(min(len(view) - filled, end - begin))
+            if not content:
+                raise OSError(f"the file ends at byte {begin:,}")
+            view[filled : filled + len(content)] = content
+            filled += len(content)
+            begin += len(content)
+            if begin < end:
+                self._ranges[0] = (begin, end)
+            else:
+                del self._ranges[0]
+        return filled
 
 
 class _Table:
@@ -265,6 +302,7 @@ __all__ = [
     "BATCH",
     "DICTIONARY",
     "SCHEMA",
+    "Feed",
     "Layout",
     "LayoutError",
     "Message",
