@@ -32,8 +32,9 @@ TOKENS = "tokens.parquet"
 SCORES = "scores"
 LOCK = ".lock"
 
-_NOT_FOR_TOKENS = ("data", "model", "split", "data_revision", "format", "template", "train_on", "max_length", "columns",
-                   "dataset_info", "dataset", "preference", "text_only", "reference", "carry")  # fmt: skip
+_NOT_FOR_TOKENS = ("data", "model", "split", "data_revision", "token_dtype", "document_end", "document_begin", "format",
+                   "template", "train_on", "max_length", "columns", "dataset_info", "dataset", "preference",
+                   "text_only", "reference", "carry")  # fmt: skip
 """Options of ``donod-fast score`` about records and words, or files of them; here rows are tokens."""
 
 _ROWS = 1000

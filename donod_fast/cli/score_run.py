@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from donod_fast.cli import output
 from donod_fast.data.settings import STDIN, CorpusSettings, MaskSettings
 from donod_fast.models.settings import ModelSource
-from donod_fast.scores.mask_facts import masks_text
+from donod_fast.scores.mask_facts import masks_text, tokens_text
 from donod_fast.scores.step_facts import StepFacts
 from donod_fast.scores.unscored import commonest_cause, show_command
 from donod_fast.system.options import as_options, options_of
@@ -65,6 +65,7 @@ def summary_text(done: Done) -> str:
         formats = output.counts(done.outcome.formats)
         lines.append(f"formats: {formats}; update: {update['update']}, lr {update['lr']:g}")
     lines.append(masks_text(folder.manifest))
+    lines += tokens_text(folder.manifest)
     if step := StepFacts.of(folder.summaries()).line():
         lines.append(step)
     lines += folder.sample_counts().lines(folder.rows)

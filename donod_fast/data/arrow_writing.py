@@ -34,7 +34,7 @@ class ArrowWriter:
         options = pa.ipc.IpcWriteOptions(compression=compression, emit_dictionary_deltas=True)
         new: Any = pa.ipc.new_stream if suffix == STREAM else pa.ipc.new_file
         self._writer = new(file, schema, options=options)
-        self._before = schema.empty_table()
+        self._before: pa.Table | None = None
 
     def write_table(self, table: pa.Table, row_group_size: int | None = None) -> None:
         """Write rows as record batches of at most ``ROWS_PER_BATCH``, or ``row_group_size`` if that is less.
@@ -44,7 +44,8 @@ class ArrowWriter:
         """
         try:
             # The dictionaries of the tables before come first, so that the new ones only add to them
-            together = pa.concat_tables([self._before, table]).unify_dictionaries().combine_chunks()
+            tables = [table] if self._before is None else [self._before, table]
+            together = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
         except pa.ArrowInvalid as error:
             raise InputError(
                 f"the rows have too many values for a dictionary of an Arrow file ({error}); end the name in .parquet"

@@ -31,6 +31,8 @@ class CorpusSettings:
         data_revision: revision of hub datasets, version or tag of Lance datasets; None for the newest.
         token_dtype: type of the numbers in files of tokens without a header.
         document_end, document_begin: tokens between two documents, for files of tokens without metadata.
+        path_columns: names of the levels of folders in a tree of Parquet files, with commas between; see
+            :mod:`donod_fast.data.reading.trees`.
         max_record_size: largest record in MiB; a larger one gets a status.
         max_expansion: how many times its stored size a compressed file may give.
     """
@@ -53,6 +55,11 @@ class CorpusSettings:
     )
     document_begin: int | None = option(
         None, help="Token that must follow --document-end, so that a document ends there.", panel=PANEL, minimum=0
+    )
+    path_columns: str | None = option(
+        None,
+        help="Name the levels of folders in a tree of Parquet files for `select --by`: category,language.",
+        panel=PANEL,
     )
 
     max_record_size: int = option(

@@ -17,7 +17,7 @@ from donod_fast.reports.blocks import Array
 from donod_fast.scores.rows import CARRIED, HASH, SCORE_COLUMNS
 from donod_fast.scores.sample_counts import SampleCounts
 from donod_fast.scores.unscored import kind_of
-from donod_fast.selection.out_of_core.groups import BY_FILE, CarriedGroups, FileGroups
+from donod_fast.selection.out_of_core.groups import BY_FILE, CarriedGroups, FileGroups, PathGroups, path_columns
 from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
@@ -200,6 +200,7 @@ class _Reader:
         self._groups: dict[str, Any] = {CARRIED + name: CarriedGroups(name) for name in folder.carry}
         if len(folder.manifest["input"].get("inputs") or ()) > 1 and BY_FILE not in folder.carry:
             self._groups[BY_FILE] = FileGroups(folder)
+        self._groups |= {name: PathGroups(folder, name) for name in path_columns(folder)}
         self._codes: dict[str, list[Array]] = {name: [] for name in self._groups}
         self._rows: list[Array] = []
         self._unscored: list[Array] = []

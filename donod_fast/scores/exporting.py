@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from donod_fast.data.arrow_writing import ARROW_SUFFIXES, ArrowWriter
 from donod_fast.data.dataset_bars import hidden_bars
 from donod_fast.data.json_values import to_json
 from donod_fast.data.reading import Corpus
@@ -32,7 +33,14 @@ from donod_fast.data.record_files import (
     write_json_array,
 )
 from donod_fast.data.record_tables import write_parquet
-from donod_fast.data.source_tables import arrow_sources, batch_check, common_schema, write_parquet_batches
+from donod_fast.data.source_tables import (
+    ArrowSource,
+    arrow_sources,
+    batch_check,
+    common_schema,
+    write_batches,
+    write_parquet_batches,
+)
 from donod_fast.data.targets import common_header, has_common_header, is_table
 from donod_fast.data.types import Record
 from donod_fast.errors import InputError, StoreError
@@ -95,9 +103,10 @@ def export_file(
     Args:
         folder: the scores.
         corpus: the scored records.
-        out: a name that ends in ``.parquet``, ``.csv``, ``.jsonl``, ``.jsonl.gz``, ``.jsonl.zst``, ``.json``, or (if
-            all inputs are TSV files) ``.tsv``; or, without a suffix, the folder of a dataset
-            (``datasets.load_from_disk`` reads it). In CSV, lists and objects are JSON text.
+        out: a name that ends in ``.parquet``, ``.csv``, ``.jsonl``, ``.jsonl.gz``, ``.jsonl.zst``, ``.json``, (if all
+            inputs are TSV files) ``.tsv``, or (if all are tables) ``.arrow``, ``.feather`` or ``.arrows``; or, without
+            a suffix, the folder of a dataset (``datasets.load_from_disk`` reads it). In CSV, lists and objects are JSON
+            text.
         records: ``"columns"`` for the record's own columns, ``"json"`` for one column ``record`` of JSON text.
         overwrite: replace an existing target.
 
@@ -126,6 +135,8 @@ def export_file(
     with atomic_writer(out) as file:
         if name.endswith(PARQUET):
             json_columns = join.write_table(file)
+        elif name.endswith(ARROW_SUFFIXES):
+            join.write_arrow(file, out.suffix.lower())
         elif name.endswith((CSV, TSV)):
             join.write_csv(file, "tsv" if name.endswith(TSV) else "csv")
         elif name.endswith(JSON):
@@ -146,13 +157,16 @@ def refuse_export_name(out: Path, sources: Sequence[Source] = (), records: str =
     """
     refuse_url(out, "an export")
     tsv = (TSV,) if is_table(sources, "tsv") and records == "columns" else ()
-    if re.fullmatch(r"\.[A-Za-z]\w*", out.suffix) and not out.name.lower().endswith((*_FILES, *tsv)):
+    arrow = arrow_sources(sources) if records == "columns" else None
+    known = (*_FILES, *tsv, *(() if arrow is None else ARROW_SUFFIXES))
+    if re.fullmatch(r"\.[A-Za-z]\w*", out.suffix) and not out.name.lower().endswith(known):
         raise InputError(
-            f"{out}: cannot write {out.suffix} files of these records; end the name in {', '.join((*_FILES, *tsv))}, "
+            f"{out}: cannot write {out.suffix} files of these records; end the name in {', '.join(known)}, "
             "or give a name without a suffix for a folder that datasets.load_from_disk reads"
         )
-    arrow = arrow_sources(sources)
-    if arrow is not None and records == "columns" and (out.name.lower().endswith(PARQUET) or not is_file_name(out)):
+    if arrow is not None and out.name.lower().endswith(ARROW_SUFFIXES):
+        common_schema(arrow, target="Arrow")
+    if arrow is not None and (out.name.lower().endswith(PARQUET) or not is_file_name(out)):
         schema = common_schema(arrow)
         if not is_file_name(out):
             _refuse_other_types(out, schema)
@@ -174,7 +188,7 @@ def _refuse_other_types(out: Path, schema: pa.Schema) -> None:
 
 def is_file_name(out: Path) -> bool:
     """Whether a target is a file of a known kind; otherwise it is the folder of a saved dataset."""
-    return out.name.lower().endswith((*_FILES, TSV))
+    return out.name.lower().endswith((*_FILES, TSV, *ARROW_SUFFIXES))
 
 
 class _Join:
@@ -195,12 +209,21 @@ class _Join:
         arrow = None if self._as_json else arrow_sources(self._corpus.sources)
         if arrow is None:
             return write_parquet(self._records, file)
+        write_parquet_batches(*self._joined(arrow), file)
+        return ()
+
+    def write_arrow(self, file: BinaryIO, suffix: str) -> None:
+        """Write an Arrow file or stream."""
+        schema, batches = self._joined(arrow_sources(self._corpus.sources) or [])
+        with ArrowWriter(file, schema, suffix) as writer:
+            write_batches(schema, batches, writer)
+
+    def _joined(self, arrow: Sequence[ArrowSource]) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         tables = score_tables(self._folder)
         first = next(tables)
         check = batch_check(self._corpus)
         batches = joined_batches(arrow, self._folder.rows, chain([first], tables), check)
-        write_parquet_batches(joined_schema(arrow, first[2].schema), batches, file)
-        return ()
+        return joined_schema(arrow, first[2].schema), batches
 
     def write_csv(self, file: BinaryIO, kind: str) -> None:
         """Write CSV (``kind`` "csv") or TSV; rows of files of the same kind keep their bytes."""

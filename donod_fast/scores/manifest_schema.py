@@ -25,6 +25,37 @@ class _Section(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
 
 
+class _Tokens(_Section):
+    """How the numbers of a file of tokens are stored, and the tokens between its documents."""
+
+    dtype: Annotated[str, Field(pattern=r"^[<>|=]?[ui][1248]$")]
+    begin: _Count
+    count: _Count
+    document_end: _Count | None = None
+    document_begin: _Count | None = None
+
+
+class _Beside(_Section):
+    """A file beside a file of tokens."""
+
+    name: str
+    size: _Count
+    stamp: str
+    path: str | None = None
+    url: str | None = None
+    compression: _Compression | None = None
+    begin: _Count | None = None
+    count: _Count | None = None
+
+
+class _Tree(_Section):
+    """Where a file is in a tree of files."""
+
+    root: str
+    folder: str
+    columns: dict[str, str | None]
+
+
 class _Input(_Section):
     """One input of the corpus."""
 
@@ -43,6 +74,13 @@ class _Input(_Section):
     sha256: _Hash | None = None
     footer_sha256: _Hash | None = None
     row_groups: list[_Count] | None = None
+    version: _Count | None = None
+    tokens: _Tokens | None = None
+    mask: _Beside | None = None
+    metadata: _Beside | None = None
+    tree: _Tree | None = None
+    starts: list[_Count] | None = None
+    dictionaries: list[_Count] | None = None
 
 
 class _Corpus(_Section):

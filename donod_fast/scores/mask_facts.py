@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 from donod_fast.data.mask_profiles.names import PROFILES
@@ -29,4 +30,25 @@ def masks_text(manifest: Mapping[str, Any]) -> str:
     return f"chat template: {kind}; mask: {turns}" + ("" if mask is None else f", found by {mask}")
 
 
-__all__ = ["masks_text"]
+def tokens_text(manifest: Mapping[str, Any]) -> list[str]:
+    """For files of tokens a line on the label masks and the metadata that were used; else none."""
+    entries = [entry for entry in manifest["input"].get("inputs") or () if entry.get("tokens") is not None]
+    if not entries:
+        return []
+    masks = [entry["mask"]["name"] for entry in entries if entry.get("mask") is not None]
+    documents = [entry["metadata"]["name"] for entry in entries if entry.get("metadata") is not None]
+    ends = {entry["tokens"].get("document_end") for entry in entries if entry.get("metadata") is None}
+    told = [f"label masks of {_of(masks, len(entries))}", f"documents by metadata of {_of(documents, len(entries))}"]
+    if ends:
+        told.append("by the token " + " and ".join(map(str, sorted(ends))) + f" of {len(entries) - len(documents)}")
+    return [f"files of tokens: {', '.join(told)}"]
+
+
+def _of(names: list[str], count: int) -> str:
+    if not names:
+        return f"0 of {count}"
+    last = PurePosixPath(names[0]).name
+    return f"{len(names)} of {count} ({last}{', …' if len(names) > 1 else ''})"
+
+
+__all__ = ["masks_text", "tokens_text"]

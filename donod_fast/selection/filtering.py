@@ -16,7 +16,7 @@ import numpy as np
 
 from donod_fast.errors import InputError, suggest
 from donod_fast.selection.filter_options import FilterOptions, parse_condition
-from donod_fast.selection.out_of_core.groups import BY_FILE, FileGroups
+from donod_fast.selection.out_of_core.groups import BY_FILE, groups_by, path_columns
 from donod_fast.selection.out_of_core.row_set import RowSet
 
 if TYPE_CHECKING:
@@ -116,7 +116,8 @@ def filter_columns(folder: ScoresFolder) -> Mapping[str, FilterColumn]:
             found[name] = FilterColumn(field.name, "text")
         elif pa.types.is_floating(field.type) or pa.types.is_integer(field.type):
             found[name] = FilterColumn(field.name, "number")
-    found.setdefault(BY_FILE, FilterColumn(None, "text"))
+    for name in (BY_FILE, *path_columns(folder)):
+        found.setdefault(name, FilterColumn(None, "text"))
     return found
 
 
@@ -139,8 +140,8 @@ def _fulfilling(folder: ScoresFolder, conditions: Sequence[str], lr: float | Non
         wanted.setdefault(name, []).append(value)
     tests = {name: _Test(name, columns[name].kind, values) for name, values in wanted.items()}
     stored = {name: found for name in wanted if (found := columns[name].stored) is not None}
-    files = FileGroups(folder) if len(stored) < len(wanted) else None
-    allowed = [] if files is None else tests[BY_FILE].places(files.names)
+    of_inputs = [(groups_by(folder, name), tests[name]) for name in wanted if name not in stored]
+    allowed = [(groups, test.places(groups.names)) for groups, test in of_inputs]
     found_rows = RowSet(folder.rows)
     for part in range(folder.parts):
         table = read_columns(folder, part, list(dict.fromkeys(["row", *stored.values()])))
@@ -148,8 +149,8 @@ def _fulfilling(folder: ScoresFolder, conditions: Sequence[str], lr: float | Non
         good = np.ones(len(rows), bool)
         for name, column in stored.items():
             good &= tests[name].of(table.column(column))
-        if files is not None:
-            good &= np.isin(files.numbers(rows, None), allowed)
+        for groups, places in allowed:
+            good &= np.isin(groups.numbers(rows, None), places)
         found_rows.add(rows[good])
     return found_rows
 

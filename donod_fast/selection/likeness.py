@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from donod_fast.selection.out_of_core.groups import BY_FILE, Groups, groups_by
+from donod_fast.selection.out_of_core.groups import BY_FILE, Groups, groups_by, path_columns
 from donod_fast.selection.out_of_core.loading import read_batches
 from donod_fast.selection.out_of_core.row_set import RowSet
 from donod_fast.selection.representation import (
@@ -110,6 +110,7 @@ def _columns(folder: ScoresFolder) -> Iterator[str]:
     yield from dict.fromkeys(folder.carry)
     if len(folder.manifest["input"]["inputs"]) > 1 and BY_FILE not in folder.carry:
         yield BY_FILE
+    yield from path_columns(folder)
 
 
 __all__ = ["Likeness", "likeness"]

@@ -95,7 +95,7 @@ class LocalPlace:
             file.seek(start)
         return file
 
-    def open_table(self, size: int) -> io.RawIOBase:
+    def open_table(self, size: int, block: int = TABLE_BLOCK) -> io.RawIOBase:
         """Open for reading at several positions; the same as :meth:`open`."""
         return self.open()
 
@@ -156,9 +156,14 @@ class RemotePlace:
         size = self.stat().size if size is None else size
         return RemoteFile(self.url, size, block=STREAM_BLOCK, start=start, end=end)
 
-    def open_table(self, size: int) -> io.RawIOBase:
-        """Open a file of known size for reading at several positions in turn, as Parquet is read."""
-        return RemoteFile(self.url, size, block=TABLE_BLOCK, kept=TABLE_BLOCKS_KEPT)
+    def open_table(self, size: int, block: int = TABLE_BLOCK) -> io.RawIOBase:
+        """Open a file of known size for reading at several positions in turn, as Parquet is read.
+
+        Args:
+            size: bytes of the file.
+            block: bytes per request.
+        """
+        return RemoteFile(self.url, size, block=block, kept=TABLE_BLOCKS_KEPT)
 
 
 Place = LocalPlace | RemotePlace
@@ -284,6 +289,31 @@ def remote_matches(pattern: str) -> list[tuple[str, Stat | None]]:
                 (hide(url), Stat(info["size"], stamp) if stamp and isinstance(info.get("size"), int) else None)
             )
     return matches
+
+
+def remote_tree(url: str) -> dict[str, tuple[str, Stat | None]]:
+    """All files in a folder behind a URL and its subfolders: path within it → its URL, and size and stamp if listed.
+
+    Raises:
+        OSError: the store cannot be reached or refuses.
+        CorpusError: see :func:`filesystem`.
+    """
+    fs, path = filesystem(url)
+    url = hide(url)
+
+    def look() -> dict[str, Any]:
+        fs.invalidate_cache()
+        return dict(fs.find(path, detail=True))
+
+    base = path.rstrip("/") + "/"
+    files: dict[str, tuple[str, Stat | None]] = {}
+    for name, info in sorted(retrying(look, f"listing {url}").items()):
+        inside = str(name).removeprefix(base) if str(name).startswith(base) else ""
+        if info.get("type") == "file" and inside and not inside.endswith("/"):
+            stamp, size = _stamp_in(info), info.get("size")
+            stat = Stat(size, stamp) if stamp and isinstance(size, int) else None
+            files[inside] = (f"{url.rstrip('/')}/{inside}", stat)
+    return files
 
 
 def _stamp(fs: Any, path: str, info: Mapping[str, Any]) -> str:

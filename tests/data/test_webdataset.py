@@ -17,7 +17,7 @@ from table_files import archive, sample, shard
 from donod_fast.data.reading import open_corpus, reopen_corpus
 from donod_fast.data.shards import plan_shards
 from donod_fast.data.types import Record
-from donod_fast.errors import CorpusError
+from donod_fast.errors import CorpusError, InputError
 from donod_fast.selection.subset import subset_file
 
 pytest.importorskip("webdataset")
@@ -249,6 +249,19 @@ def test_a_subset_has_the_members_byte_for_byte(tmp_path: Path, suffix: str, ord
     with tarfile.open(out) as tar:
         assert tar.getnames() == [name for row in wanted for name in names_of(names, row)]
     assert blocks(out) == b"".join(blocks(Path(names[row // 70]), row % 70) for row in wanted)
+
+
+def test_samples_that_a_reader_would_join_are_not_written(tmp_path: Path) -> None:
+    one = archive(tmp_path / "0.tar", [sample("a", TEXT), sample("b", TEXT)])
+    two = archive(tmp_path / "1.tar", [sample("b", TEXT), sample("a", TEXT), ("c.txt", b"c")])
+    three = archive(tmp_path / "2.tar", [("b.txt", b"b")])
+    corpus = open_corpus([one, two, three])
+    for rows in ([1, 2], [1, 5]):
+        with pytest.raises(InputError, match="two chosen samples have the key 'b'"):
+            subset_file(corpus, rows, tmp_path / "out.tar")
+    assert not (tmp_path / "out.tar").exists()
+    subset_file(corpus, [0, 1, 3], tmp_path / "out.tar")
+    assert len(read(old(tmp_path / "out.tar"))) == 3
 
 
 def names_of(names: list[str], row: int) -> list[str]:

@@ -10,13 +10,14 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from donod_fast.data.reading.inputs import find_sources
+from donod_fast.data.reading.inputs import find_sources, in_tree
 from donod_fast.data.reading.kinds import OTHER_KINDS, is_same, reopened_file, restored_file
 from donod_fast.data.reading.names_or_texts import refuse_text
 from donod_fast.data.reading.python_data import Data, source_of
 from donod_fast.data.reading.saved_datasets import changed_input
 from donod_fast.data.reading.source import Checkpoint, KnownFile, Source
 from donod_fast.data.reading.streams import check_unchanged
+from donod_fast.data.reading.trees import TreePlace, parse_path_columns
 from donod_fast.data.settings import STDIN, CorpusSettings
 from donod_fast.data.token_rules import TokenRules
 from donod_fast.data.types import Record
@@ -110,6 +111,7 @@ def open_corpus(
     spool_dir: Path | None = None,
     known: Mapping[str, KnownFile] | None = None,
     limits: ReadLimits = ReadLimits.DEFAULT,
+    path_columns: Sequence[str] = (),
     tokens: TokenRules | None = None,
 ) -> Corpus:
     """Open inputs, counting rows and hashing content in one streaming pass over each file.
@@ -128,6 +130,7 @@ def open_corpus(
         known: facts about files from an earlier run, by absolute path or URL (``str`` of the place). A file with the
             same kind, compression, size and stamp as its entry is not read again.
         limits: how large a record may be, and how much a compressed file may expand.
+        path_columns: names of the levels of folders of a tree; see ``trees.py``.
         tokens: what files of tokens (``.npy``) do not say themselves; None if they have a header and metadata.
 
     Raises:
@@ -138,9 +141,8 @@ def open_corpus(
     inputs = hidden_names(inputs)
     if inputs.count(STDIN) > 1:
         raise CorpusError(f"{STDIN}: standard input can be read only once; name it once")
-    return Corpus(
-        [source for name in inputs for source in find_sources(name, split, revision, spool_dir, known, limits, tokens)]
-    )
+    found = (find_sources(name, split, revision, spool_dir, known, limits, path_columns, tokens) for name in inputs)
+    return Corpus([source for sources in found for source in sources])
 
 
 def open_settings(
@@ -154,6 +156,7 @@ def open_settings(
         spool_dir=spool_dir,
         known=known,
         limits=settings.limits,
+        path_columns=parse_path_columns(settings.path_columns),
         tokens=settings.tokens,
     )
 
@@ -263,6 +266,8 @@ def _reopened(entry: Mapping[str, Any], checkpoints: Sequence[Checkpoint]) -> So
     if is_same(entry, stat):
         return restored_file(entry, checkpoints)
     source = reopened_file(entry, place)
+    if "tree" in entry:
+        source = in_tree(source, TreePlace(**entry["tree"]))
     if source.digest != entry["digest"]:
         raise changed_input(place, "same size, different content")
     return source

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import atexit
 import glob
+import logging
 import os
 import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
 from donod_fast.data.reading.kinds import (
@@ -29,12 +30,22 @@ from donod_fast.data.reading.kinds import (
 from donod_fast.data.reading.saved_datasets import is_saved_dataset, open_hub_dataset
 from donod_fast.data.reading.source import KnownFile, Source
 from donod_fast.data.reading.streams import BUFFER_BYTES, file_errors
+from donod_fast.data.reading.trees import Tree, TreePlace, local_paths, tree_of
 from donod_fast.data.settings import STDIN
 from donod_fast.data.token_rules import TokenRules
 from donod_fast.errors import CorpusError
 from donod_fast.system.limits import ReadLimits
 from donod_fast.system.patterns import expanded, matching_files
-from donod_fast.system.places import LocalPlace, Place, RemotePlace, Stat, local_path, remote_info, remote_matches
+from donod_fast.system.places import (
+    LocalPlace,
+    Place,
+    RemotePlace,
+    Stat,
+    local_path,
+    remote_info,
+    remote_matches,
+    remote_tree,
+)
 from donod_fast.system.wording import plural
 
 REMOTE_OPENERS = 8
@@ -42,6 +53,7 @@ REMOTE_OPENERS = 8
 
 SPOOL_NAME = "stdin.jsonl"
 
+_log = logging.getLogger(__name__)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -51,6 +63,7 @@ class _Opening:
 
     known: Mapping[str, KnownFile]
     limits: ReadLimits
+    path_columns: Sequence[str] = ()
     split: str = "train"
     revision: str | None = None
     tokens: TokenRules | None = None
@@ -68,6 +81,7 @@ def find_sources(
     spool_dir: Path | None,
     known: Mapping[str, KnownFile] | None = None,
     limits: ReadLimits = ReadLimits.DEFAULT,
+    path_columns: Sequence[str] = (),
     tokens: TokenRules | None = None,
 ) -> list[Source]:
     """Open all files or the dataset that one input name refers to.
@@ -79,12 +93,13 @@ def find_sources(
         spool_dir: where to keep a copy of standard input; None for a temporary file.
         known: files that need not be read, by path or URL; see :func:`open_corpus`.
         limits: the limits on its files.
+        path_columns: names of the levels of folders of a tree.
         tokens: what files of tokens do not say themselves.
 
     Raises:
         CorpusError: the input does not exist or cannot be read.
     """
-    opening = _Opening({} if known is None else known, limits, split, revision, tokens)
+    opening = _Opening({} if known is None else known, limits, path_columns, split, revision, tokens)
     if name == STDIN:
         place = LocalPlace(_spooled(sys.stdin.buffer, spool_dir).absolute())
         kind = FILE_KINDS["json"]  # or JSON Lines
@@ -112,7 +127,7 @@ def _local_sources(name: str, path: Path, opening: _Opening) -> list[Source]:
     if not name:
         raise CorpusError("an input's name is empty; give a file, a folder, a pattern or a hub id")
     if path.is_dir():
-        return [_open_local_folder(name, path, opening)]
+        return _open_local_folder(name, path, opening)
     if path.exists():
         return [_open_local(name, path, opening)]
     if glob.has_magic(name):
@@ -125,15 +140,56 @@ def _local_sources(name: str, path: Path, opening: _Opening) -> list[Source]:
     raise CorpusError(f"{name}: there is no such file; check the path")
 
 
-def _open_local_folder(name: str, path: Path, opening: _Opening) -> Source:
+def _open_local_folder(name: str, path: Path, opening: _Opening) -> list[Source]:
     source = opening.folder(name, LocalPlace(path.absolute()))
     if source is not None:
-        return source
+        return [source]
     within = sorted(child.name for child in path.iterdir() if is_saved_dataset(LocalPlace(child)))
     if within:  # Axolotl's dataset_prepared_path has one for each configuration
         shown = ", ".join(f"{name.rstrip('/')}/{child}" for child in within[:5])
         raise CorpusError(f"{name}: a folder with {plural(len(within), 'saved dataset')}; name one: {shown}")
-    raise CorpusError(f"{name}: a folder, but not one from save_to_disk; give its files: '{name}/*.jsonl'")
+    tree = tree_of(name, local_paths(path), opening.path_columns, _is_data)
+    if tree is None:
+        raise CorpusError(
+            f"{name}: a folder, but not one from save_to_disk, and without Parquet files; give its files: "
+            f"'{name}/*.jsonl'"
+        )
+    _say_left_out(name, tree)
+    return [
+        in_tree(_open_local(f"{name.rstrip('/')}/{inside}", path / inside, opening), where)
+        for inside, where in tree.files
+    ]
+
+
+def _open_remote_tree(url: str, opening: _Opening) -> list[Source]:
+    """The Parquet files of a folder behind a URL."""
+    files = remote_tree(url)
+    tree = tree_of(url, files, opening.path_columns, _is_data)
+    if tree is None:
+        raise CorpusError(f"{url}: a folder without Parquet files; give its files: '{url.rstrip('/')}/*.jsonl'")
+    _say_left_out(url, tree)
+
+    def opened(file: tuple[str, TreePlace]) -> Source:
+        at, stat = files[file[0]]
+        return in_tree(_open_remote(at, opening, stat), file[1])
+
+    with ThreadPoolExecutor(REMOTE_OPENERS) as pool:
+        return list(pool.map(opened, tree.files))
+
+
+def _is_data(file_name: str) -> bool:
+    return kind_and_codec(file_name) is not None
+
+
+def _say_left_out(name: str, tree: Tree) -> None:
+    if tree.said:
+        _log.warning("%s: %s; left out: %s", name, plural(len(tree.files), "Parquet file"), tree.said)
+
+
+def in_tree(source: Source, where: TreePlace) -> Source:
+    """The source of a file with its place in a tree."""
+    found: Any = source
+    return cast("Source", replace(found, facts=replace(found.facts, tree=where)))
 
 
 def _open_local(name: str, path: Path, opening: _Opening) -> Source:
@@ -159,7 +215,7 @@ def _remote_sources(url: str, opening: _Opening) -> list[Source]:
         source = opening.folder(url, RemotePlace(url))
         if source is not None:
             return [source]
-        raise CorpusError(f"{url}: a folder; give its files: '{url.rstrip('/')}/*.jsonl'")
+        return _open_remote_tree(url, opening)
     return [_open_remote(url, opening)]
 
 

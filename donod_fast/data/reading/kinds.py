@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from donod_fast.data.reading.arrow_files import open_arrow, restored_arrow
 from donod_fast.data.reading.csv_files import CsvFile, open_csv
 from donod_fast.data.reading.json_documents import JsonDocument, open_json_document, sniff_json
 from donod_fast.data.reading.json_files import JsonLinesFile, open_json_lines
@@ -138,6 +139,7 @@ FILES = (
         lambda facts, entry, _: ParquetFile(facts, int(entry["rows"]), tuple(entry.get("row_groups", ()))),
         footer_only=True,
     ),
+    FileKind("arrow", (".arrow", ".feather", ".arrows"), open_arrow, restored_arrow, footer_only=True),
     FileKind(
         WEBDATASET,
         (".tar",),

@@ -21,7 +21,7 @@ import pyarrow as pa
 from donod_fast.data.reading.source import Anywhere
 from donod_fast.data.reading.tables import rows_of_batch, table_records
 from donod_fast.data.types import Record
-from donod_fast.errors import CorpusError, InputError
+from donod_fast.errors import CorpusError
 from donod_fast.system.places import LocalPlace, Place
 
 LANCE = "lance"
@@ -144,8 +144,7 @@ def open_lance(
         known: its entry in the description of a corpus that was scored before.
 
     Raises:
-        CorpusError: it is damaged or behind a URL, or there is no such version.
-        InputError: the package is not installed.
+        CorpusError: it is damaged or behind a URL, there is no such version, or the package is not installed.
     """
     if not isinstance(folder, LocalPlace):
         raise CorpusError(
@@ -229,11 +228,11 @@ def _opened(path: str, version: int | str | None) -> Any:
 
 
 def lance_package() -> Any:
-    """The package ``lance``. Raises InputError: it is not installed."""
+    """The package ``lance``. Raises CorpusError: it is not installed."""
     try:
         import lance
     except ImportError as error:
-        raise InputError(
+        raise CorpusError(
             f"Lance datasets need the package pylance ({error}): pip install 'donod-fast[lance]'"
         ) from None
     return lance
@@ -244,7 +243,7 @@ def _lance_errors(name: str, version: object = None) -> Iterator[None]:
     """Convert any error of Lance, the panics of its library too, into a CorpusError with the version."""
     try:
         yield
-    except (CorpusError, InputError, GeneratorExit, KeyboardInterrupt, SystemExit, MemoryError):
+    except (CorpusError, GeneratorExit, KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except BaseException as error:  # a panic of the library is no Exception
         which = "" if version is None else f" at version {version}"

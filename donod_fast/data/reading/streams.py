@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from donod_fast.data.reading.bounded_streams import PlainBytes, StoredBytes, refuse_sparse
+from donod_fast.data.reading.trees import TreePlace
 from donod_fast.errors import CorpusError
 from donod_fast.system.limits import ReadLimits
 from donod_fast.system.places import LocalPlace, Place, Stat, is_url, place_of_entry
@@ -39,6 +40,7 @@ class FileFacts:
         of_footer: whether ``sha256`` is that of the footer.
         longest: bytes of the longest record; 0 where that is of no importance.
         limits: the limits that it is read within.
+        tree: its place in a tree of files; None if it was named itself.
     """
 
     name: str
@@ -50,6 +52,7 @@ class FileFacts:
     of_footer: bool = False
     longest: int = 0
     limits: ReadLimits = ReadLimits.DEFAULT
+    tree: TreePlace | None = None
 
     @property
     def digest(self) -> str:
@@ -76,6 +79,7 @@ class FileFacts:
             "digest": f"{kind} {self.digest}",
             **({"longest": self.longest} if self.longest else {}),
             **({"limits": self.limits.as_json()} if self.limits.as_json() else {}),
+            **({} if self.tree is None else {"tree": self.tree.as_json()}),
         }
 
 
@@ -104,6 +108,7 @@ def facts_of_entry(entry: Mapping[str, Any], name: str | None = None, limits: Re
         of_footer,
         int(entry.get("longest", 0)),
         limits,
+        TreePlace.from_json(entry.get("tree")),
     )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import functools
+import io
+import os
 import tempfile
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -68,11 +69,28 @@ def parsed_lines(name: str, stream: BinaryIO, number: int, count: int) -> Iterat
         yield Document(start, end, tuple(fields))
 
 
+class _Positioned(io.RawIOBase):
+    """An open file from a byte on, with a position of its own: several readers share the file."""
+
+    def __init__(self, number: int, at: int) -> None:
+        self._number, self._at = number, at
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)
+        content = os.pread(self._number, len(view), self._at)
+        view[: len(content)] = content
+        self._at += len(content)
+        return len(content)
+
+
 class Metadata:
     """The lines of a metadata file, plain in a temporary file, with 8 bytes in memory for each."""
 
     def __init__(self, facts: FileFacts) -> None:
-        self._file: Any = tempfile.NamedTemporaryFile()  # noqa: SIM115
+        self._file: Any = tempfile.TemporaryFile()  # noqa: SIM115
         self._offsets = array("q")
         at = 0
         with (
@@ -91,9 +109,8 @@ class Metadata:
     def documents(self, name: str, start: int, count: int) -> Iterator[Document]:
         """The documents from one on; see :func:`parsed_lines`."""
         if start < len(self._offsets):
-            with Path(self._file.name).open("rb") as own:  # each reader has its own position
-                own.seek(self._offsets[start])
-                yield from parsed_lines(name, own, start, count)
+            own = io.BufferedReader(_Positioned(self._file.fileno(), self._offsets[start]))
+            yield from parsed_lines(name, own, start, count)
 
 
 @functools.lru_cache(maxsize=2)

@@ -87,12 +87,12 @@ class WebDatasetFile(Unmarked):
                 place, own = f"sample {sample.key!r}", sample_hash(sample)
                 yield Record(first_row + row, self.facts.name, place, data, None, problem, hash=own)
 
-    def members(self, start: int, stop: int) -> Iterator[tuple[int, Iterator[bytes]]]:
+    def members(self, start: int, stop: int) -> Iterator[tuple[int, TarSample, Iterator[bytes]]]:
         """The members of the samples ``start <= i < stop`` as they are in the archive, with headers and filling.
 
         Yields:
-            The number of a sample within the file, and its bytes, to be read before the next one is asked for. Those of
-            a compressed file are in memory.
+            The number of a sample within the file, the sample, and its bytes, to be read before the next one is asked
+            for. Those of a compressed file are in memory.
 
         Raises:
             CorpusError: the file cannot be read, or has changed.
@@ -102,9 +102,9 @@ class WebDatasetFile(Unmarked):
             for row, walk, sample in self._samples(stack, start, stop, lambda _: compressed, raw=compressed):
                 own = [member for _, member in sample.members]
                 if compressed:
-                    yield row, (sample.contents[member.begin] for member in own)
+                    yield row, sample, (sample.contents[member.begin] for member in own)
                 else:
-                    yield row, chain.from_iterable(walk.pieces(member.begin, member.end) for member in own)
+                    yield row, sample, chain.from_iterable(walk.pieces(member.begin, member.end) for member in own)
 
     def _samples(
         self, stack: ExitStack, start: int, stop: int, wanted: Callable[[str], bool], *, raw: bool = False

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from donod_fast.data.reading.trees import FOLDER
 from donod_fast.errors import InputError
 from donod_fast.scores.rows import CARRIED
 
@@ -57,6 +58,17 @@ class FileGroups:
         return self._inputs[np.searchsorted(self._first, rows, side="right") - 1]
 
 
+class PathGroups(FileGroups):
+    """One group per value that the paths of a tree's files give a column."""
+
+    def __init__(self, folder: ScoresFolder, column: str) -> None:
+        super().__init__(folder)
+        values = [_path_value(entry, column) for entry in folder.manifest["input"]["inputs"]]
+        self.names = list(dict.fromkeys(values))
+        places = {value: at for at, value in enumerate(self.names)}
+        self._inputs = np.array([places[value] for value in values], np.int32)[self._inputs]
+
+
 class CarriedGroups:
     """One group per value of a carried column; rows without a value also form a group."""
 
@@ -86,8 +98,31 @@ class CarriedGroups:
         return self._numbers[name]
 
 
+def path_columns(folder: ScoresFolder) -> tuple[str, ...]:
+    """The columns that the paths of a tree's files give: ``folder``, and those that keys or ``--path-columns`` name.
+
+    A carried column of the same name counts more, and is left out here.
+    """
+    trees = [entry["tree"] for entry in folder.manifest["input"].get("inputs") or () if entry.get("tree")]
+    names = dict.fromkeys(name for tree in trees for name in tree["columns"])
+    if trees:
+        names[FOLDER] = None
+    return tuple(name for name in names if name not in folder.carry)
+
+
+def _path_value(entry: Mapping[str, Any], column: str) -> str | None:
+    tree = entry.get("tree")
+    if tree is None:
+        return None
+    if column == FOLDER and column not in tree["columns"]:
+        return str(tree["folder"])
+    value = tree["columns"].get(column)
+    return None if value is None else str(value)
+
+
 def groups_by(folder: ScoresFolder, by: str | None) -> Groups:
-    """Make the groups of ``--by``: None for one group, ``"file"``, or a carried column (``NAME`` or ``record.NAME``).
+    """Make the groups of ``--by``: None for one group, ``"file"``, a carried column (``NAME`` or ``record.NAME``), or a
+    column of :func:`path_columns`.
 
     Raises:
         InputError: the folder does not carry that column.
@@ -99,14 +134,17 @@ def groups_by(folder: ScoresFolder, by: str | None) -> Groups:
         return CarriedGroups(by)
     if by == BY_FILE:
         return FileGroups(folder)
+    if by in (paths := path_columns(folder)):
+        return PathGroups(folder, by)
     by = by.removeprefix(CARRIED)  # the name of the column in the scores
     if by in carried:
         return CarriedGroups(by)
     there = f"it carries {', '.join(carried)}" if carried else "it carries no column"
+    there += f", and paths give {', '.join(paths)}" if paths else ""
     raise InputError(
         f"--by {by}: {folder.name} does not carry the records' column {by!r} ({there}); score into a new folder with "
         f"`donod-fast score … --carry {by}`, or use --by {BY_FILE}"
     )
 
 
-__all__ = ["BY_FILE", "Groups", "groups_by"]
+__all__ = ["BY_FILE", "Groups", "PathGroups", "groups_by", "path_columns"]
