@@ -23,6 +23,7 @@ from donod_fast.data.reading.tables import rows_of_batch, table_records
 from donod_fast.data.types import Record
 from donod_fast.errors import CorpusError
 from donod_fast.system.places import LocalPlace, Place
+from donod_fast.system.wording import shortened
 
 LANCE = "lance"
 SUFFIX = ".lance"
@@ -247,7 +248,7 @@ def _lance_errors(name: str, version: object = None) -> Iterator[None]:
         raise
     except BaseException as error:  # a panic of the library is no Exception
         which = "" if version is None else f" at version {version}"
-        reason = str(error).split("\n")[0][:300]
+        reason = shortened(str(error).split("\n")[0], 300)
         raise CorpusError(
             f"{name}: the Lance dataset cannot be read{which}: {reason}; restore its files, or check --data-revision"
         ) from error

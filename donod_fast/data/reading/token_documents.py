@@ -17,6 +17,7 @@ import numpy as np
 from donod_fast.data.reading.streams import FileFacts, peeking, unchanged
 from donod_fast.data.reading.token_arrays import ArrayForm, as_numbers
 from donod_fast.errors import CorpusError
+from donod_fast.system.wording import shortened
 
 SCAN_BYTES = 1 << 20
 FIELDS = ("id", "src", "loc")
@@ -57,7 +58,7 @@ def parsed_lines(name: str, stream: BinaryIO, number: int, count: int) -> Iterat
             start, end = int(start_text), int(end_text)
         except (ValueError, csv.Error) as error:
             raise CorpusError(
-                f"{name}, line {at}: not the start and end of a document ({str(error)[:100]}); write the metadata again"
+                f"{name}, line {at}: not the start and end of a document ({shortened(error, 100)}); write the metadata again"
             ) from error
         if not before <= start <= end <= count:
             wrong = f"it begins before the one before it ends ({before:,})" if start < before else f"{count:,} tokens"
