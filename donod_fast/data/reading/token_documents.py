@@ -58,7 +58,8 @@ def parsed_lines(name: str, stream: BinaryIO, number: int, count: int) -> Iterat
             start, end = int(start_text), int(end_text)
         except (ValueError, csv.Error) as error:
             raise CorpusError(
-                f"{name}, line {at}: not the start and end of a document ({shortened(error, 100)}); write the metadata again"
+                f"{name}, line {at}: not the start and end of a document ({shortened(error, 100)}); "
+                "write the metadata again"
             ) from error
         if not before <= start <= end <= count:
             wrong = f"it begins before the one before it ends ({before:,})" if start < before else f"{count:,} tokens"
