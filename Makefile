@@ -39,12 +39,12 @@ check-tests: $(VENV)/.dev
 attack: $(VENV)/.dev
 	$(BIN)/pytest -m attack -n $(WORKERS) --dist loadfile --attacks full --attack-table bench/results/attacks.csv
 
-# The tests marked nightly, then kills, fuzzed records and files, and flips: SHARE of the full set, and a table of the counts.
+# The tests marked nightly or sampled, then kills, fuzzed records and files, and flips: SHARE of the full set, and a table of the counts.
 # FULL=1 runs all of it and writes bench/results/faults.csv; interrupted, the same command continues (build/faults.jsonl).
 SHARE ?= 0.2
 FULL ?= 0
 nightly: $(VENV)/.dev
-	DONOD_FAST_NIGHTLY=1 $(BIN)/pytest -m nightly -n $(WORKERS) --dist loadfile
+	DONOD_FAST_NIGHTLY=1 $(BIN)/pytest -m "nightly or sampled" -n $(WORKERS) --dist loadfile
 	$(BIN)/python tests/support/fault_run.py $(if $(filter 1,$(FULL)),--share 1 --csv bench/results/faults.csv,--share $(SHARE))
 
 # Each host that this package plugs into, in an environment of its own under build/hosts: its own program on the embedded
