@@ -6,7 +6,7 @@ WORKERS ?= 2
 # 1 installs the versions of requirements/*.txt and refuses a file with another hash; 0 lets pip resolve (constraints.txt).
 LOCKED ?= 1
 
-.PHONY: demo test lint types check-tests attack test-hosts docs page bench compiled gpu dist clean locks audit test-lowest test-matrix
+.PHONY: demo test lint types check-tests attack nightly test-hosts docs page bench compiled gpu dist clean locks audit test-lowest test-matrix
 
 demo: $(VENV)/.demo
 	$(BIN)/donod-fast demo --out demo-out
@@ -38,6 +38,14 @@ check-tests: $(VENV)/.dev
 # installed: only then does it try both kinds of isolation as root and as an ordinary user.
 attack: $(VENV)/.dev
 	$(BIN)/pytest -m attack -n $(WORKERS) --dist loadfile --attacks full --attack-table bench/results/attacks.csv
+
+# The tests marked nightly, then kills, fuzzed records and files, and flips: SHARE of the full set, and a table of the counts.
+# FULL=1 runs all of it and writes bench/results/faults.csv; interrupted, the same command continues (build/faults.jsonl).
+SHARE ?= 0.2
+FULL ?= 0
+nightly: $(VENV)/.dev
+	DONOD_FAST_NIGHTLY=1 $(BIN)/pytest -m nightly -n $(WORKERS) --dist loadfile
+	$(BIN)/python tests/support/fault_run.py $(if $(filter 1,$(FULL)),--share 1 --csv bench/results/faults.csv,--share $(SHARE))
 
 # Each host that this package plugs into, in an environment of its own under build/hosts: its own program on the embedded
 # corpus, compared with `donod-fast score`. HOSTS="datatrove axolotl" runs some of them. Needs the network.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,9 +53,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     skip_shared(items)
     if os.environ.get("DONOD_FAST_NIGHTLY") == "1":
         return
+    cases: Counter[tuple[object, str]] = Counter()
     for item in items:
         if item.get_closest_marker("nightly") is not None:
             item.add_marker(pytest.mark.skip(reason="many trials of one fault: DONOD_FAST_NIGHTLY=1 runs it"))
+        sampled = item.get_closest_marker("sampled")
+        if sampled is not None:
+            test = (item.parent, getattr(item, "originalname", item.name))
+            if cases[test] % sampled.kwargs["every"]:
+                item.add_marker(pytest.mark.skip(reason="one of many cases: DONOD_FAST_NIGHTLY=1 runs it"))
+            cases[test] += 1
 
 
 @pytest.fixture

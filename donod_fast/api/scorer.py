@@ -15,6 +15,7 @@ from donod_fast.scoring import scorer as scoring
 if TYPE_CHECKING:
     from donod_fast.data.reading import Corpus
     from donod_fast.data.reading.python_data import Data
+    from donod_fast.scores.array_tasks import ArrayTask
 
 Progress = Callable[[int, int], None]
 """Called with the numbers of rows and of tokens that have been scored since the last call."""
@@ -43,6 +44,7 @@ class Scorer(scoring.Scorer):
         workers: int | None = None,
         overwrite: bool = False,
         rescore_changed: bool = False,
+        shard: tuple[int, int] | None = None,
     ) -> Scores:
         """Score a corpus: one row per input row, in input order.
 
@@ -60,6 +62,8 @@ class Scorer(scoring.Scorer):
             workers: with ``out``: processes that read and tokenise ahead; None to choose by device and rows.
             overwrite: with ``out``: drop the scores that the folder holds.
             rescore_changed: with ``out``: drop the scores of input files that have changed since they were scored.
+            shard: with ``out``: (number from 0, count) of a task of an array of processes that all score into ``out``.
+                Only the parts of this task are scored, so the scores may be unfinished when this returns.
 
         Raises:
             CorpusError: an input cannot be read.
@@ -67,13 +71,20 @@ class Scorer(scoring.Scorer):
             SettingsMismatchError: the folder holds scores made with other settings.
             StoreError: the folder cannot be written or is in use; parts that are done stay.
         """
+        from donod_fast.engines.array.holding import holding
         from donod_fast.engines.local import score_corpus, score_in_memory
+        from donod_fast.engines.request import RunOptions
         from donod_fast.errors import InputError
         from donod_fast.scores.opening import settled_part_rows
-        from donod_fast.system.locking import locked
         from donod_fast.system.storage import open_storage
 
-        only = {"part_rows": part_rows, "workers": workers, "overwrite": overwrite, "rescore_changed": rescore_changed}
+        only = {
+            "part_rows": part_rows,
+            "workers": workers,
+            "overwrite": overwrite,
+            "rescore_changed": rescore_changed,
+            "shard": shard,
+        }
         if out is None and (given := [name for name, value in only.items() if value not in (None, False)]):
             raise InputError(f"{given[0]} is for scores in a folder; name one with out=")
         for name, whole in (("part_rows", part_rows), ("workers", workers)):
@@ -81,13 +92,15 @@ class Scorer(scoring.Scorer):
                 raise InputError(f"{name} must be a whole number, got {whole!r}")
         if not (progress is None or isinstance(progress, bool) or callable(progress)):
             raise InputError(f"progress must be True, False or a function of (rows, tokens), got {progress!r}")
+        task = _task(shard)
         if out is not None:
+            RunOptions(overwrite=overwrite, rescore_changed=rescore_changed, task=task)  # refuses what excludes a task
             open_storage(out)  # refuses a wrong name before the data is read
         corpus = scoring.as_corpus(data)
         if out is None:
             with _shown(progress, corpus.rows) as seen:
                 return Scores(Source(score_in_memory(corpus, self, seen), corpus))
-        with locked(out), _shown(progress, corpus.rows) as seen:
+        with holding(out, task), _shown(progress, corpus.rows) as seen:
             outcome = score_corpus(
                 corpus,
                 self,
@@ -97,8 +110,21 @@ class Scorer(scoring.Scorer):
                 rescore_changed=rescore_changed,
                 progress=seen,
                 workers=workers,
+                task=task,
             )
         return Scores(Source(outcome.folder, corpus))
+
+
+def _task(shard: tuple[int, int] | None) -> ArrayTask | None:
+    """The task of an array. Raises InputError: it has another form, or there is no such task."""
+    from donod_fast.errors import InputError
+    from donod_fast.scores.array_tasks import ArrayTask
+
+    if shard is None:
+        return None
+    if not isinstance(shard, tuple | list) or len(shard) != 2:
+        raise InputError(f"shard must be (number from 0, count), as (0, 8), got {shard!r}")
+    return ArrayTask(shard[1], shard[0])
 
 
 @contextmanager

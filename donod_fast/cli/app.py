@@ -92,6 +92,12 @@ class Commands(LazyGroup):
             "Join scores folders that were made separately.",
             "merge scores-a scores-b --out scores",
         ),
+        "compact": _command(
+            "compacting:compact_command",
+            _FOLDERS,
+            "Join the small parts of a scores folder into larger ones.",
+            "compact scores --part-rows 16384",
+        ),
         "export": _command(
             "folders:export_command",
             _FOLDERS,

@@ -11,6 +11,12 @@ class Interrupted(DonodError):
     exit_code = 130
 
 
+class Terminated(DonodError):
+    """The scheduler stopped a task of a job array; committed parts are kept."""
+
+    exit_code = 143
+
+
 class NothingScored(DonodError):
     """No row of the corpus has the status ``scored``."""
 
@@ -23,4 +29,4 @@ class CheckFailed(DonodError):
     exit_code = 1
 
 
-__all__ = ["CheckFailed", "Interrupted", "NothingScored"]
+__all__ = ["CheckFailed", "Interrupted", "NothingScored", "Terminated"]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from donod_fast.cli import output
+from donod_fast.cli.array_text import array_lines
 from donod_fast.errors import InputError
 from donod_fast.system.wording import plural
 
@@ -29,12 +30,27 @@ def status(
         typer.Option(help="Show the state again every so many seconds, until done.", min=0.1, rich_help_panel="Output"),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.", rich_help_panel="Output")] = False,
+    missing_shards: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Print only the options of sbatch that submit the unfinished tasks of an array of N again; nothing if "
+            "there are none.",
+            min=1,
+            rich_help_panel="Output",
+        ),
+    ] = None,
 ) -> None:
     """Show the progress of SCORES: rows by status, parts, speed, time left and problems."""
+    from donod_fast.scores.folded import KnownSummaries
     from donod_fast.scores.monitoring import folder_status
 
+    if missing_shards is not None:
+        _submit_again(scores, missing_shards)
+        return
+    known = KnownSummaries()
     while True:
-        found = folder_status(scores)
+        found = folder_status(scores, known=known)
         if json:
             output.as_json({**asdict(found), "step": found.step.as_json(), "finished": found.finished})
         else:
@@ -42,6 +58,15 @@ def status(
         if watch is None or found.finished:
             return
         time.sleep(watch)
+
+
+def _submit_again(scores: str, count: int) -> None:
+    from donod_fast.scores.array_status import submission
+    from donod_fast.scores.monitoring import folder_status
+
+    state = folder_status(scores, tasks=count).array
+    if state is not None and state.to_submit:
+        typer.echo(submission(count, state.to_submit))
 
 
 def _text(found: FolderStatus) -> str:
@@ -76,6 +101,8 @@ def _text(found: FolderStatus) -> str:
         where = "in every part" if parts == found.parts else f"in {plural(parts, 'part')}"
         more = "; run `donod-fast score` again to add them to the others" if parts < found.parts_done else ""
         lines.append(f"losses   of the scored tokens, {where}{more}")
+    if found.array is not None:
+        lines += array_lines(found.array)
     lines += [f"damaged  {text}" for text in found.damaged.values()]
     hidden = len(found.problems) - _SHOWN_PROBLEMS
     if found.problems:

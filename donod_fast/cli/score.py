@@ -35,6 +35,7 @@ def score(
 
     from donod_fast.cli import output
     from donod_fast.cli.score_run import look_command, summary, summary_text
+    from donod_fast.cli.stopping import terminated_by_signal
     from donod_fast.scores.unscored import commonest_cause
 
     def announce() -> None:
@@ -54,14 +55,15 @@ def score(
                     typer.echo(f"look     {look}")
         return
     try:
-        done = run.score(lambda rows: output.progress_bar(rows, quiet=screen.hides_progress), announce)
+        with terminated_by_signal(in_array=run.is_in_array):
+            done = run.score(lambda rows: output.progress_bar(rows, quiet=screen.hides_progress), announce)
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; run the same command again to resume in {target.out}") from None
     if screen.json:
         output.as_json(summary(done))
     elif not screen.quiet:
         typer.echo(summary_text(done))
-    if not done.outcome.counts["scored"]:
+    if not done.outcome.counts["scored"] and done.outcome.task is None:
         cause = commonest_cause(done.outcome.folder)
         raise NothingScored(f"no row could be scored: {'there are no rows' if cause is None else cause.text()}")
 

@@ -17,6 +17,7 @@ from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from donod_fast.engines.choosing import Done, ScoreRequest
+    from donod_fast.engines.prologue import TaskOutcome
 
 _SHOW_OPTIONS = {field.name for kind in (CorpusSettings, ModelSource, MaskSettings) for field in options_of(kind)}
 
@@ -24,6 +25,8 @@ _SHOW_OPTIONS = {field.name for kind in (CorpusSettings, ModelSource, MaskSettin
 def summary(done: Done) -> dict[str, Any]:
     """The summary as JSON values, for ``--json``."""
     outcome = done.outcome
+    if outcome.task is not None:
+        return _task_summary(done, outcome.task)
     cause = commonest_cause(outcome.folder)
     return {
         "out": outcome.folder.name,
@@ -50,6 +53,8 @@ def summary(done: Done) -> dict[str, Any]:
 
 def summary_text(done: Done) -> str:
     """The summary as lines of text."""
+    if done.outcome.task is not None:
+        return _task_text(done, done.outcome.task)
     folder, old = done.outcome.folder, done.outcome.resumed_rows
     update = folder.manifest["update"]
     lines = [f"{plural(folder.rows, 'row')} in {folder.name}: {output.counts(done.outcome.counts)}"]
@@ -73,6 +78,40 @@ def summary_text(done: Done) -> str:
             lines.append(f"check the masks: {look}")
         lines.append(f"next: donod-fast select {shlex.quote(folder.name)} --keep 0.3 --out subset.jsonl")
         lines.append(f"look at them: donod-fast report {shlex.quote(folder.name)} --out report.html")
+    return "\n".join(lines)
+
+
+def _task_summary(done: Done, task: TaskOutcome) -> dict[str, Any]:
+    return {
+        "out": done.outcome.folder.name,
+        "task": task.task.index,
+        "tasks": task.task.count,
+        "parts": task.parts,
+        "rows": task.rows,
+        "by_status": dict(done.outcome.counts),
+        "resumed_rows": done.outcome.resumed_rows,
+        "seconds": round(done.seconds, 3),
+        "parts_left": task.left,
+    }
+
+
+def _task_text(done: Done, task: TaskOutcome) -> str:
+    """The summary of one task of an array: of its own parts, without reading those of the others."""
+    folder, old = done.outcome.folder, done.outcome.resumed_rows
+    if not task.parts:
+        return f"task {task.task} of {folder.name}: no parts, because there are fewer parts than tasks"
+    whose = f"task {task.task} of {folder.name}: {plural(task.rows, 'row')} in {plural(task.parts, 'part')}"
+    new = f"{plural(task.rows - old, 'row')} in {output.duration(done.seconds)}"
+    lines = [
+        f"{whose}: {output.counts(done.outcome.counts)}",
+        new + (f", {old:,} already done" if old else "") + (f"; {done.compiled}" if done.compiled else ""),
+        *(report.text() for report in done.reports),
+    ]
+    if task.left:
+        lines.append(f"{plural(task.left, 'part')} of other tasks left: donod-fast status {shlex.quote(folder.name)}")
+    else:
+        lines.append(f"all {plural(folder.parts, 'part')} are committed")
+        lines.append(f"next: donod-fast select {shlex.quote(folder.name)} --keep 0.3 --out subset.jsonl")
     return "\n".join(lines)
 
 

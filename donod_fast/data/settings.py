@@ -9,6 +9,7 @@ from typing import Any
 from donod_fast.data.column_map import ColumnMap
 from donod_fast.data.mask_profiles.names import PROFILES
 from donod_fast.data.read_rules import ReadRules
+from donod_fast.data.token_rules import DTYPES, TokenRules
 from donod_fast.errors import InputError, suggest
 from donod_fast.system.limits import EXPANSION, MIB, RECORD_MIB, ReadLimits
 from donod_fast.system.options import option, python_only
@@ -27,7 +28,9 @@ class CorpusSettings:
         data: files, globs, URLs, saved datasets, hub ids, or ``-`` for standard input; in this order. Empty for the
             file of ``MaskSettings.dataset``, see :func:`with_data`.
         split: split of saved and hub datasets.
-        data_revision: revision of hub datasets, None for the newest.
+        data_revision: revision of hub datasets, version or tag of Lance datasets; None for the newest.
+        token_dtype: type of the numbers in files of tokens without a header.
+        document_end, document_begin: tokens between two documents, for files of tokens without metadata.
         max_record_size: largest record in MiB; a larger one gets a status.
         max_expansion: how many times its stored size a compressed file may give.
     """
@@ -39,7 +42,18 @@ class CorpusSettings:
         is_argument=True,
     )
     split: str = option("train", help="Split of a saved or hub dataset.", panel=PANEL)
-    data_revision: str | None = option(None, help="Revision of a hub dataset.", panel=PANEL)
+    data_revision: str | None = option(
+        None, help="Revision of a hub dataset; version or tag of a Lance dataset, latest for the newest.", panel=PANEL
+    )
+    token_dtype: str | None = option(
+        None, help="Type of tokens in .npy files without a header.", panel=PANEL, choices=DTYPES
+    )
+    document_end: int | None = option(
+        None, help="Token that ends a document in .npy files without metadata.", panel=PANEL, minimum=0
+    )
+    document_begin: int | None = option(
+        None, help="Token that must follow --document-end, so that a document ends there.", panel=PANEL, minimum=0
+    )
 
     max_record_size: int = option(
         RECORD_MIB, help="Largest record in MiB; a larger one is not scored.", panel=PANEL, minimum=1
@@ -50,6 +64,12 @@ class CorpusSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", hidden_names(self.data))
+        _ = self.tokens  # refuses wrong ones
+
+    @property
+    def tokens(self) -> TokenRules:
+        """What files of tokens do not say themselves. Raises InputError: names the wrong option."""
+        return TokenRules(self.token_dtype, self.document_end, self.document_begin)
 
     @property
     def limits(self) -> ReadLimits:

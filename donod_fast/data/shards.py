@@ -130,6 +130,14 @@ class ShardPlan:
         stops = [*self._begin[1:], len(self._segments)]
         return (self._segments[begin:stop] for begin, stop in zip(self._begin, stops, strict=True))
 
+    def sizes(self) -> Any:
+        """(shards,) int64: bytes to read for each shard if they are known for all, else its rows."""
+        if not len(self):
+            return np.zeros(0, np.int64)
+        begin, end = self._segments[:, 6], self._segments[:, 7]
+        known = bool(((begin >= 0) & (end > begin)).all())
+        return np.add.reduceat(end - begin if known else self._segments[:, 4], self._begin)
+
     def tasks(self, parts: Sequence[int], most: int) -> list[tuple[int, ...]]:
         """Group part numbers into tasks for one worker each.
 
@@ -294,7 +302,7 @@ class _Cutter:
         self._close()
         groups = source.row_groups()
         if groups is None:
-            anywhere = source.checkpoint(0) is not None or source.describe()["kind"] in ("saved", "hub", "rows")
+            anywhere = source.checkpoint(0) is not None or source.reads_anywhere
             run = -1 if anywhere or rows <= self._part_rows else self._new_run()
             self._cut(input, source, 0, rows, run)
             return

@@ -9,17 +9,41 @@ from __future__ import annotations
 import bisect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from donod_fast.data.reading.arrow_values import conformed
 from donod_fast.data.reading.source import Source
-from donod_fast.data.reading.tables import DatasetRows, ParquetFile
 from donod_fast.errors import InputError
 
-ArrowSource = ParquetFile | DatasetRows
+
+@runtime_checkable
+class ArrowSource(Source, Protocol):
+    """An input that gives its rows as Arrow batches: a Parquet or Arrow file, a dataset."""
+
+    @property
+    def name(self) -> str:
+        """The input as the user gave it."""
+
+    def arrow_schema(self) -> pa.Schema:
+        """The schema of all batches, with all metadata. Raises CorpusError."""
+
+    def arrow_batches(self, start: int, stop: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Stream the rows ``start <= i < stop``: the number of each batch's first row, and the batch.
+
+        Raises:
+            CorpusError: the rows cannot be read, or have changed.
+        """
+
+
+class TableWriter(Protocol):
+    """What writes tables: a ``pq.ParquetWriter`` or an ``ArrowWriter``."""
+
+    def write_table(self, table: pa.Table, row_group_size: int | None = None) -> None:
+        """Write rows, as row groups of at most so many."""
+
 
 BatchCheck = Callable[[Sequence[int], pa.RecordBatch], None]
 """Called with row numbers and these rows before they are used; it raises an error if they have changed."""
@@ -32,7 +56,7 @@ _SCHEMA_KEYS = (b"huggingface",)
 
 
 def arrow_sources(sources: Sequence[Source]) -> list[ArrowSource] | None:
-    """The sources, if every one is a Parquet file or a dataset; else None."""
+    """The sources, if every one is a table (a Parquet or Arrow file, a dataset); else None."""
     found = [source for source in sources if isinstance(source, ArrowSource)]
     return found if found and len(found) == len(sources) else None
 
@@ -43,8 +67,12 @@ def batch_check(corpus: Any) -> BatchCheck | None:
     return found
 
 
-def common_schema(sources: Sequence[ArrowSource]) -> pa.Schema:
+def common_schema(sources: Sequence[ArrowSource], target: str = "Parquet") -> pa.Schema:
     """The schema of all sources; of metadata that describe one file only (pandas' index), those of the first one.
+
+    Args:
+        sources: at least one.
+        target: the kind of file that is to hold the rows.
 
     Raises:
         InputError: two schemas differ, or Parquet has no type for a column (an object without keys); the message
@@ -56,11 +84,12 @@ def common_schema(sources: Sequence[ArrowSource]) -> pa.Schema:
         difference = _difference(schema, other.arrow_schema())
         if difference is not None:
             raise InputError(
-                f"{sources[0].name} and {other.name} have different schemas ({difference}), so one Parquet file cannot "
-                "hold the rows of both unchanged; write to a name that ends in .jsonl, or score the files apart"
+                f"{sources[0].name} and {other.name} have different schemas ({difference}), so one {target} file "
+                "cannot hold the rows of both unchanged; write to a name that ends in .jsonl, or score the files apart"
             )
-    for field in schema:
-        _refuse_unwritable(sources[0].name, field)
+    if target == "Parquet":
+        for field in schema:
+            _refuse_unwritable(sources[0].name, field)
     return schema
 
 
@@ -202,15 +231,20 @@ def _is_matrix(kind: pa.DataType) -> bool:
     return pa.types.is_nested(kind) and hasattr(kind, "value_type") and _is_matrix(kind.value_type)
 
 
-def write_batches(schema: pa.Schema, batches: Iterable[pa.RecordBatch], file: BinaryIO) -> int:
-    """Write batches as Parquet with exactly this schema, and return the number of rows."""
+def write_batches(schema: pa.Schema, batches: Iterable[pa.RecordBatch], writer: TableWriter) -> int:
+    """Write batches with exactly this schema, a row group at a time, and return the number of rows."""
     rows = 0
-    with pq.ParquetWriter(file, schema) as writer:
-        for group in _groups(batches):
-            table = pa.concat_tables([conformed(batch, schema) for batch in group])
-            writer.write_table(table, row_group_size=GROUP_ROWS)
-            rows += table.num_rows
+    for group in _groups(batches):
+        table = pa.concat_tables([conformed(batch, schema) for batch in group])
+        writer.write_table(table, row_group_size=GROUP_ROWS)
+        rows += table.num_rows
     return rows
+
+
+def write_parquet_batches(schema: pa.Schema, batches: Iterable[pa.RecordBatch], file: BinaryIO) -> int:
+    """Write batches as Parquet with exactly this schema, and return the number of rows."""
+    with pq.ParquetWriter(file, schema) as writer:
+        return write_batches(schema, batches, writer)
 
 
 def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
@@ -230,10 +264,12 @@ def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]
 __all__ = [
     "ArrowSource",
     "BatchCheck",
+    "TableWriter",
     "arrow_sources",
     "batch_check",
     "chosen_batches",
     "common_schema",
     "in_order",
     "write_batches",
+    "write_parquet_batches",
 ]

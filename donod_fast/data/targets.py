@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from donod_fast.data.own_targets import TARGETS, own_target
 from donod_fast.data.reading.csv_files import CsvFile
 from donod_fast.data.reading.encodings import BOM
 from donod_fast.data.reading.source import Source
@@ -36,16 +37,23 @@ def refuse_target(out: Path, overwrite: bool, sources: Sequence[Source] = ()) ->
         CorpusError: an input cannot be read, or has changed.
     """
     refuse_suffix(out, sources)
-    refuse_existing(out, overwrite)
+    own = own_target(out)
+    if own is None or not own.folder:
+        refuse_existing(out, overwrite)
 
 
 def refuse_suffix(out: Path, sources: Sequence[Source] = ()) -> None:
     """Refuse the name of a file that a subset of these inputs cannot be written to; see :func:`refuse_target`."""
     name = out.name.lower()
     suffixes = (*JSON_LINES, JSON, PARQUET)
+    target = own_target(out)
+    if target is not None:
+        target.refuse(out, sources)
+        return
     table = next((suffix for suffix in _TABLES if name.endswith(suffix)), None)
     if table is None and not name.endswith(suffixes):
         own = tuple(suffix for suffix, kind in _TABLES.items() if is_table(sources, kind))
+        own += tuple(suffix for one in TARGETS if one.takes(sources) for suffix in one.suffixes)
         raise InputError(f"{out}: the name must end in {_joined((*suffixes, *own))}")
     if table is not None:
         if not is_table(sources, _TABLES[table]):

@@ -1,4 +1,4 @@
-"""The request for a scoring run, and the engine that carries it out.
+"""The request for a scoring run, and the executor that carries it out.
 
 :class:`ScoreRequest` holds every option that decides the scores. The manifest of the scores folder records it, so that
 the run can be repeated from the folder. :class:`ScoreRun` adds where the scores go, and runs the request.
@@ -6,30 +6,26 @@ the run can be repeated from the folder. :class:`ScoreRun` adds where the scores
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from donod_fast.data.settings import CorpusSettings, MaskSettings, with_data
-from donod_fast.engines.settings import EngineSettings
+from donod_fast.engines.executors import Done, Executor, InArray, InProcess, Job, OnDevices, OnRay, Watch
+from donod_fast.engines.settings import SLURM_ARRAY, EngineSettings
 from donod_fast.errors import InputError
 from donod_fast.models.settings import ModelSettings
 from donod_fast.scores.manifest import WORKING_FOLDER
 from donod_fast.scoring.settings import WARM, ColumnSettings, ComputeSettings, UpdateSettings
 from donod_fast.system.options import as_options, option
-from donod_fast.system.wording import plural
 
 if TYPE_CHECKING:
     from donod_fast.data.reading import Corpus
-    from donod_fast.engines.prologue import Outcome
     from donod_fast.engines.request import RunOptions
+    from donod_fast.scores.array_tasks import ArrayTask
     from donod_fast.scoring.dry_run import RunPlan
-    from donod_fast.scoring.sample_scorer import Progress
     from donod_fast.scoring.spec import ScorerSpec
-    from donod_fast.system.profiling import Report
 
 SUPERVISED_ROWS = 4096
 """From this many rows on a separate process scores, and is replaced if it crashes or hangs."""
@@ -101,6 +97,7 @@ class TargetSettings:
         rescore_changed: if input files have changed since they were scored, drop their scores only.
         token_losses: see :class:`donod_fast.engines.request.RunOptions`.
         profile: report where the time went.
+        shard: the task of an array of processes, as ``"0/8"``; None to score all parts.
         trace: file for a Chrome trace of the run.
 
     Raises:
@@ -119,34 +116,17 @@ class TargetSettings:
         panel=PANEL,
     )
     profile: bool = option(False, help="Show where the time went.", panel=PANEL)
+    shard: str | None = option(
+        None,
+        help="Score only share I of N, numbered from 0, for example 0/8: one task of a job array. Each of N processes "
+        "has another I and the same OUT.",
+        panel="Running",
+    )
     trace: Path | None = option(None, help="Write a Chrome trace of the run to this file.", panel=PANEL)
 
     def __post_init__(self) -> None:
         if self.trace is not None and (self.trace.is_dir() or not self.trace.absolute().parent.is_dir()):
             raise InputError(f"--trace {self.trace}: name a file in an existing folder")
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """A finished run.
-
-    Attributes:
-        outcome: what it left behind.
-        seconds: time spent scoring, without loading the model.
-        compiled: the cost of compiling the decoder; "" if it was not compiled or several processes did.
-        reports: profiles of the time by device; empty unless requested.
-        smaller_budget: a token budget that would not have run out of memory, None if memory sufficed.
-    """
-
-    outcome: Outcome
-    seconds: float
-    compiled: str
-    reports: tuple[Report, ...]
-    smaller_budget: int | None
-
-
-Watch = Callable[[int], "AbstractContextManager[Progress | None]"]
-"""Opens the display of progress for so many rows, once the model is loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +148,34 @@ class ScoreRun:
             raise InputError("--devices starts a process for each device and excludes --trace")
         if request.engine.engine == "ray" and (target.trace is not None or target.profile):
             raise InputError("--engine ray excludes --trace and --profile")
+        if self.is_in_array:
+            self._check_array()
         if request.corpus.reads_stdin and is_url(target.out):
             raise InputError(
                 f"standard input is stored in the scores folder, which {target.out} cannot do; name a local folder"
+            )
+
+    @property
+    def is_in_array(self) -> bool:
+        """Whether the run is a task of an array of processes."""
+        return self.target.shard is not None or self.request.engine.engine == SLURM_ARRAY
+
+    def _check_array(self) -> None:
+        from donod_fast.engines.request import RunOptions
+        from donod_fast.scores.array_tasks import ArrayTask
+
+        request, target = self.request, self.target
+        task = ArrayTask(1, 0) if target.shard is None else ArrayTask.parse(target.shard)
+        RunOptions(overwrite=target.overwrite, rescore_changed=target.rescore_changed, task=task)  # refuses
+        if request.engine.engine == "ray":
+            raise InputError("--engine ray divides the work itself and excludes --shard")
+        if target.shard is not None and request.engine.engine == SLURM_ARRAY:
+            raise InputError(f"--engine {SLURM_ARRAY} takes the task from the environment and excludes --shard")
+        if request.corpus.reads_stdin:
+            raise InputError("--shard excludes standard input: name files that every task can read")
+        if request.update.update == WARM:
+            raise InputError(
+                f"--update {WARM} runs in one process and excludes --shard: leave --shard out, or name another --update"
             )
 
     def plan(self, announce: Callable[[], None]) -> RunPlan:
@@ -212,12 +217,13 @@ class ScoreRun:
             InputError, CorpusError, ModelError, StoreError, WorkerError: see ``engines.local.score_corpus``.
         """
         from donod_fast.data.reading.inputs import SPOOL_NAME
-        from donod_fast.scores.folder import locked, remove
+        from donod_fast.engines.array.holding import holding
+        from donod_fast.scores.folder import remove
         from donod_fast.scores.opening import refuse_known_differences
 
-        request, target = self.request, self.target
+        request, target, task = self.request, self.target, self._task()
         setup = self._setup()
-        with locked(target.out):
+        with holding(target.out, task):
             if target.overwrite and request.corpus.reads_stdin:
                 remove(Path(target.out) / SPOOL_NAME)
             corpus = self._corpus(target.out)
@@ -225,16 +231,28 @@ class ScoreRun:
             if not target.overwrite:
                 refuse_known_differences(target.out, self._known_settings(options.part_rows))
             self._check_references(corpus, spec)
-            devices = setup.devices
-            own = target.trace is not None or spec.device_map is not None or request.update.update == WARM
-            if not devices and corpus.rows >= SUPERVISED_ROWS and not own:
-                devices = (setup.first_device,)
             announce()
-            if request.engine.engine == "ray":
-                return self._on_cluster(corpus, spec, options, watch)
-            if devices:
-                return self._on_devices(corpus, spec, options, devices, watch)
-            return self._here(corpus, spec, options, watch)
+            executor = self._executor(setup, spec, corpus)
+            if task is not None:
+                executor = InArray(task, executor)
+            return executor.score(Job(corpus, spec, target.out, options, watch, target.profile, target.trace))
+
+    def _task(self) -> ArrayTask | None:
+        """The task of an array that this process is; None for none."""
+        from donod_fast.engines.array.environment import task_of_slurm
+        from donod_fast.scores.array_tasks import ArrayTask
+
+        if self.target.shard is not None:
+            return ArrayTask.parse(self.target.shard)
+        return task_of_slurm() if self.request.engine.engine == SLURM_ARRAY else None
+
+    def _executor(self, setup: _Setup, spec: ScorerSpec, corpus: Corpus) -> Executor:
+        if self.request.engine.engine == "ray":
+            return OnRay(self.request.engine.ray)
+        own = self.target.trace is not None or spec.device_map is not None or self.request.update.update == WARM
+        if setup.devices:
+            return OnDevices(setup.devices)
+        return InProcess() if own or corpus.rows < SUPERVISED_ROWS else OnDevices((setup.first_device,))
 
     def _setup(self) -> _Setup:
         from donod_fast.data.formats import check_format
@@ -311,73 +329,6 @@ class ScoreRun:
 
         asked, target = self.request.engine.part_rows, self.target
         return settled_part_rows(target.out, corpus.rows, asked, overwrite=target.overwrite)
-
-    def _on_cluster(self, corpus: Corpus, spec: ScorerSpec, options: RunOptions, watch: Watch) -> Done:
-        from donod_fast.engines.ray import score_on_ray
-
-        start = time.perf_counter()
-        with watch(corpus.rows) as progress:
-            outcome = score_on_ray(
-                corpus,
-                spec,
-                self.target.out,
-                self.request.engine.ray,
-                options,
-                progress=progress,
-            )
-        return self._done(outcome, start)
-
-    def _on_devices(
-        self, corpus: Corpus, spec: ScorerSpec, options: RunOptions, devices: tuple[str, ...], watch: Watch
-    ) -> Done:
-        from donod_fast.engines.devices import score_on_devices
-
-        reports: list[Report] = []
-        start = time.perf_counter()
-        with watch(corpus.rows) as progress:
-            outcome = score_on_devices(
-                corpus,
-                spec,
-                self.target.out,
-                devices,
-                options,
-                progress=progress,
-                on_report=reports.append if self.target.profile else None,
-            )
-        return self._done(outcome, start, reports=reports)
-
-    def _here(self, corpus: Corpus, spec: ScorerSpec, options: RunOptions, watch: Watch) -> Done:
-        from donod_fast.engines.local import score_corpus
-        from donod_fast.system.profiling import NO_STAGES, Stages
-
-        target = self.target
-        scorer = spec.load()
-        stages = Stages(trace=target.trace is not None) if target.profile or target.trace is not None else NO_STAGES
-        start = time.perf_counter()
-        with watch(corpus.rows) as progress:
-            outcome = score_corpus(
-                corpus,
-                scorer,
-                target.out,
-                part_rows=options.part_rows,
-                overwrite=options.overwrite,
-                rescore_changed=options.rescore_changed,
-                progress=progress,
-                workers=options.workers,
-                stages=stages,
-                record=options.record,
-                token_losses=options.token_losses,
-            )
-        done = self._done(outcome, start, reports=(stages.report(),) if target.profile else ())
-        if target.trace is not None:
-            stages.chrome_trace(target.trace)
-        cost = scorer.compiled
-        compiled = "" if cost is None else f"{plural(cost.compilations, 'graph')} compiled in {cost.seconds:.1f} s"
-        return replace(done, compiled=compiled, smaller_budget=outcome.fitting_budget)
-
-    def _done(self, outcome: Outcome, start: float, *, reports: Iterable[Report] = ()) -> Done:
-        seconds = time.perf_counter() - start
-        return Done(outcome, seconds, "", tuple(reports), None)
 
 
 @dataclass(frozen=True, slots=True)

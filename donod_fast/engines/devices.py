@@ -78,8 +78,8 @@ def score_on_devices(
     """
     with DevicePool(corpus, spec, out, devices, options, profile=on_report is not None) as pool:
         folder = pool.open()
-        run = begin(folder, fingerprints(spec.signals), progress)
-        formats = pool.score(run.missing, progress, on_problem or folder.note_problem)
+        run = begin(folder, fingerprints(spec.signals), progress, options.task)
+        formats = pool.score(run.missing, progress, on_problem or run.note_problem)
         reports = pool.reports
     if on_report is not None:
         for report in reports:

@@ -19,6 +19,7 @@ from donod_fast.engines.prologue import Outcome, begin, open_folder
 from donod_fast.engines.request import RunOptions
 from donod_fast.engines.warming import warmed, with_state_of
 from donod_fast.errors import CorpusError, InputError, StoreError, UnreachableError
+from donod_fast.scores.array_tasks import ArrayTask
 from donod_fast.scores.background_writer import background_writer
 from donod_fast.scores.columns import arrow_array, arrow_field
 from donod_fast.scores.folder import ScoresFolder
@@ -51,13 +52,15 @@ def score_corpus(
     stages: Stages = NO_STAGES,
     record: Mapping[str, Any] | None = None,
     token_losses: bool = False,
+    task: ArrayTask | None = None,
 ) -> Outcome:
     """Score a corpus into a folder in this process, or finish a folder that an earlier run began.
 
-    The caller holds the folder's lock (``system.locking.locked``). A part is the unit of work. Its batches are formed
-    from its rows alone, so that a run that was killed and started again writes the same bits as one that was not. With
-    ``overwrite`` the scores in the folder are dropped, but only once corpus and model are known to be readable. If an
-    input cannot be read (it has vanished or changed), the rows of all others are scored before that is raised.
+    The caller holds the folder's lock (``system.locking.locked``), or that of the task. A part is the unit of work. Its
+    batches are formed from its rows alone, so that a run that was killed and started again writes the same bits as one
+    that was not. With ``overwrite`` the scores in the folder are dropped, but only once corpus and model are known to
+    be readable. If an input cannot be read (it has vanished or changed), the rows of all others are scored before that
+    is raised.
 
     Args:
         corpus: what to score.
@@ -72,6 +75,7 @@ def score_corpus(
         stages: records where the time goes.
         record: the options of the run by name, in JSON types, for the manifest.
         token_losses: see :class:`donod_fast.engines.request.RunOptions`.
+        task: see there.
 
     Raises:
         SettingsMismatchError: the folder holds scores made with other settings, or of files that have changed.
@@ -80,7 +84,9 @@ def score_corpus(
         WorkerError: a preparation process was killed; parts committed so far stay.
         InputError: ``part_rows`` is less than 1, or ``workers`` is negative.
     """
-    options = RunOptions(part_rows, overwrite, rescore_changed, workers, record=record or {}, token_losses=token_losses)
+    options = RunOptions(
+        part_rows, overwrite, rescore_changed, workers, record=record or {}, token_losses=token_losses, task=task
+    )
     with scorer.neutral():
         return _scored_corpus(corpus, scorer, out, options, progress, stages)
 
@@ -91,7 +97,7 @@ def _scored_corpus(
     overwrite, workers = options.overwrite, options.workers
     scorer = warmed(scorer, corpus, out, overwrite=overwrite)
     folder = open_folder(out, corpus, manifest_of(corpus, scorer, options.part_rows), options)
-    run = begin(folder, scorer.sample_scorer.signals.fingerprints, progress)
+    run = begin(folder, scorer.sample_scorer.signals.fingerprints, progress, options.task)
     scorer = scorer.resuming(folder.manifest)
     ahead = default_workers(scorer.sample_scorer.device.type, run.missing_rows) if workers is None else workers
     formats: Counter[str] = Counter()
@@ -104,7 +110,7 @@ def _scored_corpus(
         except CorpusError as error:
             # Parts are committed in the order given, so the first one that is not committed is the one that failed.
             failed = next(part for part in parts if not run.is_committed(part))
-            folder.note_problem(failed, str(error))
+            run.note_problem(failed, str(error))
             unreadable = unreadable or error
             parts = folder.plan.without_inputs_of(failed, parts[parts.index(failed) + 1 :])
     if unreadable is not None:

@@ -9,6 +9,7 @@ from typing import Any
 from donod_fast.data.shards import PART_ROWS
 from donod_fast.engines.isolation import STALL_TIMEOUT
 from donod_fast.errors import InputError
+from donod_fast.scores.array_tasks import ArrayTask
 
 OnProblem = Callable[[int | None, str], None]
 """Called with the number of a part (None for a problem of no single part) and a description of the problem."""
@@ -30,6 +31,7 @@ class RunOptions:
         record: the options of the run by name, in JSON types, for the manifest; empty to record none.
         token_losses: record the loss of each scored token beside the scores. A folder that was begun with it keeps it;
             one that was begun without gets the losses of its parts added.
+        task: score only the parts of this task of an array; None to score all.
 
     Raises:
         InputError: names the option with a wrong value.
@@ -42,6 +44,7 @@ class RunOptions:
     stall_timeout: float = STALL_TIMEOUT
     record: Mapping[str, Any] = field(default_factory=dict)
     token_losses: bool = False
+    task: ArrayTask | None = None
 
     def __post_init__(self) -> None:
         if self.part_rows < 1:
@@ -50,6 +53,16 @@ class RunOptions:
             raise InputError(f"workers must be at least 0, got {self.workers}")
         if not self.stall_timeout > 0:
             raise InputError(f"stall_timeout must be more than 0 seconds, got {self.stall_timeout:g}")
+        if self.task is not None and self.overwrite:
+            raise InputError(
+                "--overwrite would drop what other tasks of the array have scored, and excludes --shard: name another "
+                "--out folder, or remove the old one before the array is submitted"
+            )
+        if self.task is not None and self.rescore_changed:
+            raise InputError(
+                "--rescore-changed changes the parts of the folder under the other tasks, and excludes --shard: give "
+                "the command once without --shard (it may be interrupted once it scores), then submit the array"
+            )
 
 
 __all__ = ["STALL_TIMEOUT", "OnProblem", "RunOptions"]

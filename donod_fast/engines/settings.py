@@ -9,7 +9,8 @@ from donod_fast.engines.ray.settings import RaySettings
 from donod_fast.errors import InputError
 from donod_fast.system.options import check_choices, option
 
-ENGINES = ("local", "ray")
+SLURM_ARRAY = "slurm-array"
+ENGINES = ("local", "ray", SLURM_ARRAY)
 PANEL = "Running"
 
 
@@ -18,7 +19,8 @@ class EngineSettings:
     """Which processes score, on which devices. No score depends on it.
 
     Attributes:
-        engine: ``"local"`` for this machine, ``"ray"`` for a cluster.
+        engine: ``"local"`` for this machine, ``"ray"`` for a cluster, ``"slurm-array"`` for this machine as one task of
+            an array, whose number is in the environment.
         devices: devices of this machine with a process each: ``"all"``, or names separated by commas; None for one.
         workers: processes that read and tokenise ahead; None to choose by device and rows.
         part_rows: rows of a committed part; None to choose by the size of the corpus.
@@ -46,7 +48,12 @@ class EngineSettings:
         minimum=1,
         shown="1,024 to 16,384 by corpus size",
     )
-    engine: str = option("local", help="Engine: local (this machine) or ray (a cluster).", panel=PANEL, choices=ENGINES)
+    engine: str = option(
+        "local",
+        help="Engine: local (this machine), ray (a cluster) or slurm-array (--shard from Slurm's environment).",
+        panel=PANEL,
+        choices=ENGINES,
+    )
     stall_timeout: float = option(
         STALL_TIMEOUT,
         help="Seconds without progress after which a worker process is considered hung, killed and replaced.",
@@ -57,8 +64,8 @@ class EngineSettings:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        if self.engine == "local" and self.ray.address is not None:
+        if self.engine != "ray" and self.ray.address is not None:
             raise InputError("--address is the address of a Ray cluster: add --engine ray")
 
 
-__all__ = ["ENGINES", "EngineSettings"]
+__all__ = ["ENGINES", "SLURM_ARRAY", "EngineSettings"]

@@ -8,13 +8,13 @@ from donod_fast.errors import StoreError
 from donod_fast.scores.folder import MANIFEST, ScoresFolder, locked
 from donod_fast.scores.loss_files import LOSS_FILES
 from donod_fast.scores.part_store import PARTS
-from donod_fast.scores.problems import PROBLEMS
+from donod_fast.scores.problems import PROBLEM_FILES, PROBLEMS
 from donod_fast.system.storage import open_storage
 
 WARM_STATE = "warm-state.parquet"
 """The state of ``adamw-warm``, ``scoring.warm_state.FILE``."""
 
-_FILES = ("plan*.parquet", PARTS, LOSS_FILES, WARM_STATE, PROBLEMS)
+_FILES = ("plan*.parquet", PARTS, LOSS_FILES, WARM_STATE, PROBLEM_FILES)
 """Files of a scores folder besides its manifest."""
 
 
@@ -51,9 +51,11 @@ def copy_folder(folder: ScoresFolder, place: Path | str, *, overwrite: bool = Fa
 
 
 def _names(folder: ScoresFolder) -> list[str]:
-    """The files that a folder has besides its manifest. They are asked for by name: a listing may lag."""
+    """The files that a folder has besides its manifest. All but the problems of tasks are asked for by name: a listing
+    may lag.
+    """
     plan = folder.manifest.get("plan")
-    known = [*([plan["file"]] if plan else []), WARM_STATE, PROBLEMS]
+    known = [*([plan["file"]] if plan else []), WARM_STATE, *{PROBLEMS, *folder.storage.names(PROBLEM_FILES)}]
     for part in range(folder.parts):
         known += [folder.part_name(part), folder.losses.name(part)]
     there = folder.storage.existing(known)

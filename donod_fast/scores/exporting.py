@@ -7,7 +7,6 @@ schema and the values of tables.
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -33,7 +32,7 @@ from donod_fast.data.record_files import (
     write_json_array,
 )
 from donod_fast.data.record_tables import write_parquet
-from donod_fast.data.source_tables import arrow_sources, batch_check, common_schema, write_batches
+from donod_fast.data.source_tables import arrow_sources, batch_check, common_schema, write_parquet_batches
 from donod_fast.data.targets import common_header, has_common_header, is_table
 from donod_fast.data.types import Record
 from donod_fast.errors import InputError, StoreError
@@ -200,7 +199,7 @@ class _Join:
         first = next(tables)
         check = batch_check(self._corpus)
         batches = joined_batches(arrow, self._folder.rows, chain([first], tables), check)
-        write_batches(joined_schema(arrow, first[2].schema), batches, file)
+        write_parquet_batches(joined_schema(arrow, first[2].schema), batches, file)
         return ()
 
     def write_csv(self, file: BinaryIO, kind: str) -> None:
@@ -246,7 +245,7 @@ def _as_json(record: Record) -> dict[str, Any]:
 def save_dataset(write_table: Callable[[BinaryIO], tuple[str, ...]], out: Path) -> tuple[str, ...]:
     """Make a saved dataset of the Parquet file that ``write_table`` writes, and return what it returns.
 
-    The folder is complete or absent: it is made beside its place and renamed.
+    The folder is complete or absent: it is made beside its place and renamed. One that it replaces is moved away first.
 
     Raises:
         StoreError: it cannot be written.
@@ -263,7 +262,7 @@ def save_dataset(write_table: Callable[[BinaryIO], tuple[str, ...]], out: Path) 
                 dataset: Any = datasets.Dataset.from_parquet(str(table), cache_dir=str(place / "cache"))
                 dataset.save_to_disk(str(saved))
             if out.is_dir():
-                shutil.rmtree(out)
+                out.rename(place / "replaced")  # whole or absent: removed in its place, a kill would leave half of it
             saved.rename(out)
         return json_columns
     except OSError as error:

@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 from donod_fast.data.shards import ShardPlan
 from donod_fast.errors import SettingsMismatchError, StoreError
 from donod_fast.scores.columns import Column
+from donod_fast.scores.folded import SUMMARIES
 from donod_fast.scores.loss_files import LOSS_FILES
 from donod_fast.scores.manifest import MANIFEST, TOKEN_LOSSES, VERSION, differences, manifest_bytes, read_manifest
-from donod_fast.scores.part_store import PARTS, PartStore, plan_entry
-from donod_fast.scores.problems import PROBLEMS, Problem, add_problem, read_problems
+from donod_fast.scores.part_store import PARTS, PartStore, content_digest, plan_entry
+from donod_fast.scores.problems import PROBLEM_FILES, Problem, add_problem, read_problems
 from donod_fast.scores.signals import SignalEntry, joined
+from donod_fast.scores.task_marks import TASK_MARKS
 from donod_fast.system.files import remove
 from donod_fast.system.locking import LOCK, locked
 from donod_fast.system.storage import Storage, open_storage
@@ -62,12 +64,14 @@ class ScoresFolder(PartStore):
         plan: ShardPlan | None = None,
         *,
         overwrite: bool = False,
+        shared: bool = False,
     ) -> ScoresFolder:
         """Open the folder if it was made with the same settings, or start it with this manifest and plan.
 
         With ``overwrite`` existing scores are removed first. ``manifest`` holds ``input``, ``model``, ``update``,
         ``masks``, ``head``, ``part_rows`` and any other entries worth recording. Without a plan, part k holds the rows
-        of the input from k · part_rows on.
+        of the input from k · part_rows on. With ``shared`` other tasks of an array may open the folder at this moment;
+        on a disk the caller keeps them away (``system.task_locks.opening``).
 
         Raises:
             SettingsMismatchError: the folder was made with other settings; names each difference.
@@ -83,17 +87,28 @@ class ScoresFolder(PartStore):
         if overwrite:
             # The manifest first: if the process is killed here, the rest does not count as a scores folder.
             # The parts last: as long as there is one, the folder is not taken for a new one.
-            others = [*storage.names("plan*.parquet"), PROBLEMS, *storage.names(LOSS_FILES)]
+            notes = [SUMMARIES, *storage.names(PROBLEM_FILES), *storage.names(TASK_MARKS)]
+            others = [*storage.names("plan*.parquet"), *notes, *storage.names(LOSS_FILES)]
             for old in [MANIFEST, *others, *storage.names(PARTS)]:
                 storage.remove(old)
         if storage.exists(MANIFEST):
             folder = ScoresFolder.open(place)
             folder.refuse_other_settings(wanted)
+            if plan is not None:
+                folder.complete_plan(plan)
             return folder
         if not overwrite and storage.existing(storage.names(PARTS)):
             raise StoreError(f"{storage.name} holds parts but no {MANIFEST}; use another folder, or --overwrite")
         folder = ScoresFolder(storage, wanted)
         storage.make()
+        if shared and storage.local is None:
+            # The manifest first: its one PUT decides whose settings count. Each process can then write the plan.
+            storage.create(MANIFEST, manifest_bytes(wanted, wanted))
+            folder = ScoresFolder.open(place)
+            folder.refuse_other_settings(wanted)
+            if plan is not None:
+                folder.complete_plan(plan)
+            return folder
         if plan is not None:
             storage.write(PLAN, content)
             folder.__dict__["plan"] = plan
@@ -103,6 +118,19 @@ class ScoresFolder(PartStore):
             folder = ScoresFolder.open(place)
             folder.refuse_other_settings(wanted)
         return folder
+
+    def complete_plan(self, plan: ShardPlan) -> None:
+        """Write the plan if its file is missing and this is the one that the manifest names.
+
+        The process that wrote the manifest has not written the plan so far, or was killed before it could. Raises
+        StoreError.
+        """
+        entry = self.manifest.get("plan")
+        if entry is None or self.storage.exists(entry["file"]):
+            return
+        content = plan.to_bytes()
+        if entry.get("sha256") == content_digest(content):
+            self.storage.write(entry["file"], content)
 
     def refuse_other_settings(self, wanted: Mapping[str, Any]) -> None:
         """Compare the manifest with the one that a run would write.

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from donod_fast.data.reading.kinds import FILE_KINDS, needed_entries
 from donod_fast.system.checked_json import DamagedError
 
 _MOST_ROWS = 1 << 48
@@ -27,7 +28,7 @@ class _Section(BaseModel):
 class _Input(_Section):
     """One input of the corpus."""
 
-    kind: Literal["jsonl", "json", "csv", "tsv", "parquet", "saved", "hub", "rows"]
+    kind: str
     name: str
     rows: _Count
     digest: _Hash
@@ -175,10 +176,12 @@ def _check_rows(name: str, corpus: _Corpus) -> None:
     if rows != corpus.rows:
         raise DamagedError(f"{name}.rows: {corpus.rows:,}, but its inputs have {rows:,} rows")
     for at, entry in enumerate(corpus.inputs):
+        if entry.kind not in _NEEDED:
+            raise DamagedError(f"{name}.inputs.{at}.kind: known are {', '.join(_NEEDED)}, got {entry.kind!r}")
         lacking = [key for key in _NEEDED[entry.kind] if getattr(entry, key) is None]
         if lacking:
             raise DamagedError(f"{name}.inputs.{at}.{lacking[0]}: it is missing")
-        if entry.kind not in ("saved", "hub", "rows"):
+        if entry.kind in FILE_KINDS:
             if entry.path is None and entry.url is None:
                 raise DamagedError(f"{name}.inputs.{at}.path: it is missing")
             if entry.sha256 is None and entry.footer_sha256 is None:
@@ -187,13 +190,7 @@ def _check_rows(name: str, corpus: _Corpus) -> None:
             raise DamagedError(f"{name}.inputs.{at}.row_groups: they do not have its {entry.rows:,} rows")
 
 
-_FILE = ("size", "stamp")
-_NEEDED: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("jsonl", "json", "csv", "tsv", "parquet"), _FILE),
-    "saved": ("path", "split"),
-    "hub": ("id", "split"),
-    "rows": (),
-}
+_NEEDED = needed_entries()
 """Entries that each kind of input needs."""
 
 

@@ -13,10 +13,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from donod_fast.errors import StoreError, UnreachableError
+from donod_fast.scores.array_status import ArrayState, array_state
+from donod_fast.scores.folded import KnownSummaries
 from donod_fast.scores.folder import ScoresFolder
-from donod_fast.scores.part_store import PARTS
-from donod_fast.scores.part_summary import PartSummary
+from donod_fast.scores.part_summary import PartSummary, whole_column
 from donod_fast.scores.problems import Problem
 from donod_fast.scores.step_facts import StepFacts
 from donod_fast.system.locking import is_locked
@@ -50,6 +50,7 @@ class FolderStatus:
         signals: number of parts that have each further criterion, by name.
         step: facts about the step that made the scores.
         token_losses: number of parts that have the losses of their tokens; None if the folder does not record them.
+        array: the tasks of the array that scores it; None if there was no array.
     """
 
     name: str
@@ -71,6 +72,7 @@ class FolderStatus:
     signals: dict[str, int]
     step: StepFacts
     token_losses: int | None = None
+    array: ArrayState | None = None
 
     @property
     def finished(self) -> bool:
@@ -78,46 +80,41 @@ class FolderStatus:
         return self.parts_done == self.parts and not self.damaged
 
 
-def folder_status(place: Path | str, now: float | None = None) -> FolderStatus:
+def folder_status(
+    place: Path | str, now: float | None = None, tasks: int | None = None, known: KnownSummaries | None = None
+) -> FolderStatus:
     """Determine the state of a folder that is being written, was interrupted, or is finished.
 
     Args:
         place: path or URL of the folder.
         now: seconds since 1970; None reads the clock.
+        tasks: divide the folder among an array of so many tasks; None for the newest array that scored it, if any.
+        known: what an earlier call has read; give the same object again, and only what is new is read.
 
     Raises:
         StoreError: it is not a scores folder, or its manifest or plan cannot be read.
         UnreachableError: the object store refuses or does not answer.
     """
-    return status_of(ScoresFolder.open(place), now)
+    folder = ScoresFolder.open(place)
+    folder.known = KnownSummaries() if known is None else known
+    return status_of(folder, now, tasks)
 
 
-def status_of(folder: ScoresFolder, now: float | None = None) -> FolderStatus:
-    """As :func:`folder_status`, of an open folder."""
-    from donod_fast.scores.part_summary import whole_column
-
+def status_of(folder: ScoresFolder, now: float | None = None, tasks: int | None = None) -> FolderStatus:
+    """As :func:`folder_status`, of an open folder. Where many footers were read, they are folded into a file."""
     now = time.time() if now is None else now
-    times = folder.storage.times(PARTS)
-    found: list[PartSummary] = []
-    damaged: dict[int, str] = {}
-    for part in range(folder.parts):
-        if folder.storage.local is not None and folder.part_name(part) not in times:
-            continue  # elsewhere the listing may lag: each part is read
-        try:
-            summary = folder.summary(part)
-        except UnreachableError:
-            raise
-        except StoreError as error:
-            damaged[part] = str(error)
-        else:
-            found += [] if summary is None else [summary]
+    look = folder.known.look(folder)
+    folder.known.write(folder)
+    found = [summary for summary in look.summaries if summary is not None]
+    damaged = {part: str(error) for part, error in look.damaged.items()}
+    times = look.times
     counts: Counter[str] = Counter()
     for summary in found:
         counts.update(summary.counts)
     done = sum(summary.rows for summary in found)
     running = is_locked(folder.storage)
-    timed = ((folder.part_name(summary.number), summary) for summary in found)
-    commits = sorted(((times[name], summary) for name, summary in timed if name in times), key=lambda each: each[0])
+    timed = ((times[summary.number], summary) for summary in found if summary.number in times)
+    commits = sorted(timed, key=lambda each: each[0])
     rates = _rates(commits, created=_created(folder.manifest), now=now if running else None)
     left = folder.rows - done
     constants = {
@@ -145,7 +142,20 @@ def status_of(folder: ScoresFolder, now: float | None = None) -> FolderStatus:
         signals={entry.name: sum(entry.name in part.signals for part in found) for entry in folder.signals},
         step=StepFacts.of(found),
         token_losses=_parts_with_losses(folder, found) if folder.losses.wanted else None,
+        array=array_state(folder, _unfinished(folder, found), tasks),
     )
+
+
+def _unfinished(folder: ScoresFolder, found: Sequence[PartSummary]) -> set[int]:
+    """Parts that are absent or damaged, or lack a criterion or the losses that the folder records."""
+    wanted = {entry.name: entry.fingerprint for entry in folder.signals}
+    names = (folder.losses.name(summary.number) for summary in found)
+    losses = folder.storage.existing(names) if folder.losses.wanted else None
+    return set(range(folder.parts)) - {
+        summary.number
+        for summary in found
+        if summary.has_signals(wanted) and (losses is None or folder.losses.name(summary.number) in losses)
+    }
 
 
 def _parts_with_losses(folder: ScoresFolder, found: Sequence[PartSummary]) -> int:

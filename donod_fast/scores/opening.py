@@ -30,8 +30,9 @@ def open_scores(
     *,
     overwrite: bool = False,
     rescore_changed: bool = False,
+    shared: bool = False,
 ) -> ScoresFolder:
-    """Open or start a scores folder whose lock the caller holds (``store.locked``).
+    """Open or start a scores folder whose lock the caller holds (``system.locking.locked`` or ``task_locked``).
 
     Args:
         out: path, URL or storage of the folder.
@@ -39,6 +40,7 @@ def open_scores(
         manifest: manifest for this corpus, from :func:`donod_fast.engines.local.manifest_of`.
         overwrite: remove existing scores.
         rescore_changed: remove only the scores of files that have changed since they were scored.
+        shared: other tasks of an array may open it at this moment.
 
     Raises:
         SettingsMismatchError: the folder was made with other settings, or (unless ``rescore_changed``) from files that
@@ -48,7 +50,13 @@ def open_scores(
     plan = plan_shards(corpus, int(manifest["part_rows"]))
     if not overwrite and open_storage(out).exists(MANIFEST):
         folder = ScoresFolder.open(out)
+        if shared and folder.manifest.get("before") is not None:
+            raise StoreError(
+                f"{folder.name}: a run with --rescore-changed was interrupted while it sorted the old parts; give the "
+                "command once without --shard to finish that (it may be interrupted once it scores)"
+            )
         finish_revision(folder)
+        folder.complete_plan(plan)
         changed = changed_inputs(folder.manifest["input"], manifest["input"])
         unlike = differences(folder.manifest, manifest, but=_INPUT)
         if changed and not unlike:
@@ -61,9 +69,10 @@ def open_scores(
                 )
             revise(folder, manifest["input"], plan)
             return _with_additions(folder, manifest)
-        if not changed:
+        if not changed and not differences(folder.manifest, manifest):  # else it is refused below
             _check_missing(folder, corpus, has_losses=bool(manifest.get(TOKEN_LOSSES)) or folder.losses.wanted)
-    return _with_additions(ScoresFolder.open_or_create(out, manifest, plan, overwrite=overwrite), manifest)
+    folder = ScoresFolder.open_or_create(out, manifest, plan, overwrite=overwrite, shared=shared)
+    return _with_additions(folder, manifest)
 
 
 def _with_additions(folder: ScoresFolder, manifest: Mapping[str, Any]) -> ScoresFolder:
@@ -164,11 +173,16 @@ def record_options(folder: ScoresFolder, options: Mapping[str, Any]) -> None:
         StoreError: the manifest cannot be written.
     """
     before = folder.manifest.get(OPTIONS) or {}
-    signals = dict.fromkeys([*parse_names(before.get("signals") or ""), *parse_names(options.get("signals") or "")])
-    references = dict.fromkeys([*(before.get("reference") or ()), *(options.get("reference") or ())])
-    recorded = {**options, "signals": ",".join(signals) or None, "reference": list(references)}
+    recorded = joined_options(before, options)
     if recorded != before:
         folder.write_manifest({**folder.manifest, OPTIONS: recorded})
+
+
+def joined_options(before: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a run, with the criteria and reference sets of earlier runs."""
+    signals = dict.fromkeys([*parse_names(before.get("signals") or ""), *parse_names(options.get("signals") or "")])
+    references = dict.fromkeys([*(before.get("reference") or ()), *(options.get("reference") or ())])
+    return {**options, "signals": ",".join(signals) or None, "reference": list(references)}
 
 
 def known_files(out: Path | str) -> dict[str, KnownFile]:
@@ -200,6 +214,7 @@ def _facts(entry: Mapping[str, Any]) -> str:
 
 __all__ = [
     "changed_inputs",
+    "joined_options",
     "known_files",
     "open_scores",
     "record_options",

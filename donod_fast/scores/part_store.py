@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from donod_fast.data.shards import ShardPlan
 from donod_fast.errors import StoreError, UnreachableError
+from donod_fast.scores.folded import KnownSummaries
 from donod_fast.scores.gradient_size import GradientSize
 from donod_fast.scores.loss_files import LossFiles, losses_of_rows
 from donod_fast.scores.manifest import has_unchecked_parts, settings_hash
@@ -73,6 +74,7 @@ class PartStore:
     def __init__(self, storage: Storage, manifest: Mapping[str, Any]) -> None:
         self.storage = storage
         self.manifest = manifest
+        self.known = KnownSummaries()
 
     @property
     def name(self) -> str:
@@ -222,13 +224,16 @@ class PartStore:
         content = table_bytes(table, shard, self.settings, signals, samples, origin, gradient)
         self.storage.write(self.part_name(part), content)
 
-    def missing_parts(self, wanted: Mapping[str, str] = MappingProxyType({})) -> list[int]:
+    def missing_parts(
+        self, wanted: Mapping[str, str] = MappingProxyType({}), among: Sequence[int] | None = None
+    ) -> list[int]:
         """Parts that are absent, lack a ``wanted`` criterion or the losses that the folder records, or are damaged.
 
         A damaged file is removed.
 
         Args:
             wanted: criteria that every part must have: fingerprint of the settings by name.
+            among: the parts to look at; None for all.
 
         Raises:
             UnreachableError: the object store refuses or does not answer; nothing is removed for that.
@@ -252,7 +257,8 @@ class PartStore:
             lacks_losses = self.losses.wanted and not self.losses.are_complete(part, table)
             return lacks_criteria or lacks_losses
 
-        return [part for part, missing in enumerate(self._of_each(is_missing)) if missing]
+        parts = range(self.parts) if among is None else among
+        return [part for part, missing in zip(parts, self._of_each(is_missing, parts), strict=True) if missing]
 
     def part_files(self) -> list[str]:
         """Paths or URLs of all parts, in order.
@@ -272,9 +278,11 @@ class PartStore:
         return self._read(part, read_summary)
 
     def summaries(self) -> list[PartSummary | None]:
-        """Summaries of all parts, in order. Raises StoreError."""
-        there = self.present() if self.storage.local is not None else range(self.parts)  # else each is read
-        return self._of_each(lambda part: self.summary(part) if part in there else None)
+        """Summaries of all parts, in order; None for an absent part. Raises StoreError: a part is damaged."""
+        look = self.known.look(self)
+        for error in look.damaged.values():
+            raise error
+        return look.summaries
 
     def column_summaries(self, *, sums: bool = False) -> tuple[ColumnSummary, ColumnSummary]:
         """Summaries of DON and NOD over all rows, from those of the parts.
@@ -384,13 +392,14 @@ class PartStore:
         except OSError as error:
             raise unreadable(self.storage, name, error) from error
 
-    def _of_each(self, look: Callable[[int], _T]) -> list[_T]:
-        if self.storage.local is not None or self.parts < 2:
-            return [look(part) for part in range(self.parts)]
+    def _of_each(self, look: Callable[[int], _T], among: Sequence[int] | None = None) -> list[_T]:
+        parts = range(self.parts) if among is None else among
+        if self.storage.local is not None or len(parts) < 2:
+            return [look(part) for part in parts]
         with ThreadPoolExecutor(
             _READERS
         ) as pool:  # an object store answers slowly, but answers many requests in parallel
-            return list(pool.map(look, range(self.parts)))
+            return list(pool.map(look, parts))
 
     def _refuse_unfinished(self, there: int) -> None:
         if there < self.parts:

@@ -230,6 +230,19 @@ def _summary(metadata: Mapping[bytes, bytes], name: str) -> PartSummary:
     content = metadata.get(METADATA, b"")
     if hashlib.sha256(content).hexdigest().encode() != metadata.get(CHECKSUM):
         raise StoreError(f"{name} is damaged (no summary, or one with another checksum); {_AGAIN}")
+    return checked_summary(content, name)
+
+
+def checked_summary(content: bytes, name: str) -> PartSummary:
+    """Parse the JSON of a summary, and check that it is one.
+
+    Args:
+        content: the JSON, whose checksum was verified.
+        name: name of its file in messages.
+
+    Raises:
+        StoreError: a status or a number is none that a summary can have.
+    """
     summary = PartSummary.from_json(json.loads(content))
     known = {str(status) for status in Status}
     for status, rows in summary.counts.items():
@@ -274,6 +287,7 @@ _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryE
 
 __all__ = [
     "Key",
+    "checked_summary",
     "damage",
     "origin_of",
     "part_bytes",

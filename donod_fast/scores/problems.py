@@ -1,4 +1,7 @@
-"""``problems.json`` of a scores folder: what went wrong while it was scored, for ``donod-fast status``."""
+"""``problems.json`` of a scores folder: what went wrong while it was scored, for ``donod-fast status``.
+
+Each task of an array has a file of its own, ``problems-I-of-N.json``, so that no task replaces what another wrote.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,13 @@ from typing import Any
 
 from donod_fast.confidential import without_secrets
 from donod_fast.errors import StoreError, UnreachableError
+from donod_fast.scores.array_tasks import ArrayTask
 from donod_fast.system.checked_json import DamagedError, parsed, verified, with_checksum
 from donod_fast.system.storage import Storage, unreadable
 
 PROBLEMS = "problems.json"
+PROBLEM_FILES = "problems*.json"
+"""Pattern of these files, those of the tasks of arrays included."""
 
 _MOST_PROBLEMS = 1000
 
@@ -33,13 +39,18 @@ class Problem:
 
 
 def read_problems(storage: Storage) -> list[Problem]:
-    """Problems of a folder, oldest first; empty if there were none.
+    """Problems of a folder, of all its files, oldest first; empty if there were none.
 
     Raises:
-        StoreError: the file is damaged.
+        StoreError: a file is damaged.
     """
+    found = [problem for name in {PROBLEMS, *storage.names(PROBLEM_FILES)} for problem in _read(storage, name)]
+    return sorted(found, key=lambda problem: problem.time)[-_MOST_PROBLEMS:]
+
+
+def _read(storage: Storage, name: str) -> list[Problem]:
     try:
-        content = parsed(storage.read(PROBLEMS))
+        content = parsed(storage.read(name))
         if isinstance(content, dict):
             content = verified(content, needs_checksum=True).get("problems")
         # Earlier releases wrote the bare list.
@@ -50,29 +61,36 @@ def read_problems(storage: Storage) -> list[Problem]:
         return []
     except OSError as error:
         if storage.local is None:
-            raise unreadable(storage, PROBLEMS, error) from error
-        raise StoreError(f"{storage.url(PROBLEMS)} is damaged ({error}); it holds no scores: remove it") from error
+            raise unreadable(storage, name, error) from error
+        raise StoreError(f"{storage.url(name)} is damaged ({error}); it holds no scores: remove it") from error
     except DamagedError as error:
-        file = storage.url(PROBLEMS)
+        file = storage.url(name)
         raise StoreError(f"{file} is damaged ({error}); it holds no scores: remove it") from error
 
 
-def add_problem(storage: Storage, part: int | None, text: str) -> None:
+def add_problem(storage: Storage, part: int | None, text: str, task: ArrayTask | None = None) -> None:
     """Add a problem of now, and keep the newest 1,000. A damaged file is replaced.
+
+    Args:
+        storage: the folder.
+        part: number of the part, None for a problem of no single part.
+        text: description.
+        task: the task of an array that this process is, None for none.
 
     Raises:
         StoreError: it cannot be written.
     """
+    name = PROBLEMS if task is None else f"problems-{task.index}-of-{task.count}.json"
     before: list[Problem] = []
     try:
-        before = read_problems(storage)
+        before = _read(storage, name)
     except UnreachableError:  # it may be intact
         raise
     except StoreError:
         pass
     problems = [*before, Problem(part, without_secrets(text), time.time())][-_MOST_PROBLEMS:]
     content = with_checksum({"problems": [asdict(problem) for problem in problems]})
-    storage.write(PROBLEMS, json.dumps(content, indent=1).encode())
+    storage.write(name, json.dumps(content, indent=1).encode())
 
 
 def _problem(entry: Any, at: int) -> Problem:
@@ -85,4 +103,4 @@ def _problem(entry: Any, at: int) -> Problem:
     return Problem(**entry)
 
 
-__all__ = ["PROBLEMS", "Problem", "add_problem", "read_problems"]
+__all__ = ["PROBLEMS", "PROBLEM_FILES", "Problem", "add_problem", "read_problems"]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from donod_fast.data.shards import ShardPlan
 from donod_fast.errors import StoreError, UnreachableError
+from donod_fast.scores.folded import SUMMARIES
 from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scores.loss_files import LOSS_FILES, ROW
 from donod_fast.scores.manifest import differences
@@ -92,6 +93,8 @@ def revise(folder: ScoresFolder, new_input: Mapping[str, Any], plan: ShardPlan) 
     file = f"plan-g{generation}.parquet"
     content = plan.to_bytes()
     entry = plan_entry(file, plan, content)
+    for left in folder.storage.names(f"*-g{generation}-*.parquet"):  # by a `compact` that was interrupted
+        folder.storage.remove(left)
     folder.storage.write(file, content)
     before = {name: old.get(name) for name in ("input", "plan", "generation")}
     folder.write_manifest({**old, "input": new_input, "plan": entry, "generation": generation, "before": before})
@@ -110,7 +113,13 @@ def finish_revision(folder: ScoresFolder) -> None:
     settled = {key: value for key, value in folder.manifest.items() if key != "before"}
     old = ScoresFolder(folder.storage, {**settled, **before})
     if folder.storage.exists(before["plan"]["file"]):  # else all parts were copied, and the last steps were interrupted
-        for part in range(old.parts):
+        lacking = {
+            shard_key(shard, folder.manifest["input"]) for shard in folder.plan if not folder.is_committed(shard.number)
+        }
+        for shard in old.plan if lacking else ():
+            part = shard.number
+            if shard_key(shard, old.manifest["input"]) not in lacking:
+                continue
             try:
                 old.read_part(part)
             except UnreachableError:
@@ -133,6 +142,7 @@ def _drop_others(folder: ScoresFolder) -> None:
     ours = {folder.part_name(part) for part in range(folder.parts)} | {folder.manifest["plan"]["file"]}
     ours |= {folder.losses.name(part) for part in range(folder.parts)}
     for name in (
+        SUMMARIES,
         *folder.storage.names(PARTS),
         *folder.storage.names(LOSS_FILES),
         *folder.storage.names("plan*.parquet"),

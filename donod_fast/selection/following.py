@@ -89,7 +89,8 @@ class Sampled:
     def add(self, value: Tensor, don: Tensor, nod: Tensor) -> None:
         """Add ranked rows in the order of their numbers, (n,) each; ``value`` is that of ``topsis``."""
         first = -self._ranked % self._every
-        self._parts.append(torch.stack([value, don, nod])[:, first :: self._every])
+        # Stacked after slicing: a slice of the stack would keep all rows in memory.
+        self._parts.append(torch.stack([column[first :: self._every] for column in (value, don, nod)]))
         self._ranked += len(value)
 
     def following(self) -> Following | None:

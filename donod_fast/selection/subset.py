@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol, TypeVar
 
 from torch import Tensor
 
+from donod_fast.data.own_targets import Chosen, own_target
 from donod_fast.data.record_files import (
     CSV,
     JSON,
@@ -27,6 +28,14 @@ from donod_fast.data.record_files import (
     refuse_inputs,
     write_json_array,
     write_own_rows,
+)
+from donod_fast.data.source_tables import (
+    arrow_sources,
+    batch_check,
+    chosen_batches,
+    common_schema,
+    in_order,
+    write_parquet_batches,
 )
 from donod_fast.data.targets import common_header, refuse_suffix, sources_of
 from donod_fast.data.types import Record
@@ -96,8 +105,9 @@ def subset_file(
 
     JSON Lines and JSON: a record from JSON Lines or JSON keeps its own text, on one line. Other records become compact
     JSON in UTF-8 (:mod:`donod_fast.data.json_values`). CSV and TSV: the rows of such files, and their header, byte for
-    byte. Parquet: rows of Parquet files and datasets keep schema and values; the columns of other records are typed if
-    this gives back exactly the same values, and JSON text if not (:mod:`donod_fast.data.record_tables`).
+    byte. Parquet: rows of Parquet files and other tables keep schema and values; the columns of other records are typed
+    if this gives back exactly the same values, and JSON text if not (:mod:`donod_fast.data.record_tables`). Arrow and
+    other kinds of :mod:`donod_fast.data.own_targets`: the rows of inputs that they can hold unchanged.
 
     Args:
         corpus: the source of the records. It is streamed once, for Parquet from other files twice (the types of the
@@ -105,7 +115,7 @@ def subset_file(
         rows: row numbers, each once, best first: (k,) ints or an int64 tensor; or a set, which needs one bit for
             each row of the corpus and has no order.
         out: ends in ``.jsonl``, ``.jsonl.gz``, ``.jsonl.zst``, ``.json`` or ``.parquet``; also in ``.csv`` or
-            ``.tsv`` if all inputs are such files.
+            ``.tsv`` if all inputs are such files, and in a suffix of ``own_targets.TARGETS`` that takes these inputs.
         order: ``"input"`` writes in corpus order, in constant memory; ``"best"`` in the order of ``rows``, with the
             chosen records in memory.
         overwrite: replace a file that exists (never one of the corpus's own).
@@ -121,6 +131,10 @@ def subset_file(
     refuse_suffix(out, sources)
     numbers = _checked(rows, corpus.rows, order)
     refuse_input(corpus, out)
+    own_kind = own_target(out)
+    if own_kind is not None:
+        own_kind.write(_as_chosen(corpus, numbers, order), out, overwrite)
+        return Subset(len(numbers))
 
     json_columns: tuple[str, ...] = ()
     with new_file(out, overwrite) as file:
@@ -138,6 +152,19 @@ def subset_file(
     return Subset(len(numbers), json_columns)
 
 
+def _as_chosen(corpus: Records, numbers: list[int] | RowSet, order: Literal["input", "best"]) -> Chosen:
+    """The rows as writers of one kind of file take them."""
+    return Chosen(
+        sources_of(corpus),
+        len(numbers),
+        lambda: _rising(numbers)[0],
+        _rising(numbers)[1],
+        numbers if isinstance(numbers, list) and order == "best" else None,
+        lambda: iter(_ordered(numbers, ((record.row, record) for record in _chosen(corpus, numbers)), order)),
+        batch_check(corpus),
+    )
+
+
 def refuse_input(corpus: Records, out: Path) -> None:
     """Refuse to write over an input of the corpus. Raises StoreError."""
     refuse_inputs(corpus.describe().get("inputs", ()), out)
@@ -145,14 +172,6 @@ def refuse_input(corpus: Records, out: Path) -> None:
 
 def _write_table(corpus: Records, numbers: list[int] | RowSet, file: BinaryIO, order: str) -> tuple[str, ...]:
     from donod_fast.data.record_tables import write_parquet
-    from donod_fast.data.source_tables import (
-        arrow_sources,
-        batch_check,
-        chosen_batches,
-        common_schema,
-        in_order,
-        write_batches,
-    )
 
     arrow = arrow_sources(sources_of(corpus))
     if arrow is not None:
@@ -160,7 +179,7 @@ def _write_table(corpus: Records, numbers: list[int] | RowSet, file: BinaryIO, o
         batches = chosen_batches(arrow, rising, last, batch_check(corpus))
         if isinstance(numbers, list) and order == "best":
             batches = in_order(batches, sorted(numbers), numbers)
-        if write_batches(common_schema(arrow), batches, file) != len(numbers):
+        if write_parquet_batches(common_schema(arrow), batches, file) != len(numbers):
             raise CorpusError("rows are missing from the corpus; it has changed since it was scored")
         return ()
     held: list[Record] | None = None

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import os
-import socket
-import threading
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from donod_fast.errors import StoreError
 from donod_fast.system.files import remove, storage_error
-from donod_fast.system.storage import Storage, open_storage, unreadable
-
-_log = logging.getLogger(__name__)
-
-LOCK = ".lock"
-
-BEAT_SECONDS = 20.0
-"""Seconds between renewals of a lock object by its holder."""
-
-DEAD_SECONDS = 120.0
-"""The holder of a lock object older than this many seconds counts as dead."""
-
-_GLANCE_SECONDS = 0.5  # is_locked() holds the lock for a moment
+from donod_fast.system.lock_objects import InUse, held_object, is_held
+from donod_fast.system.storage import Storage, open_storage
+from donod_fast.system.task_locks import GLANCE_SECONDS, LOCK, holders, live_tasks, remove_task_locks
 
 
 @contextmanager
@@ -34,14 +18,14 @@ def locked(place: Path | str) -> Iterator[None]:
     """Lock a folder for this process; the folder is created if it does not exist.
 
     On a disk, temporary files of a killed process are removed, and the lock ends with its process. On an object store
-    the lock is an object that its holder renews; another process takes it over two minutes after its holder died. There
-    two processes may hold a folder at the same time if the store has no conditional PUT or if a holder was suspended
-    for longer than that. Then work is done twice, but no score is wrong: a part is one PUT of bytes that depend only on
-    input and settings. On S3 the lock's age is told by the store's clock, so the clocks of the machines may differ; on
-    other stores they must agree to a minute.
+    the lock is an object that its holder renews; another process takes it over two minutes after its holder died, on
+    the same machine at once. There two processes may hold a folder at the same time if the store has no conditional PUT
+    or if a holder was suspended for longer than that. Then work is done twice, but no score is wrong: a part is one PUT
+    of bytes that depend only on input and settings. On S3 the lock's age is told by the store's clock, so the clocks of
+    the machines may differ; on other stores they must agree to a minute.
 
     Raises:
-        StoreError: another process holds the folder, or it cannot be written.
+        StoreError: another process holds the folder, or tasks of an array do; or it cannot be written.
     """
     storage = open_storage(place)
     if storage.local is None:
@@ -53,12 +37,12 @@ def locked(place: Path | str) -> Iterator[None]:
 
 
 def is_locked(place: Path | str | Storage) -> bool:
-    """Whether a process holds a folder now. On a disk, a free lock is acquired for a moment."""
+    """Whether a process holds a folder, or a task of it, now. On a disk, a free lock is acquired for a moment."""
     storage = open_storage(place)
+    if storage.local is None:
+        return is_held(storage, LOCK) or bool(live_tasks(storage))
     if not storage.exists(LOCK):
         return False
-    if storage.local is None:
-        return _age(storage) < DEAD_SECONDS
     import filelock
 
     lock = filelock.FileLock(storage.local / LOCK, timeout=0)
@@ -72,8 +56,9 @@ def is_locked(place: Path | str | Storage) -> bool:
     return False
 
 
-def _in_use(name: str, who: str = "another process") -> StoreError:
-    return StoreError(f"{name} is in use: {who} scores into it; wait for it to end")
+def _in_use(name: str, who: str | None = None) -> StoreError:
+    verb = "score" if who is not None and "more of its array" in who else "scores"
+    return StoreError(f"{name} is in use: {who or 'another process'} {verb} into it; wait for it to end")
 
 
 @contextmanager
@@ -82,16 +67,17 @@ def _file_lock(path: Path) -> Iterator[None]:
 
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path / LOCK, timeout=_GLANCE_SECONDS)
+        lock = filelock.FileLock(path / LOCK, timeout=GLANCE_SECONDS)
         lock.acquire()
     except filelock.Timeout:
-        raise _in_use(str(path)) from None
+        raise _in_use(str(path), holders(path)) from None
     except (OSError, NotImplementedError) as error:
         raise storage_error(path, error if isinstance(error, OSError) else OSError(str(error))) from error
     try:
         for file in path.glob(".*.tmp"):
             if not file.is_dir():
                 remove(file)
+        remove_task_locks(path)
         yield
     finally:
         lock.release()
@@ -99,75 +85,13 @@ def _file_lock(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _object_lock(storage: Storage) -> Iterator[None]:
-    token = uuid.uuid4().hex
-    content = json.dumps({"token": token, "host": socket.gethostname(), "process": os.getpid()}).encode()
-    storage.make()
-    if not storage.create(LOCK, content):
-        if _age(storage) < DEAD_SECONDS:
-            raise _in_use(storage.name, _holder(storage))
-        storage.write(LOCK, content)
-    if _token_now(storage) != token:  # another process took it over at the same moment
-        raise _in_use(storage.name, _holder(storage))
-    over = threading.Event()
-    beat = threading.Thread(target=_beat, args=(storage, content, token, over), name="lock", daemon=True)
-    beat.start()
     try:
-        yield
-    finally:
-        over.set()
-        beat.join()
-        _release(storage, token)
-
-
-def _release(storage: Storage, token: str) -> None:
-    """Remove the lock, if the store lets us; an error here must not hide that of the run."""
-    try:
-        if _token(storage) == token:
-            storage.remove(LOCK)
-    except StoreError as error:
-        _log.warning("%s stays locked for %g s: %s", storage.name, DEAD_SECONDS, error)
-
-
-def _beat(storage: Storage, content: bytes, token: str, over: threading.Event) -> None:
-    while not over.wait(BEAT_SECONDS):
-        if _token(storage) not in (token, None):  # taken over while this process was suspended
-            return
-        try:
-            storage.write(LOCK, content)
-        except StoreError:  # the next renewal may succeed; parts are safe without it
-            continue
-
-
-def _age(storage: Storage) -> float:
-    try:
-        return storage.age(LOCK)
-    except FileNotFoundError:
-        return float("inf")
-
-
-def _token(storage: Storage) -> str | None:
-    """Whose lock it is; None if there is none or the store does not say."""
-    try:
-        return _token_now(storage)
-    except StoreError:
-        return None
-
-
-def _token_now(storage: Storage) -> str | None:
-    try:
-        return str(json.loads(storage.read(LOCK))["token"])
-    except (FileNotFoundError, ValueError, KeyError):
-        return None
-    except OSError as error:
-        raise unreadable(storage, LOCK, error) from error
-
-
-def _holder(storage: Storage) -> str:
-    try:
-        held = json.loads(storage.read(LOCK))
-        return f"process {held['process']} on {held['host']}"
-    except (OSError, ValueError, KeyError):
-        return "another process"
+        with held_object(storage, LOCK):
+            if (who := holders(storage)) is not None:
+                raise _in_use(storage.name, who)
+            yield
+    except InUse as in_use:
+        raise _in_use(storage.name, str(in_use)) from None
 
 
 __all__ = ["LOCK", "is_locked", "locked"]

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
+from donod_fast.system.storage import FileFacts
+
 
 class MemoryStorage:
     """Files in memory; they live as long as the object. It implements ``storage.Storage``.
@@ -72,6 +74,10 @@ class MemoryStorage:
     def age(self, name: str) -> float:
         """Seconds since a file was written. Raises FileNotFoundError."""
         return max(0.0, time.time() - self.modified(name))
+
+    def facts(self, pattern: str) -> dict[str, FileFacts]:
+        """When the files that match a shell pattern were written, by name; without marks."""
+        return {name: FileFacts(self._files[name][1], "") for name in self.names(pattern)}
 
     def url(self, name: str) -> str:
         """What messages call a file."""

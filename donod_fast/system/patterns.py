@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from donod_fast.errors import InputError
+
 ANY_DEPTH = "**"
+MOST_NAMES = 1_000_000
+"""Most names that braces may stand for."""
+
+_BRACES = re.compile(r"\{(?:(\d{1,18})\.\.(\d{1,18})(?:\.\.(\d{1,18}))?|([^{},]*(?:,[^{},]*)+))\}")
 
 
 def matching_files(pattern: str) -> list[str]:
@@ -24,6 +31,36 @@ def matching_files(pattern: str) -> list[str]:
         if key not in found and Path(match).is_file():
             found[key] = match
     return sorted(found.values())
+
+
+def expanded(pattern: str) -> list[str]:
+    """The names that braces stand for: ``{000..010}`` and ``{0..10..5}`` for numbers, ``{a,b}`` for texts, in order.
+
+    Raises:
+        InputError: they stand for more than ``MOST_NAMES``.
+    """
+    found = _BRACES.search(pattern)
+    if found is None:
+        return [pattern]
+    before, after = pattern[: found.start()], expanded(pattern[found.end() :])
+    choices = _choices(found)
+    if len(choices) * len(after) > MOST_NAMES:
+        raise InputError(f"{pattern}: the braces stand for {len(choices) * len(after):,} names; at most {MOST_NAMES:,}")
+    return [before + choice + rest for choice in choices for rest in after]
+
+
+def _choices(found: re.Match[str]) -> Sequence[str]:
+    first, last, step, names = found.groups()
+    if names is not None:
+        return names.split(",")
+    width = max(len(first), len(last)) if first.startswith("0") or last.startswith("0") else 0
+    begin, end = int(first), int(last)
+    numbers = (
+        range(begin, end + 1, int(step or 1) or 1) if begin <= end else range(begin, end - 1, -(int(step or 1) or 1))
+    )
+    if len(numbers) > MOST_NAMES:
+        raise InputError(f"{found[0]}: the braces stand for {len(numbers):,} names; at most {MOST_NAMES:,}")
+    return [f"{number:0{width}}" for number in numbers]
 
 
 def _matches(pattern: str) -> list[str]:

@@ -83,6 +83,20 @@ def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
 def _removed(folder: Path, descriptor: int) -> None:
     with suppress(OSError):
         os.close(descriptor)  # first: where descriptors are few, removing a folder needs this one
+    _remove_folder(folder)
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove a temporary folder, its lock last: what a kill leaves is still known as litter. Errors are ignored."""
+    with suppress(OSError):
+        with os.scandir(folder) as entries:
+            found = [(Path(entry.path), entry.is_dir(follow_symlinks=False)) for entry in entries]
+        for path, is_folder in found:
+            if is_folder:
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != _LOCK:
+                with suppress(OSError):
+                    path.unlink()
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -119,9 +133,9 @@ def remove_abandoned(parent: Path, prefix: str) -> None:
             if not stat.S_ISDIR(facts.st_mode) or not hasattr(os, "geteuid") or facts.st_uid != os.geteuid():
                 continue
             if is_abandoned(folder / _LOCK):
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove_folder(folder)
             elif not (folder / _LOCK).exists():
-                folder.rmdir()  # it succeeds only if its process was killed right after making it
+                folder.rmdir()  # it succeeds only if its process was killed right after making or emptying it
 
 
 def use_own_temporary_folder() -> None:

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import fnmatch
 import io
+import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
@@ -35,6 +38,20 @@ _SET_CLOCK = "; set the clock of this machine, and run the same command again"
 _OTHER_TIME = ("RequestTimeTooSkewed", "RequestExpired", "current time is too large")
 
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What a listing says about a file.
+
+    Attributes:
+        modified: modification time in seconds since 1970.
+        mark: a text that another one replaces when the content changes: size, times and identity of a file on a disk,
+            size and ETag of an object; empty if the storage knows no such thing.
+    """
+
+    modified: float
+    mark: str
 
 
 class Storage(Protocol):
@@ -83,6 +100,9 @@ class Storage(Protocol):
 
     def age(self, name: str) -> float:
         """Seconds since a file was written, by the clock that stamped it. Raises FileNotFoundError."""
+
+    def facts(self, pattern: str) -> dict[str, FileFacts]:
+        """What one listing says about all files that match a shell pattern, by name."""
 
     def url(self, name: str) -> str:
         """A file's path or URL."""
@@ -181,6 +201,18 @@ class LocalStorage:
     def age(self, name: str) -> float:
         """Seconds since a file was written."""
         return max(0.0, time.time() - self.modified(name))
+
+    def facts(self, pattern: str) -> dict[str, FileFacts]:
+        """Facts about matching files."""
+        found: dict[str, FileFacts] = {}
+        with suppress(FileNotFoundError), os.scandir(self._path) as entries:
+            for entry in entries:
+                if fnmatch.fnmatchcase(entry.name, pattern):
+                    with suppress(FileNotFoundError):  # another process removed it
+                        now = entry.stat()
+                        mark = f"{now.st_size}-{now.st_mtime_ns}-{now.st_ctime_ns}-{now.st_ino}"
+                        found[entry.name] = FileFacts(now.st_mtime, mark)
+        return found
 
     def url(self, name: str) -> str:
         """A file's path."""
@@ -306,6 +338,20 @@ class ObjectStorage:
         now = time.time() if date is None else parsedate_to_datetime(date).timestamp()
         return max(0.0, now - float(head["LastModified"].timestamp()))
 
+    def facts(self, pattern: str) -> dict[str, FileFacts]:
+        """Facts about matching files, from one listing, which may lag; no mark where the store gives no ETag."""
+        self._files.invalidate_cache(self._root)
+
+        def listed() -> list[Any]:
+            try:
+                return list(retrying(lambda: self._files.ls(self._root, detail=True), f"listing {self.name}"))
+            except FileNotFoundError:
+                return []
+
+        found = self._asking(listed, self.name)
+        named = ((str(entry["name"]).rstrip("/").rpartition("/")[2], entry) for entry in found)
+        return {name: _facts_of(entry) for name, entry in named if fnmatch.fnmatchcase(name, pattern)}
+
     def url(self, name: str) -> str:
         """A file's URL."""
         return f"{self.name}/{name}"
@@ -346,6 +392,16 @@ def unreachable(what: str, error: OSError) -> UnreachableError:
     return UnreachableError(f"{what} ({' '.join(str(error).split())}){remedy}")
 
 
+def _facts_of(entry: dict[str, Any]) -> FileFacts:
+    """Facts from the entry that fsspec gives for a file; its keys differ from store to store."""
+    tag = next((entry[key] for key in ("ETag", "etag", "md5Hash") if entry.get(key)), None)
+    when = next((entry[key] for key in ("LastModified", "last_modified", "updated", "created") if entry.get(key)), 0.0)
+    if isinstance(when, str):
+        when = datetime.fromisoformat(when)
+    seconds = when.timestamp() if isinstance(when, datetime) else float(when)
+    return FileFacts(seconds, "" if tag is None else f"{entry.get('size')}-{tag}")
+
+
 def _object_error(what: str, error: OSError) -> StoreError:
     return unreachable(f"cannot write {what}", error)
 
@@ -356,4 +412,4 @@ def unreadable(storage: Storage, name: str, error: OSError) -> StoreError:
     return unreachable(what, error) if storage.local is None else StoreError(f"{what} ({error})")
 
 
-__all__ = ["LocalStorage", "ObjectStorage", "Storage", "is_url", "open_storage", "unreadable"]
+__all__ = ["FileFacts", "LocalStorage", "ObjectStorage", "Storage", "is_url", "open_storage", "unreadable"]

@@ -150,6 +150,10 @@ class TrainingFolder:
         if self.read(RESULT) is None:
             _remove_tree(self.model)
 
+    def drop_checkpoints(self) -> None:
+        """Remove the checkpoints of a finished training: all of them, or what a kill left."""
+        _remove_tree(self.checkpoints)
+
     def finish(self, written: Path, losses: Iterable[tuple[int, float]], result: Mapping[str, Any]) -> None:
         """Rename the written model to its final name, then mark the training as finished."""
         try:
@@ -161,7 +165,7 @@ class TrainingFolder:
         for name in (LOSSES, MANIFEST):  # the manifest too: a result belongs to one training
             files[name] = file_digest(self.path / name)
         self.write(RESULT, {**result, _FILES: files})
-        _remove_tree(self.checkpoints)
+        self.drop_checkpoints()
 
 
 def _remove_tree(folder: Path) -> None:

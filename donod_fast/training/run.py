@@ -111,6 +111,8 @@ def train(
                 folder.begin(manifest)
                 if folder.result() is None:
                     folder.drop_unfinished()
+                else:
+                    folder.drop_checkpoints()
             main.wait()
             done = folder.result()
             if done is not None:

@@ -35,6 +35,7 @@ from donod_fast.kernels.triton_backend.variants import (
     OUTPUT_TILES,
     Variant,
     is_core,
+    share_of,
     type_of,
     variants,
 )
@@ -246,8 +247,11 @@ def main() -> int:
     parser.add_argument("--dtype", action="append", choices=("bf16", "fp16", "fp32", "fp64"))
     parser.add_argument("--core", action="store_true", help="only what large models use: bfloat16 at even sizes")
     parser.add_argument("--csv", type=Path)
+    parser.add_argument("--share", action="store_true", help="of those one a kernel, and those with a budget")
     options = parser.parse_args()
     chosen = chosen_variants(options.architecture, options.kernel, options.variant, options.dtype, core=options.core)
+    if options.share:
+        chosen = share_of(chosen)
     if not chosen:
         parser.error("no variant has this architecture, kernel, name and dtype")
     done = compile_all(chosen)

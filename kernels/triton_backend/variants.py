@@ -348,6 +348,25 @@ def is_core(variant: Variant) -> bool:
     return (variant.dtype == "bf16" or alone) and not any(word in variant.name for word in ("ragged", "odd", ", rows"))
 
 
+_BUDGETED = {("direct", "short: adamw"), ("direct", "short: sign"), ("direct", "short: sgd"), ("logits", "plain"),
+             ("logits", "soft-cap"), ("gram", "")}  # fmt: skip
+
+
+def share_of(chosen: list[Variant]) -> list[Variant]:
+    """Of these variants the core ones that have a budget on sm_80 or sm_90, and of each other kernel and architecture
+    the first core one: what a test can compile in a minute.
+    """
+    seen: set[tuple[str, str]] = set()
+    share = []
+    for variant in filter(is_core, chosen):
+        place = (variant.architecture, variant.kernel)
+        has_budget = variant.architecture in ("sm_80", "sm_90") and (variant.kernel, variant.name) in _BUDGETED
+        if has_budget or place not in seen:
+            share.append(variant)
+        seen.add(place)
+    return share
+
+
 def type_of(argument: str, variant: Variant, types: dict[str, str]) -> str:
     """Type of an argument in Triton's notation; ``types`` are the pointers whose type the variant sets."""
     bare = argument.removeprefix("left_").removeprefix("right_")

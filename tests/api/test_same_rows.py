@@ -51,6 +51,7 @@ def chosen(scores: Scores, method: str, share: float | int | str, by: str | None
     return [*orders[0].rows.tolist(), -1, *orders[1].rows.tolist()]
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize(("method", "share", "by"), cases())
 def test_every_way_chooses_the_same_rows(method: str, share: float | int | str, by: str | None, place: Path) -> None:
     folder = donod_fast.load_scores(place)

@@ -38,22 +38,47 @@ def rows_in(archive: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(io.TextIOWrapper(member, encoding="utf-8")))
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_dry_run_of_every_step_writes_one_archive_of_rows_and_logs(tmp_path: Path) -> None:
-    """Without the packages that a device machine may lack."""
+def dry_run(tmp_path: Path, *options: str) -> list[dict[str, str]]:
+    """Rows of a dry run without the packages that a device machine may lack."""
     absent = tmp_path / "absent"
     for name in ABSENT:
         (absent / name).mkdir(parents=True)
         (absent / name / "__init__.py").write_text(f"raise ModuleNotFoundError({name!r}, name={name!r})\n")
     out = tmp_path / "out"
-    command = [sys.executable, str(BENCH / "first_lease.py"), "--dry-run", "--limit", "300", "--budget", "850"]
+    command = [
+        sys.executable,
+        str(BENCH / "first_lease.py"),
+        "--dry-run",
+        "--limit",
+        "300",
+        "--budget",
+        "850",
+        *options,
+    ]
     environment = {**os.environ, "PYTHONPATH": str(absent)}
     done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert [path.name for path in out.iterdir()] == ["first_lease.tar.gz"]
-    rows = rows_in(out / "first_lease.tar.gz")
-    outcomes = {row["step"]: row["value"] for row in rows if row["name"] == "outcome"}
+    return rows_in(out / "first_lease.tar.gz")
+
+
+def outcomes_in(rows: list[dict[str, str]]) -> dict[str, str]:
+    return {row["step"]: row["value"] for row in rows if row["name"] == "outcome"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_dry_run_of_two_steps_writes_one_archive_of_rows(tmp_path: Path) -> None:
+    rows = dry_run(tmp_path, "--only", "a", "c")
+    assert outcomes_in(rows) == {"a-rates": "ok", "c-truth": "ok"}
+    assert {row["note"] for row in rows if row["step"] == "c-truth" and row["name"] != "outcome"} == {"kept"}
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
+def test_a_dry_run_of_every_step_writes_one_archive_of_rows_and_logs(tmp_path: Path) -> None:
+    rows = dry_run(tmp_path)
+    outcomes = outcomes_in(rows)
     assert list(outcomes) == [
         "a-rates",
         "b-compile",

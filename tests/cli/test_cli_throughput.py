@@ -85,6 +85,7 @@ def test_packed_scores_equal_padded_ones_and_the_manifest_tells_which(
 
 
 @compiles
+@pytest.mark.nightly
 def test_compiled_scores_equal_eager_ones_and_graphs_are_counted(
     command: list[object], plain: Path, tmp_path: Path
 ) -> None:

@@ -24,6 +24,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "dual": ("rows.jsonl", "--model", "model", "--reference", "rows.jsonl", "--out", "dual"),
     "status": ("scores",),
     "merge": ("scores", "scores2", "--out", "out"),
+    "compact": ("scores", "--dry-run"),
     "export": ("scores", "--out", "all.jsonl"),
     "train": ("--model", "model", "--data", "rows.jsonl", "--out", "tuned", "--dry-run"),
     "eval": ("humaneval", "--problems", "problems.jsonl", "--samples", "rows.jsonl", "--out", "judged"),

@@ -117,7 +117,7 @@ class _Source:
 
     def __init__(self, rows: int, kind: str, groups: list[int] | None) -> None:
         self.rows, self._kind, self._groups = rows, kind, groups
-        self.digest = f"{kind} {rows}"
+        self.digest, self.reads_anywhere = f"{kind} {rows}", False
 
     def describe(self) -> dict[str, Any]:
         return {"kind": self._kind, "name": "x", "rows": self.rows}

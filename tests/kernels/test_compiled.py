@@ -1,7 +1,8 @@
 """Shipped tile shapes compile for every architecture, spill nothing and stay within their budgets of instructions.
 
 Compilation runs in a separate process, because in this one the kernels are decorated for the interpreter. The suite
-compiles what large models use (``--core``); with ``DONOD_FAST_NIGHTLY=1`` it compiles the whole table.
+compiles a share of what large models use (``--share``: one variant a kernel and architecture, and those with a budget);
+with ``DONOD_FAST_NIGHTLY=1`` it compiles the whole table.
 """
 
 from __future__ import annotations
@@ -59,9 +60,9 @@ def check(rows: list[Row]) -> None:
 
 @pytest.fixture(scope="module")
 def core(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
-    """Rows of what large models use."""
+    """Rows of a share of what large models use."""
     table = tmp_path_factory.mktemp("compiled") / "compiled.csv"
-    done = compile_table("--core", "--csv", str(table))
+    done = compile_table("--share", "--csv", str(table))
     assert done.returncode == 0, done.stdout + done.stderr
     return read(table)
 

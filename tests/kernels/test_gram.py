@@ -143,6 +143,7 @@ def test_a_sample_of_nan_leaves_its_neighbours_alone() -> None:
     torch.testing.assert_close(found[::2], expected[::2], rtol=1e-5, atol=0.0)
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("held", [1, 7, 1000], ids=["one pair", "seven pairs", "all pairs"])
 @pytest.mark.parametrize("width", [96, 32])

@@ -10,6 +10,7 @@ from head_cases import MIB, Case, gradients, make_bias, make_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from trial_counts import examples
 from triton_cases import interpreted
 
 from donod_fast.errors import BackendError, InputError
@@ -67,6 +68,7 @@ def assert_products(found: Tensor, left: Tensor, right: Tensor, bound: float) ->
     assert float(error.max()) <= bound, f"off by {float(error.max()):.1e} of the norms"
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize(
     ("head", "dtype"),
     [*((head, torch.float32) for head in HEADS), ("softcap", torch.bfloat16), ("plain", torch.float16)],
@@ -104,7 +106,7 @@ def test_the_sum_is_the_mean_times_the_counts(backend: str) -> None:
     vocab=st.integers(1, 150),
     dim=st.integers(1, 40),
 )
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(2, 8), deadline=None)
 def test_any_shapes_agree_between_backends(lengths: list[int], others: list[int], vocab: int, dim: int) -> None:
     left = make_case(lengths, vocab, dim)
     right = make_case(others, vocab, dim, seed=5)._replace(weight=left.weight)
@@ -125,6 +127,7 @@ def test_signals_in_bfloat16_lose_little(monkeypatch: pytest.MonkeyPatch) -> Non
     assert_products(products(left, right, backend="triton"), gradients(left), gradients(right), 2e-4)
 
 
+@pytest.mark.nightly
 def test_sets_past_the_workspace_are_cut_between_samples() -> None:
     # Sixteen tiles of the vocabulary in addition to both sets would need more than a MiB.
     left = make_case((60, 0, 90, 33), vocab=1001, dim=19)

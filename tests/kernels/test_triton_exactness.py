@@ -10,6 +10,7 @@ import torch
 from head_cases import BOUNDS, UPDATES, Case, assert_identical, assert_scores, every_update, make_bias, make_case, truth
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trial_counts import examples
 from triton_cases import PATHS, TINY, call_of, interpreted, on_path, paths_of, plan_of, scored, scores_of, workspace_for
 
 from donod_fast.kernels import DonNod, don_nod
@@ -29,6 +30,7 @@ WAYS = [
 ]
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize(("name", "path", "on_host"), WAYS)
 def test_every_update_keeps_its_bound_on_every_path(name: str, path: str, on_host: bool) -> None:
     case = make_case(LENGTHS, VOCAB, DIM, margins=CONFIDENT)
@@ -38,6 +40,7 @@ def test_every_update_keeps_its_bound_on_every_path(name: str, path: str, on_hos
     assert_scores(scores_of(call), truth(case, update=update), FLOAT32)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize(("dtype", "margins"), [(torch.bfloat16, CONFIDENT), (torch.float16, None)], ids=str)
 @pytest.mark.parametrize("name", UPDATES)
 def test_inputs_of_sixteen_bits_keep_theirs(name: str, dtype: torch.dtype, margins: tuple[float, ...] | None) -> None:
@@ -59,6 +62,7 @@ HEADS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("update", ["adamw", "sgd"])
 @pytest.mark.parametrize(
     ("head", "path"), [*((head, "stored") for head in HEADS), ("bias", "chunks"), ("bias-scale-softcap", "chunks")]
@@ -76,6 +80,7 @@ def test_weight_decay_and_the_sum_of_losses_enter_every_update(name: str) -> Non
     assert_scores(scored(case, **options), truth(case, **options), FLOAT32)
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("storage", [torch.bfloat16, torch.float16, torch.float32], ids=str)
 @pytest.mark.parametrize("name", ["adamw", "adamw-state", "sgd", "sign"])
 def test_a_step_rounded_to_the_weights_own_dtype_is_scored_as_rounded(name: str, storage: torch.dtype) -> None:
@@ -134,6 +139,7 @@ def test_packed_hidden_states_score_as_those_looked_up(dim: int, dtype: torch.dt
     assert_scores(scores_of(call), truth(case), BOUNDS[dtype])
 
 
+@pytest.mark.sampled(every=4)
 @pytest.mark.parametrize("split", [1, 2])
 @pytest.mark.parametrize(
     ("name", "storage"), [("adamw", None), ("adamw-state", None), ("sgd", torch.bfloat16)], ids=str
@@ -148,6 +154,7 @@ def test_keeping_a_weight_tile_for_all_samples_changes_nothing(
     assert_identical(scores_of(call, kept), scores_of(call, tiles))
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("update", UPDATES)
 @pytest.mark.parametrize("flat", ["hidden", "weight"])
 def test_flat_logits_are_scored_like_any_others(flat: str, update: str) -> None:
@@ -158,6 +165,7 @@ def test_flat_logits_are_scored_like_any_others(flat: str, update: str) -> None:
     assert_scores(scored(case, **options), truth(case, **options), FLOAT32)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize(
     ("update", "margin"),
     [
@@ -214,6 +222,7 @@ def assert_rounded_signals(found: DonNod, expected: DonNod, case: Case, name: st
     torch.testing.assert_close(found.loss, expected.loss, rtol=1e-4, atol=0.0, equal_nan=True)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize(("name", "seed"), [("adamw", 0), ("adamw", 1), ("sgd", 0), ("sign", 0)])
 def test_signals_in_bfloat16_are_off_by_their_rounding_and_no_more(
@@ -257,7 +266,7 @@ def calls(draw: st.DrawFn) -> tuple[Case, dict[str, Any], str]:
 
 # The same examples every time: an element of G that cancels to 1e-7 of its terms (one in some 10⁵ draws of a small
 # head) has another sign in float32 than in float64, in every backend.
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=examples(12, 40), deadline=None, derandomize=True)
 @given(drawn=calls())
 def test_any_shape_head_and_path_keeps_its_bound(drawn: tuple[Case, dict[str, Any], str]) -> None:
     case, options, way = drawn

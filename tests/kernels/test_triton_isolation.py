@@ -34,6 +34,7 @@ def row_of(case: Case, sample: int) -> int:
     return first + int((case.labels[first:last] != IGNORE_INDEX).nonzero()[0])
 
 
+@pytest.mark.sampled(every=4)
 @pytest.mark.parametrize(
     ("update", "value", "path", "on_host"),
     [
@@ -90,6 +91,7 @@ def test_rows_that_are_not_scored_may_hold_anything(update: str, dim: int) -> No
 WRONG = (VOCAB, VOCAB + 1, 191, 192, 10**12, -1, -7, -(10**12))
 
 
+@pytest.mark.sampled(every=2)
 @pytest.mark.parametrize(("update", "path"), [("adamw", "stored"), ("sgd", "stored"), ("sgd", "chunks")])
 def test_labels_outside_the_vocabulary_affect_only_their_own_samples(update: str, path: str) -> None:
     """As on a device, where labels are not looked at before the launch."""
@@ -107,6 +109,7 @@ def test_labels_outside_the_vocabulary_affect_only_their_own_samples(update: str
     assert_identical(picked(found, others), picked(scores_of(call), others))
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("name", ["adamw", "adamw-state", "sgd", "sign"])
 @pytest.mark.parametrize("storage", [None, torch.bfloat16], ids=str)
 def test_so_does_one_under_every_update_and_with_rounding(name: str, storage: torch.dtype | None) -> None:
@@ -120,6 +123,7 @@ def test_so_does_one_under_every_update_and_with_rounding(name: str, storage: to
     assert_identical(picked(found, [1]), picked(scored(case, **options), [1]))
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize(
     "bounds", [[1, 4, 22], [0, 4, 21], [0, 4, 23], [0, 25, 22], [0, -3, 22], [0, 10**12, 22], [22, 4, 0]], ids=str
 )
@@ -145,6 +149,7 @@ def poison(real: Callable[..., Tensor], value: float) -> Callable[..., Tensor]:
     return allocate
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize(
     ("name", "path", "on_host", "value"),
     [

@@ -57,6 +57,7 @@ def test_the_labels_logit_is_that_of_float64(head: str) -> None:
 FAR = (0.0, 29.0, -29.0, 45.0, -45.0, 95.0, -95.0, 160.0, -160.0)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("margins", [(0.0, 6.0, 25.0), FAR], ids=["near", "far"])
 @pytest.mark.parametrize("head", HEADS)
 def test_logits_and_statistics_give_the_numbers_of_every_token(head: str, margins: tuple[float, ...]) -> None:
@@ -95,6 +96,7 @@ def test_statistics_of_blocks_of_tokens_are_those_of_all_at_once(head: str, marg
     torch.testing.assert_close(tokens.statistics[:, slots], whole.statistics[:, slots], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("first", [0, 64], ids=["first chunk", "second chunk"])
 @pytest.mark.parametrize("margins", [(0.0, 6.0, 25.0), FAR], ids=["near", "far"])
 @pytest.mark.parametrize("head", HEADS)
@@ -109,6 +111,7 @@ def test_columns_computed_again_are_those_of_the_first_time(head: str, margins: 
     assert bool(exps[pads].isnan().all()), "pads are left alone"
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("head", HEADS)
 def test_error_signals_match_the_formula_and_are_zero_elsewhere(head: str, dtype: torch.dtype) -> None:

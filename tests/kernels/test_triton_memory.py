@@ -89,6 +89,7 @@ def crossed(case: Case, other: Case, **options: Any) -> Tensor:
         )  # fmt: skip
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("name", CALLS)
 def test_with_shipped_tiles_old_memory_is_no_part_of_the_scores(name: str) -> None:
     run = scored_by(name)
@@ -112,6 +113,7 @@ def test_nor_is_it_of_scores_in_float8(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "float8_kernel" in launches.names
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize(("options", "workspace"), [({}, 64 << 20), (MAPPED, 1 << 20)], ids=["stored", "streamed, all"])
 def test_nor_is_it_of_the_products_of_two_sets(options: dict[str, Any], workspace: int) -> None:
     other = make_case((2, 0, 66), VOCAB, DIM, dtype=torch.bfloat16, margins=MARGINS, seed=1)

@@ -36,6 +36,7 @@ def blocks(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     return found
 
 
+@pytest.mark.sampled(every=4)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(
     ("name", "storage"), [("adamw", None), ("adamw-state", None), ("sgd", torch.bfloat16)], ids=str
@@ -136,6 +137,7 @@ def one_ulp_below(x, HOW: tl.constexpr):
     return tl.where(tl.abs(y) < 3e38, (y.to(tl.int32, bitcast=True) - 1).to(tl.float32, bitcast=True), y)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("reciprocal", [one_ulp_above, one_ulp_below], ids=["above", "below"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", ["adamw", "adamw-state"])

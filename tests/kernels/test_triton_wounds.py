@@ -46,6 +46,7 @@ def far_below_zero(lengths: tuple[int, ...], vocab: int, dim: int) -> Case:
     return case._replace(weight=weight, hidden=hidden)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize(("vocab", "path"), [(33, "stored"), (63, "stored"), (64, "stored"), (131, "chunks")])
 @pytest.mark.parametrize("update", ["adamw", "sgd"])
 def test_padded_columns_add_nothing_to_the_softmax(update: str, vocab: int, path: str) -> None:
@@ -55,6 +56,7 @@ def test_padded_columns_add_nothing_to_the_softmax(update: str, vocab: int, path
     assert float(found.loss.max()) < 20.0, "exp(0) in the normaliser would make the loss some 60"
 
 
+@pytest.mark.sampled(every=4)
 @pytest.mark.parametrize("head", [{}, {"logit_scale": 0.5}, {"softcap": 30.0}], ids=["plain", "scale", "softcap"])
 @pytest.mark.parametrize("update", ["adamw", "sgd"])
 def test_rows_masked_by_minus_infinity_are_no_nan(update: str, head: dict[str, Any]) -> None:

@@ -36,6 +36,7 @@ HEADS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.sampled(every=4)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(
     ("name", "head", "dtype"),

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow.parquet as pq
@@ -12,7 +17,7 @@ import pytest
 from score_runs import assert_one_line_error, command, invoke, short_rows, write_lines
 from scored_folders import part_path, scored
 
-from donod_fast.scores.exporting import export
+from donod_fast.scores.exporting import export, export_file
 from donod_fast.scoring.scorer import Scorer
 
 ROWS = [{**row, "n": at} if at % 2 else row for at, row in enumerate(short_rows(30, seed=3))]
@@ -104,3 +109,44 @@ def test_a_corpus_that_has_changed_is_not_joined_to_old_scores(scorer: Scorer, t
     write_lines(data, ROWS[::-1])
     done = invoke("export", tmp_path / "out", "--out", tmp_path / "all.parquet", "--records", records)
     assert_one_line_error(done, 3, str(data), "changed")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks, and looks descriptors up in /proc")
+def test_a_dataset_that_is_replaced_is_whole_or_absent_at_a_kill(
+    scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out = scored(scorer, tmp_path / "scores", [write_lines(tmp_path / "rows.jsonl", ROWS)]), tmp_path / "saved"
+    export(folder, folder.reopened(), out)
+    whole = {file.name: file.read_bytes() for file in out.iterdir()}
+    corpus = folder.reopened()
+    for last in range(40):
+        child = os.fork()
+        if child == 0:
+            left = iter(range(last))
+            for name in ("unlink", "rmdir", "rename"):
+                _count_down(monkeypatch, name, out, left)
+            export_file(folder, corpus, out, overwrite=True)
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if out.exists():
+            assert datasets.load_from_disk(str(out)).num_rows == len(ROWS), last
+            assert {file.name for file in out.iterdir()} == whole.keys(), last
+        export(folder, corpus, out, overwrite=True)
+        assert {path.name for path in tmp_path.iterdir()} == {"rows.jsonl", "scores", "saved"}, last
+        if code == 0:
+            return
+    raise AssertionError("it never ended")
+
+
+def _count_down(monkeypatch: pytest.MonkeyPatch, name: str, place: Path, left: Iterator[int]) -> None:
+    """Kill this process at one of the changes of a folder."""
+    call = getattr(os, name)
+
+    def changed(*arguments: Any, dir_fd: int | None = None, **options: Any) -> None:
+        paths = [str(one) for one in arguments]
+        paths += [str(Path(f"/proc/self/fd/{dir_fd}").readlink())] if dir_fd is not None else []
+        if any(f"{path}/".startswith(f"{place}/") for path in paths) and next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        call(*arguments, **options, **({} if dir_fd is None else {"dir_fd": dir_fd}))
+
+    monkeypatch.setattr(os, name, changed)

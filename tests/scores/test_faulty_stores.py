@@ -22,7 +22,7 @@ from donod_fast.scores.copying import copy_folder
 from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scores.monitoring import folder_status
 from donod_fast.scoring.scorer import Scorer
-from donod_fast.system import locking, storage
+from donod_fast.system import lock_objects, storage
 from donod_fast.system.locking import is_locked, locked
 from donod_fast.system.storage import open_storage
 
@@ -56,7 +56,7 @@ def wanted(store: FaultyStore, scorer: Scorer, data: str) -> dict[str, bytes]:
 @pytest.fixture(autouse=True)
 def dead_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits two minutes for the lock of a run that could not remove it."""
-    monkeypatch.setattr(locking, "DEAD_SECONDS", 0.0)
+    monkeypatch.setattr(lock_objects, "DEAD_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_every_object_is_written_by_one_put(store: FaultyStore, place: str) -> N
 
 
 def test_a_lock_whose_answer_was_lost_is_held(store: FaultyStore, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locking, "DEAD_SECONDS", 120.0)
+    monkeypatch.setattr(lock_objects, "DEAD_SECONDS", 120.0)
 
     class FirstPut(Weather):
         def fault(self, method: str) -> str:
@@ -199,7 +199,7 @@ def test_a_lock_whose_answer_was_lost_is_held(store: FaultyStore, place: str, mo
 def test_the_clock_of_a_machine_neither_frees_nor_keeps_a_lock(
     days: int, store: FaultyStore, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locking, "DEAD_SECONDS", 120.0)
+    monkeypatch.setattr(lock_objects, "DEAD_SECONDS", 120.0)
     with locked(place):
         shifted = SimpleNamespace(time=lambda: time.time() + days * 86_400)  # of this process; the server has its own
         monkeypatch.setattr(storage, "time", shifted)

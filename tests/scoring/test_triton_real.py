@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from score_runs import own_states, tiny_scorer
+from trial_counts import examples
 
 from donod_fast.data.reading import open_corpus
 from donod_fast.errors import BackendError
@@ -32,12 +33,14 @@ def scorer() -> Scorer:
 
 @pytest.fixture(scope="module")
 def states(scorer: Scorer) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Float64 hidden states, labels and bounds of a confident and an unseen row."""
+    """Float64 hidden states, labels and bounds of a confident and an unseen row: their last tokens, or all at night."""
     records = [
         *islice(open_corpus([str(DATA / "gsm8k/train.jsonl")]).records(), 1),
         *islice(open_corpus([str(DATA / "gsm8k/test.jsonl")]).records(), 1),
     ]
-    return [own_states(scorer, sample) for sample in scorer.masker.tokenize_many(records)]
+    count = examples(24, 1 << 20)
+    found = [own_states(scorer, sample) for sample in scorer.masker.tokenize_many(records)]
+    return [(hidden[-count:], labels[-count:], ends.clamp(max=len(labels[-count:]))) for hidden, labels, ends in found]
 
 
 @pytest.mark.parametrize("update", ["adamw", "sgd"])

@@ -11,7 +11,7 @@ from ranked_folders import columns_of, drawn, folder_of
 from scipy.stats import spearmanr
 
 from donod_fast.selection import following as module
-from donod_fast.selection.following import Following, following_of
+from donod_fast.selection.following import MOST_ROWS, Following, Sampled, following_of
 from donod_fast.selection.out_of_core import loading, rank_parts
 from donod_fast.selection.ranking import ScoreColumns, rank
 
@@ -78,3 +78,12 @@ def test_other_methods_and_few_rows_say_nothing() -> None:
 
 def test_a_sample_is_called_one() -> None:
     assert "every 4th row compared" in str(Following(1.0, 0.2, 25, 100).text())
+
+
+def test_a_sample_of_many_rows_keeps_only_its_rows_in_memory() -> None:
+    total, batch = 1 << 20, 1 << 16
+    sampled = Sampled(total)
+    for _ in range(total // batch):
+        sampled.add(*torch.rand(3, batch, dtype=torch.float64))
+    held = sum(part.untyped_storage().nbytes() for part in sampled._parts)
+    assert held <= 3 * 8 * (MOST_ROWS + total // batch)

@@ -144,7 +144,9 @@ def test_cells_keep_the_columns_of_further_criteria(tmp_path: Path) -> None:
     replaced = scores.replaced([0, 1], picked)
     assert replaced.more["el2n"][:2].tolist() == picked.more["el2n"].tolist()
     plain = ScoringCells(store, cells.loaded).score(records, UpdateSettings())
-    assert not plain.more and plain.don.tolist() == pytest.approx(scores.don.tolist(), rel=1e-6)
+    assert not plain.more
+    # Scored with the criteria a row is in another batch, so the bound is that of the arithmetic: a share of NOD.
+    assert ((plain.don - scores.don).abs() <= 1e-5 * scores.nod).all()
 
 
 def test_a_study_that_embeds_no_questions_says_so() -> None:

@@ -90,7 +90,7 @@ def leftovers(folder: Path) -> list[str]:
     return sorted(
         file.name
         for file in folder.iterdir()
-        if file.name not in ("manifest.json", "plan.parquet", "problems.json", ".lock")
+        if file.name not in ("manifest.json", "plan.parquet", "problems.json", "summaries.parquet", ".lock")
         and not file.match("part-*.parquet")
         and not (has_losses and file.match("losses-*.parquet"))
     )

@@ -20,7 +20,7 @@ from tiny_models import save_tiny, tiny_model, tiny_tokenizer
 from donod_fast.errors import StoreError
 from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scoring.scorer import Scorer
-from donod_fast.system import locking, retrying
+from donod_fast.system import lock_objects, retrying
 from donod_fast.system.locking import LOCK, is_locked, locked
 from donod_fast.system.storage import open_storage
 
@@ -140,7 +140,7 @@ def test_a_lock_is_taken_over_only_if_its_holder_is_dead(s3: None, monkeypatch: 
     with pytest.raises(StoreError, match="process 7 on elsewhere"), locked(place):
         pass
     with monkeypatch.context() as patch:
-        patch.setattr(locking, "DEAD_SECONDS", -1.0)
+        patch.setattr(lock_objects, "DEAD_SECONDS", -1.0)
         with locked(place):
             pass
     assert not open_storage(place).exists(LOCK)

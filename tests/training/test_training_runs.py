@@ -97,6 +97,11 @@ def test_a_finished_folder_is_untouched_and_refuses_another_training(base: Path,
     again = train(chosen.model_copy(update={"save_steps": 7}), RECORDS, tmp_path / "out")
     assert again.resumed is None and (again.tokens, again.loss) == (first.tokens, first.loss)
     assert (first.folder / "model.safetensors").stat().st_mtime_ns == stamp
+    half_removed = tmp_path / "out" / "checkpoints" / "checkpoint-1"  # a kill as soon as it was finished
+    half_removed.mkdir(parents=True)
+    (half_removed / "optimizer.pt").touch()
+    train(chosen, RECORDS, tmp_path / "out")
+    assert not half_removed.parent.exists()
     for other, data, rows, name in (
         ({"seed": 3}, RECORDS, None, "settings.seed: 0 in the folder, 3 requested"),
         ({"lora": settings(lora={"rank": 3}).lora}, RECORDS, None, "settings.lora.rank: 16 in the folder, 3"),

@@ -10,20 +10,15 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from donod_fast.data.reading.inputs import (
-    find_sources,
-    is_same,
-    open_file,
-    open_hub_dataset,
-    open_saved_dataset,
-    restored_file,
-)
+from donod_fast.data.reading.inputs import find_sources
+from donod_fast.data.reading.kinds import OTHER_KINDS, is_same, reopened_file, restored_file
 from donod_fast.data.reading.names_or_texts import refuse_text
 from donod_fast.data.reading.python_data import Data, source_of
+from donod_fast.data.reading.saved_datasets import changed_input
 from donod_fast.data.reading.source import Checkpoint, KnownFile, Source
 from donod_fast.data.reading.streams import check_unchanged
-from donod_fast.data.reading.tables import DatasetRows
 from donod_fast.data.settings import STDIN, CorpusSettings
+from donod_fast.data.token_rules import TokenRules
 from donod_fast.data.types import Record
 from donod_fast.errors import CorpusError, InputError
 from donod_fast.system.limits import ReadLimits
@@ -115,15 +110,16 @@ def open_corpus(
     spool_dir: Path | None = None,
     known: Mapping[str, KnownFile] | None = None,
     limits: ReadLimits = ReadLimits.DEFAULT,
+    tokens: TokenRules | None = None,
 ) -> Corpus:
     """Open inputs, counting rows and hashing content in one streaming pass over each file.
 
     Only the footer of a Parquet file is read.
 
     Args:
-        inputs: files (JSON Lines, JSON, CSV, TSV, Parquet; each also .gz or .zst), URLs of such files
+        inputs: files (JSON Lines, JSON, CSV, TSV, Parquet, WebDataset; each also .gz or .zst), URLs of such files
             (``s3://…``, ``gs://…``, anything that fsspec reads), globs of either, folders written by
-            ``datasets.save_to_disk``, ``"-"`` for standard input (JSON or JSON Lines), or, if nothing
+            ``datasets.save_to_disk``, Lance datasets, ``"-"`` for standard input (JSON or JSON Lines), or, if nothing
             local has that name, ids of hub datasets.
         split: which split of a dataset that has several.
         revision: revision of hub datasets; None for the newest.
@@ -132,6 +128,7 @@ def open_corpus(
         known: facts about files from an earlier run, by absolute path or URL (``str`` of the place). A file with the
             same kind, compression, size and stamp as its entry is not read again.
         limits: how large a record may be, and how much a compressed file may expand.
+        tokens: what files of tokens (``.npy``) do not say themselves; None if they have a header and metadata.
 
     Raises:
         CorpusError: an input is missing or cannot be read, or the inputs have no rows.
@@ -142,7 +139,7 @@ def open_corpus(
     if inputs.count(STDIN) > 1:
         raise CorpusError(f"{STDIN}: standard input can be read only once; name it once")
     return Corpus(
-        [source for name in inputs for source in find_sources(name, split, revision, spool_dir, known, limits)]
+        [source for name in inputs for source in find_sources(name, split, revision, spool_dir, known, limits, tokens)]
     )
 
 
@@ -157,6 +154,7 @@ def open_settings(
         spool_dir=spool_dir,
         known=known,
         limits=settings.limits,
+        tokens=settings.tokens,
     )
 
 
@@ -247,19 +245,12 @@ def _from_entries(
 
 
 def _restored(entry: Mapping[str, Any], checkpoints: Sequence[Checkpoint]) -> Source:
-    kind, name = entry["kind"], entry["name"]
-    if kind == "rows":
-        raise CorpusError("the rows were given from Python and are not in a file; give the same rows again")
-    if kind == "saved":
-        return _same_dataset(entry, open_saved_dataset(name, Path(entry["path"]), entry["split"]))
-    if kind == "hub":
-        return _same_dataset(entry, open_hub_dataset(entry["id"], entry["split"], entry["revision"]))
-    return restored_file(entry, checkpoints)
+    other = OTHER_KINDS.get(entry["kind"])
+    return restored_file(entry, checkpoints) if other is None else other.restore(entry)
 
 
 def _reopened(entry: Mapping[str, Any], checkpoints: Sequence[Checkpoint]) -> Source:
-    kind, name = entry["kind"], entry["name"]
-    if kind in ("rows", "saved", "hub"):
+    if entry["kind"] in OTHER_KINDS:
         return _restored(entry, checkpoints)
     place = place_of_entry(entry)
     try:
@@ -268,20 +259,10 @@ def _reopened(entry: Mapping[str, Any], checkpoints: Sequence[Checkpoint]) -> So
         raise CorpusError(f"{place}: the input is missing ({error.strerror or error}); restore it") from error
     # Compare the size first: it is known at once, but the hash needs a pass over the file.
     if stat.size != entry["size"]:
-        raise _changed(place, f"{stat.size} bytes, {entry['size']} before")
+        raise changed_input(place, f"{stat.size} bytes, {entry['size']} before")
     if is_same(entry, stat):
         return restored_file(entry, checkpoints)
-    source = open_file(name, place, kind, entry["compression"], ReadLimits.from_json(entry.get("limits")))
+    source = reopened_file(entry, place)
     if source.digest != entry["digest"]:
-        raise _changed(place, "same size, different content")
+        raise changed_input(place, "same size, different content")
     return source
-
-
-def _same_dataset(entry: Mapping[str, Any], source: DatasetRows) -> DatasetRows:
-    if source.digest != entry["digest"]:
-        raise _changed(entry.get("path") or entry["id"], f"{source.digest}, {entry['digest']} before")
-    return source
-
-
-def _changed(path: object, what: str) -> CorpusError:
-    return CorpusError(f"{path}: the input has changed since it was scored ({what}); restore it, or score again")

@@ -18,7 +18,7 @@ from enum import Enum
 from fnmatch import fnmatch
 from pathlib import Path
 
-from donod_fast.data.reading.inputs import KINDS
+from donod_fast.data.reading.kinds import SUFFIXES
 from donod_fast.data.reading.streams import CODECS
 from donod_fast.data.settings import STDIN
 from donod_fast.errors import InputError
@@ -27,7 +27,7 @@ from donod_fast.system.places import is_url
 _LONGEST_NAME, _LONGEST_PATH = 255, 4096
 """Longer strings, without a slash and with one, are no names of files on any system."""
 
-_SUFFIXES = tuple(f"{kind}{codec}" for kind in KINDS for codec in ("", *CODECS))
+_SUFFIXES = tuple(f"{suffix}{codec}" for suffix in SUFFIXES for codec in ("", *CODECS))
 
 _LONGEST_PATTERN = 64
 """Longer strings with an asterisk are texts."""

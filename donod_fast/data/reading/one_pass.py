@@ -17,7 +17,7 @@ from typing import Any
 
 from donod_fast.data.reading.python_rows import NAME
 from donod_fast.data.reading.record_hashes import record_hash
-from donod_fast.data.reading.source import Unmarked
+from donod_fast.data.reading.source import Anywhere
 from donod_fast.data.types import Record
 from donod_fast.errors import CorpusError
 
@@ -28,7 +28,7 @@ TOGETHER = 256
 """Rows that are kept and read together."""
 
 
-class OnePassRows(Unmarked):
+class OnePassRows(Anywhere):
     """Records that were read once."""
 
     def __init__(self, records: Iterable[Record]) -> None:

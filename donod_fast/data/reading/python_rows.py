@@ -14,7 +14,7 @@ import pyarrow as pa
 from donod_fast.data.reading.arrow_values import python_values
 from donod_fast.data.reading.canonical import canonical_json
 from donod_fast.data.reading.record_hashes import row_hashes
-from donod_fast.data.reading.source import Unmarked
+from donod_fast.data.reading.source import Anywhere
 from donod_fast.data.reading.tables import BATCH_ROWS, rows_of_batch, table_records
 from donod_fast.data.types import Record
 
@@ -22,7 +22,7 @@ NAME = "<rows>"
 """The file name in records of rows that were given from Python."""
 
 
-class _InMemory(Unmarked):
+class _InMemory(Anywhere):
     """Base class of sources that cannot be opened again from their description."""
 
     rows: int

@@ -23,6 +23,12 @@ class Source(Protocol):
     def digest(self) -> str:
         """A hash that changes when the rows do."""
 
+    @property
+    def reads_anywhere(self) -> bool:
+        """Whether reading can start at any row without reading the rows before it. What has checkpoints or row groups
+        need not say so.
+        """
+
     def describe(self) -> dict[str, Any]:
         """The facts needed to open it again and to check that it has not changed (JSON types only)."""
 
@@ -60,6 +66,11 @@ class Unmarked:
 
     __slots__ = ()
 
+    @property
+    def reads_anywhere(self) -> bool:
+        """False: see :class:`Source`."""
+        return False
+
     def checkpoint(self, row: int) -> Checkpoint | None:
         """None: see :class:`Source`."""
         return None
@@ -71,6 +82,17 @@ class Unmarked:
     def row_groups(self) -> Sequence[int] | None:
         """None: see :class:`Source`."""
         return None
+
+
+class Anywhere(Unmarked):
+    """Base class of sources that can be read from any row at the same cost."""
+
+    __slots__ = ()
+
+    @property
+    def reads_anywhere(self) -> bool:
+        """True: see :class:`Source`."""
+        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from donod_fast.data.reading.arrow_values import conformed, python_rows
 from donod_fast.data.reading.parquet_pages import bytes_of_row
 from donod_fast.data.reading.record_hashes import row_hashes
-from donod_fast.data.reading.source import Unmarked
+from donod_fast.data.reading.source import Anywhere, Unmarked
 from donod_fast.data.reading.streams import (
     BUFFER_BYTES,
     FileFacts,
@@ -301,7 +301,7 @@ def _converted(batch: pa.RecordBatch) -> Iterator[tuple[dict[str, Any] | None, s
 
 
 @dataclass(frozen=True, slots=True)
-class DatasetRows(Unmarked):
+class DatasetRows(Anywhere):
     """A ``datasets.Dataset``, with nulls left out of the records as in Parquet.
 
     Attributes:
