@@ -13,7 +13,11 @@ from device_specs import wait_for
 from net_nodes import HELPERS, MODEL, PLACE, RAY_PORT, NetNodes, Node, faketime_library, net_nodes, why_not
 from score_runs import short_rows, write_lines
 
-pytestmark = [pytest.mark.nightly, pytest.mark.skipif(bool(why_not()), reason=why_not() or "nodes of their own")]
+pytestmark = [
+    pytest.mark.nightly,
+    pytest.mark.timeout(7200),
+    pytest.mark.skipif(bool(why_not()), reason=why_not() or "nodes of their own"),
+]
 
 ROWS = 160
 PARTS = ROWS // PART_ROWS
