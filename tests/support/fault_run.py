@@ -87,7 +87,8 @@ def run(one: Slice, seed: int, place: Path) -> tuple[Counter[str], list[str]]:
     environment = {**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     if one.steps:
         if compiler() is None:
-            return Counter({f"{name}|not tried": 1 for name in one.name.split(", ")}), []
+            names = [given.partition(" ")[2] for given in one.program[2::2]]
+            return Counter({f"{name}|not tried": 1 for name in names}), []
         environment |= preloaded(place / "steps")
     command = [sys.executable, str(HERE / one.program[0]), *one.program[1:], "--seed", str(seed)]
     done = subprocess.run(

@@ -111,22 +111,29 @@ def check_file(path: Path) -> str:
 
 
 def readable_kinds(place: Path) -> tuple[list[str], dict[str, str]]:
-    """Write a file of each kind; those that are read, and why the others are not."""
+    """Write a file of each kind into a new folder; those that are read, and what became of the others.
+
+    A fork does it: what it imports may not survive another fork, and this process makes many.
+    """
     place.mkdir()
-    good, others = [], {}
+    found = forked(place.with_name("kinds"), lambda _: _tried_kinds(place))
+    good = [name for outcome, name in found if outcome == "read"]
+    return good, {name: outcome for outcome, name in found if outcome != "read"}
+
+
+def _tried_kinds(place: Path) -> Iterator[tuple[str, str]]:
     for name, write in KINDS.items():
         path = place / name
+        signal.alarm(SECONDS)
         try:
             write(path)
             outcome = check_file(path)
         except ImportError as error:
             outcome = f"not written: {error}"
-        if outcome == "read":
-            good.append(name)
-        else:
-            others[name] = outcome
+        signal.alarm(0)
+        if outcome != "read":
             _removed(path)
-    return good, others
+        yield outcome, name
 
 
 def _removed(path: Path) -> None:
