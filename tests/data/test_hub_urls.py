@@ -104,10 +104,11 @@ def test_a_token_that_expires_while_reading_names_the_remedy(hub: Hub) -> None:
         texts(corpus)
 
 
-@pytest.mark.parametrize(
-    ("url", "reason"), [(f"{NAME}@v9/a.jsonl", "no revision 'v9'"), (f"{NAME}/b.jsonl", "no such file")]
-)
-def test_what_is_not_there_is_named(hub: Hub, url: str, reason: str) -> None:
+ABSENT = {f"{NAME}@v9/a.jsonl": "no revision 'v9'", f"{NAME}/b.jsonl": "no such file"}
+
+
+@pytest.mark.parametrize("url", ABSENT)
+def test_what_is_not_there_is_named(hub: Hub, url: str) -> None:
     hub.commit(NAME, {"a.jsonl": lines("a")})
     with pytest.raises(CorpusError, match=ABSENT[url]):
         open_corpus([f"hf://datasets/{url}"])

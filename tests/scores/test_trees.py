@@ -207,7 +207,7 @@ def test_rows_are_grouped_filtered_and_reported_by_paths(scorer: Scorer, tmp_pat
     assert done.code == 0 and set(contents(tmp_path / "code")) == {"category=code/de", "category=code/en"}
     done = invoke("select", folder.name, "--keep", "0.5", "--by", "topic", "--out", tmp_path / "topic")
     assert_one_line_error(done, 2, "--by topic", "paths give category, language, folder")
-    assert {"category", "language", "folder"} <= set(read_scored(folder).categories)
+    assert {"category", "language", "folder"} <= set(read_scored(folder).texts)
     assert ScoresFolder.open(tmp_path / "out").reopened().describe() == corpus.describe()
 
 

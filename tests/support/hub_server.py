@@ -62,6 +62,7 @@ def hub_server(patch: pytest.MonkeyPatch) -> Iterator[Hub]:
     thread.start()
     hub.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
     patch.setattr(constants, "ENDPOINT", hub.endpoint)
+    patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}")
     patch.setattr(constants, "HF_HUB_OFFLINE", False)
     patch.delenv("HF_TOKEN", raising=False)
     HfFileSystem.clear_instance_cache()
