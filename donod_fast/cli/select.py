@@ -52,7 +52,8 @@ def select(
     out: Annotated[
         Path,
         typer.Option(
-            help="Subset to write: .jsonl (.gz, .zst), .json, .parquet; .csv or .tsv from such files; - for stdout.",
+            help="Subset to write: .jsonl (.gz, .zst), .json, .parquet; .csv, .tsv, .arrow, a folder from such inputs; "
+            "- for stdout.",
             rich_help_panel="Output",
         ),
     ],

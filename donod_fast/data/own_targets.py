@@ -28,6 +28,7 @@ from donod_fast.data.source_tables import (
     write_batches,
 )
 from donod_fast.data.token_writing import refuse_tokens, token_sources, write_tokens
+from donod_fast.data.tree_writing import is_tree, refuse_tree, write_tree
 from donod_fast.data.types import Record
 from donod_fast.data.webdataset_writing import TAR, refuse_tar, shards, write_tar
 from donod_fast.errors import CorpusError, InputError
@@ -129,11 +130,21 @@ TARGETS = (
 )
 """All such kinds."""
 
+TREE = OwnTarget((), is_tree, refuse_tree, write_tree, folder=True)
+"""A folder, named without a suffix, for rows of a tree of Parquet files."""
 
-def own_target(out: Path) -> OwnTarget | None:
-    """The kind of a target by its name; None if it is none of these."""
+
+def own_target(out: Path, sources: Sequence[Source] = ()) -> OwnTarget | None:
+    """The kind of a target by its name; None if it is none of these.
+
+    Args:
+        out: the target.
+        sources: the inputs of the corpus: a name without a suffix is a folder only for rows of a tree.
+    """
     name = out.name.lower()
+    if not out.suffix and is_tree(sources):
+        return TREE
     return next((target for target in TARGETS if name.endswith(target.suffixes)), None)
 
 
-__all__ = ["TARGETS", "Chosen", "OwnTarget", "own_target"]
+__all__ = ["TARGETS", "TREE", "Chosen", "OwnTarget", "own_target"]

@@ -51,6 +51,8 @@ def refuse_inputs(inputs: Iterable[Mapping[str, Any]], out: Path) -> None:
     target = out.resolve()
     for entry in inputs:
         path = None if entry.get("path") is None else Path(entry["path"]).resolve()
+        if path is not None and target in path.parents:
+            raise StoreError(f"{out} holds an input of the corpus; write to another name")
         if path == target or (path in target.parents and target.exists()):
             raise StoreError(f"{out} is one of the inputs of the corpus; write to another name")
 

@@ -39,7 +39,7 @@ class CorpusSettings:
 
     data: tuple[str, ...] = option(
         (),
-        help="Files, globs, URLs (s3://…), saved datasets, a hub id, or - for standard input.",
+        help="Files, globs, URLs (s3://…), saved datasets, folders of Parquet, a hub id, or - for standard input.",
         panel=PANEL,
         is_argument=True,
     )

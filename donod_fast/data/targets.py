@@ -13,6 +13,7 @@ from donod_fast.data.reading.source import Source
 from donod_fast.data.record_files import CSV, JSON, JSON_LINES, PARQUET, TSV, refuse_existing
 from donod_fast.data.source_tables import arrow_sources, common_schema
 from donod_fast.errors import InputError
+from donod_fast.system.places import refuse_url
 
 _TABLES = {CSV: "csv", TSV: "tsv"}
 
@@ -37,16 +38,17 @@ def refuse_target(out: Path, overwrite: bool, sources: Sequence[Source] = ()) ->
         CorpusError: an input cannot be read, or has changed.
     """
     refuse_suffix(out, sources)
-    own = own_target(out)
+    own = own_target(out, sources)
     if own is None or not own.folder:
         refuse_existing(out, overwrite)
 
 
 def refuse_suffix(out: Path, sources: Sequence[Source] = ()) -> None:
     """Refuse the name of a file that a subset of these inputs cannot be written to; see :func:`refuse_target`."""
+    refuse_url(out, "a subset")
     name = out.name.lower()
     suffixes = (*JSON_LINES, JSON, PARQUET)
-    target = own_target(out)
+    target = own_target(out, sources)
     if target is not None:
         target.refuse(out, sources)
         return

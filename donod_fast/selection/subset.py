@@ -131,7 +131,7 @@ def subset_file(
     refuse_suffix(out, sources)
     numbers = _checked(rows, corpus.rows, order)
     refuse_input(corpus, out)
-    own_kind = own_target(out)
+    own_kind = own_target(out, sources)
     if own_kind is not None:
         own_kind.write(_as_chosen(corpus, numbers, order), out, overwrite)
         return Subset(len(numbers))

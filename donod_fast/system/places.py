@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 from donod_fast.confidential import VARIABLE, hide, reveal
 from donod_fast.errors import CorpusError, InputError
+from donod_fast.system.hub_urls import is_hub_url
 from donod_fast.system.retrying import retrying
 
 STREAM_BLOCK = 8 << 20
@@ -41,7 +42,7 @@ UNKNOWN_SECRET = (
 """End of a message about a URL whose secrets are not known."""
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
-_ETAGS = ("ETag", "etag", "e_tag", "content_md5", "md5Hash", "Content-MD5", "Digest")
+_ETAGS = ("ETag", "etag", "e_tag", "content_md5", "md5Hash", "Content-MD5", "Digest", "xet_hash", "blob_id")
 _TIMES = ("LastModified", "last_modified", "Last-Modified", "mtime", "updated", "modified")
 
 
@@ -405,7 +406,9 @@ class RemoteFile(io.RawIOBase):
 
     def _fetched(self, begin: int, end: int) -> bytes:
         fs, path = filesystem(self._url)
-        content = bytes(fs.cat_file(path, start=begin, end=end))
+        # The hub's file system would read 5 MB ahead, and our own ranges are what is wanted
+        options = {"cache_type": "none"} if is_hub_url(self._url) else {}
+        content = bytes(fs.cat_file(path, start=begin, end=end, **options))
         if len(content) == self._size > end - begin:
             # A web server without range support sends the whole file.
             content = content[begin:end]

@@ -38,7 +38,12 @@ _LASTING_NUMBERS = frozenset(
 )
 """Permanent errors: s3fs raises these for refusals (a malformed request, a wrong region); also full disks."""
 
-_CLIENTS = frozenset({"botocore", "aiobotocore", "aiohttp", "urllib3", "requests", "http", "gcsfs", "azure", "fsspec"})
+_CLIENTS = frozenset(
+    {
+        *("botocore", "aiobotocore", "aiohttp", "urllib3", "requests", "http", "gcsfs", "azure", "fsspec"),
+        *("huggingface_hub", "httpx", "httpx2"),
+    }
+)
 """Packages whose exceptions are store errors; identified by name, since most are not installed."""
 
 _PASSING = frozenset(
@@ -47,6 +52,8 @@ _PASSING = frozenset(
         *("HTTPClientError", "ConnectionError", "IncompleteReadError", "ResponseParserError", "ResponseStreamingError"),
         # aiohttp, http.client
         *("ClientConnectionError", "ClientPayloadError", "IncompleteRead", "RemoteDisconnected", "HttpProcessingError"),
+        # httpx
+        *("NetworkError", "TimeoutException", "ProtocolError"),
         # azure
         *("ServiceRequestError", "ServiceResponseError"),
     }
@@ -105,9 +112,11 @@ def may_pass(error: BaseException) -> bool:
 
 def as_os_error(error: Exception, what: str) -> Exception:
     """The ``OSError`` for an error of a store's client library; any other error as it is. ``what`` as above."""
-    if isinstance(error, OSError) or not _of_client(error):
+    if not _of_client(error):
         return error
     refused = _status(error) in (401, 403) or "Credentials" in type(error).__name__
+    if isinstance(error, OSError) and not (refused and _root(type(error)) == "huggingface_hub"):
+        return error
     return (PermissionError if refused else OSError)(f"{what}: {_said(error)}")
 
 

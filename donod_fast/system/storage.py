@@ -26,6 +26,7 @@ from donod_fast.confidential import hide, reveal
 from donod_fast.errors import InputError, StoreError, UnreachableError
 from donod_fast.system import places
 from donod_fast.system.files import atomic_writer, open_regular, read_regular, remove, storage_error
+from donod_fast.system.hub_urls import is_hub_url
 from donod_fast.system.retrying import GaveUpError, retrying
 
 _ASKING = 16  # requests at once: a store answers slowly, but answers many in parallel
@@ -228,6 +229,11 @@ class ObjectStorage:
         import fsspec
 
         self.name = hide(url.rstrip("/"))
+        if is_hub_url(self.name):
+            raise StoreError(
+                f"{self.name}: a scores folder cannot be on the hub, where each part would be a commit and nothing "
+                "keeps two processes apart; use a disk or an object store (s3://…), and upload the export: hf upload"
+            )
         whole = reveal(self.name)
         if whole is None:
             raise StoreError(f"{self.name}: {places.UNKNOWN_SECRET}")

@@ -69,7 +69,7 @@ def test_wildcards_match_sorted_on_s3_and_in_memory(s3: None) -> None:
         assert data_of(open_corpus([f"{base}/**/*.jsonl"]))[-1] == {"text": "deep/c"}
         with pytest.raises(CorpusError, match=rf"{base}/\*\.csv: the pattern matches no file"):
             open_corpus([f"{base}/*.csv"])
-        with pytest.raises(CorpusError, match=rf"{base}: a folder; give its files"):
+        with pytest.raises(CorpusError, match=rf"{base}: a folder without Parquet files; give its files"):
             open_corpus([base])
         with pytest.raises(CorpusError, match=rf"{base}/gone\.jsonl: there is no such file; check the URL"):
             open_corpus([f"{base}/gone.jsonl"])

@@ -3,13 +3,13 @@
 ``source.py`` defines the interface of an input, ``system/places.py`` opens local files and URLs,
 ``streams.py`` opens, decompresses and hashes them, ``encodings.py`` names text that is not UTF-8, ``line_scan.py``
 counts lines, ``json_files.py`` (with ``json_texts.py``), ``csv_files.py`` and ``tables.py`` (with ``arrow_values.py``)
-each read one family of formats, ``saved_datasets.py`` opens datasets of
-``datasets``, ``lance_datasets.py`` those of Lance. ``webdataset_files.py`` (with ``tar_members.py`` and
-``webdataset_samples.py``) reads WebDataset shards, ``token_files.py`` (with ``token_opening.py``,
-``token_arrays.py`` and ``token_documents.py``) files of tokens. ``kinds.py`` is the table of all
-kinds of inputs, ``inputs.py`` resolves an input name. ``python_data.py`` recognises what Python callers
-give, ``python_rows.py`` and ``one_pass.py`` read it, ``names_or_texts.py`` tells lists of names from lists of texts.
-``corpus.py`` joins the inputs.
+each read one family of formats, as do ``arrow_files.py`` and ``arrow_messages.py`` (headers without columns).
+``trees.py`` is a folder of files whose paths give columns, ``saved_datasets.py`` opens datasets of ``datasets``,
+``lance_datasets.py`` those of Lance. ``webdataset_files.py`` (with ``tar_members.py`` and ``webdataset_samples.py``)
+reads WebDataset shards, ``token_files.py`` (with ``token_opening.py``, ``token_arrays.py`` and
+``token_documents.py``) files of tokens. ``kinds.py`` is the table of all kinds of inputs, ``inputs.py`` resolves an
+input name. ``python_data.py`` recognises what Python callers give, ``python_rows.py`` and ``one_pass.py`` read it,
+``names_or_texts.py`` tells lists of names from lists of texts. ``corpus.py`` joins the inputs.
 
 The names below are imported on first use: callers with tokenised data do not need pyarrow.
 """

@@ -34,6 +34,7 @@ from donod_fast.data.reading.trees import Tree, TreePlace, local_paths, tree_of
 from donod_fast.data.settings import STDIN
 from donod_fast.data.token_rules import TokenRules
 from donod_fast.errors import CorpusError
+from donod_fast.system.hub_urls import is_hub_url, pinned
 from donod_fast.system.limits import ReadLimits
 from donod_fast.system.patterns import expanded, matching_files
 from donod_fast.system.places import (
@@ -165,6 +166,8 @@ def _open_remote_tree(url: str, opening: _Opening) -> list[Source]:
     """The Parquet files of a folder behind a URL."""
     files = remote_tree(url)
     tree = tree_of(url, files, opening.path_columns, _is_data)
+    if tree is None and is_hub_url(url):
+        return _open_hub_files(url, files, opening)
     if tree is None:
         raise CorpusError(f"{url}: a folder without Parquet files; give its files: '{url.rstrip('/')}/*.jsonl'")
     _say_left_out(url, tree)
@@ -175,6 +178,23 @@ def _open_remote_tree(url: str, opening: _Opening) -> list[Source]:
 
     with ThreadPoolExecutor(REMOTE_OPENERS) as pool:
         return list(pool.map(opened, tree.files))
+
+
+def _open_hub_files(url: str, files: Mapping[str, tuple[str, Stat | None]], opening: _Opening) -> list[Source]:
+    """The data files of a data set without Parquet files, which must be of one kind."""
+    kinds: dict[str, list[tuple[str, Stat | None]]] = {}
+    for path, file in files.items():
+        found = kind_and_codec(path.rpartition("/")[2])
+        if found is not None and not path.startswith("."):
+            kinds.setdefault(found[0].name, []).append(file)
+    if len(kinds) != 1:
+        counts = ", ".join(f"{len(those):,} {kind}" for kind, those in sorted(kinds.items())) or "none"
+        raise CorpusError(f"{url}: data files of one kind are read as a whole, this has {counts}; name the files")
+    (those,) = kinds.values()
+    if len(those) < len(files):
+        _log.warning("%s: %s; left out: %d others", url, plural(len(those), "data file"), len(files) - len(those))
+    with ThreadPoolExecutor(REMOTE_OPENERS) as pool:
+        return list(pool.map(lambda file: _open_remote(file[0], opening, file[1]), those))
 
 
 def _is_data(file_name: str) -> bool:
@@ -201,6 +221,7 @@ def _open_local(name: str, path: Path, opening: _Opening) -> Source:
 def _remote_sources(url: str, opening: _Opening) -> list[Source]:
     """The sources behind a URL, which may have wildcards."""
     with file_errors(url):
+        url = pinned(url, opening.known)
         try:
             info = remote_info(url)
         except FileNotFoundError:

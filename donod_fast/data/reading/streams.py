@@ -14,6 +14,7 @@ import pyarrow as pa
 from donod_fast.data.reading.bounded_streams import PlainBytes, StoredBytes, refuse_sparse
 from donod_fast.data.reading.trees import TreePlace
 from donod_fast.errors import CorpusError
+from donod_fast.system.hub_urls import LOG_IN, is_hub_url
 from donod_fast.system.limits import ReadLimits
 from donod_fast.system.places import LocalPlace, Place, Stat, is_url, place_of_entry
 from donod_fast.system.retrying import GaveUpError
@@ -160,6 +161,7 @@ def file_errors(name: str, file: io.RawIOBase | None = None) -> Iterator[None]:
         raise CorpusError(f"{name}: there is no such file; check the {'URL' if is_url(name) else 'path'}") from error
     except PermissionError as error:
         remedy = f"check the credentials ({error})" if is_url(name) else "make the file readable for this user"
+        remedy = f"{LOG_IN} ({error})" if is_hub_url(name) else remedy
         raise CorpusError(f"{name}: permission denied; {remedy}") from error
     except GaveUpError as error:
         raise CorpusError(f"{name}: cannot be read: {error}; run again when the store is reachable") from error

@@ -89,7 +89,7 @@ class RankOptions(OrderOptions):
     """How the rows of a subset are chosen. See :class:`OrderOptions`.
 
     Attributes:
-        by: name of a carried column, or ``file``: keep a share of each group.
+        by: name of a carried column, of a column that paths give, or ``file``: keep a share of each group.
         clusters: number of clusters of :data:`IN_CLUSTERS`.
         within: for ``cluster-balanced`` the column that orders the rows of a cluster; None for a random draw.
         embedding_model: sentence-transformers model of :data:`BY_EMBEDDINGS`, of ``embedding`` duplicates and of
@@ -104,7 +104,7 @@ class RankOptions(OrderOptions):
     """
 
     by: str | None = option(
-        None, help="Keep a share of each group: a column kept by `score --carry`, or file.", panel=CHOOSING
+        None, help="Keep a share of each group: a column of `score --carry` or of paths, or file.", panel=CHOOSING
     )
     clusters: int = option(
         CLUSTERS, help="Number of clusters of kmeans-ifd and cluster-balanced.", panel=CHOOSING, minimum=1

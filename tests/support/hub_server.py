@@ -1,0 +1,191 @@
+"""A server that speaks the part of the Hugging Face hub's HTTP that its client uses to read data sets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+
+Files = dict[str, bytes]
+
+
+@dataclass
+class Hub:
+    """The data sets of a hub.
+
+    Attributes:
+        endpoint: its URL.
+        commits: of each data set, the files of each commit.
+        branches: of each data set, the commit of each branch.
+        refused: status and error code with which a data set is refused, once so many requests were served.
+        busy: how many further requests are answered with 429.
+        asked: how often each kind of request was made.
+        tokens: the tokens of the requests.
+    """
+
+    endpoint: str = ""
+    commits: dict[str, dict[str, Files]] = field(default_factory=dict)
+    branches: dict[str, dict[str, str]] = field(default_factory=dict)
+    refused: dict[str, tuple[int, str, int]] = field(default_factory=dict)
+    busy: int = 0
+    asked: Counter[str] = field(default_factory=Counter)
+    tokens: list[str | None] = field(default_factory=list)
+
+    def commit(self, name: str, files: Files, branch: str = "main") -> str:
+        """Make a commit with these files the newest of a branch; returns its id."""
+        digest = hashlib.sha1(f"{name} {len(self.commits.get(name, ()))}".encode())
+        for path, content in sorted(files.items()):
+            digest.update(path.encode() + content)
+        self.commits.setdefault(name, {})[digest.hexdigest()] = dict(files)
+        self.branches.setdefault(name, {})[branch] = digest.hexdigest()
+        return digest.hexdigest()
+
+
+@contextmanager
+def hub_server(patch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub that the client of this process uses."""
+    from huggingface_hub import HfFileSystem, constants
+
+    hub = Hub()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(hub))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    hub.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+    patch.setattr(constants, "ENDPOINT", hub.endpoint)
+    patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}")
+    patch.setattr(constants, "HF_HUB_OFFLINE", False)
+    patch.delenv("HF_TOKEN", raising=False)
+    HfFileSystem.clear_instance_cache()
+    try:
+        yield hub
+    finally:
+        HfFileSystem.clear_instance_cache()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            self._answer()
+
+        def do_HEAD(self) -> None:
+            self._answer()
+
+        def do_POST(self) -> None:
+            self._answer()
+
+        def _answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            hub.tokens.append(self.headers.get("Authorization"))
+            if hub.busy > 0:
+                hub.busy -= 1
+                hub.asked["busy"] += 1
+                self._send(429, b"", {"Retry-After": "0"})
+                return
+            url = urlsplit(self.path)
+            found = re.fullmatch(
+                r"/(?:api/)?datasets/([^/]+/[^/]+)(?:/(revision|tree|paths-info|resolve)/([^/]+)(?:/(.*))?)?",
+                url.path,
+            )
+            if found is None:
+                self._send(404, b"", {})
+                return
+            name, what, revision, path = found[1], found[2] or "revision", unquote(found[3] or "main"), found[4]
+            hub.asked[what] += 1
+            if name in hub.refused:
+                status, code, after = hub.refused[name]
+                if after <= 0:
+                    self._send(status, b"", {"X-Error-Code": code, "X-Error-Message": "refused"})
+                    return
+                hub.refused[name] = (status, code, after - 1)
+            if name not in hub.commits:
+                self._send(404, b"", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "no such data set"})
+                return
+            commit = hub.branches[name].get(revision, revision)
+            files = hub.commits[name].get(commit)
+            if files is None:
+                self._send(404, b"", {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "no such revision"})
+                return
+            path = unquote(path or "")
+            if what == "revision":
+                self._json({"id": name, "sha": commit, "private": False, "tags": [], "downloads": 0, "likes": 0})
+            elif what == "tree":
+                recursive = parse_qs(url.query).get("recursive", ["false"])[0].lower() in ("true", "1")
+                self._json(_tree(files, path, recursive))
+            elif what == "paths-info":
+                wanted = json.loads(body or b"{}").get("paths", [])
+                self._json([_file(one, files[one]) for one in wanted if one in files])
+            elif path not in files:
+                self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Error-Message": "no such file"})
+            else:
+                self._content(files[path], commit)
+
+        def _content(self, content: bytes, commit: str) -> None:
+            headers = {"ETag": f'"{_oid(content)}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
+            wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range") or "")
+            if wanted is None:
+                self._send(200, content, headers)
+                return
+            begin, end = int(wanted[1]), min(int(wanted[2]) + 1, len(content))
+            headers["Content-Range"] = f"bytes {begin}-{end - 1}/{len(content)}"
+            self._send(206, content[begin:end], headers)
+
+        def _json(self, value: Any) -> None:
+            self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+        def _send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
+            self.send_response(status)
+            for key, value in headers.items():
+                self.send_header(key, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+
+    return Handler
+
+
+def _tree(files: Files, path: str, recursive: bool) -> list[dict[str, Any]]:
+    prefix = f"{path}/" if path else ""
+    found: list[dict[str, Any]] = []
+    folders: set[str] = set()
+    for name, content in sorted(files.items()):
+        if not name.startswith(prefix):
+            continue
+        parts = name[len(prefix) :].split("/")
+        above = ["/".join(parts[:at]) for at in range(1, len(parts))]
+        for folder in above if recursive else above[:1]:
+            if folder not in folders:
+                folders.add(folder)
+                found.append({"type": "directory", "oid": _oid(folder.encode()), "size": 0, "path": prefix + folder})
+        if recursive or len(parts) == 1:
+            found.append(_file(name, content))
+    return found
+
+
+def _file(name: str, content: bytes) -> dict[str, Any]:
+    return {"type": "file", "oid": _oid(content), "size": len(content), "path": name}
+
+
+def _oid(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+__all__ = ["Hub", "hub_server"]
