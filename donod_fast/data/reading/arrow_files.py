@@ -32,6 +32,7 @@ from donod_fast.data.reading.arrow_messages import (
     layout_of_footer,
     message_at,
     plain_size,
+    refuse_unlisted,
     walked,
     whole_batches,
 )
@@ -273,6 +274,7 @@ def _scan_file(name: str, file: BinaryIO, size: int, scan: _Scan) -> None:
         schema = message_at(file, layout.schema, size)
         scan.columns = _check_names(name, schema)
         scan.take(schema)
+        spans = [(schema.start, schema.stop)]
     for kind, starts in ((DICTIONARY, layout.dictionaries), (BATCH, layout.batches)):
         for at, start in enumerate(starts):
             with _layout_errors(f"{name}, {'record batch' if kind == BATCH else 'dictionary'} {at}"):
@@ -280,6 +282,9 @@ def _scan_file(name: str, file: BinaryIO, size: int, scan: _Scan) -> None:
                 if message.kind != kind:
                     raise LayoutError(f"the message at byte {start:,} is not what the footer says")
                 scan.take(message)
+                spans.append((message.start, message.stop))
+    with _layout_errors(name):
+        refuse_unlisted(file, spans)
 
 
 def _scan_stream(name: str, file: BinaryIO, size: int, scan: _Scan) -> Layout:

@@ -22,6 +22,9 @@ _MOST_HEADER = 1 << 26
 _FIRST = 8
 """Where the schema of the file format is: after the magic bytes."""
 
+_PADDING = 64
+"""Most bytes between two messages: both are aligned to 8 or 64 bytes, and an end mark has 8."""
+
 _KINDS = {SCHEMA: "schema", DICTIONARY: "dictionary", BATCH: "record batch"}
 
 
@@ -196,6 +199,32 @@ def _message(header: bytes, start: int, body: int, size: int, prefix: bytes) -> 
     return Message(kind, start, body, body + length, rows, len(nodes), prefix + header, buffers)
 
 
+def refuse_unlisted(file: BinaryIO, spans: Sequence[tuple[int, int]]) -> None:
+    """Refuse a file of the file format with a message that its footer does not list: its rows would be missing.
+
+    Args:
+        file: in the file format.
+        spans: first byte of each message that the footer lists, and one past its last, in any order.
+
+    Raises:
+        LayoutError: messages overlap, or there is more than padding or an end mark between two or after the last.
+        OSError: the file cannot be read.
+    """
+    tail = len(MAGIC) + 4
+    size = file.seek(0, io.SEEK_END)
+    file.seek(size - tail)
+    footer = size - tail - int.from_bytes(_read(file, 4), "little", signed=True)
+    before = _FIRST
+    for begin, end in [*sorted(spans), (footer, footer)]:
+        if begin < before:
+            raise LayoutError(f"two messages overlap at byte {begin:,}")
+        file.seek(before)
+        between = _read(file, min(begin - before, _PADDING + 1))
+        if len(between) > _PADDING or between.replace(_MARK, b"").strip(b"\0"):
+            raise LayoutError(f"the footer does not list what is at byte {before:,}")
+        before = end
+
+
 def plain_size(file: BinaryIO, message: Message) -> int:
     """Bytes of a message's compressed buffers after decompression, as they say; 0 if none is compressed."""
     size = 0
@@ -310,6 +339,7 @@ __all__ = [
     "layout_of_footer",
     "message_at",
     "plain_size",
+    "refuse_unlisted",
     "walked",
     "whole_batches",
 ]
