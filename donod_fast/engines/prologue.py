@@ -15,10 +15,10 @@ from donod_fast.data.reading import Corpus
 from donod_fast.engines.request import RunOptions
 from donod_fast.errors import CorpusError, StoreError
 from donod_fast.scores.array_tasks import ArrayTask
+from donod_fast.scores.folded import write_summaries
 from donod_fast.scores.folder import ScoresFolder
 from donod_fast.scores.manifest import OPTIONS, TOKEN_LOSSES
 from donod_fast.scores.opening import joined_options, open_scores, record_options
-from donod_fast.scores.part_store import PARTS
 from donod_fast.scores.problems import add_problem
 from donod_fast.scores.task_marks import remove_other_marks
 from donod_fast.scoring.sample_scorer import Progress
@@ -116,12 +116,14 @@ class OpenRun:
                 "something else removes files of this folder; run the same command again"
             )
         if self.task is None:
+            write_summaries(self.folder, self.folder.known)
             return Outcome(self.folder, self.folder.counts(), self.resumed_rows, formats, fitting_budget)
         counts: Counter[str] = Counter()
         for summary in map(self.folder.summary, self.parts):
             counts.update({} if summary is None else summary.counts)
-        there = set(self.folder.storage.names(PARTS))
-        absent = sum(self.folder.part_name(part) not in there for part in range(self.folder.parts))
+        absent = self.folder.parts - len(self.folder.present())
+        if not absent:  # this task may be the last one; if several are, each writes the same facts
+            write_summaries(self.folder, self.folder.known)
         about = TaskOutcome(self.task, len(self.parts), rows_of(self.folder, self.parts), absent)
         return Outcome(self.folder, counts, self.resumed_rows, formats, fitting_budget, about)
 
