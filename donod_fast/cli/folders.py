@@ -33,9 +33,8 @@ def status(
     missing_shards: Annotated[
         int | None,
         typer.Option(
-            metavar="N",
-            help="Print only the options of sbatch that submit the unfinished tasks of an array of N again; nothing if "
-            "there are none.",
+            help="Print only the options of sbatch that submit the unfinished tasks of an array of so many again; "
+            "nothing if there are none.",
             min=1,
             rich_help_panel="Output",
         ),
