@@ -27,6 +27,7 @@ def wanted(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return reference(write_rows(folder / "rows.jsonl", ROWS), folder / "scores")
 
 
+@pytest.mark.sampled(every=2)
 @pytest.mark.parametrize("size", [1, 7, 24])
 def test_batches_of_any_size_have_the_scores_of_the_command(wanted, size: int) -> None:
     lazy = LazyScorer(scorer_spec(str(MODEL)))

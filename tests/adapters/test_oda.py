@@ -101,6 +101,7 @@ def test_a_wrong_configuration_is_refused_by_name(tmp_path: Path) -> None:
         DonodScorer({**CONFIG, "model": str(tmp_path / "nothing")})
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_run_that_lost_rows_fails_although_the_host_continues(wanted, tmp_path: Path, killed: bool) -> None:
     write_rows(tmp_path / "data.jsonl", ROWS)

@@ -43,6 +43,7 @@ def _tried(seed: int) -> tuple[Counter[str], tuple[str, ...]]:
     return counts, tuple(problems)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_mask_of_every_drawn_pair_is_the_oracles(seed: int) -> None:
     counts, problems = _tried(seed)

@@ -121,6 +121,7 @@ def assert_same_but(folder: ScoresFolder, wanted: Any, lost: Iterable[int], deta
 # --- rows at fault
 
 
+@pytest.mark.sampled(every=2)
 @pytest.mark.usefixtures("hangs_alone_count")
 @pytest.mark.parametrize(
     ("fault", "detail"),

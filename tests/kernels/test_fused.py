@@ -15,6 +15,7 @@ compiles = pytest.mark.skipif(
 )
 
 
+@pytest.mark.sampled(every=2)
 @compiles
 @pytest.mark.parametrize("margins", [None, (30.0, 2.0), (85.0,)], ids=["random", "sure", "certain"])
 def test_compiled_passes_keep_the_bound(margins: tuple[float, ...] | None) -> None:

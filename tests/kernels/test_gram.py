@@ -105,6 +105,7 @@ def test_any_number_of_hidden_dimensions_gives_the_squared_norm(dim: int) -> Non
     torch.testing.assert_close(squares(made.side, 2), made.gradients.square().sum((1, 2)), rtol=1e-5, atol=0.0)
 
 
+@pytest.mark.sampled(every=4)
 @pytest.mark.parametrize("nbytes", [0, 3 << 10, 1 << 20], ids=["one pair", "three pairs", "all pairs"])
 @pytest.mark.parametrize("width", [16, 48, 96])
 def test_chunks_of_the_vocabulary_add_up_to_the_squared_norm(width: int, nbytes: int) -> None:
@@ -113,6 +114,7 @@ def test_chunks_of_the_vocabulary_add_up_to_the_squared_norm(width: int, nbytes:
     torch.testing.assert_close(found, made.gradients.square().sum((1, 2)), rtol=1e-5, atol=0.0)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("levels", [(40.0,), (-40.0,), (40.0, -40.0, 0.0), (-40.0, 3.0)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_products_hold_at_both_ends_of_the_range_of_a_reference(dtype: torch.dtype, levels: tuple[float, ...]) -> None:

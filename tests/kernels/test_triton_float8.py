@@ -168,6 +168,7 @@ def errors(found: DonNod, expected: DonNod) -> Tensor:
     return both.nan_to_num(0.0)
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("margins", [None, (0.0, 6.0, 25.0, 60.0)], ids=["random", "confident"])
 @pytest.mark.parametrize("update", ["adamw", "sign"])
 def test_a_call_scores_within_the_limit_and_short_samples_as_without(update: str, margins: Any) -> None:
@@ -182,6 +183,7 @@ def test_a_call_scores_within_the_limit_and_short_samples_as_without(update: str
     assert torch.equal(found.loss[long], full.loss[long])
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("path", ["stored", "groups", "kept", "chunks"])
 def test_every_way_through_the_plan_gives_the_same(path: str) -> None:
     case = make_case((26, 2, 25), 150, 32, dtype=DTYPE)

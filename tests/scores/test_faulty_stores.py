@@ -115,6 +115,7 @@ def test_whatever_a_store_does_the_parts_are_the_same_or_it_is_said(
         assert len((tmp_path / "subset.jsonl").read_bytes().splitlines()) == 6
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("lag", [1, 1000])
 def test_a_lagging_list_neither_finishes_nor_repeats_a_part(
     lag: int, store: FaultyStore, scorer: Scorer, data: str, wanted: dict[str, bytes], place: str
