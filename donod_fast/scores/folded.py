@@ -4,7 +4,7 @@
 prove: an entry counts only for a file that has the size, times and identity (on a disk) or the ETag (in an object
 store) of the file whose footer was read, in a folder of the same settings, plan and inputs. Every other footer is read.
 All of its bytes have checksums; a damaged file is ignored. So it may be absent, old or written by several processes at
-once, and no figure is wrong. Whether the *rows* of a part are intact is not its matter: code that needs them reads them.
+once, and no figure is wrong. Whether the *rows* of a part are intact is not its matter: who needs them reads them.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Parts(Protocol):
 
 @dataclass(frozen=True)
 class Look:
-    """The summaries of a folder at a moment.
+    """The summaries of a folder, as a call found them.
 
     Attributes:
         summaries: of all parts, in order; None for a part that is absent or damaged.

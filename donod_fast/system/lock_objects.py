@@ -1,4 +1,4 @@
-"""Locks as objects of an object store: whoever creates the object holds it, and renews it while it lives."""
+"""Locks as objects of an object store: the process that creates the object holds it, and renews it while it lives."""
 
 from __future__ import annotations
 

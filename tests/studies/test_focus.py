@@ -74,7 +74,7 @@ def test_the_output_layers_scores_are_those_of_scoring(
     don, nod = found.of([found.output])
     table = Scorer(loaded, update=UPDATES[update]).score_table(rows)
     ours = {name: torch.tensor(table.column(name).to_pylist(), dtype=torch.float64) for name in ("don", "nod", "loss")}
-    # Two ways through the trunk, in float32: one sample alone, and padded batches. A step by signs is not continuous: an
+    # Two ways through the trunk, in float32: one sample alone, and padded batches. A step by signs jumps: an
     # element of G that cancels to its rounding may have another sign, and on some processors one has.
     assert ((don - ours["don"]).abs() / ours["nod"]).max() < (1e-4 if update == "sign" else 1e-5)
     assert ((nod - ours["nod"]).abs() / ours["nod"]).max() < 1e-5
