@@ -146,7 +146,8 @@ def select(
             written = Subset(write_lines(corpus, kept.rows, stream, order=choice.order))  # type: ignore[arg-type]
             stream.flush()
         elif upload is not None:
-            written, commit = upload.write(corpus, kept.rows, choice.order, temp_dir=how.temp_dir)
+            bars = not screen.hides_progress and sys.stderr.isatty()
+            written, commit = upload.write(corpus, kept.rows, choice.order, temp_dir=how.temp_dir, progress=bars)
             target = upload.upload.file.url(commit)
         else:
             written = registration.subset_file(folder, corpus, kept.rows, out, choice.order, overwrite=overwrite)

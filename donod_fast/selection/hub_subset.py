@@ -64,12 +64,14 @@ class HubSubset:
         order: Any = "input",
         *,
         temp_dir: Path | None = None,
+        progress: bool = False,
     ) -> tuple[Subset, str]:
         """Write the records of some rows, and return what was written and the commit that holds it.
 
         Args:
             corpus, rows, order: as in ``selection.subset.subset_file``.
             temp_dir: an existing folder for the file until it is sent; None for that of the system.
+            progress: whether bars may be drawn while it is sent.
 
         Raises:
             InputError, CorpusError: as ``selection.subset.subset_file``.
@@ -81,7 +83,7 @@ class HubSubset:
                 local = place / self.upload.file.name
                 written = subset_file(corpus, rows, local, order=order)
                 message = f"Add {plural(written.rows, 'row')} that donod-fast chose"
-                return written, self.upload.commit(local, message)
+                return written, self.upload.commit(local, message, progress=progress)
         except OSError as error:
             raise storage_error(parent, error) from error
 

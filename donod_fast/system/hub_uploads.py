@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -130,7 +131,7 @@ class Upload:
                 raise StoreError(f"{url} exists already; give another name, or add --overwrite")
         return Upload(file, parent)
 
-    def commit(self, local: Path, message: str) -> str:
+    def commit(self, local: Path, message: str, *, progress: bool = False) -> str:
         """Make a commit that adds or replaces the file, and return it: 40 hex digits.
 
         A lost answer is no reason to commit twice: before each further attempt the branch is looked at.
@@ -138,6 +139,7 @@ class Upload:
         Args:
             local: the content.
             message: of the commit, one line.
+            progress: whether the client may draw its bars on standard error.
 
         Raises:
             StoreError: another writer was faster, access is refused, or the hub does not answer; says whether the
@@ -151,7 +153,8 @@ class Upload:
             tries += 1
             if tries > 1 and (done := self._done(local)) is not None:
                 return done
-            return self._sent(local, message)
+            with nullcontext() if progress else _no_bars():
+                return self._sent(local, message)
 
         try:
             commit = _asked(url, send, f"; {NOTHING}")
@@ -217,6 +220,21 @@ class Upload:
             f"{self.file.url()}: {self.file.branch} has moved from commit {self.parent[:12]} to {head[:12]} since this "
             f"command began; {NOTHING}; look at what has changed, and repeat the command"
         )
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Have the client draw no bars for the time of a block."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
 
 
 class _UnansweredError(OSError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import tarfile
@@ -13,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hub_server import Hub, hub_server
+from hub_server import POINTER, Hub, hub_server
 from score_runs import assert_one_line_error, invoke
 from scored_folders import scored
 from stored_records import old
@@ -29,7 +30,7 @@ from donod_fast.system import retrying
 from donod_fast.system.hub_uploads import HubFile
 
 NAME = "org/name"
-ROWS = [{"question": f"red {row}", "answer": "blue" * row} for row in range(6)]
+ROWS = [{"question": f"red {row}", "answer": "blue" * (row + 1)} for row in range(6)]
 CHOSEN = [4, 0, 3]
 README = {"README.md": b"#", "data/other.jsonl": b"{}\n"}
 
@@ -88,6 +89,22 @@ def test_the_file_on_the_hub_is_the_local_one(
     assert hub.files(NAME) == {**README, f"deep/subset{suffix}": content}
     assert commit == hub.branches[NAME]["main"] and len(hub.commits[NAME]) == 2
     assert [file.name for file in tmp_path.iterdir()] == [f"subset{suffix}"]
+
+
+def test_a_file_for_the_store_of_large_files_is_committed_too(
+    hub: Hub, inputs: dict[str, Corpus], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("hf_xet", reason="the client sends large files with it")
+    (tmp_path / "store").mkdir()
+    hub.store = tmp_path / "store"
+    corpus = inputs[".parquet"]
+    _, commit = begin(corpus, f"{NAME}/s.parquet").write(corpus, CHOSEN)
+    write_subset(corpus, CHOSEN, tmp_path / "s.parquet")
+    content = (tmp_path / "s.parquet").read_bytes()
+    pointer = f"oid sha256:{hashlib.sha256(content).hexdigest()}\nsize {len(content)}\n"
+    assert hub.commits[NAME][commit] == {**README, "s.parquet": POINTER + pointer.encode()}
+    assert any(file.is_file() for file in hub.store.rglob("*"))  # the content; the commit is not it
+    assert capfd.readouterr() == ("", "")  # no bars
 
 
 @pytest.mark.parametrize("branch", ["dev", "a/b", "refs/pr/7"])
@@ -172,16 +189,10 @@ def test_an_input_of_the_corpus_is_never_replaced(hub: Hub, inputs: dict[str, Co
 
 
 def all_refusals(hub: Hub, write: Callable[[], object]) -> Iterator[tuple[tuple[int, str], str]]:
-    """Refuse each request of a write in turn with each status; gives the refusal and what the user is told."""
-    for status in (
-        (401, ""),
-        (403, ""),
-        (403, "GatedRepo"),
-        (404, "RepoNotFound"),
-        (404, "RevisionNotFound"),
-        (400, ""),
-    ):
-        for after in range(6):
+    """Refuse each request of a write in turn, with two statuses; gives the refusal and what the user is told."""
+    statuses = ((401, ""), (403, ""), (403, "GatedRepo"), (404, "RepoNotFound"), (404, "RevisionNotFound"), (400, ""))
+    for at, status in enumerate(statuses):
+        for after in (at, (at + 4) % 6):
             hub.refused[NAME] = (*status, after)
             with pytest.raises(DonodError) as found:
                 write()
@@ -203,7 +214,7 @@ def test_a_refusal_at_any_request_is_one_error_and_loses_nothing(hub: Hub, input
             assert hub.files(NAME) == README
             remedies = ("hf auth login", "make it on the data set's page", "nothing was written", "refuses the request")
             assert any(remedy in said for remedy in remedies), said
-    assert seen == 36
+    assert seen == 12
 
 
 @pytest.mark.parametrize("lost", [["before"], ["after"], ["busy"], ["busy", "before", "after"]])

@@ -1,6 +1,7 @@
 """A server that speaks the part of the Hugging Face hub's HTTP that its client uses to read and write data sets.
 
-An upload is answered with "regular": the file is within the commit. The protocol for large files is not spoken.
+An upload is answered with "regular": the file is within the commit. With ``store`` it is answered with "lfs": the
+client writes the content to a store in that folder, and the commit has its hash and size only.
 """
 
 from __future__ import annotations
@@ -10,17 +11,22 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
 Files = dict[str, bytes]
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\n"
+"""Beginning of what a commit has of a file whose content is in the store."""
 
 
 @dataclass
@@ -39,6 +45,7 @@ class Hub:
             the request is answered with 429: "busy".
         before_commit: called before a commit is looked at.
         ignored: paths that the data set ignores.
+        store: folder for the content of all files that are uploaded; None keeps it in the commit.
         lock: held while a commit is made.
     """
 
@@ -52,6 +59,7 @@ class Hub:
     lost: list[str] = field(default_factory=list)
     before_commit: Callable[[], object] = field(default=lambda: None)
     ignored: set[str] = field(default_factory=set)
+    store: Path | None = None
     lock: Any = field(default_factory=threading.Lock)
 
     def commit(self, name: str, files: Files, branch: str = "main") -> str:
@@ -118,7 +126,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 return
             url = urlsplit(self.path)
             found = re.fullmatch(
-                r"/(?:api/)?datasets/([^/]+/[^/]+)(?:/(revision|tree|paths-info|resolve|refs|auth-check|preupload|commit)(?:/([^/]+))?(?:/(.*))?)?",
+                r"/(?:api/)?datasets/([^/]+/[^/]+)(?:/(revision|tree|paths-info|resolve|refs|auth-check|preupload|commit|xet-write-token)(?:/([^/]+))?(?:/(.*))?)?",
                 url.path,
             )
             if found is None:
@@ -137,6 +145,9 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 return
             if what in ("auth-check", "refs"):
                 self._json({} if what == "auth-check" else _refs(hub.branches[name]))
+                return
+            if what == "xet-write-token":
+                self._json({"casUrl": f"local://{hub.store}", "accessToken": "t", "exp": int(time.time()) + 3600})
                 return
             if what == "commit":
                 self._commit(name, revision, body)
@@ -164,7 +175,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
         def _mode(self, path: str, files: Files) -> dict[str, Any]:
             oid = _oid(files[path]) if path in files else None
-            return {"path": path, "uploadMode": "regular", "shouldIgnore": path in hub.ignored, "oid": oid}
+            mode = "regular" if hub.store is None else "lfs"
+            return {"path": path, "uploadMode": mode, "shouldIgnore": path in hub.ignored, "oid": oid}
 
         def _commit(self, name: str, branch: str, body: bytes) -> None:
             hub.before_commit()
@@ -181,7 +193,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                     return
                 files = dict(hub.files(name, branch))
                 for line in lines[1:]:
-                    files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+                    files[line["value"]["path"]] = _content(line["value"])
                 commit = hub.commit(name, files, branch)
             if lost == "after":
                 self.close_connection = True
@@ -250,7 +262,18 @@ def _paths(files: Files, wanted: list[str]) -> list[dict[str, Any]]:
     return found
 
 
+def _content(added: dict[str, Any]) -> bytes:
+    """What a commit has of a file: its content, or a pointer to it."""
+    if "content" in added:
+        return base64.b64decode(added["content"])
+    return POINTER + f"oid sha256:{added['oid']}\nsize {added['size']}\n".encode()
+
+
 def _file(name: str, content: bytes) -> dict[str, Any]:
+    if content.startswith(POINTER):
+        oid, size = content.decode().split("\n")[1:3]
+        pointed = {"oid": oid.removeprefix("oid sha256:"), "size": int(size.split()[1]), "pointerSize": len(content)}
+        return {"type": "file", "oid": _oid(content), "size": pointed["size"], "path": name, "lfs": pointed}
     return {"type": "file", "oid": _oid(content), "size": len(content), "path": name}
 
 
@@ -258,4 +281,4 @@ def _oid(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-__all__ = ["Hub", "hub_server"]
+__all__ = ["POINTER", "Hub", "hub_server"]
