@@ -62,7 +62,7 @@ class HubFile:
             raise InputError(f"{url}: give the name of a file in a data set of the hub: {SHAPE}")
         repository, revision, path = found
         from huggingface_hub.errors import HFValidationError
-        from huggingface_hub.utils import validate_repo_id
+        from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
         try:
             validate_repo_id(repository)
@@ -93,10 +93,12 @@ class Upload:
     Attributes:
         file: where it goes.
         parent: 40 hex digits.
+        replaces: whether the file was there.
     """
 
     file: HubFile
     parent: str
+    replaces: bool = False
 
     @staticmethod
     def begin(file: HubFile, *, overwrite: bool) -> Upload:
@@ -129,10 +131,12 @@ class Upload:
                 raise StoreError(f"{url} is a folder of the data set; give the name of a file")
             if not overwrite:
                 raise StoreError(f"{url} exists already; give another name, or add --overwrite")
-        return Upload(file, parent)
+        return Upload(file, parent, file.path in there)
 
     def commit(self, local: Path, message: str, *, progress: bool = False) -> str:
         """Make a commit that adds or replaces the file, and return it: 40 hex digits.
+
+        If the newest commit has this content already, that one is returned.
 
         A lost answer is no reason to commit twice: before each further attempt the branch is looked at.
 
@@ -146,13 +150,16 @@ class Upload:
                 file was written.
         """
         url = self.file.url()
+        same = self.replaces and _asked(url, lambda: _holds(self.file, self.parent, local))
         tries = 0
 
         def send() -> str:
             nonlocal tries
             tries += 1
-            if tries > 1 and (done := self._done(local)) is not None:
+            if (tries > 1 or same) and (done := self._done(local)) is not None:
                 return done
+            if same:
+                return self.parent
             with nullcontext() if progress else _no_bars():
                 return self._sent(local, message)
 
@@ -225,16 +232,16 @@ class Upload:
 @contextmanager
 def _no_bars() -> Iterator[None]:
     """Have the client draw no bars for the time of a block."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub import utils
 
-    if are_progress_bars_disabled():
+    if utils.are_progress_bars_disabled():  # type: ignore[attr-defined]
         yield
         return
-    disable_progress_bars()
+    utils.disable_progress_bars()  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        enable_progress_bars()
+        utils.enable_progress_bars()  # type: ignore[attr-defined]
 
 
 class _UnansweredError(OSError):

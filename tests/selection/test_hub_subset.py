@@ -217,6 +217,20 @@ def test_a_refusal_at_any_request_is_one_error_and_loses_nothing(hub: Hub, input
     assert seen == 12
 
 
+def test_the_same_content_is_no_further_commit(
+    hub: Hub, inputs: dict[str, Corpus], caplog: pytest.LogCaptureFixture
+) -> None:
+    corpus = inputs[".jsonl"]
+    written = [
+        begin(corpus, f"{NAME}/s.jsonl", overwrite=True).write(corpus, rows)[1] for rows in (CHOSEN, CHOSEN, [1])
+    ]
+    assert written[0] == written[1] != written[2] and hub.asked["commit"] == 2 and not caplog.text
+    subset = begin(corpus, f"{NAME}/s.jsonl", overwrite=True)
+    hub.commit(NAME, README)
+    with pytest.raises(StoreError, match="has moved"):
+        subset.write(corpus, [1])
+
+
 @pytest.mark.parametrize("lost", [["before"], ["after"], ["busy"], ["busy", "before", "after"]])
 def test_a_lost_answer_gives_one_commit(hub: Hub, inputs: dict[str, Corpus], lost: list[str]) -> None:
     corpus = inputs[".jsonl"]
