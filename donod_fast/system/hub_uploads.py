@@ -25,9 +25,6 @@ NOTHING = "nothing was written"
 
 _BRANCH = "main"
 _BLOCK = 1 << 20
-_MOVED = frozenset({409, 412})
-"""HTTP statuses of a commit whose parent is no more the newest of its branch."""
-
 _T = TypeVar("_T")
 
 
@@ -138,7 +135,8 @@ class Upload:
 
         If the newest commit has this content already, that one is returned.
 
-        A lost answer is no reason to commit twice: before each further attempt the branch is looked at.
+        A lost answer does not give two commits: the next attempt has the same parent, so the hub refuses it, and the
+        branch is looked at.
 
         Args:
             local: the content.
@@ -151,15 +149,10 @@ class Upload:
         """
         url = self.file.url()
         same = self.replaces and _asked(url, lambda: _holds(self.file, self.parent, local))
-        tries = 0
 
         def send() -> str:
-            nonlocal tries
-            tries += 1
-            if (tries > 1 or same) and (done := self._done(local)) is not None:
-                return done
             if same:
-                return self.parent
+                return self._done(local) or self.parent
             with nullcontext() if progress else _no_bars():
                 return self._sent(local, message)
 
@@ -189,7 +182,6 @@ class Upload:
 
     def _sent(self, local: Path, message: str) -> str:
         from huggingface_hub import CommitOperationAdd, HfApi
-        from huggingface_hub.errors import HfHubHTTPError
 
         add = CommitOperationAdd(path_in_repo=self.file.path, path_or_fileobj=local)
         try:
@@ -201,11 +193,6 @@ class Upload:
                 revision=self.file.branch,
                 parent_commit=self.parent,
             )
-        except HfHubHTTPError as error:
-            done = self._done(local) if error.response.status_code in _MOVED else None
-            if done is None:
-                raise
-            return done
         except (ValueError, RuntimeError) as error:  # of the client's checks, and of its store for large files
             raise StoreError(
                 f"{self.file.url()}: the upload failed: {' '.join(str(error).split())}; {NOTHING}"

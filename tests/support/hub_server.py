@@ -45,6 +45,7 @@ class Hub:
             the request is answered with 429: "busy".
         before_commit: called before a commit is looked at.
         ignored: paths that the data set ignores.
+        buckets: the files of each bucket.
         store: folder for the content of all files that are uploaded; None keeps it in the commit.
         lock: held while a commit is made.
     """
@@ -59,6 +60,7 @@ class Hub:
     lost: list[str] = field(default_factory=list)
     before_commit: Callable[[], object] = field(default=lambda: None)
     ignored: set[str] = field(default_factory=set)
+    buckets: dict[str, Files] = field(default_factory=dict)
     store: Path | None = None
     lock: Any = field(default_factory=threading.Lock)
 
@@ -125,6 +127,10 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 self._send(429, b"", {"Retry-After": "0"})
                 return
             url = urlsplit(self.path)
+            bucket = re.fullmatch(r"/(?:api/)?buckets/([^/]+/[^/]+)(?:/(paths-info|resolve|tree)(?:/(.*))?)?", url.path)
+            if bucket is not None and bucket[1] in hub.buckets:
+                self._bucket(hub.buckets[bucket[1]], bucket[2], unquote(bucket[3] or ""), body)
+                return
             found = re.fullmatch(
                 r"/(?:api/)?datasets/([^/]+/[^/]+)(?:/(revision|tree|paths-info|resolve|refs|auth-check|preupload|commit|xet-write-token)(?:/([^/]+))?(?:/(.*))?)?",
                 url.path,
@@ -173,6 +179,18 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             else:
                 self._content(files[path], commit)
 
+        def _bucket(self, files: Files, what: str | None, path: str, body: bytes) -> None:
+            if what in ("paths-info", "tree"):  # a tree is all that begins with the path
+                wanted = json.loads(body)["paths"] if body else [name for name in files if name.startswith(path)]
+                self._json([{**_file(one, files[one]), "xetHash": _oid(files[one])} for one in wanted if one in files])
+            elif what == "resolve" and path in files:
+                self._content(files[path], "")
+            elif what is None:
+                made = "2026-01-01T00:00:00.000Z"
+                self._json({"id": "", "private": False, "createdAt": made, "size": 0, "totalFiles": len(files)})
+            else:
+                self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Error-Message": "no such file"})
+
         def _mode(self, path: str, files: Files) -> dict[str, Any]:
             oid = _oid(files[path]) if path in files else None
             mode = "regular" if hub.store is None else "lfs"
@@ -188,7 +206,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 return
             lines = [json.loads(line) for line in body.splitlines()]
             with hub.lock:
-                if lines[0]["value"].get("parentCommit") != hub.branches[name].get(branch):
+                head = hub.branches[name].get(branch)
+                if lines[0]["value"].get("parentCommit", head) != head:
                     self._send(412, b"", {"X-Error-Message": "the branch has moved"})
                     return
                 files = dict(hub.files(name, branch))
