@@ -132,7 +132,7 @@ def test_a_file_of_a_bucket_is_read(hub: Hub) -> None:
     corpus = open_corpus([f"hf://buckets/{NAME}/deep/a.jsonl"])
     assert texts(corpus) == ["a", "b"]
     assert [entry["url"] for entry in corpus.describe()["inputs"]] == [f"hf://buckets/{NAME}/deep/a.jsonl"]
-    with pytest.raises(CorpusError, match=r"deep/b\.jsonl: no such file"):
+    with pytest.raises(CorpusError, match=r"deep/b\.jsonl: there is no such file"):
         open_corpus([f"hf://buckets/{NAME}/deep/b.jsonl"])
 
 
