@@ -150,17 +150,23 @@ class Upload:
         url = self.file.url()
         same = self.replaces and _asked(url, lambda: _holds(self.file, self.parent, local))
 
+        tries = 0
+
         def send() -> str:
+            nonlocal tries
             if same:
                 return self._done(local) or self.parent
+            tries += 1
             with nullcontext() if progress else _no_bars():
                 return self._sent(local, message)
 
         try:
-            commit = _asked(url, send, f"; {NOTHING}")
+            commit = _asked(
+                url, send, lambda: NOTHING if tries == 0 else "whether an earlier try wrote it is not known"
+            )
         except _UnansweredError as error:
             try:
-                done = _asked(url, lambda: self._done(local), f"; {NOTHING}")
+                done = _asked(url, lambda: self._done(local), lambda: "whether it was written is not known")
             except _UnansweredError:
                 raise StoreError(
                     f"{url}: {error}; whether it was written is not known: look at the data set's page, or repeat the "
@@ -170,7 +176,7 @@ class Upload:
                 raise StoreError(f"{url}: {error}; {NOTHING}; repeat the command later") from error
             commit = done
         try:
-            holds = _asked(url, lambda: _holds(self.file, commit, local), f" after commit {commit[:12]}")
+            holds = _asked(url, lambda: _holds(self.file, commit, local), lambda: f"it was written in commit {commit}")
         except _UnansweredError as error:
             raise StoreError(f"{url}: written in commit {commit}, but it cannot be checked: {error}") from error
         if not holds:
@@ -235,12 +241,12 @@ class _UnansweredError(OSError):
     """The hub cannot be reached, or is busy."""
 
 
-def _asked(url: str, ask: Callable[[], _T], end: str = "") -> _T:
-    """Ask the hub, again after temporary errors; ``end`` ends what is said of a refusal.
+def _asked(url: str, ask: Callable[[], _T], outcome: Callable[[], str] | None = None) -> _T:
+    """Ask the hub, again after temporary errors; ``outcome`` tells what was written if it refuses.
 
     Raises:
         StoreError: it refuses; names the remedy.
-        _UnansweredError: it does not answer; only with an ``end``.
+        _UnansweredError: it does not answer; only with an ``outcome``.
     """
     from huggingface_hub.errors import (
         BadRequestError,
@@ -249,7 +255,11 @@ def _asked(url: str, ask: Callable[[], _T], end: str = "") -> _T:
         RevisionNotFoundError,
     )
 
+    end = ""
+
     def translated() -> _T:
+        nonlocal end
+        end = "" if outcome is None else f"; {outcome()}"
         try:
             return ask()
         except GatedRepoError as error:
@@ -270,7 +280,7 @@ def _asked(url: str, ask: Callable[[], _T], end: str = "") -> _T:
         raise StoreError(f"{url}: the token is refused, or may not write to the data set{end}; {MAY_WRITE}") from error
     except OSError as error:
         said = " ".join(str(error).split())
-        if end:
+        if outcome is not None:
             raise _UnansweredError(said) from error
         raise StoreError(f"{url}: {said}; {NOTHING}; repeat the command later") from error
 

@@ -239,6 +239,20 @@ def test_a_lost_answer_gives_one_commit(hub: Hub, inputs: dict[str, Corpus], los
     assert commit == hub.branches[NAME]["main"] and len(hub.commits[NAME]) == 2 and not hub.lost
 
 
+def test_a_refusal_after_a_lost_answer_does_not_say_that_nothing_was_written(
+    hub: Hub, inputs: dict[str, Corpus]
+) -> None:
+    corpus = inputs[".jsonl"]
+    subset = begin(corpus, f"{NAME}/s.jsonl")
+    hub.lost = ["after"]
+    hub.before_commit = lambda: hub.refused.update({NAME: (403, "", 0)})
+    with pytest.raises(
+        StoreError, match=r"the token is refused.*; whether an earlier try wrote it is not known; log in"
+    ):
+        subset.write(corpus, CHOSEN)
+    assert "s.jsonl" in hub.files(NAME)
+
+
 @pytest.mark.parametrize("lost", ["before", "busy"])
 def test_a_hub_that_stays_away_is_an_error_without_a_commit(hub: Hub, inputs: dict[str, Corpus], lost: str) -> None:
     corpus = inputs[".jsonl"]
