@@ -53,7 +53,7 @@ def select(
         Path,
         typer.Option(
             help="Subset to write: .jsonl (.gz, .zst), .json, .parquet; .csv, .tsv, .arrow, a folder from such inputs; "
-            "- for stdout.",
+            "a file at hf://datasets/ORG/NAME[@BRANCH]/…; - for stdout.",
             rich_help_panel="Output",
         ),
     ],
@@ -105,20 +105,30 @@ def select(
     from donod_fast.data.targets import refuse_target
     from donod_fast.scores.folder import ScoresFolder
     from donod_fast.selection.choosing import choosing, keeps_one_row, refuse_no_amount
+    from donod_fast.selection.hub_subset import HubSubset
     from donod_fast.selection.likeness import likeness
     from donod_fast.selection.set_files import write_sets
     from donod_fast.selection.subset import Subset, write_lines
+    from donod_fast.system.hub_urls import hub_url
 
     method, by, lr = how.method, how.by, how.lr
     refuse_no_amount(how, choice)
     if keeps_one_row(choice) and not screen.quiet:
         typer.echo("donod-fast: --keep 1 keeps ONE row; --keep 1.0 or --keep 100% keeps all rows", err=True)
     to_stdout = str(out) == STDOUT  # records go to standard output, the summary to standard error
+    target, url = str(out), hub_url(out)
+    local = None if to_stdout or url is not None else out
     folder = ScoresFolder.open(scores)
-    temp_dir = how.temp_dir or (None if to_stdout else out.absolute().parent)
+    temp_dir = how.temp_dir or (None if local is None else local.absolute().parent)
     options = replace(how, temp_dir=temp_dir)
     corpus = folder.reopened()
-    if not to_stdout:
+    upload = None
+    if url is not None:
+        if dataset_info is not None:
+            raise InputError(f"--dataset-info needs a file of this machine for its entry; {url} is on the hub")
+        inputs = folder.manifest["input"].get("inputs") or ()
+        upload = HubSubset.begin(url, corpus.sources, inputs, overwrite=overwrite)
+    elif not to_stdout:
         refuse_target(out, overwrite, corpus.sources)  # checked before the work, and again when writing
     if sets is not None:
         if how.dedupe == NONE and how.diversify is None:
@@ -127,14 +137,18 @@ def select(
             raise InputError(f"--sets {sets}: give the name of a file of its own")
         refuse_inputs(folder.manifest["input"].get("inputs") or (), sets)
         refuse_existing(sets, overwrite)
-    check_target(tokenized, None if to_stdout else out, overwrite=overwrite)
-    registration = Registration.of(dataset_info, dataset, None if to_stdout else out, overwrite=overwrite)
+    check_target(tokenized, local, overwrite=overwrite)
+    registration = Registration.of(dataset_info, dataset, local, overwrite=overwrite)
     with choosing(folder, options, choice, filters) as found:
         options, ranking, kept, chosen = found.options, found.ranking, found.kept, found.before
         if to_stdout:
             stream = binary_output()
             written = Subset(write_lines(corpus, kept.rows, stream, order=choice.order))  # type: ignore[arg-type]
             stream.flush()
+        elif upload is not None:
+            bars = not screen.hides_progress and sys.stderr.isatty()
+            written, commit = upload.write(corpus, kept.rows, choice.order, temp_dir=how.temp_dir, progress=bars)
+            target = upload.upload.file.url(commit)
         else:
             written = registration.subset_file(folder, corpus, kept.rows, out, choice.order, overwrite=overwrite)
         said = [] if filters.is_empty else [f"{written.rows:,} of {chosen:,} kept rows fulfil {filters.text}"]
@@ -145,7 +159,7 @@ def select(
         if tokenized is not None:
             said.append(write_tokens(scores, folder, corpus, tokenized, rows=_rising(kept.rows), overwrite=overwrite))
         summary = {
-            "out": str(out),
+            "out": target,
             "kept": written.rows,
             **({} if filters.is_empty else {"chosen": chosen, "where": list(filters.where)}),
             "json_columns": list(written.json_columns),

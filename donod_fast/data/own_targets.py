@@ -81,6 +81,7 @@ class OwnTarget:
         refuse: raises InputError with the reason if it cannot; called before any work.
         write: writes the rows; whether an existing target may be replaced. What it writes is complete or absent.
         folder: whether it is a folder.
+        beside: whether further files are written beside it.
     """
 
     suffixes: tuple[str, ...]
@@ -88,6 +89,7 @@ class OwnTarget:
     refuse: Callable[[Path, Sequence[Source]], None]
     write: Callable[[Chosen, Path, bool], None]
     folder: bool = False
+    beside: bool = False
 
 
 def _refuse_arrow(out: Path, sources: Sequence[Source]) -> None:
@@ -125,7 +127,7 @@ def _write_tokens(chosen: Chosen, out: Path, overwrite: bool) -> None:
 TARGETS = (
     OwnTarget(ARROW_SUFFIXES, lambda sources: arrow_sources(sources) is not None, _refuse_arrow, _write_arrow),
     OwnTarget((SUFFIX,), lambda sources: bool(lance_sources(sources)), refuse_lance, _write_lance, folder=True),
-    OwnTarget((TOKEN_SUFFIX,), lambda sources: bool(token_sources(sources)), refuse_tokens, _write_tokens),
+    OwnTarget((TOKEN_SUFFIX,), lambda sources: bool(token_sources(sources)), refuse_tokens, _write_tokens, beside=True),
     OwnTarget(TAR, lambda sources: bool(shards(sources)), refuse_tar, _write_tar),
 )
 """All such kinds."""

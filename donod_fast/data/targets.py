@@ -46,6 +46,32 @@ def refuse_target(out: Path, overwrite: bool, sources: Sequence[Source] = ()) ->
 def refuse_suffix(out: Path, sources: Sequence[Source] = ()) -> None:
     """Refuse the name of a file that a subset of these inputs cannot be written to; see :func:`refuse_target`."""
     refuse_url(out, "a subset")
+    _refuse_kind(out, sources)
+
+
+def refuse_hub_target(url: str, name: str, sources: Sequence[Source] = ()) -> None:
+    """Refuse what cannot be one file on the hub, or cannot hold a subset of these inputs.
+
+    Args:
+        url: of the target, for the message.
+        name: of the file.
+        sources: the inputs of the corpus.
+
+    Raises:
+        InputError: as :func:`refuse_target`, or the target is a folder or more than one file.
+        CorpusError: an input cannot be read, or has changed.
+    """
+    own = own_target(Path(name), sources)
+    if own is not None and (own.folder or own.beside):
+        what = "a folder" if own.folder else "a file with others beside it"
+        raise InputError(f"{url}: {what} is not written to the hub; write it to this machine, and then `hf upload` it")
+    try:
+        _refuse_kind(Path(name), sources)
+    except InputError as error:
+        raise InputError(f"{url}: {str(error).removeprefix(f'{name}: ')}") from error
+
+
+def _refuse_kind(out: Path, sources: Sequence[Source]) -> None:
     name = out.name.lower()
     suffixes = (*JSON_LINES, JSON, PARQUET)
     target = own_target(out, sources)
@@ -109,4 +135,12 @@ def _joined(suffixes: Sequence[str]) -> str:
     return f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
 
 
-__all__ = ["common_header", "has_common_header", "is_table", "refuse_suffix", "refuse_target", "sources_of"]
+__all__ = [
+    "common_header",
+    "has_common_header",
+    "is_table",
+    "refuse_hub_target",
+    "refuse_suffix",
+    "refuse_target",
+    "sources_of",
+]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable
+from pathlib import PurePath
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -17,8 +18,8 @@ from donod_fast.system.retrying import retrying
 
 HUB = "hf://"
 BUCKETS = f"{HUB}buckets/"
-FIRST_WITH_BUCKETS = "1.5"
-"""First release of huggingface_hub whose file system reads buckets."""
+FIRST_WITH_BUCKETS = "1.6.0"
+"""First release of huggingface_hub whose file system reads buckets; 1.5.0 has them in its other interfaces only."""
 
 LOG_IN = (
     "log in with `hf auth login` or set HF_TOKEN, and if the data set is gated, ask for access on its page; parts that "
@@ -37,6 +38,26 @@ _log = logging.getLogger(__name__)
 def is_hub_url(name: str) -> bool:
     """Whether a name is a URL of the hub."""
     return name.lower().startswith(HUB)
+
+
+def hub_url(name: str | PurePath) -> str | None:
+    """A name as a URL of the hub, also if it is a path in which ``//`` has become ``/``; None if it is none."""
+    found = re.match(r"hf:/+(?=[^/])", str(name), re.IGNORECASE)
+    return None if found is None else HUB + str(name)[found.end() :]
+
+
+def data_set_parts(url: str) -> tuple[str, str | None, str] | None:
+    """``ORG/NAME``, revision and path of a URL in a data set; None if it is no such URL. ``main`` has no revision."""
+    found = _REPOSITORY.fullmatch(url)
+    if found is None:
+        return None
+    revision = None if found["revision"] is None else unquote(found["revision"])
+    return found["id"], revision, (found["path"] or "/").removeprefix("/")
+
+
+def is_commit(revision: str) -> bool:
+    """Whether a revision is a whole commit id and not the name of a branch."""
+    return _COMMIT.fullmatch(revision) is not None
 
 
 def pinned(url: str, known: Iterable[str]) -> str:
@@ -96,12 +117,13 @@ def _commit(url: str, repository: str, revision: str | None) -> str:
 
 def _refuse_old_client(url: str) -> None:
     import huggingface_hub
+    from huggingface_hub import hf_file_system
 
-    if not hasattr(huggingface_hub.HfApi, "list_bucket_tree"):
+    if not hasattr(hf_file_system, "HfFileSystemResolvedBucketPath"):
         raise CorpusError(
             f"{url}: huggingface_hub {huggingface_hub.__version__} has no buckets; install at least "
             f"{FIRST_WITH_BUCKETS}: pip install -U huggingface_hub"
         )
 
 
-__all__ = ["BUCKETS", "HUB", "LOG_IN", "is_hub_url", "pinned"]
+__all__ = ["BUCKETS", "HUB", "LOG_IN", "data_set_parts", "hub_url", "is_commit", "is_hub_url", "pinned"]

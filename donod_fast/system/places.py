@@ -193,7 +193,8 @@ def refuse_url(out: str | Path, what: str) -> None:
         InputError: it is a URL.
     """
     if re.match(r"[A-Za-z][A-Za-z0-9+.\-]+:/", str(out)):
-        raise InputError(f"{hide(str(out))}: {what} is written to this machine only; give a path, and upload it then")
+        url = re.sub(r":/+", "://", str(out), count=1)
+        raise InputError(f"{hide(url)}: {what} is written to this machine only; give a path, and upload it then")
 
 
 def hidden_names(names: Iterable[str]) -> tuple[str, ...]:

@@ -127,6 +127,15 @@ def test_other_urls_and_commits_are_not_looked_up() -> None:
         assert pinned(url, ()) == url
 
 
+def test_a_file_of_a_bucket_is_read(hub: Hub) -> None:
+    hub.buckets[NAME] = {"deep/a.jsonl": lines("a", "b")}
+    corpus = open_corpus([f"hf://buckets/{NAME}/deep/a.jsonl"])
+    assert texts(corpus) == ["a", "b"]
+    assert [entry["url"] for entry in corpus.describe()["inputs"]] == [f"hf://buckets/{NAME}/deep/a.jsonl"]
+    with pytest.raises(CorpusError, match=r"deep/b\.jsonl: there is no such file"):
+        open_corpus([f"hf://buckets/{NAME}/deep/b.jsonl"])
+
+
 def test_a_scores_folder_on_the_hub_is_refused() -> None:
     with pytest.raises(StoreError, match=r"each part would be a commit.*hf upload"):
         ObjectStorage(f"hf://datasets/{NAME}/scores")
