@@ -122,6 +122,7 @@ def real() -> Any:
     return load_model("smollm2")
 
 
+@pytest.mark.nightly
 def test_the_real_model_has_the_weights_of_its_file(real: Any) -> None:
     import gguf
 
