@@ -126,7 +126,7 @@ def _files(place: Path) -> Iterator[tuple[str, Path]]:
                 yield f"{Path(folder, name).relative_to(place).as_posix()}/", Path(folder, name)
 
 
-_CHANGING = {"made", "created", "_fingerprint", "seconds", "resumed_steps", "judged", "time", "generation"}
+_CHANGING = {"made", "created", "compacted", "_fingerprint", "seconds", "resumed_steps", "judged", "time", "generation"}
 _OF_THE_WHOLE = {"sha256", "files"}
 """Checksums of what is compared here itself."""
 
@@ -298,7 +298,12 @@ _ALL: tuple[Operation, ...] = (
         again=(),
         weight=2,
     ),
-    Operation("score --shard", _score("--shard", "0/2"), option="--shard", changing=("scores/problems.json",)),
+    Operation(
+        "score --shard",
+        _score("--shard", "0/2"),
+        option="--shard",
+        changing=("scores/problems.json", "scores/task-*.json"),
+    ),
     Operation("report", lambda inputs, place: ["report", inputs.scores["lines"], "-q", "--out", place / "report.html"]),
     Operation("train", _train, weight=2, again=()),
     Operation("eval", _evaluate, weight=2),
