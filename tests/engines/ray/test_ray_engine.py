@@ -93,7 +93,8 @@ def test_what_a_killed_worker_had_is_scored_by_another(
         )
     assert_same_bits(found.folder.table(), wanted.table())
     assert sum(done) == ROWS
-    assert len(workers(place)) == 3  # two, and one for the one that was killed
+    # Another takes the place of the one that was killed, unless the one that is left has done all by then.
+    assert 2 <= len(workers(place)) <= 3
     assert any("a worker was lost at rows" in problem.text for problem in found.folder.problems())
     assert any("a worker was lost at rows" in record.getMessage() for record in caplog.records)
 
