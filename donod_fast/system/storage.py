@@ -300,17 +300,7 @@ class ObjectStorage:
 
     def names(self, pattern: str) -> list[str]:
         """Names of matching files."""
-        self._files.invalidate_cache(self._root)
-
-        def listed() -> list[Any]:
-            try:
-                return list(retrying(lambda: self._files.ls(self._root, detail=False), f"listing {self.name}"))
-            except FileNotFoundError:
-                return []
-            finally:  # clients answer other questions from a listing that they keep, and it may lag
-                self._files.invalidate_cache(self._root)
-
-        found = self._asking(listed, self.name)
+        found = self._listing(detail=False)
         names = (str(path).rstrip("/").rpartition("/")[2] for path in found)
         return sorted(name for name in names if fnmatch.fnmatchcase(name, pattern))
 
@@ -348,17 +338,7 @@ class ObjectStorage:
 
     def facts(self, pattern: str) -> dict[str, FileFacts]:
         """Facts about matching files, from one listing, which may lag; no mark where the store gives no ETag."""
-        self._files.invalidate_cache(self._root)
-
-        def listed() -> list[Any]:
-            try:
-                return list(retrying(lambda: self._files.ls(self._root, detail=True), f"listing {self.name}"))
-            except FileNotFoundError:
-                return []
-            finally:  # clients answer other questions from a listing that they keep, and it may lag
-                self._files.invalidate_cache(self._root)
-
-        found = self._asking(listed, self.name)
+        found = self._listing(detail=True)
         named = ((str(entry["name"]).rstrip("/").rpartition("/")[2], entry) for entry in found)
         return {name: _facts_of(entry) for name, entry in named if fnmatch.fnmatchcase(name, pattern)}
 
@@ -368,6 +348,20 @@ class ObjectStorage:
 
     def _at(self, name: str) -> str:
         return f"{self._root}/{name}"
+
+    def _listing(self, *, detail: bool) -> list[Any]:
+        """What the store lists in the folder now: paths, or with ``detail`` what it says about each file."""
+        self._files.invalidate_cache(self._root)
+
+        def listed() -> list[Any]:
+            try:
+                return list(retrying(lambda: self._files.ls(self._root, detail=detail), f"listing {self.name}"))
+            except FileNotFoundError:
+                return []
+            finally:  # clients answer other questions from a listing that they keep, and it may lag
+                self._files.invalidate_cache(self._root)
+
+        return self._asking(listed, self.name)
 
     def _put(self, name: str, content: bytes, **options: Any) -> None:
         if hasattr(self._files, "call_s3"):

@@ -30,7 +30,7 @@ OPENING = ".opening.lock"
 TASK_LOCKS = ".task-*.lock"
 
 GLANCE_SECONDS = 0.5
-"""Who looks whether a lock is held may hold it for a moment; who wants it tries for so long."""
+"""Seconds to try for a lock: a process that looks whether it is held may hold it for a moment."""
 
 Task = tuple[int, int]
 """Number of a task, and number of tasks."""
