@@ -131,7 +131,7 @@ def measured(data: Path, rows: int, model: Path, out: Path, workers: int, engine
     seconds = time.perf_counter() - begin
     assert process.returncode == 0 and summary["by_status"]["scored"] == rows, summary
     folder = ScoresFolder.open(out)
-    times = folder.storage.times(PARTS)
+    times = {name: fact.modified for name, fact in folder.storage.facts(PARTS).items()}
     order = sorted(range(folder.parts), key=lambda part: times[folder.part_name(part)])
     commits = [(times[folder.part_name(part)], folder.summary(part)) for part in order]
     begin, counted = commits[workers - 1][0], [summary for _, summary in commits[workers:] if summary is not None]

@@ -67,10 +67,6 @@ class MemoryStorage:
         """When a file was written, in seconds since 1970. Raises FileNotFoundError."""
         return self._file(name)[1]
 
-    def times(self, pattern: str) -> dict[str, float]:
-        """When the files that match a shell pattern were written, by name."""
-        return {name: self._files[name][1] for name in self.names(pattern)}
-
     def age(self, name: str) -> float:
         """Seconds since a file was written. Raises FileNotFoundError."""
         return max(0.0, time.time() - self.modified(name))

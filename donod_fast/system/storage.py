@@ -96,9 +96,6 @@ class Storage(Protocol):
     def modified(self, name: str) -> float:
         """Modification time of a file in seconds since 1970. Raises FileNotFoundError."""
 
-    def times(self, pattern: str) -> dict[str, float]:
-        """Modification times of all files that match a shell pattern, by name; a hint as :meth:`names`."""
-
     def age(self, name: str) -> float:
         """Seconds since a file was written, by the clock that stamped it. Raises FileNotFoundError."""
 
@@ -190,14 +187,6 @@ class LocalStorage:
     def modified(self, name: str) -> float:
         """Modification time of a file."""
         return (self._path / name).stat().st_mtime
-
-    def times(self, pattern: str) -> dict[str, float]:
-        """Modification times of matching files."""
-        found = {}
-        for path in self._path.glob(pattern):
-            with suppress(FileNotFoundError):  # another process removed it
-                found[path.name] = path.stat().st_mtime
-        return found
 
     def age(self, name: str) -> float:
         """Seconds since a file was written."""
@@ -312,15 +301,9 @@ class ObjectStorage:
 
     def modified(self, name: str) -> float:
         """Modification time of a file."""
-        return float(retrying(lambda: self._files.modified(self._at(name)), self.url(name)).timestamp())
-
-    def times(self, pattern: str) -> dict[str, float]:
-        """Modification times of matching files."""
-        found = {}
-        for name in self.names(pattern):
-            with suppress(FileNotFoundError):
-                found[name] = self.modified(name)
-        return found
+        url = self.url(name)
+        found = self._asking(lambda: retrying(lambda: self._files.modified(self._at(name)), f"looking at {url}"), url)
+        return float(found.timestamp())
 
     def age(self, name: str) -> float:
         """Seconds since a file was written: on S3 by the store's clock, elsewhere by that of this machine."""

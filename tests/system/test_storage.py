@@ -107,7 +107,7 @@ def test_files_are_written_listed_read_and_removed(place: Path | str) -> None:
         file.seek(-3, 2)
         assert file.read() == b"two"
     assert storage.names("*.txt") == ["a.txt", "b.txt"] and storage.names("b*") == ["b.txt"]
-    assert set(storage.times("*.txt")) == {"a.txt", "b.txt"} and storage.modified("a.txt") > 1e9
+    assert set(storage.facts("*.txt")) == {"a.txt", "b.txt"} and storage.modified("a.txt") > 1e9
     assert not storage.create("a.txt", b"mine") and storage.create("c.txt", b"mine")
     assert storage.read("a.txt") == b"other" and storage.read("c.txt") == b"mine"
     storage.remove("a.txt")
